@@ -1,0 +1,33 @@
+//! Machines that you can ssh into, as one binary cache for Nix.
+//!
+//! The crate is laid out in rooms; imports point downwards only (`tests/layout.rs` enforces it):
+//!
+//! | room | what it does |
+//! | --- | --- |
+//! | [`config`] | nix.conf-style files, environment and flags become one validated [`config::Config`]; host specs |
+//! | [`front`] | the doors: the classic text protocol, the serve protocol, the local serve loop |
+//! | [`resolver`] | which paths there are, and where |
+//! | [`transfer`] | one path: choose a host, stream, verify, finish; restore to disk |
+//! | [`cache`] | answers that were given already |
+//! | [`pool`] | hosts, their connections, failover |
+//! | [`remote`] | typed client of one serve connection |
+//! | [`transport`] | a host becomes a pair of byte streams: OpenSSH, or a local child process |
+//! | [`local_store`] | a real local Nix store, read only |
+//! | [`wire`] | codecs without IO |
+//! | [`model`] | store paths, hashes, path infos |
+//! | [`progress`], [`report`] | what people read: progress, messages with hints |
+
+pub mod cache;
+pub mod cli;
+pub mod config;
+pub mod front;
+pub mod local_store;
+pub mod model;
+pub mod pool;
+pub mod progress;
+pub mod remote;
+pub mod report;
+pub mod resolver;
+pub mod transfer;
+pub mod transport;
+pub mod wire;

@@ -1,0 +1,3 @@
+//! The binary: runtime, signals, exit code; nothing else.
+
+fn main() {}
