@@ -1,1 +1,3 @@
-//! To be filled.
+//! Configuration. To be filled.
+
+pub mod host;
