@@ -192,10 +192,7 @@ fn sixty_four_directories_are_the_limit() {
     let mut out = Vec::new();
     magic(&mut out);
     nested(64)(&mut out);
-    assert!(
-        rewrite(&out, 1000).is_err_and(|e| e.to_string().contains("size of the archive"))
-            || rewrite(&out, 1000).is_ok()
-    );
+    assert!(rewrite(&out, 1000).is_ok());
 }
 
 #[test]
