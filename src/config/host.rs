@@ -28,3 +28,9 @@ pub struct Host {
     /// `max-connections`: connections at a time.
     pub max_connections: u32,
 }
+
+impl std::fmt::Display for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)
+    }
+}
