@@ -137,11 +137,12 @@ impl Pool {
         include_outputs: bool,
     ) -> Result<Vec<StorePath>, Arc<RemoteError>> {
         let roots: Arc<[StorePath]> = roots.into();
-        let ask = |lease: &mut Lease| -> Exchange<'_, Vec<StorePath>> {
-            let roots = roots.clone();
-            Box::pin(async move { lease.query_closure(&roots, include_outputs).await })
-        };
-        self.slots[host.0].exchange(ask).await
+        self.slots[host.0]
+            .exchange(|lease| {
+                let roots = roots.clone();
+                Box::pin(async move { lease.query_closure(&roots, include_outputs).await })
+            })
+            .await
     }
 }
 
@@ -153,11 +154,11 @@ impl Slot {
         self: &Arc<Self>,
         paths: &Arc<[StorePath]>,
     ) -> Result<Vec<PathInfo>, Arc<RemoteError>> {
-        let ask = |lease: &mut Lease| -> Exchange<'_, Vec<PathInfo>> {
+        self.exchange(|lease| {
             let paths = paths.clone();
             Box::pin(async move { lease.query_path_infos(&paths).await })
-        };
-        self.exchange(ask).await
+        })
+        .await
     }
 
     /// An exchange with this host; once more when a used connection turns out to be dead.
