@@ -167,16 +167,18 @@ impl Slot {
         exchange: impl for<'a> Fn(&'a mut Lease) -> Exchange<'a, T>,
     ) -> Result<T, Arc<RemoteError>> {
         loop {
-            let mut lease = self.lease().await?;
-            match exchange(&mut lease).await {
-                Ok(value) => return Ok(value),
-                Err(error) if lease.is_reused() => log::debug!("{error}; trying once more"),
-                Err(error) => {
-                    let error = Arc::new(error);
-                    self.failed(&error);
-                    return Err(error);
-                }
+            let (error, reused) = match self.lease().await {
+                Ok(mut lease) => match exchange(&mut lease).await {
+                    Ok(value) => return Ok(value),
+                    Err(error) => (Arc::new(error), lease.is_reused()),
+                },
+                Err(error) => (error, false),
+            };
+            if !reused {
+                self.failed(&error);
+                return Err(error);
             }
+            log::debug!("{error}; trying once more");
         }
     }
 }

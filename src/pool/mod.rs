@@ -80,13 +80,12 @@ impl Pool {
     /// A connection to a host, an idle one or a new one, for as long as it is held.
     ///
     /// # Errors
-    /// When the host cannot be connected to; the user has been told, once for each spell of
-    /// trouble.
+    /// When the host cannot be connected to; to be passed to [`Pool::failed`].
     pub async fn lease(&self, id: HostId) -> Result<Lease, Arc<RemoteError>> {
         self.slots[id.0].lease().await
     }
 
-    /// To be called when a host failed in the middle of an exchange.
+    /// To be called when a host failed. The user is told once for each spell of trouble.
     pub fn failed(&self, id: HostId, error: &Arc<RemoteError>) {
         self.slots[id.0].failed(error);
     }

@@ -75,7 +75,7 @@ impl Slot {
         let permit = self.permits.clone().acquire_owned().await.ok();
         let (connection, reused) = match self.take_idle() {
             Some(connection) => (connection, true),
-            None => (self.connect().await?, false),
+            None => (self.connect().await.map_err(Arc::new)?, false),
         };
         Ok(Lease {
             connection: Some(connection),
@@ -95,31 +95,21 @@ impl Slot {
         None
     }
 
-    async fn connect(&self) -> Result<Connection, Arc<RemoteError>> {
+    async fn connect(&self) -> Result<Connection, RemoteError> {
         let options = ConnectOptions {
             connect: self.limits.connect,
             silence: self.limits.silence,
             usual_places: &self.usual_places,
         };
-        match connect(&*self.transport, &self.host, &options).await {
-            Ok(connection) => {
-                if !connection.banner().is_empty()
-                    && !self.banner_told.swap(true, Ordering::Relaxed)
-                {
-                    let text = String::from_utf8_lossy(connection.banner());
-                    (self.notify)(&Banner {
-                        host: self.host.to_string(),
-                        text: text.trim().chars().take(BANNER_SHOWN).collect(),
-                    });
-                }
-                Ok(connection)
-            }
-            Err(error) => {
-                let error = Arc::new(error);
-                self.failed(&error);
-                Err(error)
-            }
+        let connection = connect(&*self.transport, &self.host, &options).await?;
+        if !connection.banner().is_empty() && !self.banner_told.swap(true, Ordering::Relaxed) {
+            let text = String::from_utf8_lossy(connection.banner());
+            (self.notify)(&Banner {
+                host: self.host.to_string(),
+                text: text.trim().chars().take(BANNER_SHOWN).collect(),
+            });
         }
+        Ok(connection)
     }
 
     pub(super) fn failed(&self, error: &Arc<RemoteError>) {

@@ -109,3 +109,18 @@ fn said(stderr: &str) -> String {
         None => String::new(),
     }
 }
+
+impl RemoteError {
+    /// The end of what the remote wrote to stderr; empty when it wrote nothing or was not reached.
+    #[must_use]
+    pub fn stderr(&self) -> &str {
+        match self {
+            Self::NoServer { stderr, .. }
+            | Self::HandshakeTimedOut { stderr, .. }
+            | Self::Protocol { stderr, .. }
+            | Self::Disconnected { stderr, .. }
+            | Self::Silent { stderr, .. } => stderr,
+            Self::Transport(_) | Self::Version { .. } | Self::NotAsked { .. } => "",
+        }
+    }
+}
