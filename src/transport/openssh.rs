@@ -83,7 +83,8 @@ impl OpenSsh {
     }
 
     /// What the masters of `host` have printed since they were started, made harmless for
-    /// terminals: for a channel that broke off, the reason is often here. Empty when there is none.
+    /// terminals. For a channel that broke off the reason may be here: ssh notes a host that no
+    /// longer answers its keepalives, but not that the host closed the connection.
     pub fn said(&self, host: &Host) -> String {
         let Ok(folder) = self.runtime_dir() else {
             return String::new();
