@@ -1,9 +1,25 @@
 //! A host becomes a pair of byte streams on which a serve loop answers.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | [`openssh`] | over ssh, many channels on one connection that outlives this process |
+//! | [`process`] | a child process on this machine |
+//! | [`runtime_dir`] | the private folder where the sockets of ssh connections live |
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::config::host::Host;
+
+mod error;
+pub mod openssh;
+pub mod process;
+pub mod runtime_dir;
+mod stdin;
+
+pub use error::{Phase, TransportError};
+pub use openssh::{OpenSsh, SshSettings};
+pub use process::ProcessTransport;
 
 /// Which program to start at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +34,7 @@ pub enum Program {
 
 /// A running serve loop at the other end.
 pub struct Channel {
-    /// Goes to the program's stdin.
+    /// Goes to the program's stdin. Shutting it down or dropping it is the end of file there.
     pub stdin: Box<dyn AsyncWrite + Send + Unpin>,
     /// Comes from the program's stdout.
     pub stdout: Box<dyn AsyncRead + Send + Unpin>,
@@ -46,17 +62,4 @@ pub trait Transport: Send + Sync {
     /// When the host cannot be reached or logged in to. That the program could not be started
     /// there shows only on the channel: exit status and stderr.
     async fn open(&self, host: &Host, program: Program) -> Result<Channel, TransportError>;
-}
-
-/// Why a host could not be reached.
-#[derive(Debug, thiserror::Error)]
-pub enum TransportError {
-    /// To be filled.
-    #[error("{host}: {message}")]
-    Ssh {
-        /// The host.
-        host: String,
-        /// What ssh said.
-        message: String,
-    },
 }
