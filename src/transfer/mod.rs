@@ -3,6 +3,7 @@
 mod error;
 pub mod progress;
 mod stream;
+pub mod unpack;
 
 use std::io;
 use std::sync::Arc;
