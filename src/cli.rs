@@ -66,3 +66,52 @@ pub enum Command {
         store: PathBuf,
     },
 }
+
+impl Cli {
+    /// How much to say: -1 errors only, 0 as usual, 1 more, 2 everything.
+    #[must_use]
+    pub fn verbosity(&self) -> i8 {
+        if self.quiet {
+            -1
+        } else {
+            i8::try_from(self.verbose.min(2)).unwrap_or(2)
+        }
+    }
+}
+
+/// Parses the command line of this process; ends it with a message when it is wrong.
+#[must_use]
+pub fn parse() -> Cli {
+    Cli::parse()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_nix_passes_is_understood() {
+        let cli = Cli::try_parse_from(["x", "--serve", "--write", "--store", "a b"]).unwrap();
+        assert!(cli.serve && cli.write && cli.store.as_deref() == Some("a b"));
+        assert!(
+            Cli::try_parse_from(["download-via-ssh", "--query"])
+                .unwrap()
+                .query
+        );
+        let cli = Cli::try_parse_from(["x", "--substitute", "/p", "/d"]).unwrap();
+        assert_eq!(cli.substitute.unwrap().len(), 2);
+        for wrong in [
+            &["x", "--query", "--serve"][..],
+            &["x", "--substitute", "/p"],
+            &["x"],
+        ] {
+            assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

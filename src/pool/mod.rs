@@ -23,6 +23,14 @@ pub type Notify = Arc<dyn Fn(&(dyn Error + 'static)) + Send + Sync>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostId(usize);
 
+impl HostId {
+    /// The place, from 0.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
 /// Limits of time.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
