@@ -1,7 +1,7 @@
 //! From the command line to a door: which one, with which configuration, and what it exits with.
 
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ const FAILED: u8 = 1;
 /// Runs what the command line asks for.
 pub async fn run(cli: Cli, display: &Display) -> ExitCode {
     let result = match (&cli.command, &cli.substitute) {
-        (Some(Command::ServeLocal { store }), _) => serve_local(store).await,
+        (Some(Command::ServeLocal { store, .. }), _) => serve_local(store).await,
         (None, Some(words)) => substitute(&cli, &words[0], &words[1], display).await,
         (None, None) if cli.serve => serve(&cli).await,
         (None, None) => query(&cli).await,
@@ -91,8 +91,12 @@ async fn serve(cli: &Cli) -> Outcome {
     Ok(())
 }
 
-async fn serve_local(root: &Path) -> Outcome {
-    let root = root.to_owned();
+async fn serve_local(store: &str) -> Outcome {
+    let root = match store {
+        "local" | "auto" => "/",
+        store => store.strip_prefix("local?root=").unwrap_or(store),
+    };
+    let root = PathBuf::from(root);
     let store = tokio::task::spawn_blocking(move || LocalStore::open(&root)).await??;
     let backend = LocalBackend::new(store);
     front::serve(front::stdin(), front::stdout(), &backend, Version::NEWEST).await?;

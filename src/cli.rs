@@ -61,9 +61,17 @@ pub struct Cli {
 pub enum Command {
     /// Serve a local store on stdin and stdout, read only, as `nix-store --serve` does
     ServeLocal {
-        /// Root of the store, as in Nix's `local?root=`
+        /// Root of the store: a folder, or `local?root=FOLDER` as in Nix
         #[arg(long, value_name = "ROOT", default_value = "/")]
-        store: PathBuf,
+        store: String,
+
+        /// Accepted, so that this can be a host's remote-program
+        #[arg(long, hide = true)]
+        serve: bool,
+
+        /// Accepted likewise; nothing is ever written
+        #[arg(long, hide = true)]
+        write: bool,
     },
 }
 
