@@ -1,0 +1,208 @@
+//! The shape of the crate: which room may import which, the one door of each crate, who may print, how long files get.
+//!
+//! The rules are the tables below, each with its reason; `layout/check.rs` applies them to one source file.
+
+#[path = "layout/check.rs"]
+mod check;
+#[path = "layout/made_up.rs"]
+mod made_up;
+#[path = "layout/scan.rs"]
+mod scan;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use check::{Door, Room, Rules};
+
+/// Imports point downwards only, so that each room can be understood and tested without those above it.
+const ROOMS: &[Room] = &[
+    Room::new("model", &[], "plain values: everything rests on them"),
+    Room::new(
+        "wire",
+        &["model"],
+        "codecs know values, not where bytes come from",
+    ),
+    Room::new(
+        "config",
+        &["model"],
+        "one validated Config; nobody is called from here",
+    ),
+    Room::new(
+        "transport",
+        &["config::host"],
+        "a host becomes bytes: nothing else is needed",
+    ),
+    Room::new(
+        "remote",
+        &["transport", "wire", "model"],
+        "one connection: no choice of hosts, no cache",
+    ),
+    Room::new(
+        "pool",
+        &["remote", "transport", "model", "config::host"],
+        "hosts and failover: bytes are remote's",
+    ),
+    Room::new("cache", &["model"], "remembers answers, whoever gave them"),
+    Room::new(
+        "local_store",
+        &["wire", "model"],
+        "a store on this machine: no host is involved",
+    ),
+    Room::new(
+        "resolver",
+        &["cache", "pool", "model"],
+        "which paths there are: no bytes of theirs",
+    ),
+    Room::new(
+        "transfer",
+        &["pool", "remote", "wire", "model"],
+        "one path's bytes: no cache, no front end",
+    ),
+    Room::new(
+        "front",
+        &[
+            "resolver",
+            "transfer",
+            "local_store",
+            "wire",
+            "model",
+            "config",
+        ],
+        "front ends know no ssh: they decode requests and call the engine",
+    ),
+    Room::new(
+        "progress",
+        &["transfer"],
+        "draws the trait that transfer owns",
+    ),
+    Room::anything("main", "puts everything together"),
+    Room::anything("lib", "the map of the crate"),
+    Room::anything("cli", "raw values from the command line"),
+    Room::anything(
+        "report",
+        "the only place that adds hints, so it knows every error",
+    ),
+];
+
+/// One door for each crate, so that replacing it touches one place.
+const DOORS: &[Door] = &[
+    Door::new(
+        "clap",
+        &["src/cli.rs", "src/cli/"],
+        "parsing gives raw values",
+    ),
+    Door::new(
+        "indicatif",
+        &["src/progress.rs", "src/progress/"],
+        "bars are drawn in one place",
+    ),
+    Door::new(
+        "openssh",
+        &["src/transport/openssh"],
+        "everyone else sees byte streams",
+    ),
+    Door::new(
+        "rusqlite",
+        &["src/cache/disk", "src/local_store/"],
+        "SQLite blocks: two rooms fence it",
+    ),
+    Door::new("moka", &["src/cache/memory"], "the memory tier only"),
+];
+
+const RULES: Rules = Rules {
+    rooms: ROOMS,
+    doors: DOORS,
+    // Codecs and policy are pure: they take slices and times, so that any caller and any test can drive them.
+    no_tokio: &[
+        "src/model/",
+        "src/model.rs",
+        "src/wire/",
+        "src/wire.rs",
+        "src/pool/health",
+    ],
+    // stdout carries protocol and nothing else.
+    stdout: &["src/front/", "src/front.rs"],
+    stderr: &["src/report", "src/progress", "src/main.rs", "src/front/"],
+};
+
+/// Files stay under 400 lines; a few more are borne while somebody finds the second file that hides in there.
+const LONGEST_FILE: usize = 420;
+
+/// Paths and contents of all Rust files under `folders`, paths relative to the crate.
+fn sources(folders: &[&str]) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pending: Vec<PathBuf> = folders
+        .iter()
+        .map(|folder| root.join(folder))
+        .filter(|f| f.is_dir())
+        .collect();
+    let mut found = Vec::new();
+    while let Some(folder) = pending.pop() {
+        for entry in fs::read_dir(&folder).expect("read a source folder") {
+            let path = entry.expect("read an entry of a source folder").path();
+            if path.is_dir() {
+                pending.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path
+                    .strip_prefix(root)
+                    .expect("inside the crate")
+                    .to_str()
+                    .expect("UTF-8 file names");
+                found.push((
+                    name.to_owned(),
+                    fs::read_to_string(&path).expect("read a source file"),
+                ));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn assert_none(offences: &[String]) {
+    assert!(
+        offences.is_empty(),
+        "{} offences against the layout:\n{}",
+        offences.len(),
+        offences.join("\n")
+    );
+}
+
+#[test]
+fn sources_keep_to_the_layout() {
+    let sources = sources(&["src"]);
+    assert!(
+        sources.iter().any(|(name, _)| name == "src/lib.rs"),
+        "the sources were not found"
+    );
+    let offences: Vec<String> = sources
+        .iter()
+        .flat_map(|(name, text)| RULES.check(name, text))
+        .collect();
+    assert_none(&offences);
+}
+
+#[test]
+fn files_stay_short() {
+    let offences: Vec<String> = sources(&["src", "tests", "benches", "examples"])
+        .iter()
+        .map(|(name, text)| (name, text.lines().count()))
+        .filter(|(_, lines)| *lines > LONGEST_FILE)
+        .map(|(name, lines)| format!("{name}: {lines} lines; split it (the aim is under 400)"))
+        .collect();
+    assert_none(&offences);
+}
+
+#[test]
+fn every_room_has_a_rule() {
+    let rooms: Vec<String> = sources(&["src"])
+        .iter()
+        .map(|(name, _)| check::room_of(name).to_owned())
+        .collect();
+    let offences: Vec<String> = rooms
+        .iter()
+        .filter(|room| !ROOMS.iter().any(|rule| rule.name == room.as_str()))
+        .map(|room| format!("the room `{room}` is not in the table"))
+        .collect();
+    assert_none(&offences);
+}

@@ -1,0 +1,211 @@
+//! The check itself, tried on made-up files: offenders must be reported, their innocent twins must not.
+
+use crate::RULES;
+
+/// Fails unless the made-up file is reported exactly once, with `word` in the message.
+fn reported(name: &str, text: &str, word: &str) {
+    let found = RULES.check(name, text);
+    assert_eq!(
+        found.len(),
+        1,
+        "expected one offence in {name}:\n{text}\nfound: {found:#?}"
+    );
+    assert!(
+        found[0].contains(word),
+        "expected {word:?} in {:?}",
+        found[0]
+    );
+}
+
+/// Fails if the made-up file is reported.
+fn accepted(name: &str, text: &str) {
+    assert_eq!(
+        RULES.check(name, text),
+        Vec::<String>::new(),
+        "in {name}:\n{text}"
+    );
+}
+
+#[test]
+fn imports_upwards_are_reported() {
+    reported(
+        "src/model/path.rs",
+        "use crate::wire::nar;",
+        "crate::wire::nar",
+    );
+    reported(
+        "src/cache/mod.rs",
+        "use crate::{\n    model::StorePath,\n    pool::{Pool},\n};",
+        "src/cache/mod.rs",
+    );
+    reported(
+        "src/wire/mod.rs",
+        "fn f() -> crate::pool::Pool {}",
+        "crate::pool::Pool",
+    );
+    reported(
+        "src/pool/mod.rs",
+        "use crate::config::Config;",
+        "crate::config::Config",
+    );
+    reported(
+        "src/pool/mod.rs",
+        "use crate::config::{host::Host, Config};",
+        "crate::config::Config",
+    );
+    reported(
+        "src/pool/health.rs",
+        "use super::super::cache::Cache;",
+        "cache",
+    );
+    reported(
+        "src/pool/mod.rs",
+        "mod inner { fn f() { super::super::cache::g() } }",
+        "cache",
+    );
+    reported(
+        "src/transport/mod.rs",
+        "pub(crate) use crate::remote::Remote as R;",
+        "crate::remote",
+    );
+    reported(
+        "src/front/mod.rs",
+        "use crate::pool::*;",
+        "front ends know no ssh",
+    );
+    reported("src/model/mod.rs", "use crate::*;", "crate::*");
+    reported("src/model/mod.rs", "use crate as everything;", "crate");
+    reported(
+        "src/model/mod.rs",
+        "macro_rules! m { () => { $crate::front::x() } }",
+        "crate::front",
+    );
+    reported("src/model/mod.rs", "use ssh_substituter::front;", "front");
+    reported(
+        "src/model/mod.rs",
+        "#[cfg(test)]\nmod tests { use crate::pool::Pool; }",
+        "crate::pool",
+    );
+    reported(
+        "src/pool/tests.rs",
+        "use crate::cache::Cache;",
+        "crate::cache",
+    );
+    reported(
+        "src/model/mod.rs",
+        "#[cfg(test)]\nmod tests { } use crate::wire::nar;",
+        "crate::wire",
+    );
+}
+
+#[test]
+fn imports_downwards_are_accepted() {
+    accepted(
+        "src/wire/nar.rs",
+        "use crate::model::{NarHash, StorePath};\nuse crate::wire::{self, Error};\nuse super::read;",
+    );
+    accepted(
+        "src/pool/health.rs",
+        "use super::{Slot, inner::Deep};\nuse crate::config::host::{Host, HostName};",
+    );
+    accepted(
+        "src/pool/mod.rs",
+        "mod inner { use super::Pool; mod deeper { use super::super::Pool; } }",
+    );
+    accepted("src/pool/mod.rs", "use crate::config::{host, host::Host};");
+    accepted("src/main.rs", "use ssh_substituter::{cli, front, pool};");
+    accepted(
+        "src/report.rs",
+        "use crate::{pool, transfer::unpack::Error};",
+    );
+    accepted(
+        "src/cache/mod.rs",
+        "#[cfg(test)]\nmod tests { use super::*; use crate::wire::text; }",
+    );
+    accepted("src/cache/tests.rs", "use super::*; use crate::wire::text;");
+    accepted(
+        "src/model/mod.rs",
+        "//! [`crate::pool`]\n/* crate::pool /* nested */ crate::cache */\n\
+         const A: &str = \"crate::pool\\\" crate::cache\";\nconst B: &str = r#\"\" crate::pool\"#;\n\
+         fn f<'a>(c: &'a char) -> bool { *c == '\"' || *c == '\\'' }",
+    );
+}
+
+#[test]
+fn crates_come_in_by_their_door_only() {
+    reported("src/main.rs", "use clap::Parser;", "clap");
+    reported(
+        "src/pool/mod.rs",
+        "use {std::io, openssh::Session};",
+        "openssh",
+    );
+    reported(
+        "src/transport/process.rs",
+        "fn f(s: ::openssh::Session) {}",
+        "openssh",
+    );
+    reported("src/cache/memory.rs", "use rusqlite as sql;", "rusqlite");
+    reported("src/cache/mod.rs", "extern crate moka;", "moka");
+    reported(
+        "src/front/mod.rs",
+        "#[derive(clap::Parser)] struct Raw;",
+        "clap",
+    );
+    reported(
+        "src/front/mod.rs",
+        "#[cfg(test)] mod tests { use indicatif::ProgressBar; }",
+        "indicatif",
+    );
+    accepted("src/cli.rs", "use clap::{Args, Parser};");
+    accepted("src/cache/disk.rs", "use rusqlite::Connection;");
+    accepted("src/cache/disk/schema.rs", "use rusqlite::Connection;");
+    accepted("src/local_store/db.rs", "use rusqlite::Connection;");
+    accepted("src/transport/openssh.rs", "use openssh::Session;");
+    accepted(
+        "src/transport/mod.rs",
+        "mod openssh;\npub use self::openssh::Master;\nuse crate::transport::openssh::X;",
+    );
+}
+
+#[test]
+fn runtime_in_pure_rooms_is_reported() {
+    reported("src/wire/nar.rs", "use tokio::io::AsyncRead;", "tokio");
+    reported(
+        "src/pool/health.rs",
+        "fn now() { tokio::time::Instant::now(); }",
+        "tokio",
+    );
+    reported(
+        "src/model/mod.rs",
+        "#[cfg(test)] mod tests { #[tokio::test] async fn t() {} }",
+        "tokio",
+    );
+    accepted("src/pool/mod.rs", "use tokio::time;");
+}
+
+#[test]
+fn printing_is_reported() {
+    reported("src/pool/mod.rs", "fn f() { println!(\"x\"); }", "println!");
+    reported("src/main.rs", "fn f() { std::print!(\"x\"); }", "print!");
+    reported("src/report.rs", "use std::io::{self, stdout};", "stdout");
+    reported(
+        "src/main.rs",
+        "fn f() { let out = tokio::io::stdout(); }",
+        "stdout",
+    );
+    reported(
+        "src/transport/mod.rs",
+        "fn f() { eprintln!(\"x\"); }",
+        "eprintln!",
+    );
+    reported("src/transport/mod.rs", "fn f() { io::stderr(); }", "stderr");
+    accepted("src/front/serve.rs", "fn f() { io::stdout().lock(); }");
+    accepted(
+        "src/report.rs",
+        "fn f() { eprintln!(\"x\"); writeln!(io::stderr(), \"y\"); }",
+    );
+    accepted(
+        "src/transport/process.rs",
+        "fn f(c: Command) { c.stdout(Stdio::piped()).stderr(Stdio::inherit()); }",
+    );
+}
