@@ -135,7 +135,7 @@ impl Transport for OpenSsh {
             }
         }
         Err(TransportError::SessionRefused {
-            host: host.name.clone(),
+            host: host.to_string(),
             said: refused,
         })
     }
@@ -179,7 +179,7 @@ async fn open_on(
                 Failure::Local(source) => {
                     let action = "make pipes";
                     return Err(TransportError::Local {
-                        host: host.name.clone(),
+                        host: host.to_string(),
                         action,
                         source,
                     });
@@ -196,7 +196,7 @@ async fn open_on(
     }
     let said = diagnose::read(&master.log());
     Err(TransportError::Disconnected {
-        host: host.name.clone(),
+        host: host.to_string(),
         said,
     })
 }
@@ -251,7 +251,7 @@ fn channel(host: &Host, mut child: MuxedChild, slot: Slot) -> Result<Channel, Tr
     let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
         let source = io::ErrorKind::BrokenPipe.into();
         return Err(TransportError::Local {
-            host: host.name.clone(),
+            host: host.to_string(),
             action: "take the pipes",
             source,
         });

@@ -29,7 +29,7 @@ impl ProcessTransport {
 impl Transport for ProcessTransport {
     async fn open(&self, host: &Host, _program: Program) -> Result<Channel, TransportError> {
         let failed = |source: io::Error| TransportError::Local {
-            host: host.name.clone(),
+            host: host.to_string(),
             action: "start the local program",
             source,
         };

@@ -26,7 +26,7 @@ pub(super) fn line(host: &Host, program: Program) -> Result<String, TransportErr
     let mut line = String::new();
     for word in words {
         let quoted = quote(word).ok_or_else(|| TransportError::BadCommand {
-            host: host.name.clone(),
+            host: host.to_string(),
             word: word.to_owned(),
         })?;
         if !line.is_empty() {

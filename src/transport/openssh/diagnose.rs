@@ -67,7 +67,7 @@ fn is_debugging(line: &str) -> bool {
 /// The error that `said` tells of, for an ssh that gave up `after` so long.
 pub(super) fn classify(host: &Host, said: String, after: Duration) -> TransportError {
     let has = |needles: &[&str]| needles.iter().any(|needle| said.contains(needle));
-    let name = host.name.clone();
+    let name = host.to_string();
     // The most telling first: with a jump host, ssh prints the jump's failure and then its own
     // "Connection closed by UNKNOWN".
     if has(&[

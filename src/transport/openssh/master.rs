@@ -238,7 +238,7 @@ impl<'a> Master<'a> {
 
     pub(super) fn timed_out(&self, phase: Phase) -> TransportError {
         TransportError::TimedOut {
-            host: self.host.name.clone(),
+            host: self.host.to_string(),
             after: self.began.elapsed(),
             phase,
             said: diagnose::read(&self.log()),
@@ -247,7 +247,7 @@ impl<'a> Master<'a> {
 
     fn failed(&self, action: &'static str, source: io::Error) -> TransportError {
         TransportError::Local {
-            host: self.host.name.clone(),
+            host: self.host.to_string(),
             action,
             source,
         }
