@@ -72,11 +72,11 @@ fn collecting_garbage_disturbs_nobody() {
                 (rounds, seen)
             })
         });
-        churn(&store, 10);
+        churn(&store, 6);
         over.store(true, Ordering::Relaxed);
         for thread in asking {
             let (rounds, seen) = thread.join().unwrap();
-            assert!(rounds > 50, "{rounds}");
+            assert!(rounds > 20, "{rounds}");
             assert!(seen[0] && seen[2], "both states were met: {seen:?}");
         }
     });
