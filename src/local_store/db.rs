@@ -256,3 +256,101 @@ fn look_at(path: &Path) -> Result<Metadata, LocalStoreError> {
         source,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    fn refused() -> rusqlite::Error {
+        rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(14), None)
+    }
+
+    fn count(db: &Connection) -> Result<i64, Failed> {
+        Ok(db.query_row("select count(*) from T", [], |row| row.get(0))?)
+    }
+
+    /// A database with one row, nobody using it.
+    fn database(folder: &Path) -> Database {
+        let path = folder.join("db.sqlite");
+        let writer = Connection::open(&path).unwrap();
+        writer
+            .execute_batch(
+                "pragma journal_mode = wal; create table T (x); insert into T values (1)",
+            )
+            .unwrap();
+        Database::new(path)
+    }
+
+    #[test]
+    fn any_folder_can_be_in_the_uri() {
+        let dir = tempfile::tempdir().unwrap();
+        let odd = dir.path().join(OsStr::from_bytes(b"a%41 ?mode=rwc#&+\xff"));
+        std::fs::create_dir(&odd).unwrap();
+        let db = database(&odd);
+        assert!(matches!(
+            db.ask_immutable(refused(), "count", &mut count),
+            Ok(1)
+        ));
+        assert_eq!(
+            std::fs::read_dir(&odd).unwrap().count(),
+            1,
+            "it made no file"
+        );
+        assert!(matches!(db.ask("count", count), Ok(1)));
+    }
+
+    #[test]
+    fn what_was_read_while_somebody_wrote_does_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = database(dir.path());
+        let writer = Connection::open(&db.path).unwrap();
+        let mut first = true;
+        let mut answer = |reader: &Connection| {
+            if std::mem::take(&mut first) {
+                writer.execute("insert into T values (2)", []).unwrap();
+                writer
+                    .pragma_update(None, "wal_checkpoint", "truncate")
+                    .ok();
+            }
+            count(reader)
+        };
+        let fault = db.ask_immutable(refused(), "count", &mut answer);
+        assert!(matches!(fault, Err(Fault::Passing(..))));
+    }
+
+    #[test]
+    fn a_log_or_journal_forbids_reading_as_immutable() {
+        for suffix in ["-wal", "-journal"] {
+            let dir = tempfile::tempdir().unwrap();
+            let db = database(dir.path());
+            std::fs::write(dir.path().join(format!("db.sqlite{suffix}")), "x").unwrap();
+            let fault = db.ask_immutable(refused(), "count", &mut count);
+            let Err(Fault::Unshared(error)) = fault else {
+                panic!("{suffix} was overlooked");
+            };
+            assert!(error.to_string().contains("1 bytes"), "{error}");
+        }
+    }
+
+    #[test]
+    fn passing_faults_are_repeated_and_others_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = database(dir.path());
+        for (code, tries) in [(5, 3), (261, 3), (517, 3), (15, 3), (11, 1)] {
+            let mut left = 3;
+            let answer = |reader: &Connection| {
+                left -= 1;
+                if left == 0 {
+                    return count(reader);
+                }
+                let error = rusqlite::ffi::Error::new(code);
+                Err(rusqlite::Error::SqliteFailure(error, None).into())
+            };
+            let outcome = db.ask("count", answer);
+            assert_eq!(outcome.is_ok(), tries == 3, "{code}");
+            assert_eq!(3 - left, tries, "{code}");
+        }
+    }
+}

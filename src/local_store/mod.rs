@@ -170,3 +170,16 @@ fn check_schema(path: &Path) -> Result<(), LocalStoreError> {
         got: text.chars().take(100).collect(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Dump, LocalStore, LocalStoreError};
+
+    #[test]
+    fn threads_may_share_a_store_and_pass_a_dump_on() {
+        fn shared<T: Send + Sync + 'static>() {}
+        shared::<LocalStore>();
+        shared::<Dump>();
+        shared::<Result<(), LocalStoreError>>();
+    }
+}

@@ -276,14 +276,14 @@ fn sixty_four_folders_within_each_other_are_the_limit() {
 fn deleting_while_dumping_never_breaks_the_grammar() {
     let store = Store::new();
     let ours = store.open();
-    for round in 0..6u64 {
+    for round in 0..4u64 {
         let path = store.add("tree", wide_tree);
         let files = store.files(&path);
         let mut nar = Vec::new();
         let mut dump = Dump::open(&ours, &path).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                std::thread::sleep(std::time::Duration::from_micros(round * 400));
+                std::thread::sleep(std::time::Duration::from_micros(round * 600));
                 remove(&files);
             });
             let outcome = pull(&mut dump, &mut nar);

@@ -1,7 +1,8 @@
 //! A chroot store of its own for each test, made by the real Nix.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -139,11 +140,29 @@ impl Store {
     }
 }
 
+impl Drop for Store {
+    fn drop(&mut self) {
+        make_writable(&self.root());
+    }
+}
+
+/// Removes files of the store, which nobody but root may do as they are.
 pub fn remove(path: &Path) {
+    make_writable(path.parent().unwrap());
     if path.symlink_metadata().unwrap().is_dir() {
         fs::remove_dir_all(path).unwrap();
     } else {
         fs::remove_file(path).unwrap();
+    }
+}
+
+fn make_writable(folder: &Path) {
+    fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            make_writable(&entry.path());
+        }
     }
 }
 
