@@ -1,3 +1,4 @@
 //! Configuration. To be filled.
 
 pub mod host;
+mod value;
