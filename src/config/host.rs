@@ -74,7 +74,7 @@ pub enum HostError {
     #[error("host {spec:?} is longer than {max} bytes")]
     TooLong {
         /// The spec.
-        spec: String,
+        spec: Box<str>,
         /// The longest that is read, in bytes.
         max: usize,
     },
@@ -82,17 +82,17 @@ pub enum HostError {
     #[error("host {spec:?} has the scheme {scheme:?}: expected ssh")]
     Scheme {
         /// The spec.
-        spec: String,
+        spec: Box<str>,
         /// What stands before `://`.
-        scheme: String,
+        scheme: Box<str>,
     },
     /// The host's name.
     #[error("host {spec:?} has the name {name:?}: expected {expected}")]
     Name {
         /// The spec.
-        spec: String,
+        spec: Box<str>,
         /// The name.
-        name: String,
+        name: Box<str>,
         /// What a name would have been.
         expected: &'static str,
     },
@@ -100,9 +100,9 @@ pub enum HostError {
     #[error("host {spec:?} has the user {user:?}: expected {expected}")]
     User {
         /// The spec.
-        spec: String,
+        spec: Box<str>,
         /// The user.
-        user: String,
+        user: Box<str>,
         /// What a user would have been.
         expected: &'static str,
     },
@@ -110,37 +110,37 @@ pub enum HostError {
     #[error("host {spec:?} has the port {port:?}: expected a number from 1 to 65535, once")]
     Port {
         /// The spec.
-        spec: String,
+        spec: Box<str>,
         /// The port.
-        port: String,
+        port: Box<str>,
     },
     /// Something follows the host's name that means nothing to ssh.
     #[error("host {spec:?} has the path {path:?}: expected none")]
     Path {
         /// The spec.
-        spec: String,
+        spec: Box<str>,
         /// The path.
-        path: String,
+        path: Box<str>,
     },
     /// A parameter that neither Nix nor this program knows.
     #[error("host {spec:?} has an unknown parameter {parameter:?}: expected one of {known}")]
     UnknownParameter {
         /// The spec.
-        spec: String,
+        spec: Box<str>,
         /// The parameter's name.
-        parameter: String,
+        parameter: Box<str>,
         /// The parameters that have a meaning here, joined by commas.
-        known: String,
+        known: &'static str,
     },
     /// A parameter's value.
     #[error("host {spec:?} has {parameter} = {value:?}: expected {expected}")]
     Parameter {
         /// The spec.
-        spec: String,
+        spec: Box<str>,
         /// The parameter's name.
-        parameter: String,
+        parameter: &'static str,
         /// Its value, decoded where it could be.
-        value: String,
+        value: Box<str>,
         /// What a value would have been.
         expected: &'static str,
     },

@@ -15,7 +15,7 @@ pub(super) const BOOLEAN: &str = "true, false, yes, no, 1 or 0";
 
 /// Cuts a string from outside to what a message can bear; the messages quote it with `{:?}`, which
 /// also takes the sting out of control characters.
-pub(super) fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> Box<str> {
     text.chars().take(200).collect()
 }
 
