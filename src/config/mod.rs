@@ -34,9 +34,9 @@ use std::time::Duration;
 
 pub use error::ConfigError;
 pub use host::{Host, HostError};
-pub use origin::{Assignment, Origin};
+pub use origin::Origin;
 pub use settings::{Key, Setting, Settings, Value};
-pub use sources::Sources;
+pub use sources::{EnvLookup, Sources};
 
 /// The configuration, validated.
 #[derive(Debug, Clone)]
@@ -79,28 +79,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// The built-in values alone: no hosts, nothing read from anywhere.
-    #[must_use]
-    pub fn without_hosts() -> Self {
-        let sources = Sources {
-            env: Box::new(|_| None),
-            uid: 0,
-            home: None,
-            hosts: Vec::new(),
-            store: None,
-            options: Vec::new(),
-        };
-        let built_in = sources::Gathered {
-            settings: Settings::built_in(),
-            untrusted: untrusted::Untrusted::default(),
-            warnings: Vec::new(),
-        };
-        match validate::validate(built_in, &sources) {
-            Ok((config, _)) => config,
-            Err(error) => unreachable!("the built-in values are valid: {error}"),
-        }
-    }
-
     /// Reads all sources and validates the outcome. Beside the configuration come warnings, one
     /// sentence each.
     ///

@@ -17,11 +17,14 @@ const OWN_FILE: &str = "ssh-substituter.conf";
 const NIX_FILE: &str = "nix.conf";
 const NIX_OPTIONS: &str = "_NIX_OPTIONS";
 
+/// Gives the value of an environment variable.
+pub type EnvLookup = Box<dyn Fn(&str) -> Option<OsString> + Send + Sync>;
+
 /// Everything from outside that the configuration is made of: nothing else is looked at, but for
 /// the files that these name.
 pub struct Sources {
     /// Looks up an environment variable.
-    pub env: Box<dyn Fn(&str) -> Option<OsString>>,
+    pub env: EnvLookup,
     /// Effective user id. Root has no files of its own: they would be those of whoever became
     /// root while keeping `HOME`.
     pub uid: u32,
