@@ -19,7 +19,7 @@ use crate::wire::serve::Version;
 const FAILED: u8 = 1;
 
 /// Runs what the command line asks for.
-pub async fn run(cli: Cli, display: &Display) -> ExitCode {
+pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {
     let result = match (&cli.command, &cli.substitute) {
         (Some(Command::ServeLocal { store, .. }), _) => serve_local(store).await,
         (None, Some(words)) => substitute(&cli, &words[0], &words[1], display).await,
@@ -58,12 +58,12 @@ async fn query(cli: &Cli) -> Outcome {
 
 /// `--substitute`. The line that has to come whatever happens comes from the door itself, so it is
 /// entered even without a configuration, which then has no hosts.
-async fn substitute(cli: &Cli, path: &Path, dest: &Path, display: &Display) -> Outcome {
+async fn substitute(cli: &Cli, path: &Path, dest: &Path, display: &Arc<Display>) -> Outcome {
     let config = usable(cli);
     if config.hosts.is_empty() {
         log::warn!("no hosts to ask: see ssh-substituter-hosts and use-ssh-substituter");
     }
-    let engine = engine(&config, display.progress());
+    let engine = engine(&config, display.clone());
     front::substitute(
         &path.to_string_lossy(),
         dest,

@@ -75,18 +75,6 @@ pub enum Command {
     },
 }
 
-impl Cli {
-    /// How much to say: -1 errors only, 0 as usual, 1 more, 2 everything.
-    #[must_use]
-    pub fn verbosity(&self) -> i8 {
-        if self.quiet {
-            -1
-        } else {
-            i8::try_from(self.verbose.min(2)).unwrap_or(2)
-        }
-    }
-}
-
 /// Parses the command line of this process; ends it with a message when it is wrong.
 #[must_use]
 pub fn parse() -> Cli {

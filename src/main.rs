@@ -1,9 +1,10 @@
 //! The binary: runtime, signals, exit code; nothing else.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ssh_substituter::progress::Display;
+use ssh_substituter::progress::{Display, Mode, level};
 use ssh_substituter::{app, cli};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -12,7 +13,8 @@ const CLEAN_UP: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let cli = cli::parse();
-    let display = Display::of(cli.verbosity());
+    let display = Arc::new(Display::new(Mode::Auto));
+    display.log_to_stderr(level(cli.verbose, cli.quiet));
     let restores = cli.substitute.is_some();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

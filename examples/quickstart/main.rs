@@ -22,7 +22,7 @@ use ssh_substituter::engine::Engine;
 use ssh_substituter::front::{self, LocalBackend};
 use ssh_substituter::local_store::{Dump, LocalStore};
 use ssh_substituter::model::{NarHash, StorePath};
-use ssh_substituter::progress::Display;
+use ssh_substituter::progress::{Display, Mode, level};
 use ssh_substituter::report;
 use ssh_substituter::transport::process::ProcessTransport;
 use ssh_substituter::wire::serve::Version;
@@ -56,7 +56,8 @@ async fn serve(root: &Path) -> Outcome {
 }
 
 async fn quickstart() -> Outcome {
-    let display = Display::of(0);
+    let display = Arc::new(Display::new(Mode::Auto));
+    display.log_to_stderr(level(0, false));
     let folder = tempfile::tempdir()?;
     let (first, second) = (folder.path().join("first"), folder.path().join("second"));
     let dest = folder.path().join("restored");
@@ -82,7 +83,7 @@ async fn quickstart() -> Outcome {
         command
     });
     let notify = Arc::new(|error: &(dyn Error + 'static)| report::warn(error));
-    let engine = Engine::new(&config, Arc::new(transport), display.progress(), notify);
+    let engine = Engine::new(&config, Arc::new(transport), display.clone(), notify);
 
     say(&format!(
         "3. Asking both for the closure of {} ...",

@@ -79,6 +79,28 @@ pub struct Config {
 }
 
 impl Config {
+    /// The built-in values alone: no hosts, nothing read from anywhere.
+    #[must_use]
+    pub fn without_hosts() -> Self {
+        let sources = Sources {
+            env: Box::new(|_| None),
+            uid: 0,
+            home: None,
+            hosts: Vec::new(),
+            store: None,
+            options: Vec::new(),
+        };
+        let built_in = sources::Gathered {
+            settings: Settings::built_in(),
+            untrusted: untrusted::Untrusted::default(),
+            warnings: Vec::new(),
+        };
+        match validate::validate(built_in, &sources) {
+            Ok((config, _)) => config,
+            Err(error) => unreachable!("the built-in values are valid: {error}"),
+        }
+    }
+
     /// Reads all sources and validates the outcome. Beside the configuration come warnings, one
     /// sentence each.
     ///

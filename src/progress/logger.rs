@@ -1,0 +1,117 @@
+//! The `log` crate's messages, on the same screen as the bars.
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use super::Screen;
+
+/// What begins every message.
+const NAME: &str = "ssh-substituter";
+/// The crate's name as a log target.
+const TARGET: &str = "ssh_substituter";
+
+/// The level for so many `--verbose` flags, or `--quiet`.
+#[must_use]
+pub fn level(verbose: u8, quiet: bool) -> LevelFilter {
+    match verbose {
+        0 if quiet => LevelFilter::Error,
+        0 => LevelFilter::Info,
+        1 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    }
+}
+
+pub(super) fn install(screen: Screen, level: LevelFilter) {
+    // It lives as long as the process, as loggers do.
+    let logger = Box::leak(Box::new(Logger { screen, level }));
+    if log::set_logger(logger).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+struct Logger {
+    screen: Screen,
+    level: LevelFilter,
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        shown(self.level, metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            for line in lines(record.level(), &record.args().to_string()) {
+                self.screen.line(&line);
+            }
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn shown(level: LevelFilter, metadata: &Metadata<'_>) -> bool {
+    let ours = metadata.target().split("::").next() == Some(TARGET);
+    metadata.level() <= level
+        && (ours || metadata.level() <= Level::Warn || level == LevelFilter::Trace)
+}
+
+/// Each line of a message has its beginning, so that none can pass for something else.
+fn lines(level: Level, message: &str) -> Vec<String> {
+    let kind = match level {
+        Level::Error => "error: ",
+        Level::Warn => "warning: ",
+        Level::Info | Level::Debug | Level::Trace => "",
+    };
+    message
+        .lines()
+        .map(|line| format!("{NAME}: {kind}{line}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_say_who_speaks_on_each_line() {
+        assert_eq!(
+            lines(Level::Warn, "host a is down\r\nerror: fake"),
+            [
+                "ssh-substituter: warning: host a is down",
+                "ssh-substituter: warning: error: fake"
+            ]
+        );
+        assert_eq!(lines(Level::Error, "x"), ["ssh-substituter: error: x"]);
+        assert_eq!(lines(Level::Debug, "x"), ["ssh-substituter: x"]);
+    }
+
+    #[test]
+    fn other_crates_are_quiet_below_warnings() {
+        let shown = |filter, level, target| {
+            let metadata = Metadata::builder().level(level).target(target).build();
+            super::shown(filter, &metadata)
+        };
+        assert!(shown(
+            LevelFilter::Debug,
+            Level::Debug,
+            "ssh_substituter::pool"
+        ));
+        assert!(!shown(
+            LevelFilter::Debug,
+            Level::Debug,
+            "ssh_substituter_x"
+        ));
+        assert!(!shown(LevelFilter::Debug, Level::Debug, "openssh"));
+        assert!(shown(LevelFilter::Debug, Level::Warn, "openssh"));
+        assert!(shown(LevelFilter::Trace, Level::Debug, "openssh"));
+        assert!(!shown(LevelFilter::Error, Level::Warn, "ssh_substituter"));
+    }
+
+    #[test]
+    fn verbosity_becomes_a_level() {
+        assert_eq!(level(0, true), LevelFilter::Error);
+        assert_eq!(level(0, false), LevelFilter::Info);
+        assert_eq!(level(1, false), LevelFilter::Debug);
+        assert_eq!(level(9, true), LevelFilter::Trace);
+    }
+}

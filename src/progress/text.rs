@@ -1,0 +1,249 @@
+//! What numbers, times and names look like. No IO.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::time::Duration;
+
+const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+
+/// Makes text from elsewhere harmless to a terminal: control characters (and with them escape
+/// sequences and line breaks), and the invisible ones that change the direction or the order of
+/// what is shown, become `\u{…}`.
+#[must_use]
+pub fn sanitize(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for char in text.chars() {
+        if is_harmful(char) {
+            shown.extend(char.escape_default());
+        } else {
+            shown.push(char);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+fn is_harmful(char: char) -> bool {
+    // `is_control` covers C0, DEL and C1; then come bidirectional marks, embeddings, overrides
+    // and isolates, the line and paragraph separators, and the byte order mark.
+    char.is_control()
+        || matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// A number of bytes: `17 B`, `1.5 KiB`, `400.0 MiB`.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    let unit = unit(bytes);
+    format!("{} {}", scaled(bytes, unit), UNITS[unit])
+}
+
+/// How much of how much, in the unit of the whole: `120.0 of 400.0 MiB`. Only how much when the
+/// whole is not known (0).
+#[must_use]
+pub fn part(done: u64, total: u64) -> String {
+    if total == 0 {
+        return size(done);
+    }
+    let unit = unit(total);
+    let (done, total) = (scaled(done, unit), scaled(total, unit));
+    format!("{done} of {total} {}", UNITS[unit])
+}
+
+/// The unit in which so many bytes are written with at most four digits before the point.
+fn unit(bytes: u64) -> usize {
+    let (mut unit, mut rest) = (0, bytes as f64);
+    // 1023.95 would be rounded to 1024.0.
+    while rest >= 1023.95 && unit + 1 < UNITS.len() {
+        rest /= 1024.0;
+        unit += 1;
+    }
+    unit
+}
+
+fn scaled(bytes: u64, unit: usize) -> String {
+    match unit {
+        0 => bytes.to_string(),
+        _ => format!("{:.1}", bytes as f64 / 1024f64.powi(unit as i32)),
+    }
+}
+
+/// A time: `12 s`, `5 min`, `2 h 10 min`.
+#[must_use]
+pub fn time(time: Duration) -> String {
+    let seconds = time.as_secs_f64().round() as u64;
+    let minutes = seconds.saturating_add(30) / 60;
+    match (seconds, minutes) {
+        (..120, _) => format!("{seconds} s"),
+        (_, ..120) => format!("{minutes} min"),
+        (_, ..6000) => format!("{} h {} min", minutes / 60, minutes % 60),
+        _ => "more than 100 h".to_owned(),
+    }
+}
+
+/// Where a transfer stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing<'a> {
+    /// Bytes that have come.
+    pub done: u64,
+    /// All bytes that will; 0 when that is not known.
+    pub total: u64,
+    /// Where they come from.
+    pub host: &'a str,
+    /// Bytes a second of late.
+    pub rate: f64,
+    /// How long nothing has come.
+    pub silence: Duration,
+}
+
+/// Silence that is worth telling.
+const SILENCE: Duration = Duration::from_secs(4);
+
+impl Standing<'_> {
+    /// For a line of its own: `120.0 of 400.0 MiB (30 %) from HOST, 24.0 MiB/s, 12 s left`.
+    #[must_use]
+    pub fn long(&self) -> String {
+        let mut text = part(self.done, self.total);
+        if let Some(percent) = self.percent() {
+            let _ = write!(text, " ({percent} %)");
+        }
+        let _ = write!(text, " from {}", self.host);
+        self.pace(&mut text);
+        text
+    }
+
+    /// For beside a bar: `120.0 of 400.0 MiB, 24.0 MiB/s, 12 s left, HOST`.
+    #[must_use]
+    pub fn short(&self) -> String {
+        let mut text = part(self.done, self.total);
+        self.pace(&mut text);
+        let _ = write!(text, ", {}", self.host);
+        text
+    }
+
+    fn percent(&self) -> Option<u64> {
+        let percent = u128::from(self.done) * 100 / u128::from(self.total).max(1);
+        (self.total > 0).then(|| percent.min(100) as u64)
+    }
+
+    fn pace(&self, text: &mut String) {
+        if self.silence >= SILENCE {
+            let _ = write!(text, ", no data for {}", time(self.silence));
+            return;
+        }
+        let _ = write!(text, ", {}/s", size(self.rate as u64));
+        let left = self.total.saturating_sub(self.done);
+        if left > 0 && self.rate >= 1.0 {
+            // A rate of 1 makes at most 2^64 seconds, which a `Duration` just does not hold.
+            let left = Duration::try_from_secs_f64(left as f64 / self.rate);
+            let _ = write!(text, ", {} left", time(left.unwrap_or(Duration::MAX)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_one_digit_after_the_point_and_never_1024_before_it() {
+        let cases = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (1_048_524, "1023.9 KiB"),
+            (1_048_525, "1.0 MiB"),
+            (400 << 20, "400.0 MiB"),
+            (5 << 40, "5.0 TiB"),
+            (u64::MAX, "16384.0 PiB"),
+        ];
+        for (bytes, text) in cases {
+            assert_eq!(size(bytes), text);
+        }
+        assert_eq!(part(120 << 20, 400 << 20), "120.0 of 400.0 MiB");
+        assert_eq!(part(100, 400 << 20), "0.0 of 400.0 MiB");
+        assert_eq!(part(7, 9), "7 of 9 B");
+        assert_eq!(part(1536, 0), "1.5 KiB");
+    }
+
+    #[test]
+    fn times_get_coarser() {
+        let cases = [
+            (0.4, "0 s"),
+            (119.4, "119 s"),
+            (119.6, "2 min"),
+            (301.0, "5 min"),
+            (7199.0, "2 h 0 min"),
+            (7800.0, "2 h 10 min"),
+            (1e9, "more than 100 h"),
+        ];
+        for (seconds, text) in cases {
+            assert_eq!(time(Duration::from_secs_f64(seconds)), text);
+        }
+        assert_eq!(time(Duration::MAX), "more than 100 h");
+    }
+
+    #[test]
+    fn a_standing_tells_what_is_known() {
+        let standing = Standing {
+            done: 120 << 20,
+            total: 400 << 20,
+            host: "build1",
+            rate: 24.0 * 1_048_576.0,
+            silence: Duration::from_secs(1),
+        };
+        assert_eq!(
+            standing.long(),
+            "120.0 of 400.0 MiB (30 %) from build1, 24.0 MiB/s, 12 s left"
+        );
+        assert_eq!(
+            standing.short(),
+            "120.0 of 400.0 MiB, 24.0 MiB/s, 12 s left, build1"
+        );
+        let stalled = Standing {
+            rate: 0.0,
+            silence: Duration::from_secs(70),
+            ..standing
+        };
+        assert_eq!(
+            stalled.long(),
+            "120.0 of 400.0 MiB (30 %) from build1, no data for 70 s"
+        );
+        let unknown = Standing {
+            total: 0,
+            ..standing
+        };
+        assert_eq!(unknown.long(), "120.0 MiB from build1, 24.0 MiB/s");
+        let beyond = Standing {
+            done: u64::MAX,
+            ..standing
+        };
+        assert!(beyond.long().contains("(100 %)"));
+        let slow = Standing {
+            total: u64::MAX,
+            rate: 1.0,
+            ..standing
+        };
+        assert!(slow.long().ends_with("1 B/s, more than 100 h left"));
+    }
+
+    #[test]
+    fn sanitized_text_cannot_move_a_cursor() {
+        assert!(matches!(
+            sanitize("gcc-14 — ünïcode ✓ \\"),
+            Cow::Borrowed(_)
+        ));
+        assert_eq!(sanitize("a\x1b[2J\x07b"), "a\\u{1b}[2J\\u{7}b");
+        assert_eq!(sanitize("a\r\nb\tc\x7f"), "a\\r\\nb\\tc\\u{7f}");
+        // C1: CSI as one character.
+        assert_eq!(sanitize("\u{9b}31m"), "\\u{9b}31m");
+        assert_eq!(sanitize("x\u{202e}cod.exe"), "x\\u{202e}cod.exe");
+        for char in (0..=0x9f).filter_map(char::from_u32) {
+            let text = char.to_string();
+            assert!(!sanitize(&text).chars().any(char::is_control));
+        }
+    }
+}
