@@ -224,11 +224,10 @@ impl Reader<'_> {
             }
             at += 2;
         }
-        if self.text(at) == "!" && self.text(at + 1) != "=" {
-            if let Some(name) = segments.last() {
-                let call = format!("{name}!");
-                self.push(line, vec![call]);
-            }
+        let called = self.text(at) == "!" && self.text(at + 1) != "=";
+        if called && let Some(name) = segments.last() {
+            let call = format!("{name}!");
+            self.push(line, vec![call]);
         }
         if segments.len() > 1 {
             self.push(line, segments);

@@ -64,8 +64,9 @@ impl Store {
                 let physical = self.physical(&paths[index]);
                 write_package(&physical, index, &references, &random.text(options.bytes));
                 canonicalise(&physical);
-                let deriver =
-                    (index % 3 == 0).then(|| random.store_path(&format!("package-{index}.drv")));
+                let deriver = index
+                    .is_multiple_of(3)
+                    .then(|| random.store_path(&format!("package-{index}.drv")));
                 Entry {
                     path: paths[index].clone(),
                     references,
@@ -132,7 +133,7 @@ fn write_package(path: &Path, index: usize, references: &[String], text: &str) {
     if let Some(first) = references.first() {
         symlink(first, path.join("first")).expect("make a symlink");
     }
-    if index % 2 == 0 {
+    if index.is_multiple_of(2) {
         fs::create_dir_all(path.join("share/doc")).expect("make a folder");
         fs::write(path.join("share/doc/README"), text).expect("write a file");
     }

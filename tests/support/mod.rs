@@ -34,10 +34,12 @@ use std::time::Duration;
 /// How long one short command may take on a loaded machine.
 pub const SHORT: Duration = Duration::from_secs(60);
 
+// Set for integration tests and benchmarks; examples may include this module too.
+const PROGRAM: Option<&str> = option_env!("CARGO_BIN_EXE_ssh-substituter");
+
 /// The program under test.
 pub fn program() -> &'static Path {
-    // Set for integration tests and benchmarks; examples may include this module too and must not ask for it.
-    Path::new(option_env!("CARGO_BIN_EXE_ssh-substituter").expect("in an integration test"))
+    Path::new(PROGRAM.expect("only for integration tests and benchmarks"))
 }
 
 /// Percent-encodes all but the unreserved characters of RFC 3986 and `/`, for a parameter of a store URL.

@@ -77,7 +77,7 @@ pub fn write_many(root: &Path, count: usize, random: &mut Random) {
     fs::create_dir_all(root.join("empty")).expect("make a folder");
     for index in 0..count {
         let folder = root.join(format!("d{}/e{}", index / 500, index / 50 % 10));
-        if index % 50 == 0 {
+        if index.is_multiple_of(50) {
             fs::create_dir_all(&folder).expect("make a folder");
         }
         let path = folder.join(format!("f{index}"));
