@@ -1,1 +1,125 @@
-//! To be filled.
+//! The command line: raw values, no IO.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Parser, Subcommand};
+
+/// Machines that you can ssh into, as one binary cache for Nix.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ssh-substituter",
+    version,
+    about,
+    arg_required_else_help = true
+)]
+#[command(group(ArgGroup::new("door").args(["query", "substitute", "serve"])))]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// Answer "have" and "info" requests on stdin (the text protocol of Nix 1.7 to 1.11)
+    #[arg(long)]
+    pub query: bool,
+
+    /// Fetch the store path PATH and restore it at DEST
+    #[arg(long, num_args = 2, value_names = ["PATH", "DEST"])]
+    pub substitute: Option<Vec<PathBuf>>,
+
+    /// Speak the `nix-store --serve` protocol on stdin and stdout (Nix 2, Lix)
+    #[arg(long)]
+    pub serve: bool,
+
+    /// Accepted, since Nix passes it; nothing is ever written
+    #[arg(long, requires = "serve")]
+    pub write: bool,
+
+    /// Use these of the configured hosts (separated by commas or spaces)
+    #[arg(long, value_name = "HOSTS", requires = "serve")]
+    pub store: Option<String>,
+
+    /// Use this host instead of the configured ones; repeatable
+    #[arg(long = "host", value_name = "HOST", global = true)]
+    pub hosts: Vec<String>,
+
+    /// Set a configuration option, as in nix.conf
+    #[arg(long, num_args = 2, value_names = ["NAME", "VALUE"], action = clap::ArgAction::Append, global = true)]
+    pub option: Vec<String>,
+
+    /// Say more; twice for everything
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+
+    /// Say errors only
+    #[arg(short, long, conflicts_with = "verbose", global = true)]
+    pub quiet: bool,
+
+    /// What to do when no door is asked for
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Commands for people and for the remote side.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve a local store on stdin and stdout, read only, as `nix-store --serve` does
+    ServeLocal {
+        /// Root of the store: a folder, or `local?root=FOLDER` as in Nix
+        #[arg(long, value_name = "ROOT", default_value = "/")]
+        store: String,
+
+        /// Accepted, so that this can be a host's remote-program
+        #[arg(long, hide = true)]
+        serve: bool,
+
+        /// Accepted likewise; nothing is ever written
+        #[arg(long, hide = true)]
+        write: bool,
+    },
+}
+
+impl Cli {
+    /// How much to say: -1 errors only, 0 as usual, 1 more, 2 everything.
+    #[must_use]
+    pub fn verbosity(&self) -> i8 {
+        if self.quiet {
+            -1
+        } else {
+            i8::try_from(self.verbose.min(2)).unwrap_or(2)
+        }
+    }
+}
+
+/// Parses the command line of this process; ends it with a message when it is wrong.
+#[must_use]
+pub fn parse() -> Cli {
+    Cli::parse()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_nix_passes_is_understood() {
+        let cli = Cli::try_parse_from(["x", "--serve", "--write", "--store", "a b"]).unwrap();
+        assert!(cli.serve && cli.write && cli.store.as_deref() == Some("a b"));
+        assert!(
+            Cli::try_parse_from(["download-via-ssh", "--query"])
+                .unwrap()
+                .query
+        );
+        let cli = Cli::try_parse_from(["x", "--substitute", "/p", "/d"]).unwrap();
+        assert_eq!(cli.substitute.unwrap().len(), 2);
+        for wrong in [
+            &["x", "--query", "--serve"][..],
+            &["x", "--substitute", "/p"],
+            &["x"],
+        ] {
+            assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

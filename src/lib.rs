@@ -17,9 +17,11 @@
 //! | [`model`] | store paths, hashes, path infos |
 //! | [`progress`], [`report`] | what people read: progress, messages with hints |
 
+pub mod app;
 pub mod cache;
 pub mod cli;
 pub mod config;
+pub mod engine;
 pub mod front;
 pub mod local_store;
 pub mod model;

@@ -1,3 +1,55 @@
 //! The binary: runtime, signals, exit code; nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ssh_substituter::progress::Display;
+use ssh_substituter::{app, cli};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long an interrupted restore may take to remove what it made.
+const CLEAN_UP: Duration = Duration::from_secs(10);
+
+fn main() -> ExitCode {
+    let cli = cli::parse();
+    let display = Display::of(cli.verbosity());
+    let restores = cli.substitute.is_some();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            log::error!("cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(async {
+        tokio::select! {
+            code = app::run(cli, &display) => code,
+            number = interrupted() => ExitCode::from(128 + number),
+        }
+    });
+    if restores {
+        // The thread that writes to disk removes what it made, once nobody feeds it any more.
+        runtime.shutdown_timeout(CLEAN_UP);
+    } else {
+        // A read of standard input may block for ever.
+        runtime.shutdown_background();
+    }
+    code
+}
+
+/// Waits for SIGTERM or SIGINT; its number.
+async fn interrupted() -> u8 {
+    let wait = async |kind| match signal(kind) {
+        Ok(mut signal) => signal.recv().await,
+        // Without a handler the signal ends the process by itself.
+        Err(_) => std::future::pending().await,
+    };
+    tokio::select! {
+        _ = wait(SignalKind::terminate()) => 15,
+        _ = wait(SignalKind::interrupt()) => 2,
+    }
+}

@@ -1,1 +1,5 @@
-//! To be filled.
+//! Answers that were given already.
+
+mod memory;
+
+pub use memory::MemoryCache;

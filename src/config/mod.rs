@@ -1,1 +1,113 @@
-//! To be filled.
+//! nix.conf-style files, environment and flags become one validated [`Config`].
+//!
+//! Lowest to highest:
+//!
+//! 1. built-in values, and `SSH_AUTH_SOCK` for `ssh-auth-sock`
+//! 2. `nix.conf` in `$NIX_CONF_DIR` or `/etc/nix`
+//! 3. `ssh-substituter.conf` beside it
+//! 4. both of these in `$XDG_CONFIG_HOME/nix` or `~/.config/nix`, for users other than root;
+//!    `NIX_USER_CONF_FILES` replaces that `nix.conf`
+//! 5. `NIX_CONFIG`
+//! 6. `_NIX_OPTIONS`: what a Nix 1.x that started us knows, `untrusted-` choices included
+//! 7. flags
+//!
+//! A missing file is fine, one that cannot be read is a warning. A bad value is an error when it is
+//! in force, that is, when no higher source replaced it; settings that are not ours are nobody's
+//! business here, but for a warning where they can only be slips of the pen (`ssh-substituter.conf`
+//! and `--option`).
+
+mod error;
+mod file;
+pub mod host;
+mod origin;
+mod settings;
+mod sources;
+mod untrusted;
+mod validate;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use error::ConfigError;
+pub use host::{Host, HostError};
+pub use origin::{Assignment, Origin};
+pub use settings::{Key, Setting, Settings, Value};
+pub use sources::Sources;
+
+/// The configuration, validated.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The hosts to use, in the order in which they are asked: by `priority`, where a host without
+    /// one counts as 0 (Nix's default), and as listed among equals. No two are
+    /// [the same](Host::same_as). Untrusted choices have been weighed.
+    pub hosts: Vec<Host>,
+    /// `trusted-ssh-substituter-hosts`: further hosts that an unprivileged user may choose.
+    pub trusted_hosts: Vec<Host>,
+    /// `use-ssh-substituter`: `false` switches the program off.
+    pub enabled: bool,
+    /// `ssh-auth-sock`: the ssh agent's socket, an absolute path. An unprivileged user may have
+    /// chosen it, so hand it to ssh as `SSH_AUTH_SOCK`, where nothing in it is expanded.
+    pub ssh_auth_sock: Option<PathBuf>,
+    /// `connect-timeout`: how long connecting to a host may take, authentication included.
+    /// 15 seconds by default, at least one second. Nix's 0, no limit, means the default here.
+    pub connect_timeout: Duration,
+    /// `stalled-download-timeout`: how long a host may be silent. 300 seconds by default, at least
+    /// one second; 0 means the default.
+    pub stall_timeout: Duration,
+    /// `require-sigs`: whether a path's info must be signed by one of `trusted_public_keys`, unless
+    /// its content or its host is trusted otherwise.
+    pub require_sigs: bool,
+    /// `trusted-public-keys`: `name:base64` each, as they are spelled.
+    pub trusted_public_keys: Vec<String>,
+    /// `narinfo-cache-positive-ttl`: how long a host's answer that it has a path is believed.
+    /// 30 days by default; 0 is no time at all.
+    pub positive_ttl: Duration,
+    /// `narinfo-cache-negative-ttl`: the same for the answer that it lacks a path. One hour by
+    /// default.
+    pub negative_ttl: Duration,
+    /// `NIX_STORE_DIR` or `NIX_STORE`: absolute, normalised, without a slash at its end.
+    /// `/nix/store` by default.
+    pub store_dir: String,
+    /// `NIX_SSHOPTS`, split as a shell does: further options for ssh.
+    pub ssh_options: Vec<String>,
+    /// What the settings were made from, with origins, for showing.
+    pub settings: Settings,
+}
+
+impl Config {
+    /// The built-in values alone: no hosts, nothing read from anywhere.
+    #[must_use]
+    pub fn without_hosts() -> Self {
+        let sources = Sources {
+            env: Box::new(|_| None),
+            uid: 0,
+            home: None,
+            hosts: Vec::new(),
+            store: None,
+            options: Vec::new(),
+        };
+        let built_in = sources::Gathered {
+            settings: Settings::built_in(),
+            untrusted: untrusted::Untrusted::default(),
+            warnings: Vec::new(),
+        };
+        match validate::validate(built_in, &sources) {
+            Ok((config, _)) => config,
+            Err(error) => unreachable!("the built-in values are valid: {error}"),
+        }
+    }
+
+    /// Reads all sources and validates the outcome. Beside the configuration come warnings, one
+    /// sentence each.
+    ///
+    /// # Errors
+    /// A file that is not in the syntax of nix.conf, a value in force that is not what its setting
+    /// takes, or an untrusted choice of a host that may not be chosen.
+    pub fn load(sources: Sources) -> Result<(Self, Vec<String>), ConfigError> {
+        validate::validate(sources::gather(&sources)?, &sources)
+    }
+}

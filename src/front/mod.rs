@@ -1,1 +1,15 @@
-//! To be filled.
+//! The doors: thin, they decode requests, ask the rooms below, and encode replies.
+//!
+//! Only this room writes to stdout, and nothing but protocol.
+
+mod hosts;
+mod local;
+mod serve_loop;
+mod stdio;
+mod text;
+
+pub use hosts::HostsBackend;
+pub use local::LocalBackend;
+pub use serve_loop::{Backend, DumpError, ServeError, serve};
+pub use stdio::{stdin, stdout};
+pub use text::{QueryError, SubstituteError, query, substitute};

@@ -1,1 +1,172 @@
-//! To be filled.
+//! A real local Nix store, read only: questions to its database and dumps of its paths.
+//!
+//! ```text
+//! ROOT/nix/var/nix/db/schema      "10"
+//! ROOT/nix/var/nix/db/db.sqlite   ValidPaths, Refs, DerivationOutputs
+//! ROOT/nix/store/HASH-NAME        the files
+//! ```
+//!
+//! ROOT is that of Nix's `local?root=ROOT`: the paths in the database and in all answers are
+//! logical ones (`/nix/store/…`), the files lie below ROOT.
+//!
+//! Each question sees one state of the database, whatever others write meanwhile. Nothing is
+//! locked against garbage collection: a path can vanish between a question and its dump, and
+//! during the dump, which is then an error in the middle (see [`Dump`]).
+//!
+//! Everything here blocks: call it where blocking is allowed.
+
+mod db;
+mod dump;
+mod error;
+mod level;
+mod query;
+
+use std::path::{Path, PathBuf};
+
+use crate::model::{PathInfo, StorePath};
+use db::Database;
+
+pub use dump::{CHUNK, Dump};
+pub use error::LocalStoreError;
+
+/// The store schema that is understood; that of Nix since 2.0.
+pub const SCHEMA: u32 = 10;
+
+/// Where a store keeps things, as its own paths tell it: below the root, not with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreLayout {
+    /// What store paths begin with; `/nix/store` as a rule.
+    pub store_dir: String,
+    /// Where the database folder is; `/nix/var/nix` as a rule.
+    pub state_dir: String,
+}
+
+impl Default for StoreLayout {
+    fn default() -> Self {
+        Self {
+            store_dir: "/nix/store".to_owned(),
+            state_dir: "/nix/var/nix".to_owned(),
+        }
+    }
+}
+
+/// An open store. Threads may share it; they take turns at its database.
+#[derive(Debug)]
+pub struct LocalStore {
+    root: PathBuf,
+    files: PathBuf,
+    layout: StoreLayout,
+    db: Database,
+}
+
+impl LocalStore {
+    /// Opens the store at `root` (`/` for that of the system) with the usual layout.
+    ///
+    /// # Errors
+    /// When there is none, its schema is unknown, or its database cannot be read.
+    pub fn open(root: &Path) -> Result<Self, LocalStoreError> {
+        Self::open_with(root, StoreLayout::default())
+    }
+
+    /// Opens a store with a layout of its own.
+    ///
+    /// # Errors
+    /// As [`LocalStore::open`].
+    pub fn open_with(root: &Path, layout: StoreLayout) -> Result<Self, LocalStoreError> {
+        let root = std::path::absolute(root).map_err(|source| LocalStoreError::Io {
+            action: "find",
+            path: root.to_owned(),
+            source,
+        })?;
+        let below = |logical: &str| root.join(logical.trim_start_matches('/'));
+        let files = below(&layout.store_dir);
+        let folder = below(&layout.state_dir).join("db");
+        check_schema(&folder.join("schema"))?;
+        let db = Database::new(folder.join("db.sqlite"));
+        db.ask("find the valid paths", query::probe)?;
+        Ok(Self {
+            root,
+            files,
+            layout,
+            db,
+        })
+    }
+
+    /// The root, absolute.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What this store's paths begin with.
+    #[must_use]
+    pub fn store_dir(&self) -> &str {
+        &self.layout.store_dir
+    }
+
+    /// Those of `paths` that are valid, sorted, each once.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn query_valid_paths(
+        &self,
+        paths: &[StorePath],
+    ) -> Result<Vec<StorePath>, LocalStoreError> {
+        self.db
+            .ask("find valid paths", |db| query::valid_paths(db, paths))
+    }
+
+    /// The infos of those of `paths` that are valid, sorted, each once. As in the replies of
+    /// `nix-store --serve`, references and signatures are sorted and the download size is the NAR
+    /// size. A path whose files are gone has its info still.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or holds nonsense about one of the paths.
+    pub fn query_path_infos(&self, paths: &[StorePath]) -> Result<Vec<PathInfo>, LocalStoreError> {
+        self.db
+            .ask("find path infos", |db| query::path_infos(db, paths))
+    }
+
+    /// `paths` and all that they refer to, sorted; with `include_outputs` also the valid outputs
+    /// of every derivation among them, and what those refer to.
+    ///
+    /// # Errors
+    /// [`LocalStoreError::NotValid`] when one of `paths` is not valid (as in Nix); when the
+    /// database cannot be read.
+    pub fn query_closure(
+        &self,
+        paths: &[StorePath],
+        include_outputs: bool,
+    ) -> Result<Vec<StorePath>, LocalStoreError> {
+        self.db.ask("find a closure", |db| {
+            query::closure(db, paths, include_outputs, &self.root)
+        })
+    }
+
+    /// The recorded NAR size of a valid path, 0 when none is recorded.
+    fn nar_size(&self, path: &StorePath) -> Result<u64, LocalStoreError> {
+        let size = self.db.ask("find a path", |db| query::nar_size(db, path))?;
+        size.ok_or_else(|| LocalStoreError::NotValid {
+            path: path.clone(),
+            root: self.root.clone(),
+        })
+    }
+}
+
+fn check_schema(path: &Path) -> Result<(), LocalStoreError> {
+    let text = std::fs::read(path).map_err(|source| LocalStoreError::Io {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })?;
+    let text = String::from_utf8_lossy(&text);
+    let text = text.trim();
+    if text.parse() == Ok(SCHEMA) {
+        return Ok(());
+    }
+    Err(LocalStoreError::Schema {
+        path: path.to_owned(),
+        expected: SCHEMA,
+        got: text.chars().take(100).collect(),
+    })
+}

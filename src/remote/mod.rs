@@ -1,1 +1,218 @@
-//! To be filled.
+//! A typed client of one serve connection.
+//!
+//! Requests are written ahead, replies come in order. A connection that broke, or whose reply was
+//! not read to its end, is poisoned and never used again: what would come next on it is unknown.
+
+mod error;
+mod handshake;
+mod io;
+mod stderr;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+pub use error::RemoteError;
+pub use handshake::{ConnectOptions, connect};
+
+use crate::model::{PathInfo, StorePath};
+use crate::transport::Child;
+use crate::wire::WireError;
+use crate::wire::serve::{InfosDecoder, InfosStep, Request, SetDecoder, Version};
+use io::{Input, Output};
+use stderr::Stderr;
+
+/// Paths in one QueryPathInfos: large enough that the round trip is paid rarely, small enough that
+/// request and reply stay far below every limit.
+const INFOS_AT_ONCE: usize = 1000;
+
+/// One serve loop on one host, after the handshake.
+pub struct Connection {
+    host: String,
+    version: Version,
+    banner: Vec<u8>,
+    input: Input,
+    output: Output,
+    stderr: Stderr,
+    /// The program at the other end; goes with the connection.
+    child: Box<dyn Child>,
+    /// Replies that were asked for and have not been read to their end.
+    owed: usize,
+    silence: Duration,
+}
+
+impl Connection {
+    /// The host, for messages.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The version both sides agreed on.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// What the remote printed before the handshake.
+    #[must_use]
+    pub fn banner(&self) -> &[u8] {
+        &self.banner
+    }
+
+    /// Whether the next byte that comes belongs to the next request: only then may the connection
+    /// be used again.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.owed == 0 && self.input.is_empty()
+    }
+
+    /// Whether the remote has ended the connection (or sent what nobody asked for) while it lay
+    /// idle. Does not wait.
+    #[must_use]
+    pub fn is_gone(&mut self) -> bool {
+        self.input.has_something_to_say() || self.output.is_closed()
+    }
+
+    fn send(&mut self, request: &Request) {
+        self.owed += 1;
+        self.output.send(request);
+    }
+
+    /// Infos of those of `paths` that the remote has; in no particular order, each at most once.
+    ///
+    /// # Errors
+    /// When the connection breaks, falls silent, or what comes is no proper reply to the question.
+    pub async fn query_path_infos(
+        &mut self,
+        paths: &[StorePath],
+    ) -> Result<Vec<PathInfo>, RemoteError> {
+        let decoder = InfosDecoder::new(self.version);
+        let mut infos = Vec::new();
+        for chunk in paths.chunks(INFOS_AT_ONCE) {
+            self.send(&Request::QueryPathInfos {
+                paths: chunk.to_vec(),
+            });
+        }
+        for chunk in paths.chunks(INFOS_AT_ONCE) {
+            let mut open: HashSet<&StorePath> = chunk.iter().collect();
+            while let InfosStep::Info(info) = self
+                .decode("the reply to QueryPathInfos", |buf| decoder.step(buf))
+                .await?
+            {
+                if !open.remove(&info.path) {
+                    return Err(self.not_asked("QueryPathInfos", &info.path));
+                }
+                infos.push(info);
+            }
+            self.owed -= 1;
+        }
+        Ok(infos)
+    }
+
+    /// `paths` and everything they refer to, as the remote tells it.
+    ///
+    /// # Errors
+    /// As [`Connection::query_path_infos`]; a remote that lacks one of the paths ends the
+    /// connection.
+    pub async fn query_closure(
+        &mut self,
+        paths: &[StorePath],
+        include_outputs: bool,
+    ) -> Result<Vec<StorePath>, RemoteError> {
+        self.send(&Request::QueryClosure {
+            include_outputs,
+            paths: paths.to_vec(),
+        });
+        let mut decoder = SetDecoder::default();
+        let keep = |bytes: &[u8]| match StorePath::from_bytes(bytes) {
+            Ok(path) => Ok(Some(path)),
+            Err(error) => Err(WireError::new("store path", "STORE-DIR/HASH-NAME", error)),
+        };
+        let closure = self
+            .decode("the reply to QueryClosure", |buf| decoder.step(buf, keep))
+            .await?;
+        self.owed -= 1;
+        Ok(closure)
+    }
+
+    /// Asks for the NAR of `path`. Its bytes then come through [`Connection::nar_bytes`]; where it
+    /// ends is for the caller to find out by its grammar and to tell by
+    /// [`Connection::end_dump`].
+    pub fn start_dump(&mut self, path: &StorePath) {
+        self.send(&Request::DumpStorePath { path: path.clone() });
+    }
+
+    /// The bytes that have come and are not taken yet. Take from the front.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        self.input.buffer()
+    }
+
+    /// Waits until there is more in [`Connection::buffer`] than now.
+    ///
+    /// # Errors
+    /// When the connection ends or nothing comes for the time of silence that is allowed.
+    pub async fn nar_bytes(&mut self) -> Result<(), RemoteError> {
+        self.fill("a NAR").await
+    }
+
+    /// The NAR that was asked for has been taken whole.
+    pub fn end_dump(&mut self) {
+        self.owed -= 1;
+    }
+
+    async fn decode<T>(
+        &mut self,
+        doing: &'static str,
+        mut step: impl FnMut(&mut BytesMut) -> Result<Option<T>, WireError>,
+    ) -> Result<T, RemoteError> {
+        loop {
+            match step(self.input.buffer()) {
+                Ok(Some(value)) => return Ok(value),
+                Ok(None) => self.fill(doing).await?,
+                Err(source) => {
+                    return Err(RemoteError::Protocol {
+                        host: self.host.clone(),
+                        doing,
+                        source,
+                        stderr: self.stderr.tail(),
+                    });
+                }
+            }
+        }
+    }
+
+    async fn fill(&mut self, doing: &'static str) -> Result<(), RemoteError> {
+        let host = || self.host.clone();
+        match tokio::time::timeout(self.silence, self.input.fill()).await {
+            Ok(Ok(0)) => Err(RemoteError::Disconnected {
+                host: host(),
+                doing,
+                source: None,
+                stderr: self.stderr.tail_at_end().await,
+            }),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(source)) => Err(RemoteError::Disconnected {
+                host: host(),
+                doing,
+                source: Some(source),
+                stderr: self.stderr.tail_at_end().await,
+            }),
+            Err(_) => Err(RemoteError::Silent {
+                host: host(),
+                doing,
+                after: self.silence,
+                stderr: self.stderr.tail(),
+            }),
+        }
+    }
+
+    fn not_asked(&self, request: &'static str, path: &StorePath) -> RemoteError {
+        RemoteError::NotAsked {
+            host: self.host.clone(),
+            request,
+            path: path.clone(),
+        }
+    }
+}

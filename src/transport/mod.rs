@@ -1,1 +1,65 @@
-//! To be filled.
+//! A host becomes a pair of byte streams on which a serve loop answers.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | [`openssh`] | over ssh, many channels on one connection that outlives this process |
+//! | [`process`] | a child process on this machine |
+//! | [`runtime_dir`] | the private folder where the sockets of ssh connections live |
+
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::config::host::Host;
+
+mod error;
+pub mod openssh;
+pub mod process;
+pub mod runtime_dir;
+mod stdin;
+
+pub use error::{Phase, TransportError};
+pub use openssh::{OpenSsh, SshSettings};
+pub use process::ProcessTransport;
+
+/// Which program to start at the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// Exactly what the host's URL says (`nix-store --serve`): works with login shells of every
+    /// kind and with wrappers that look at the command.
+    AsConfigured,
+    /// The same through `sh`, with the usual places of Nix added to PATH: for remotes whose
+    /// non-interactive shell has no Nix in its PATH.
+    InUsualPlaces,
+}
+
+/// A running serve loop at the other end.
+pub struct Channel {
+    /// Goes to the program's stdin. Shutting it down or dropping it is the end of file there.
+    pub stdin: Box<dyn AsyncWrite + Send + Unpin>,
+    /// Comes from the program's stdout.
+    pub stdout: Box<dyn AsyncRead + Send + Unpin>,
+    /// Comes from the program's stderr.
+    pub stderr: Box<dyn AsyncRead + Send + Unpin>,
+    /// Owns the program: dropping it ends it.
+    pub child: Box<dyn Child>,
+}
+
+/// The owner of a program that a transport started. Dropping it ends the program.
+#[async_trait]
+pub trait Child: Send + Sync {
+    /// Waits for the program's end and tells its exit status; `None` when it was killed or the
+    /// link went away. To be called under a time limit.
+    async fn wait(self: Box<Self>) -> Option<i32>;
+}
+
+/// Starts serve loops on hosts.
+#[async_trait]
+pub trait Transport: Send + Sync {
+    /// Starts the serve loop of `host`. The caller limits the time; a cancelled call leaves
+    /// nothing behind that could harm.
+    ///
+    /// # Errors
+    /// When the host cannot be reached or logged in to. That the program could not be started
+    /// there shows only on the channel: exit status and stderr.
+    async fn open(&self, host: &Host, program: Program) -> Result<Channel, TransportError>;
+}

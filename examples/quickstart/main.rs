@@ -1,0 +1,162 @@
+//! The main job on a bare machine: no Nix, no sshd, no root.
+//!
+//! Two small stores are made and served by serve loops of their own as two "hosts"; a closure that
+//! is spread over both is substituted through the whole engine and verified on disk.
+//!
+//! Run it with `cargo run --release --example quickstart`.
+
+mod demo;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::time::Instant;
+
+use sha2::{Digest, Sha256};
+use ssh_substituter::config::Config;
+use ssh_substituter::config::host::Host;
+use ssh_substituter::engine::Engine;
+use ssh_substituter::front::{self, LocalBackend};
+use ssh_substituter::local_store::{Dump, LocalStore};
+use ssh_substituter::model::{NarHash, StorePath};
+use ssh_substituter::progress::Display;
+use ssh_substituter::report;
+use ssh_substituter::transport::process::ProcessTransport;
+use ssh_substituter::wire::serve::Version;
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+/// With this argument the example is the serve loop at the other end.
+const SERVE: &str = "serve-local";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    let result = if args.next().is_some_and(|arg| arg == SERVE) {
+        serve(Path::new(&args.next().unwrap_or_default())).await
+    } else {
+        quickstart().await
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::error(&*error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(root: &Path) -> Outcome {
+    let backend = LocalBackend::new(LocalStore::open(root)?);
+    front::serve(front::stdin(), front::stdout(), &backend, Version::NEWEST).await?;
+    Ok(())
+}
+
+async fn quickstart() -> Outcome {
+    let display = Display::of(0);
+    let folder = tempfile::tempdir()?;
+    let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+    let dest = folder.path().join("restored");
+
+    say("1. Making two demo stores with 31 store paths ...");
+    let paths = demo::paths();
+    let root = paths.last().ok_or("no paths")?.path.clone();
+    // The first host lacks the upper third of the graph; what it has is closed under references.
+    demo::make_store(&first, &paths[..20])?;
+    demo::make_store(&second, &paths)?;
+
+    say("2. Starting a serve loop for each of them, as if they were hosts behind ssh ...");
+    let mut config = Config::without_hosts();
+    config.hosts = vec![
+        Host::parse("ssh://first?trusted=true")?,
+        Host::parse("ssh://second?trusted=true")?,
+    ];
+    let example = std::env::current_exe()?;
+    let stores = folder.path().to_owned();
+    let transport = ProcessTransport::new(move |host: &Host| {
+        let mut command = Command::new(&example);
+        command.arg(SERVE).arg(stores.join(&host.name));
+        command
+    });
+    let notify = Arc::new(|error: &(dyn Error + 'static)| report::warn(error));
+    let engine = Engine::new(&config, Arc::new(transport), display.progress(), notify);
+
+    say(&format!(
+        "3. Asking both for the closure of {} ...",
+        root.name()
+    ));
+    let closure = engine
+        .resolver
+        .closure(std::slice::from_ref(&root), false)
+        .await?;
+    let found = engine.resolver.find(&closure).await;
+    let total: u64 = found.iter().map(|found| found.info.nar_size).sum();
+    let mut from = BTreeMap::new();
+    for found in &found {
+        let host = &config.hosts[found.holders[0].index()].name;
+        *from.entry(host.as_str()).or_insert(0) += 1;
+    }
+    say(&format!(
+        "   {} paths, {} MB; the best host for each: {from:?}",
+        found.len(),
+        total / 1_000_000
+    ));
+
+    say("4. Substituting them into a folder ...");
+    let store = dest.join("nix/store");
+    std::fs::create_dir_all(&store)?;
+    let start = Instant::now();
+    for found in &found {
+        let path = found.info.path.as_str();
+        let target = store.join(found.info.path.base_name());
+        // What Nix 1.x would read: a line that it ignores, then the hash.
+        let mut answer = Vec::new();
+        let (resolver, transfers) = (&engine.resolver, &engine.transfers);
+        front::substitute(path, &target, &mut answer, resolver, transfers).await?;
+        let hash = found.info.nar_hash.ok_or("no hash")?;
+        assert_eq!(answer, format!("\n{hash}\n").as_bytes());
+    }
+    let seconds = start.elapsed().as_secs_f64();
+
+    say("5. Verifying what is on disk, path by path ...");
+    demo::register(&dest, &paths)?;
+    let restored = LocalStore::open(&dest)?;
+    for found in &found {
+        let hash = hash_on_disk(&restored, &found.info.path)?;
+        if Some(hash) != found.info.nar_hash {
+            return Err(format!("{} is not what was promised", found.info.path).into());
+        }
+    }
+    say(&format!(
+        "\nDone: {} paths, {} MB in {seconds:.1} s, every NAR hash right.\n\n\
+         What next:\n  \
+         - let a real Nix use your machines: see \"With today's Nix\" in README.md\n  \
+         - fetch one path by hand:\n      \
+         ssh-substituter --host 'ssh://you@host?trusted=true' --substitute /nix/store/… ./here\n  \
+         - serve this machine's own store: ssh-substituter serve-local",
+        found.len(),
+        total / 1_000_000,
+    ));
+    Ok(())
+}
+
+fn hash_on_disk(store: &LocalStore, path: &StorePath) -> Result<NarHash, Box<dyn Error>> {
+    let mut dump = Dump::open(store, path)?;
+    let mut hasher = Sha256::new();
+    loop {
+        let mut chunk = Vec::new();
+        let more = dump.next_chunk(&mut chunk)?;
+        hasher.update(&chunk);
+        if !more {
+            return Ok(NarHash::new(hasher.finalize().into()));
+        }
+    }
+}
+
+/// To stderr: stdout is for protocol, in the examples as in the program.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

@@ -1,0 +1,55 @@
+//! The tier that lives as long as the process.
+
+use moka::sync::Cache;
+
+use crate::model::StorePath;
+
+/// What is known about store paths; bounded, the least used goes first.
+///
+/// Cheap to share; `V` is cloned out.
+pub struct MemoryCache<V: Clone + Send + Sync + 'static> {
+    cache: Cache<StorePath, V>,
+}
+
+impl<V: Clone + Send + Sync + 'static> MemoryCache<V> {
+    /// A cache of at most `paths` entries.
+    #[must_use]
+    pub fn new(paths: u64) -> Self {
+        Self {
+            cache: Cache::new(paths),
+        }
+    }
+
+    /// What is known about a path.
+    #[must_use]
+    pub fn get(&self, path: &StorePath) -> Option<V> {
+        self.cache.get(path)
+    }
+
+    /// Remembers what is known about a path.
+    pub fn insert(&self, path: StorePath, value: V) {
+        self.cache.insert(path, value);
+    }
+
+    /// Forgets a path.
+    pub fn forget(&self, path: &StorePath) {
+        self.cache.invalidate(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MemoryCache;
+    use crate::model::StorePath;
+
+    #[test]
+    fn remembers_and_forgets() {
+        let path = StorePath::parse("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a").unwrap();
+        let cache = MemoryCache::new(10);
+        assert_eq!(cache.get(&path), None);
+        cache.insert(path.clone(), 7);
+        assert_eq!(cache.get(&path), Some(7));
+        cache.forget(&path);
+        assert_eq!(cache.get(&path), None);
+    }
+}

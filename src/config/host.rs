@@ -1,0 +1,291 @@
+//! Hosts, as the configuration names them.
+//!
+//! # Grammar of a host spec
+//! ```text
+//! spec      = [ "ssh://" ] [ user "@" ] name [ ":" port ] [ "/" ] [ "?" param *( "&" param ) ]
+//! user      = 1*( A-Z a-z 0-9 . _ + - )      not starting with "-"; may be percent-encoded
+//! name      = 1*255( A-Z a-z 0-9 . _ - )     starting with a letter, a digit or "_"
+//!           | "[" IPv6 address [ "%" zone ] "]"
+//! port      = 1 to 65535
+//! param     = parameter "=" value            value percent-encoded; "+" stands for itself
+//! ```
+//!
+//! Parameters are those of Nix's SSH store (Nix manual, "Store Types", "SSH Store"; `port` is
+//! Lix's):
+//!
+//! | parameter | value | default |
+//! | --- | --- | --- |
+//! | `ssh-key` | private key file | ssh's own choice |
+//! | `base64-ssh-public-host-key` | base64 of a line `ssh-ed25519 AAAA… [comment]` | known_hosts |
+//! | `compress` | boolean | `false` |
+//! | `remote-program` | program and arguments, split at white space | `nix-store` |
+//! | `remote-store` | the remote program's `--store` | none |
+//! | `priority` | integer, smaller is asked first | none, which counts as 0 |
+//! | `trusted` | boolean | `false` |
+//! | `max-connections` | 1 to 64 | 4 |
+//! | `port` | as `:port` | ssh's own choice |
+//!
+//! Booleans are `true`, `yes`, `1`, `false`, `no`, `0`. Parameters that mean something to Nix but
+//! nothing here (`want-mass-query`, `path-info-cache-size`, …) are accepted and ignored.
+
+mod params;
+mod parse;
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// The port that ssh takes when nobody says otherwise.
+const SSH_PORT: u16 = 22;
+
+/// One host, parsed and validated: nothing in it can be taken for an option or a shell word.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Host {
+    /// Host name, address or `Host` alias of `~/.ssh/config`; an IPv6 address without brackets.
+    pub name: String,
+    /// Login name; `None` leaves it to ssh's own configuration.
+    pub user: Option<String>,
+    /// TCP port; `None` leaves it to ssh's own configuration.
+    pub port: Option<u16>,
+    /// `ssh-key`: private key file.
+    pub ssh_key: Option<PathBuf>,
+    /// `base64-ssh-public-host-key`, decoded and without its comment: `ssh-ed25519 AAAA…`.
+    pub public_host_key: Option<String>,
+    /// `compress`: let ssh compress.
+    pub compress: bool,
+    /// `remote-program`: program and arguments, `nix-store` by default. Never empty; each word is
+    /// printable ASCII that stays itself between single quotes in sh, fish and csh.
+    pub remote_program: Vec<String>,
+    /// `remote-store`: passed to the remote program as `--store`; characters as in
+    /// `remote_program`.
+    pub remote_store: Option<String>,
+    /// `trusted`: paths from here need no signature.
+    pub trusted: bool,
+    /// `priority`: smaller is asked first; hosts without one count as 0 (Nix's default) and keep
+    /// their order among equals.
+    pub priority: Option<i32>,
+    /// `max-connections`: connections at a time.
+    pub max_connections: u32,
+}
+
+/// Why a string names no host. `spec` is the string, cut to a printable length.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// The whole spec is too long to be one.
+    #[error("host {spec:?} is longer than {max} bytes")]
+    TooLong {
+        /// The spec.
+        spec: Box<str>,
+        /// The longest that is read, in bytes.
+        max: usize,
+    },
+    /// Another kind of store than ssh.
+    #[error("host {spec:?} has the scheme {scheme:?}: expected ssh")]
+    Scheme {
+        /// The spec.
+        spec: Box<str>,
+        /// What stands before `://`.
+        scheme: Box<str>,
+    },
+    /// The host's name.
+    #[error("host {spec:?} has the name {name:?}: expected {expected}")]
+    Name {
+        /// The spec.
+        spec: Box<str>,
+        /// The name.
+        name: Box<str>,
+        /// What a name would have been.
+        expected: &'static str,
+    },
+    /// The login name.
+    #[error("host {spec:?} has the user {user:?}: expected {expected}")]
+    User {
+        /// The spec.
+        spec: Box<str>,
+        /// The user.
+        user: Box<str>,
+        /// What a user would have been.
+        expected: &'static str,
+    },
+    /// The port.
+    #[error("host {spec:?} has the port {port:?}: expected a number from 1 to 65535, once")]
+    Port {
+        /// The spec.
+        spec: Box<str>,
+        /// The port.
+        port: Box<str>,
+    },
+    /// Something follows the host's name that means nothing to ssh.
+    #[error("host {spec:?} has the path {path:?}: expected none")]
+    Path {
+        /// The spec.
+        spec: Box<str>,
+        /// The path.
+        path: Box<str>,
+    },
+    /// A parameter that neither Nix nor this program knows.
+    #[error("host {spec:?} has an unknown parameter {parameter:?}: expected one of {known}")]
+    UnknownParameter {
+        /// The spec.
+        spec: Box<str>,
+        /// The parameter's name.
+        parameter: Box<str>,
+        /// The parameters that have a meaning here, joined by commas.
+        known: &'static str,
+    },
+    /// A parameter's value.
+    #[error("host {spec:?} has {parameter} = {value:?}: expected {expected}")]
+    Parameter {
+        /// The spec.
+        spec: Box<str>,
+        /// The parameter's name.
+        parameter: &'static str,
+        /// Its value, decoded where it could be.
+        value: Box<str>,
+        /// What a value would have been.
+        expected: &'static str,
+    },
+}
+
+impl Host {
+    /// `max-connections` of a host that does not say.
+    pub const DEFAULT_MAX_CONNECTIONS: u32 = 4;
+    /// `remote-program` of a host that does not say.
+    pub const DEFAULT_REMOTE_PROGRAM: &'static str = "nix-store";
+
+    /// Parses a host spec: `name`, `user@name`, `ssh://user@name:port?param=value&…` (the
+    /// [grammar](self)).
+    ///
+    /// # Errors
+    /// When any part of it is not as the grammar says.
+    pub fn parse(spec: &str) -> Result<Self, HostError> {
+        parse::parse(spec)
+    }
+
+    /// A host with this name and defaults for the rest. The name has been validated.
+    fn named(name: String) -> Self {
+        Self {
+            name,
+            user: None,
+            port: None,
+            ssh_key: None,
+            public_host_key: None,
+            compress: false,
+            remote_program: vec![Self::DEFAULT_REMOTE_PROGRAM.to_owned()],
+            remote_store: None,
+            trusted: false,
+            priority: None,
+            max_connections: Self::DEFAULT_MAX_CONNECTIONS,
+        }
+    }
+
+    /// Whether both name the same account of the same machine, however spelled: same user, same
+    /// name (letter case aside), same port (none is 22). Parameters play no part.
+    ///
+    /// Purely textual: an alias of `~/.ssh/config` and the name behind it are two hosts.
+    #[must_use]
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.user == other.user
+            && self.name.eq_ignore_ascii_case(&other.name)
+            && self.port.unwrap_or(SSH_PORT) == other.port.unwrap_or(SSH_PORT)
+    }
+
+    /// Whether it carries a parameter that an untrusted choice may not bring, because it decides
+    /// what is believed, which secret is used or what runs: `ssh-key`,
+    /// `base64-ssh-public-host-key`, `trusted=true`, `remote-store`, a `remote-program` other than
+    /// the default.
+    #[must_use]
+    pub fn brings_privileged_params(&self) -> bool {
+        self.ssh_key.is_some()
+            || self.public_host_key.is_some()
+            || self.trusted
+            || self.remote_store.is_some()
+            || self.remote_program != [Self::DEFAULT_REMOTE_PROGRAM]
+    }
+}
+
+/// `user@name:port` for messages, IPv6 addresses in brackets; again a host spec.
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(user) = &self.user {
+            write!(f, "{user}@")?;
+        }
+        if self.name.contains(':') {
+            write!(f, "[{}]", self.name)?;
+        } else {
+            f.write_str(&self.name)?;
+        }
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Host;
+
+    fn host(spec: &str) -> Host {
+        Host::parse(spec).unwrap()
+    }
+
+    #[test]
+    fn is_shown_as_user_name_port() {
+        for (spec, shown) in [
+            ("a", "a"),
+            ("ssh://u@a:2222?compress=true", "u@a:2222"),
+            ("ssh://u@[::1]:2222", "u@[::1]:2222"),
+            ("ssh://[fe80::1%25eth0]", "[fe80::1%eth0]"),
+        ] {
+            assert_eq!(host(spec).to_string(), shown);
+            assert_eq!(host(shown).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn spelling_does_not_make_another_host() {
+        for (one, other) in [
+            ("a", "ssh://a"),
+            ("a", "A:22"),
+            ("u@a", "ssh://%75@a?trusted=true&priority=3"),
+            ("[::1]", "ssh://[0:0::1]:22"),
+        ] {
+            assert!(host(one).same_as(&host(other)), "{one} {other}");
+            assert!(host(other).same_as(&host(one)), "{other} {one}");
+        }
+    }
+
+    #[test]
+    fn another_account_machine_or_port_is_another_host() {
+        for (one, other) in [
+            ("a", "b"),
+            ("a", "u@a"),
+            ("u@a", "U@a"),
+            ("a", "a:2222"),
+            ("a", "a."),
+        ] {
+            assert!(!host(one).same_as(&host(other)), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn knows_which_parameters_are_privileged() {
+        for spec in [
+            "a",
+            "ssh://u@a:22?compress=true&priority=1&max-connections=9&want-mass-query=true",
+            "ssh://a?trusted=false&remote-program=nix-store&ssh-key=&remote-store=",
+        ] {
+            assert!(!host(spec).brings_privileged_params(), "{spec}");
+        }
+        for spec in [
+            "ssh://a?trusted=true",
+            "ssh://a?ssh-key=/k",
+            "ssh://a?remote-store=/r",
+            "ssh://a?remote-program=nix-store%20--x",
+            "ssh://a?remote-program=/bin/nix-store",
+            "ssh://a?base64-ssh-public-host-key=c3NoLWVkMjU1MTkgQUFBQUMzTnphQzFsWkRJMU5URTVBQUFBSU5RdENIeEpIRWc1cHlqUXlqenlVUFoxS0tzQTFaNTcvZmxzaEdKVlhrOVE=",
+        ] {
+            assert!(host(spec).brings_privileged_params(), "{spec}");
+        }
+    }
+}

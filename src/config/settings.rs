@@ -1,0 +1,267 @@
+//! The settings that are ours, and the values that stand after all sources had their say.
+//!
+//! A later `name = value` replaces what earlier sources said, `extra-name = value` (lists only)
+//! adds to it; so it is in Nix.
+
+use super::origin::{Assignment, Origin};
+
+/// A setting of nix.conf or ssh-substituter.conf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    /// `ssh-substituter-hosts`
+    Hosts,
+    /// `trusted-ssh-substituter-hosts`
+    TrustedHosts,
+    /// `use-ssh-substituter`
+    UseSshSubstituter,
+    /// `ssh-auth-sock`
+    SshAuthSock,
+    /// `connect-timeout`
+    ConnectTimeout,
+    /// `stalled-download-timeout`
+    StalledDownloadTimeout,
+    /// `require-sigs`
+    RequireSigs,
+    /// `trusted-public-keys`
+    TrustedPublicKeys,
+    /// `narinfo-cache-positive-ttl`
+    PositiveTtl,
+    /// `narinfo-cache-negative-ttl`
+    NegativeTtl,
+}
+
+impl Key {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Self; 10] = [
+        Self::Hosts,
+        Self::TrustedHosts,
+        Self::UseSshSubstituter,
+        Self::SshAuthSock,
+        Self::ConnectTimeout,
+        Self::StalledDownloadTimeout,
+        Self::RequireSigs,
+        Self::TrustedPublicKeys,
+        Self::PositiveTtl,
+        Self::NegativeTtl,
+    ];
+
+    /// Its name in a configuration file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hosts => "ssh-substituter-hosts",
+            Self::TrustedHosts => "trusted-ssh-substituter-hosts",
+            Self::UseSshSubstituter => "use-ssh-substituter",
+            Self::SshAuthSock => "ssh-auth-sock",
+            Self::ConnectTimeout => "connect-timeout",
+            Self::StalledDownloadTimeout => "stalled-download-timeout",
+            Self::RequireSigs => "require-sigs",
+            Self::TrustedPublicKeys => "trusted-public-keys",
+            Self::PositiveTtl => "narinfo-cache-positive-ttl",
+            Self::NegativeTtl => "narinfo-cache-negative-ttl",
+        }
+    }
+
+    /// Whether its value is a list of words, which `extra-` can add to.
+    #[must_use]
+    pub fn is_list(self) -> bool {
+        matches!(
+            self,
+            Self::Hosts | Self::TrustedHosts | Self::TrustedPublicKeys
+        )
+    }
+
+    /// Its built-in value, spelled as in a file. Those that Nix knows as well have Nix's, but for
+    /// `connect-timeout`, where older versions of Nix wait without limit.
+    #[must_use]
+    pub fn default_value(self) -> &'static str {
+        match self {
+            Self::Hosts | Self::TrustedHosts | Self::SshAuthSock => "",
+            Self::UseSshSubstituter | Self::RequireSigs => "true",
+            Self::ConnectTimeout => "15",
+            Self::StalledDownloadTimeout => "300",
+            Self::TrustedPublicKeys => {
+                "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="
+            }
+            Self::PositiveTtl => "2592000",
+            Self::NegativeTtl => "3600",
+        }
+    }
+
+    /// The key of a name, and whether the name is its `extra-` form. Nix 1.x calls
+    /// `trusted-public-keys` `binary-cache-public-keys`, which Nix 2 still takes.
+    fn find(name: &str) -> Option<(Self, bool)> {
+        let plain = |name: &str| {
+            let name = match name {
+                "binary-cache-public-keys" => "trusted-public-keys",
+                name => name,
+            };
+            Self::ALL.into_iter().find(|key| key.name() == name)
+        };
+        if let Some(key) = plain(name) {
+            return Some((key, false));
+        }
+        let key = plain(name.strip_prefix("extra-")?)?;
+        key.is_list().then_some((key, true))
+    }
+}
+
+/// A value, not yet validated, with its origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value {
+    /// The value as it is spelled there.
+    pub text: String,
+    /// Where it stands.
+    pub origin: Origin,
+}
+
+/// What one setting is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Which one.
+    pub key: Key,
+    /// Its value.
+    pub value: Value,
+    /// What `extra-` added to it, in order.
+    pub extra: Vec<Value>,
+}
+
+/// All settings, with the origin of every value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// One for each of [`Key::ALL`], in that order.
+    all: Vec<Setting>,
+}
+
+impl Settings {
+    /// The built-in values.
+    pub(super) fn built_in() -> Self {
+        let built_in = |key: Key| Setting {
+            key,
+            value: Value {
+                text: key.default_value().to_owned(),
+                origin: Origin::BuiltIn,
+            },
+            extra: Vec::new(),
+        };
+        Self {
+            all: Key::ALL.into_iter().map(built_in).collect(),
+        }
+    }
+
+    /// Lets an assignment have its say. `false` when it is not about a setting of ours.
+    pub(super) fn apply(&mut self, assignment: Assignment) -> bool {
+        let Some((key, extra)) = Key::find(&assignment.name) else {
+            return false;
+        };
+        let value = Value {
+            text: assignment.value,
+            origin: assignment.origin,
+        };
+        let setting = &mut self.all[key as usize];
+        if extra {
+            setting.extra.push(value);
+        } else {
+            setting.value = value;
+            setting.extra.clear();
+        }
+        true
+    }
+
+    /// One setting.
+    #[must_use]
+    pub fn get(&self, key: Key) -> &Setting {
+        &self.all[key as usize]
+    }
+
+    /// All settings, in the order of [`Key::ALL`].
+    pub fn iter(&self) -> impl Iterator<Item = &Setting> {
+        self.all.iter()
+    }
+}
+
+impl Setting {
+    /// The words of a list, each with its origin.
+    pub fn words(&self) -> impl Iterator<Item = (&str, &Origin)> {
+        std::iter::once(&self.value)
+            .chain(&self.extra)
+            .flat_map(|value| {
+                let words = value.text.split_ascii_whitespace();
+                words.map(|word| (word, &value.origin))
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Assignment, Key, Origin, Settings};
+
+    fn settings(assignments: &[(&str, &str)]) -> Settings {
+        let mut settings = Settings::built_in();
+        for (name, value) in assignments {
+            let known = settings.apply(Assignment {
+                name: (*name).to_owned(),
+                value: (*value).to_owned(),
+                origin: Origin::Flag("--option"),
+            });
+            assert!(known, "{name}");
+        }
+        settings
+    }
+
+    fn words(settings: &Settings, key: Key) -> Vec<&str> {
+        settings.get(key).words().map(|(word, _)| word).collect()
+    }
+
+    #[test]
+    fn each_key_finds_its_own_setting() {
+        for (setting, key) in Settings::built_in().iter().zip(Key::ALL) {
+            assert_eq!(setting.key, key);
+            assert_eq!(Settings::built_in().get(key), setting);
+            assert_eq!(settings(&[(key.name(), "x")]).get(key).value.text, "x");
+        }
+    }
+
+    #[test]
+    fn later_values_replace_and_extra_ones_add() {
+        let key = Key::Hosts;
+        let mut list = vec![("extra-ssh-substituter-hosts", "a")];
+        assert_eq!(words(&settings(&list), key), ["a"]);
+        list.push(("ssh-substituter-hosts", "b \t c"));
+        list.push(("extra-ssh-substituter-hosts", "d"));
+        list.push(("extra-ssh-substituter-hosts", "e"));
+        assert_eq!(words(&settings(&list), key), ["b", "c", "d", "e"]);
+        list.push(("ssh-substituter-hosts", ""));
+        assert!(words(&settings(&list), key).is_empty());
+    }
+
+    #[test]
+    fn knows_what_is_not_ours() {
+        for name in [
+            "substituters",
+            "extra-connect-timeout",
+            "extra-extra-ssh-substituter-hosts",
+            "Connect-Timeout",
+            "untrusted-ssh-substituter-hosts",
+            "",
+        ] {
+            let mut settings = Settings::built_in();
+            let known = settings.apply(Assignment {
+                name: name.to_owned(),
+                value: "1".to_owned(),
+                origin: Origin::BuiltIn,
+            });
+            assert!(!known, "{name}");
+            assert_eq!(settings, Settings::built_in());
+        }
+    }
+
+    #[test]
+    fn knows_the_old_name_of_the_keys() {
+        let settings = settings(&[
+            ("binary-cache-public-keys", "a:b"),
+            ("extra-binary-cache-public-keys", "c:d"),
+        ]);
+        assert_eq!(words(&settings, Key::TrustedPublicKeys), ["a:b", "c:d"]);
+    }
+}

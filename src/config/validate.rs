@@ -1,0 +1,205 @@
+//! What the sources say becomes a [`Config`].
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Config;
+use super::error::ConfigError;
+use super::host::Host;
+use super::origin::Origin;
+use super::settings::{Key, Settings, Value};
+use super::sources::{Gathered, Sources};
+use super::untrusted;
+use super::value::{BOOLEAN, parse_bool, printable};
+
+const DEFAULT_STORE_DIR: &str = "/nix/store";
+
+/// Longest time that is told apart from for ever, 136 years: so that adding it to a clock's
+/// reading cannot overflow.
+const MAX_SECONDS: u64 = u32::MAX as u64;
+
+pub(super) fn validate(
+    gathered: Gathered,
+    sources: &Sources,
+) -> Result<(Config, Vec<String>), ConfigError> {
+    let Gathered {
+        settings,
+        untrusted,
+        mut warnings,
+    } = gathered;
+    let configured = hosts(&settings, Key::Hosts)?;
+    let configured = without_duplicates(configured, &mut warnings);
+    let trusted_hosts = hosts(&settings, Key::TrustedHosts)?;
+    let trusted_hosts = without_duplicates(trusted_hosts, &mut warnings);
+    let hosts = untrusted.choose(configured, &trusted_hosts)?;
+    let mut hosts = without_duplicates(hosts, &mut warnings);
+    hosts.sort_by_key(|host| host.priority.unwrap_or(0));
+
+    let mut enabled = boolean(&settings, Key::UseSshSubstituter)?;
+    if let Some(value) = &untrusted.use_ssh_substituter {
+        // Everybody may switch it off for themselves, nobody on.
+        enabled &= to_bool(untrusted::USE_SSH_SUBSTITUTER, value)?;
+    }
+    let chosen = untrusted.ssh_auth_sock.as_ref();
+    let chosen = chosen.map(|value| to_socket(untrusted::SSH_AUTH_SOCK, value));
+    // A client without an agent sends an empty choice, which is none.
+    let ssh_auth_sock = match chosen.transpose()?.flatten() {
+        Some(socket) => Some(socket),
+        None => {
+            let key = Key::SshAuthSock;
+            to_socket(key.name(), &settings.get(key).value)?
+        }
+    };
+    let config = Config {
+        hosts,
+        trusted_hosts,
+        enabled,
+        ssh_auth_sock,
+        connect_timeout: timeout(&settings, Key::ConnectTimeout)?,
+        stall_timeout: timeout(&settings, Key::StalledDownloadTimeout)?,
+        require_sigs: boolean(&settings, Key::RequireSigs)?,
+        trusted_public_keys: public_keys(&settings)?,
+        positive_ttl: duration(&settings, Key::PositiveTtl)?,
+        negative_ttl: duration(&settings, Key::NegativeTtl)?,
+        store_dir: store_dir(sources)?,
+        ssh_options: ssh_options(sources)?,
+        settings,
+    };
+    Ok((config, warnings))
+}
+
+fn hosts(settings: &Settings, key: Key) -> Result<Vec<Host>, ConfigError> {
+    let parse = |(spec, origin): (&str, &Origin)| {
+        Host::parse(spec).map_err(|source| ConfigError::Host {
+            origin: origin.clone(),
+            setting: key.name(),
+            source,
+        })
+    };
+    settings.get(key).words().map(parse).collect()
+}
+
+/// Drops later mentions of a host; those that would have behaved otherwise are worth a warning.
+fn without_duplicates(hosts: Vec<Host>, warnings: &mut Vec<String>) -> Vec<Host> {
+    let mut kept: Vec<Host> = Vec::new();
+    for host in hosts {
+        let Some(first) = kept.iter().find(|first| first.same_as(&host)) else {
+            kept.push(host);
+            continue;
+        };
+        let respelled = Host {
+            name: first.name.clone(),
+            port: first.port,
+            ..host
+        };
+        if respelled != *first {
+            warnings.push(format!(
+                "host {first} is listed twice with different parameters: the first are used"
+            ));
+        }
+    }
+    kept
+}
+
+fn public_keys(settings: &Settings) -> Result<Vec<String>, ConfigError> {
+    let key = Key::TrustedPublicKeys;
+    let take = |(word, origin): (&str, &Origin)| {
+        if word.contains(char::REPLACEMENT_CHARACTER) {
+            return Err(bad(key.name(), word, origin, "name:base64"));
+        }
+        Ok(word.to_owned())
+    };
+    settings.get(key).words().map(take).collect()
+}
+
+fn boolean(settings: &Settings, key: Key) -> Result<bool, ConfigError> {
+    to_bool(key.name(), &settings.get(key).value)
+}
+
+fn to_bool(setting: &'static str, value: &Value) -> Result<bool, ConfigError> {
+    parse_bool(value.text.trim()).ok_or_else(|| bad(setting, &value.text, &value.origin, BOOLEAN))
+}
+
+fn duration(settings: &Settings, key: Key) -> Result<Duration, ConfigError> {
+    let value = &settings.get(key).value;
+    let text = value.text.trim();
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !digits {
+        return Err(bad(key.name(), text, &value.origin, "a number of seconds"));
+    }
+    // Only a number beyond 64 bits fails here.
+    let seconds: u64 = text.parse().unwrap_or(MAX_SECONDS);
+    Ok(Duration::from_secs(seconds.min(MAX_SECONDS)))
+}
+
+/// A duration whose 0 means the built-in value.
+fn timeout(settings: &Settings, key: Key) -> Result<Duration, ConfigError> {
+    let given = duration(settings, key)?;
+    if given.is_zero() {
+        return duration(&Settings::built_in(), key);
+    }
+    Ok(given)
+}
+
+/// An agent's socket; the empty string means none.
+fn to_socket(setting: &'static str, value: &Value) -> Result<Option<PathBuf>, ConfigError> {
+    let text = value.text.trim();
+    let unfit = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
+    if text.is_empty() {
+        Ok(None)
+    } else if text.starts_with('/') && !text.contains(unfit) {
+        Ok(Some(PathBuf::from(text)))
+    } else {
+        let expected = "an absolute path without control characters";
+        Err(bad(setting, text, &value.origin, expected))
+    }
+}
+
+/// Nix looks at `NIX_STORE_DIR`, then at `NIX_STORE` (`libstore/globals.cc`).
+fn store_dir(sources: &Sources) -> Result<String, ConfigError> {
+    for name in ["NIX_STORE_DIR", "NIX_STORE"] {
+        let Some(value) = sources.var(name) else {
+            continue;
+        };
+        let text = value.to_string_lossy();
+        let dir = text.trim_end_matches('/');
+        let fine = dir.starts_with('/')
+            && value.to_str().is_some()
+            && !dir.contains(char::is_control)
+            && dir[1..]
+                .split('/')
+                .all(|part| !part.is_empty() && part != "." && part != "..");
+        if !fine {
+            let origin = Origin::Env { name, line: None };
+            let expected = "an absolute path without . and .. and empty parts";
+            return Err(bad(name, &text, &origin, expected));
+        }
+        return Ok(dir.to_owned());
+    }
+    Ok(DEFAULT_STORE_DIR.to_owned())
+}
+
+fn ssh_options(sources: &Sources) -> Result<Vec<String>, ConfigError> {
+    let name = "NIX_SSHOPTS";
+    let Some(value) = sources.var(name) else {
+        return Ok(Vec::new());
+    };
+    let origin = Origin::Env { name, line: None };
+    let Some(text) = value.to_str() else {
+        return Err(bad(name, &value.to_string_lossy(), &origin, "UTF-8"));
+    };
+    shell_words::split(text).map_err(|source| ConfigError::SshOptions {
+        origin,
+        value: printable(text),
+        source,
+    })
+}
+
+fn bad(setting: &'static str, value: &str, origin: &Origin, expected: &'static str) -> ConfigError {
+    ConfigError::Value {
+        origin: origin.clone(),
+        setting,
+        value: printable(value),
+        expected,
+    }
+}

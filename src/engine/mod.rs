@@ -1,0 +1,60 @@
+//! The rooms below the doors, put together from a configuration.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::pool::{Limits, Notify, Pool};
+use crate::resolver::{Resolver, Trust};
+use crate::transfer::Transfers;
+use crate::transfer::progress::Progress;
+use crate::transport::Transport;
+use crate::transport::openssh::{OpenSsh, SshSettings};
+
+/// How long a host may hold up an answer that one behind it in the order has given.
+const HEDGE: Duration = Duration::from_millis(150);
+
+/// What finds paths and brings them; shared by all doors.
+pub struct Engine {
+    /// Finds paths.
+    pub resolver: Arc<Resolver>,
+    /// Brings them.
+    pub transfers: Arc<Transfers>,
+}
+
+impl Engine {
+    /// An engine for the hosts of `config`, which are reached by `transport`. `progress` shows
+    /// transfers, `notify` tells the user of trouble with hosts. Nothing is connected yet.
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        transport: Arc<dyn Transport>,
+        progress: Arc<dyn Progress>,
+        notify: Notify,
+    ) -> Self {
+        let limits = Limits {
+            connect: config.connect_timeout,
+            silence: config.stall_timeout,
+            hedge: HEDGE,
+        };
+        let pool = Arc::new(Pool::new(config.hosts.clone(), transport, limits, notify));
+        let trust = Trust {
+            require_sigs: config.require_sigs,
+        };
+        Self {
+            resolver: Arc::new(Resolver::new(pool.clone(), trust)),
+            transfers: Arc::new(Transfers::new(pool, progress)),
+        }
+    }
+}
+
+/// The transport to the hosts of `config`: OpenSSH.
+#[must_use]
+pub fn ssh_transport(config: &Config) -> Arc<dyn Transport> {
+    Arc::new(OpenSsh::new(SshSettings {
+        ssh_options: config.ssh_options.clone(),
+        auth_sock: config.ssh_auth_sock.clone(),
+        connect_timeout: config.connect_timeout,
+        ..SshSettings::default()
+    }))
+}

@@ -1,0 +1,53 @@
+//! Standard input and output, without the detour through a thread where they are pipes or sockets
+//! (as Nix makes them).
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+
+/// How large a pipe is asked for, in bytes: fewer wake-ups for each megabyte.
+const PIPE: usize = 1 << 20;
+
+/// Standard input.
+#[must_use]
+pub fn stdin() -> Box<dyn AsyncRead + Send + Unpin> {
+    let stdin = io::stdin();
+    if let Ok(receiver) = dup(stdin.as_fd()).and_then(pipe::Receiver::from_owned_fd) {
+        return Box::new(receiver);
+    }
+    if let Ok(socket) = dup(stdin.as_fd()).and_then(socket) {
+        return Box::new(socket);
+    }
+    Box::new(tokio::io::stdin())
+}
+
+/// Standard output. The only one that there is: writes from two would mingle.
+#[must_use]
+pub fn stdout() -> Box<dyn AsyncWrite + Send + Unpin> {
+    let stdout = io::stdout();
+    if let Ok(sender) = dup(stdout.as_fd()).and_then(pipe::Sender::from_owned_fd) {
+        // Refused where the system's limit is lower, which costs speed alone.
+        let _ = rustix::pipe::fcntl_setpipe_size(stdout.as_fd(), PIPE);
+        return Box::new(sender);
+    }
+    if let Ok(socket) = dup(stdout.as_fd()).and_then(socket) {
+        return Box::new(socket);
+    }
+    Box::new(tokio::io::stdout())
+}
+
+fn dup(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    fd.try_clone_to_owned()
+}
+
+fn socket(fd: OwnedFd) -> io::Result<UnixStream> {
+    // Anything but a socket is refused before its flags are changed.
+    rustix::net::getsockname(&fd)?;
+    let socket = StdUnixStream::from(fd);
+    socket.set_nonblocking(true)?;
+    UnixStream::from_std(socket)
+}

@@ -1,0 +1,258 @@
+//! The database: opening it without writing, and asking again when others are in the way.
+//!
+//! Nix keeps its database in WAL mode. Reading it beside its writers takes `db.sqlite-shm`; SQLite
+//! makes that file (and an empty `-wal`) where this user may, as every Nix command does, and uses
+//! the one that is there where it may not. Where it is not there and cannot be made, the database
+//! can only be read as `immutable`, that is without any locks. That is right only as long as
+//! nobody writes: so it is done for one question at a time, only while the log is empty, and the
+//! answer counts only when the file has not changed meanwhile.
+
+use std::ffi::OsString;
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use super::LocalStoreError;
+
+/// How long SQLite itself waits for a lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a question is repeated while the database is locked.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+/// How long it is repeated while the database can be read neither shared nor as immutable: this
+/// long a writer may be just coming or going.
+const SHARE_PATIENCE: Duration = Duration::from_secs(2);
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LAST_PAUSE: Duration = Duration::from_millis(200);
+
+/// Characters that stay as they are in the path of a `file:` URI.
+const URI_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.');
+
+/// Why a question has no answer: because of the database, or because of what it holds.
+pub(super) enum Failed {
+    Sqlite(rusqlite::Error),
+    Answer(LocalStoreError),
+}
+
+impl From<rusqlite::Error> for Failed {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<LocalStoreError> for Failed {
+    fn from(error: LocalStoreError) -> Self {
+        Self::Answer(error)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Database {
+    path: PathBuf,
+    /// The connection shared with writers; none before the first question, after a fault, and
+    /// where the database cannot be shared.
+    shared: Mutex<Option<Connection>>,
+}
+
+/// What went wrong with one attempt.
+enum Fault {
+    /// To be tried again for as long as this.
+    Passing(Duration, rusqlite::Error),
+    /// As [`Fault::Passing`], with the error that says why at the end.
+    Unshared(LocalStoreError),
+    /// Not to be tried again.
+    Final(LocalStoreError),
+}
+
+impl Database {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            shared: Mutex::new(None),
+        }
+    }
+
+    /// Asks within one read transaction. `answer` may run several times.
+    pub(super) fn ask<T>(
+        &self,
+        question: &'static str,
+        mut answer: impl FnMut(&Connection) -> Result<T, Failed>,
+    ) -> Result<T, LocalStoreError> {
+        // A panic in another thread leaves at worst an open transaction, which its drop ended.
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let started = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let fault = match self.attempt(&mut shared, question, &mut answer) {
+                Ok(value) => return Ok(value),
+                Err(fault) => fault,
+            };
+            let waited = started.elapsed();
+            match fault {
+                Fault::Final(error) => return Err(error),
+                Fault::Unshared(error) if waited >= SHARE_PATIENCE => return Err(error),
+                Fault::Passing(patience, source) if waited >= patience => {
+                    return Err(LocalStoreError::Locked {
+                        db: self.path.clone(),
+                        question,
+                        seconds: waited.as_secs(),
+                        source,
+                    });
+                }
+                Fault::Unshared(_) | Fault::Passing(..) => {}
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    fn attempt<T>(
+        &self,
+        shared: &mut Option<Connection>,
+        question: &'static str,
+        answer: &mut impl FnMut(&Connection) -> Result<T, Failed>,
+    ) -> Result<T, Fault> {
+        let error = match self.ask_shared(shared, answer) {
+            Ok(value) => return Ok(value),
+            Err(Failed::Answer(error)) => return Err(Fault::Final(error)),
+            Err(Failed::Sqlite(error)) => error,
+        };
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy) => Err(Fault::Passing(LOCK_PATIENCE, error)),
+            Some(ErrorCode::FileLockingProtocolFailed) => {
+                *shared = None;
+                Err(Fault::Passing(LOCK_PATIENCE, error))
+            }
+            // All the READONLY_* that a reader can meet (recovery, shared memory that is not
+            // initialised, a folder that cannot be written) and a helper file that cannot be made.
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {
+                *shared = None;
+                self.ask_immutable(error, question, answer)
+            }
+            _ => {
+                *shared = None;
+                Err(Fault::Final(self.error(question, error)))
+            }
+        }
+    }
+
+    fn ask_shared<T>(
+        &self,
+        shared: &mut Option<Connection>,
+        answer: &mut impl FnMut(&Connection) -> Result<T, Failed>,
+    ) -> Result<T, Failed> {
+        let connection = match shared {
+            Some(connection) => connection,
+            None => shared.insert(Connection::open_with_flags(&self.path, flags())?),
+        };
+        ask_in_transaction(connection, answer)
+    }
+
+    fn ask_immutable<T>(
+        &self,
+        refused: rusqlite::Error,
+        question: &'static str,
+        answer: &mut impl FnMut(&Connection) -> Result<T, Failed>,
+    ) -> Result<T, Fault> {
+        let before = Stamp::take(&self.path).map_err(Fault::Final)?;
+        if !before.is_settled() {
+            return Err(Fault::Unshared(LocalStoreError::Unshared {
+                db: self.path.clone(),
+                wal: before.wal,
+                journal: before.journal,
+                source: refused,
+            }));
+        }
+        let mut uri = OsString::from("file:");
+        uri.push(percent_encode(self.path.as_os_str().as_bytes(), URI_PATH).to_string());
+        uri.push("?immutable=1");
+        let outcome = Connection::open_with_flags(uri, flags() | OpenFlags::SQLITE_OPEN_URI)
+            .map_err(Failed::from)
+            .and_then(|mut connection| ask_in_transaction(&mut connection, answer));
+        let after = Stamp::take(&self.path).map_err(Fault::Final)?;
+        match outcome {
+            // Whatever came out was read while somebody wrote.
+            _ if before != after => Err(Fault::Passing(LOCK_PATIENCE, refused)),
+            Ok(value) => Ok(value),
+            Err(Failed::Answer(error)) => Err(Fault::Final(error)),
+            Err(Failed::Sqlite(error)) => Err(Fault::Final(self.error(question, error))),
+        }
+    }
+
+    fn error(&self, question: &'static str, source: rusqlite::Error) -> LocalStoreError {
+        LocalStoreError::Database {
+            db: self.path.clone(),
+            question,
+            source,
+        }
+    }
+}
+
+/// The mutex in [`Database`] is all the locking that a connection needs.
+fn flags() -> OpenFlags {
+    OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX
+}
+
+fn ask_in_transaction<T>(
+    connection: &mut Connection,
+    answer: &mut impl FnMut(&Connection) -> Result<T, Failed>,
+) -> Result<T, Failed> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+    // Nothing was written: ending it by rollback, in its drop, is as good as a commit.
+    answer(&transaction)
+}
+
+/// What tells that somebody wrote to the database.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: (u64, u64),
+    len: u64,
+    modified: (i64, i64),
+    wal: u64,
+    journal: u64,
+}
+
+impl Stamp {
+    fn take(db: &Path) -> Result<Self, LocalStoreError> {
+        let len = |suffix| {
+            let mut path = db.as_os_str().to_owned();
+            path.push(suffix);
+            match look_at(path.as_ref()) {
+                Err(LocalStoreError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound =>
+                {
+                    Ok(0)
+                }
+                found => found.map(|meta| meta.len()),
+            }
+        };
+        let meta = look_at(db)?;
+        Ok(Self {
+            inode: (meta.dev(), meta.ino()),
+            len: meta.len(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            wal: len("-wal")?,
+            journal: len("-journal")?,
+        })
+    }
+
+    /// Whether the file alone is the whole database.
+    fn is_settled(&self) -> bool {
+        self.wal == 0 && self.journal == 0
+    }
+}
+
+fn look_at(path: &Path) -> Result<Metadata, LocalStoreError> {
+    std::fs::metadata(path).map_err(|source| LocalStoreError::Io {
+        action: "look at",
+        path: path.to_owned(),
+        source,
+    })
+}

@@ -1,0 +1,278 @@
+//! Dumping a store path as a NAR, in chunks, with constant memory.
+//!
+//! A dump steps over whole units of the grammar and keeps the stack of what is open, so that one
+//! that fails in the middle can still be completed in step (see [`Completion`]).
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::buffer::spare_capacity;
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+
+use super::level::{self, Level, Node, NodeError};
+use super::{LocalStore, LocalStoreError};
+use crate::model::StorePath;
+use crate::wire::nar::{
+    Completion, MAX_DEPTH, directory_end, directory_start, entry_end, entry_start, failing_nar,
+    file_end, file_start, magic, symlink,
+};
+
+/// How many bytes a chunk has at most, as long as the caller's buffer is no larger.
+pub const CHUNK: usize = 256 * 1024;
+
+/// More than any unit takes, contents apart: a name of 255 bytes, a target of 4,095, the tags.
+const MAX_UNIT: usize = 8 * 1024;
+
+/// The dump of one store path, to be pulled chunk by chunk.
+///
+/// No lock keeps the path from being collected meanwhile. Whatever then goes wrong is an error in
+/// the middle; a caller who has passed on bytes that cannot be taken back completes them with
+/// [`Dump::complete_after_error`]. The end is withheld when the size is not the registered one:
+/// so a directory that was emptied while it was listed isn't taken for the whole.
+#[derive(Debug)]
+pub struct Dump {
+    path: StorePath,
+    /// Where the files of `path` really are.
+    files: PathBuf,
+    store_dir: OwnedFd,
+    state: State,
+    open: Vec<Level>,
+    /// Bytes of the chunks that were given out.
+    given: u64,
+    /// The registered size of the NAR; 0 when unknown.
+    size: u64,
+    /// An error that waits for the bytes before it to be given out.
+    failed: Option<LocalStoreError>,
+}
+
+/// Where in the grammar the dump stands, as in the decoder of NARs.
+#[derive(Debug)]
+enum State {
+    Start,
+    /// Between two entries of the innermost open directory.
+    Directory,
+    Contents {
+        file: OwnedFd,
+        size: u64,
+        left: u64,
+    },
+    Done,
+}
+
+impl Dump {
+    /// Begins the dump of `path`.
+    ///
+    /// # Errors
+    /// [`LocalStoreError::NotValid`] when it is not valid; when the database or the store's
+    /// directory cannot be read. Errors in `path`'s own files come with the first chunk.
+    pub fn open(store: &LocalStore, path: &StorePath) -> Result<Self, LocalStoreError> {
+        let size = store.nar_size(path)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let store_dir = rustix::fs::openat(CWD, &store.files, flags, Mode::empty())
+            .map_err(|errno| NodeError::Io("open", errno).at(&store.files))?;
+        Ok(Self {
+            files: store.files.join(path.base_name()),
+            path: path.clone(),
+            store_dir,
+            state: State::Start,
+            open: Vec::new(),
+            given: 0,
+            size,
+            failed: None,
+        })
+    }
+
+    /// The size of the whole NAR as it is registered; 0 when unknown.
+    #[must_use]
+    pub fn nar_size(&self) -> u64 {
+        self.size
+    }
+
+    /// Bytes given out so far.
+    #[must_use]
+    pub fn bytes_given(&self) -> u64 {
+        self.given
+    }
+
+    /// Replaces what is in `buf` by the next chunk; false, and an empty `buf`, after the last.
+    /// Give the same buffer again: it is then never allocated anew.
+    ///
+    /// # Errors
+    /// When a file vanished, shrank, cannot be read or is of a kind or size that a NAR cannot
+    /// hold, and when the NAR would not have its registered size. All bytes before that have been
+    /// given out then, and `buf` is empty.
+    pub fn next_chunk(&mut self, buf: &mut Vec<u8>) -> Result<bool, LocalStoreError> {
+        buf.clear();
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        buf.reserve(CHUNK);
+        while buf.len() < CHUNK - MAX_UNIT && !matches!(self.state, State::Done) {
+            let before = buf.len();
+            let Err(error) = self.step(buf) else {
+                continue;
+            };
+            buf.truncate(before);
+            if buf.is_empty() {
+                return Err(error);
+            }
+            self.failed = Some(error);
+            break;
+        }
+        self.given += buf.len() as u64;
+        Ok(!buf.is_empty())
+    }
+
+    /// What completes the NAR behind the chunks that were given out: where nothing was, a regular
+    /// file that holds `reason`. Nothing when it is complete. The dump is over after this.
+    pub fn complete_after_error(&mut self, reason: &str) -> Completion {
+        let mut done = Completion::default();
+        let mut open = self.open.len();
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Start => done.head = failing_nar(reason),
+            State::Done => open = 0,
+            State::Contents { size, left, .. } => {
+                done.fill = left;
+                file_end(&mut done.tail, size);
+            }
+            State::Directory => {
+                directory_end(&mut done.tail);
+                open -= 1;
+            }
+        }
+        for _ in 0..open {
+            entry_end(&mut done.tail);
+            directory_end(&mut done.tail);
+        }
+        self.open.clear();
+        self.failed = None;
+        done
+    }
+
+    /// One unit, or a piece of contents. After an error the state is as before, and what was
+    /// appended to `buf` is void.
+    fn step(&mut self, buf: &mut Vec<u8>) -> Result<(), LocalStoreError> {
+        match self.state {
+            State::Done => Ok(()),
+            State::Start => self.start(buf),
+            State::Directory => self.directory(buf),
+            State::Contents { left: 0, size, .. } => {
+                file_end(buf, size);
+                self.end_node(buf, self.open.len())
+            }
+            State::Contents { .. } => self.contents(buf),
+        }
+    }
+
+    fn start(&mut self, buf: &mut Vec<u8>) -> Result<(), LocalStoreError> {
+        let error = |error: NodeError| error.at(&self.files);
+        let name = CString::new(self.path.base_name())
+            .map_err(|_| error(NodeError::Limit("a name without NUL", "NUL".to_owned())))?;
+        let node = level::open(self.store_dir.as_fd(), &name, FileType::Unknown).map_err(error)?;
+        magic(buf);
+        self.node(node, buf)
+    }
+
+    fn directory(&mut self, buf: &mut Vec<u8>) -> Result<(), LocalStoreError> {
+        let Some(level) = self.open.last() else {
+            return Ok(());
+        };
+        let Some((name, kind)) = level.entry() else {
+            directory_end(buf);
+            return self.end_node(buf, self.open.len() - 1);
+        };
+        let node =
+            level::open(level.dir.as_fd(), name, kind).map_err(|error| error.at(&self.place()))?;
+        entry_start(buf, name.to_bytes());
+        self.node(node, buf)
+    }
+
+    fn node(&mut self, node: Node, buf: &mut Vec<u8>) -> Result<(), LocalStoreError> {
+        match node {
+            Node::File {
+                file,
+                executable,
+                size,
+            } => {
+                file_start(buf, executable, size);
+                let left = size;
+                self.state = State::Contents { file, size, left };
+                Ok(())
+            }
+            Node::Symlink(target) => {
+                symlink(buf, &target);
+                self.end_node(buf, self.open.len())
+            }
+            Node::Directory(_) if self.open.len() >= MAX_DEPTH => {
+                let expected = "at most 64 directories within each other";
+                Err(NodeError::Limit(expected, "one more".to_owned()).at(&self.place()))
+            }
+            Node::Directory(level) => {
+                directory_start(buf);
+                self.open.push(level);
+                self.state = State::Directory;
+                Ok(())
+            }
+        }
+    }
+
+    /// Goes on after a node that is complete in `buf`, with `open` directories around it.
+    fn end_node(&mut self, buf: &mut Vec<u8>, open: usize) -> Result<(), LocalStoreError> {
+        if open == 0 {
+            let got = self.given + buf.len() as u64;
+            if self.size != 0 && got != self.size {
+                return Err(LocalStoreError::Size {
+                    path: self.path.clone(),
+                    expected: self.size,
+                    got,
+                });
+            }
+            self.open.clear();
+            self.state = State::Done;
+            return Ok(());
+        }
+        entry_end(buf);
+        self.open.truncate(open);
+        if let Some(level) = self.open.last_mut() {
+            level.advance();
+        }
+        self.state = State::Directory;
+        Ok(())
+    }
+
+    fn contents(&mut self, buf: &mut Vec<u8>) -> Result<(), LocalStoreError> {
+        let State::Contents { file, size, left } = &mut self.state else {
+            return Ok(());
+        };
+        let before = buf.len();
+        let read = rustix::io::retry_on_intr(|| rustix::io::read(&*file, spare_capacity(buf)));
+        match read {
+            Ok(0) => {
+                let (expected, got) = (*size, *size - *left);
+                Err(LocalStoreError::Shrank {
+                    path: self.place(),
+                    expected,
+                    got,
+                })
+            }
+            Ok(read) => {
+                // A file that has grown gives more than was announced.
+                let read = usize::try_from(*left).map_or(read, |left| left.min(read));
+                buf.truncate(before + read);
+                *left -= read as u64;
+                Ok(())
+            }
+            Err(errno) => Err(NodeError::Io("read", errno).at(&self.place())),
+        }
+    }
+
+    /// The object that is due or open, where it really is.
+    fn place(&self) -> PathBuf {
+        let names = self.open.iter().filter_map(Level::entry_name);
+        std::iter::once(self.files.as_os_str())
+            .chain(names)
+            .map(Path::new)
+            .collect()
+    }
+}

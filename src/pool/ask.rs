@@ -1,0 +1,184 @@
+//! One question to all hosts.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::slot::{Lease, Slot};
+use super::{HostId, Pool};
+use crate::model::{PathInfo, StorePath};
+use crate::remote::RemoteError;
+
+/// A host that has a path, and what it knows about it.
+#[derive(Debug, Clone)]
+pub struct Holder {
+    /// The host.
+    pub host: HostId,
+    /// Its info.
+    pub info: Arc<PathInfo>,
+}
+
+/// What the hosts answered.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// For each path that is there, who has it, in host order.
+    pub holders: HashMap<StorePath, Vec<Holder>>,
+    /// Hosts that gave no answer.
+    pub failed: usize,
+}
+
+struct Reply {
+    host: HostId,
+    infos: Result<Vec<PathInfo>, Arc<RemoteError>>,
+}
+
+/// Far enough away to mean never.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+impl Pool {
+    /// Asks all hosts at once about `paths`. A host that rests after a failure is asked only when
+    /// all rest, and not right after the failure. The answer is there when for each path the best host that can have it has said
+    /// so, or one has said so and those before it in the order took longer than the hedge delay, or
+    /// all have answered. `accept` says which infos count.
+    pub async fn ask(
+        &self,
+        paths: &[StorePath],
+        accept: impl Fn(HostId, &PathInfo) -> bool,
+    ) -> Answers {
+        let mut answers = Answers::default();
+        let mut open = self.askable();
+        answers.failed = self.slots.len() - open.len();
+        let mut replies = {
+            let (tx, rx) = mpsc::channel(open.len().max(1));
+            let paths: Arc<[StorePath]> = paths.into();
+            for slot in &open {
+                let (slot, paths, tx) = (slot.clone(), paths.clone(), tx.clone());
+                // A task of its own: when its answer is no longer waited for, it is still read to
+                // the end, so that the connection stays usable.
+                tokio::spawn(async move {
+                    let infos = slot.query_path_infos(&paths).await;
+                    let _ = tx
+                        .send(Reply {
+                            host: slot.id,
+                            infos,
+                        })
+                        .await;
+                });
+            }
+            rx
+        };
+        let mut hedge = Instant::now() + NEVER;
+        let mut hedged = false;
+        while !is_settled(&answers, paths, &open, hedged) {
+            let reply = tokio::select! {
+                reply = replies.recv() => reply,
+                () = sleep_until(hedge), if !hedged => {
+                    hedged = true;
+                    continue;
+                }
+            };
+            let Some(Reply { host, infos }) = reply else {
+                break;
+            };
+            open.retain(|slot| slot.id != host);
+            let Ok(infos) = infos else {
+                answers.failed += 1;
+                continue;
+            };
+            for info in infos.into_iter().filter(|info| accept(host, info)) {
+                let info = Arc::new(info);
+                let holders = answers.holders.entry(info.path.clone()).or_default();
+                let at = holders.partition_point(|holder| holder.host < host);
+                holders.insert(at, Holder { host, info });
+            }
+            hedge = hedge.min(Instant::now() + self.limits.hedge);
+        }
+        answers
+    }
+
+    /// Whom to ask: all that do not rest, or else all that have not failed just now.
+    fn askable(&self) -> Vec<Arc<Slot>> {
+        let those = |wanted: fn(&Slot) -> bool| -> Vec<_> {
+            let slots = self.slots.iter().filter(|slot| wanted(slot));
+            slots.cloned().collect()
+        };
+        let awake = those(|slot| !slot.is_resting());
+        if awake.is_empty() {
+            return those(|slot| !slot.has_just_failed());
+        }
+        awake
+    }
+}
+
+/// Whether no host that is `open` still could, or should be waited for to, change the answer.
+fn is_settled(answers: &Answers, paths: &[StorePath], open: &[Arc<Slot>], hedged: bool) -> bool {
+    let Some(first_open) = open.first().map(|slot| slot.id) else {
+        return true;
+    };
+    paths.iter().all(|path| match answers.holders.get(path) {
+        None => false,
+        Some(holders) => hedged || holders[0].host < first_open,
+    })
+}
+
+impl Pool {
+    /// The closure of `roots` as one host tells it.
+    ///
+    /// # Errors
+    /// When the host fails.
+    pub async fn query_closure(
+        &self,
+        host: HostId,
+        roots: &[StorePath],
+        include_outputs: bool,
+    ) -> Result<Vec<StorePath>, Arc<RemoteError>> {
+        let roots: Arc<[StorePath]> = roots.into();
+        self.slots[host.0]
+            .exchange(|lease| {
+                let roots = roots.clone();
+                Box::pin(async move { lease.query_closure(&roots, include_outputs).await })
+            })
+            .await
+    }
+}
+
+/// The future of one exchange on a leased connection.
+type Exchange<'a, T> = Pin<Box<dyn Future<Output = Result<T, RemoteError>> + Send + 'a>>;
+
+impl Slot {
+    async fn query_path_infos(
+        self: &Arc<Self>,
+        paths: &Arc<[StorePath]>,
+    ) -> Result<Vec<PathInfo>, Arc<RemoteError>> {
+        self.exchange(|lease| {
+            let paths = paths.clone();
+            Box::pin(async move { lease.query_path_infos(&paths).await })
+        })
+        .await
+    }
+
+    /// An exchange with this host; once more when a used connection turns out to be dead.
+    async fn exchange<T>(
+        self: &Arc<Self>,
+        exchange: impl for<'a> Fn(&'a mut Lease) -> Exchange<'a, T>,
+    ) -> Result<T, Arc<RemoteError>> {
+        loop {
+            let (error, reused) = match self.lease().await {
+                Ok(mut lease) => match exchange(&mut lease).await {
+                    Ok(value) => return Ok(value),
+                    Err(error) => (Arc::new(error), lease.is_reused()),
+                },
+                Err(error) => (error, false),
+            };
+            if !reused {
+                self.failed(&error);
+                return Err(error);
+            }
+            log::debug!("{error}; trying once more");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What goes wrong on a connection.
+
+use std::time::Duration;
+
+use crate::model::StorePath;
+use crate::transport::TransportError;
+use crate::wire::WireError;
+use crate::wire::serve::Version;
+
+/// Why a host gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// It could not be reached or logged in to.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The serve program ended before it said its magic.
+    #[error("{host}: {program:?} ended before the handshake{}{}", status_text(*.status), said(.stderr))]
+    NoServer {
+        /// The host.
+        host: String,
+        /// The program that was asked for.
+        program: String,
+        /// Its exit status, when it is known.
+        status: Option<i32>,
+        /// The end of what it wrote to stderr, or printed.
+        stderr: String,
+    },
+    /// The login worked, but no handshake came.
+    #[error("{host}: no handshake from {program:?} within {} s{}", .after.as_secs_f32(), said(.stderr))]
+    HandshakeTimedOut {
+        /// The host.
+        host: String,
+        /// The program that was asked for.
+        program: String,
+        /// How long was waited.
+        after: Duration,
+        /// The end of what it wrote to stderr, or printed.
+        stderr: String,
+    },
+    /// It speaks no version that we speak.
+    #[error(
+        "{host}: its serve protocol is {}.{}, expected {} to {}",
+        .theirs >> 8, .theirs & 0xff, Version::OLDEST, Version::NEWEST
+    )]
+    Version {
+        /// The host.
+        host: String,
+        /// The number it gave.
+        theirs: u64,
+    },
+    /// What came is not the protocol.
+    #[error("{host}: {doing} is malformed: {source}{}", said(.stderr))]
+    Protocol {
+        /// The host.
+        host: String,
+        /// What was being read.
+        doing: &'static str,
+        /// What is wrong.
+        source: WireError,
+        /// The end of what it wrote to stderr.
+        stderr: String,
+    },
+    /// An answer to a question that was not asked.
+    #[error("{host}: its reply to {request} tells of {path}, which was not asked for")]
+    NotAsked {
+        /// The host.
+        host: String,
+        /// The request.
+        request: &'static str,
+        /// The path.
+        path: StorePath,
+    },
+    /// The connection ended.
+    #[error("{host}: the connection ended while reading {doing}{}", said(.stderr))]
+    Disconnected {
+        /// The host.
+        host: String,
+        /// What was being read.
+        doing: &'static str,
+        /// The system's reason, when there is one.
+        source: Option<std::io::Error>,
+        /// The end of what the remote wrote to stderr.
+        stderr: String,
+    },
+    /// Nothing came for too long.
+    #[error("{host}: silent for {} s while reading {doing}{}", .after.as_secs_f32(), said(.stderr))]
+    Silent {
+        /// The host.
+        host: String,
+        /// What was being read.
+        doing: &'static str,
+        /// How long nothing came.
+        after: Duration,
+        /// The end of what the remote wrote to stderr.
+        stderr: String,
+    },
+}
+
+fn status_text(status: Option<i32>) -> String {
+    status.map_or(String::new(), |status| {
+        format!(" with exit status {status}")
+    })
+}
+
+/// The last line of what the remote said, where it said something.
+fn said(stderr: &str) -> String {
+    match stderr.trim().lines().next_back() {
+        Some(line) => format!("; it said: {}", line.trim()),
+        None => String::new(),
+    }
+}
+
+impl RemoteError {
+    /// The end of what the remote wrote to stderr; empty when it wrote nothing or was not reached.
+    #[must_use]
+    pub fn stderr(&self) -> &str {
+        match self {
+            Self::NoServer { stderr, .. }
+            | Self::HandshakeTimedOut { stderr, .. }
+            | Self::Protocol { stderr, .. }
+            | Self::Disconnected { stderr, .. }
+            | Self::Silent { stderr, .. } => stderr,
+            Self::Transport(_) | Self::Version { .. } | Self::NotAsked { .. } => "",
+        }
+    }
+}

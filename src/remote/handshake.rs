@@ -1,0 +1,173 @@
+//! From a host to a connection.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::io::{Input, Output};
+use super::stderr::{Stderr, readable};
+use super::{Connection, RemoteError};
+use crate::config::host::Host;
+use crate::transport::{Channel, Program, Transport};
+use crate::wire::serve::{ServerHello, Version};
+
+/// The exit status of a POSIX shell that finds no such program.
+const NOT_FOUND: i32 = 127;
+
+/// How much longer the transport may take, so that its own, more telling timeout comes first.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// How long a program that closed its stdout may take to end.
+const EXIT: Duration = Duration::from_secs(1);
+
+/// How to connect.
+#[derive(Debug)]
+pub struct ConnectOptions<'a> {
+    /// Limit for everything from here to the end of the handshake.
+    pub connect: Duration,
+    /// How long the remote may be silent later on while something is owed.
+    pub silence: Duration,
+    /// Whether the host's program has to be looked for in the usual places. Learnt here and to be
+    /// passed again for the same host.
+    pub usual_places: &'a AtomicBool,
+}
+
+/// Connects to `host` and shakes hands.
+///
+/// # Errors
+/// When the host cannot be reached, does not start a serve program, or speaks another protocol.
+pub async fn connect(
+    transport: &dyn Transport,
+    host: &Host,
+    options: &ConnectOptions<'_>,
+) -> Result<Connection, RemoteError> {
+    let deadline = Instant::now() + options.connect;
+    let program = if options.usual_places.load(Ordering::Relaxed) {
+        Program::InUsualPlaces
+    } else {
+        Program::AsConfigured
+    };
+    match attempt(transport, host, program, deadline, options).await {
+        Err(RemoteError::NoServer { status, stderr, .. })
+            if program == Program::AsConfigured && is_not_found(status, &stderr) =>
+        {
+            let found = attempt(transport, host, Program::InUsualPlaces, deadline, options).await?;
+            options.usual_places.store(true, Ordering::Relaxed);
+            Ok(found)
+        }
+        result => result,
+    }
+}
+
+/// Whether a shell says that there is no such program. csh exits with 1 and only says so.
+fn is_not_found(status: Option<i32>, stderr: &str) -> bool {
+    let stderr = stderr.to_lowercase();
+    status == Some(NOT_FOUND)
+        || stderr.contains("command not found")
+        || stderr.contains("unknown command")
+}
+
+async fn attempt(
+    transport: &dyn Transport,
+    host: &Host,
+    program: Program,
+    deadline: Instant,
+    options: &ConnectOptions<'_>,
+) -> Result<Connection, RemoteError> {
+    let timed_out = || RemoteError::HandshakeTimedOut {
+        host: host.to_string(),
+        program: host.remote_program.join(" "),
+        after: options.connect,
+        stderr: String::new(),
+    };
+    let Channel {
+        stdin,
+        stdout,
+        stderr,
+        child,
+    } = timeout_at(deadline + GRACE, transport.open(host, program))
+        .await
+        .map_err(|_| timed_out())?
+        .map_err(RemoteError::Transport)?;
+    let mut connection = Connection {
+        host: host.to_string(),
+        version: Version::NEWEST,
+        banner: Vec::new(),
+        input: Input::new(stdout),
+        output: Output::new(stdin),
+        stderr: Stderr::new(host.to_string(), stderr),
+        child,
+        owed: 1,
+        silence: options.silence,
+    };
+    connection.output.send_hello();
+    let mut hello = ServerHello::default();
+    let theirs = timeout_at(deadline, shake(&mut connection, &mut hello)).await;
+    let said = |connection: &Connection, stderr: String| {
+        let printed = readable(hello.banner()) + &readable(connection.input.peek());
+        if stderr.trim().is_empty() {
+            printed
+        } else {
+            stderr
+        }
+    };
+    match theirs {
+        Ok(Ok(Some(theirs))) => {
+            connection.version =
+                Version::NEWEST
+                    .negotiate(theirs)
+                    .ok_or_else(|| RemoteError::Version {
+                        host: host.to_string(),
+                        theirs,
+                    })?;
+            connection.banner = hello.banner().to_vec();
+            connection.owed = 0;
+            Ok(connection)
+        }
+        Ok(Ok(None)) => {
+            let stderr = connection.stderr.tail_at_end().await;
+            let stderr = said(&connection, stderr);
+            let status = timeout(EXIT, connection.child.wait()).await.ok().flatten();
+            Err(RemoteError::NoServer {
+                host: host.to_string(),
+                program: host.remote_program.join(" "),
+                status,
+                stderr,
+            })
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(RemoteError::HandshakeTimedOut {
+            host: host.to_string(),
+            program: host.remote_program.join(" "),
+            after: options.connect,
+            stderr: said(&connection, connection.stderr.tail()),
+        }),
+    }
+}
+
+/// The number that the server gave as its version; `None` when its output ended before.
+async fn shake(
+    connection: &mut Connection,
+    hello: &mut ServerHello,
+) -> Result<Option<u64>, RemoteError> {
+    loop {
+        let step = hello.step(connection.input.buffer());
+        match step {
+            Ok(Some(theirs)) => return Ok(Some(theirs)),
+            Ok(None) => {}
+            Err(source) => {
+                return Err(RemoteError::Protocol {
+                    host: connection.host.clone(),
+                    doing: "the handshake",
+                    source,
+                    stderr: connection.stderr.tail(),
+                });
+            }
+        }
+        // A link that breaks here is a server that did not come up.
+        if !matches!(connection.input.fill().await, Ok(1..)) {
+            return Ok(None);
+        }
+    }
+}

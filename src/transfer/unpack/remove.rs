@@ -1,0 +1,80 @@
+//! Removes what was restored, read-only directories included, without following a symlink.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::wire::nar::MAX_DEPTH;
+
+/// Removes the file, symlink or directory tree `name` in `parent`. Goes on where something cannot
+/// be removed; the first such reason is the error.
+pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        // Linux says the one about a directory, POSIX the other.
+        Err(Errno::ISDIR | Errno::PERM) => remove_dir(parent, name, 0),
+        Err(error) => Err(error),
+    }
+}
+
+fn remove_dir(parent: BorrowedFd<'_>, name: &[u8], depth: usize) -> Result<(), Errno> {
+    if depth > MAX_DEPTH {
+        // Nothing of ours is as deep.
+        return Err(Errno::NOTEMPTY);
+    }
+    let dir = open_dir(parent, name)?;
+    rustix::fs::fchmod(&dir, Mode::RWXU)?;
+    let mut entries = Dir::new(dir)?;
+    loop {
+        let (removed, failed) = remove_entries(&mut entries, depth)?;
+        match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+            // Some file systems leave entries out when others are removed meanwhile.
+            Err(Errno::NOTEMPTY | Errno::EXIST) if removed && failed.is_none() => entries.rewind(),
+            Err(error) => return Err(failed.unwrap_or(error)),
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+/// Whether anything was removed, and the first reason why something was not.
+fn remove_entries(entries: &mut Dir, depth: usize) -> Result<(bool, Option<Errno>), Errno> {
+    let (mut removed, mut failed) = (false, None);
+    while let Some(entry) = entries.read() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        let dir = entries.fd()?;
+        let unlinked = match entry.file_type() {
+            FileType::Directory => Err(Errno::ISDIR),
+            _ => rustix::fs::unlinkat(dir, name, AtFlags::empty()),
+        };
+        let done = match unlinked {
+            Err(Errno::ISDIR | Errno::PERM) => remove_dir(dir, name, depth + 1),
+            other => other,
+        };
+        match done {
+            Ok(()) => removed = true,
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    Ok((removed, failed))
+}
+
+/// Opens a directory of ours, whatever mode a strange umask has left it with.
+pub(super) fn open_dir(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = || rustix::fs::openat(parent, name, OFlags::RDONLY | flags, Mode::empty());
+    let opened = open();
+    #[cfg(target_os = "linux")]
+    if matches!(opened, Err(Errno::ACCESS)) {
+        // A descriptor that cannot read needs no permission, and names the very same directory.
+        let path = rustix::fs::openat(parent, name, OFlags::PATH | flags, Mode::empty())?;
+        let same = format!("/proc/self/fd/{}", path.as_fd().as_raw_fd());
+        rustix::fs::chmod(same, Mode::RWXU)?;
+        return open();
+    }
+    opened
+}

@@ -1,0 +1,287 @@
+//! What the archive tells, put on disk.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::io::Errno;
+
+use super::UnpackError;
+use super::place::Place;
+use super::remove::open_dir;
+use crate::wire::nar::Event;
+
+/// Contents that come in smaller pieces are collected to writes of about this many bytes.
+const WRITE: usize = 64 * 1024;
+/// How much of a path an error shows, from its end.
+const SHOWN: usize = 400;
+
+/// The modification time of everything in a Nix store. The other time is left as it is.
+const TIMES: Timestamps = Timestamps {
+    last_access: Timespec {
+        tv_sec: 0,
+        tv_nsec: UTIME_OMIT,
+    },
+    last_modification: Timespec {
+        tv_sec: 1,
+        tv_nsec: 0,
+    },
+};
+
+/// A tree that grows under a temporary name.
+#[derive(Debug)]
+pub(super) struct Tree {
+    /// The directories around the next node, the top first.
+    open: Vec<Open>,
+    /// The name of the next node in the innermost of them.
+    name: Vec<u8>,
+    file: Option<OpenFile>,
+    /// Contents of the file that are not written yet.
+    pending: Vec<u8>,
+    /// Whether the top is a directory.
+    directory: bool,
+    place: Place,
+}
+
+#[derive(Debug)]
+struct Open {
+    fd: OwnedFd,
+    name: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    file: File,
+    executable: bool,
+    left: u64,
+}
+
+impl Tree {
+    pub(super) fn new(dest: &Path) -> Result<Self, UnpackError> {
+        Ok(Self {
+            open: Vec::new(),
+            name: Vec::new(),
+            file: None,
+            pending: Vec::new(),
+            directory: false,
+            place: Place::new(dest)?,
+        })
+    }
+
+    pub(super) fn dest(&self) -> &Path {
+        self.place.dest()
+    }
+
+    pub(super) fn apply(&mut self, event: Event<'_>) -> Result<(), UnpackError> {
+        match event {
+            Event::Directory => self.directory_start(),
+            Event::Entry(name) => {
+                self.name.clear();
+                self.name.extend_from_slice(name);
+                Ok(())
+            }
+            Event::File { executable, size } => self.file_start(executable, size),
+            Event::Contents(bytes) => self
+                .contents(bytes)
+                .map_err(|error| self.error("write file", error)),
+            Event::FileEnd => self
+                .file_end()
+                .map_err(|error| self.error("finish file", error)),
+            Event::Symlink(target) => self.symlink(target),
+            Event::DirectoryEnd => self.directory_end(),
+            Event::End => Ok(()),
+        }
+    }
+
+    /// Gives the tree its name.
+    pub(super) fn commit(&mut self) -> Result<(), UnpackError> {
+        self.place.commit(self.directory)
+    }
+
+    /// Makes the next node, under its name or as the top.
+    fn make<T>(
+        &mut self,
+        action: &'static str,
+        make: impl Fn(BorrowedFd<'_>, &[u8]) -> Result<T, Errno>,
+    ) -> Result<T, UnpackError> {
+        let made = match self.open.last() {
+            Some(dir) => make(dir.fd.as_fd(), &self.name),
+            None => self.place.make(make),
+        };
+        made.map_err(|error| match (error, self.open.last()) {
+            (Errno::EXIST, Some(dir)) => UnpackError::Clash {
+                path: self.shown(),
+                other: twin(dir.fd.as_fd(), &self.name).map(|name| quoted(&name)),
+            },
+            (error, _) => self.error(action, error),
+        })
+    }
+
+    /// The directory of the next node and its name in there.
+    fn here(&self) -> (BorrowedFd<'_>, &[u8]) {
+        match self.open.last() {
+            Some(dir) => (dir.fd.as_fd(), &self.name),
+            None => (self.place.parent(), self.place.temporary()),
+        }
+    }
+
+    fn directory_start(&mut self) -> Result<(), UnpackError> {
+        let action = "create directory";
+        self.make(action, |dir, name| {
+            rustix::fs::mkdirat(dir, name, Mode::RWXU)
+        })?;
+        self.directory |= self.open.is_empty();
+        let (dir, name) = self.here();
+        let fd = open_dir(dir, name).map_err(|error| self.error(action, error))?;
+        self.open.push(Open {
+            fd,
+            name: std::mem::take(&mut self.name),
+        });
+        Ok(())
+    }
+
+    fn directory_end(&mut self) -> Result<(), UnpackError> {
+        let Some(dir) = self.open.pop() else {
+            return Ok(());
+        };
+        self.name = dir.name;
+        rustix::fs::fchmod(&dir.fd, Mode::from_raw_mode(0o555))
+            .and_then(|()| rustix::fs::futimens(&dir.fd, &TIMES))
+            .map_err(|error| self.error("finish directory", error))
+    }
+
+    fn symlink(&mut self, target: &[u8]) -> Result<(), UnpackError> {
+        let action = "create symlink";
+        self.make(action, |dir, name| rustix::fs::symlinkat(target, dir, name))?;
+        let (dir, name) = self.here();
+        rustix::fs::utimensat(dir, name, &TIMES, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| self.error(action, error))
+    }
+
+    fn file_start(&mut self, executable: bool, size: u64) -> Result<(), UnpackError> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let fd = self.make("create file", |dir, name| {
+            rustix::fs::openat(dir, name, flags, mode)
+        })?;
+        self.file = Some(OpenFile {
+            file: fd.into(),
+            executable,
+            left: size,
+        });
+        Ok(())
+    }
+
+    fn contents(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(OpenFile { file, left, .. }) = &mut self.file else {
+            return Ok(());
+        };
+        *left = left.saturating_sub(bytes.len() as u64);
+        let last = *left == 0;
+        if self.pending.is_empty() && (last || bytes.len() >= WRITE / 2) {
+            return file.write_all(bytes);
+        }
+        self.pending.extend_from_slice(bytes);
+        if last || self.pending.len() >= WRITE {
+            file.write_all(&self.pending)?;
+            self.pending.clear();
+        }
+        Ok(())
+    }
+
+    fn file_end(&mut self) -> io::Result<()> {
+        let Some(OpenFile {
+            file, executable, ..
+        }) = self.file.take()
+        else {
+            return Ok(());
+        };
+        let mode = if executable { 0o555 } else { 0o444 };
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+        rustix::fs::futimens(&file, &TIMES)?;
+        Ok(())
+    }
+
+    fn error(&self, action: &'static str, error: impl Into<io::Error>) -> UnpackError {
+        UnpackError::Io {
+            action,
+            path: self.shown(),
+            source: error.into(),
+        }
+    }
+
+    /// The next node for a message: its path in the archive, and the destination.
+    fn shown(&self) -> String {
+        let dest = self.place.dest();
+        if self.open.is_empty() {
+            return format!("{dest:?}");
+        }
+        // The top has no name.
+        let names = self.open[1..].iter().map(|dir| &dir.name[..]);
+        let path: Vec<&[u8]> = names.chain([&self.name[..]]).collect();
+        format!("{} of {dest:?}", quoted(&path.join(&b'/')))
+    }
+}
+
+#[cfg(test)]
+impl Tree {
+    pub(super) fn temporary(&self) -> &[u8] {
+        self.place.temporary()
+    }
+
+    pub(super) fn replace_file(&mut self, by: File) {
+        if let Some(open) = &mut self.file {
+            open.file = by;
+        }
+    }
+}
+
+/// In quotes, all but printable ASCII escaped, cut at the front when it is long.
+fn quoted(bytes: &[u8]) -> String {
+    let shown = &bytes[bytes.len().saturating_sub(SHOWN)..];
+    let dots = if shown.len() < bytes.len() { "…" } else { "" };
+    format!("\"{dots}{}\"", shown.escape_ascii())
+}
+
+/// The name in `dir` that differs from `name` at most by case.
+fn twin(dir: BorrowedFd<'_>, name: &[u8]) -> Option<Vec<u8>> {
+    let fold = |name: &[u8]| String::from_utf8_lossy(name).to_lowercase();
+    let folded = fold(name);
+    Dir::read_from(dir)
+        .ok()?
+        .filter_map(Result::ok)
+        .map(|entry| CStr::to_bytes(entry.file_name()).to_vec())
+        .find(|other| other != name && fold(other) == folded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_twin_is_found_by_case_but_the_name_itself_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("Straße-README"), "").unwrap();
+        std::fs::write(dir.path().join("other"), "").unwrap();
+        let fd = File::open(dir.path()).unwrap();
+        let twin = |name: &str| twin(fd.as_fd(), name.as_bytes());
+        assert_eq!(twin("straße-readme"), Some("Straße-README".into()));
+        assert_eq!(twin("other"), None);
+        assert_eq!(twin("absent"), None);
+    }
+
+    #[test]
+    fn quoted_paths_are_short_and_harmless() {
+        assert_eq!(quoted(b"a\x1b[2J\xff"), r#""a\x1b[2J\xff""#);
+        let long = [b"start".to_vec(), vec![b'x'; 1000], b"/end".to_vec()].concat();
+        let shown = quoted(&long);
+        assert!(
+            shown.starts_with("\"…x") && shown.ends_with("/end\""),
+            "{shown}"
+        );
+    }
+}

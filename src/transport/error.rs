@@ -1,0 +1,209 @@
+//! Why a host could not be reached: one variant for each thing that a person would do something
+//! else about. What they could do stands in `report`, not here.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::runtime_dir::RuntimeDirError;
+
+/// What was going on when the time was up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Another process was connecting to the same host, and this one waited for the outcome.
+    Queue,
+    /// From ssh's start until the host let us in: proxy, TCP, key exchange, authentication.
+    Connect,
+    /// The host had let us in, but did not answer the request to start a program.
+    Session,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Queue => "waiting for another process that is connecting",
+            Self::Connect => "connecting and logging in",
+            Self::Session => "asking for a session on the open connection",
+        })
+    }
+}
+
+/// Why a host could not be reached.
+///
+/// `said` is always what ssh and its proxies printed, made harmless for terminals, at most about
+/// 2 KiB, possibly empty; [`TransportError::said`] gets at it without a match.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// The name has no address.
+    #[error("{host}: the host name '{name}' cannot be resolved")]
+    HostNameUnknown {
+        /// The host as configured.
+        host: String,
+        /// The name that has no address: the host's `HostName`, or a jump host.
+        name: String,
+        /// What ssh printed.
+        said: String,
+    },
+    /// The machine is there, and nothing listens at the port.
+    #[error("{host}: connection refused")]
+    Refused {
+        /// The host as configured.
+        host: String,
+        /// What ssh printed.
+        said: String,
+    },
+    /// There is no way to the machine.
+    #[error("{host}: no network route to the host")]
+    Unreachable {
+        /// The host as configured.
+        host: String,
+        /// What ssh printed.
+        said: String,
+    },
+    /// No answer in time.
+    #[error("{host}: no answer within {}, {phase}", seconds(.after))]
+    TimedOut {
+        /// The host as configured.
+        host: String,
+        /// How long it was waited for.
+        after: Duration,
+        /// What was waited for.
+        phase: Phase,
+        /// What ssh printed.
+        said: String,
+    },
+    /// The host showed a key that is not known, and nobody is there to be asked.
+    #[error("{host}: its host key is not known")]
+    HostKeyUnknown {
+        /// The host as configured.
+        host: String,
+        /// What ssh printed.
+        said: String,
+    },
+    /// The host showed another key than the known one.
+    #[error("{host}: its host key is not the known one")]
+    HostKeyChanged {
+        /// The host as configured.
+        host: String,
+        /// What ssh printed.
+        said: String,
+    },
+    /// The host would not let us in.
+    #[error("{host}: permission denied{}", listed(.methods))]
+    PermissionDenied {
+        /// The host as configured.
+        host: String,
+        /// The ways of authentication that the host still offered (`publickey`, …).
+        methods: Vec<String>,
+        /// The key file that was named in the host's URL; others may have come from an agent or
+        /// from ssh's configuration.
+        identity: Option<PathBuf>,
+        /// What ssh printed.
+        said: String,
+    },
+    /// The connection broke off before a program could be started.
+    #[error("{host}: the connection was closed")]
+    Disconnected {
+        /// The host as configured.
+        host: String,
+        /// What ssh printed.
+        said: String,
+    },
+    /// Logged in, and the host refuses to start anything, or anything more.
+    #[error("{host}: the host refuses to open a session")]
+    SessionRefused {
+        /// The host as configured.
+        host: String,
+        /// What ssh printed.
+        said: String,
+    },
+    /// There is no ssh.
+    #[error("cannot run '{program}'")]
+    SshMissing {
+        /// The program that was looked for.
+        program: PathBuf,
+        /// Why it cannot be run.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no safe place for the sockets.
+    #[error("no usable runtime folder")]
+    RuntimeDir(
+        #[from]
+        #[source]
+        RuntimeDirError,
+    ),
+    /// Something on this machine failed before ssh was asked.
+    #[error("{host}: cannot {action}")]
+    Local {
+        /// The host as configured.
+        host: String,
+        /// What was tried, as a verb and its object.
+        action: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// A word of the remote command cannot be passed through every login shell.
+    #[error("{host}: the word {word:?} cannot be part of the remote command")]
+    BadCommand {
+        /// The host as configured.
+        host: String,
+        /// The word.
+        word: String,
+    },
+    /// ssh failed in a way that has no variant of its own.
+    #[error("{host}: {}", first_line(.said))]
+    Other {
+        /// The host as configured.
+        host: String,
+        /// What ssh printed.
+        said: String,
+    },
+}
+
+impl TransportError {
+    /// What ssh printed, if it got that far and printed anything.
+    pub fn said(&self) -> Option<&str> {
+        match self {
+            Self::HostNameUnknown { said, .. }
+            | Self::Refused { said, .. }
+            | Self::Unreachable { said, .. }
+            | Self::TimedOut { said, .. }
+            | Self::HostKeyUnknown { said, .. }
+            | Self::HostKeyChanged { said, .. }
+            | Self::PermissionDenied { said, .. }
+            | Self::Disconnected { said, .. }
+            | Self::SessionRefused { said, .. }
+            | Self::Other { said, .. } => Some(said.as_str()).filter(|said| !said.is_empty()),
+            Self::SshMissing { .. }
+            | Self::RuntimeDir(_)
+            | Self::Local { .. }
+            | Self::BadCommand { .. } => None,
+        }
+    }
+}
+
+fn seconds(after: &Duration) -> String {
+    if after.subsec_millis() == 0 || after.as_secs() >= 10 {
+        format!("{} s", after.as_secs())
+    } else {
+        format!("{:.1} s", after.as_secs_f64())
+    }
+}
+
+fn listed(methods: &[String]) -> String {
+    if methods.is_empty() {
+        String::new()
+    } else {
+        format!(" (the host accepts: {})", methods.join(", "))
+    }
+}
+
+fn first_line(said: &str) -> &str {
+    said.lines()
+        .find(|line| !line.is_empty())
+        .unwrap_or("ssh failed without a message")
+}

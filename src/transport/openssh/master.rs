@@ -1,0 +1,268 @@
+//! One ssh master: a process that holds one connection open for all processes of this user, and
+//! goes away by itself when nobody has used it for a while.
+//!
+//! ```text
+//! NAME-INDEX        its control socket; ssh makes and removes it
+//! NAME-INDEX.lock   flock(2)ed while someone starts or replaces the master; never removed
+//! NAME-INDEX.log    what ssh printed since the last start
+//! NAME.known        the host's key, when it is given in the URL
+//! ```
+//! Only who holds the lock may remove or replace the socket. The few file operations here are on a
+//! small folder in memory and are not worth a thread.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use ::openssh::Session;
+use rustix::fs::FlockOperation;
+use rustix::process::{Pid, Signal};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::SshSettings;
+use super::arguments::{self, Paths};
+use super::diagnose;
+use crate::config::host::Host;
+use crate::transport::{Phase, TransportError};
+
+/// A master answers within microseconds, unless it is stopped.
+const MASTER_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// Which socket it was: two masters at the same path differ here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SocketId(u64, u64, i64, i64);
+
+/// A master, running or not.
+pub(super) struct Master<'a> {
+    host: &'a Host,
+    settings: &'a SshSettings,
+    folder: &'a Path,
+    name: &'a str,
+    index: usize,
+    began: Instant,
+    deadline: Instant,
+}
+
+impl<'a> Master<'a> {
+    pub(super) fn new(
+        host: &'a Host,
+        settings: &'a SshSettings,
+        (folder, name, index): (&'a Path, &'a str, usize),
+        (began, deadline): (Instant, Instant),
+    ) -> Self {
+        Self {
+            host,
+            settings,
+            folder,
+            name,
+            index,
+            began,
+            deadline,
+        }
+    }
+
+    pub(super) fn socket(&self) -> PathBuf {
+        self.folder.join(format!("{}-{}", self.name, self.index))
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.folder
+            .join(format!("{}-{}.log", self.name, self.index))
+    }
+
+    /// The socket that is there now.
+    pub(super) fn socket_id(&self) -> Option<SocketId> {
+        let meta = fs::symlink_metadata(self.socket()).ok()?;
+        Some(SocketId(
+            meta.dev(),
+            meta.ino(),
+            meta.ctime(),
+            meta.ctime_nsec(),
+        ))
+    }
+
+    /// Starts the master unless there is a living one. True when it was started here and now.
+    pub(super) async fn ensure(&self) -> Result<bool, TransportError> {
+        let _lock = self.lock().await?;
+        if self.answers().await {
+            return Ok(false);
+        }
+        self.remove_socket()?;
+        self.start().await?;
+        Ok(true)
+    }
+
+    /// Gives up on a master that is there and whose connection seems dead: it takes no more
+    /// sessions and ends with its last one. Leaves alone a younger one that has come meanwhile.
+    pub(super) async fn retire(&self, seen: Option<SocketId>) -> Result<(), TransportError> {
+        let _lock = self.lock().await?;
+        if seen.is_none() || self.socket_id() != seen {
+            return Ok(());
+        }
+        let session = Session::resume_mux(self.socket().into(), None);
+        let _ = timeout(MASTER_ANSWERS_WITHIN, session.close()).await;
+        self.remove_socket()
+    }
+
+    async fn answers(&self) -> bool {
+        let session = Session::resume_mux(self.socket().into(), None);
+        matches!(
+            timeout(MASTER_ANSWERS_WITHIN, session.check()).await,
+            Ok(Ok(()))
+        )
+    }
+
+    fn remove_socket(&self) -> Result<(), TransportError> {
+        match fs::remove_file(self.socket()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(self.failed("remove a stale control socket", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits without blocking the thread: flock(2) has no asynchronous form.
+    async fn lock(&self) -> Result<File, TransportError> {
+        let path = self
+            .folder
+            .join(format!("{}-{}.lock", self.name, self.index));
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| self.failed("open the lock of the connection", error))?;
+        let mut pause = Duration::from_millis(5);
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(file),
+                Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(self.failed("lock the connection", errno.into())),
+            }
+            if Instant::now() >= self.deadline {
+                return Err(self.timed_out(Phase::Queue));
+            }
+            sleep(pause.min(self.deadline.saturating_duration_since(Instant::now()))).await;
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+
+    async fn start(&self) -> Result<(), TransportError> {
+        let known_hosts = self.known_hosts()?;
+        let log_path = self.log();
+        // Made anew, not only truncated: an older master may still write to the old one.
+        let _ = fs::remove_file(&log_path);
+        let log = OpenOptions::new()
+            .create_new(true)
+            .append(true)
+            .mode(0o600)
+            .open(&log_path)
+            .map_err(|error| self.failed("create the log of the connection", error))?;
+        let socket = self.socket();
+        let paths = Paths {
+            socket: &socket,
+            log: &log_path,
+            known_hosts: known_hosts.as_deref(),
+        };
+        let mut command = tokio::process::Command::new(&self.settings.program);
+        command
+            .args(arguments::of_master(self.host, self.settings, &paths))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            // Away from the terminal's Ctrl-C; and its proxies can be ended together with it.
+            .process_group(0)
+            // BatchMode keeps ssh itself from asking, but not the ssh that it starts for a jump
+            // host: there, every question is answered by a failure instead of a dead wait.
+            .env("SSH_ASKPASS", "false")
+            .env("SSH_ASKPASS_REQUIRE", "force");
+        if let Some(auth_sock) = &self.settings.auth_sock {
+            command.env("SSH_AUTH_SOCK", auth_sock);
+        }
+        let child = command
+            .spawn()
+            .map_err(|source| TransportError::SshMissing {
+                program: self.settings.program.clone(),
+                source,
+            })?;
+        let mut child = Starting(child);
+        let status = match timeout_at(self.deadline, child.0.wait()).await {
+            Ok(status) => status.map_err(|error| self.failed("wait for ssh", error))?,
+            Err(_elapsed) => {
+                drop(child);
+                return Err(self.timed_out(Phase::Connect));
+            }
+        };
+        // With -f ssh stays in the foreground until it is logged in and its socket is there.
+        if status.success() && self.answers().await {
+            return Ok(());
+        }
+        let said = diagnose::read(&log_path);
+        Err(diagnose::classify(self.host, said, self.began.elapsed()))
+    }
+
+    /// The file with the host's key. Its pattern is `*`: it holds for this host under whatever
+    /// name, alias or port ssh looks for it.
+    fn known_hosts(&self) -> Result<Option<PathBuf>, TransportError> {
+        let Some(key) = &self.host.public_host_key else {
+            return Ok(None);
+        };
+        let failed = |error| self.failed("write down the host key", error);
+        let key = key.trim();
+        if key.contains(char::is_control) || key.is_empty() {
+            return Err(failed(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "it is not one line",
+            )));
+        }
+        let path = self.folder.join(format!("{}.known", self.name));
+        // The masters of one host may be started at the same time: each name belongs to one.
+        let new = self
+            .folder
+            .join(format!("{}-{}.new", self.name, self.index));
+        let _ = fs::remove_file(&new);
+        OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(&new)
+            .and_then(|mut file| file.write_all(format!("* {key}\n").as_bytes()))
+            .and_then(|()| fs::rename(&new, &path))
+            .map_err(failed)?;
+        Ok(Some(path))
+    }
+
+    pub(super) fn timed_out(&self, phase: Phase) -> TransportError {
+        TransportError::TimedOut {
+            host: self.host.name.clone(),
+            after: self.began.elapsed(),
+            phase,
+            said: diagnose::read(&self.log()),
+        }
+    }
+
+    fn failed(&self, action: &'static str, source: io::Error) -> TransportError {
+        TransportError::Local {
+            host: self.host.name.clone(),
+            action,
+            source,
+        }
+    }
+}
+
+/// ssh before it has gone to the background. Dropped earlier, it is killed with its proxies; the
+/// runtime reaps it.
+struct Starting(tokio::process::Child);
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        // No id once it has been waited for: then the number may belong to someone else.
+        if let Some(pid) = self.0.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The private folder for sockets, locks and logs of ssh connections.
+//!
+//! Whoever can write here can make us talk to a connection of theirs, so it is a real directory,
+//! ours, and closed to everybody else; anything different is refused.
+//!
+//! The path is limited: a socket's path has at most 107 bytes (`sun_path`, unix(7)), and ssh binds
+//! it under a name that is 17 bytes longer before it renames it.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Names this folder and nothing else; for tests and unusual systems.
+pub const OVERRIDE: &str = "SSH_SUBSTITUTER_RUNTIME_DIR";
+
+/// The longest path of a socket, in bytes.
+pub const SOCKET_PATH_MAX: usize = 107 - 17;
+
+/// The longest file name that is used in the folder for a socket, in bytes.
+pub const SOCKET_NAME_MAX: usize = 20;
+
+/// Why there is no runtime folder.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuntimeDirError {
+    /// It cannot be made or looked at.
+    #[error("cannot create the folder {}", .path.display())]
+    Create {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something that is not ours has its place.
+    #[error("the folder {} is refused: it is {what}", .path.display())]
+    Refused {
+        /// The folder.
+        path: PathBuf,
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// Its path cannot be used for sockets.
+    #[error("the folder {} is refused: its path {what}", .path.display())]
+    Path {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with the path.
+        what: &'static str,
+    },
+}
+
+/// What the choice depends on, so that tests need not change the process.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// A folder that was named outright.
+    pub explicit: Option<PathBuf>,
+    /// `$XDG_RUNTIME_DIR`.
+    pub xdg_runtime_dir: Option<PathBuf>,
+    /// `$TMPDIR`.
+    pub tmpdir: Option<PathBuf>,
+    /// The effective user id.
+    pub uid: u32,
+}
+
+impl Surroundings {
+    /// Those of this process; `explicit` goes before the environment variable [`OVERRIDE`].
+    pub fn of_process(explicit: Option<&Path>) -> Self {
+        let from_env = |name| {
+            env::var_os(name)
+                .filter(|v: &OsString| !v.is_empty())
+                .map(PathBuf::from)
+        };
+        Self {
+            explicit: explicit.map(Path::to_owned).or_else(|| from_env(OVERRIDE)),
+            xdg_runtime_dir: from_env("XDG_RUNTIME_DIR"),
+            tmpdir: from_env("TMPDIR"),
+            uid: rustix::process::geteuid().as_raw(),
+        }
+    }
+
+    /// Finds or makes the folder.
+    ///
+    /// # Errors
+    /// When the first place that should do is taken by something else, or no place can be used.
+    pub fn runtime_dir(&self) -> Result<PathBuf, RuntimeDirError> {
+        if let Some(explicit) = &self.explicit {
+            check_path(explicit)?;
+            return claim(explicit, self.uid);
+        }
+        let mut last = None;
+        for candidate in self.candidates() {
+            match check_path(&candidate).and_then(|()| claim(&candidate, self.uid)) {
+                // Someone has put something into our place: say so instead of quietly moving on.
+                Err(error @ RuntimeDirError::Refused { .. }) => return Err(error),
+                Err(error) => last = Some(error),
+                found => return found,
+            }
+        }
+        Err(last.unwrap_or(RuntimeDirError::Path {
+            path: PathBuf::from("/tmp"),
+            what: "is the only one and cannot be used",
+        }))
+    }
+
+    fn candidates(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        // After `su` the variable still names the other user's folder: use it only when it's ours.
+        let ours = |path: &Path| {
+            fs::metadata(path).is_ok_and(|meta| meta.is_dir() && meta.uid() == self.uid)
+        };
+        if let Some(xdg) = &self.xdg_runtime_dir
+            && xdg.is_absolute()
+            && ours(xdg)
+        {
+            found.push(xdg.join("ssh-substituter"));
+        }
+        if self.uid == 0 {
+            found.push(PathBuf::from("/run/ssh-substituter"));
+        }
+        let by_uid = PathBuf::from(format!("/run/user/{}", self.uid));
+        if ours(&by_uid) {
+            found.push(by_uid.join("ssh-substituter"));
+        }
+        let name = format!("ssh-substituter-{}", self.uid);
+        if let Some(tmpdir) = &self.tmpdir
+            && tmpdir.is_absolute()
+        {
+            found.push(tmpdir.join(&name));
+        }
+        found.push(Path::new("/tmp").join(name));
+        found
+    }
+}
+
+fn check_path(path: &Path) -> Result<(), RuntimeDirError> {
+    let bytes = path.as_os_str().as_bytes();
+    let what = if !path.is_absolute() {
+        "is not absolute"
+    } else if bytes.len() + 1 + SOCKET_NAME_MAX > SOCKET_PATH_MAX {
+        "is too long for sockets in it"
+    } else if bytes.iter().any(|b| !b.is_ascii_graphic() && *b < 128)
+        || bytes.iter().any(|b| br#"%$"'\{}"#.contains(b))
+    {
+        "has characters that ssh would interpret"
+    } else {
+        return Ok(());
+    };
+    Err(RuntimeDirError::Path {
+        path: path.to_owned(),
+        what,
+    })
+}
+
+fn claim(path: &Path, uid: u32) -> Result<PathBuf, RuntimeDirError> {
+    let failed = |source| RuntimeDirError::Create {
+        path: path.to_owned(),
+        source,
+    };
+    let refused = |what| RuntimeDirError::Refused {
+        path: path.to_owned(),
+        what,
+    };
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let meta = fs::symlink_metadata(path).map_err(failed)?;
+    if meta.file_type().is_symlink() {
+        return Err(refused("a symbolic link"));
+    }
+    if !meta.is_dir() {
+        return Err(refused("not a folder"));
+    }
+    if meta.uid() != uid {
+        return Err(refused("owned by another user"));
+    }
+    if meta.mode() & 0o077 != 0 {
+        fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
+    }
+    Ok(path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn surroundings(explicit: PathBuf) -> Surroundings {
+        Surroundings {
+            explicit: Some(explicit),
+            ..Surroundings::of_process(None)
+        }
+    }
+
+    #[test]
+    fn it_is_made_private_and_tightened() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("r");
+        let mode = || fs::metadata(&path).unwrap().mode() & 0o777;
+        surroundings(path.clone()).runtime_dir().unwrap();
+        assert_eq!(mode(), 0o700);
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        surroundings(path.clone()).runtime_dir().unwrap();
+        assert_eq!(mode(), 0o700);
+    }
+
+    #[test]
+    fn links_files_and_strangers_are_refused_by_name() {
+        let temp = tempfile::tempdir().unwrap();
+        let link = temp.path().join("link");
+        std::os::unix::fs::symlink(temp.path(), &link).unwrap();
+        let error = surroundings(link).runtime_dir().unwrap_err().to_string();
+        assert!(
+            error.contains("/link is refused: it is a symbolic link"),
+            "{error}"
+        );
+
+        let file = temp.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = surroundings(file).runtime_dir().unwrap_err().to_string();
+        assert!(error.contains("not a folder"), "{error}");
+
+        let stranger = Surroundings {
+            uid: rustix::process::geteuid().as_raw() + 1,
+            ..surroundings(temp.path().to_owned())
+        };
+        let error = stranger.runtime_dir().unwrap_err().to_string();
+        assert!(error.contains("another user"), "{error}");
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_falls_to_the_next() {
+        let temp = tempfile::tempdir().unwrap();
+        let long = temp.path().join("x".repeat(70));
+        fs::create_dir(&long).unwrap();
+        let here = Surroundings {
+            explicit: None,
+            xdg_runtime_dir: Some(long.clone()),
+            tmpdir: Some(temp.path().to_owned()),
+            uid: rustix::process::geteuid().as_raw(),
+        };
+        let candidates = here.candidates();
+        assert_eq!(candidates[0], long.join("ssh-substituter"));
+        assert!(check_path(&candidates[0]).is_err());
+        assert!(
+            candidates
+                .iter()
+                .skip(1)
+                .any(|path| path.starts_with(temp.path()) && check_path(path).is_ok())
+        );
+        assert!(matches!(
+            surroundings(long).runtime_dir(),
+            Err(RuntimeDirError::Path { .. })
+        ));
+    }
+
+    #[test]
+    fn another_users_xdg_folder_is_not_a_candidate() {
+        let temp = tempfile::tempdir().unwrap();
+        let here = Surroundings {
+            explicit: None,
+            xdg_runtime_dir: Some(temp.path().to_owned()),
+            tmpdir: None,
+            uid: rustix::process::geteuid().as_raw() + 1,
+        };
+        assert!(
+            !here
+                .candidates()
+                .iter()
+                .any(|path| path.starts_with(temp.path()))
+        );
+    }
+}

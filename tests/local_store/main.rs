@@ -1,0 +1,6 @@
+//! The local store room against real stores made by the real Nix.
+
+mod dumps;
+mod questions;
+mod sharing;
+mod store;

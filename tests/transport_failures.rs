@@ -1,0 +1,210 @@
+//! How the transport over ssh fails, and that nothing is left of a failure.
+
+mod transport_support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ssh_substituter::config::host::Host;
+use ssh_substituter::transport::{OpenSsh, Phase, Program, SshSettings, Transport, TransportError};
+use transport_support::{Sshd, alive, greet, wait_until};
+
+use Program::AsConfigured;
+
+async fn error(ssh: &OpenSsh, host: &Host) -> TransportError {
+    match ssh.open(host, AsConfigured).await {
+        Ok(_) => panic!("it opened"),
+        Err(error) => error,
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_allows_no_session_is_an_error() {
+    let sshd = Sshd::start("MaxSessions 0");
+    let error = error(&sshd.ssh(), &sshd.host()).await;
+    assert!(
+        matches!(error, TransportError::SessionRefused { .. }),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn host_keys_are_checked() {
+    let sshd = Sshd::start("");
+    let unknown = SshSettings {
+        ssh_options: [
+            "-F",
+            "none",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-o",
+            "GlobalKnownHostsFile=/dev/null",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        ..sshd.settings()
+    };
+    let host = Host {
+        public_host_key: None,
+        ..sshd.host()
+    };
+    let unknown = error(&OpenSsh::new(unknown), &host).await;
+    assert!(
+        matches!(unknown, TransportError::HostKeyUnknown { .. }),
+        "{unknown:?}"
+    );
+
+    let host = Host {
+        public_host_key: Some(fs::read_to_string(sshd.at("other.pub")).unwrap()),
+        ..sshd.host()
+    };
+    let changed = error(&sshd.ssh(), &host).await;
+    assert!(
+        matches!(changed, TransportError::HostKeyChanged { .. }),
+        "{changed:?}"
+    );
+    assert_eq!(sshd.logins(), 0);
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_permission_denied() {
+    let sshd = Sshd::start("");
+    let host = Host {
+        ssh_key: Some(sshd.at("other")),
+        ..sshd.host()
+    };
+    let denied = error(&sshd.ssh(), &host).await;
+    assert!(
+        matches!(&denied, TransportError::PermissionDenied { methods, identity, .. }
+            if methods == &["publickey"] && *identity == host.ssh_key),
+        "{denied:?}"
+    );
+    assert!(
+        denied.said().unwrap().contains("Permission denied"),
+        "{denied:?}"
+    );
+}
+
+#[tokio::test]
+async fn hosts_that_are_not_there_have_errors_of_their_own() {
+    let sshd = Sshd::start("");
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let host = Host {
+        port: Some(free),
+        ..sshd.host()
+    };
+    let refused = error(&sshd.ssh(), &host).await;
+    assert!(
+        matches!(refused, TransportError::Refused { .. }),
+        "{refused:?}"
+    );
+
+    let host = Host {
+        name: "no-such-host.invalid".into(),
+        ..sshd.host()
+    };
+    let unknown = error(&sshd.ssh(), &host).await;
+    assert!(
+        matches!(&unknown, TransportError::HostNameUnknown { name, .. } if *name == host.name),
+        "{unknown:?}"
+    );
+
+    let settings = SshSettings {
+        program: "/nowhere/ssh".into(),
+        ..sshd.settings()
+    };
+    let missing = error(&OpenSsh::new(settings), &sshd.host()).await;
+    assert!(
+        matches!(missing, TransportError::SshMissing { .. }),
+        "{missing:?}"
+    );
+}
+
+/// A proxy that never answers and whose process id can be read.
+fn silent_proxy(sshd: &Sshd, limit: Duration) -> (SshSettings, PathBuf) {
+    let pid = sshd.at("proxy.pid");
+    let proxy = format!(
+        "ProxyCommand=sh -c 'echo $$ > {}; exec sleep 1000'",
+        pid.display()
+    );
+    let settings = SshSettings {
+        // ssh's own limit must not be what ends it.
+        ssh_options: ["-F", "none", "-o", "ConnectTimeout=999", "-o", &proxy]
+            .map(str::to_owned)
+            .to_vec(),
+        connect_timeout: limit,
+        ..sshd.settings()
+    };
+    (settings, pid)
+}
+
+fn pid_in(path: &Path) -> Option<u32> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+#[tokio::test]
+async fn a_silent_proxy_hits_the_limit_and_leaves_nothing() {
+    let sshd = Sshd::start("");
+    let (settings, pid) = silent_proxy(&sshd, Duration::from_secs(1));
+    let began = Instant::now();
+    let late = error(&OpenSsh::new(settings), &sshd.host()).await;
+    assert!(
+        matches!(
+            late,
+            TransportError::TimedOut {
+                phase: Phase::Connect,
+                ..
+            }
+        ),
+        "{late:?}"
+    );
+    assert!(began.elapsed() < Duration::from_secs(2));
+    let pid = pid_in(&pid).unwrap();
+    wait_until("the proxy has gone", || !alive(pid));
+}
+
+#[tokio::test]
+async fn a_cancelled_open_leaves_nothing() {
+    let sshd = Sshd::start("");
+    let (settings, pid) = silent_proxy(&sshd, Duration::from_secs(30));
+    let ssh = OpenSsh::new(settings);
+    let host = sshd.host();
+    let cancelled =
+        tokio::time::timeout(Duration::from_secs(1), ssh.open(&host, AsConfigured)).await;
+    assert!(cancelled.is_err());
+    let pid = pid_in(&pid).unwrap();
+    wait_until("the proxy has gone", || !alive(pid));
+    // And the lock is free again.
+    let mut channel = sshd.ssh().open(&host, AsConfigured).await.unwrap();
+    greet(&mut channel).await;
+}
+
+#[tokio::test]
+async fn waiting_behind_another_is_limited_too() {
+    let sshd = Sshd::start("");
+    let (slow, _) = silent_proxy(&sshd, Duration::from_secs(3));
+    let (quick, _) = silent_proxy(&sshd, Duration::from_secs(1));
+    let host = sshd.host();
+    let first = tokio::spawn({
+        let host = host.clone();
+        async move { error(&OpenSsh::new(slow), &host).await }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let late = error(&OpenSsh::new(quick), &host).await;
+    assert!(
+        matches!(
+            late,
+            TransportError::TimedOut {
+                phase: Phase::Queue,
+                ..
+            }
+        ),
+        "{late:?}"
+    );
+    first.await.unwrap();
+}
