@@ -193,7 +193,8 @@ impl Store {
         let number = self.keys.fetch_add(1, Ordering::Relaxed);
         let [secret, public] =
             ["secret", "public"].map(|kind| self.env.folder().join(format!("{kind}{number}")));
-        let mut command = self.env.command("nix-store");
+        // Nix opens a store even for this; the machine's own must not play a part.
+        let mut command = self.command("nix-store");
         command
             .args(["--generate-binary-cache-key", key_name])
             .arg(&secret)
