@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -37,10 +37,16 @@ impl Random {
         usize::try_from(self.next() % limit as u64).expect("below a usize")
     }
 
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        for word in bytes.chunks_mut(8) {
+            let length = word.len();
+            word.copy_from_slice(&self.next().to_le_bytes()[..length]);
+        }
+    }
+
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
-        let words = length.div_ceil(8);
-        let mut bytes: Vec<u8> = (0..words).flat_map(|_| self.next().to_le_bytes()).collect();
-        bytes.truncate(length);
+        let mut bytes = vec![0; length];
+        self.fill(&mut bytes);
         bytes
     }
 
@@ -62,14 +68,15 @@ impl Random {
 
 /// Writes one file of `length` pseudo-random bytes, never holding much of it in memory.
 pub fn write_random(path: &Path, length: u64, random: &mut Random) {
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).expect("make a file"));
+    let mut file = File::create(path).expect("make a file");
+    let mut buffer = vec![0; 1 << 20];
     let mut left = length;
     while left > 0 {
-        let piece = usize::try_from(left.min(1 << 16)).expect("a small piece");
-        file.write_all(&random.bytes(piece)).expect("write a file");
-        left -= piece as u64;
+        let size = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        random.fill(&mut buffer[..size]);
+        file.write_all(&buffer[..size]).expect("write a file");
+        left -= size as u64;
     }
-    file.flush().expect("write a file");
 }
 
 /// Fills a folder with `count` small files in nested folders, and with all that a NAR can hold besides.
