@@ -25,8 +25,9 @@ pub use proc::{
 };
 pub use scratch::Scratch;
 pub use sshd::{Sshd, SshdBuilder, joint_ssh_config};
-pub use store::Store;
-pub use user::TempUser;
+pub use store::{Entry, Store};
+pub use trees::Random;
+pub use user::{TempUser, is_root};
 
 use std::path::Path;
 use std::time::Duration;
