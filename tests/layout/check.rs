@@ -93,13 +93,16 @@ impl Rules {
     /// One line for each offence of a file under src.
     pub fn check(&self, file: &str, text: &str) -> Vec<String> {
         let test_file = file.ends_with("/tests.rs") || file.contains("/tests/");
+        let local = scan::declared_modules(text);
         scan::named(text, depth_of(file))
             .iter()
             .filter_map(|named| {
                 let words: Vec<&str> = named.segments.iter().map(String::as_str).collect();
+                // A module declared here hides the crate of that name.
+                let is_crate = words.first().is_some_and(|word| !local.contains(word));
                 let problem = self
                     .import(file, &words, named.in_test || test_file)
-                    .or_else(|| self.door(file, &words))
+                    .or_else(|| self.door(file, &words).filter(|_| is_crate))
                     .or_else(|| self.printing(file, &words))?;
                 Some(line(file, named, &problem))
             })

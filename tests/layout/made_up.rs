@@ -163,7 +163,7 @@ fn crates_come_in_by_their_door_only() {
     accepted("src/transport/openssh.rs", "use openssh::Session;");
     accepted(
         "src/transport/mod.rs",
-        "mod openssh;\npub use self::openssh::Master;\nuse crate::transport::openssh::X;",
+        "pub mod openssh;\npub use openssh::Master;\npub use self::openssh::Other;\nuse crate::transport::openssh::X;",
     );
 }
 

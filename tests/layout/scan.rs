@@ -31,6 +31,16 @@ pub fn named(text: &str, depth: usize) -> Vec<Named> {
     reader.found
 }
 
+/// Names of the modules that a file declares.
+pub fn declared_modules(text: &str) -> Vec<&str> {
+    let words: Vec<&str> = tokens(text).iter().map(|token| token.text).collect();
+    words
+        .windows(2)
+        .filter(|pair| pair[0] == "mod")
+        .map(|pair| pair[1])
+        .collect()
+}
+
 fn is_word(text: &str) -> bool {
     text.starts_with(|c: char| c.is_alphanumeric() || c == '_')
 }
@@ -224,11 +234,10 @@ impl Reader<'_> {
             }
             at += 2;
         }
-        if self.text(at) == "!" && self.text(at + 1) != "=" {
-            if let Some(name) = segments.last() {
-                let call = format!("{name}!");
-                self.push(line, vec![call]);
-            }
+        let called = self.text(at) == "!" && self.text(at + 1) != "=";
+        if called && let Some(name) = segments.last() {
+            let call = format!("{name}!");
+            self.push(line, vec![call]);
         }
         if segments.len() > 1 {
             self.push(line, segments);

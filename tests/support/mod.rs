@@ -1,0 +1,56 @@
+//! What tests with real peers share: sshd, Nix stores, Nix as a caller, processes with a time limit.
+//!
+//! Everything lives in folders and process trees of its own and is gone when its value is dropped, so tests run in
+//! parallel. What a test needs and is not installed makes it fail: `tests/run` installs it.
+//!
+//! Don't keep these values in a `static`: it is never dropped (the processes end with the test all the same, the folders
+//! stay).
+
+#![allow(dead_code, unused_imports)]
+
+mod dag;
+mod nix;
+mod proc;
+mod scratch;
+mod sshd;
+mod store;
+mod trees;
+mod user;
+
+pub use dag::{Dag, DagOptions};
+pub use nix::{Nix, NixEnv, Ran};
+pub use proc::{
+    Daemon, children, descendants, kill_tree, resume_tree, run, run_with_input, run_with_timeout,
+    stop_tree, tool, wait_until,
+};
+pub use scratch::Scratch;
+pub use sshd::{Sshd, SshdBuilder, joint_ssh_config};
+pub use store::{Entry, Store};
+pub use trees::Random;
+pub use user::{TempUser, is_root};
+
+use std::path::Path;
+use std::time::Duration;
+
+/// How long one short command may take on a loaded machine.
+pub const SHORT: Duration = Duration::from_secs(60);
+
+// Set for integration tests and benchmarks; examples may include this module too.
+const PROGRAM: Option<&str> = option_env!("CARGO_BIN_EXE_ssh-substituter");
+
+/// The program under test.
+pub fn program() -> &'static Path {
+    Path::new(PROGRAM.expect("only for integration tests and benchmarks"))
+}
+
+/// Percent-encodes all but the unreserved characters of RFC 3986 and `/`, for a parameter of a store URL.
+pub fn percent_encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
