@@ -34,7 +34,7 @@ const ROOMS: &[Room] = &[
     ),
     Room::new(
         "remote",
-        &["transport", "wire", "model"],
+        &["transport", "wire", "model", "config::host"],
         "one connection: no choice of hosts, no cache",
     ),
     Room::new(
@@ -50,13 +50,18 @@ const ROOMS: &[Room] = &[
     ),
     Room::new(
         "resolver",
-        &["cache", "pool", "model"],
+        &["cache", "pool", "model", "config::host"],
         "which paths there are: no bytes of theirs",
     ),
     Room::new(
         "transfer",
         &["pool", "remote", "wire", "model"],
         "one path's bytes: no cache, no front end",
+    ),
+    Room::new(
+        "engine",
+        &["config", "transport", "pool", "resolver", "transfer"],
+        "puts the rooms below the doors together: no stdin, no stdout",
     ),
     Room::new(
         "front",
@@ -75,6 +80,7 @@ const ROOMS: &[Room] = &[
         &["transfer"],
         "draws the trait that transfer owns",
     ),
+    Room::anything("app", "from the command line to a door"),
     Room::anything("main", "puts everything together"),
     Room::anything("lib", "the map of the crate"),
     Room::anything("cli", "raw values from the command line"),

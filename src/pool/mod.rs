@@ -12,7 +12,7 @@ pub use ask::{Answers, Holder};
 pub use slot::{Banner, Lease};
 
 use crate::config::host::Host;
-use crate::remote::RemoteError;
+pub use crate::remote::RemoteError;
 use crate::transport::Transport;
 use slot::Slot;
 

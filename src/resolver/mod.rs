@@ -11,8 +11,7 @@ pub use trust::{Distrust, Trust};
 
 use crate::cache::MemoryCache;
 use crate::model::{PathInfo, StorePath};
-use crate::pool::{Holder, HostId, Pool};
-use crate::remote::RemoteError;
+use crate::pool::{Holder, HostId, Pool, RemoteError};
 
 /// How many paths are remembered.
 const REMEMBERED: u64 = 200_000;
