@@ -258,7 +258,9 @@ impl Attempt<'_> {
     async fn more(&self, lease: &mut Lease) -> Result<(), Stopped> {
         lease.nar_bytes().await.map_err(|error| {
             // nix-store ends when it is asked for a path that it has not (any more).
-            if error.stderr().contains("is not valid") {
+            let said = error.stderr();
+            let gone = said.contains("No such file") && said.contains(self.info.path.base_name());
+            if gone || said.contains("is not valid") {
                 let (host, path) = self.names();
                 HostFault::Lacks { host, path }
             } else {

@@ -1,0 +1,333 @@
+//! The modern door with a real Nix as caller, and a real sshd and `nix-store --serve` at the other end.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::process::{ChildStdin, ChildStdout, Stdio};
+
+use bytes::BytesMut;
+use sha2::{Digest, Sha256};
+use ssh_substituter::model::{NarHash, PathInfo, StorePath};
+use ssh_substituter::wire::nar::{Decoder, Event};
+use ssh_substituter::wire::serve::{
+    CLIENT_MAGIC, InfosDecoder, InfosStep, Request, ServerHello, Version,
+};
+use ssh_substituter::wire::{WireError, put_u64};
+use support::{DagOptions, Host, Nix, NixEnv, Ran, substituter};
+
+fn verify(nix: &Nix, paths: &[String]) {
+    for path in paths {
+        assert!(nix.store().verify_path(path), "{path}");
+    }
+}
+
+fn quiet(ran: &Ran) {
+    let stderr = ran.stderr();
+    assert!(!stderr.contains("ssh-substituter:"), "{stderr}");
+}
+
+#[test]
+fn realise_fetches_a_closure_over_one_login() {
+    let host = Host::new();
+    let dag = host.store.dag(300, DagOptions::default());
+    let nix = Nix::through(&[host.trusted()]);
+    let _masters = nix.store().env().masters();
+    quiet(&nix.realise(&[&dag.root]).ok());
+    verify(&nix, &dag.paths);
+    assert_eq!(host.sshd.logins(), 1);
+    // A second command finds the connection open.
+    let other = host.store.add_text("other", "text", &[]);
+    nix.realise(&[&other]).ok();
+    verify(&nix, &[other]);
+    assert_eq!(host.sshd.logins(), 1);
+}
+
+#[test]
+fn eight_processes_at_once_share_the_login_too() {
+    let host = Host::new();
+    let dag = host.store.dag(200, DagOptions::default());
+    let nix = Nix::through(&[host.trusted()])
+        .substituters(&substituter("&max-connections=8"))
+        .option("max-jobs", "8");
+    let _masters = nix.store().env().masters();
+    nix.realise(&[&dag.root]).ok();
+    verify(&nix, &dag.paths);
+    assert!(host.sshd.logins() <= 2, "{}", host.sshd.logins());
+}
+
+#[test]
+fn nix_copy_and_nix_build_work() {
+    let host = Host::new();
+    let dag = host.store.dag(40, DagOptions::default());
+    let nix = Nix::through(&[host.trusted()]);
+    let _masters = nix.store().env().masters();
+    nix.build(&[&dag.root]).ok();
+    verify(&nix, &dag.paths);
+
+    let nix = Nix::through(&[host.trusted()]);
+    let _more = nix.store().env().masters();
+    let url = substituter("");
+    nix.copy_from(&url, &[&dag.root], &["--no-check-sigs"]).ok();
+    verify(&nix, &dag.paths);
+    nix.store().verify();
+}
+
+#[test]
+fn what_only_the_second_host_has_comes_from_there() {
+    let (first, second) = (Host::new(), Host::new());
+    let dag = second.store.dag(30, DagOptions::default());
+    first.store.copy_from(&second.store, &[&dag.paths[10]]);
+    let nix = Nix::through(&[first.trusted(), second.trusted()]);
+    let _masters = nix.store().env().masters();
+    nix.realise(&[&dag.root]).ok();
+    verify(&nix, &dag.paths);
+}
+
+#[test]
+fn signatures_reach_nix_which_checks_them() {
+    let host = Host::new();
+    let dag = host.store.dag(5, DagOptions::default());
+    let (signed, unsigned) = (&dag.paths[0], &dag.paths[1]);
+    let key = host.store.sign("test-1", &[signed]);
+    let strict = substituter("").replace("&trusted=true", "");
+    let nix = Nix::through(&[host.trusted()])
+        .substituters(&strict)
+        .trust(&key);
+    let _masters = nix.store().env().masters();
+    nix.realise(&[signed]).ok();
+    verify(&nix, std::slice::from_ref(signed));
+    let refused = nix.realise(&[unsigned]).failed();
+    assert!(
+        refused.stderr().contains("not signed by any"),
+        "{}",
+        refused.stderr()
+    );
+}
+
+#[test]
+fn a_host_without_trust_is_not_used() {
+    let host = Host::new();
+    let dag = host.store.dag(3, DagOptions::default());
+    let key = host.store.sign_all("test-1");
+    let nix = Nix::through(&[host.url("max-connections=1")]).trust(&key);
+    let _masters = nix.store().env().masters();
+    let stderr = nix.realise(&[&dag.root]).failed().stderr();
+    assert!(
+        stderr.contains("not trusted without signatures"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("trusted=true"), "{stderr}");
+    // The other way to trust, which the program finds in the same configuration.
+    nix.store()
+        .env()
+        .configure(&[host.url("max-connections=1")], "require-sigs = false");
+    nix.realise(&[&dag.root]).ok();
+    verify(&nix, &dag.paths);
+}
+
+#[test]
+fn pushing_is_refused_with_a_clear_message() {
+    let host = Host::new();
+    let nix = Nix::through(&[host.trusted()]);
+    let _masters = nix.store().env().masters();
+    let path = nix.store().add_text("mine", "text", &[]);
+    let mut command = nix.command("nix");
+    command.args(["copy", "--no-check-sigs", "--to", &substituter("")]);
+    command.args(["--from", &nix.store().uri(), &path]);
+    let stderr = nix.run(command).failed().stderr();
+    assert!(
+        stderr.contains("ssh-substituter: error: AddToStoreNar (operation 9) is refused"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn without_usable_configuration_nothing_is_served_and_nix_goes_on() {
+    let host = Host::new();
+    let path = host.store.add_text("text", "text", &[]);
+    for (hosts, lines, message) in [
+        (vec![], "", "no hosts to ask"),
+        (
+            vec![host.trusted()],
+            "use-ssh-substituter = false",
+            "no hosts to ask",
+        ),
+        (
+            vec!["ssh://-oProxyCommand=true".to_owned()],
+            "",
+            "names no host",
+        ),
+        (
+            vec![host.trusted()],
+            "connect-timeout = soon",
+            "connect-timeout",
+        ),
+    ] {
+        // The ordinary substituter behind it is Nix's own.
+        let own = host.sshd.nix_store_url(&format!(
+            "trusted=true&remote-store={}",
+            host.store.remote_store_param()
+        ));
+        let nix = Nix::new()
+            .ssh(&host.sshd)
+            .substituters(&format!("{} {own}", substituter("")));
+        nix.store().env().configure(&hosts, lines);
+        let stderr = nix.realise(&[&path]).ok().stderr();
+        assert!(stderr.contains(message), "{stderr}");
+        verify(&nix, std::slice::from_ref(&path));
+    }
+}
+
+/// A caller that does what Nix does, and more.
+struct Caller {
+    child: std::process::Child,
+    input: ChildStdin,
+    output: ChildStdout,
+    buf: BytesMut,
+    version: Version,
+}
+
+impl Caller {
+    fn start(env: &NixEnv, version: Version) -> Self {
+        let mut command = env.program();
+        command.args(["--serve", "--write"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("start the program");
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut caller = Self {
+            child,
+            input,
+            output,
+            buf: BytesMut::new(),
+            version,
+        };
+        let mut bytes = Vec::new();
+        put_u64(&mut bytes, CLIENT_MAGIC);
+        put_u64(&mut bytes, version.number());
+        caller.input.write_all(&bytes).unwrap();
+        let mut hello = ServerHello::default();
+        let theirs = caller.read(|buf| hello.step(buf));
+        assert_eq!(version.negotiate(theirs), Some(version));
+        caller
+    }
+
+    fn read<T>(
+        &mut self,
+        mut step: impl FnMut(&mut BytesMut) -> Result<Option<T>, WireError>,
+    ) -> T {
+        loop {
+            if let Some(value) = step(&mut self.buf).expect("the protocol") {
+                return value;
+            }
+            self.more();
+        }
+    }
+
+    fn more(&mut self) {
+        let mut piece = [0; 8192];
+        let len = self.output.read(&mut piece).expect("read a reply");
+        assert!(len > 0, "the program ended");
+        self.buf.extend_from_slice(&piece[..len]);
+    }
+
+    fn ask(&mut self, request: &Request) {
+        let mut bytes = Vec::new();
+        request.put(&mut bytes);
+        self.input.write_all(&bytes).unwrap();
+    }
+
+    fn infos(&mut self, paths: &[&str]) -> Vec<PathInfo> {
+        let paths = paths
+            .iter()
+            .map(|path| StorePath::parse(path).unwrap())
+            .collect();
+        self.ask(&Request::QueryPathInfos { paths });
+        let decoder = InfosDecoder::new(self.version);
+        let mut infos = Vec::new();
+        while let InfosStep::Info(info) = self.read(|buf| decoder.step(buf)) {
+            infos.push(info);
+        }
+        infos
+    }
+
+    /// The hash of the NAR that comes, which must be a well-formed one.
+    fn dump(&mut self, path: &str) -> NarHash {
+        let path = StorePath::parse(path).unwrap();
+        self.ask(&Request::DumpStorePath { path });
+        let (mut decoder, mut hasher) = (Decoder::new(u64::MAX), Sha256::new());
+        loop {
+            let (read, event) = decoder.step(&self.buf).expect("a well-formed NAR");
+            let (ended, hungry) = (event == Some(Event::End), event.is_none());
+            hasher.update(self.buf.split_to(read));
+            if ended {
+                return NarHash::new(hasher.finalize().into());
+            }
+            if hungry {
+                self.more();
+            }
+        }
+    }
+
+    fn end(mut self) {
+        drop(self.input);
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn callers_of_every_version_are_served() {
+    let host = Host::new();
+    let dag = host.store.dag(4, DagOptions::default());
+    let env = NixEnv::new();
+    let _masters = env.masters();
+    env.configure(&[host.trusted()], "");
+    let absent = "/nix/store/00000000000000000000000000000000-absent";
+    for minor in 0..=8 {
+        let mut caller = Caller::start(&env, Version::new(2, minor));
+        for path in &dag.paths {
+            let infos = caller.infos(&[absent, path]);
+            assert_eq!(infos.len(), 1);
+            let hash = host.store.nar_hash(path);
+            let told = infos[0].nar_hash.map(|hash| hash.to_string());
+            assert_eq!(told, (minor >= 4).then(|| hash.clone()));
+            assert_eq!(caller.dump(path).to_string(), hash);
+        }
+        caller.end();
+    }
+}
+
+#[test]
+fn a_path_that_cannot_be_delivered_fails_alone() {
+    let host = Host::new();
+    let (first, second) = (
+        host.store.add_text("first", "first", &[]),
+        host.store.add_text("second", "second", &[]),
+    );
+    let big = host.store.big("big", 6 << 20);
+    let env = NixEnv::new();
+    let _masters = env.masters();
+    env.configure(&[host.trusted()], "");
+    let mut caller = Caller::start(&env, Version::NEWEST);
+    assert_eq!(caller.infos(&[&first, &second, &big]).len(), 3);
+    let (gone, wrong) = (host.store.nar_hash(&first), host.store.nar_hash(&big));
+    host.store.delete(&[&first]);
+    host.store.corrupt(&big);
+    assert_ne!(caller.dump(&first).to_string(), gone);
+    assert_eq!(
+        caller.dump(&second).to_string(),
+        host.store.nar_hash(&second)
+    );
+    assert_ne!(caller.dump(&big).to_string(), wrong);
+    assert_ne!(
+        caller
+            .dump("/nix/store/00000000000000000000000000000000-absent")
+            .to_string(),
+        gone
+    );
+    assert_eq!(caller.infos(&[&first]), []);
+    assert_eq!(
+        caller.dump(&second).to_string(),
+        host.store.nar_hash(&second)
+    );
+    caller.end();
+}
