@@ -20,11 +20,18 @@ const FAILED: u8 = 1;
 
 /// Runs what the command line asks for.
 pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {
-    let result = match (&cli.command, &cli.substitute) {
-        (Some(Command::ServeLocal { store, .. }), _) => serve_local(store).await,
-        (None, Some(words)) => substitute(&cli, &words[0], &words[1], display).await,
-        (None, None) if cli.serve => serve(&cli).await,
-        (None, None) => query(&cli).await,
+    let door = async {
+        match (&cli.command, &cli.substitute) {
+            (Some(Command::ServeLocal { store, .. }), _) => serve_local(store).await,
+            (None, Some(words)) => substitute(&cli, &words[0], &words[1], display).await,
+            (None, None) if cli.serve => serve(&cli).await,
+            (None, None) => query(&cli).await,
+        }
+    };
+    let result = tokio::select! {
+        result = door => result,
+        // Whoever asked has gone: what a host still owes interests nobody.
+        () = front::stdout_closed() => Ok(()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -331,3 +331,24 @@ fn a_path_that_cannot_be_delivered_fails_alone() {
     );
     caller.end();
 }
+
+#[test]
+fn it_ends_at_once_when_nobody_reads_its_answers() {
+    let host = Host::new();
+    let path = host.store.add_text("text", "text", &[]);
+    let env = NixEnv::new();
+    let _masters = env.masters();
+    env.configure(&[host.trusted()], "");
+    let mut caller = Caller::start(&env, Version::NEWEST);
+    assert_eq!(caller.infos(&[&path]).len(), 1);
+    // The host falls silent while it owes an answer.
+    host.sshd.freeze();
+    let absent = "/nix/store/00000000000000000000000000000000-absent";
+    let paths = vec![StorePath::parse(absent).unwrap()];
+    caller.ask(&Request::QueryPathInfos { paths });
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(caller.child.try_wait().unwrap().is_none(), "it waits");
+    drop(caller.output);
+    support::wait_until("its end", || caller.child.try_wait().unwrap().is_some());
+    host.sshd.thaw();
+}

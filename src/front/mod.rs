@@ -11,5 +11,5 @@ mod text;
 pub use hosts::HostsBackend;
 pub use local::LocalBackend;
 pub use serve_loop::{Backend, DumpError, ServeError, serve};
-pub use stdio::{stdin, stdout};
+pub use stdio::{stdin, stdout, stdout_closed};
 pub use text::{QueryError, SubstituteError, query, substitute};

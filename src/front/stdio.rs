@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
@@ -38,6 +38,22 @@ pub fn stdout() -> Box<dyn AsyncWrite + Send + Unpin> {
         return Box::new(socket);
     }
     Box::new(tokio::io::stdout())
+}
+
+/// Waits until nobody reads standard output any more. Never ends where that cannot be told (a
+/// file, a terminal).
+pub async fn stdout_closed() {
+    let stdout = io::stdout();
+    let closed = if let Ok(sender) = dup(stdout.as_fd()).and_then(pipe::Sender::from_owned_fd) {
+        sender.ready(Interest::ERROR).await.is_ok()
+    } else if let Ok(socket) = dup(stdout.as_fd()).and_then(socket) {
+        socket.ready(Interest::ERROR).await.is_ok()
+    } else {
+        false
+    };
+    if !closed {
+        std::future::pending().await
+    }
 }
 
 fn dup(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
