@@ -98,6 +98,3 @@ impl Pool {
         self.slots[id.0].failed(error);
     }
 }
-
-#[cfg(test)]
-mod tests;
