@@ -279,7 +279,7 @@ async fn a_transfer_that_breaks_anywhere_goes_on_elsewhere_from_the_same_byte() 
             len + 450,
         ];
         // The contents of the small one, wherever exactly they come.
-        points.extend((440..490).step_by(6));
+        points.extend((360..381).step_by(3));
         for at in points {
             for fault in [Fault::Cut(at), Fault::Flip(at)] {
                 let both = setup(&[(&one, 0.0, Some(fault)), (&two, 0.0, None)]);
