@@ -48,6 +48,9 @@ pub struct SshSettings {
     /// The limit for everything from the start until a session is open: proxy, TCP, key
     /// exchange, authentication, session. Zero means no limit.
     pub connect_timeout: Duration,
+    /// A link that leaves keepalives unanswered for so long (whole seconds, at least three) is dead.
+    /// Part of a connection's identity: one that is shared keeps what it was started with.
+    pub dead_link_timeout: Duration,
     /// A connection without sessions ends after this time (whole seconds, at least one).
     pub idle_timeout: Duration,
     /// The private folder; `None` finds the usual one.
@@ -61,6 +64,7 @@ impl Default for SshSettings {
             ssh_options: Vec::new(),
             auth_sock: None,
             connect_timeout: Duration::from_secs(15),
+            dead_link_timeout: Duration::from_secs(45),
             idle_timeout: Duration::from_secs(300),
             runtime_dir: None,
         }
