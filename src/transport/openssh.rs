@@ -6,6 +6,7 @@
 //! started here (see [`SshSettings`]) and the crate `openssh` talks to its control socket.
 
 use std::error::Error as _;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tokio::time::{Instant, timeout_at};
 mod arguments;
 mod command;
 mod diagnose;
+mod identities;
 mod master;
 mod slots;
 
@@ -86,24 +88,6 @@ impl OpenSsh {
         }
     }
 
-    /// What the masters of `host` have printed since they were started, made harmless for
-    /// terminals. For a channel that broke off the reason may be here: ssh notes a host that no
-    /// longer answers its keepalives, but not that the host closed the connection.
-    pub fn said(&self, host: &Host) -> String {
-        let Ok(folder) = self.runtime_dir() else {
-            return String::new();
-        };
-        let name = arguments::short_name(host, &self.settings);
-        let logs = (0..MASTERS_MAX).map(|index| {
-            let place = (folder.as_path(), name.as_str(), index);
-            let now = Instant::now();
-            diagnose::read(&Master::new(host, &self.settings, place, (now, now)).log())
-        });
-        logs.filter(|said| !said.is_empty())
-            .collect::<Vec<_>>()
-            .join("\n")
-    }
-
     fn runtime_dir(&self) -> Result<PathBuf, TransportError> {
         Ok(Surroundings::of_process(self.settings.runtime_dir.as_deref()).runtime_dir()?)
     }
@@ -129,7 +113,10 @@ impl Transport for OpenSsh {
             let place = (folder.as_path(), name.as_str(), index);
             let master = Master::new(host, &self.settings, place, time);
             match open_on(&master, host, &line, limit / 2, time.1).await? {
-                Opened::Yes(child) => return channel(host, *child, slot),
+                Opened::Yes(child) => {
+                    let log = File::open(master.log()).ok();
+                    return channel(host, *child, log, slot);
+                }
                 // On a connection of its own there is no room to make.
                 Opened::Refused { fresh: true, said } => {
                     refused = said;
@@ -246,7 +233,12 @@ impl Failure {
     }
 }
 
-fn channel(host: &Host, mut child: MuxedChild, slot: Slot) -> Result<Channel, TransportError> {
+fn channel(
+    host: &Host,
+    mut child: MuxedChild,
+    log: Option<File>,
+    slot: Slot,
+) -> Result<Channel, TransportError> {
     let pipes = (
         child.stdin().take(),
         child.stdout().take(),
@@ -264,7 +256,11 @@ fn channel(host: &Host, mut child: MuxedChild, slot: Slot) -> Result<Channel, Tr
         stdin: Box::new(ClosingPipe::new(stdin)),
         stdout: Box::new(stdout),
         stderr: Box::new(stderr),
-        child: Box::new(RemoteChild { child, _slot: slot }),
+        child: Box::new(RemoteChild {
+            child,
+            log,
+            _slot: slot,
+        }),
     })
 }
 
@@ -272,6 +268,8 @@ fn channel(host: &Host, mut child: MuxedChild, slot: Slot) -> Result<Channel, Tr
 /// directions, and a serve loop ends at its next read or write.
 struct RemoteChild {
     child: MuxedChild,
+    /// The log of its master: opened early, since the next master puts another one in its place.
+    log: Option<File>,
     _slot: Slot,
 }
 
@@ -284,5 +282,11 @@ impl Child for RemoteChild {
             Err(MuxError::Remote(error)) if error.kind() == io::ErrorKind::NotFound => Some(127),
             Err(_) => None,
         }
+    }
+
+    /// ssh notes a host that no longer answers its keepalives, but not that the host closed the
+    /// connection.
+    fn link_said(&self) -> String {
+        self.log.as_ref().map_or(String::new(), diagnose::read_file)
     }
 }

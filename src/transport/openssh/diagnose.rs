@@ -20,8 +20,12 @@ const LOG_MAX: u64 = 64 * 1024;
 
 /// The end of a log, cleaned; empty when there is none.
 pub(super) fn read(log: &Path) -> String {
-    let tail = || {
-        let mut file = File::open(log)?;
+    File::open(log).map_or(String::new(), |file| read_file(&file))
+}
+
+/// The same of an open one.
+pub(super) fn read_file(mut file: &File) -> String {
+    let mut tail = || {
         let length = file.metadata()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(LOG_MAX)))?;
         let mut bytes = Vec::new();
@@ -87,6 +91,7 @@ pub(super) fn classify(host: &Host, said: String, after: Duration) -> TransportE
             host: name,
             methods,
             identity: host.ssh_key.clone(),
+            tried: Vec::new(),
             said,
         }
     } else if let Some(unknown) = unresolved(&said) {
