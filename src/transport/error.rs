@@ -87,6 +87,8 @@ pub enum TransportError {
     HostKeyChanged {
         /// The host as configured.
         host: String,
+        /// Whether the known one is the one in the host's URL.
+        pinned: bool,
         /// What ssh printed.
         said: String,
     },

@@ -80,7 +80,11 @@ pub(super) fn classify(host: &Host, said: String, after: Duration) -> TransportE
         "REVOKED HOST KEY",
         "marked as revoked",
     ]) {
-        TransportError::HostKeyChanged { host: name, said }
+        TransportError::HostKeyChanged {
+            host: name,
+            pinned: host.public_host_key.is_some(),
+            said,
+        }
     } else if has(&[
         "Host key verification failed",
         "you have requested strict checking",
