@@ -11,6 +11,7 @@
 mod dag;
 mod nix;
 mod proc;
+mod runtime_dir;
 mod scratch;
 mod sshd;
 mod store;
@@ -23,6 +24,7 @@ pub use proc::{
     Daemon, children, descendants, kill_tree, resume_tree, run, run_with_input, run_with_timeout,
     stop_tree, tool, wait_until,
 };
+pub use runtime_dir::RuntimeDir;
 pub use scratch::Scratch;
 pub use sshd::{Sshd, SshdBuilder, joint_ssh_config};
 pub use store::{Entry, Store};
