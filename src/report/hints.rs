@@ -84,6 +84,11 @@ impl<'a> Login<'a> {
         format!("ssh {} {command}", self.words("-p"))
     }
 
+    /// A log-in that tells what it does.
+    fn verbose_ssh(&self) -> String {
+        format!("ssh -v {} true", self.words("-p"))
+    }
+
     fn copy_id(&self, key: Option<&Path>) -> String {
         let key = key.map(|key| {
             let key = key.to_string_lossy();
@@ -138,7 +143,7 @@ fn of_transport(error: &TransportError) -> Option<Hint> {
         } => "the other process is held up by the host as well; raise connect-timeout if the host is only slow".to_owned(),
         TransportError::TimedOut { .. } => format!(
             "see where it hangs with '{}'; if the host is only slow, raise connect-timeout",
-            login.ssh("-v true")
+            login.verbose_ssh()
         ),
         TransportError::HostKeyUnknown { .. } => format!(
             "log in once as the user who runs this (root for the daemon) with '{}', or set base64-ssh-public-host-key in the host's URL",
@@ -155,7 +160,10 @@ fn of_transport(error: &TransportError) -> Option<Hint> {
         TransportError::PermissionDenied { identity, said, .. } => {
             let copy = login.copy_id(identity.as_deref());
             match (key_trouble(said), identity) {
-                (Some(trouble), _) => format!("ssh could not use the key: {trouble}"),
+                (Some(trouble), _) => format!(
+                    "ssh could not use the key: {}; see ssh-key in the host's URL",
+                    trouble.trim_start_matches("Warning: ").trim_end_matches('.')
+                ),
                 (None, Some(_)) => format!(
                     "let the key in with '{copy}'; it must have no passphrase, or its agent be named by ssh-auth-sock"
                 ),
@@ -182,7 +190,7 @@ fn of_transport(error: &TransportError) -> Option<Hint> {
         }
         TransportError::RuntimeDir(_) => RUNTIME_DIR.to_owned(),
         TransportError::Other { .. } => {
-            format!("'{}' may tell more", login.ssh("-v true"))
+            format!("'{}' may tell more", login.verbose_ssh())
         }
         _ => return None,
     }))
@@ -220,6 +228,7 @@ fn of_remote(error: &RemoteError) -> Option<Hint> {
             login.ssh("env")
         ),
         _ if said.contains("permission denied")
+            || said.contains("operation not permitted")
             || said.contains("read-only")
             || said.contains("unable to open database") =>
         {
@@ -257,7 +266,7 @@ fn of_remote(error: &RemoteError) -> Option<Hint> {
             login.ssh("true")
         ),
         RemoteError::Silent { .. } => format!(
-            "the link lives, so the host is busy or its nix-store hangs: look there with '{}', or raise stalled-download-timeout",
+            "the link was not found dead, so the host is likely busy or its nix-store hangs: look there with '{}', or raise stalled-download-timeout",
             login.ssh("ps -C nix-store -l")
         ),
         RemoteError::Transport(_) => return None,

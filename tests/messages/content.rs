@@ -32,12 +32,16 @@ fn a_malformed_nar() {
     );
 }
 
+/// Passes on so many bytes and no more.
+const BEGINNING: &str = r#"nix-store "$@" | perl -e '
+    $n = 100000; while ($n > 0 && ($r = sysread(STDIN, $b, $n))) { syswrite(STDOUT, $b); $n -= $r }'"#;
+
 #[test]
 fn a_program_that_ends_in_the_middle() {
     let (sshd, store) = (Sshd::start(), Store::new());
     let path = store.big("random", 300_000);
-    let script = "nix-store \"$@\" | head -c 100000; echo 'out of \x1b[5mpaper' >&2";
-    let run = Caller::of(&scripted(&sshd, &store, script)).substitute(&path);
+    let script = format!("{BEGINNING}; printf 'out of \\033[5mpaper\\n' >&2");
+    let run = Caller::of(&scripted(&sshd, &store, &script)).substitute(&path);
     run.fails_with(
         &name(&sshd),
         "the connection ended while reading a NAR; it said: out of [5mpaper (hint",

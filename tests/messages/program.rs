@@ -1,10 +1,11 @@
 //! Hosts that let us in and have no serve program that answers.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::process::Command;
 
 use super::caller::{Caller, NOBODYS, name, scripted, ssh, url};
-use super::support::{Sshd, Store, is_root};
+use super::support::{SHORT, Sshd, Store, is_root, run, tool};
 
 #[test]
 fn no_such_program() {
@@ -21,16 +22,23 @@ fn no_such_program() {
     );
 }
 
+/// A user who owns nothing. Only root can become somebody else.
+const NOBODY: &str = "exec setpriv --reuid 65534 --regid 65534 --clear-groups nix-store \"$@\"";
+
 #[test]
-fn a_store_that_may_not_be_read() {
+fn a_database_that_may_not_be_read() {
     let (sshd, store) = (Sshd::start(), Store::new());
     let path = store.add_text("text", "text", &[]);
+    let db = store.root().join("nix/var/nix/db");
     let url = if is_root() {
-        let nobody = "exec setpriv --reuid 65534 --regid 65534 --clear-groups nix-store \"$@\"";
-        scripted(&sshd, &store, nobody)
+        let mut command = Command::new(tool("chown"));
+        command.args(["-hR", "65534"]).arg(store.root());
+        run(command, SHORT);
+        chown(&db, Some(0), None).expect("keep the database");
+        fs::set_permissions(&db, Permissions::from_mode(0o700)).expect("close a folder");
+        scripted(&sshd, &store, NOBODY)
     } else {
-        let db = store.root().join("nix/var/nix/db");
-        fs::set_permissions(db, Permissions::from_mode(0o000)).expect("close a folder");
+        fs::set_permissions(&db, Permissions::from_mode(0o000)).expect("close a folder");
         url(&sshd, &store)
     };
     let warning = Caller::of(&url).substitute(&path).fails_with(
@@ -39,6 +47,19 @@ fn a_store_that_may_not_be_read() {
         &["may not read the Nix store", "remote-store=daemon"],
     );
     assert!(warning.contains("Permission denied"), "{warning}");
+}
+
+#[test]
+fn a_store_that_is_somebody_elses() {
+    assert!(is_root(), "only root can become somebody else");
+    let (sshd, store) = (Sshd::start(), Store::new());
+    let path = store.add_text("text", "text", &[]);
+    let url = scripted(&sshd, &store, NOBODY);
+    Caller::of(&url).substitute(&path).fails_with(
+        &name(&sshd),
+        "\"",
+        &["may not read the Nix store", "remote-store=daemon"],
+    );
 }
 
 #[test]

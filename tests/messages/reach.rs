@@ -55,7 +55,7 @@ fn a_server_that_takes_the_connection_and_says_nothing() {
         &host,
         "no answer within 1",
         &[
-            &format!("'ssh -p {port} 127.0.0.1 -v true'"),
+            &format!("'ssh -v -p {port} 127.0.0.1 true'"),
             "raise connect-timeout",
         ],
     );
@@ -86,7 +86,7 @@ fn a_network_that_swallows_everything() {
     run.fails_with(
         &host,
         "no answer within 1",
-        &["-v true'", "raise connect-timeout"],
+        &["'ssh -v -p", "raise connect-timeout"],
     );
 }
 

@@ -87,6 +87,10 @@ fn a_busy_remote_on_a_living_link() {
     run.fails_with(
         &name(&sshd),
         "silent for 6 s while reading a NAR (hint",
-        &["busy", "the link lives", "raise stalled-download-timeout"],
+        &[
+            "busy",
+            "the link was not found dead",
+            "raise stalled-download-timeout",
+        ],
     );
 }
