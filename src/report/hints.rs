@@ -199,8 +199,8 @@ fn of_transport(error: &TransportError) -> Option<Hint> {
 /// ssh's own advice names the file; without it the usual one is meant.
 fn forget_key(said: &str, login: &Login<'_>) -> String {
     let advice = said.lines().map(str::trim);
-    let advice = advice.filter(|line| line.starts_with("ssh-keygen -f "));
-    match advice.last() {
+    let mut advice = advice.filter(|line| line.starts_with("ssh-keygen -f "));
+    match advice.next_back() {
         Some(command) => command.replace('\'', "\""),
         None => format!("ssh-keygen -R \"{}\"", login.known_as()),
     }

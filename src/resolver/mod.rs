@@ -195,3 +195,26 @@ fn found(holders: Vec<Holder>) -> Option<Found> {
     };
     Some(Found { info, holders })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_without_an_answer_are_counted() {
+        let name = "7rjj86a15146cq1d3qy068lml7n7ykzm-x";
+        let text = |hosts, without_answer| {
+            let path = StorePath::parse(&format!("/nix/store/{name}")).unwrap();
+            let not_found = NotFound {
+                path,
+                hosts,
+                without_answer,
+            };
+            not_found.to_string()
+        };
+        assert_eq!(text(2, 0), format!("no host has /nix/store/{name}"));
+        assert_eq!(text(0, 0), format!("no host has /nix/store/{name}"));
+        assert!(text(3, 1).ends_with("-x, but 1 of 3 hosts gave no answer"));
+        assert!(text(2, 2).starts_with("cannot tell whether"));
+    }
+}

@@ -6,7 +6,6 @@
 //! started here (see [`SshSettings`]) and the crate `openssh` talks to its control socket.
 
 use std::error::Error as _;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +22,7 @@ mod identities;
 mod master;
 mod slots;
 
+use self::diagnose::Log;
 use self::master::Master;
 use self::slots::{Slot, Slots};
 use super::runtime_dir::Surroundings;
@@ -114,7 +114,7 @@ impl Transport for OpenSsh {
             let master = Master::new(host, &self.settings, place, time);
             match open_on(&master, host, &line, limit / 2, time.1).await? {
                 Opened::Yes(child) => {
-                    let log = File::open(master.log()).ok();
+                    let log = Log::from_now_on(&master.log());
                     return channel(host, *child, log, slot);
                 }
                 // On a connection of its own there is no room to make.
@@ -236,7 +236,7 @@ impl Failure {
 fn channel(
     host: &Host,
     mut child: MuxedChild,
-    log: Option<File>,
+    log: Option<Log>,
     slot: Slot,
 ) -> Result<Channel, TransportError> {
     let pipes = (
@@ -269,7 +269,7 @@ fn channel(
 struct RemoteChild {
     child: MuxedChild,
     /// The log of its master: opened early, since the next master puts another one in its place.
-    log: Option<File>,
+    log: Option<Log>,
     _slot: Slot,
 }
 
@@ -287,6 +287,6 @@ impl Child for RemoteChild {
     /// ssh notes a host that no longer answers its keepalives, but not that the host closed the
     /// connection.
     fn link_said(&self) -> String {
-        self.log.as_ref().map_or(String::new(), diagnose::read_file)
+        self.log.as_ref().map_or(String::new(), Log::read)
     }
 }
