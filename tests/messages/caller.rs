@@ -3,10 +3,15 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::Duration;
 
-use super::support::{NixEnv, RuntimeDir, Sshd, Store, percent_encode, program, run_with_timeout};
+use super::support::{
+    NixEnv, RuntimeDir, Sshd, Store, percent_encode, program, run_with_input, run_with_timeout,
+};
+
+/// How long one run may take.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A valid path that nobody has.
 pub const NOBODYS: &str = "/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-nobodys";
@@ -49,6 +54,20 @@ impl Caller {
 
     /// `--substitute PATH DEST`
     pub fn substitute(&self, path: &str) -> Run {
+        let mut command = self.command();
+        command.args(["--substitute", path]);
+        command.arg(self.env.folder().join("dest"));
+        Run(run_with_timeout(command, LIMIT))
+    }
+
+    /// `--query`, with these lines.
+    pub fn query(&self, lines: &str) -> Run {
+        let mut command = self.command();
+        command.arg("--query");
+        Run(run_with_input(command, lines.as_bytes(), LIMIT))
+    }
+
+    fn command(&self) -> Command {
         let mut command = self.env.command(program());
         command
             .env("SSH_SUBSTITUTER_RUNTIME_DIR", self.runtime.path())
@@ -59,9 +78,7 @@ impl Caller {
         for (name, value) in &self.options {
             command.args(["--option", name, value]);
         }
-        command.args(["--substitute", path]);
-        command.arg(self.env.folder().join("dest"));
-        Run(run_with_timeout(command, Duration::from_secs(60)))
+        command
     }
 }
 
@@ -113,6 +130,13 @@ impl Run {
         self.lines("error")
             .pop()
             .unwrap_or_else(|| panic!("{}", self.shown()))
+    }
+
+    /// It ended well, with this on stdout.
+    #[track_caller]
+    pub fn answers(&self, stdout: &str) {
+        self.succeeds();
+        assert_eq!(self.0.stdout, stdout.as_bytes(), "{}", self.shown());
     }
 
     #[track_caller]

@@ -111,3 +111,12 @@ fn no_host_is_down() {
     assert_eq!(run.error(), format!("no host has {NOBODYS}"));
     assert!(!name(&sshd).is_empty());
 }
+
+#[test]
+fn several_questions_to_a_host_that_is_down_make_one_line() {
+    let host = format!("u@127.0.0.1:{}", closed_port());
+    let run = Caller::of(&host).query(&format!("have {NOBODYS}\ninfo {NOBODYS}\n"));
+    // The line that the caller ignores, and an empty answer to each.
+    run.answers("\n\n\n");
+    run.warns(&host, "connection refused (hint", &["true'"]);
+}
