@@ -67,6 +67,13 @@ impl Caller {
         Run(run_with_input(command, lines.as_bytes(), LIMIT))
     }
 
+    /// `--serve`, with these bytes from the caller.
+    pub fn serve(&self, input: &[u8]) -> Run {
+        let mut command = self.command();
+        command.arg("--serve");
+        Run(run_with_input(command, input, LIMIT))
+    }
+
     fn command(&self) -> Command {
         let mut command = self.env.command(program());
         command
@@ -85,7 +92,7 @@ impl Caller {
 pub struct Run(Output);
 
 impl Run {
-    fn lines(&self, kind: &str) -> Vec<String> {
+    pub fn lines(&self, kind: &str) -> Vec<String> {
         let start = format!("ssh-substituter: {kind}: ");
         let stderr = String::from_utf8(self.0.stderr.clone()).expect("UTF-8 on stderr");
         let lines = stderr.lines();

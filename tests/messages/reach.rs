@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
 
+use ssh_substituter::model::StorePath;
+use ssh_substituter::wire::put_u64;
+use ssh_substituter::wire::serve::{CLIENT_MAGIC, Request, Version};
+
 use super::caller::{Caller, NOBODYS, name, url};
 use super::support::{Sshd, Store};
 
@@ -119,4 +123,22 @@ fn several_questions_to_a_host_that_is_down_make_one_line() {
     // The line that the caller ignores, and an empty answer to each.
     run.answers("\n\n\n");
     run.warns(&host, "connection refused (hint", &["true'"]);
+}
+
+#[test]
+fn a_dump_says_that_hosts_gave_no_answer() {
+    let mut input = Vec::new();
+    put_u64(&mut input, CLIENT_MAGIC);
+    put_u64(&mut input, Version::NEWEST.number());
+    let path = StorePath::parse(NOBODYS).expect("a store path");
+    Request::DumpStorePath { path }.put(&mut input);
+    let host = format!("u@127.0.0.1:{}", closed_port());
+    let run = Caller::of(&host).serve(&input);
+    let warnings = run.lines("warning");
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].starts_with(&format!("{host}: connection refused (hint")));
+    assert_eq!(
+        warnings[1],
+        format!("cannot tell whether a host has {NOBODYS}: 1 of 1 hosts gave no answer")
+    );
 }
