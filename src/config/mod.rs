@@ -58,6 +58,9 @@ pub struct Config {
     /// `stalled-download-timeout`: how long a host may be silent. 300 seconds by default, at least
     /// one second; 0 means the default.
     pub stall_timeout: Duration,
+    /// `dead-link-timeout`: how long the link to a host may leave ssh's keepalives unanswered. 45
+    /// seconds by default, at least 3; 0 means the default.
+    pub dead_link_timeout: Duration,
     /// `require-sigs`: whether a path's info must be signed by one of `trusted_public_keys`, unless
     /// its content or its host is trusted otherwise.
     pub require_sigs: bool,

@@ -20,6 +20,8 @@ pub enum Key {
     ConnectTimeout,
     /// `stalled-download-timeout`
     StalledDownloadTimeout,
+    /// `dead-link-timeout`
+    DeadLinkTimeout,
     /// `require-sigs`
     RequireSigs,
     /// `trusted-public-keys`
@@ -32,13 +34,14 @@ pub enum Key {
 
 impl Key {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Hosts,
         Self::TrustedHosts,
         Self::UseSshSubstituter,
         Self::SshAuthSock,
         Self::ConnectTimeout,
         Self::StalledDownloadTimeout,
+        Self::DeadLinkTimeout,
         Self::RequireSigs,
         Self::TrustedPublicKeys,
         Self::PositiveTtl,
@@ -55,6 +58,7 @@ impl Key {
             Self::SshAuthSock => "ssh-auth-sock",
             Self::ConnectTimeout => "connect-timeout",
             Self::StalledDownloadTimeout => "stalled-download-timeout",
+            Self::DeadLinkTimeout => "dead-link-timeout",
             Self::RequireSigs => "require-sigs",
             Self::TrustedPublicKeys => "trusted-public-keys",
             Self::PositiveTtl => "narinfo-cache-positive-ttl",
@@ -80,6 +84,7 @@ impl Key {
             Self::UseSshSubstituter | Self::RequireSigs => "true",
             Self::ConnectTimeout => "15",
             Self::StalledDownloadTimeout => "300",
+            Self::DeadLinkTimeout => "45",
             Self::TrustedPublicKeys => {
                 "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="
             }

@@ -118,6 +118,7 @@ fn an_empty_machine_has_the_built_in_values() {
     assert_eq!(config.ssh_auth_sock, None);
     assert_eq!(config.connect_timeout, Duration::from_secs(15));
     assert_eq!(config.stall_timeout, Duration::from_secs(300));
+    assert_eq!(config.dead_link_timeout, Duration::from_secs(45));
     assert_eq!(config.positive_ttl, Duration::from_secs(30 * 86_400));
     assert_eq!(config.negative_ttl, Duration::from_secs(3600));
     assert_eq!(config.trusted_public_keys.len(), 1);
@@ -301,6 +302,11 @@ fn bad_values_name_their_origin() {
         ("connect-timeout = -1", "a number of seconds"),
         ("connect-timeout = +1", "a number of seconds"),
         ("stalled-download-timeout = 1.5", "a number of seconds"),
+        ("dead-link-timeout = x", "a number of seconds"),
+        (
+            "dead-link-timeout = 2",
+            "dead-link-timeout is \"2\": expected at least 3 seconds",
+        ),
         ("narinfo-cache-positive-ttl =", "a number of seconds"),
         ("narinfo-cache-negative-ttl = 1 2", "a number of seconds"),
         (
@@ -331,20 +337,22 @@ fn times_are_seconds_within_bounds() {
     let with = |value: &str| {
         let text = format!(
             "connect-timeout = {value}\nstalled-download-timeout = {value}\n\
+             dead-link-timeout = {value}\n\
              narinfo-cache-positive-ttl = {value}\nnarinfo-cache-negative-ttl = {value}"
         );
         let config = Machine::new().env("NIX_CONFIG", text).config();
         [
             config.connect_timeout,
             config.stall_timeout,
+            config.dead_link_timeout,
             config.positive_ttl,
             config.negative_ttl,
         ]
         .map(|time| time.as_secs())
     };
-    assert_eq!(with("20"), [20; 4]);
-    assert_eq!(with("0"), [15, 300, 0, 0]);
+    assert_eq!(with("20"), [20; 5]);
+    assert_eq!(with("0"), [15, 300, 45, 0, 0]);
     for huge in ["18446744073709551615", "99999999999999999999999"] {
-        assert_eq!(with(huge), [4_294_967_295; 4]);
+        assert_eq!(with(huge), [4_294_967_295; 5]);
     }
 }

@@ -14,6 +14,10 @@ use super::value::{BOOLEAN, parse_bool, printable};
 
 const DEFAULT_STORE_DIR: &str = "/nix/store";
 
+/// Shortest `dead-link-timeout`, in seconds: ssh counts three unanswered keepalives, and sends at most
+/// one a second.
+const SHORTEST_DEAD_LINK: u64 = 3;
+
 /// Longest time that is told apart from for ever, 136 years: so that adding it to a clock's
 /// reading cannot overflow.
 const MAX_SECONDS: u64 = u32::MAX as u64;
@@ -57,6 +61,7 @@ pub(super) fn validate(
         ssh_auth_sock,
         connect_timeout: timeout(&settings, Key::ConnectTimeout)?,
         stall_timeout: timeout(&settings, Key::StalledDownloadTimeout)?,
+        dead_link_timeout: dead_link(&settings)?,
         require_sigs: boolean(&settings, Key::RequireSigs)?,
         trusted_public_keys: public_keys(&settings)?,
         positive_ttl: duration(&settings, Key::PositiveTtl)?,
@@ -139,6 +144,17 @@ fn timeout(settings: &Settings, key: Key) -> Result<Duration, ConfigError> {
         return duration(&Settings::built_in(), key);
     }
     Ok(given)
+}
+
+fn dead_link(settings: &Settings) -> Result<Duration, ConfigError> {
+    let key = Key::DeadLinkTimeout;
+    let time = timeout(settings, key)?;
+    if time.as_secs() < SHORTEST_DEAD_LINK {
+        let value = &settings.get(key).value;
+        let expected = "at least 3 seconds, or 0 for the default";
+        return Err(bad(key.name(), value.text.trim(), &value.origin, expected));
+    }
+    Ok(time)
 }
 
 /// An agent's socket; the empty string means none.

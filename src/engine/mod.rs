@@ -55,6 +55,7 @@ pub fn ssh_transport(config: &Config) -> Arc<dyn Transport> {
         ssh_options: config.ssh_options.clone(),
         auth_sock: config.ssh_auth_sock.clone(),
         connect_timeout: config.connect_timeout,
+        dead_link_timeout: config.dead_link_timeout,
         ..SshSettings::default()
     }))
 }

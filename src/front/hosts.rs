@@ -61,7 +61,7 @@ impl Backend for HostsBackend {
     ) -> Result<(), DumpError> {
         let found = self.resolver.find(std::slice::from_ref(path)).await;
         let Some(Found { info, holders }) = found.first() else {
-            let reason = format!("no host has {path}");
+            let reason = self.resolver.not_found(path).to_string();
             log::warn!("{reason}");
             return Err(DumpError::Broken(Completion {
                 head: failing_nar(&reason),

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use crate::model::{NarHash, StorePath, StorePathError};
-use crate::resolver::{Found, Resolver};
+use crate::resolver::{Found, NotFound, Resolver};
 use crate::transfer::unpack::{UnpackError, Unpacker};
 use crate::transfer::{NarSink, TransferError, Transfers};
 use crate::wire::WireError;
@@ -91,8 +91,8 @@ pub enum SubstituteError {
     #[error(transparent)]
     Path(#[from] StorePathError),
     /// Nobody has it.
-    #[error("no host has {0}")]
-    NotFound(StorePath),
+    #[error(transparent)]
+    NotFound(#[from] NotFound),
     /// It could not be brought.
     #[error(transparent)]
     Transfer(#[from] TransferError),
@@ -124,7 +124,7 @@ pub async fn substitute(
     let path = StorePath::parse(path)?;
     let found = resolver.find(std::slice::from_ref(&path)).await;
     let Some(found) = found.first() else {
-        return Err(SubstituteError::NotFound(path));
+        return Err(resolver.not_found(&path).into());
     };
     let hash = restore(found, dest.to_owned(), transfers).await?;
     let line = hash.map_or("\n".to_owned(), |hash| format!("{hash}\n"));

@@ -80,6 +80,15 @@ impl Pool {
         &self.slots[id.0].host
     }
 
+    /// How many hosts rest or have just failed, and so gave no answer.
+    #[must_use]
+    pub fn in_trouble(&self) -> usize {
+        let slots = self.slots.iter();
+        slots
+            .filter(|slot| slot.is_resting() || slot.has_just_failed())
+            .count()
+    }
+
     /// Tells the user.
     pub fn notify(&self, error: &(dyn Error + 'static)) {
         (self.notify)(error);

@@ -70,8 +70,27 @@ pub enum RemoteError {
         /// The path.
         path: StorePath,
     },
+    /// The host stopped answering ssh's keepalives.
+    #[error(
+        "{host}: dead link: no answer to keepalives, nothing came for {:.0} s while reading {doing} ({said})",
+        .after.as_secs_f32()
+    )]
+    LinkDead {
+        /// The host.
+        host: String,
+        /// What was being read.
+        doing: &'static str,
+        /// How long nothing came.
+        after: Duration,
+        /// What ssh said.
+        said: String,
+    },
     /// The connection ended.
-    #[error("{host}: the connection ended while reading {doing}{}", said(.stderr))]
+    #[error(
+        "{host}: the connection ended while reading {doing}{}{}",
+        link(.link_said),
+        said(.stderr)
+    )]
     Disconnected {
         /// The host.
         host: String,
@@ -79,6 +98,8 @@ pub enum RemoteError {
         doing: &'static str,
         /// The system's reason, when there is one.
         source: Option<std::io::Error>,
+        /// What ssh said about the link, where it said something.
+        link_said: String,
         /// The end of what the remote wrote to stderr.
         stderr: String,
     },
@@ -104,13 +125,41 @@ fn status_text(status: Option<i32>) -> String {
 
 /// The last line of what the remote said, where it said something.
 fn said(stderr: &str) -> String {
-    match stderr.trim().lines().next_back() {
-        Some(line) => format!("; it said: {}", line.trim()),
-        None => String::new(),
+    match last_line(stderr) {
+        "" => String::new(),
+        line => format!("; it said: {line}"),
     }
 }
 
+/// The last line of what ssh said, where it said something.
+fn link(said: &str) -> String {
+    match last_line(said) {
+        "" => String::new(),
+        line => format!("; ssh said: {line}"),
+    }
+}
+
+pub(super) fn last_line(text: &str) -> &str {
+    text.trim().lines().next_back().unwrap_or("").trim()
+}
+
 impl RemoteError {
+    /// The host as configured.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Transport(error) => error.host(),
+            Self::NoServer { host, .. }
+            | Self::HandshakeTimedOut { host, .. }
+            | Self::Version { host, .. }
+            | Self::Protocol { host, .. }
+            | Self::NotAsked { host, .. }
+            | Self::LinkDead { host, .. }
+            | Self::Disconnected { host, .. }
+            | Self::Silent { host, .. } => Some(host),
+        }
+    }
+
     /// The end of what the remote wrote to stderr; empty when it wrote nothing or was not reached.
     #[must_use]
     pub fn stderr(&self) -> &str {
@@ -120,7 +169,10 @@ impl RemoteError {
             | Self::Protocol { stderr, .. }
             | Self::Disconnected { stderr, .. }
             | Self::Silent { stderr, .. } => stderr,
-            Self::Transport(_) | Self::Version { .. } | Self::NotAsked { .. } => "",
+            Self::Transport(_)
+            | Self::Version { .. }
+            | Self::NotAsked { .. }
+            | Self::LinkDead { .. } => "",
         }
     }
 }

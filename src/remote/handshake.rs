@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::io::{Input, Output};
 use super::stderr::{Stderr, readable};
-use super::{Connection, RemoteError};
+use super::{Connection, HANDSHAKE, RemoteError, is_dead};
 use crate::config::host::Host;
 use crate::transport::{Channel, Program, Transport};
 use crate::wire::serve::{ServerHello, Version};
@@ -102,6 +102,7 @@ async fn attempt(
         silence: options.silence,
     };
     connection.output.send_hello();
+    let began = std::time::Instant::now();
     let mut hello = ServerHello::default();
     let theirs = timeout_at(deadline, shake(&mut connection, &mut hello)).await;
     let said = |connection: &Connection, stderr: String| {
@@ -126,6 +127,10 @@ async fn attempt(
             Ok(connection)
         }
         Ok(Ok(None)) => {
+            // A link that died is no fault of the program.
+            if is_dead(&connection.child.link_said()) {
+                return Err(connection.ended(HANDSHAKE, began, None).await);
+            }
             let stderr = connection.stderr.tail_at_end().await;
             let stderr = said(&connection, stderr);
             let status = timeout(EXIT, connection.child.wait()).await.ok().flatten();
@@ -159,7 +164,7 @@ async fn shake(
             Err(source) => {
                 return Err(RemoteError::Protocol {
                     host: connection.host.clone(),
-                    doing: "the handshake",
+                    doing: HANDSHAKE,
                     source,
                     stderr: connection.stderr.tail(),
                 });

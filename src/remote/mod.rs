@@ -9,7 +9,7 @@ mod io;
 mod stderr;
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
@@ -22,6 +22,9 @@ use crate::wire::WireError;
 use crate::wire::serve::{InfosDecoder, InfosStep, Request, SetDecoder, Version};
 use io::{Input, Output};
 use stderr::Stderr;
+
+/// What is being read at first.
+pub(crate) const HANDSHAKE: &str = "the handshake";
 
 /// Paths in one QueryPathInfos: large enough that the round trip is paid rarely, small enough that
 /// request and reply stay far below every limit.
@@ -184,27 +187,43 @@ impl Connection {
     }
 
     async fn fill(&mut self, doing: &'static str) -> Result<(), RemoteError> {
-        let host = || self.host.clone();
+        let began = Instant::now();
         match tokio::time::timeout(self.silence, self.input.fill()).await {
-            Ok(Ok(0)) => Err(RemoteError::Disconnected {
-                host: host(),
-                doing,
-                source: None,
-                stderr: self.stderr.tail_at_end().await,
-            }),
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(source)) => Err(RemoteError::Disconnected {
-                host: host(),
-                doing,
-                source: Some(source),
-                stderr: self.stderr.tail_at_end().await,
-            }),
+            Ok(Ok(1..)) => Ok(()),
+            Ok(ended) => Err(self.ended(doing, began, ended.err()).await),
             Err(_) => Err(RemoteError::Silent {
-                host: host(),
+                host: self.host.clone(),
                 doing,
                 after: self.silence,
                 stderr: self.stderr.tail(),
             }),
+        }
+    }
+
+    /// Why the connection ended, which was read from since `began`.
+    async fn ended(
+        &mut self,
+        doing: &'static str,
+        began: Instant,
+        source: Option<std::io::Error>,
+    ) -> RemoteError {
+        let stderr = self.stderr.tail_at_end().await;
+        let host = self.host.clone();
+        let link_said = self.child.link_said();
+        if let Some(said) = link_said.lines().find(|line| is_dead(line)) {
+            return RemoteError::LinkDead {
+                host,
+                doing,
+                after: began.elapsed(),
+                said: said.trim().to_owned(),
+            };
+        }
+        RemoteError::Disconnected {
+            host,
+            doing,
+            source,
+            link_said,
+            stderr,
         }
     }
 
@@ -215,4 +234,9 @@ impl Connection {
             path: path.clone(),
         }
     }
+}
+
+/// `Timeout, server HOST not responding.`: ssh's words for keepalives that were not answered.
+fn is_dead(line: &str) -> bool {
+    line.contains("Timeout, server") && line.contains("not responding")
 }

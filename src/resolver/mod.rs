@@ -26,6 +26,37 @@ pub struct Found {
     pub holders: Arc<[HostId]>,
 }
 
+/// No host that gave an answer has a path.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", self.text())]
+pub struct NotFound {
+    /// The path.
+    pub path: StorePath,
+    /// How many hosts there are.
+    pub hosts: usize,
+    /// How many of them gave no answer.
+    pub without_answer: usize,
+}
+
+impl NotFound {
+    fn text(&self) -> String {
+        let Self {
+            path,
+            hosts,
+            without_answer,
+        } = self;
+        if *without_answer == 0 {
+            return format!("no host has {path}");
+        }
+        let silent = format!("{without_answer} of {hosts} hosts gave no answer");
+        if without_answer == hosts {
+            format!("cannot tell whether a host has {path}: {silent}")
+        } else {
+            format!("no host that answered has {path}, but {silent}")
+        }
+    }
+}
+
 /// Answers questions about paths.
 pub struct Resolver {
     pool: Arc<Pool>,
@@ -63,6 +94,16 @@ impl Resolver {
             self.ask(&unknown).await;
         }
         unique.iter().filter_map(|p| self.memory.get(p)).collect()
+    }
+
+    /// That nobody has `path`, with the hosts that could not be asked.
+    #[must_use]
+    pub fn not_found(&self, path: &StorePath) -> NotFound {
+        NotFound {
+            path: path.clone(),
+            hosts: self.pool.hosts().count(),
+            without_answer: self.pool.in_trouble(),
+        }
     }
 
     async fn ask(&self, paths: &[StorePath]) {
@@ -153,4 +194,27 @@ fn found(holders: Vec<Holder>) -> Option<Found> {
         same.take(1).collect()
     };
     Some(Found { info, holders })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_without_an_answer_are_counted() {
+        let name = "7rjj86a15146cq1d3qy068lml7n7ykzm-x";
+        let text = |hosts, without_answer| {
+            let path = StorePath::parse(&format!("/nix/store/{name}")).unwrap();
+            let not_found = NotFound {
+                path,
+                hosts,
+                without_answer,
+            };
+            not_found.to_string()
+        };
+        assert_eq!(text(2, 0), format!("no host has /nix/store/{name}"));
+        assert_eq!(text(0, 0), format!("no host has /nix/store/{name}"));
+        assert!(text(3, 1).ends_with("-x, but 1 of 3 hosts gave no answer"));
+        assert!(text(2, 2).starts_with("cannot tell whether"));
+    }
 }

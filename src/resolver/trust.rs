@@ -18,7 +18,7 @@ pub struct Trust {
 pub enum Distrust {
     /// It would need a signature that can be checked.
     #[error(
-        "{host} has {path}, but is not trusted without signatures, which are not checked yet: its paths are not used"
+        "{host}: has {path}, but is not trusted without signatures, which are not checked yet: its paths are not used"
     )]
     Unsigned {
         /// The host.
@@ -27,7 +27,7 @@ pub enum Distrust {
         path: StorePath,
     },
     /// The remote is too old to tell the hash.
-    #[error("{host} has {path}, but is too old to tell its NAR hash: its paths are not used")]
+    #[error("{host}: has {path}, but is too old to tell its NAR hash: its paths are not used")]
     NoHash {
         /// The host.
         host: String,

@@ -13,7 +13,7 @@ pub enum HostFault {
     #[error(transparent)]
     Remote(#[from] Arc<RemoteError>),
     /// It has not the path, or not the same NAR.
-    #[error("{host} does not have {path}, or has it with another NAR hash")]
+    #[error("{host}: does not have {path}, or has it with another NAR hash")]
     Lacks {
         /// The host.
         host: String,
@@ -21,7 +21,7 @@ pub enum HostFault {
         path: StorePath,
     },
     /// What it sent is no acceptable NAR.
-    #[error("{host} sent {path} wrongly: {source}")]
+    #[error("{host}: sent {path} wrongly: {source}")]
     Malformed {
         /// The host.
         host: String,
@@ -31,7 +31,7 @@ pub enum HostFault {
         source: NarError,
     },
     /// It sent something else than it promised.
-    #[error("{host} sent {path} with the wrong content: expected {expected}, got {got}")]
+    #[error("{host}: sent {path} with the wrong content: expected {expected}, got {got}")]
     Mismatch {
         /// The host.
         host: String,
@@ -43,7 +43,7 @@ pub enum HostFault {
         got: String,
     },
     /// The beginning that another host had sent is not the same here.
-    #[error("{host} has {path} with another beginning than the host whose transfer broke")]
+    #[error("{host}: has {path} with another beginning than the host whose transfer broke")]
     Differs {
         /// The host.
         host: String,

@@ -87,11 +87,13 @@ pub enum TransportError {
     HostKeyChanged {
         /// The host as configured.
         host: String,
+        /// Whether the known one is the one in the host's URL.
+        pinned: bool,
         /// What ssh printed.
         said: String,
     },
     /// The host would not let us in.
-    #[error("{host}: permission denied{}", listed(.methods))]
+    #[error("{host}: permission denied{}", listed(.tried, .methods))]
     PermissionDenied {
         /// The host as configured.
         host: String,
@@ -100,6 +102,26 @@ pub enum TransportError {
         /// The key file that was named in the host's URL; others may have come from an agent or
         /// from ssh's configuration.
         identity: Option<PathBuf>,
+        /// What was offered, as far as it can be told: key files, the agent.
+        tried: Vec<String>,
+        /// What ssh printed.
+        said: String,
+    },
+    /// The host would not let us in, and the agent that might have opened the door is not there.
+    #[error(
+        "{host}: permission denied, and the ssh agent at {} cannot be asked: {source}{}",
+        .socket.display(),
+        listed(.tried, &[])
+    )]
+    AgentUnusable {
+        /// The host as configured.
+        host: String,
+        /// The agent's socket.
+        socket: PathBuf,
+        /// Why it cannot be used.
+        source: io::Error,
+        /// What was offered besides.
+        tried: Vec<String>,
         /// What ssh printed.
         said: String,
     },
@@ -165,6 +187,26 @@ pub enum TransportError {
 }
 
 impl TransportError {
+    /// The host as configured; `None` when the trouble is this machine's alone.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::HostNameUnknown { host, .. }
+            | Self::Refused { host, .. }
+            | Self::Unreachable { host, .. }
+            | Self::TimedOut { host, .. }
+            | Self::HostKeyUnknown { host, .. }
+            | Self::HostKeyChanged { host, .. }
+            | Self::PermissionDenied { host, .. }
+            | Self::AgentUnusable { host, .. }
+            | Self::Disconnected { host, .. }
+            | Self::SessionRefused { host, .. }
+            | Self::Local { host, .. }
+            | Self::BadCommand { host, .. }
+            | Self::Other { host, .. } => Some(host),
+            Self::SshMissing { .. } | Self::RuntimeDir(_) => None,
+        }
+    }
+
     /// What ssh printed, if it got that far and printed anything.
     pub fn said(&self) -> Option<&str> {
         match self {
@@ -175,6 +217,7 @@ impl TransportError {
             | Self::HostKeyUnknown { said, .. }
             | Self::HostKeyChanged { said, .. }
             | Self::PermissionDenied { said, .. }
+            | Self::AgentUnusable { said, .. }
             | Self::Disconnected { said, .. }
             | Self::SessionRefused { said, .. }
             | Self::Other { said, .. } => Some(said.as_str()).filter(|said| !said.is_empty()),
@@ -194,11 +237,16 @@ fn seconds(after: &Duration) -> String {
     }
 }
 
-fn listed(methods: &[String]) -> String {
-    if methods.is_empty() {
+fn listed(tried: &[String], methods: &[String]) -> String {
+    let parts = [("tried", tried), ("the host accepts", methods)];
+    let parts = parts.iter().filter(|(_, list)| !list.is_empty());
+    let parts: Vec<_> = parts
+        .map(|(what, list)| format!("{what}: {}", list.join(", ")))
+        .collect();
+    if parts.is_empty() {
         String::new()
     } else {
-        format!(" (the host accepts: {})", methods.join(", "))
+        format!(" ({})", parts.join("; "))
     }
 }
 

@@ -50,6 +50,12 @@ pub trait Child: Send + Sync {
     /// Waits for the program's end and tells its exit status; `None` when it was killed or the
     /// link went away. To be called under a time limit.
     async fn wait(self: Box<Self>) -> Option<i32>;
+
+    /// What the link has printed so far, made harmless for terminals: why it ended, where it knows
+    /// (ssh does when its keepalives were not answered). Empty when it said nothing.
+    fn link_said(&self) -> String {
+        String::new()
+    }
 }
 
 /// Starts serve loops on hosts.

@@ -18,9 +18,11 @@ use tokio::time::{Instant, timeout_at};
 mod arguments;
 mod command;
 mod diagnose;
+mod identities;
 mod master;
 mod slots;
 
+use self::diagnose::Log;
 use self::master::Master;
 use self::slots::{Slot, Slots};
 use super::runtime_dir::Surroundings;
@@ -48,6 +50,9 @@ pub struct SshSettings {
     /// The limit for everything from the start until a session is open: proxy, TCP, key
     /// exchange, authentication, session. Zero means no limit.
     pub connect_timeout: Duration,
+    /// A link that leaves keepalives unanswered for so long (whole seconds, at least three) is dead.
+    /// Part of a connection's identity: one that is shared keeps what it was started with.
+    pub dead_link_timeout: Duration,
     /// A connection without sessions ends after this time (whole seconds, at least one).
     pub idle_timeout: Duration,
     /// The private folder; `None` finds the usual one.
@@ -61,6 +66,7 @@ impl Default for SshSettings {
             ssh_options: Vec::new(),
             auth_sock: None,
             connect_timeout: Duration::from_secs(15),
+            dead_link_timeout: Duration::from_secs(45),
             idle_timeout: Duration::from_secs(300),
             runtime_dir: None,
         }
@@ -80,24 +86,6 @@ impl OpenSsh {
             settings,
             slots: Arc::default(),
         }
-    }
-
-    /// What the masters of `host` have printed since they were started, made harmless for
-    /// terminals. For a channel that broke off the reason may be here: ssh notes a host that no
-    /// longer answers its keepalives, but not that the host closed the connection.
-    pub fn said(&self, host: &Host) -> String {
-        let Ok(folder) = self.runtime_dir() else {
-            return String::new();
-        };
-        let name = arguments::short_name(host, &self.settings);
-        let logs = (0..MASTERS_MAX).map(|index| {
-            let place = (folder.as_path(), name.as_str(), index);
-            let now = Instant::now();
-            diagnose::read(&Master::new(host, &self.settings, place, (now, now)).log())
-        });
-        logs.filter(|said| !said.is_empty())
-            .collect::<Vec<_>>()
-            .join("\n")
     }
 
     fn runtime_dir(&self) -> Result<PathBuf, TransportError> {
@@ -125,7 +113,10 @@ impl Transport for OpenSsh {
             let place = (folder.as_path(), name.as_str(), index);
             let master = Master::new(host, &self.settings, place, time);
             match open_on(&master, host, &line, limit / 2, time.1).await? {
-                Opened::Yes(child) => return channel(host, *child, slot),
+                Opened::Yes(child) => {
+                    let log = Log::from_now_on(&master.log());
+                    return channel(host, *child, log, slot);
+                }
                 // On a connection of its own there is no room to make.
                 Opened::Refused { fresh: true, said } => {
                     refused = said;
@@ -242,7 +233,12 @@ impl Failure {
     }
 }
 
-fn channel(host: &Host, mut child: MuxedChild, slot: Slot) -> Result<Channel, TransportError> {
+fn channel(
+    host: &Host,
+    mut child: MuxedChild,
+    log: Option<Log>,
+    slot: Slot,
+) -> Result<Channel, TransportError> {
     let pipes = (
         child.stdin().take(),
         child.stdout().take(),
@@ -260,7 +256,11 @@ fn channel(host: &Host, mut child: MuxedChild, slot: Slot) -> Result<Channel, Tr
         stdin: Box::new(ClosingPipe::new(stdin)),
         stdout: Box::new(stdout),
         stderr: Box::new(stderr),
-        child: Box::new(RemoteChild { child, _slot: slot }),
+        child: Box::new(RemoteChild {
+            child,
+            log,
+            _slot: slot,
+        }),
     })
 }
 
@@ -268,6 +268,8 @@ fn channel(host: &Host, mut child: MuxedChild, slot: Slot) -> Result<Channel, Tr
 /// directions, and a serve loop ends at its next read or write.
 struct RemoteChild {
     child: MuxedChild,
+    /// The log of its master: opened early, since the next master puts another one in its place.
+    log: Option<Log>,
     _slot: Slot,
 }
 
@@ -280,5 +282,11 @@ impl Child for RemoteChild {
             Err(MuxError::Remote(error)) if error.kind() == io::ErrorKind::NotFound => Some(127),
             Err(_) => None,
         }
+    }
+
+    /// ssh notes a host that no longer answers its keepalives, but not that the host closed the
+    /// connection.
+    fn link_said(&self) -> String {
+        self.log.as_ref().map_or(String::new(), Log::read)
     }
 }

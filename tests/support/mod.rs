@@ -12,6 +12,7 @@ mod dag;
 mod host;
 mod nix;
 mod proc;
+mod runtime_dir;
 mod scratch;
 mod sshd;
 mod store;
@@ -25,6 +26,7 @@ pub use proc::{
     Daemon, children, descendants, kill_tree, resume_tree, run, run_with_input, run_with_timeout,
     stop_tree, tool, wait_until,
 };
+pub use runtime_dir::RuntimeDir;
 pub use scratch::Scratch;
 pub use sshd::{Sshd, SshdBuilder, joint_ssh_config};
 pub use store::{Entry, Store};

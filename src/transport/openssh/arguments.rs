@@ -41,11 +41,7 @@ const PINNED: &[&str] = &[
 
 /// What is better than ssh's defaults or the user's configuration, unless `NIX_SSHOPTS` says
 /// otherwise. A quiet ssh could not be diagnosed.
-const PREFERRED: &[&str] = &[
-    "ServerAliveInterval=15",
-    "ServerAliveCountMax=3",
-    "LogLevel=INFO",
-];
+const PREFERRED: &[&str] = &["ServerAliveCountMax=3", "LogLevel=INFO"];
 
 /// The files of one master, all in the runtime folder.
 pub(super) struct Paths<'a> {
@@ -95,6 +91,8 @@ pub(super) fn of_master(host: &Host, settings: &SshSettings, paths: &Paths<'_>) 
     if let Some(seconds) = connect_timeout(settings.connect_timeout) {
         option(&mut words, format!("ConnectTimeout={seconds}").as_ref());
     }
+    let alive = alive_interval(settings.dead_link_timeout);
+    option(&mut words, format!("ServerAliveInterval={alive}").as_ref());
     for value in PREFERRED {
         option(&mut words, value.as_ref());
     }
@@ -112,6 +110,11 @@ fn connect_timeout(whole: Duration) -> Option<u64> {
     (!whole.is_zero()).then(|| whole.as_millis().div_ceil(2000).max(1) as u64)
 }
 
+/// A link is given up when three keepalives in a row have gone unanswered (`ServerAliveCountMax`).
+fn alive_interval(dead_link_timeout: Duration) -> u64 {
+    dead_link_timeout.as_secs().div_ceil(3).max(1)
+}
+
 /// A short name for everything that makes connections differ, 16 characters.
 pub(super) fn short_name(host: &Host, settings: &SshSettings) -> String {
     let mut hash = Sha256::new();
@@ -120,7 +123,7 @@ pub(super) fn short_name(host: &Host, settings: &SshSettings) -> String {
         hash.update(bytes.map_or(u64::MAX, |b| b.len() as u64).to_le_bytes());
         hash.update(bytes.unwrap_or_default());
     };
-    field(Some(b"ssh-substituter master 1"));
+    field(Some(b"ssh-substituter master 2"));
     field(Some(host.name.as_bytes()));
     field(host.user.as_deref().map(str::as_bytes));
     field(
@@ -132,6 +135,8 @@ pub(super) fn short_name(host: &Host, settings: &SshSettings) -> String {
     field(host.ssh_key.as_ref().map(|key| key.as_os_str().as_bytes()));
     field(host.public_host_key.as_deref().map(str::as_bytes));
     field(Some(&[u8::from(host.compress)]));
+    let alive = alive_interval(settings.dead_link_timeout);
+    field(Some(&alive.to_le_bytes()));
     field(
         settings
             .auth_sock
@@ -191,6 +196,7 @@ mod tests {
                 "x".into(),
             ],
             connect_timeout: Duration::from_secs(5),
+            dead_link_timeout: Duration::from_secs(10),
             ..SshSettings::default()
         };
         let words = words(&host(), &settings, Some(Path::new("/r/known")));
@@ -203,6 +209,7 @@ mod tests {
         assert!(at("ControlMaster=yes") < at("ConnectTimeout=99"));
         assert!(at("UserKnownHostsFile=/r/known") < at("ConnectTimeout=99"));
         assert!(at("ConnectTimeout=99") < at("ConnectTimeout=3"));
+        assert!(at("ConnectTimeout=99") < at("ServerAliveInterval=4"));
         assert!(at("x") < at("/r/s"));
         assert!(!words.contains(&"-M".to_owned()));
         assert_eq!(words[words.len() - 4..], ["-S", "/r/s", "--", "h"]);
@@ -261,10 +268,18 @@ mod tests {
         for other in others {
             assert_ne!(short_name(&other, &settings), name);
         }
-        let other = SshSettings {
-            ssh_options: vec!["-4".into()],
-            ..settings
-        };
-        assert_ne!(short_name(&host(), &other), name);
+        let others = [
+            SshSettings {
+                ssh_options: vec!["-4".into()],
+                ..settings.clone()
+            },
+            SshSettings {
+                dead_link_timeout: Duration::from_secs(9),
+                ..settings
+            },
+        ];
+        for other in others {
+            assert_ne!(short_name(&host(), &other), name);
+        }
     }
 }

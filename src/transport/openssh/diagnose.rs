@@ -20,15 +20,37 @@ const LOG_MAX: u64 = 64 * 1024;
 
 /// The end of a log, cleaned; empty when there is none.
 pub(super) fn read(log: &Path) -> String {
-    let tail = || {
-        let mut file = File::open(log)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(LOG_MAX)))?;
-        let mut bytes = Vec::new();
-        file.take(LOG_MAX).read_to_end(&mut bytes)?;
-        std::io::Result::Ok(bytes)
-    };
-    clean(&String::from_utf8_lossy(&tail().unwrap_or_default()))
+    File::open(log).map_or(String::new(), |file| Log { file, seen: 0 }.read())
+}
+
+/// A log that is held open.
+pub(super) struct Log {
+    file: File,
+    /// Where what matters begins, in bytes.
+    seen: u64,
+}
+
+impl Log {
+    /// What will be written to that log from now on.
+    pub(super) fn from_now_on(log: &Path) -> Option<Self> {
+        let file = File::open(log).ok()?;
+        let seen = file.metadata().ok()?.len();
+        Some(Self { file, seen })
+    }
+
+    /// The end of what has been written so far, cleaned.
+    pub(super) fn read(&self) -> String {
+        let tail = || {
+            let mut file = &self.file;
+            let length = file.metadata()?.len();
+            let start = length.saturating_sub(LOG_MAX).max(self.seen);
+            file.seek(SeekFrom::Start(start))?;
+            let mut bytes = Vec::new();
+            file.take(LOG_MAX).read_to_end(&mut bytes)?;
+            std::io::Result::Ok(bytes)
+        };
+        clean(&String::from_utf8_lossy(&tail().unwrap_or_default()))
+    }
 }
 
 /// Makes ssh's output fit for a terminal: no control characters or changes of writing direction,
@@ -76,7 +98,11 @@ pub(super) fn classify(host: &Host, said: String, after: Duration) -> TransportE
         "REVOKED HOST KEY",
         "marked as revoked",
     ]) {
-        TransportError::HostKeyChanged { host: name, said }
+        TransportError::HostKeyChanged {
+            host: name,
+            pinned: host.public_host_key.is_some(),
+            said,
+        }
     } else if has(&[
         "Host key verification failed",
         "you have requested strict checking",
@@ -87,6 +113,7 @@ pub(super) fn classify(host: &Host, said: String, after: Duration) -> TransportE
             host: name,
             methods,
             identity: host.ssh_key.clone(),
+            tried: Vec::new(),
             said,
         }
     } else if let Some(unknown) = unresolved(&said) {
@@ -246,5 +273,22 @@ mod tests {
         assert!(said.len() <= SAID_MAX && said.ends_with("\nlast"));
         // One endless line is cut away rather than kept.
         assert_eq!(clean(&"x".repeat(100_000)), "");
+    }
+
+    #[test]
+    fn a_log_is_read_from_where_it_stood() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        std::fs::write(&path, "Warning: added a key\n").unwrap();
+        let log = Log::from_now_on(&path).unwrap();
+        assert_eq!(log.read(), "");
+        let mut file = File::options().append(true).open(&path).unwrap();
+        std::io::Write::write_all(&mut file, b"Timeout\r\n").unwrap();
+        // The next master puts another one in its place.
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(
+            (log.read(), log.read()),
+            ("Timeout".into(), "Timeout".into())
+        );
     }
 }

@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::SshSettings;
 use super::arguments::{self, Paths};
-use super::diagnose;
+use super::{diagnose, identities};
 use crate::config::host::Host;
 use crate::transport::{Phase, TransportError};
 
@@ -202,7 +202,8 @@ impl<'a> Master<'a> {
             return Ok(());
         }
         let said = diagnose::read(&log_path);
-        Err(diagnose::classify(self.host, said, self.began.elapsed()))
+        let error = diagnose::classify(self.host, said, self.began.elapsed());
+        Err(identities::add(error, self.host, self.settings, self.deadline).await)
     }
 
     /// The file with the host's key. Its pattern is `*`: it holds for this host under whatever

@@ -1,0 +1,39 @@
+//! A folder for the sockets of ssh connections, which end with it.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+
+use super::{SHORT, Scratch, run_with_timeout, tool};
+
+/// A runtime folder of its own, for `SSH_SUBSTITUTER_RUNTIME_DIR`. The connections that were left in it are ended on drop.
+pub struct RuntimeDir {
+    scratch: Scratch,
+}
+
+impl RuntimeDir {
+    pub fn new() -> Self {
+        let scratch = Scratch::new();
+        fs::set_permissions(scratch.path(), Permissions::from_mode(0o700))
+            .expect("close the runtime folder");
+        Self { scratch }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.scratch.path()
+    }
+}
+
+impl Drop for RuntimeDir {
+    fn drop(&mut self) {
+        for entry in fs::read_dir(self.path()).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_socket()) {
+                let mut command = Command::new(tool("ssh"));
+                command.args(["-F", "none", "-O", "exit", "-S"]);
+                command.arg(entry.path()).arg("x");
+                let _ = run_with_timeout(command, SHORT);
+            }
+        }
+    }
+}
