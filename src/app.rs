@@ -134,5 +134,5 @@ fn configuration(cli: &Cli) -> Result<Config, ConfigError> {
 
 fn engine(config: &Config, progress: Arc<dyn Progress>) -> Engine {
     let notify = Arc::new(|error: &(dyn Error + 'static)| report::warn(error));
-    Engine::new(config, ssh_transport(config), progress, notify)
+    Engine::new(config, ssh_transport(config), progress, notify, None)
 }
