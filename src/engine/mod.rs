@@ -1,7 +1,11 @@
 //! The rooms below the doors, put together from a configuration.
 
+mod health;
+
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use health::disk_health;
 
 use crate::config::Config;
 use crate::pool::{HealthStore, Limits, Notify, Pool};

@@ -193,7 +193,12 @@ impl Slot {
         // A fault of this machine is not to be held against the host by processes to come.
         let local = matches!(
             **error,
-            RemoteError::Transport(TransportError::Local { .. })
+            RemoteError::Transport(
+                TransportError::SshMissing { .. }
+                    | TransportError::RuntimeDir(_)
+                    | TransportError::Local { .. }
+                    | TransportError::BadCommand { .. }
+            )
         );
         if counts && !local {
             self.keeper.save(&self.kept).await;
