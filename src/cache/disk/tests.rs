@@ -60,11 +60,8 @@ fn what_is_of_no_use_is_moved_aside() {
             .unwrap();
         db.pragma_update(None, "user_version", SCHEMA + 1).unwrap();
     };
-    let cases: [(&str, &dyn Fn(&Connection)); 3] = [
-        ("foreign", &foreign),
-        ("foreign", &theirs),
-        ("newer", &newer),
-    ];
+    type Make = fn(&Connection);
+    let cases: [(&str, Make); 3] = [("foreign", foreign), ("foreign", theirs), ("newer", newer)];
     for (suffix, make) in cases {
         let temp = tempfile::tempdir().unwrap();
         make(&Connection::open(temp.path().join(FILE)).unwrap());
