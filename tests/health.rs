@@ -6,8 +6,14 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ssh_substituter::config::host::Host;
+use ssh_substituter::model::StorePath;
+use ssh_substituter::pool::{HealthStore, Limits, Pool, Record};
+use ssh_substituter::transfer::progress::NoProgress;
+use ssh_substituter::transfer::{NarSink, Transfers};
+use ssh_substituter::transport::ProcessTransport;
 use support::{SHORT, Scratch, Sshd, Store, program, run_with_input};
 
 /// Seconds. ssh itself is given less, so that it can still say what is wrong.
@@ -141,4 +147,67 @@ fn a_cache_that_cannot_be_used_changes_no_answer() {
         assert_eq!(silent.connections(), connections);
         assert_eq!(warnings(&output), 1, "{output:?}");
     }
+}
+
+/// Says of one host that it has failed a moment ago.
+struct FailedJustNow(&'static str);
+
+impl HealthStore for FailedJustNow {
+    fn load(&self, host: &str) -> Option<Record> {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("a clock");
+        let now = u64::try_from(now.as_millis()).expect("a date");
+        (host.lines().next() == Some(self.0)).then_some(Record {
+            failures: 3,
+            last_failure: now,
+            rest_until: now + 20_000,
+        })
+    }
+
+    fn save(&self, _host: &str, _record: &Record) {}
+}
+
+struct Bytes(u64);
+
+#[async_trait::async_trait]
+impl NarSink for Bytes {
+    async fn write(&mut self, bytes: bytes::Bytes) -> std::io::Result<()> {
+        self.0 += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_transfer_turns_to_a_resting_host_last() {
+    let store = Store::new();
+    let path = store.big("big", 100_000);
+    let path = StorePath::parse(&path).expect("a store path");
+    let (root, started) = (store.root().to_owned(), Arc::new(Mutex::new(Vec::new())));
+    let seen = Arc::clone(&started);
+    let transport = ProcessTransport::new(move |host: &Host| {
+        seen.lock().expect("the hosts").push(host.name.clone());
+        let mut command = Command::new(program());
+        command.arg("serve-local").arg("--store").arg(&root);
+        command
+    });
+    let limits = Limits {
+        connect: SHORT,
+        silence: SHORT,
+        hedge: SHORT,
+    };
+    let hosts = ["resting", "fine"].map(|name| Host::parse(name).expect("a host"));
+    let health = Some(Arc::new(FailedJustNow("resting")) as Arc<dyn HealthStore>);
+    let notify = Arc::new(|error: &(dyn std::error::Error + 'static)| panic!("{error}"));
+    let transport = Arc::new(transport);
+    let pool = Arc::new(Pool::new(hosts.into(), transport, limits, notify, health));
+    let answers = pool.ask(std::slice::from_ref(&path), |_, _| true).await;
+    let info = answers.holders[&path][0].info.clone();
+
+    let (all, mut sink) = (pool.hosts().collect::<Vec<_>>(), Bytes(0));
+    let transfers = Transfers::new(pool, Arc::new(NoProgress));
+    let size = transfers.fetch(&info, &all, &mut sink).await;
+    assert_eq!(size.expect("it is there"), info.nar_size);
+    assert_eq!(sink.0, info.nar_size);
+    assert_eq!(*started.lock().expect("the hosts"), ["fine"]);
 }
