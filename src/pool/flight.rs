@@ -60,6 +60,16 @@ impl Flight {
         }
     }
 
+    /// One who was [`Turn::Free`] failed: those who waited behind it need not try again.
+    pub(super) fn failed(&self, error: &Arc<RemoteError>) {
+        self.doubt();
+        // Who holds it tries already, and will know better.
+        if let Ok(mut last) = self.turn.try_lock() {
+            *last = Some(error.clone());
+            self.ended.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
     /// The host is in doubt (again).
     pub(super) fn doubt(&self) {
         self.proven.store(false, Ordering::Release);

@@ -133,6 +133,9 @@ impl Slot {
                 Ok((connection, false))
             }
             Err(error) => {
+                if mine.is_none() {
+                    self.flight.failed(&error);
+                }
                 // Before the turn ends: who comes next shall know.
                 self.failed(&error).await;
                 if let Some(mine) = mine {

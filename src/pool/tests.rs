@@ -42,6 +42,24 @@ async fn the_first_connection_is_made_once_and_then_as_many_as_are_used() {
 }
 
 #[tokio::test]
+async fn when_a_known_host_stops_answering_those_in_the_queue_do_not_try_in_turn() {
+    let fake = Fake::new(&[("a", Does::ServeOnce)]);
+    let pool = Arc::new(fake.pool(None));
+    let host = pool.hosts().next().unwrap();
+    let Ok(_held) = pool.lease(host).await else {
+        panic!("it answers once");
+    };
+    let failed = together(20, || {
+        let pool = pool.clone();
+        async move { pool.lease(host).await.is_err() }
+    })
+    .await;
+    assert_eq!(failed, [true; 20]);
+    let at_a_time = pool.host(host).max_connections as usize;
+    assert_eq!(fake.opens("a"), at_a_time, "one serves, the rest tried");
+}
+
+#[tokio::test]
 async fn a_lease_shares_the_failure_that_others_have_just_met() {
     let fake = Fake::new(&[("a", Does::Refuse)]);
     let pool = fake.pool(None);

@@ -31,6 +31,8 @@ pub enum Does {
     Refuse,
     /// Answers that it has nothing.
     Serve,
+    /// Answers the first connection that is made to it and hangs later.
+    ServeOnce,
     /// Is not reached, by a fault of this machine.
     FailHere,
 }
@@ -85,17 +87,18 @@ impl Fake {
 impl Transport for Fake {
     async fn open(&self, host: &Host, _program: Program) -> Result<Channel, TransportError> {
         let (name, does, opens) = self.0.hosts.iter().find(|h| h.0 == host.name).unwrap();
-        opens.fetch_add(1, Ordering::SeqCst);
+        let before = opens.fetch_add(1, Ordering::SeqCst);
         let (host, said) = (name.clone(), String::new());
         match does {
             Does::Hang => pending().await,
+            Does::ServeOnce if before > 0 => pending().await,
             Does::Refuse => Err(TransportError::Refused { host, said }),
             Does::FailHere => Err(TransportError::Local {
                 host,
                 action: "try",
                 source: io::ErrorKind::OutOfMemory.into(),
             }),
-            Does::Serve => {
+            Does::Serve | Does::ServeOnce => {
                 let (ours, theirs) = duplex(4096);
                 tokio::spawn(serve(theirs));
                 let (stdout, stdin) = tokio::io::split(ours);
