@@ -244,9 +244,7 @@ impl Lease {
     pub fn is_reused(&self) -> bool {
         self.reused
     }
-}
 
-impl Lease {
     /// As drop, but later processes are told for certain when the host has recovered.
     pub(super) async fn give_back(self) {
         let slot = self.slot.clone();
