@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::cli::{Cli, Command};
 use crate::config::{Config, ConfigError, Sources};
-use crate::engine::{Engine, ssh_transport};
+use crate::engine::{Engine, disk_health, ssh_transport};
 use crate::front::{self, HostsBackend, LocalBackend};
 use crate::local_store::LocalStore;
 use crate::progress::Display;
@@ -141,5 +141,6 @@ fn configuration(cli: &Cli) -> Result<Config, ConfigError> {
 
 fn engine(config: &Config, progress: Arc<dyn Progress>) -> Engine {
     let notify = Arc::new(|error: &(dyn Error + 'static)| report::warn(error));
-    Engine::new(config, ssh_transport(config), progress, notify)
+    let (transport, health) = (ssh_transport(config), disk_health(config));
+    Engine::new(config, transport, progress, notify, Some(health))
 }

@@ -159,7 +159,7 @@ fn setup(hosts: &[(&Store, f64, Option<Fault>)]) -> Setup {
     let notify = Arc::new(move |error: &(dyn std::error::Error + 'static)| {
         tell.lock().unwrap().push(error.to_string());
     });
-    let pool = Arc::new(Pool::new(parsed, transport, limits, notify));
+    let pool = Arc::new(Pool::new(parsed, transport, limits, notify, None));
     Setup {
         resolver: Resolver::new(
             pool.clone(),

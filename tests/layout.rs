@@ -60,7 +60,14 @@ const ROOMS: &[Room] = &[
     ),
     Room::new(
         "engine",
-        &["config", "transport", "pool", "resolver", "transfer"],
+        &[
+            "config",
+            "transport",
+            "pool",
+            "cache",
+            "resolver",
+            "transfer",
+        ],
         "puts the rooms below the doors together: no stdin, no stdout",
     ),
     Room::new(

@@ -83,7 +83,9 @@ async fn quickstart() -> Outcome {
         command
     });
     let notify = Arc::new(|error: &(dyn Error + 'static)| report::warn(error));
-    let engine = Engine::new(&config, Arc::new(transport), display.clone(), notify);
+    let transport = Arc::new(transport);
+    // Nothing is kept for later: these hosts are gone when this ends.
+    let engine = Engine::new(&config, transport, display.clone(), notify, None);
 
     say(&format!(
         "3. Asking both for the closure of {} ...",

@@ -1,10 +1,14 @@
 //! The rooms below the doors, put together from a configuration.
 
+mod health;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use health::disk_health;
+
 use crate::config::Config;
-use crate::pool::{Limits, Notify, Pool};
+use crate::pool::{HealthStore, Limits, Notify, Pool};
 use crate::resolver::{Resolver, Trust};
 use crate::transfer::Transfers;
 use crate::transfer::progress::Progress;
@@ -24,20 +28,23 @@ pub struct Engine {
 
 impl Engine {
     /// An engine for the hosts of `config`, which are reached by `transport`. `progress` shows
-    /// transfers, `notify` tells the user of trouble with hosts. Nothing is connected yet.
+    /// transfers, `notify` tells the user of trouble with hosts, `health` keeps what is known of
+    /// them for later processes. Nothing is connected yet.
     #[must_use]
     pub fn new(
         config: &Config,
         transport: Arc<dyn Transport>,
         progress: Arc<dyn Progress>,
         notify: Notify,
+        health: Option<Arc<dyn HealthStore>>,
     ) -> Self {
         let limits = Limits {
             connect: config.connect_timeout,
             silence: config.stall_timeout,
             hedge: HEDGE,
         };
-        let pool = Arc::new(Pool::new(config.hosts.clone(), transport, limits, notify));
+        let pool = Pool::new(config.hosts.clone(), transport, limits, notify, health);
+        let pool = Arc::new(pool);
         let trust = Trust {
             require_sigs: config.require_sigs,
         };

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::slot::{Lease, Slot};
+use super::health::Standing;
+use super::slot::{Lease, Probe, Slot};
 use super::{HostId, Pool};
 use crate::model::{PathInfo, StorePath};
 use crate::remote::RemoteError;
@@ -31,6 +33,14 @@ pub struct Answers {
     pub failed: usize,
 }
 
+/// No host is asked: all have been found failing a moment ago, by this process or by earlier ones.
+#[derive(Debug, thiserror::Error)]
+#[error("no host is asked for now: {hosts} failed a moment ago")]
+pub struct AllRest {
+    /// The hosts.
+    pub hosts: String,
+}
+
 struct Reply {
     host: HostId,
     infos: Result<Vec<PathInfo>, Arc<RemoteError>>,
@@ -41,26 +51,30 @@ const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Pool {
     /// Asks all hosts at once about `paths`. A host that rests after a failure is asked only when
-    /// all rest, and not right after the failure. The answer is there when for each path the best host that can have it has said
-    /// so, or one has said so and those before it in the order took longer than the hedge delay, or
-    /// all have answered. `accept` says which infos count.
+    /// all rest, and not right after the failure; when its pause is over, one question at a time
+    /// finds out whether it is back. The answer is there when for each path the best host that can
+    /// have it has said so, or one has said so and those before it in the order took longer than
+    /// the hedge delay, or all have answered. `accept` says which infos count.
     pub async fn ask(
         &self,
         paths: &[StorePath],
         accept: impl Fn(HostId, &PathInfo) -> bool,
     ) -> Answers {
         let mut answers = Answers::default();
-        let mut open = self.askable();
+        self.load().await;
+        let (mut open, mut probes) = self.askable();
         answers.failed = self.slots.len() - open.len();
         let mut replies = {
             let (tx, rx) = mpsc::channel(open.len().max(1));
             let paths: Arc<[StorePath]> = paths.into();
             for slot in &open {
                 let (slot, paths, tx) = (slot.clone(), paths.clone(), tx.clone());
+                let probe = probes.remove(&slot.id);
                 // A task of its own: when its answer is no longer waited for, it is still read to
                 // the end, so that the connection stays usable.
                 tokio::spawn(async move {
                     let infos = slot.query_path_infos(&paths).await;
+                    drop(probe);
                     let _ = tx
                         .send(Reply {
                             host: slot.id,
@@ -100,17 +114,42 @@ impl Pool {
         answers
     }
 
-    /// Whom to ask: all that do not rest, or else all that have not failed just now.
-    fn askable(&self) -> Vec<Arc<Slot>> {
-        let those = |wanted: fn(&Slot) -> bool| -> Vec<_> {
-            let slots = self.slots.iter().filter(|slot| wanted(slot));
-            slots.cloned().collect()
+    /// Whom to ask: all that do not rest, with the right to probe those that are half-open, or else
+    /// all that have not failed just now.
+    fn askable(&self) -> (Vec<Arc<Slot>>, HashMap<HostId, Probe>) {
+        let mut probes = HashMap::new();
+        let is_awake = |slot: &&Arc<Slot>| match slot.standing() {
+            Standing::Healthy => true,
+            _ => slot.probe().is_some_and(|probe| {
+                probes.insert(slot.id, probe);
+                true
+            }),
         };
-        let awake = those(|slot| !slot.is_resting());
-        if awake.is_empty() {
-            return those(|slot| !slot.has_just_failed());
+        let mut open: Vec<_> = self.slots.iter().filter(is_awake).cloned().collect();
+        if open.is_empty() {
+            let rested = |slot: &&Arc<Slot>| slot.standing() != Standing::JustFailed;
+            open = self.slots.iter().filter(rested).cloned().collect();
         }
-        awake
+        if open.is_empty() {
+            self.tell_that_all_rest();
+        }
+        (open, probes)
+    }
+
+    /// Once, and only if nothing else has told the user why there are no answers.
+    fn tell_that_all_rest(&self) {
+        if self.slots.iter().any(|slot| slot.has_told()) {
+            return;
+        }
+        if !self.slots.is_empty() && !self.told_that_all_rest.swap(true, Ordering::Relaxed) {
+            let hosts: Vec<_> = self
+                .slots
+                .iter()
+                .map(|slot| slot.host.to_string())
+                .collect();
+            let hosts = hosts.join(", ");
+            self.notify(&AllRest { hosts });
+        }
     }
 }
 
@@ -136,6 +175,7 @@ impl Pool {
         roots: &[StorePath],
         include_outputs: bool,
     ) -> Result<Vec<StorePath>, Arc<RemoteError>> {
+        self.load().await;
         let roots: Arc<[StorePath]> = roots.into();
         self.slots[host.0]
             .exchange(|lease| {
@@ -169,13 +209,16 @@ impl Slot {
         loop {
             let (error, reused) = match self.lease().await {
                 Ok(mut lease) => match exchange(&mut lease).await {
-                    Ok(value) => return Ok(value),
+                    Ok(value) => {
+                        lease.give_back().await;
+                        return Ok(value);
+                    }
                     Err(error) => (Arc::new(error), lease.is_reused()),
                 },
                 Err(error) => (error, false),
             };
             if !reused {
-                self.failed(&error);
+                self.failed(&error).await;
                 return Err(error);
             }
             log::debug!("{error}; trying once more");

@@ -1,75 +1,370 @@
-//! Whether a host is worth asking. Pure: the time is an argument.
+//! Whether a host is worth asking: a circuit breaker. Pure: the time and the chance are arguments.
+//!
+//! ```text
+//!            failure                        the pause is over
+//! healthy ------------> resting until T --------------------> half-open
+//!    ^                     ^                                      |  one request probes it
+//!    |                     '----------- failure: a longer pause --|
+//!    '------------------------------------------------- success --'
+//! ```
+//!
+//! | failures in a row | pause, ±20 % by chance |
+//! | --- | --- |
+//! | 1, 2, 3, … | 5 s, 10 s, 20 s, … |
+//! | 7 and more | 5 min |
+//!
+//! While every host rests, each is tried all the same, but not within 5 s of its last failure.
+//!
+//! What outlives the process is a [`Record`] with times of the wall clock. Nothing in it is
+//! believed further than the longest pause: clocks are set back, and files hold nonsense.
 
 use std::time::{Duration, Instant};
 
 /// How long a host is left alone after its first failure; doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The longest pause.
+/// The longest pause, before chance has its say.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// How far chance moves a pause either way: a fifth. Processes that saw a host fail together shall
+/// not all come back together.
+const JITTER: f64 = 0.2;
+
+/// A record whose pause has been over for this long says nothing about today.
+const STALE_MS: u64 = 3_600_000;
+
+/// What other processes learn about a host's failures. The default is a host without any.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Failures since it last did what was asked.
+    pub failures: u32,
+    /// When it failed last, in milliseconds of Unix time.
+    pub last_failure: u64,
+    /// Until when it is left alone, in milliseconds of Unix time.
+    pub rest_until: u64,
+}
+
+/// Keeps the records of hosts for later processes. All calls may block; a store that cannot keep
+/// or find something does nothing.
+pub trait HealthStore: Send + Sync {
+    /// What is known of a host; `host` is an opaque key.
+    fn load(&self, host: &str) -> Option<Record>;
+    /// Remembers it. A record without failures may as well be forgotten.
+    fn save(&self, host: &str, record: &Record);
+}
+
+/// One moment by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    pub(super) instant: Instant,
+    /// Milliseconds of Unix time.
+    pub(super) unix: u64,
+}
+
+/// Whether a host may be asked. The order is that of preference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// Always.
+    Healthy,
+    /// By one, to find out.
+    HalfOpen,
+    /// Not now, unless nobody else is left: it is being found out, or the pause lasts.
+    Resting,
+    /// Not even then.
+    JustFailed,
+}
 
 /// What is remembered of a host's failures.
 #[derive(Debug, Default)]
 pub(super) struct Health {
     failures: u32,
-    last_failure: Option<Instant>,
+    /// In milliseconds of Unix time; for the record.
+    last_failure: u64,
+    just_failed_until: Option<Instant>,
     rest_until: Option<Instant>,
+    probing: bool,
 }
 
 impl Health {
-    /// Whether the host is to be left alone at `now`.
-    pub(super) fn is_resting(&self, now: Instant) -> bool {
-        self.rest_until.is_some_and(|until| now < until)
+    pub(super) fn standing(&self, now: Instant) -> Standing {
+        let before = |until: Option<Instant>| until.is_some_and(|until| now < until);
+        if self.failures == 0 {
+            Standing::Healthy
+        } else if !before(self.rest_until) {
+            match self.probing {
+                true => Standing::Resting,
+                false => Standing::HalfOpen,
+            }
+        } else if before(self.just_failed_until) {
+            Standing::JustFailed
+        } else {
+            Standing::Resting
+        }
     }
 
-    /// Whether the host is to be left alone at `now` even while all others rest too. This pause
-    /// does not grow: with all hosts down, one that comes back is noticed soon, and yet no
-    /// question waits for hosts that have just been found dead.
-    pub(super) fn has_just_failed(&self, now: Instant) -> bool {
-        self.last_failure
-            .is_some_and(|failure| now < failure + FIRST_PAUSE)
+    /// Takes the right to probe a half-open host; whether it was there to be taken.
+    pub(super) fn start_probe(&mut self, now: Instant) -> bool {
+        let free = self.standing(now) == Standing::HalfOpen;
+        self.probing |= free;
+        free
     }
 
-    /// It failed. Whether this begins a new spell of trouble.
-    pub(super) fn failed(&mut self, now: Instant) -> bool {
-        let pause = FIRST_PAUSE
-            .saturating_mul(1 << self.failures.min(16))
-            .min(LONGEST_PAUSE);
-        self.failures += 1;
-        self.last_failure = Some(now);
-        self.rest_until = Some(now + pause);
-        self.failures == 1
+    /// The probe ended, whatever came of it.
+    pub(super) fn end_probe(&mut self) {
+        self.probing = false;
     }
 
-    /// It did what was asked.
-    pub(super) fn succeeded(&mut self) {
+    /// It failed; `random` is any number, each as likely as the others. Whether this counts: when
+    /// one fault breaks several connections, they report within moments, and that is one failure.
+    pub(super) fn failed(&mut self, now: Now, random: u32) -> bool {
+        if self.standing(now.instant) == Standing::JustFailed {
+            return false;
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.last_failure = now.unix;
+        self.just_failed_until = Some(now.instant + FIRST_PAUSE);
+        let chance = f64::from(random) / f64::from(u32::MAX);
+        let pause = pause(self.failures).mul_f64(1.0 - JITTER + 2.0 * JITTER * chance);
+        self.rest_until = Some(now.instant + pause);
+        self.probing = false;
+        true
+    }
+
+    /// It did what was asked. Whether that is news.
+    pub(super) fn succeeded(&mut self) -> bool {
+        let news = self.failures > 0;
         *self = Self::default();
+        news
     }
+
+    pub(super) fn has_failures(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// What other processes shall know.
+    pub(super) fn record(&self, now: Now) -> Record {
+        let rest = self
+            .rest_until
+            .map_or(Duration::ZERO, |until| until.duration_since(now.instant));
+        if self.failures == 0 {
+            return Record::default();
+        }
+        Record {
+            failures: self.failures,
+            last_failure: self.last_failure,
+            rest_until: now.unix.saturating_add(millis(rest)),
+        }
+    }
+
+    /// Learns from another process, if that has seen the host fail later than we have. The longer
+    /// of the two pauses holds.
+    pub(super) fn merge(&mut self, record: &Record, now: Now) {
+        // A failure that is yet to come happened before the clock was set back, or never.
+        let last_failure = record.last_failure.min(now.unix);
+        let stale = now.unix.saturating_sub(record.rest_until) > STALE_MS;
+        if record.failures == 0 || stale || last_failure <= self.last_failure {
+            return;
+        }
+        let longest = pause(record.failures).mul_f64(1.0 + JITTER);
+        let pause = record.rest_until.saturating_sub(record.last_failure);
+        let left = record.rest_until.saturating_sub(now.unix).min(pause);
+        let rest = Duration::from_millis(left).min(longest);
+        let since = Duration::from_millis(now.unix - last_failure);
+        let just_failed = FIRST_PAUSE.saturating_sub(since);
+        self.failures = self.failures.max(record.failures);
+        self.last_failure = last_failure;
+        self.rest_until = self.rest_until.max(Some(now.instant + rest));
+        self.just_failed_until = self.just_failed_until.max(Some(now.instant + just_failed));
+    }
+}
+
+/// The pause after that many failures in a row, without chance.
+fn pause(failures: u32) -> Duration {
+    FIRST_PAUSE
+        .saturating_mul(1 << failures.saturating_sub(1).min(16))
+        .min(LONGEST_PAUSE)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::Standing::{HalfOpen, Healthy, JustFailed, Resting};
     use super::*;
+
+    /// No jitter.
+    const MIDDLE: u32 = u32::MAX / 2;
+
+    fn start() -> Now {
+        Now {
+            instant: Instant::now(),
+            unix: 1_800_000_000_000,
+        }
+    }
+
+    fn after(start: Now, ms: u64) -> Now {
+        Now {
+            instant: start.instant + Duration::from_millis(ms),
+            unix: start.unix + ms,
+        }
+    }
+
+    fn at(health: &Health, start: Now, ms: u64) -> Standing {
+        health.standing(after(start, ms).instant)
+    }
 
     #[test]
     fn pauses_grow_and_end() {
-        let (mut health, start) = (Health::default(), Instant::now());
-        assert!(!health.is_resting(start));
-        assert!(health.failed(start));
-        assert!(health.is_resting(start + Duration::from_secs(4)));
-        let later = start + Duration::from_secs(6);
-        assert!(!health.is_resting(later));
-        assert!(!health.failed(later), "the same spell of trouble");
-        assert!(health.is_resting(later + Duration::from_secs(9)));
-        assert!(!health.is_resting(later + Duration::from_secs(11)));
-        assert!(health.has_just_failed(later + Duration::from_secs(4)));
-        assert!(!health.has_just_failed(later + Duration::from_secs(6)));
-        for _ in 0..100 {
-            health.failed(later);
+        let (mut health, start) = (Health::default(), start());
+        assert_eq!(at(&health, start, 0), Healthy);
+        assert!(health.failed(start, MIDDLE));
+        assert_eq!(at(&health, start, 4_900), JustFailed);
+        assert_eq!(at(&health, start, 5_100), HalfOpen);
+        let later = after(start, 6_000);
+        assert!(health.failed(later, MIDDLE));
+        assert_eq!(at(&health, later, 4_900), JustFailed);
+        assert_eq!(at(&health, later, 5_100), Resting, "the flat pause is over");
+        assert_eq!(at(&health, later, 9_900), Resting);
+        assert_eq!(at(&health, later, 10_100), HalfOpen);
+        assert!(health.succeeded());
+        assert!(!health.succeeded(), "no news any more");
+        assert_eq!(at(&health, later, 0), Healthy);
+        health.failed(later, MIDDLE);
+        assert_eq!(at(&health, later, 5_100), HalfOpen, "short again");
+    }
+
+    #[test]
+    fn chance_moves_a_pause_by_a_fifth_at_most() {
+        for (random, (rests, over)) in [(0, (3_900, 4_100)), (u32::MAX, (5_900, 6_100))] {
+            let (mut health, start) = (Health::default(), start());
+            health.failed(start, random);
+            assert!(at(&health, start, rests) >= Resting, "{random}");
+            assert_eq!(at(&health, start, over), HalfOpen, "{random}");
         }
-        assert!(!health.is_resting(later + Duration::from_secs(301)));
+    }
+
+    #[test]
+    fn connections_that_break_together_are_one_failure() {
+        let (mut health, start) = (Health::default(), start());
+        assert!(health.failed(start, MIDDLE));
+        for ms in [1, 50, 4_000] {
+            assert!(!health.failed(after(start, ms), MIDDLE));
+        }
+        assert_eq!(at(&health, start, 5_100), HalfOpen);
+    }
+
+    #[test]
+    fn one_at_a_time_probes() {
+        let (mut health, start) = (Health::default(), start());
+        assert!(!health.start_probe(start.instant), "healthy");
+        health.failed(start, MIDDLE);
+        assert!(!health.start_probe(start.instant), "resting");
+        let later = after(start, 6_000);
+        assert!(health.start_probe(later.instant));
+        assert!(!health.start_probe(later.instant));
+        assert_eq!(at(&health, later, 0), Resting, "for all others");
+        health.end_probe();
+        assert!(health.start_probe(later.instant));
+        health.failed(later, MIDDLE);
+        assert!(health.start_probe(after(later, 11_000).instant));
+    }
+
+    #[test]
+    fn a_later_process_knows_what_this_one_knows() {
+        let (mut health, start) = (Health::default(), start());
+        for ms in [0, 10_000, 30_000] {
+            health.failed(after(start, ms), MIDDLE);
+        }
+        let written = after(start, 31_000);
+        let record = health.record(written);
+        assert_eq!(
+            (record.failures, record.last_failure),
+            (3, start.unix + 30_000)
+        );
+        // Another process: its own origin of monotonic time.
+        let read = Now {
+            instant: Instant::now() + Duration::from_secs(9_999),
+            unix: written.unix + 2_000,
+        };
+        let mut other = Health::default();
+        other.merge(&record, read);
+        assert_eq!(at(&other, read, 1_900), JustFailed);
+        assert_eq!(at(&other, read, 2_100), Resting);
+        assert_eq!(at(&other, read, 16_900), Resting);
+        assert_eq!(at(&other, read, 17_100), HalfOpen);
+        other.failed(after(read, 20_000), MIDDLE);
+        assert_eq!(other.record(after(read, 20_000)).failures, 4);
+    }
+
+    #[test]
+    fn only_newer_failures_are_news() {
+        let now = start();
+        let record = |failures, last_failure, rest_until| Record {
+            failures,
+            last_failure: now.unix + last_failure - 1_000,
+            rest_until: now.unix + rest_until - 1_000,
+        };
+        let mut health = Health::default();
+        health.failed(now, MIDDLE);
+        let mine = health.record(now);
+        health.merge(&record(6, 0, 200_000), now);
+        assert_eq!(health.record(now), mine, "older");
+        let later = after(now, 3_000);
+        health.merge(&record(1, 2_000, 3_000), later);
+        assert_eq!(
+            at(&health, now, 4_900),
+            JustFailed,
+            "the longer pause holds"
+        );
+        health.merge(&Record::default(), later);
+        assert_eq!(health.record(later).failures, 1);
         health.succeeded();
-        assert!(!health.is_resting(later));
-        assert!(health.failed(later));
+        let day = after(now, 86_400_000);
+        health.merge(&record(9, 0, 300_000), day);
+        assert_eq!(health.standing(day.instant), Healthy, "stale");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_shortens_nothing_and_lengthens_nothing() {
+        let (mut health, now) = (Health::default(), start());
+        let day = 86_400_000;
+        let record = Record {
+            failures: 2,
+            last_failure: now.unix + day,
+            rest_until: now.unix + day + 10_000,
+        };
+        health.merge(&record, now);
+        assert!(at(&health, now, 9_900) >= Resting);
+        assert_eq!(at(&health, now, 10_100), HalfOpen);
+    }
+
+    proptest! {
+        #[test]
+        fn no_record_makes_a_host_rest_for_longer_than_the_longest_pause(
+            records in prop::collection::vec((any::<u32>(), any::<u64>(), any::<u64>()), 1..4),
+            near in prop::collection::vec((any::<u32>(), -1_000_000_i64..1_000_000, -1_000_000_i64..1_000_000), 0..4),
+            randoms in prop::collection::vec(any::<u32>(), 0..4),
+        ) {
+            let (mut health, now) = (Health::default(), start());
+            let around = |ms: i64| now.unix.saturating_add_signed(ms);
+            let near = near.into_iter().map(|(f, l, r)| (f, around(l), around(r)));
+            for (failures, last_failure, rest_until) in records.into_iter().chain(near) {
+                health.merge(&Record { failures, last_failure, rest_until }, now);
+            }
+            let longest = millis(LONGEST_PAUSE.mul_f64(1.0 + JITTER)) + 1;
+            prop_assert!(at(&health, now, longest) <= HalfOpen);
+            for random in randoms {
+                health.failed(now, random);
+            }
+            prop_assert!(at(&health, now, longest) <= HalfOpen);
+            // And the next process believes no more either.
+            let mut next = Health::default();
+            next.merge(&health.record(now), now);
+            prop_assert!(at(&next, now, longest) <= HalfOpen);
+        }
     }
 }

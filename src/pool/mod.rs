@@ -1,19 +1,27 @@
 //! All hosts as one: their connections, whom to ask, what to do when one fails.
 
 mod ask;
+mod flight;
 mod health;
+mod keeper;
 mod slot;
 
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub use ask::{Answers, Holder};
+use tokio::sync::OnceCell;
+
+pub use ask::{AllRest, Answers, Holder};
+use health::Standing;
+pub use health::{HealthStore, Record};
 pub use slot::{Banner, Lease};
 
 use crate::config::host::Host;
 pub use crate::remote::RemoteError;
 use crate::transport::Transport;
+use keeper::Keeper;
 use slot::Slot;
 
 /// Tells the user of something that went wrong and does not stop the work.
@@ -47,26 +55,53 @@ pub struct Pool {
     slots: Vec<Arc<Slot>>,
     limits: Limits,
     notify: Notify,
+    keeper: Keeper,
+    /// Set once what earlier processes knew of the hosts' health has been read.
+    loaded: OnceCell<()>,
+    told_that_all_rest: AtomicBool,
 }
 
 impl Pool {
-    /// A pool of `hosts`, reached by `transport`. Nothing is connected yet.
+    /// A pool of `hosts`, reached by `transport`. What `store` keeps of their health is read before
+    /// the first use and written when one fails or recovers. Nothing is connected yet.
     #[must_use]
     pub fn new(
         hosts: Vec<Host>,
         transport: Arc<dyn Transport>,
         limits: Limits,
         notify: Notify,
+        store: Option<Arc<dyn HealthStore>>,
     ) -> Self {
+        let keeper = Keeper { store };
         let slot = |(id, host)| {
             let (transport, notify) = (transport.clone(), notify.clone());
-            Arc::new(Slot::new(HostId(id), host, transport, limits, notify))
+            let keeper = keeper.clone();
+            Arc::new(Slot::new(
+                HostId(id),
+                host,
+                transport,
+                limits,
+                notify,
+                keeper,
+            ))
         };
         Self {
             slots: hosts.into_iter().enumerate().map(slot).collect(),
             limits,
             notify,
+            keeper,
+            loaded: OnceCell::new(),
+            told_that_all_rest: AtomicBool::new(false),
         }
+    }
+
+    /// Learns what earlier processes knew, once and before the first use of a host.
+    async fn load(&self) {
+        let load = || async {
+            let all = self.slots.iter().map(|slot| slot.kept.clone()).collect();
+            self.keeper.load(all).await;
+        };
+        self.loaded.get_or_init(load).await;
     }
 
     /// All hosts, in order.
@@ -85,7 +120,7 @@ impl Pool {
     pub fn in_trouble(&self) -> usize {
         let slots = self.slots.iter();
         slots
-            .filter(|slot| slot.is_resting() || slot.has_just_failed())
+            .filter(|slot| slot.standing() != Standing::Healthy)
             .count()
     }
 
@@ -97,13 +132,31 @@ impl Pool {
     /// A connection to a host, an idle one or a new one, for as long as it is held.
     ///
     /// # Errors
-    /// When the host cannot be connected to; to be passed to [`Pool::failed`].
+    /// When the host cannot be connected to, or when somebody else found that out while this one
+    /// waited or a few seconds ago.
     pub async fn lease(&self, id: HostId) -> Result<Lease, Arc<RemoteError>> {
+        self.load().await;
         self.slots[id.0].lease().await
     }
 
-    /// To be called when a host failed. The user is told once for each spell of trouble.
-    pub fn failed(&self, id: HostId, error: &Arc<RemoteError>) {
-        self.slots[id.0].failed(error);
+    /// The same hosts, those that rest after failures last, otherwise in the order given.
+    #[must_use]
+    pub fn in_order_of_health(&self, hosts: &[HostId]) -> Vec<HostId> {
+        let mut hosts = hosts.to_vec();
+        hosts.sort_by_cached_key(|host| self.slots[host.0].standing());
+        hosts
+    }
+
+    /// To be called when a host failed. The user is told once for each spell of trouble, later
+    /// processes by the store. A failure that is reported several times counts once.
+    pub async fn failed(&self, id: HostId, error: &Arc<RemoteError>) {
+        self.slots[id.0].failed(error).await;
     }
 }
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,16 +2,18 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::health::Health;
-use super::{HostId, Limits, Notify};
+use super::flight::{Flight, Ticket, Turn};
+use super::health::Standing;
+use super::keeper::{Keeper, Kept, now, random};
+use super::{HostId, Limits, Notify, lock};
 use crate::config::host::Host;
 use crate::remote::{ConnectOptions, Connection, RemoteError, connect};
-use crate::transport::Transport;
+use crate::transport::{Transport, TransportError};
 
 /// Text that a host printed before the handshake.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +28,14 @@ pub struct Banner {
 /// How much of a banner is quoted, in characters.
 const BANNER_SHOWN: usize = 300;
 
+/// What has been said about failures since the host last did what was asked.
+#[derive(Default)]
+struct Told {
+    user: bool,
+    /// The failure that was taken into account last; those who shared it report it too.
+    last: Option<Arc<RemoteError>>,
+}
+
 pub(super) struct Slot {
     pub(super) id: HostId,
     pub(super) host: Host,
@@ -33,9 +43,12 @@ pub(super) struct Slot {
     limits: Limits,
     notify: Notify,
     permits: Arc<Semaphore>,
-    // Both locks are held for a few instructions, never over an await.
+    flight: Flight,
+    keeper: Keeper,
+    pub(super) kept: Arc<Kept>,
+    // These locks are held for a few instructions, never over an await.
     idle: Mutex<Vec<Connection>>,
-    health: Mutex<Health>,
+    told: Mutex<Told>,
     usual_places: AtomicBool,
     banner_told: AtomicBool,
 }
@@ -47,35 +60,47 @@ impl Slot {
         transport: Arc<dyn Transport>,
         limits: Limits,
         notify: Notify,
+        keeper: Keeper,
     ) -> Self {
         Self {
             id,
             permits: Arc::new(Semaphore::new(host.max_connections.max(1) as usize)),
+            flight: Flight::default(),
+            keeper,
+            kept: Arc::new(Kept::new(&host)),
             host,
             transport,
             limits,
             notify,
             idle: Mutex::default(),
-            health: Mutex::default(),
+            told: Mutex::default(),
             usual_places: AtomicBool::new(false),
             banner_told: AtomicBool::new(false),
         }
     }
 
-    pub(super) fn is_resting(&self) -> bool {
-        lock(&self.health).is_resting(Instant::now())
+    pub(super) fn standing(&self) -> Standing {
+        lock(&self.kept.health).standing(Instant::now())
     }
 
-    pub(super) fn has_just_failed(&self) -> bool {
-        lock(&self.health).has_just_failed(Instant::now())
+    /// Whether the user has been told of the present trouble.
+    pub(super) fn has_told(&self) -> bool {
+        lock(&self.told).user
+    }
+
+    /// The right to find out whether a half-open host is back, if nobody else is at it.
+    pub(super) fn probe(self: &Arc<Self>) -> Option<Probe> {
+        let mine = lock(&self.kept.health).start_probe(Instant::now());
+        mine.then(|| Probe(self.clone()))
     }
 
     pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease, Arc<RemoteError>> {
+        let ticket = self.flight.ticket();
         // Never closed, so that a permit always comes; whoever holds one is under limits itself.
         let permit = self.permits.clone().acquire_owned().await.ok();
         let (connection, reused) = match self.take_idle() {
             Some(connection) => (connection, true),
-            None => (self.connect().await.map_err(Arc::new)?, false),
+            None => self.open(ticket).await?,
         };
         Ok(Lease {
             connection: Some(connection),
@@ -83,6 +108,42 @@ impl Slot {
             reused,
             _permit: permit,
         })
+    }
+
+    /// A connection, and whether it had been used before.
+    async fn open(
+        self: &Arc<Self>,
+        ticket: Ticket,
+    ) -> Result<(Connection, bool), Arc<RemoteError>> {
+        let just_failed = || self.standing() == Standing::JustFailed;
+        let mine = match self.flight.turn(ticket, just_failed).await {
+            Turn::Failed(error) => return Err(error),
+            Turn::Free => None,
+            Turn::Mine(mine) => Some(mine),
+        };
+        // Whoever had the turn before may be done with the connection already.
+        if let Some(connection) = self.take_idle() {
+            return Ok((connection, true));
+        }
+        match self.connect().await.map_err(Arc::new) {
+            Ok(connection) => {
+                if let Some(mine) = mine {
+                    mine.end(None);
+                }
+                Ok((connection, false))
+            }
+            Err(error) => {
+                if mine.is_none() {
+                    self.flight.failed(&error);
+                }
+                // Before the turn ends: who comes next shall know.
+                self.failed(&error).await;
+                if let Some(mine) = mine {
+                    mine.end(Some(&error));
+                }
+                Err(error)
+            }
+        }
     }
 
     fn take_idle(&self) -> Option<Connection> {
@@ -112,12 +173,57 @@ impl Slot {
         Ok(connection)
     }
 
-    pub(super) fn failed(&self, error: &Arc<RemoteError>) {
-        if lock(&self.health).failed(Instant::now()) {
+    pub(super) async fn failed(&self, error: &Arc<RemoteError>) {
+        self.flight.doubt();
+        let first = {
+            let mut told = lock(&self.told);
+            if told
+                .last
+                .as_ref()
+                .is_some_and(|last| Arc::ptr_eq(last, error))
+            {
+                return;
+            }
+            told.last = Some(error.clone());
+            !std::mem::replace(&mut told.user, true)
+        };
+        if first {
             (self.notify)(&**error);
         } else {
             log::debug!("{error}");
         }
+        let counts = lock(&self.kept.health).failed(now(), random());
+        // A fault of this machine is not to be held against the host by processes to come.
+        let local = matches!(
+            **error,
+            RemoteError::Transport(
+                TransportError::SshMissing { .. }
+                    | TransportError::RuntimeDir(_)
+                    | TransportError::Local { .. }
+                    | TransportError::BadCommand { .. }
+            )
+        );
+        if counts && !local {
+            self.keeper.save(&self.kept).await;
+        }
+    }
+
+    /// It did what was asked. Whether later processes are still to be told.
+    fn succeeded(&self) -> bool {
+        let news = lock(&self.kept.health).succeeded();
+        if news {
+            *lock(&self.told) = Told::default();
+        }
+        news
+    }
+}
+
+/// The right to find out whether a host is back; ends when it is dropped.
+pub(super) struct Probe(Arc<Slot>);
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        lock(&self.0.kept.health).end_probe();
     }
 }
 
@@ -137,6 +243,14 @@ impl Lease {
     #[must_use]
     pub fn is_reused(&self) -> bool {
         self.reused
+    }
+
+    /// As drop, but later processes are told for certain when the host has recovered.
+    pub(super) async fn give_back(self) {
+        let slot = self.slot.clone();
+        if self.is_clean() && slot.succeeded() {
+            slot.keeper.save(&slot.kept).await;
+        }
     }
 }
 
@@ -159,12 +273,10 @@ impl Drop for Lease {
         if let Some(connection) = self.connection.take()
             && connection.is_clean()
         {
-            lock(&self.slot.health).succeeded();
+            if self.slot.succeeded() {
+                self.slot.keeper.save_later(&self.slot.kept);
+            }
             lock(&self.slot.idle).push(connection);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

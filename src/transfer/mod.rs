@@ -88,18 +88,16 @@ impl Transfers {
         sink: &mut dyn NarSink,
         watch: &dyn TransferProgress,
     ) -> Result<u64, TransferError> {
-        let others = self.pool.hosts().filter(|host| !holders.contains(host));
-        let mut hosts: Vec<(HostId, bool)> = holders.iter().map(|host| (*host, true)).collect();
         // Without a hash nothing says that another host has the same.
-        hosts.extend(
-            others
-                .filter(|_| info.nar_hash.is_some())
-                .map(|h| (h, false)),
-        );
+        let others = self.pool.hosts().filter(|_| info.nar_hash.is_some());
+        let mut all = holders.to_vec();
+        all.extend(others.filter(|host| !holders.contains(host)));
+        // Better to ask a host that may lack it than to wait for one that was found dead.
+        let mut hosts = self.pool.in_order_of_health(&all);
         let mut faults = Vec::new();
         for _ in 0..ROUNDS {
             let mut again = Vec::new();
-            for (host, known) in std::mem::take(&mut hosts) {
+            for host in std::mem::take(&mut hosts) {
                 watch.set_host(&self.pool.host(host).to_string());
                 let attempt = Attempt {
                     pool: &self.pool,
@@ -107,7 +105,7 @@ impl Transfers {
                     host,
                     watch,
                 };
-                match attempt.run(known, stream, sink).await {
+                match attempt.run(holders.contains(&host), stream, sink).await {
                     Ok(size) => return Ok(size),
                     Err(Stopped::Sink(source)) => {
                         let path = info.path.clone();
@@ -115,9 +113,9 @@ impl Transfers {
                     }
                     Err(Stopped::Fault(fault)) => {
                         stream.roll_back();
-                        self.tell(host, &fault);
+                        self.tell(host, &fault).await;
                         if matches!(fault, HostFault::Remote(_)) {
-                            again.push((host, known));
+                            again.push(host);
                         }
                         faults.push(fault);
                     }
@@ -128,9 +126,9 @@ impl Transfers {
         Err(TransferError::nobody(info.path.clone(), faults))
     }
 
-    fn tell(&self, host: HostId, fault: &HostFault) {
+    async fn tell(&self, host: HostId, fault: &HostFault) {
         match fault {
-            HostFault::Remote(error) => self.pool.failed(host, error),
+            HostFault::Remote(error) => self.pool.failed(host, error).await,
             HostFault::Lacks { .. } => log::debug!("{fault}"),
             fault => self.pool.notify(fault),
         }

@@ -1,0 +1,236 @@
+//! The private folder of the disk tier.
+//!
+//! Tried in this order: `$XDG_CACHE_HOME/ssh-substituter`, `~/.cache/ssh-substituter`, and for root
+//! `/var/cache/ssh-substituter`. The environment variable [`OVERRIDE`] names another folder, which
+//! is then the only one.
+
+use std::env;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Names the folder itself; for tests and unusual systems.
+pub const OVERRIDE: &str = "SSH_SUBSTITUTER_CACHE_DIR";
+
+const NAME: &str = "ssh-substituter";
+
+/// Why there is no folder.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FolderError {
+    /// It cannot be made or looked at.
+    #[error("cannot create the folder {}: {source}", .path.display())]
+    Create {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something that others could use against us has its place.
+    #[error("the folder {} is refused: it is {what}", .path.display())]
+    Refused {
+        /// The folder.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// There is no place to try.
+    #[error("neither XDG_CACHE_HOME nor HOME names a folder to use")]
+    Homeless,
+}
+
+/// What the choice depends on, so that tests need not change the process.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// A folder that was named outright.
+    pub explicit: Option<PathBuf>,
+    /// `$XDG_CACHE_HOME`.
+    pub xdg_cache_home: Option<PathBuf>,
+    /// `$HOME`.
+    pub home: Option<PathBuf>,
+    /// The effective user id.
+    pub uid: u32,
+}
+
+impl Surroundings {
+    /// Those of this process.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let from_env = |name| {
+            let value = env::var_os(name).filter(|value| !value.is_empty());
+            value.map(PathBuf::from)
+        };
+        Self {
+            explicit: from_env(OVERRIDE),
+            xdg_cache_home: from_env("XDG_CACHE_HOME"),
+            home: from_env("HOME"),
+            uid: rustix::process::geteuid().as_raw(),
+        }
+    }
+
+    /// Finds or makes the folder.
+    ///
+    /// # Errors
+    /// When no place can be used; the last one's reason is given.
+    pub fn folder(&self) -> Result<PathBuf, FolderError> {
+        let mut last = FolderError::Homeless;
+        for candidate in self.candidates() {
+            match self.claim(&candidate) {
+                Err(error) => last = error,
+                found => return found,
+            }
+        }
+        Err(last)
+    }
+
+    fn candidates(&self) -> Vec<PathBuf> {
+        if let Some(explicit) = &self.explicit {
+            return vec![explicit.clone()];
+        }
+        let xdg = self.xdg_cache_home.clone();
+        let home = self.home.as_ref().map(|home| home.join(".cache"));
+        let bases = xdg.into_iter().chain(home);
+        let mut found: Vec<_> = bases
+            .filter(|base| base.is_absolute() && self.may_fill(base))
+            .map(|base| base.join(NAME))
+            .collect();
+        if self.uid == 0 {
+            found.push(Path::new("/var/cache").join(NAME));
+        }
+        found
+    }
+
+    /// Under `sudo`, HOME may still be the other user's: files of root's in there would be in that
+    /// user's way.
+    fn may_fill(&self, base: &Path) -> bool {
+        let nearest = base.ancestors().find_map(|path| fs::metadata(path).ok());
+        self.uid != 0 || nearest.is_some_and(|meta| meta.uid() == 0)
+    }
+
+    fn claim(&self, path: &Path) -> Result<PathBuf, FolderError> {
+        let failed = |source| FolderError::Create {
+            path: path.to_owned(),
+            source,
+        };
+        let refused = |what| FolderError::Refused {
+            path: path.to_owned(),
+            what,
+        };
+        // The mode for all folders that are missing, as the XDG specification wants it.
+        let made = DirBuilder::new().mode(0o700).recursive(true).create(path);
+        // A link to a folder is for users who moved their caches, if it is theirs.
+        let link =
+            fs::symlink_metadata(path).map_err(|error| failed(made.err().unwrap_or(error)))?;
+        if link.uid() != self.uid {
+            return Err(refused("owned by another user"));
+        }
+        let meta = fs::metadata(path).map_err(failed)?;
+        if !meta.is_dir() {
+            return Err(refused("not a folder"));
+        }
+        if meta.uid() != self.uid {
+            return Err(refused("a link to a folder of another user"));
+        }
+        if self.explicit.is_none() && meta.mode() & 0o077 != 0 {
+            fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
+        } else if meta.mode() & 0o022 != 0 {
+            // Not for us to tighten: who knows what else it is.
+            return Err(refused("open to other users"));
+        }
+        Ok(path.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn uid() -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
+
+    fn explicit(path: &Path, uid: u32) -> Result<PathBuf, FolderError> {
+        let explicit = Some(path.to_owned());
+        Surroundings {
+            explicit,
+            uid,
+            ..Surroundings::default()
+        }
+        .folder()
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[test]
+    fn the_first_place_that_does_is_made_and_private() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut here = Surroundings {
+            xdg_cache_home: Some(temp.path().join("xdg")),
+            home: Some(temp.path().join("home")),
+            uid: uid(),
+            ..Surroundings::default()
+        };
+        let xdg = here.folder().unwrap();
+        assert_eq!(xdg, temp.path().join("xdg/ssh-substituter"));
+        assert_eq!((mode(&xdg), mode(&temp.path().join("xdg"))), (0o700, 0o700));
+        fs::set_permissions(&xdg, Permissions::from_mode(0o755)).unwrap();
+        here.folder().unwrap();
+        assert_eq!(mode(&xdg), 0o700, "tightened");
+
+        fs::write(temp.path().join("file"), "").unwrap();
+        for unusable in [
+            None,
+            Some("relative".into()),
+            Some(temp.path().join("file")),
+        ] {
+            here.xdg_cache_home = unusable;
+            let home = temp.path().join("home/.cache/ssh-substituter");
+            assert_eq!(here.folder().unwrap(), home);
+        }
+    }
+
+    #[test]
+    fn root_leaves_other_users_homes_alone() {
+        let here = |home: &Path| Surroundings {
+            home: Some(home.to_owned()),
+            ..Surroundings::default()
+        };
+        let var = Path::new("/var/cache/ssh-substituter");
+        assert_eq!(
+            here(Path::new("/")).candidates()[0],
+            Path::new("/.cache/ssh-substituter")
+        );
+        assert_eq!(Surroundings::default().candidates(), [var]);
+        // A folder that is surely not root's: one of ours, or made somebody's.
+        let temp = tempfile::tempdir().unwrap();
+        if uid() == 0 {
+            std::os::unix::fs::chown(temp.path(), Some(65_534), None).unwrap();
+        }
+        assert_eq!(here(temp.path()).candidates(), [var]);
+    }
+
+    #[test]
+    fn what_others_could_use_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = temp.path().join("folder");
+        explicit(&folder, uid()).unwrap();
+        let reason = |path: &Path, uid| explicit(path, uid).unwrap_err().to_string();
+        assert!(reason(&folder, uid() + 1).contains("another user"));
+        let link = temp.path().join("link");
+        symlink(&folder, &link).unwrap();
+        assert_eq!(explicit(&link, uid()).unwrap(), link, "a link of one's own");
+        assert!(reason(&link, uid() + 1).contains("another user"));
+        fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
+        assert!(reason(&folder, uid()).contains("open to other users"));
+        assert_eq!(mode(&folder), 0o777, "left as it was");
+        let file = temp.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(reason(&file, uid()).contains("not a folder"));
+    }
+}

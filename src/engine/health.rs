@@ -1,0 +1,54 @@
+//! Hosts' health in the disk tier: the pool says what, the cache says where.
+
+use std::sync::Arc;
+
+use crate::cache::Disk;
+use crate::cache::disk::{HostHealth, Surroundings};
+use crate::config::Config;
+use crate::pool::{HealthStore, Record};
+
+/// Where later processes of this user find what is known of the hosts of `config` when they are
+/// reached by ssh. Nothing is opened yet.
+#[must_use]
+pub fn disk_health(config: &Config) -> Arc<dyn HealthStore> {
+    let sock = config.ssh_auth_sock.as_deref();
+    let sock = sock.map(|path| path.to_string_lossy().into_owned());
+    let settings = config.ssh_options.iter().cloned().chain(sock);
+    Arc::new(DiskHealth {
+        disk: Disk::new(Surroundings::of_process()),
+        scope: settings.map(|setting| format!("\n{setting}")).collect(),
+    })
+}
+
+struct DiskHealth {
+    disk: Disk,
+    /// What decides, besides the host, whether it can be reached: with other options to ssh the
+    /// same name may be another machine.
+    scope: String,
+}
+
+impl DiskHealth {
+    fn key(&self, host: &str) -> String {
+        format!("{host}{}", self.scope)
+    }
+}
+
+impl HealthStore for DiskHealth {
+    fn load(&self, host: &str) -> Option<Record> {
+        let health = self.disk.host_health(&self.key(host))?;
+        Some(Record {
+            failures: health.failures,
+            last_failure: health.last_failure,
+            rest_until: health.rest_until,
+        })
+    }
+
+    fn save(&self, host: &str, record: &Record) {
+        let health = HostHealth {
+            failures: record.failures,
+            last_failure: record.last_failure,
+            rest_until: record.rest_until,
+        };
+        self.disk.set_host_health(&self.key(host), &health);
+    }
+}

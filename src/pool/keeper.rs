@@ -1,0 +1,133 @@
+//! What is known of hosts' health, between this process and the store for later ones.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::time::timeout;
+
+use super::health::{Health, HealthStore, Now};
+use super::lock;
+use crate::config::host::Host;
+
+/// How long the store may hold up work. What takes longer goes on without being waited for.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// The health of one host.
+pub(super) struct Kept {
+    key: String,
+    // Held for a few instructions, never over an await or a call of the store.
+    pub(super) health: Mutex<Health>,
+    /// Held while the store is called, so that what is written last is the newest. Only threads
+    /// that may block take it.
+    saving: Mutex<()>,
+}
+
+impl Kept {
+    pub(super) fn new(host: &Host) -> Self {
+        Self {
+            key: key(host),
+            health: Mutex::default(),
+            saving: Mutex::default(),
+        }
+    }
+
+    fn load(&self, store: &dyn HealthStore) {
+        if let Some(record) = store.load(&self.key) {
+            lock(&self.health).merge(&record, now());
+        }
+    }
+
+    /// Writes what is true by now, which may be more than what it was called for.
+    fn save(&self, store: &dyn HealthStore) {
+        let _saving = lock(&self.saving);
+        let theirs = store.load(&self.key);
+        let record = {
+            let (mut health, now) = (lock(&self.health), now());
+            // Another process may have seen it fail too. After a success that is the past.
+            if let Some(theirs) = theirs
+                && health.has_failures()
+            {
+                health.merge(&theirs, now);
+            }
+            health.record(now)
+        };
+        if theirs.unwrap_or_default() != record {
+            store.save(&self.key, &record);
+        }
+    }
+}
+
+/// Calls the store where blocking does no harm.
+#[derive(Clone)]
+pub(super) struct Keeper {
+    pub(super) store: Option<Arc<dyn HealthStore>>,
+}
+
+impl Keeper {
+    /// Learns what earlier processes knew of these hosts.
+    pub(super) async fn load(&self, all: Vec<Arc<Kept>>) {
+        self.call(move |store| {
+            for kept in all {
+                kept.load(store);
+            }
+        })
+        .await;
+    }
+
+    /// Lets later processes know.
+    pub(super) async fn save(&self, kept: &Arc<Kept>) {
+        let kept = kept.clone();
+        self.call(move |store| kept.save(store)).await;
+    }
+
+    /// As [`Keeper::save`], where nobody can wait for it.
+    pub(super) fn save_later(&self, kept: &Arc<Kept>) {
+        if let (Some(store), Ok(runtime)) =
+            (self.store.clone(), tokio::runtime::Handle::try_current())
+        {
+            let kept = kept.clone();
+            runtime.spawn_blocking(move || kept.save(&*store));
+        }
+    }
+
+    async fn call(&self, job: impl FnOnce(&dyn HealthStore) + Send + 'static) {
+        if let Some(store) = self.store.clone() {
+            let job = tokio::task::spawn_blocking(move || job(&*store));
+            if timeout(PATIENCE, job).await.is_err() {
+                log::debug!("what is known of the hosts' health takes too long; going on without");
+            }
+        }
+    }
+}
+
+/// What matters for reaching a host and starting its serve loop, and nothing else: a host that
+/// fails with one key may be fine with another.
+fn key(host: &Host) -> String {
+    let path = host.ssh_key.as_deref().map(|path| path.to_string_lossy());
+    let parts = [
+        host.to_string(),
+        path.unwrap_or_default().into_owned(),
+        host.public_host_key.clone().unwrap_or_default(),
+        host.remote_program.join(" "),
+        host.remote_store.clone().unwrap_or_default(),
+    ];
+    parts.join("\n")
+}
+
+pub(super) fn now() -> Now {
+    let unix = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Now {
+        instant: Instant::now(),
+        unix: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+/// Another number each time, good enough to keep processes from marching in step.
+pub(super) fn random() -> u32 {
+    // The standard library's hasher is keyed at random.
+    let [a, b, c, d, ..] = RandomState::new().hash_one(0).to_ne_bytes();
+    u32::from_ne_bytes([a, b, c, d])
+}

@@ -1,0 +1,209 @@
+//! A pool over made-up hosts, and a store that stands for the disk tier.
+
+mod fake;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::*;
+use fake::{CONNECT, Does, Fake, Shelf, ask, together};
+
+#[tokio::test]
+async fn many_questions_at_once_cost_one_connect() {
+    let fake = Fake::new(&[("a", Does::Hang)]);
+    let pool = Arc::new(fake.pool(None));
+    let started = Instant::now();
+    let failed = together(500, || {
+        let pool = pool.clone();
+        async move { ask(&pool).await.failed }
+    })
+    .await;
+    assert!(started.elapsed() < CONNECT * 2 + fake::GRACE);
+    assert_eq!(failed, [1; 500]);
+    assert_eq!(fake.opens("a"), 1);
+    ask(&pool).await;
+    assert_eq!(fake.opens("a"), 1, "it has just failed");
+    assert_eq!(fake.told().len(), 1, "{:?}", fake.told());
+}
+
+#[tokio::test]
+async fn the_first_connection_is_made_once_and_then_as_many_as_are_used() {
+    let fake = Fake::new(&[("a", Does::Serve)]);
+    let pool = fake.pool(None);
+    let host = pool.hosts().next().unwrap();
+    let (first, second) = tokio::join!(pool.lease(host), pool.lease(host));
+    assert!(first.is_ok() && second.is_ok());
+    assert_eq!(fake.opens("a"), 2, "both are held, so two are needed");
+    drop((first, second));
+    ask(&pool).await;
+    assert_eq!(fake.opens("a"), 2);
+}
+
+#[tokio::test]
+async fn when_a_known_host_stops_answering_those_in_the_queue_do_not_try_in_turn() {
+    let fake = Fake::new(&[("a", Does::ServeOnce)]);
+    let pool = Arc::new(fake.pool(None));
+    let host = pool.hosts().next().unwrap();
+    let Ok(_held) = pool.lease(host).await else {
+        panic!("it answers once");
+    };
+    let failed = together(20, || {
+        let pool = pool.clone();
+        async move { pool.lease(host).await.is_err() }
+    })
+    .await;
+    assert_eq!(failed, [true; 20]);
+    let at_a_time = pool.host(host).max_connections as usize;
+    assert_eq!(fake.opens("a"), at_a_time, "one serves, the rest tried");
+}
+
+#[tokio::test]
+async fn a_lease_shares_the_failure_that_others_have_just_met() {
+    let fake = Fake::new(&[("a", Does::Refuse)]);
+    let pool = fake.pool(None);
+    let host = pool.hosts().next().unwrap();
+    for _ in 0..5 {
+        assert!(pool.lease(host).await.is_err());
+    }
+    assert_eq!(fake.opens("a"), 1);
+}
+
+#[tokio::test]
+async fn a_later_process_leaves_a_dead_host_alone() {
+    let (fake, shelf) = (
+        Fake::new(&[("a", Does::Hang), ("b", Does::Serve)]),
+        Shelf::new(),
+    );
+    ask(&fake.pool(Some(shelf.clone()))).await;
+    assert_eq!((fake.opens("a"), fake.opens("b")), (1, 1));
+    assert_eq!(shelf.failures("a"), 1);
+    let later = fake.pool(Some(shelf.clone()));
+    let started = Instant::now();
+    assert_eq!(ask(&later).await.failed, 1);
+    assert!(started.elapsed() < CONNECT / 2);
+    assert_eq!((fake.opens("a"), fake.opens("b")), (1, 2));
+    assert_eq!(fake.told().len(), 1, "{:?}", fake.told());
+}
+
+#[tokio::test]
+async fn with_all_hosts_down_a_later_process_says_so_once_and_at_once() {
+    let (fake, shelf) = (
+        Fake::new(&[("a", Does::Refuse), ("b", Does::Refuse)]),
+        Shelf::new(),
+    );
+    ask(&fake.pool(Some(shelf.clone()))).await;
+    assert_eq!(fake.told().len(), 2);
+    let later = fake.pool(Some(shelf));
+    for _ in 0..10 {
+        assert_eq!(ask(&later).await.failed, 2);
+    }
+    assert_eq!((fake.opens("a"), fake.opens("b")), (1, 1));
+    assert_eq!(fake.told().len(), 3, "{:?}", fake.told());
+    assert!(fake.told()[2].contains("a, b"));
+}
+
+#[tokio::test]
+async fn one_question_probes_a_host_whose_pause_is_over() {
+    let (fake, shelf) = (
+        Fake::new(&[("a", Does::Hang), ("b", Does::Serve)]),
+        Shelf::new(),
+    );
+    shelf.put("a", 1, -20_000, -1_000);
+    let pool = Arc::new(fake.pool(Some(shelf.clone())));
+    let took = together(10, || {
+        let pool = pool.clone();
+        async move {
+            let started = Instant::now();
+            ask(&pool).await;
+            started.elapsed()
+        }
+    })
+    .await;
+    let slow = took.iter().filter(|took| **took >= CONNECT).count();
+    assert_eq!(slow, 1, "{took:?}");
+    assert_eq!(fake.opens("a"), 1);
+    assert_eq!(shelf.failures("a"), 2, "the pause has grown");
+}
+
+#[tokio::test]
+async fn a_probe_that_is_given_up_leaves_the_host_to_others() {
+    let (fake, shelf) = (
+        Fake::new(&[("a", Does::Serve), ("b", Does::Serve)]),
+        Shelf::new(),
+    );
+    shelf.put("a", 1, -20_000, -1_000);
+    let pool = fake.pool(Some(shelf));
+    pool.load().await;
+    drop(pool.slots[0].probe().unwrap());
+    assert!(pool.slots[0].probe().is_some());
+}
+
+#[tokio::test]
+async fn success_closes_the_breaker_for_all() {
+    let (fake, shelf) = (Fake::new(&[("a", Does::Serve)]), Shelf::new());
+    shelf.put("a", 3, -20_000, -1_000);
+    let pool = fake.pool(Some(shelf.clone()));
+    assert_eq!(ask(&pool).await.failed, 0);
+    assert_eq!(shelf.failures("a"), 0);
+    assert_eq!(shelf.writes(), 1);
+    for _ in 0..10 {
+        ask(&pool).await;
+    }
+    assert_eq!(shelf.writes(), 1, "nothing is written in a healthy state");
+}
+
+#[tokio::test]
+async fn the_only_host_is_tried_although_it_rests() {
+    let (fake, shelf) = (Fake::new(&[("a", Does::Serve)]), Shelf::new());
+    shelf.put("a", 7, -10_000, 250_000);
+    assert_eq!(ask(&fake.pool(Some(shelf))).await.failed, 0);
+    assert_eq!(fake.opens("a"), 1);
+}
+
+#[tokio::test]
+async fn resting_hosts_come_last() {
+    let names = ["a", "b", "c", "d"].map(|name| (name, Does::Serve));
+    let (fake, shelf) = (Fake::new(&names), Shelf::new());
+    shelf.put("a", 2, -1_000, 9_000);
+    shelf.put("b", 7, -20_000, 200_000);
+    let pool = fake.pool(Some(shelf));
+    let hosts: Vec<HostId> = pool.hosts().collect();
+    pool.load().await;
+    let order = pool.in_order_of_health(&hosts);
+    let order: Vec<_> = order.iter().map(|host| host.index()).collect();
+    assert_eq!(order, [2, 3, 1, 0]);
+}
+
+#[tokio::test]
+async fn a_store_that_is_stuck_costs_little() {
+    let (fake, shelf) = (Fake::new(&[("a", Does::Refuse)]), Shelf::new());
+    shelf.be_slow(Duration::from_secs(2));
+    let started = Instant::now();
+    ask(&fake.pool(Some(shelf))).await;
+    // Once for reading, once for writing.
+    assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn faults_of_this_machine_are_not_kept() {
+    let (fake, shelf) = (Fake::new(&[("a", Does::FailHere)]), Shelf::new());
+    assert_eq!(ask(&fake.pool(Some(shelf.clone()))).await.failed, 1);
+    assert_eq!(shelf.writes(), 0);
+}
+
+#[tokio::test]
+async fn a_failure_that_is_reported_twice_counts_once() {
+    let (fake, shelf) = (Fake::new(&[("a", Does::Refuse)]), Shelf::new());
+    let pool = fake.pool(Some(shelf.clone()));
+    let host = pool.hosts().next().unwrap();
+    let Err(error) = pool.lease(host).await else {
+        panic!("it refuses");
+    };
+    pool.failed(host, &error).await;
+    pool.failed(host, &error).await;
+    sleep(Duration::from_millis(20)).await;
+    assert_eq!((shelf.failures("a"), shelf.writes()), (1, 1));
+    assert_eq!(fake.told().len(), 1);
+}

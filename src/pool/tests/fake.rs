@@ -1,0 +1,224 @@
+//! Made-up hosts and a made-up store.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, empty};
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::model::{PathInfo, StorePath};
+use crate::pool::keeper::now;
+use crate::transport::{Channel, Child, Program, TransportError};
+use crate::wire::put_u64;
+use crate::wire::serve::{RequestDecoder, SERVER_MAGIC, Version, put_infos_end, take_client_hello};
+
+/// The connect timeout of the pools.
+pub const CONNECT: Duration = Duration::from_millis(400);
+
+/// What a transport is given beyond that, and a loaded machine.
+pub const GRACE: Duration = Duration::from_secs(3);
+
+/// What a host does with a connection.
+#[derive(Clone, Copy)]
+pub enum Does {
+    /// Accepts and says nothing.
+    Hang,
+    Refuse,
+    /// Answers that it has nothing.
+    Serve,
+    /// Answers the first connection that is made to it and hangs later.
+    ServeOnce,
+    /// Is not reached, by a fault of this machine.
+    FailHere,
+}
+
+/// Hosts, and what was asked of them and told to the user, by all pools together.
+#[derive(Clone)]
+pub struct Fake(Arc<Hosts>);
+
+struct Hosts {
+    hosts: Vec<(String, Does, AtomicUsize)>,
+    told: Mutex<Vec<String>>,
+}
+
+impl Fake {
+    pub fn new(hosts: &[(&str, Does)]) -> Self {
+        let host = |(name, does): &(&str, Does)| (name.to_string(), *does, AtomicUsize::new(0));
+        Self(Arc::new(Hosts {
+            hosts: hosts.iter().map(host).collect(),
+            told: Mutex::default(),
+        }))
+    }
+
+    /// A pool as a process of its own has it.
+    pub fn pool(&self, store: Option<Arc<Shelf>>) -> Pool {
+        let hosts = self.0.hosts.iter();
+        let hosts = hosts.map(|(name, ..)| Host::parse(name).unwrap()).collect();
+        let limits = Limits {
+            connect: CONNECT,
+            silence: CONNECT,
+            hedge: Duration::from_millis(50),
+        };
+        let all = self.0.clone();
+        let notify = Arc::new(move |error: &(dyn Error + 'static)| {
+            lock(&all.told).push(error.to_string());
+        });
+        let store = store.map(|store| store as Arc<dyn HealthStore>);
+        Pool::new(hosts, Arc::new(self.clone()), limits, notify, store)
+    }
+
+    /// How many connections were tried.
+    pub fn opens(&self, name: &str) -> usize {
+        let host = self.0.hosts.iter().find(|host| host.0 == name).unwrap();
+        host.2.load(Ordering::SeqCst)
+    }
+
+    pub fn told(&self) -> Vec<String> {
+        lock(&self.0.told).clone()
+    }
+}
+
+#[async_trait]
+impl Transport for Fake {
+    async fn open(&self, host: &Host, _program: Program) -> Result<Channel, TransportError> {
+        let (name, does, opens) = self.0.hosts.iter().find(|h| h.0 == host.name).unwrap();
+        let before = opens.fetch_add(1, Ordering::SeqCst);
+        let (host, said) = (name.clone(), String::new());
+        match does {
+            Does::Hang => pending().await,
+            Does::ServeOnce if before > 0 => pending().await,
+            Does::Refuse => Err(TransportError::Refused { host, said }),
+            Does::FailHere => Err(TransportError::Local {
+                host,
+                action: "try",
+                source: io::ErrorKind::OutOfMemory.into(),
+            }),
+            Does::Serve | Does::ServeOnce => {
+                let (ours, theirs) = duplex(4096);
+                tokio::spawn(serve(theirs));
+                let (stdout, stdin) = tokio::io::split(ours);
+                Ok(Channel {
+                    stdin: Box::new(stdin),
+                    stdout: Box::new(stdout),
+                    stderr: Box::new(empty()),
+                    child: Box::new(Nobody),
+                })
+            }
+        }
+    }
+}
+
+struct Nobody;
+
+#[async_trait]
+impl Child for Nobody {
+    async fn wait(self: Box<Self>) -> Option<i32> {
+        None
+    }
+}
+
+async fn serve(mut stream: DuplexStream) -> Option<()> {
+    let (mut buf, mut out, mut decoder) = (BytesMut::new(), Vec::new(), RequestDecoder::default());
+    while take_client_hello(&mut buf).unwrap().is_none() {
+        read(&mut stream, &mut buf).await?;
+    }
+    put_u64(&mut out, SERVER_MAGIC);
+    put_u64(&mut out, Version::NEWEST.number());
+    loop {
+        stream.write_all(&out).await.ok()?;
+        out.clear();
+        while decoder.step(&mut buf).unwrap().is_none() {
+            read(&mut stream, &mut buf).await?;
+        }
+        put_infos_end(&mut out);
+    }
+}
+
+async fn read(stream: &mut DuplexStream, buf: &mut BytesMut) -> Option<()> {
+    let read = stream.read_buf(buf).await.ok()?;
+    (read > 0).then_some(())
+}
+
+/// A store in memory, by names of hosts.
+#[derive(Default)]
+pub struct Shelf {
+    records: Mutex<HashMap<String, Record>>,
+    writes: AtomicUsize,
+    slow: Mutex<Duration>,
+}
+
+impl Shelf {
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Times in milliseconds from now.
+    pub fn put(&self, host: &str, failures: u32, last_failure: i64, rest_until: i64) {
+        let at = |ms| now().unix.saturating_add_signed(ms);
+        let record = Record {
+            failures,
+            last_failure: at(last_failure),
+            rest_until: at(rest_until),
+        };
+        lock(&self.records).insert(host.to_owned(), record);
+    }
+
+    pub fn failures(&self, host: &str) -> u32 {
+        lock(&self.records).get(host).map_or(0, |r| r.failures)
+    }
+
+    pub fn writes(&self) -> usize {
+        self.writes.load(Ordering::SeqCst)
+    }
+
+    pub fn be_slow(&self, by: Duration) {
+        *lock(&self.slow) = by;
+    }
+
+    fn wait(&self) {
+        let time = *lock(&self.slow);
+        std::thread::sleep(time);
+    }
+}
+
+impl HealthStore for Shelf {
+    fn load(&self, host: &str) -> Option<Record> {
+        self.wait();
+        let name = host.lines().next().unwrap();
+        lock(&self.records).get(name).copied()
+    }
+
+    fn save(&self, host: &str, record: &Record) {
+        self.wait();
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        let name = host.lines().next().unwrap();
+        lock(&self.records).insert(name.to_owned(), *record);
+    }
+}
+
+fn any_path() -> StorePath {
+    StorePath::parse("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a").unwrap()
+}
+
+pub async fn ask(pool: &Pool) -> Answers {
+    pool.ask(&[any_path()], |_, _: &PathInfo| true).await
+}
+
+/// What becomes of many tasks that run at once.
+pub async fn together<T, F>(count: usize, task: impl Fn() -> F) -> Vec<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let mut tasks: JoinSet<T> = (0..count).map(|_| task()).collect();
+    let mut results = Vec::new();
+    while let Some(result) = tasks.join_next().await {
+        results.push(result.unwrap());
+    }
+    results
+}
