@@ -148,6 +148,16 @@ impl World {
         }
     }
 
+    /// The NAR hash of a path, as Nix prints it.
+    pub fn hash(&self, path: &str) -> String {
+        self.spare.nar_hash(path)
+    }
+
+    /// The NAR size of a path.
+    pub fn size(&self, path: &str) -> u64 {
+        self.spare.nar_size(path)
+    }
+
     /// Undoes what the faults of a run have done to a host.
     pub fn repair(&mut self, host: usize, fired: &[Fault]) {
         let host = &mut self.hosts[host];

@@ -5,11 +5,13 @@
 //! makes go wrong what a seeded plan says. `FAULT_SEED` chooses another plan, `FAULT_COUNT` the number of faults.
 
 mod desk;
+mod disk;
 mod hosts;
 mod plan;
 mod proxy;
 mod relay;
 mod run;
+mod single;
 mod suite;
 #[path = "../support/mod.rs"]
 mod support;
@@ -61,4 +63,22 @@ fn hundreds_of_faults_cost_time_only() {
         "{:?}",
         tally.unseen()
     );
+}
+
+#[test]
+fn a_full_disk_fails_the_path_and_leaves_nothing() {
+    let world = hosts::World::new();
+    let cases = disk::fills_up_at_every_place(&world);
+    disk::fills_up_under_nix(&world);
+    show(&format!("disk full: {cases} places and once under Nix\n"));
+}
+
+#[test]
+fn nix_store_killed_in_the_middle_of_400_mb() {
+    single::killed_in_the_middle(400 << 20);
+}
+
+#[test]
+fn a_host_that_never_answers_is_left_behind() {
+    single::first_host_is_dead();
 }

@@ -94,6 +94,9 @@ impl Place {
 /// NARs larger than this are [`When::Large`]: the program passes them on while they come.
 pub const LARGE: u64 = 4 << 20;
 
+/// A cell of the matrix.
+pub type Cell = (Kind, When, Place);
+
 /// One thing that goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {

@@ -1,10 +1,11 @@
 //! One run of a real Nix while things go wrong, and what must be so afterwards.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::desk::{Event, now};
 use crate::hosts::World;
-use crate::plan::{Fault, Place, When};
+use crate::plan::Fault;
 use crate::support::{Nix, Ran, Scratch, program, run_with_timeout};
 
 /// No run may take longer, whatever goes wrong.
@@ -50,7 +51,7 @@ pub struct Outcome {
 pub struct Caller {
     pub nix: Nix,
     // Holds the sockets; must live as long as Nix does.
-    _runtime: Scratch,
+    runtime: Scratch,
 }
 
 impl Caller {
@@ -72,10 +73,18 @@ impl Caller {
         );
         let file = nix.store().env().conf_dir().join("ssh-substituter.conf");
         std::fs::write(file, settings).expect("write the settings");
-        Self {
-            nix,
-            _runtime: runtime,
-        }
+        Self { nix, runtime }
+    }
+
+    /// How long one run may take, if not [`LIMIT`].
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.nix = self.nix.limit(limit);
+        self
+    }
+
+    /// `SSH_SUBSTITUTER_RUNTIME_DIR`.
+    pub fn runtime(&self) -> &Path {
+        self.runtime.path()
     }
 
     /// Realises as many of the paths as can be had.
@@ -236,6 +245,3 @@ fn hits(events: &[Vec<Event>]) -> Vec<Hit> {
     };
     events.iter().flatten().filter_map(hit).collect()
 }
-
-/// A cell of the matrix.
-pub type Cell = (crate::plan::Kind, When, Place);

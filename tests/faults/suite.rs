@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::hosts::{Closure, World};
-use crate::plan::{Fault, Kind, Place, When};
-use crate::run::{Cell, Outcome, RunPlan, go};
+use crate::plan::{Cell, Fault, Kind, Place, When};
+use crate::run::{Outcome, RunPlan, go};
 use crate::support::Random;
 
 /// Runs at a time. They wait more than they work.
