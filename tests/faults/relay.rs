@@ -209,7 +209,7 @@ impl Back {
             if let Some((at, fault)) = place {
                 if at == sent {
                     self.desk.fired(fault);
-                    self.act(fault);
+                    self.act(fault, length - sent);
                     match fault.kind {
                         Kind::Garbage => spoilt = 64,
                         Kind::Slow => pace = Some(Pace::new(length - sent)),
@@ -249,7 +249,8 @@ impl Back {
         fault.offset(length)
     }
 
-    fn act(&mut self, fault: &Fault) {
+    /// Does it, with `left` bytes of the reply not sent yet.
+    fn act(&mut self, fault: &Fault, left: u64) {
         match fault.kind {
             Kind::Kill => {
                 signal(self.server.id(), Signal::KILL);
@@ -275,7 +276,8 @@ impl Back {
             }
             Kind::Cut => {
                 let control = self.desk.get("control").parse().expect("a number");
-                cut_after(control, fault.random % 2000);
+                // Fewer than are left, so that the reply can't slip through before the cut.
+                cut_after(control, fault.random % left.clamp(1, 2000));
             }
             Kind::Truncate => self.end(0),
             Kind::Banner => {

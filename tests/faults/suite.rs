@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::hosts::{Closure, World};
 use crate::plan::{Cell, Fault, Kind, Place, When};
-use crate::run::{Outcome, RunPlan, go};
+use crate::run::{Hit, Outcome, RunPlan, go};
 use crate::support::Random;
 
 /// Runs at a time. They wait more than they work.
@@ -193,7 +193,7 @@ pub struct Tally {
     pub runs: usize,
     complete: usize,
     failed_paths: usize,
-    longest_run: Duration,
+    longest: Option<Outcome>,
     pub problems: Vec<String>,
 }
 
@@ -221,7 +221,6 @@ impl Tally {
         };
         self.complete += usize::from(outcome.complete);
         self.failed_paths += outcome.failed_paths;
-        self.longest_run = self.longest_run.max(outcome.took);
         self.fired += outcome.hits.len();
         let mut kinds = BTreeSet::new();
         for hit in &outcome.hits {
@@ -236,6 +235,13 @@ impl Tally {
             let row = self.rows.entry(kind).or_default();
             row.completed += usize::from(outcome.complete);
             row.failed_paths += outcome.failed_paths;
+        }
+        if self
+            .longest
+            .as_ref()
+            .is_none_or(|longest| longest.took < outcome.took)
+        {
+            self.longest = Some(outcome);
         }
     }
 
@@ -266,16 +272,27 @@ impl Tally {
         let _ = writeln!(
             out,
             "seed {seed}: {} faults fired in {} runs, {} of {whole} cells (kind, message, place) hit; {} runs complete at \
-             once, {} paths failed cleanly, {} problems; longest run {:.1} s, all in {:.0} s",
+             once, {} paths failed cleanly, {} problems; all in {:.0} s",
             self.fired,
             self.runs,
             self.cells.len(),
             self.complete,
             self.failed_paths,
             self.problems.len(),
-            self.longest_run.as_secs_f64(),
             took.as_secs_f64()
         );
+        if let Some(longest) = &self.longest {
+            let _ = writeln!(out, "longest run, {:.1} s:", longest.took.as_secs_f64());
+            for Hit { fault, delay } in &longest.hits {
+                let (when, place) = (fault.when, fault.place);
+                let _ = writeln!(
+                    out,
+                    "  {:.2} s: {}, {when:?}, {place:?}",
+                    delay.as_secs_f64(),
+                    fault.kind.name()
+                );
+            }
+        }
         out.push_str(
             "(injected: planned; a host that rests after a failure doesn't come to all of its faults. completed and paths \
              failed: runs with such a fault among others)\n",
