@@ -19,7 +19,7 @@ pub struct Desk(PathBuf);
 pub enum Event {
     /// A fault happened.
     Fired { at: u128, fault: Fault },
-    /// A reply came through whole.
+    /// A reply came through whole and right.
     Done { at: u128 },
 }
 

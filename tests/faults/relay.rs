@@ -157,7 +157,10 @@ impl Back {
                 Shape::Unknown => u64::MAX,
             };
             self.pass(length, fault.as_ref());
-            self.desk.done();
+            // What came spoilt is not through yet: another reply will have to make up for it.
+            if fault.is_none_or(|fault| fault.kind == Kind::Slow) {
+                self.desk.done();
+            }
         }
         // All requests are answered and the server takes no more.
         self.end(0)

@@ -11,9 +11,9 @@ use crate::support::{Nix, Ran, Scratch, program, run_with_timeout};
 /// No run may take longer, whatever goes wrong.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// Seconds.
-const CONNECT_TIMEOUT: u32 = 4;
-const STALL_TIMEOUT: u32 = 2;
+/// In seconds; short, but long enough for a good host on a loaded machine.
+const CONNECT_TIMEOUT: u32 = 6;
+const STALL_TIMEOUT: u32 = 3;
 
 /// What is planned for one run.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub struct RunPlan {
 #[derive(Clone, Debug)]
 pub struct Hit {
     pub fault: Fault,
-    /// Until the next reply came through from any host.
+    /// Until the next good reply came through from any host.
     pub delay: Duration,
 }
 
