@@ -203,7 +203,7 @@ struct Row {
     fired: usize,
     completed: usize,
     failed_paths: usize,
-    delay: Duration,
+    longest: Option<Hit>,
 }
 
 impl Tally {
@@ -229,7 +229,13 @@ impl Tally {
             kinds.insert(fault.kind);
             let row = self.rows.entry(fault.kind).or_default();
             row.fired += 1;
-            row.delay = row.delay.max(hit.delay);
+            if row
+                .longest
+                .as_ref()
+                .is_none_or(|longest| longest.delay < hit.delay)
+            {
+                row.longest = Some(hit.clone());
+            }
         }
         for kind in kinds {
             let row = self.rows.entry(kind).or_default();
@@ -257,15 +263,21 @@ impl Tally {
             "fault", "injected", "fired", "completed", "paths failed", "longest delay"
         );
         for (kind, row) in &self.rows {
+            let longest = row
+                .longest
+                .as_ref()
+                .map_or(String::new(), |Hit { fault, delay }| {
+                    let (when, place) = (fault.when, fault.place);
+                    format!("{:>12.2} s ({when:?}, {place:?})", delay.as_secs_f64())
+                });
             let _ = writeln!(
                 out,
-                "{:<22} {:>8} {:>6} {:>10} {:>13} {:>12.2} s",
+                "{:<22} {:>8} {:>6} {:>10} {:>13} {longest}",
                 kind.name(),
                 row.injected,
                 row.fired,
                 row.completed,
-                row.failed_paths,
-                row.delay.as_secs_f64()
+                row.failed_paths
             );
         }
         let whole = Deck::new(&When::ALL).all.len();
