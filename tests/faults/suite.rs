@@ -306,7 +306,8 @@ impl Tally {
             }
         }
         out.push_str(
-            "(injected: planned; a host that rests after a failure doesn't come to all of its faults. completed and paths \
+            "(injected: planned; a host that rests after a failure doesn't come to all of its faults. delay: until the \
+             next good reply, those of further faults on the way included. completed and paths \
              failed: runs with such a fault among others)\n",
         );
         out
