@@ -128,8 +128,9 @@ impl Decoder {
                     }
                 }
                 Err(Stop::NeedMore) => {
-                    // A unit is small: one that would not fit is refused now, not waited for.
-                    self.check_size(rest.len() as u64, self.state)?;
+                    // A unit is small: one that would not fit is refused now, not waited for. At
+                    // least one more byte would have to come.
+                    self.check_size(rest.len() as u64 + 1, self.state)?;
                     return Ok((consumed, None));
                 }
                 Err(Stop::Error(source)) => return Err(self.error(source)),

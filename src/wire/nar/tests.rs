@@ -192,6 +192,11 @@ fn sixty_four_directories_are_the_limit() {
     let mut out = Vec::new();
     magic(&mut out);
     nested(64)(&mut out);
+    symlink(&mut out, b"x");
+    for _ in 0..64 {
+        entry_end(&mut out);
+        directory_end(&mut out);
+    }
     assert!(rewrite(&out, 1000).is_ok());
 }
 
@@ -259,6 +264,24 @@ fn an_archive_above_its_limit_is_refused_before_it_has_come() {
     };
     assert!(error.to_string().contains("at most"), "{error}");
     assert!(!decoder.is_complete());
+}
+
+#[test]
+fn an_archive_that_is_not_over_at_its_limit_is_refused_and_not_waited_for() {
+    let mut input = nar(&Tree::File(false, Vec::new()));
+    // The contents swallow the end: 16 bytes instead of none.
+    let size = input.len() - 24;
+    input[size] = 16;
+    let mut decoder = Decoder::new(input.len() as u64);
+    let mut at = 0;
+    let refused = loop {
+        match decoder.step(&input[at..]) {
+            Ok((read, Some(_))) => at += read,
+            Ok((_, None)) => panic!("waits for more"),
+            Err(error) => break error,
+        }
+    };
+    assert!(refused.to_string().contains("at most"), "{refused}");
 }
 
 #[test]

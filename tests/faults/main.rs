@@ -1,0 +1,86 @@
+//! What a user may rely on when hosts fail: with one good host left, everything arrives and is right; what no host can
+//! deliver fails alone; nothing hangs.
+//!
+//! Three real hosts (sshd, `nix-store --serve`) serve the same closure to a real Nix, and a relay before each `nix-store`
+//! makes go wrong what a seeded plan says. `FAULT_SEED` chooses another plan, `FAULT_COUNT` the number of faults.
+
+mod desk;
+mod disk;
+mod hosts;
+mod plan;
+mod proxy;
+mod relay;
+mod run;
+mod single;
+mod suite;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Where the table of a run is kept.
+const TABLE: &str = "faults.txt";
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// Shows text even where libtest collects what tests print.
+fn show(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// No test: the other life of this program, see `relay.rs`.
+#[test]
+#[ignore = "started by the tests, as the remote program of their hosts"]
+fn relay_main() {
+    if let Some(folder) = std::env::var_os(relay::FOLDER) {
+        relay::main(&PathBuf::from(folder));
+    }
+}
+
+#[test]
+fn hundreds_of_faults_cost_time_only() {
+    let (seed, count) = (number("FAULT_SEED", 1), number("FAULT_COUNT", 300));
+    show(&format!("FAULT_SEED={seed} FAULT_COUNT={count}\n"));
+    let started = Instant::now();
+    let count = usize::try_from(count).expect("a number");
+    let tally = suite::run(seed, count);
+    let table = tally.table(seed, started.elapsed());
+    show(&table);
+    std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join(TABLE), &table)
+        .expect("write the table");
+    assert!(
+        tally.problems.is_empty(),
+        "seed {seed}:\n{}\n{table}",
+        tally.problems.join("\n\n")
+    );
+    assert!(tally.fired >= count, "too few fired:\n{table}");
+    assert!(
+        count < 300 || tally.unseen().is_empty(),
+        "{:?}",
+        tally.unseen()
+    );
+}
+
+#[test]
+fn a_full_disk_fails_the_path_and_leaves_nothing() {
+    let world = hosts::World::new();
+    let cases = disk::fills_up_at_every_place(&world);
+    let under_nix = disk::fills_up_under_nix(&world);
+    show(&format!(
+        "disk full: {cases} places; under Nix: {under_nix} (needs a small file system to be mounted)\n"
+    ));
+}
+
+#[test]
+fn nix_store_killed_in_the_middle_of_400_mb() {
+    single::killed_in_the_middle(400 << 20);
+}
+
+#[test]
+fn a_host_that_never_answers_is_left_behind() {
+    single::first_host_is_dead();
+}
