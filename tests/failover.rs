@@ -360,3 +360,17 @@ async fn when_nobody_can_deliver_that_path_alone_fails() {
     result.unwrap();
     assert!(got == one.nar(&small));
 }
+
+#[tokio::test]
+async fn a_host_that_sent_a_path_wrongly_is_not_asked_for_it_again() {
+    let (one, two, [small, _]) = twins();
+    one.corrupt(&small);
+    let both = setup(&[(&one, 0.0, None), (&two, 0.0, None)]);
+    for _ in 0..3 {
+        let (got, result) = both.fetch(&small).await;
+        result.unwrap();
+        assert!(got == two.nar(&small));
+    }
+    let told = both.told.lock().unwrap();
+    assert_eq!(told.len(), 1, "{told:?}");
+}

@@ -291,7 +291,9 @@ fn of_fault(error: &HostFault) -> Option<Hint> {
             "--verify-path",
             "find out whether its store is damaged with",
         ),
-        HostFault::Remote(_) | HostFault::Lacks { .. } => return None,
+        HostFault::Remote(_) | HostFault::Lacks { .. } | HostFault::SpoiltBefore { .. } => {
+            return None;
+        }
     };
     let ssh = Login::of(host).ssh(&format!("nix-store {command} {path}"));
     Some(format!("{what} '{ssh}'").into())

@@ -42,6 +42,14 @@ pub enum HostFault {
         /// Hash and size as they came.
         got: String,
     },
+    /// It sent it wrongly before, and is not asked again.
+    #[error("{host}: sent {path} wrongly before")]
+    SpoiltBefore {
+        /// The host.
+        host: String,
+        /// The path.
+        path: StorePath,
+    },
     /// The beginning that another host had sent is not the same here.
     #[error("{host}: has {path} with another beginning than the host whose transfer broke")]
     Differs {

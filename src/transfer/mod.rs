@@ -5,21 +5,25 @@ pub mod progress;
 mod stream;
 pub mod unpack;
 
+use std::collections::HashSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use error::{Failed, HostFault, TransferError};
 
-use crate::model::PathInfo;
+use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, Lease, Pool};
 use progress::{Outcome, Progress, TransferInfo, TransferProgress};
 use stream::{Stream, Taken};
 
 /// How often each host is tried for one path: a broken connection is worth a second one.
 const ROUNDS: usize = 2;
+
+/// How many paths that came wrongly are remembered.
+const SPOILT: usize = 10_000;
 
 /// Takes a NAR, piece by piece.
 #[async_trait]
@@ -35,13 +39,19 @@ pub trait NarSink: Send {
 pub struct Transfers {
     pool: Arc<Pool>,
     progress: Arc<dyn Progress>,
+    /// What a host sent wrongly once; it is not asked for it again. Held for a look-up only.
+    spoilt: Mutex<HashSet<(HostId, StorePath)>>,
 }
 
 impl Transfers {
     /// Transfers from the hosts of `pool`, shown by `progress`.
     #[must_use]
     pub fn new(pool: Arc<Pool>, progress: Arc<dyn Progress>) -> Self {
-        Self { pool, progress }
+        Self {
+            pool,
+            progress,
+            spoilt: Mutex::default(),
+        }
     }
 
     /// Brings the NAR that `info` promises into `sink`: from `holders` in their order, then from
@@ -95,6 +105,14 @@ impl Transfers {
         // Better to ask a host that may lack it than to wait for one that was found dead.
         let mut hosts = self.pool.in_order_of_health(&all);
         let mut faults = Vec::new();
+        hosts.retain(|host| {
+            let spoilt = self.is_spoilt(*host, info);
+            if spoilt {
+                let (host, path) = (self.pool.host(*host).to_string(), info.path.clone());
+                faults.push(HostFault::SpoiltBefore { host, path });
+            }
+            !spoilt
+        });
         for _ in 0..ROUNDS {
             let mut again = Vec::new();
             for host in std::mem::take(&mut hosts) {
@@ -113,7 +131,7 @@ impl Transfers {
                     }
                     Err(Stopped::Fault(fault)) => {
                         stream.roll_back();
-                        self.tell(host, &fault).await;
+                        self.take_note(host, info, &fault).await;
                         if matches!(fault, HostFault::Remote(_)) {
                             again.push(host);
                         }
@@ -126,11 +144,24 @@ impl Transfers {
         Err(TransferError::nobody(info.path.clone(), faults))
     }
 
-    async fn tell(&self, host: HostId, fault: &HostFault) {
+    fn is_spoilt(&self, host: HostId, info: &PathInfo) -> bool {
+        let spoilt = self.spoilt.lock().unwrap_or_else(PoisonError::into_inner);
+        spoilt.contains(&(host, info.path.clone()))
+    }
+
+    async fn take_note(&self, host: HostId, info: &PathInfo, fault: &HostFault) {
         match fault {
             HostFault::Remote(error) => self.pool.failed(host, error).await,
-            HostFault::Lacks { .. } => log::debug!("{fault}"),
-            fault => self.pool.notify(fault),
+            HostFault::Lacks { .. } | HostFault::SpoiltBefore { .. } => log::debug!("{fault}"),
+            HostFault::Differs { .. } => self.pool.notify(fault),
+            HostFault::Malformed { .. } | HostFault::Mismatch { .. } => {
+                self.pool.notify(fault);
+                let mut spoilt = self.spoilt.lock().unwrap_or_else(PoisonError::into_inner);
+                if spoilt.len() >= SPOILT {
+                    spoilt.clear();
+                }
+                spoilt.insert((host, info.path.clone()));
+            }
         }
     }
 }
@@ -268,7 +299,7 @@ impl Attempt<'_> {
         })
     }
 
-    fn names(&self) -> (String, crate::model::StorePath) {
+    fn names(&self) -> (String, StorePath) {
         let host = self.pool.host(self.host).to_string();
         (host, self.info.path.clone())
     }

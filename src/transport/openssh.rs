@@ -33,6 +33,9 @@ use crate::config::host::Host;
 /// How many connections to one host there may be.
 const MASTERS_MAX: usize = 8;
 
+/// Size of the pipe from ssh to us, in bytes.
+const PIPE: usize = 1 << 20;
+
 /// A limit where none is wanted: longer than anything waits.
 const NO_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -252,6 +255,8 @@ fn channel(
             source,
         });
     };
+    // Fewer wake-ups for each megabyte; refused where the system's limit is lower.
+    let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE);
     Ok(Channel {
         stdin: Box::new(ClosingPipe::new(stdin)),
         stdout: Box::new(stdout),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::desk::{Event, now};
 use crate::hosts::World;
-use crate::plan::Fault;
+use crate::plan::{Fault, Place};
 use crate::support::{Nix, Ran, Scratch, program, run_with_timeout};
 
 /// No run may take longer, whatever goes wrong.
@@ -162,7 +162,10 @@ fn check(
 ) -> Result<(), String> {
     let (all, hashes) = expected(world, plan);
     if ran.success() {
-        if plan.doomed.is_some() && !plan.cache_behind {
+        // Of a reply that broke off behind its contents only closing tokens are missing, and a NAR that is completed in
+        // step with its grammar is then the right one.
+        let almost = |hit: &Hit| hit.fault.place == Place::Last;
+        if plan.doomed.is_some() && !plan.cache_behind && !outcome.hits.iter().any(almost) {
             return Err("Nix succeeded with what no host can deliver".to_owned());
         }
         outcome.failed_paths = usize::from(plan.doomed.is_some());
