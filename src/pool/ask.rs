@@ -54,7 +54,8 @@ impl Pool {
     /// all rest, and not right after the failure; when its pause is over, one question at a time
     /// finds out whether it is back. The answer is there when for each path the best host that can
     /// have it has said so, or one has said so and those before it in the order took longer than
-    /// the hedge delay, or all have answered. `accept` says which infos count.
+    /// the hedge delay (which is granted once: a host that did is not waited for again until it
+    /// answers in time), or all have answered. `accept` says which infos count.
     pub async fn ask(
         &self,
         paths: &[StorePath],
@@ -70,11 +71,15 @@ impl Pool {
             for slot in &open {
                 let (slot, paths, tx) = (slot.clone(), paths.clone(), tx.clone());
                 let probe = probes.remove(&slot.id);
+                let in_time = Instant::now() + self.limits.hedge;
                 // A task of its own: when its answer is no longer waited for, it is still read to
                 // the end, so that the connection stays usable.
                 tokio::spawn(async move {
                     let infos = slot.query_path_infos(&paths).await;
                     drop(probe);
+                    if infos.is_ok() && Instant::now() <= in_time {
+                        slot.slow.store(false, Ordering::Relaxed);
+                    }
                     let _ = tx
                         .send(Reply {
                             host: slot.id,
@@ -92,6 +97,8 @@ impl Pool {
                 reply = replies.recv() => reply,
                 () = sleep_until(hedge), if !hedged => {
                     hedged = true;
+                    // Each further question would be held up as long as this one.
+                    open.iter().for_each(|slot| slot.slow.store(true, Ordering::Relaxed));
                     continue;
                 }
             };
@@ -155,12 +162,14 @@ impl Pool {
 
 /// Whether no host that is `open` still could, or should be waited for to, change the answer.
 fn is_settled(answers: &Answers, paths: &[StorePath], open: &[Arc<Slot>], hedged: bool) -> bool {
-    let Some(first_open) = open.first().map(|slot| slot.id) else {
+    if open.is_empty() {
         return true;
-    };
+    }
+    let in_time = |slot: &&Arc<Slot>| !slot.slow.load(Ordering::Relaxed);
+    let first = open.iter().find(in_time).map(|slot| slot.id);
     paths.iter().all(|path| match answers.holders.get(path) {
         None => false,
-        Some(holders) => hedged || holders[0].host < first_open,
+        Some(holders) => hedged || first.is_none_or(|first| holders[0].host < first),
     })
 }
 

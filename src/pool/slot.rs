@@ -51,6 +51,8 @@ pub(super) struct Slot {
     told: Mutex<Told>,
     usual_places: AtomicBool,
     banner_told: AtomicBool,
+    /// It took longer than the hedge delay, and nobody is held up by it any more.
+    pub(super) slow: AtomicBool,
 }
 
 impl Slot {
@@ -76,6 +78,7 @@ impl Slot {
             told: Mutex::default(),
             usual_places: AtomicBool::new(false),
             banner_told: AtomicBool::new(false),
+            slow: AtomicBool::new(false),
         }
     }
 
