@@ -112,7 +112,7 @@ async fn quickstart() -> Outcome {
     let store = dest.join("nix/store");
     std::fs::create_dir_all(&store)?;
     let start = Instant::now();
-    for found in &found {
+    for (number, found) in (1..).zip(&found) {
         let path = found.info.path.as_str();
         let target = store.join(found.info.path.base_name());
         // What Nix 1.x would read: a line that it ignores, then the hash.
@@ -121,6 +121,12 @@ async fn quickstart() -> Outcome {
         front::substitute(path, &target, &mut answer, resolver, transfers).await?;
         let hash = found.info.nar_hash.ok_or("no hash")?;
         assert_eq!(answer, format!("\n{hash}\n").as_bytes());
+        say(&format!(
+            "   [{number:>2}/31] {:<12} {:>6.1} MB from {}",
+            found.info.path.name(),
+            found.info.nar_size as f64 / 1e6,
+            config.hosts[found.holders[0].index()].name,
+        ));
     }
     let seconds = start.elapsed().as_secs_f64();
 

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use super::{Nix, NixEnv, Sshd, Store, program, tool};
+use super::runtime_dir::end_masters;
+use super::{Nix, NixEnv, Sshd, Store, program};
 
 /// A machine that can be reached by ssh and has a Nix store.
 pub struct Host {
@@ -69,26 +70,11 @@ impl Nix {
     }
 }
 
-/// Ends ssh masters on drop. They would go by themselves, but not soon.
+/// Ends ssh masters on drop.
 pub struct Masters(PathBuf);
 
 impl Drop for Masters {
     fn drop(&mut self) {
-        let Ok(folder) = fs::read_dir(&self.0) else {
-            return;
-        };
-        for entry in folder.flatten() {
-            if entry.path().extension().is_some() {
-                continue;
-            }
-            let _ = Command::new(tool("ssh"))
-                .arg("-S")
-                .arg(entry.path())
-                .args(["-O", "exit", "x"])
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status();
-        }
+        end_masters(&self.0);
     }
 }

@@ -27,13 +27,18 @@ impl RuntimeDir {
 
 impl Drop for RuntimeDir {
     fn drop(&mut self) {
-        for entry in fs::read_dir(self.path()).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_socket()) {
-                let mut command = Command::new(tool("ssh"));
-                command.args(["-F", "none", "-O", "exit", "-S"]);
-                command.arg(entry.path()).arg("x");
-                let _ = run_with_timeout(command, SHORT);
-            }
+        end_masters(self.path());
+    }
+}
+
+/// Ends the ssh connections whose sockets are in this folder. They would go by themselves, but not soon.
+pub fn end_masters(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_socket()) {
+            let mut command = Command::new(tool("ssh"));
+            command.args(["-F", "none", "-O", "exit", "-S"]);
+            command.arg(entry.path()).arg("x");
+            let _ = run_with_timeout(command, SHORT);
         }
     }
 }
