@@ -6,6 +6,8 @@
 //! | --- | --- |
 //! | [`config`] | nix.conf-style files, environment and flags become one validated [`config::Config`]; host specs |
 //! | [`front`] | the doors: the classic text protocol, the serve protocol, the local serve loop |
+//! | [`app`], [`cli`] | from the command line to a door |
+//! | [`engine`] | the rooms below the doors, put together |
 //! | [`resolver`] | which paths there are, and where |
 //! | [`transfer`] | one path: choose a host, stream, verify, finish; restore to disk |
 //! | [`cache`] | answers that were given already |

@@ -1,0 +1,86 @@
+//! The ways to log in that users of OpenSSH know: aliases, jump hosts, options with quotes, agents, compression, and forced
+//! commands.
+
+mod support;
+
+use std::fs;
+use std::process::Command;
+
+use support::{
+    Daemon, Host, NixEnv, Scratch, Sshd, joint_ssh_config, run, run_with_input, tool, wait_until,
+};
+
+/// Whether `--query` with this host and this environment finds the path; panics with what was printed otherwise.
+fn finds(env: &NixEnv, url: &str, variables: &[(&str, &str)], path: &str) {
+    let _masters = env.masters();
+    env.configure(&[url.to_owned()], "");
+    let mut command = env.program();
+    command.arg("--query").envs(variables.iter().copied());
+    let output = run_with_input(command, format!("have {path}\n").as_bytes(), support::SHORT);
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert_eq!(stdout, format!("\n{path}\n\n"), "{stderr}");
+}
+
+#[test]
+fn an_alias_behind_a_jump_host_by_ssh_options_with_quotes() {
+    let (host, jump) = (Host::new(), Sshd::start());
+    let path = host.store.add_text("text", "text", &[]);
+    let scratch = Scratch::new();
+    let config = joint_ssh_config(scratch.path(), &[("jump", &jump), ("target", &host.sshd)]);
+    let text = fs::read_to_string(&config).unwrap();
+    let text = text.replace("Host target\n", "Host target\n  ProxyJump jump\n");
+    fs::write(&config, text).unwrap();
+    let store = host.store.remote_store_param();
+    let options = format!("-F '{}' -o \"LogLevel ERROR\"", config.display());
+    let url = format!("target?trusted=true&remote-store={store}");
+    finds(&NixEnv::new(), &url, &[("NIX_SSHOPTS", &options)], &path);
+    assert_eq!((jump.logins(), host.sshd.logins()), (1, 1));
+}
+
+#[test]
+fn an_agent_named_by_ssh_auth_sock() {
+    let host = Host::new();
+    let path = host.store.add_text("text", "text", &[]);
+    let scratch = Scratch::new();
+    let socket = scratch.path().join("agent");
+    let args = ["-D".into(), "-a".into(), socket.clone().into_os_string()];
+    let _agent = Daemon::start(tool("ssh-agent"), args, &scratch.path().join("log"));
+    wait_until("the agent", || socket.exists());
+    let mut add = Command::new(tool("ssh-add"));
+    add.arg(host.sshd.client_key())
+        .env("SSH_AUTH_SOCK", &socket);
+    run(add, support::SHORT);
+    let store = host.store.remote_store_param();
+    let url = host
+        .sshd
+        .store_url(&format!("trusted=true&compress=true&remote-store={store}"));
+    // Without the key's file only the agent can open the door.
+    let (before, after) = (url.find("ssh-key=").unwrap(), url.find("base64").unwrap());
+    let url = format!("{}{}", &url[..before], &url[after..]);
+    let env = NixEnv::new();
+    let socket = socket.to_str().unwrap();
+    finds(&env, &url, &[("SSH_AUTH_SOCK", socket)], &path);
+    finds(
+        &env,
+        &url,
+        &[("NIX_CONFIG", &format!("ssh-auth-sock = {socket}"))],
+        &path,
+    );
+}
+
+#[test]
+fn a_forced_command_serves_whatever_is_asked_for() {
+    let store = support::Store::new();
+    let path = store.add_text("text", "text", &[]);
+    let nix_store = tool("nix-store");
+    let forced = format!(
+        "ForceCommand {} --serve --store '{}'",
+        nix_store.display(),
+        store.uri()
+    );
+    let sshd = Sshd::builder().line(forced).start();
+    finds(&NixEnv::new(), &sshd.store_url("trusted=true"), &[], &path);
+}
