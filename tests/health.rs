@@ -211,3 +211,42 @@ async fn a_transfer_turns_to_a_resting_host_last() {
     assert_eq!(sink.0, info.nar_size);
     assert_eq!(*started.lock().expect("the hosts"), ["fine"]);
 }
+
+/// Nix commands are often shorter than any connect-timeout: the first one never learns that the host is dead.
+#[test]
+fn a_dead_host_holds_up_one_short_process_only_and_for_the_hedge_delay() {
+    let (silent, sshd, store) = (Silent::start(), Sshd::start(), Store::new());
+    let home = Scratch::new();
+    let paths: Vec<_> = (0..5)
+        .map(|number| store.add_text(&format!("path-{number}"), "text", &[]))
+        .collect();
+    let good = sshd.store_url(&format!(
+        "trusted=true&remote-store={}",
+        store.remote_store_param()
+    ));
+    let dead = silent.spec();
+    let took = |hosts: &[&str], path: &str| {
+        let (output, took) = have(&home, hosts, path);
+        assert_eq!(stdout(&output), format!("\n{path}\n\n"));
+        took
+    };
+    let quickest = |hosts: &[&str]| {
+        paths
+            .iter()
+            .map(|path| took(hosts, path))
+            .min()
+            .expect("some")
+    };
+    // The least of several, so that a loaded machine does not decide.
+    let alone = quickest(&[&good]);
+    let first = took(&[&dead, &good], &paths[0]);
+    assert!(first >= HEDGE, "{first:?}");
+    let later = quickest(&[&dead, &good]);
+    assert!(
+        later < alone + HEDGE / 2,
+        "{later:?}, without the dead host {alone:?}"
+    );
+}
+
+/// How long a host may hold up another one's answer.
+const HEDGE: Duration = Duration::from_millis(150);

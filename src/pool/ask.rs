@@ -78,7 +78,7 @@ impl Pool {
                     let infos = slot.query_path_infos(&paths).await;
                     drop(probe);
                     if infos.is_ok() && Instant::now() <= in_time {
-                        slot.slow.store(false, Ordering::Relaxed);
+                        slot.kept.slow.store(false, Ordering::Relaxed);
                     }
                     let _ = tx
                         .send(Reply {
@@ -97,8 +97,9 @@ impl Pool {
                 reply = replies.recv() => reply,
                 () = sleep_until(hedge), if !hedged => {
                     hedged = true;
-                    // Each further question would be held up as long as this one.
-                    open.iter().for_each(|slot| slot.slow.store(true, Ordering::Relaxed));
+                    for slot in &open {
+                        slot.took_too_long().await;
+                    }
                     continue;
                 }
             };
@@ -165,8 +166,8 @@ fn is_settled(answers: &Answers, paths: &[StorePath], open: &[Arc<Slot>], hedged
     if open.is_empty() {
         return true;
     }
-    let in_time = |slot: &&Arc<Slot>| !slot.slow.load(Ordering::Relaxed);
-    let first = open.iter().find(in_time).map(|slot| slot.id);
+    let first = open.iter().find(|slot| slot.is_waited_for());
+    let first = first.map(|slot| slot.id);
     paths.iter().all(|path| match answers.holders.get(path) {
         None => false,
         Some(holders) => hedged || first.is_none_or(|first| holders[0].host < first),

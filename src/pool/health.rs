@@ -38,10 +38,29 @@ const STALE_MS: u64 = 3_600_000;
 pub struct Record {
     /// Failures since it last did what was asked.
     pub failures: u32,
-    /// When it failed last, in milliseconds of Unix time.
+    /// When it failed last, in milliseconds of Unix time; without failures, when it took longer to
+    /// let a process in than others, and that process had not seen the outcome yet.
     pub last_failure: u64,
     /// Until when it is left alone, in milliseconds of Unix time.
     pub rest_until: u64,
+}
+
+impl Record {
+    /// A host that may be failing, or is only slow to let us in: not a failure, so that it is asked
+    /// all the same, but nothing to wait for.
+    pub(super) fn doubt(now: Now) -> Self {
+        Self {
+            failures: 0,
+            last_failure: now.unix,
+            rest_until: 0,
+        }
+    }
+
+    /// Whether it is such a host, as of lately.
+    pub(super) fn is_doubt(&self, now: Now) -> bool {
+        let since = now.unix.saturating_sub(self.last_failure);
+        self.failures == 0 && self.last_failure > 0 && since < STALE_MS
+    }
 }
 
 /// Keeps the records of hosts for later processes. All calls may block; a store that cannot keep
@@ -49,7 +68,7 @@ pub struct Record {
 pub trait HealthStore: Send + Sync {
     /// What is known of a host; `host` is an opaque key.
     fn load(&self, host: &str) -> Option<Record>;
-    /// Remembers it. A record without failures may as well be forgotten.
+    /// Remembers it. The default record may as well be forgotten.
     fn save(&self, host: &str, record: &Record);
 }
 

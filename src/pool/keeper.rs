@@ -1,12 +1,13 @@
 //! What is known of hosts' health, between this process and the store for later ones.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::timeout;
 
-use super::health::{Health, HealthStore, Now};
+use super::health::{Health, HealthStore, Now, Record};
 use super::lock;
 use crate::config::host::Host;
 
@@ -18,6 +19,12 @@ pub(super) struct Kept {
     key: String,
     // Held for a few instructions, never over an await or a call of the store.
     pub(super) health: Mutex<Health>,
+    /// No connection has come about for longer than others take, and none has failed yet: this
+    /// process may end before it knows, so later ones are told what it fears.
+    pub(super) in_doubt: AtomicBool,
+    /// It took longer than the hedge delay, here or for an earlier process, and no answer is held up
+    /// by it any more.
+    pub(super) slow: AtomicBool,
     /// Held while the store is called, so that what is written last is the newest. Only threads
     /// that may block take it.
     saving: Mutex<()>,
@@ -28,13 +35,19 @@ impl Kept {
         Self {
             key: key(host),
             health: Mutex::default(),
+            in_doubt: AtomicBool::new(false),
+            slow: AtomicBool::new(false),
             saving: Mutex::default(),
         }
     }
 
     fn load(&self, store: &dyn HealthStore) {
         if let Some(record) = store.load(&self.key) {
-            lock(&self.health).merge(&record, now());
+            let now = now();
+            if record.is_doubt(now) {
+                self.slow.store(true, Ordering::Relaxed);
+            }
+            lock(&self.health).merge(&record, now);
         }
     }
 
@@ -50,7 +63,12 @@ impl Kept {
             {
                 health.merge(&theirs, now);
             }
-            health.record(now)
+            match health.record(now) {
+                well if well.failures == 0 && self.in_doubt.load(Ordering::Relaxed) => {
+                    Record::doubt(now)
+                }
+                record => record,
+            }
         };
         if theirs.unwrap_or_default() != record {
             store.save(&self.key, &record);

@@ -51,8 +51,8 @@ pub(super) struct Slot {
     told: Mutex<Told>,
     usual_places: AtomicBool,
     banner_told: AtomicBool,
-    /// It took longer than the hedge delay, and nobody is held up by it any more.
-    pub(super) slow: AtomicBool,
+    /// A connection has come about once.
+    connected: AtomicBool,
 }
 
 impl Slot {
@@ -78,12 +78,29 @@ impl Slot {
             told: Mutex::default(),
             usual_places: AtomicBool::new(false),
             banner_told: AtomicBool::new(false),
-            slow: AtomicBool::new(false),
+            connected: AtomicBool::new(false),
         }
     }
 
     pub(super) fn standing(&self) -> Standing {
         lock(&self.kept.health).standing(Instant::now())
+    }
+
+    /// It took longer than the hedge delay. Further questions do not wait for it as long as it
+    /// does not answer in time, nor, while it has not even let us in, do those of later processes.
+    pub(super) async fn took_too_long(&self) {
+        self.kept.slow.store(true, Ordering::Relaxed);
+        if !self.connected.load(Ordering::Relaxed)
+            && !self.kept.in_doubt.swap(true, Ordering::Relaxed)
+        {
+            // Waited for, since this process may end with its next answer.
+            self.keeper.save(&self.kept).await;
+        }
+    }
+
+    /// Whether an answer of a later host in the order may have to wait for this one.
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.kept.slow.load(Ordering::Relaxed) && self.standing() == Standing::Healthy
     }
 
     /// Whether the user has been told of the present trouble.
@@ -166,6 +183,10 @@ impl Slot {
             usual_places: &self.usual_places,
         };
         let connection = connect(&*self.transport, &self.host, &options).await?;
+        self.connected.store(true, Ordering::Relaxed);
+        if self.kept.in_doubt.swap(false, Ordering::Relaxed) {
+            self.keeper.save_later(&self.kept);
+        }
         if !connection.banner().is_empty() && !self.banner_told.swap(true, Ordering::Relaxed) {
             let text = String::from_utf8_lossy(connection.banner());
             (self.notify)(&Banner {

@@ -20,7 +20,7 @@ const REMEMBERED: i64 = 1_000;
 pub struct HostHealth {
     /// Failures since it last did what was asked.
     pub failures: u32,
-    /// When it failed last.
+    /// When it failed last; without failures, when it was last in doubt.
     pub last_failure: u64,
     /// Until when it is left alone.
     pub rest_until: u64,
@@ -33,7 +33,7 @@ impl Disk {
         self.ask(|db| load(db, host)).flatten()
     }
 
-    /// Remembers what is known of a host, or forgets it when it has no failures. Blocks.
+    /// Remembers what is known of a host, or forgets it when that is the default. Blocks.
     pub fn set_host_health(&self, host: &str, health: &HostHealth) {
         self.ask(|db| save(db, host, health));
     }
@@ -54,7 +54,7 @@ fn load(db: &Connection, host: &str) -> rusqlite::Result<Option<HostHealth>> {
 }
 
 fn save(db: &Connection, host: &str, health: &HostHealth) -> rusqlite::Result<()> {
-    if health.failures == 0 {
+    if *health == HostHealth::default() {
         db.execute("DELETE FROM host_health WHERE host = ?1", [host])?;
         return Ok(());
     }
