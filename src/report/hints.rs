@@ -7,7 +7,7 @@ use std::path::Path;
 use super::{remote, transport};
 use crate::config::{ConfigError, Host, HostError};
 use crate::local_store::LocalStoreError;
-use crate::pool::Banner;
+use crate::pool::{AllRest, Banner};
 use crate::remote::{HANDSHAKE, RemoteError};
 use crate::resolver::Distrust;
 use crate::transfer::HostFault;
@@ -36,6 +36,9 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<Hint> {
     Some(Cow::Borrowed(match () {
         () if error.is::<HostError>() => {
             "a host is NAME, USER@NAME or ssh://USER@NAME:PORT?PARAMETER=VALUE&…"
+        }
+        () if error.is::<AllRest>() => {
+            "each is tried again after 5 s to 5 min; the command that found them failing said why"
         }
         () if error.is::<RuntimeDirError>() => RUNTIME_DIR,
         () if error.is::<LocalStoreError>() => {

@@ -167,8 +167,8 @@ impl Resolver {
         include_outputs: bool,
     ) -> Result<Vec<StorePath>, Arc<RemoteError>> {
         let mut last = None;
-        for host in holders {
-            match self.pool.query_closure(*host, roots, include_outputs).await {
+        for host in self.pool.in_order_of_health(holders) {
+            match self.pool.query_closure(host, roots, include_outputs).await {
                 Ok(closure) => return Ok(closure),
                 Err(error) => last = Some(error),
             }
