@@ -337,12 +337,14 @@ fn known(store: &support::Store, path: &str) -> serde_json::Value {
     let mut command = store.command("nix");
     command.args(["path-info", "--json", path]);
     let text = support::run(command, support::SHORT);
-    let mut infos: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    let info = infos[0].as_object_mut().expect("an info");
+    let infos: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    // A list up to Nix 2.18, an object by path from 2.19 on.
+    let info = infos.get(0).or_else(|| infos.get(path)).expect("an info");
+    let mut info = info.as_object().expect("an info").clone();
     for own in ["registrationTime", "ultimate"] {
         info.remove(own);
     }
-    infos
+    info.into()
 }
 
 #[test]
