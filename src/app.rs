@@ -67,9 +67,6 @@ async fn query(cli: &Cli) -> Outcome {
 /// entered even without a configuration, which then has no hosts.
 async fn substitute(cli: &Cli, path: &Path, dest: &Path, display: &Arc<Display>) -> Outcome {
     let config = usable(cli);
-    if config.hosts.is_empty() {
-        log::warn!("no hosts to ask: see ssh-substituter-hosts and use-ssh-substituter");
-    }
     let engine = engine(&config, display.clone());
     front::substitute(
         &path.to_string_lossy(),
@@ -86,9 +83,6 @@ async fn substitute(cli: &Cli, path: &Path, dest: &Path, display: &Arc<Display>)
 /// ends stops the whole command of today's Nix.
 async fn serve(cli: &Cli) -> Outcome {
     let config = usable(cli);
-    if config.hosts.is_empty() {
-        log::warn!("no hosts to ask: see ssh-substituter-hosts and use-ssh-substituter");
-    }
     let engine = engine(&config, Arc::new(NoProgress));
     let backend = HostsBackend {
         resolver: engine.resolver,
@@ -112,18 +106,17 @@ async fn serve_local(store: &str) -> Outcome {
 
 /// The configuration, without hosts when it is wrong or the program is switched off.
 fn usable(cli: &Cli) -> Config {
-    match configuration(cli) {
-        Ok(mut config) => {
-            if !config.enabled {
-                config.hosts.clear();
-            }
-            config
-        }
-        Err(error) => {
-            report::error(&error);
-            Config::without_hosts()
-        }
+    let mut config = configuration(cli).unwrap_or_else(|error| {
+        report::error(&error);
+        Config::without_hosts()
+    });
+    if !config.enabled {
+        config.hosts.clear();
     }
+    if config.hosts.is_empty() {
+        log::warn!("no hosts to ask: see ssh-substituter-hosts and use-ssh-substituter");
+    }
+    config
 }
 
 fn configuration(cli: &Cli) -> Result<Config, ConfigError> {

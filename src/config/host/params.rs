@@ -227,11 +227,11 @@ mod tests {
     fn reads_every_parameter() {
         let key = BASE64.encode(KEY.as_bytes()).replace('=', "%3d");
         let host = host(&format!(
-            "ssh-key=/root/.ssh/a%20b&base64-ssh-public-host-key={key}&compress=yes&\
+            "ssh-key=/etc/nix/a%20b&base64-ssh-public-host-key={key}&compress=yes&\
              remote-program=sudo%20nix-store&remote-store=/mnt/x?a%3db&priority=-3&trusted=1&\
              max-connections=64&port=2222"
         ));
-        assert_eq!(host.ssh_key, Some(PathBuf::from("/root/.ssh/a b")));
+        assert_eq!(host.ssh_key, Some(PathBuf::from("/etc/nix/a b")));
         assert_eq!(host.public_host_key.as_deref(), Some(KEY));
         assert!(host.compress);
         assert_eq!(host.remote_program, ["sudo", "nix-store"]);
