@@ -142,10 +142,7 @@ impl Dump {
                 open -= 1;
             }
         }
-        for _ in 0..open {
-            entry_end(&mut done.tail);
-            directory_end(&mut done.tail);
-        }
+        done.close_directories(open);
         self.open.clear();
         self.failed = None;
         done

@@ -75,11 +75,11 @@ async fn attempt(
     deadline: Instant,
     options: &ConnectOptions<'_>,
 ) -> Result<Connection, RemoteError> {
-    let timed_out = || RemoteError::HandshakeTimedOut {
+    let timed_out = |stderr| RemoteError::HandshakeTimedOut {
         host: host.to_string(),
         program: host.remote_program.join(" "),
         after: options.connect,
-        stderr: String::new(),
+        stderr,
     };
     let Channel {
         stdin,
@@ -88,7 +88,7 @@ async fn attempt(
         child,
     } = timeout_at(deadline + GRACE, transport.open(host, program))
         .await
-        .map_err(|_| timed_out())?
+        .map_err(|_| timed_out(String::new()))?
         .map_err(RemoteError::Transport)?;
     let mut connection = Connection {
         host: host.to_string(),
@@ -142,12 +142,7 @@ async fn attempt(
             })
         }
         Ok(Err(error)) => Err(error),
-        Err(_) => Err(RemoteError::HandshakeTimedOut {
-            host: host.to_string(),
-            program: host.remote_program.join(" "),
-            after: options.connect,
-            stderr: said(&connection, connection.stderr.tail()),
-        }),
+        Err(_) => Err(timed_out(said(&connection, connection.stderr.tail()))),
     }
 }
 

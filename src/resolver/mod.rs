@@ -4,7 +4,7 @@
 
 mod trust;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use trust::{Distrust, Trust};
@@ -83,17 +83,23 @@ impl Resolver {
     /// What no host has, what no host is trusted with, and what only hosts have that cannot be
     /// reached, is left out.
     pub async fn find(&self, paths: &[StorePath]) -> Vec<Found> {
-        let mut seen = HashSet::new();
-        let unique: Vec<_> = paths.iter().filter(|p| seen.insert(*p)).collect();
-        let unknown: Vec<_> = unique
-            .iter()
-            .filter(|path| self.memory.get(path).is_none())
-            .map(|path| (*path).clone())
-            .collect();
-        if !unknown.is_empty() {
-            self.ask(&unknown).await;
+        let mut known = HashMap::new();
+        let mut unknown = Vec::new();
+        for path in paths {
+            match self.memory.get(path) {
+                Some(found) => {
+                    known.insert(path.clone(), found);
+                }
+                None => unknown.push(path.clone()),
+            }
         }
-        unique.iter().filter_map(|p| self.memory.get(p)).collect()
+        if !unknown.is_empty() {
+            unknown.sort();
+            unknown.dedup();
+            known.extend(self.ask(&unknown).await);
+        }
+        // Taken out, so that a path that was asked for twice comes once.
+        paths.iter().filter_map(|path| known.remove(path)).collect()
     }
 
     /// That nobody has `path`, with the hosts that could not be asked.
@@ -106,14 +112,17 @@ impl Resolver {
         }
     }
 
-    async fn ask(&self, paths: &[StorePath]) {
+    /// Asks the hosts, and remembers what they have.
+    async fn ask(&self, paths: &[StorePath]) -> HashMap<StorePath, Found> {
         let accept = |host, info: &PathInfo| self.accepts(host, info);
-        let answers = self.pool.ask(paths, accept).await;
-        for (path, holders) in answers.holders {
-            if let Some(found) = found(holders) {
-                self.memory.insert(path, found);
-            }
+        let holders = self.pool.ask(paths, accept).await.holders.into_iter();
+        let answers: HashMap<_, _> = holders
+            .filter_map(|(path, holders)| Some((path, found(holders)?)))
+            .collect();
+        for (path, found) in &answers {
+            self.memory.insert(path.clone(), found.clone());
         }
+        answers
     }
 
     fn accepts(&self, host: HostId, info: &PathInfo) -> bool {

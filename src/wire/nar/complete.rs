@@ -18,6 +18,16 @@ pub struct Completion {
     pub tail: Vec<u8>,
 }
 
+impl Completion {
+    /// Closes so many directories, in each of which an entry is open.
+    pub fn close_directories(&mut self, open: usize) {
+        for _ in 0..open {
+            entry_end(&mut self.tail);
+            directory_end(&mut self.tail);
+        }
+    }
+}
+
 impl Decoder {
     /// What completes the archive behind the last byte that was stepped over. Where a node is due,
     /// a regular file that holds `reason` takes its place. Nothing when it is complete already.
@@ -42,10 +52,7 @@ impl Decoder {
                 open -= 1;
             }
         }
-        for _ in 0..open {
-            entry_end(&mut done.tail);
-            directory_end(&mut done.tail);
-        }
+        done.close_directories(open);
         done
     }
 }
