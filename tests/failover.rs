@@ -167,7 +167,7 @@ fn setup(hosts: &[(&Store, f64, Option<Fault>)]) -> Setup {
                 require_sigs: false,
             },
         ),
-        transfers: Transfers::new(pool, Arc::new(NoProgress)),
+        transfers: Transfers::new(pool, Arc::new(NoProgress), 64 << 20, Box::new(|_, _| {})),
         told,
     }
 }

@@ -205,7 +205,7 @@ async fn a_transfer_turns_to_a_resting_host_last() {
     let info = answers.holders[&path][0].info.clone();
 
     let (all, mut sink) = (pool.hosts().collect::<Vec<_>>(), Bytes(0));
-    let transfers = Transfers::new(pool, Arc::new(NoProgress));
+    let transfers = Transfers::new(pool, Arc::new(NoProgress), 64 << 20, Box::new(|_, _| {}));
     let size = transfers.fetch(&info, &all, &mut sink).await;
     assert_eq!(size.expect("it is there"), info.nar_size);
     assert_eq!(sink.0, info.nar_size);

@@ -72,6 +72,9 @@ pub struct Config {
     /// `narinfo-cache-negative-ttl`: the same for the answer that it lacks a path. One hour by
     /// default.
     pub negative_ttl: Duration,
+    /// `readahead-memory`: how many bytes of NARs may be held that were fetched before the caller
+    /// asked for them. 256 MiB by default; 0 reads nothing ahead.
+    pub readahead_memory: u64,
     /// `NIX_STORE_DIR` or `NIX_STORE`: absolute, normalised, without a slash at its end.
     /// `/nix/store` by default.
     pub store_dir: String,

@@ -30,11 +30,13 @@ pub enum Key {
     PositiveTtl,
     /// `narinfo-cache-negative-ttl`
     NegativeTtl,
+    /// `readahead-memory`
+    ReadaheadMemory,
 }
 
 impl Key {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Hosts,
         Self::TrustedHosts,
         Self::UseSshSubstituter,
@@ -46,6 +48,7 @@ impl Key {
         Self::TrustedPublicKeys,
         Self::PositiveTtl,
         Self::NegativeTtl,
+        Self::ReadaheadMemory,
     ];
 
     /// Its name in a configuration file.
@@ -63,6 +66,7 @@ impl Key {
             Self::TrustedPublicKeys => "trusted-public-keys",
             Self::PositiveTtl => "narinfo-cache-positive-ttl",
             Self::NegativeTtl => "narinfo-cache-negative-ttl",
+            Self::ReadaheadMemory => "readahead-memory",
         }
     }
 
@@ -90,6 +94,7 @@ impl Key {
             }
             Self::PositiveTtl => "2592000",
             Self::NegativeTtl => "3600",
+            Self::ReadaheadMemory => "256M",
         }
     }
 

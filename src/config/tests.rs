@@ -309,6 +309,8 @@ fn bad_values_name_their_origin() {
         ),
         ("narinfo-cache-positive-ttl =", "a number of seconds"),
         ("narinfo-cache-negative-ttl = 1 2", "a number of seconds"),
+        ("readahead-memory = 1 MB", "a number of bytes"),
+        ("readahead-memory = M", "a number of bytes"),
         (
             "ssh-auth-sock = agent",
             "ssh-auth-sock is \"agent\": expected an absolute path",
@@ -355,4 +357,19 @@ fn times_are_seconds_within_bounds() {
     for huge in ["18446744073709551615", "99999999999999999999999"] {
         assert_eq!(with(huge), [4_294_967_295; 5]);
     }
+}
+
+#[test]
+fn memory_is_in_bytes_with_the_prefixes_of_nix() {
+    let with = |value: &str| {
+        let text = format!("readahead-memory = {value}");
+        Machine::new()
+            .env("NIX_CONFIG", text)
+            .config()
+            .readahead_memory
+    };
+    assert_eq!(Machine::new().config().readahead_memory, 256 << 20);
+    assert_eq!([with("0"), with("77"), with("5K")], [0, 77, 5 << 10]);
+    assert_eq!([with("3G"), with("1T")], [3 << 30, 1 << 40]);
+    assert_eq!(with("99999999999999999999T"), u64::MAX);
 }

@@ -66,6 +66,7 @@ pub(super) fn validate(
         trusted_public_keys: public_keys(&settings)?,
         positive_ttl: duration(&settings, Key::PositiveTtl)?,
         negative_ttl: duration(&settings, Key::NegativeTtl)?,
+        readahead_memory: bytes(&settings, Key::ReadaheadMemory)?,
         store_dir: store_dir(sources)?,
         ssh_options: ssh_options(sources)?,
         settings,
@@ -135,6 +136,25 @@ fn duration(settings: &Settings, key: Key) -> Result<Duration, ConfigError> {
     // Only a number beyond 64 bits fails here.
     let seconds: u64 = text.parse().unwrap_or(MAX_SECONDS);
     Ok(Duration::from_secs(seconds.min(MAX_SECONDS)))
+}
+
+/// A number of bytes, with the unit prefixes that Nix knows for its numbers.
+fn bytes(settings: &Settings, key: Key) -> Result<u64, ConfigError> {
+    let value = &settings.get(key).value;
+    let text = value.text.trim();
+    let (digits, shift) = match text.char_indices().next_back() {
+        Some((at, 'K')) => (&text[..at], 10),
+        Some((at, 'M')) => (&text[..at], 20),
+        Some((at, 'G')) => (&text[..at], 30),
+        Some((at, 'T')) => (&text[..at], 40),
+        _ => (text, 0),
+    };
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        let want = "a number of bytes, with K, M, G or T behind it if wanted";
+        return Err(bad(key.name(), text, &value.origin, want));
+    }
+    let number: u64 = digits.parse().unwrap_or(u64::MAX);
+    Ok(number.saturating_mul(1 << shift))
 }
 
 /// A duration whose 0 means the built-in value.

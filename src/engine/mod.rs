@@ -48,9 +48,13 @@ impl Engine {
         let trust = Trust {
             require_sigs: config.require_sigs,
         };
+        let resolver = Arc::new(Resolver::new(pool.clone(), trust));
+        let told = resolver.clone();
+        let forget = Box::new(move |_, path: &_| told.forget(path));
+        let transfers = Transfers::new(pool, progress, config.readahead_memory, forget);
         Self {
-            resolver: Arc::new(Resolver::new(pool.clone(), trust)),
-            transfers: Arc::new(Transfers::new(pool, progress)),
+            resolver,
+            transfers: Arc::new(transfers),
         }
     }
 }

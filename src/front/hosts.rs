@@ -33,6 +33,9 @@ impl Backend for HostsBackend {
 
     async fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<PathInfo>, ServeError> {
         let found = self.resolver.find(paths).await;
+        for Found { info, holders } in &found {
+            self.transfers.expect(info, holders);
+        }
         Ok(found.iter().map(|found| (*found.info).clone()).collect())
     }
 

@@ -1,0 +1,105 @@
+//! Readahead: the NARs that the caller is going to fetch are requested before it does.
+//!
+//! Nix asks what all paths of a closure are, and then fetches them one by one, each after the last.
+//! From its first dump on, the paths that it has asked about are brought into memory, references
+//! first, by workers that write requests ahead of the replies. A caller that only asks questions
+//! causes no traffic. Whatever goes wrong here costs nothing but time: the caller's own fetch then
+//! does it from the beginning, or from where the readahead broke off.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | `order` | which path is fetched next; pure |
+//! | `rates` | which host would be done first; pure |
+//! | `budget` | how much memory is held |
+//! | `job` | one NAR, between worker and caller |
+//! | `desk` | what workers and caller share |
+//! | `worker` | one connection to one host |
+
+mod budget;
+mod desk;
+mod job;
+mod order;
+mod rates;
+mod worker;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::book::Book;
+use crate::model::PathInfo;
+use crate::pool::HostId;
+use desk::Desk;
+pub(super) use job::{Job, Next};
+
+/// A round trip from which on several channels to one host are faster than one.
+pub(super) const FAR: Duration = Duration::from_millis(4);
+
+/// How many bytes are worth one more channel.
+const SHARE: u64 = 4 << 20;
+
+/// Channels that are left for one large NAR.
+const LEFT: usize = 3;
+
+/// Reads ahead with tasks of its own, which end when this is dropped.
+pub(super) struct Readahead {
+    desk: Arc<Desk>,
+    /// Locked to add one.
+    workers: Mutex<JoinSet<()>>,
+    /// The caller has begun to fetch.
+    begun: AtomicBool,
+}
+
+impl Readahead {
+    /// Holds at most `memory` bytes.
+    pub(super) fn new(book: Arc<Book>, memory: u64) -> Self {
+        Self {
+            desk: Arc::new(Desk::new(book, memory)),
+            workers: Mutex::default(),
+            begun: AtomicBool::new(false),
+        }
+    }
+
+    /// The caller has asked what this path is.
+    pub(super) fn expect(&self, info: &Arc<PathInfo>, holders: &Arc<[HostId]>) {
+        self.desk.expect(info, holders);
+        if self.begun.load(Ordering::Relaxed) {
+            self.engage();
+        }
+    }
+
+    /// The caller fetches this path: what has been read ahead of it, or will be soon.
+    pub(super) fn fetch(&self, info: &PathInfo) -> Option<Arc<Job>> {
+        self.begun.store(true, Ordering::Relaxed);
+        let job = self.desk.fetch(info);
+        self.engage();
+        job
+    }
+
+    /// Sets as many workers to work as there is work for.
+    fn engage(&self) {
+        let pool = &self.desk.book.pool;
+        for host in pool.hosts() {
+            let waiting = self.desk.waiting_for(host);
+            if waiting == 0 || !pool.is_well(host) {
+                continue;
+            }
+            let latency = pool.latency(host).unwrap_or_default();
+            self.desk.set_latency(host, latency);
+            let places = if latency < FAR {
+                1
+            } else {
+                pool.background_places(host).saturating_sub(LEFT).max(1)
+            };
+            let wanted = usize::try_from(waiting / SHARE).unwrap_or(usize::MAX);
+            let limit = wanted.saturating_add(1).min(places);
+            while self.desk.enlist(host, limit) {
+                let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+                while workers.try_join_next().is_some() {}
+                workers.spawn(worker::run(self.desk.clone(), host));
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! How fast each host delivers, and who would be done first. Pure: the time is an argument.
+
+use std::time::{Duration, Instant};
+
+/// Bytes are counted over at least this time before they say something about the rate.
+const WINDOW: Duration = Duration::from_millis(100);
+
+/// How much a new measurement counts against what was known.
+const WEIGHT: f64 = 0.4;
+
+/// How much later than the best host another one may be done and still be asked: guesses are
+/// rough, and two hosts that work are faster than one.
+const TOLERANCE: f64 = 1.5;
+
+/// What is known of one host.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Rate {
+    /// Bytes a second; unknown at first.
+    rate: Option<f64>,
+    /// Asked of it and not yet received, in bytes.
+    backlog: u64,
+    /// Since when it has been busy and measured, and what came since.
+    window: Option<(Instant, u64)>,
+    /// The round trip to it.
+    latency: Duration,
+}
+
+impl Rate {
+    /// So many more bytes are asked of it.
+    pub(super) fn asked(&mut self, bytes: u64, now: Instant) {
+        if self.backlog == 0 {
+            self.window = Some((now, 0));
+        }
+        self.backlog += bytes;
+    }
+
+    /// So many bytes of those that were asked for have come.
+    pub(super) fn received(&mut self, bytes: u64, now: Instant) {
+        self.backlog = self.backlog.saturating_sub(bytes);
+        let Some((since, mut count)) = self.window else {
+            return;
+        };
+        count += bytes;
+        let time = now.saturating_duration_since(since);
+        if time >= WINDOW {
+            let measured = count as f64 / time.as_secs_f64();
+            self.rate = Some(match self.rate {
+                Some(rate) => rate + WEIGHT * (measured - rate),
+                None => measured,
+            });
+            self.window = Some((now, 0));
+        } else {
+            self.window = Some((since, count));
+        }
+        if self.backlog == 0 {
+            self.window = None;
+        }
+    }
+
+    /// So many bytes that were asked for will not come.
+    pub(super) fn given_up(&mut self, bytes: u64) {
+        self.backlog = self.backlog.saturating_sub(bytes);
+        if self.backlog == 0 {
+            self.window = None;
+        }
+    }
+
+    pub(super) fn set_latency(&mut self, latency: Duration) {
+        self.latency = latency;
+    }
+
+    /// How long it will take until it has delivered so many bytes more, in seconds. A host of
+    /// which nothing is known is taken for fast, or it would never be tried.
+    pub(super) fn expect(&self, bytes: u64) -> f64 {
+        let transfer = self
+            .rate
+            .map_or(0.0, |rate| (self.backlog + bytes) as f64 / rate.max(1.0));
+        self.latency.as_secs_f64() + transfer
+    }
+
+    /// Whether this host should be asked for so many bytes although `others` could be.
+    pub(super) fn is_worth_asking<'a>(
+        &self,
+        bytes: u64,
+        others: impl Iterator<Item = &'a Rate>,
+    ) -> bool {
+        let mine = self.expect(bytes);
+        others
+            .filter(|other| other.rate.is_some())
+            .all(|other| mine <= TOLERANCE * other.expect(bytes) + WINDOW.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(bytes_a_second: u64) -> Rate {
+        let (mut rate, now) = (Rate::default(), Instant::now());
+        rate.asked(2 * bytes_a_second, now);
+        rate.received(bytes_a_second, now + Duration::from_secs(1));
+        rate.received(bytes_a_second, now + Duration::from_secs(2));
+        rate
+    }
+
+    #[test]
+    fn the_rate_is_what_came_while_something_was_owed() {
+        let rate = host(1_000_000);
+        assert!((rate.expect(3_000_000) - 3.0).abs() < 0.01);
+        let (mut idle, later) = (rate.clone(), Instant::now() + Duration::from_secs(99));
+        idle.asked(1_000_000, later);
+        idle.received(1_000_000, later + Duration::from_secs(1));
+        assert!(
+            (idle.expect(3_000_000) - 3.0).abs() < 0.01,
+            "idle time does not count"
+        );
+        idle.asked(5_000_000, later);
+        assert!(
+            (idle.expect(1_000_000) - 6.0).abs() < 0.01,
+            "the backlog does"
+        );
+        idle.given_up(5_000_000);
+        assert!((idle.expect(1_000_000) - 1.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn a_slow_host_is_left_out_when_it_would_be_the_last() {
+        let (slow, mut fast, unknown) = (host(1_000_000), host(20_000_000), Rate::default());
+        assert!(!slow.is_worth_asking(30_000_000, [&fast].into_iter()));
+        assert!(fast.is_worth_asking(30_000_000, [&slow].into_iter()));
+        assert!(slow.is_worth_asking(30_000_000, [&unknown].into_iter()));
+        assert!(unknown.is_worth_asking(30_000_000, [&fast].into_iter()));
+        // With a long queue at the fast one, the slow one helps.
+        fast.asked(900_000_000, Instant::now());
+        assert!(slow.is_worth_asking(30_000_000, [&fast].into_iter()));
+        // Nothing is too slow for what is tiny.
+        assert!(slow.is_worth_asking(10_000, [&host(20_000_000)].into_iter()));
+    }
+}

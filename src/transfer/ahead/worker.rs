@@ -1,0 +1,191 @@
+//! One connection to one host, on which NARs are asked for before the last one has come.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Buf;
+use tokio::time::timeout;
+
+use super::desk::{Desk, Taken};
+use super::job::Fed;
+use crate::model::PathInfo;
+use crate::pool::{HostId, Lease};
+use crate::transfer::attempt::fault;
+use crate::transfer::error::HostFault;
+use crate::wire::nar::{Decoder, Event};
+
+/// How often an idle worker looks whether another one has fallen behind.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Works for `host` until it fails.
+pub(super) async fn run(desk: Arc<Desk>, host: HostId) {
+    let _enlisted = Enlisted(desk.clone(), host);
+    let mut changes = desk.subscribe();
+    let mut worker = Worker {
+        desk,
+        host,
+        pending: VecDeque::new(),
+        lease: None,
+    };
+    loop {
+        changes.borrow_and_update();
+        worker.fill();
+        if worker.pending.is_empty() {
+            // Others may need it more.
+            worker.lease = None;
+            let _ = timeout(LOOK, changes.changed()).await;
+        } else if worker.work().await.is_err() && !worker.is_host_well() {
+            return;
+        }
+    }
+}
+
+struct Enlisted(Arc<Desk>, HostId);
+
+impl Drop for Enlisted {
+    fn drop(&mut self) {
+        self.0.dismiss(self.1);
+    }
+}
+
+/// The connection is of no use any more.
+struct Broken;
+
+struct Worker {
+    desk: Arc<Desk>,
+    host: HostId,
+    /// What is asked for, in order.
+    pending: VecDeque<Taken>,
+    lease: Option<Lease>,
+}
+
+impl Worker {
+    fn is_host_well(&self) -> bool {
+        self.desk.book.pool.is_well(self.host)
+    }
+
+    /// Takes on as much as may be asked for ahead.
+    fn fill(&mut self) {
+        loop {
+            let bytes = self.pending.iter().map(|taken| taken.job.info.nar_size);
+            let (nars, bytes) = (self.pending.len(), bytes.sum());
+            let Some(taken) = self.desk.pick(self.host, nars, bytes) else {
+                return;
+            };
+            if let Some(lease) = &mut self.lease {
+                lease.start_dump(&taken.job.info.path);
+            }
+            self.pending.push_back(taken);
+        }
+    }
+
+    /// Receives the NAR that was asked for first. After a failure nothing is pending.
+    async fn work(&mut self) -> Result<(), Broken> {
+        let result = match self.lease.take() {
+            Some(lease) => self.receive(lease).await,
+            None => match self.connect().await {
+                Some(lease) => self.receive(lease).await,
+                None => Err(Broken),
+            },
+        };
+        match result {
+            Ok(lease) => {
+                self.lease = Some(lease);
+                Ok(())
+            }
+            Err(Broken) => {
+                self.pending.clear();
+                Err(Broken)
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> Option<Lease> {
+        let pool = &self.desk.book.pool;
+        let mut paths = self.pending.iter().map(|taken| &taken.job.info.path);
+        let first = paths.next()?;
+        // A failure is told where it is noticed.
+        let mut lease = pool.lease_in_background(self.host, first).await.ok()?;
+        for path in paths {
+            lease.start_dump(path);
+        }
+        Some(lease)
+    }
+
+    async fn receive(&mut self, mut lease: Lease) -> Result<Lease, Broken> {
+        let Some(mut taken) = self.pending.pop_front() else {
+            return Ok(lease);
+        };
+        let job = taken.job.clone();
+        if !job.begin(taken.token) {
+            skip(&mut lease, &job.info).await?;
+            taken.finish();
+            return Ok(lease);
+        }
+        let (host, path) = (lease.host().to_owned(), job.info.path.clone());
+        let mut came = false;
+        let fault = loop {
+            if !lease.buffer().is_empty() {
+                came = true;
+                let before = lease.buffer().len();
+                let fed = job.feed(taken.token, lease.buffer());
+                taken.received((before - lease.buffer().len()) as u64);
+                match fed {
+                    Ok(Fed::More) => {}
+                    Ok(Fed::Complete) => {
+                        lease.end_dump();
+                        taken.finish();
+                        return Ok(lease);
+                    }
+                    Ok(Fed::Lost) => return Err(Broken),
+                    Ok(Fed::Mismatch(expected, got)) => {
+                        break HostFault::Mismatch {
+                            host,
+                            path,
+                            expected,
+                            got,
+                        };
+                    }
+                    Err(source) => break HostFault::Malformed { host, path, source },
+                }
+            }
+            if let Err(error) = lease.nar_bytes().await {
+                break fault(error, host, path);
+            }
+        };
+        if matches!(fault, HostFault::Remote(_)) && lease.is_reused() && !came {
+            // A used connection may have died while it lay idle.
+            log::debug!("{fault}; trying once more");
+            taken.fail(false);
+            return Err(Broken);
+        }
+        self.desk
+            .book
+            .take_note(self.host, &job.info.path, &fault)
+            .await;
+        taken.fail(true);
+        Err(Broken)
+    }
+}
+
+/// Reads over a NAR that somebody else brings by now.
+async fn skip(lease: &mut Lease, info: &PathInfo) -> Result<(), Broken> {
+    let mut decoder = Decoder::new(info.nar_size);
+    loop {
+        let buf = lease.buffer();
+        loop {
+            let (read, event) = decoder.step(buf).map_err(|_| Broken)?;
+            let (more, end) = (event.is_some(), event == Some(Event::End));
+            buf.advance(read);
+            if end {
+                lease.end_dump();
+                return Ok(());
+            }
+            if !more {
+                break;
+            }
+        }
+        lease.nar_bytes().await.map_err(|_| Broken)?;
+    }
+}

@@ -1,0 +1,154 @@
+//! One path from one host, straight through.
+
+use std::io;
+use std::sync::Arc;
+
+use super::NarSink;
+use super::error::HostFault;
+use super::progress::TransferProgress;
+use super::stream::{Stream, Taken};
+use crate::model::{PathInfo, StorePath};
+use crate::pool::{HostId, Lease, Pool};
+use crate::remote::RemoteError;
+
+/// Why an attempt with one host ended.
+pub(super) enum Stopped {
+    /// The host is to blame.
+    Fault(HostFault),
+    /// Nobody wants the rest.
+    Sink(io::Error),
+}
+
+impl<E: Into<HostFault>> From<E> for Stopped {
+    fn from(fault: E) -> Self {
+        Self::Fault(fault.into())
+    }
+}
+
+/// One try to get (the rest of) a NAR from one host.
+pub(super) struct Attempt<'a> {
+    pub(super) pool: &'a Pool,
+    pub(super) info: &'a PathInfo,
+    pub(super) host: HostId,
+    pub(super) watch: &'a dyn TransferProgress,
+}
+
+impl Attempt<'_> {
+    pub(super) async fn run(
+        &self,
+        known: bool,
+        stream: &mut Stream,
+        sink: &mut dyn NarSink,
+    ) -> Result<u64, Stopped> {
+        loop {
+            let mut lease = self.pool.lease(self.host).await?;
+            let begun = stream.taken();
+            match self.with(&mut lease, known, stream, sink).await {
+                // A used connection may have died while it lay idle.
+                Err(Stopped::Fault(HostFault::Remote(error)))
+                    if lease.is_reused() && stream.taken() == begun =>
+                {
+                    log::debug!("{error}; trying once more");
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn with(
+        &self,
+        lease: &mut Lease,
+        known: bool,
+        stream: &mut Stream,
+        sink: &mut dyn NarSink,
+    ) -> Result<u64, Stopped> {
+        if !known {
+            self.confirm(lease).await?;
+        }
+        lease.start_dump(&self.info.path);
+        self.skip(lease, stream).await?;
+        loop {
+            if !lease.buffer().is_empty() {
+                let before = stream.taken();
+                let taken = stream.take(lease.buffer()).map_err(|source| {
+                    let (host, path) = self.names();
+                    HostFault::Malformed { host, path, source }
+                })?;
+                self.watch.advance(stream.taken() - before);
+                match taken {
+                    Taken::Nothing => {}
+                    Taken::Pass(bytes) => sink.write(bytes).await.map_err(Stopped::Sink)?,
+                    Taken::Complete => break,
+                }
+            }
+            self.more(lease).await?;
+        }
+        lease.end_dump();
+        let held = stream.verify().map_err(|(expected, got)| {
+            let (host, path) = self.names();
+            HostFault::Mismatch {
+                host,
+                path,
+                expected,
+                got,
+            }
+        })?;
+        for bytes in held {
+            sink.write(bytes).await.map_err(Stopped::Sink)?;
+        }
+        Ok(stream.taken())
+    }
+
+    /// Makes sure that the host has the very same NAR.
+    async fn confirm(&self, lease: &mut Lease) -> Result<(), Stopped> {
+        let path = std::slice::from_ref(&self.info.path);
+        let infos = lease.query_path_infos(path).await.map_err(Arc::new)?;
+        match infos.first() {
+            Some(info) if info.nar_hash == self.info.nar_hash => Ok(()),
+            _ => {
+                let (host, path) = self.names();
+                Err(HostFault::Lacks { host, path }.into())
+            }
+        }
+    }
+
+    /// Reads over what has been passed on already, and makes sure that it is the same here.
+    async fn skip(&self, lease: &mut Lease, stream: &Stream) -> Result<(), Stopped> {
+        let mut prefix = stream.prefix();
+        while prefix.is_missing_some() {
+            if lease.buffer().is_empty() {
+                self.more(lease).await?;
+            }
+            prefix.read(lease.buffer());
+        }
+        if prefix.is_same() {
+            return Ok(());
+        }
+        let (host, path) = self.names();
+        Err(HostFault::Differs { host, path }.into())
+    }
+
+    /// Waits for more bytes of the NAR.
+    async fn more(&self, lease: &mut Lease) -> Result<(), Stopped> {
+        let (host, path) = self.names();
+        let fault = |error| fault(error, host, path);
+        Ok(lease.nar_bytes().await.map_err(fault)?)
+    }
+
+    fn names(&self) -> (String, StorePath) {
+        let host = self.pool.host(self.host).to_string();
+        (host, self.info.path.clone())
+    }
+}
+
+/// What it means that the connection failed while the NAR of `path` was owed.
+pub(super) fn fault(error: RemoteError, host: String, path: StorePath) -> HostFault {
+    // nix-store ends when it is asked for a path that it has not (any more).
+    let said = error.stderr();
+    let gone = said.contains("No such file") && said.contains(path.base_name());
+    if gone || said.contains("is not valid") {
+        HostFault::Lacks { host, path }
+    } else {
+        HostFault::Remote(Arc::new(error))
+    }
+}
