@@ -1,0 +1,277 @@
+//! Hosts of a pool without ssh: real `nix-store --serve` processes, with faults on the way from them and a record of what is
+//! asked of them.
+
+#![allow(dead_code)]
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use ssh_substituter::config::host::Host;
+use ssh_substituter::model::StorePath;
+use ssh_substituter::pool::{Limits, Pool};
+use ssh_substituter::resolver::{Found, Resolver, Trust};
+use ssh_substituter::transfer::progress::NoProgress;
+use ssh_substituter::transfer::{Failed, NarSink, Transfers};
+use ssh_substituter::transport::process::ProcessTransport;
+use ssh_substituter::transport::{Channel, Program, Transport, TransportError};
+use ssh_substituter::wire::serve::Request;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::support::Store;
+
+/// What happens to the bytes of a host's first connection that sends so many.
+#[derive(Debug, Clone, Copy)]
+pub enum Fault {
+    Cut(u64),
+    Flip(u64),
+    Stall(u64),
+}
+
+/// A stream that one fault happens to.
+struct Faulty {
+    stream: Box<dyn AsyncRead + Send + Unpin>,
+    read: u64,
+    /// Taken by the stream that it happens to.
+    fault: Arc<Mutex<Option<Fault>>>,
+}
+
+impl AsyncRead for Faulty {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let this = self.get_mut();
+        let mut fault = this.fault.lock().unwrap();
+        let (Some(Fault::Cut(at) | Fault::Flip(at) | Fault::Stall(at)), start) =
+            (*fault, this.read)
+        else {
+            return Pin::new(&mut this.stream).poll_read(context, out);
+        };
+        match *fault {
+            // Only the first stream to get there is cut; the next one reads on.
+            Some(Fault::Cut(_)) if start >= at => {
+                *fault = None;
+                return Poll::Ready(Ok(()));
+            }
+            Some(Fault::Stall(_)) if start >= at => return Poll::Pending,
+            _ => {}
+        }
+        let before = out.filled().len();
+        let most = usize::try_from((at - start.min(at)).max(1))
+            .unwrap()
+            .min(out.remaining());
+        let mut room = ReadBuf::new(out.initialize_unfilled_to(most));
+        let poll = Pin::new(&mut this.stream).poll_read(context, &mut room);
+        let got = room.filled().len();
+        out.advance(got);
+        if let (Some(Fault::Flip(_)), true) = (*fault, got > 0 && start == at) {
+            out.filled_mut()[before] ^= 1;
+            *fault = None;
+        }
+        this.read += got as u64;
+        poll
+    }
+}
+
+/// Hosts `one`, `two`, … with their stores, delays before they answer at all, and faults.
+struct Hosts {
+    asked: Asked,
+    real: ProcessTransport,
+    faults: HashMap<String, Arc<Mutex<Option<Fault>>>>,
+    opened: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Transport for Hosts {
+    async fn open(&self, host: &Host, program: Program) -> Result<Channel, TransportError> {
+        self.opened.lock().unwrap().push(host.name.clone());
+        let mut channel = self.real.open(host, program).await?;
+        if let Some(fault) = self.faults.get(&host.name) {
+            channel.stdout = Box::new(Faulty {
+                stream: channel.stdout,
+                read: 0,
+                fault: fault.clone(),
+            });
+        }
+        channel.stdin = Box::new(Recorded {
+            stream: channel.stdin,
+            host: host.name.clone(),
+            asked: self.asked.clone(),
+        });
+        Ok(channel)
+    }
+}
+
+/// All bytes that each host was sent, in order, its connections mixed.
+type Asked = Arc<Mutex<HashMap<String, Vec<u8>>>>;
+
+struct Recorded {
+    stream: Box<dyn AsyncWrite + Send + Unpin>,
+    host: String,
+    asked: Asked,
+}
+
+impl AsyncWrite for Recorded {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let this = self.get_mut();
+        let poll = Pin::new(&mut this.stream).poll_write(context, bytes);
+        if let Poll::Ready(Ok(len)) = poll {
+            let mut asked = this.asked.lock().unwrap();
+            let all = asked.entry(this.host.clone()).or_default();
+            all.extend_from_slice(&bytes[..len]);
+        }
+        poll
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+pub struct Setup {
+    pub resolver: Resolver,
+    pub transfers: Transfers,
+    pub told: Arc<Mutex<Vec<String>>>,
+    asked: Asked,
+}
+
+/// A pool of these hosts: store, seconds before it starts, fault.
+pub fn setup(hosts: &[(&Store, f64, Option<Fault>)]) -> Setup {
+    setup_with(hosts, 64 << 20)
+}
+
+/// The same with so many bytes for readahead.
+pub fn setup_with(hosts: &[(&Store, f64, Option<Fault>)], memory: u64) -> Setup {
+    let names = ["one", "two", "three"];
+    let mut commands = HashMap::new();
+    let mut faults = HashMap::new();
+    for ((store, delay, fault), name) in hosts.iter().zip(names) {
+        let real = store.serve(false);
+        let mut words = vec![real.get_program().to_owned()];
+        words.extend(real.get_args().map(ToOwned::to_owned));
+        let env: Vec<_> = real
+            .get_envs()
+            .map(|(k, v)| (k.to_owned(), v.map(ToOwned::to_owned)))
+            .collect();
+        commands.insert(name.to_owned(), (words, env, *delay));
+        if let Some(fault) = fault {
+            faults.insert(name.to_owned(), Arc::new(Mutex::new(Some(*fault))));
+        }
+    }
+    let real = ProcessTransport::new(move |host: &Host| {
+        let (words, env, delay) = &commands[&host.name];
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("sleep {delay}; exec \"$@\""), "sh"])
+            .args(words);
+        for (name, value) in env {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command
+    });
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = told.clone();
+    let limits = Limits {
+        connect: Duration::from_secs(10),
+        silence: Duration::from_secs(2),
+        hedge: Duration::from_millis(300),
+    };
+    let parsed = names[..hosts.len()]
+        .iter()
+        .map(|name| Host::parse(name).unwrap())
+        .collect();
+    let asked = Asked::default();
+    let transport = Arc::new(Hosts {
+        asked: asked.clone(),
+        real,
+        faults,
+        opened: Mutex::default(),
+    });
+    let notify = Arc::new(move |error: &(dyn std::error::Error + 'static)| {
+        tell.lock().unwrap().push(error.to_string());
+    });
+    let pool = Arc::new(Pool::new(parsed, transport, limits, notify, None));
+    Setup {
+        resolver: Resolver::new(
+            pool.clone(),
+            Trust {
+                require_sigs: false,
+            },
+        ),
+        transfers: Transfers::new(pool, Arc::new(NoProgress), memory, Box::new(|_, _| {})),
+        told,
+        asked,
+    }
+}
+
+impl Setup {
+    pub async fn find(&self, path: &str) -> Option<Found> {
+        let path = StorePath::parse(path).unwrap();
+        self.resolver.find(&[path]).await.pop()
+    }
+
+    /// As a caller that is going to fetch these paths.
+    pub async fn expect(&self, paths: &[String]) {
+        for path in paths {
+            let found = self.find(path).await.expect("a host has it");
+            self.transfers.expect(&found.info, &found.holders);
+        }
+    }
+
+    /// Where among all that this host was asked the NARs of these paths were asked for, each as often
+    /// as it was.
+    pub fn dumps(&self, host: &str, paths: &[String]) -> Vec<(usize, String)> {
+        let asked = self.asked.lock().unwrap();
+        let all = asked.get(host).map_or(&[][..], Vec::as_slice);
+        let mut found = Vec::new();
+        for path in paths {
+            let mut request = Vec::new();
+            let parsed = StorePath::parse(path).unwrap();
+            Request::DumpStorePath { path: parsed }.put(&mut request);
+            let places = all.windows(request.len()).enumerate();
+            let places = places.filter(|(_, bytes)| *bytes == request);
+            found.extend(places.map(|(at, _)| (at, path.clone())));
+        }
+        found.sort();
+        found
+    }
+
+    pub async fn fetch(&self, path: &str) -> (Vec<u8>, Result<u64, Failed>) {
+        let found = self.find(path).await.expect("a host has it");
+        let mut sink = Collect::default();
+        let result = self
+            .transfers
+            .fetch(&found.info, &found.holders, &mut sink)
+            .await;
+        (sink.0, result)
+    }
+}
+
+#[derive(Default)]
+struct Collect(Vec<u8>);
+
+#[async_trait]
+impl NarSink for Collect {
+    async fn write(&mut self, bytes: Bytes) -> std::io::Result<()> {
+        self.0.extend_from_slice(&bytes);
+        Ok(())
+    }
+}
