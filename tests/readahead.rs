@@ -26,7 +26,10 @@ fn second(first: &Store, count: usize) -> Store {
 async fn until(what: &str, is_true: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_true() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited for {what}");
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "waited for {what}"
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -54,7 +57,10 @@ async fn after_the_first_dump_the_rest_is_asked_for_references_first_and_once() 
     let downwards: Vec<_> = paths.iter().rev().cloned().collect();
     one.expect(&downwards).await;
     fetch_right(&one, &store, &paths[0]).await;
-    until("all of it", || one.dumps("one", &paths).len() == paths.len()).await;
+    until("all of it", || {
+        one.dumps("one", &paths).len() == paths.len()
+    })
+    .await;
 
     let asked = one.dumps("one", &paths);
     let place: HashMap<_, _> = asked.iter().map(|(at, path)| (path.clone(), *at)).collect();

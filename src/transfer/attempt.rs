@@ -4,11 +4,12 @@ use std::io;
 use std::sync::Arc;
 
 use super::NarSink;
+use super::book::Book;
 use super::error::HostFault;
 use super::progress::TransferProgress;
 use super::stream::{Stream, Taken};
 use crate::model::{PathInfo, StorePath};
-use crate::pool::{HostId, Lease, Pool};
+use crate::pool::{HostId, Lease};
 use crate::remote::RemoteError;
 
 /// Why an attempt with one host ended.
@@ -27,7 +28,7 @@ impl<E: Into<HostFault>> From<E> for Stopped {
 
 /// One try to get (the rest of) a NAR from one host.
 pub(super) struct Attempt<'a> {
-    pub(super) pool: &'a Pool,
+    pub(super) book: &'a Book,
     pub(super) info: &'a PathInfo,
     pub(super) host: HostId,
     pub(super) watch: &'a dyn TransferProgress,
@@ -41,7 +42,7 @@ impl Attempt<'_> {
         sink: &mut dyn NarSink,
     ) -> Result<u64, Stopped> {
         loop {
-            let mut lease = self.pool.lease(self.host).await?;
+            let mut lease = self.book.pool.lease(self.host).await?;
             let begun = stream.taken();
             match self.with(&mut lease, known, stream, sink).await {
                 // A used connection may have died while it lay idle.
@@ -66,6 +67,7 @@ impl Attempt<'_> {
             self.confirm(lease).await?;
         }
         lease.start_dump(&self.info.path);
+        let mut owed = self.book.rates.ask(self.host, self.info.nar_size);
         self.skip(lease, stream).await?;
         loop {
             if !lease.buffer().is_empty() {
@@ -75,6 +77,7 @@ impl Attempt<'_> {
                     HostFault::Malformed { host, path, source }
                 })?;
                 self.watch.advance(stream.taken() - before);
+                owed.received(stream.taken() - before);
                 match taken {
                     Taken::Nothing => {}
                     Taken::Pass(bytes) => sink.write(bytes).await.map_err(Stopped::Sink)?,
@@ -136,7 +139,7 @@ impl Attempt<'_> {
     }
 
     fn names(&self) -> (String, StorePath) {
-        let host = self.pool.host(self.host).to_string();
+        let host = self.book.pool.host(self.host).to_string();
         (host, self.info.path.clone())
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::HostFault;
+use super::rates::Rates;
 use crate::model::StorePath;
 use crate::pool::{HostId, Pool};
 
@@ -13,9 +14,10 @@ const SPOILT: usize = 10_000;
 /// Is told that a host has not got what it said it had, or sent it wrongly.
 pub type OnDisappointment = Box<dyn Fn(HostId, &StorePath) + Send + Sync>;
 
-/// The hosts, and what they sent wrongly.
+/// The hosts, how fast they are, and what they sent wrongly.
 pub(super) struct Book {
     pub(super) pool: Arc<Pool>,
+    pub(super) rates: Arc<Rates>,
     on_disappointment: OnDisappointment,
     /// What a host sent wrongly once; it is not asked for it again. Held for a look-up only.
     spoilt: Mutex<HashSet<(HostId, StorePath)>>,
@@ -25,6 +27,7 @@ impl Book {
     pub(super) fn new(pool: Arc<Pool>, on_disappointment: OnDisappointment) -> Self {
         Self {
             pool,
+            rates: Arc::default(),
             on_disappointment,
             spoilt: Mutex::default(),
         }

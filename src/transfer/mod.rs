@@ -5,6 +5,7 @@ mod attempt;
 mod book;
 mod error;
 pub mod progress;
+mod rates;
 mod stream;
 pub mod unpack;
 
@@ -119,7 +120,7 @@ impl Transfers {
         if let Some(job) = self.ahead.fetch(info) {
             let host = job.host();
             watch.set_host(&self.book.pool.host(host).to_string());
-            match self.from_readahead(&job, sink, watch).await {
+            match self.pass_on(&job, sink, watch).await {
                 Ok(None) => return Ok(info.nar_size),
                 Ok(Some(so_far)) => *stream = so_far,
                 Err(source) => {
@@ -134,7 +135,7 @@ impl Transfers {
     }
 
     /// Passes on what is read ahead. Gives the state from which to go on, when not all came.
-    async fn from_readahead(
+    async fn pass_on(
         &self,
         job: &Job,
         sink: &mut dyn NarSink,
@@ -174,6 +175,8 @@ impl Transfers {
         let mut all = holders.to_vec();
         all.extend(others.filter(|host| !holders.contains(host)));
         // Better to ask a host that may lack it than to wait for one that was found dead.
+        let left = info.nar_size.saturating_sub(stream.taken());
+        self.book.rates.put_late_ones_last(&mut all, left);
         let mut hosts = self.book.pool.in_order_of_health(&all);
         let mut faults = Vec::new();
         hosts.retain(|host| {
@@ -189,7 +192,7 @@ impl Transfers {
             for host in std::mem::take(&mut hosts) {
                 watch.set_host(&self.book.pool.host(host).to_string());
                 let attempt = Attempt {
-                    pool: &self.book.pool,
+                    book: &self.book,
                     info,
                     host,
                     watch,

@@ -9,10 +9,10 @@ use tokio::sync::watch;
 use super::budget::Budget;
 use super::job::{Job, Token};
 use super::order::Order;
-use super::rates::Rate;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::HostId;
 use crate::transfer::book::Book;
+use crate::transfer::rates::Owed;
 
 /// How many bytes one worker asks for ahead of what it receives, as long as there is more than one
 /// NAR in it. One channel of ssh moves this much in a round trip.
@@ -52,7 +52,6 @@ struct State {
     /// What is being read ahead, or has been.
     jobs: HashMap<StorePath, Entry>,
     fetched: HashSet<StorePath>,
-    rates: HashMap<HostId, Rate>,
     workers: HashMap<HostId, usize>,
     tokens: u64,
     /// Dumps that the caller has asked for.
@@ -79,9 +78,7 @@ pub(super) struct Taken {
     pub(super) job: Arc<Job>,
     pub(super) token: Token,
     desk: Arc<Desk>,
-    host: HostId,
-    /// Of those that were asked for, how many bytes have not come.
-    owed: u64,
+    owed: Owed,
     done: bool,
 }
 
@@ -180,11 +177,6 @@ impl Desk {
         }
     }
 
-    pub(super) fn set_latency(&self, host: HostId, latency: Duration) {
-        let mut state = self.lock();
-        state.rates.entry(host).or_default().set_latency(latency);
-    }
-
     /// The next NAR for a worker of `host` that has asked for `nars` NARs of `bytes` bytes which
     /// have not come yet.
     pub(super) fn pick(self: &Arc<Self>, host: HostId, nars: usize, bytes: u64) -> Option<Taken> {
@@ -216,14 +208,12 @@ impl Desk {
             None => return None,
         };
         state.tokens += 1;
-        let owed = job.info.nar_size;
-        state.rate(host).asked(owed, Instant::now());
         drop(state);
+        let owed = self.book.rates.ask(host, job.info.nar_size);
         Some(Taken {
             job,
             token,
             desk: self.clone(),
-            host,
             owed,
             done: false,
         })
@@ -231,37 +221,27 @@ impl Desk {
 }
 
 impl State {
-    fn rate(&mut self, host: HostId) -> &mut Rate {
-        self.rates.entry(host).or_default()
-    }
-
-    fn is_worth_asking(&self, host: HostId, info: &PathInfo, holders: &[HostId]) -> bool {
-        let others = holders.iter().filter(|other| **other != host);
-        let others = others.filter_map(|other| self.rates.get(other));
-        let mine = self.rates.get(&host).cloned().unwrap_or_default();
-        mine.is_worth_asking(info.nar_size, others)
-    }
-
     fn next_for(&self, host: HostId, book: &Book) -> Option<&StorePath> {
         self.order.ready().take(LOOK).find(|path| {
             self.expected.get(*path).is_some_and(|expected| {
                 !expected.failed
                     && expected.holders.contains(&host)
                     && !book.is_spoilt(host, path)
-                    && self.is_worth_asking(host, &expected.info, &expected.holders)
+                    && book
+                        .rates
+                        .is_worth_asking(host, expected.info.nar_size, &expected.holders)
             })
         })
     }
 
     /// A NAR that another host was asked for and that this one would have brought sooner.
     fn steal(&mut self, host: HostId, token: Token, book: &Book) -> Option<Arc<Job>> {
-        let mine = self.rates.get(&host).cloned().unwrap_or_default();
         let (job, loser) = self.jobs.values().find_map(|entry| {
             let job = &entry.job;
             let other = job.awaited_from().filter(|other| *other != host)?;
             let waits = entry.asked.elapsed() > STEAL_AFTER;
-            let theirs = self.rates.get(&other)?;
-            let sooner = mine.expect(job.info.nar_size) * 2.0 < theirs.expect(0);
+            let mine = book.rates.expect(host, job.info.nar_size);
+            let sooner = mine * 2.0 < book.rates.expect(other, 0);
             let suits = job.holders.contains(&host) && !book.is_spoilt(host, &job.info.path);
             (waits && sooner && suits).then(|| job.steal(token, host))??;
             Some((job.clone(), other))
@@ -283,10 +263,7 @@ impl State {
 impl Taken {
     /// So many bytes of it have come.
     pub(super) fn received(&mut self, bytes: u64) {
-        let bytes = bytes.min(self.owed);
-        self.owed -= bytes;
-        let mut state = self.desk.lock();
-        state.rate(self.host).received(bytes, Instant::now());
+        self.owed.received(bytes);
     }
 
     /// It is whole, or somebody else's.
@@ -324,9 +301,6 @@ impl Drop for Taken {
         if !self.done {
             self.hand_back(false);
         }
-        let mut state = self.desk.lock();
-        state.rate(self.host).given_up(self.owed);
-        drop(state);
         self.desk.wake();
     }
 }

@@ -9,7 +9,6 @@
 //! | module | what it does |
 //! | --- | --- |
 //! | `order` | which path is fetched next; pure |
-//! | `rates` | which host would be done first; pure |
 //! | `budget` | how much memory is held |
 //! | `job` | one NAR, between worker and caller |
 //! | `desk` | what workers and caller share |
@@ -19,7 +18,6 @@ mod budget;
 mod desk;
 mod job;
 mod order;
-mod rates;
 mod worker;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,7 +85,7 @@ impl Readahead {
                 continue;
             }
             let latency = pool.latency(host).unwrap_or_default();
-            self.desk.set_latency(host, latency);
+            self.desk.book.rates.set_latency(host, latency);
             let places = if latency < FAR {
                 1
             } else {

@@ -1,6 +1,11 @@
-//! How fast each host delivers, and who would be done first. Pure: the time is an argument.
+//! How fast each host delivers, and who would be done first. [`Rate`] is pure: the time is an
+//! argument.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::pool::HostId;
 
 /// Bytes are counted over at least this time before they say something about the rate.
 const WINDOW: Duration = Duration::from_millis(100);
@@ -14,7 +19,7 @@ const TOLERANCE: f64 = 1.5;
 
 /// What is known of one host.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Rate {
+struct Rate {
     /// Bytes a second; unknown at first.
     rate: Option<f64>,
     /// Asked of it and not yet received, in bytes.
@@ -27,7 +32,7 @@ pub(super) struct Rate {
 
 impl Rate {
     /// So many more bytes are asked of it.
-    pub(super) fn asked(&mut self, bytes: u64, now: Instant) {
+    fn asked(&mut self, bytes: u64, now: Instant) {
         if self.backlog == 0 {
             self.window = Some((now, 0));
         }
@@ -35,7 +40,7 @@ impl Rate {
     }
 
     /// So many bytes of those that were asked for have come.
-    pub(super) fn received(&mut self, bytes: u64, now: Instant) {
+    fn received(&mut self, bytes: u64, now: Instant) {
         self.backlog = self.backlog.saturating_sub(bytes);
         let Some((since, mut count)) = self.window else {
             return;
@@ -58,20 +63,20 @@ impl Rate {
     }
 
     /// So many bytes that were asked for will not come.
-    pub(super) fn given_up(&mut self, bytes: u64) {
+    fn given_up(&mut self, bytes: u64) {
         self.backlog = self.backlog.saturating_sub(bytes);
         if self.backlog == 0 {
             self.window = None;
         }
     }
 
-    pub(super) fn set_latency(&mut self, latency: Duration) {
+    fn set_latency(&mut self, latency: Duration) {
         self.latency = latency;
     }
 
     /// How long it will take until it has delivered so many bytes more, in seconds. A host of
     /// which nothing is known is taken for fast, or it would never be tried.
-    pub(super) fn expect(&self, bytes: u64) -> f64 {
+    fn expect(&self, bytes: u64) -> f64 {
         let transfer = self
             .rate
             .map_or(0.0, |rate| (self.backlog + bytes) as f64 / rate.max(1.0));
@@ -79,15 +84,92 @@ impl Rate {
     }
 
     /// Whether this host should be asked for so many bytes although `others` could be.
-    pub(super) fn is_worth_asking<'a>(
-        &self,
-        bytes: u64,
-        others: impl Iterator<Item = &'a Rate>,
-    ) -> bool {
+    fn is_worth_asking<'a>(&self, bytes: u64, others: impl Iterator<Item = &'a Rate>) -> bool {
         let mine = self.expect(bytes);
         others
             .filter(|other| other.rate.is_some())
             .all(|other| mine <= TOLERANCE * other.expect(bytes) + WINDOW.as_secs_f64())
+    }
+}
+
+/// The rates of all hosts.
+#[derive(Debug, Default)]
+pub(super) struct Rates(
+    // Held for some arithmetic, never over an await.
+    Mutex<HashMap<HostId, Rate>>,
+);
+
+impl Rates {
+    fn lock(&self) -> MutexGuard<'_, HashMap<HostId, Rate>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_latency(&self, host: HostId, latency: Duration) {
+        self.lock().entry(host).or_default().set_latency(latency);
+    }
+
+    /// So many bytes are asked of a host; they count as its backlog until they have come or the
+    /// value is dropped.
+    pub(super) fn ask(self: &Arc<Self>, host: HostId, bytes: u64) -> Owed {
+        self.lock()
+            .entry(host)
+            .or_default()
+            .asked(bytes, Instant::now());
+        Owed {
+            rates: self.clone(),
+            host,
+            left: bytes,
+        }
+    }
+
+    /// How long a host would take for so many bytes more, in seconds.
+    pub(super) fn expect(&self, host: HostId, bytes: u64) -> f64 {
+        self.lock()
+            .get(&host)
+            .map_or(0.0, |rate| rate.expect(bytes))
+    }
+
+    /// Whether `host` should be asked for so many bytes although others have them too.
+    pub(super) fn is_worth_asking(&self, host: HostId, bytes: u64, holders: &[HostId]) -> bool {
+        let rates = self.lock();
+        let unknown = Rate::default();
+        let others = holders.iter().filter(|other| **other != host);
+        let others = others.filter_map(|other| rates.get(other));
+        let mine = rates.get(&host).unwrap_or(&unknown);
+        mine.is_worth_asking(bytes, others)
+    }
+
+    /// Puts those that would be late behind those that would not, else keeps the order.
+    pub(super) fn put_late_ones_last(&self, hosts: &mut [HostId], bytes: u64) {
+        let all = hosts.to_vec();
+        hosts.sort_by_cached_key(|host| !self.is_worth_asking(*host, bytes, &all));
+    }
+}
+
+/// Bytes that a host owes.
+#[derive(Debug)]
+pub(super) struct Owed {
+    rates: Arc<Rates>,
+    host: HostId,
+    left: u64,
+}
+
+impl Owed {
+    /// So many have come.
+    pub(super) fn received(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.left);
+        self.left -= bytes;
+        if let Some(rate) = self.rates.lock().get_mut(&self.host) {
+            rate.received(bytes, Instant::now());
+        }
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if let Some(rate) = self.rates.lock().get_mut(&self.host) {
+            rate.given_up(self.left);
+        }
     }
 }
 
