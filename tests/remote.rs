@@ -245,7 +245,7 @@ async fn requests_do_not_wait_for_the_servers_hello() {
     let store = Store::new();
     let path = store.add_text("text", "text", &[]);
     let ahead = [Request::DumpStorePath {
-        path: paths(&[path.clone()]).remove(0),
+        path: StorePath::parse(&path).unwrap(),
     }];
     let mut request = Vec::new();
     ahead[0].put(&mut request);
@@ -329,7 +329,7 @@ async fn a_program_that_is_not_found_is_looked_for_in_the_usual_places() {
     };
     let host = Host::parse("example").unwrap();
     let dump = Request::DumpStorePath {
-        path: paths(&[path.clone()]).remove(0),
+        path: StorePath::parse(&path).unwrap(),
     };
     let mut connection = connect(&transport, &host, &options, &[dump]).await.unwrap();
     assert_eq!(nar(&mut connection).await, store.nar(&path));
