@@ -12,7 +12,7 @@ use ssh_substituter::config::host::Host;
 use ssh_substituter::front::{LocalBackend, serve};
 use ssh_substituter::local_store::LocalStore;
 use ssh_substituter::model::StorePath;
-use ssh_substituter::remote::{ConnectOptions, Connection, RemoteError, connect};
+use ssh_substituter::remote::{ConnectOptions, Connection, RemoteError, Request, connect};
 use ssh_substituter::transport::process::ProcessTransport;
 use ssh_substituter::transport::{Channel, Child, Program, Transport, TransportError};
 use ssh_substituter::wire::nar::{Decoder, Event};
@@ -58,12 +58,19 @@ impl Transport for Narrow {
 }
 
 async fn try_connect(transport: &dyn Transport) -> Result<Connection, RemoteError> {
+    connect_asking(transport, &[]).await
+}
+
+async fn connect_asking(
+    transport: &dyn Transport,
+    ahead: &[Request],
+) -> Result<Connection, RemoteError> {
     let options = ConnectOptions {
         connect: Duration::from_secs(5),
         silence: Duration::from_secs(5),
         usual_places: &AtomicBool::new(false),
     };
-    connect(transport, &Host::parse("example").unwrap(), &options).await
+    connect(transport, &Host::parse("example").unwrap(), &options, ahead).await
 }
 
 fn paths(paths: &[String]) -> Vec<StorePath> {
@@ -88,6 +95,46 @@ async fn nar(connection: &mut Connection) -> Vec<u8> {
             connection.nar_bytes().await.unwrap();
         }
     }
+}
+
+/// What is asked before the handshake.
+fn ahead(all: &[String]) -> [Request; 4] {
+    let paths = paths(all);
+    let root = vec![paths.last().unwrap().clone()];
+    let include_outputs = false;
+    [
+        Request::DumpStorePath {
+            path: paths[1].clone(),
+        },
+        Request::QueryClosure {
+            include_outputs,
+            paths: root,
+        },
+        Request::QueryPathInfos {
+            paths: paths.clone(),
+        },
+        Request::DumpStorePath {
+            path: paths[0].clone(),
+        },
+    ]
+}
+
+/// Reads the replies to [`ahead`], and to questions that are asked before these have been read.
+async fn read_ahead(connection: &mut Connection, store: &Store, all: &[String]) {
+    let known = paths(all);
+    connection.start_path_infos(&known[..1]);
+    connection.start_closure(&known[..1], false);
+    assert!(!connection.is_clean());
+    assert_eq!(nar(connection).await, store.nar(&all[1]));
+    let closure = connection.finish_closure().await.unwrap();
+    assert_eq!(closure.len(), known.len());
+    let infos = connection.finish_path_infos(&known).await.unwrap();
+    assert_eq!(infos.len(), known.len());
+    assert_eq!(nar(connection).await, store.nar(&all[0]));
+    let infos = connection.finish_path_infos(&known[..1]).await.unwrap();
+    assert_eq!(infos[0].path, known[0]);
+    assert_eq!(connection.finish_closure().await.unwrap(), known[..1]);
+    assert!(connection.is_clean());
 }
 
 /// Everything that can be asked, several times on one connection, some of it written ahead.
@@ -140,7 +187,10 @@ async fn servers_of_every_version_are_understood() {
             newest: Version::new(2, minor),
             banner: b"Welcome\r\nhave fun\n".to_vec(),
         };
-        let mut connection = try_connect(&transport).await.unwrap();
+        let mut connection = connect_asking(&transport, &ahead(&dag.paths))
+            .await
+            .unwrap();
+        read_ahead(&mut connection, &store, &dag.paths).await;
         assert_eq!(connection.version(), Version::new(2, minor));
         assert_eq!(connection.banner(), b"Welcome\r\nhave fun\n");
         converse(&mut connection, &store, &dag.paths).await;
@@ -171,7 +221,16 @@ async fn the_real_nix_store_is_understood() {
         }
         command
     });
-    let mut connection = try_connect(&transport).await.unwrap();
+    let mut connection = connect_asking(&transport, &ahead(&dag.paths))
+        .await
+        .unwrap();
+    let handshake = connection.latency().shortest().unwrap();
+    read_ahead(&mut connection, &store, &dag.paths).await;
+    assert_eq!(
+        connection.latency().shortest(),
+        Some(handshake),
+        "what was asked before the program had started tells nothing of the link"
+    );
     converse(&mut connection, &store, &dag.paths).await;
     // Asked for a path that it has not, it ends; the connection is never used again.
     let absent = paths(&["/nix/store/00000000000000000000000000000000-absent".to_owned()]);
@@ -179,6 +238,32 @@ async fn the_real_nix_store_is_understood() {
     let error = connection.nar_bytes().await.unwrap_err();
     assert!(error.stderr().contains("is not valid"), "{error}");
     assert!(!connection.is_clean());
+}
+
+#[tokio::test]
+async fn requests_do_not_wait_for_the_servers_hello() {
+    let store = Store::new();
+    let path = store.add_text("text", "text", &[]);
+    let ahead = [Request::DumpStorePath {
+        path: StorePath::parse(&path).unwrap(),
+    }];
+    let mut request = Vec::new();
+    ahead[0].put(&mut request);
+    let both = 16 + request.len();
+    let file = store.root().join("nar");
+    std::fs::write(&file, store.nar(&path)).unwrap();
+    // Says nothing before it has read hello and request.
+    let script = format!(
+        "dd bs=1 count={both} of=/dev/null 2>/dev/null; \
+         printf '\\313\\356\\122\\124\\0\\0\\0\\0\\7\\2\\0\\0\\0\\0\\0\\0'; \
+         cat {}; sleep 5",
+        file.display()
+    );
+    let script = self::script(Box::leak(script.into_boxed_str()));
+    let mut connection = connect_asking(&script, &ahead).await.unwrap();
+    assert!(!connection.is_clean());
+    assert_eq!(nar(&mut connection).await, store.nar(&path));
+    assert!(connection.is_clean());
 }
 
 /// A remote that is a shell script.
@@ -230,7 +315,7 @@ async fn a_program_that_is_not_found_is_looked_for_in_the_usual_places() {
         }
     }
     let store = Store::new();
-    store.add_text("text", "text", &[]);
+    let path = store.add_text("text", "text", &[]);
     let transport = Hidden(Narrow {
         root: store.root().to_owned(),
         newest: Version::NEWEST,
@@ -243,7 +328,12 @@ async fn a_program_that_is_not_found_is_looked_for_in_the_usual_places() {
         usual_places: &usual_places,
     };
     let host = Host::parse("example").unwrap();
-    assert!(connect(&transport, &host, &options).await.is_ok());
+    let dump = Request::DumpStorePath {
+        path: StorePath::parse(&path).unwrap(),
+    };
+    let mut connection = connect(&transport, &host, &options, &[dump]).await.unwrap();
+    assert_eq!(nar(&mut connection).await, store.nar(&path));
+    assert!(connection.is_clean(), "asked twice, owed once");
     assert!(
         usual_places.load(Ordering::Relaxed),
         "remembered for the next connection"
@@ -263,7 +353,7 @@ async fn silence_and_lies_end_the_exchange() {
             usual_places: &AtomicBool::new(false),
         };
         let host = Host::parse("example").unwrap();
-        let mut connection = connect(&transport, &host, &options).await.unwrap();
+        let mut connection = connect(&transport, &host, &options, &[]).await.unwrap();
         let path = paths(&["/nix/store/00000000000000000000000000000000-asked".to_owned()]);
         let error = connection.query_path_infos(&path).await.unwrap_err();
         assert!(!connection.is_clean());

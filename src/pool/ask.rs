@@ -13,7 +13,7 @@ use super::health::Standing;
 use super::slot::{Lease, Probe, Slot};
 use super::{HostId, Pool};
 use crate::model::{PathInfo, StorePath};
-use crate::remote::RemoteError;
+use crate::remote::{RemoteError, Request, closure, path_infos};
 
 /// A host that has a path, and what it knows about it.
 #[derive(Debug, Clone)]
@@ -186,11 +186,9 @@ impl Pool {
         include_outputs: bool,
     ) -> Result<Vec<StorePath>, Arc<RemoteError>> {
         self.load().await;
-        let roots: Arc<[StorePath]> = roots.into();
         self.slots[host.0]
-            .exchange(|lease| {
-                let roots = roots.clone();
-                Box::pin(async move { lease.query_closure(&roots, include_outputs).await })
+            .exchange(&[closure(roots, include_outputs)], |lease| {
+                Box::pin(lease.finish_closure())
             })
             .await
     }
@@ -204,20 +202,23 @@ impl Slot {
         self: &Arc<Self>,
         paths: &Arc<[StorePath]>,
     ) -> Result<Vec<PathInfo>, Arc<RemoteError>> {
-        self.exchange(|lease| {
+        let requests: Vec<_> = path_infos(paths).collect();
+        self.exchange(&requests, |lease| {
             let paths = paths.clone();
-            Box::pin(async move { lease.query_path_infos(&paths).await })
+            Box::pin(async move { lease.finish_path_infos(&paths).await })
         })
         .await
     }
 
-    /// An exchange with this host; once more when a used connection turns out to be dead.
+    /// An exchange with this host, which reads the replies to `requests`; once more when a used
+    /// connection turns out to be dead.
     async fn exchange<T>(
         self: &Arc<Self>,
+        requests: &[Request],
         exchange: impl for<'a> Fn(&'a mut Lease) -> Exchange<'a, T>,
     ) -> Result<T, Arc<RemoteError>> {
         loop {
-            let (error, reused) = match self.lease().await {
+            let (error, reused) = match self.lease_with(requests).await {
                 Ok(mut lease) => match exchange(&mut lease).await {
                     Ok(value) => {
                         lease.give_back().await;

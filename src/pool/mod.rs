@@ -19,10 +19,12 @@ pub use health::{HealthStore, Record};
 pub use slot::{Banner, Lease};
 
 use crate::config::host::Host;
+use crate::model::StorePath;
 pub use crate::remote::RemoteError;
+use crate::remote::dump;
 use crate::transport::Transport;
 use keeper::Keeper;
-use slot::Slot;
+use slot::{Slot, background_places};
 
 /// Tells the user of something that went wrong and does not stop the work.
 pub type Notify = Arc<dyn Fn(&(dyn Error + 'static)) + Send + Sync>;
@@ -136,7 +138,59 @@ impl Pool {
     /// waited or a few seconds ago.
     pub async fn lease(&self, id: HostId) -> Result<Lease, Arc<RemoteError>> {
         self.load().await;
-        self.slots[id.0].lease().await
+        self.slots[id.0].lease_with(&[]).await
+    }
+
+    /// As [`Pool::lease`] and [`start_dump`](crate::remote::Connection::start_dump) on it. On a new
+    /// connection the request is under way before the host has said hello.
+    ///
+    /// # Errors
+    /// As [`Pool::lease`].
+    pub async fn lease_for_dump(
+        &self,
+        id: HostId,
+        path: &StorePath,
+    ) -> Result<Lease, Arc<RemoteError>> {
+        self.load().await;
+        self.slots[id.0].lease_with(&[dump(path)]).await
+    }
+
+    /// As [`Pool::lease`], for work that nobody waits for yet: it gets at most
+    /// [`Pool::background_places`] connections at a time and waits for one of these, so that others
+    /// find a free one.
+    ///
+    /// # Errors
+    /// As [`Pool::lease`].
+    pub async fn lease_in_background(&self, id: HostId) -> Result<Lease, Arc<RemoteError>> {
+        self.load().await;
+        self.slots[id.0].lease_in_background(&[]).await
+    }
+
+    /// As [`Pool::lease_for_dump`], for work as in [`Pool::lease_in_background`].
+    ///
+    /// # Errors
+    /// As [`Pool::lease`].
+    pub async fn lease_in_background_for_dump(
+        &self,
+        id: HostId,
+        path: &StorePath,
+    ) -> Result<Lease, Arc<RemoteError>> {
+        self.load().await;
+        self.slots[id.0].lease_in_background(&[dump(path)]).await
+    }
+
+    /// How many connections to a host work in the background may hold at a time: all but one, at
+    /// least one.
+    #[must_use]
+    pub fn background_places(&self, id: HostId) -> usize {
+        background_places(self.host(id))
+    }
+
+    /// The shortest time in which a host answered a question, which is an upper bound of the link's
+    /// round trip; the time of the handshake as long as no question was answered, and `None` before.
+    #[must_use]
+    pub fn latency(&self, id: HostId) -> Option<Duration> {
+        self.slots[id.0].latency()
     }
 
     /// Whether the host does not rest after failures.

@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -12,7 +12,7 @@ use super::health::Standing;
 use super::keeper::{Keeper, Kept, now, random};
 use super::{HostId, Limits, Notify, lock};
 use crate::config::host::Host;
-use crate::remote::{ConnectOptions, Connection, RemoteError, connect};
+use crate::remote::{ConnectOptions, Connection, Latency, RemoteError, Request, connect};
 use crate::transport::{Transport, TransportError};
 
 /// Text that a host printed before the handshake.
@@ -43,12 +43,16 @@ pub(super) struct Slot {
     limits: Limits,
     notify: Notify,
     permits: Arc<Semaphore>,
+    /// Who works ahead of what was asked takes one of these first: there are fewer, so that a
+    /// question never waits behind such work.
+    background: Arc<Semaphore>,
     flight: Flight,
     keeper: Keeper,
     pub(super) kept: Arc<Kept>,
     // These locks are held for a few instructions, never over an await.
     idle: Mutex<Vec<Connection>>,
     told: Mutex<Told>,
+    latency: Mutex<Latency>,
     usual_places: AtomicBool,
     banner_told: AtomicBool,
     /// A connection has come about once.
@@ -66,7 +70,8 @@ impl Slot {
     ) -> Self {
         Self {
             id,
-            permits: Arc::new(Semaphore::new(host.max_connections.max(1) as usize)),
+            permits: Arc::new(Semaphore::new(places(&host))),
+            background: Arc::new(Semaphore::new(background_places(&host))),
             flight: Flight::default(),
             keeper,
             kept: Arc::new(Kept::new(&host)),
@@ -76,6 +81,7 @@ impl Slot {
             notify,
             idle: Mutex::default(),
             told: Mutex::default(),
+            latency: Mutex::default(),
             usual_places: AtomicBool::new(false),
             banner_told: AtomicBool::new(false),
             connected: AtomicBool::new(false),
@@ -114,19 +120,45 @@ impl Slot {
         mine.then(|| Probe(self.clone()))
     }
 
-    pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease, Arc<RemoteError>> {
+    /// The shortest time in which it answered.
+    pub(super) fn latency(&self) -> Option<Duration> {
+        lock(&self.latency).shortest()
+    }
+
+    /// A connection on which these requests have been sent, on a new one right behind the hello.
+    pub(super) async fn lease_with(
+        self: &Arc<Self>,
+        requests: &[Request],
+    ) -> Result<Lease, Arc<RemoteError>> {
+        self.lease_as(None, requests).await
+    }
+
+    /// As [`Slot::lease_with`], for work that may have to wait for others.
+    pub(super) async fn lease_in_background(
+        self: &Arc<Self>,
+        requests: &[Request],
+    ) -> Result<Lease, Arc<RemoteError>> {
+        let background = self.background.clone().acquire_owned().await.ok();
+        self.lease_as(background, requests).await
+    }
+
+    async fn lease_as(
+        self: &Arc<Self>,
+        background: Option<OwnedSemaphorePermit>,
+        requests: &[Request],
+    ) -> Result<Lease, Arc<RemoteError>> {
         let ticket = self.flight.ticket();
         // Never closed, so that a permit always comes; whoever holds one is under limits itself.
         let permit = self.permits.clone().acquire_owned().await.ok();
-        let (connection, reused) = match self.take_idle() {
+        let (connection, reused) = match self.take_idle(requests) {
             Some(connection) => (connection, true),
-            None => self.open(ticket).await?,
+            None => self.open(ticket, requests).await?,
         };
         Ok(Lease {
             connection: Some(connection),
             slot: self.clone(),
             reused,
-            _permit: permit,
+            _permits: (permit, background),
         })
     }
 
@@ -134,6 +166,7 @@ impl Slot {
     async fn open(
         self: &Arc<Self>,
         ticket: Ticket,
+        requests: &[Request],
     ) -> Result<(Connection, bool), Arc<RemoteError>> {
         let just_failed = || self.standing() == Standing::JustFailed;
         let mine = match self.flight.turn(ticket, just_failed).await {
@@ -142,10 +175,10 @@ impl Slot {
             Turn::Mine(mine) => Some(mine),
         };
         // Whoever had the turn before may be done with the connection already.
-        if let Some(connection) = self.take_idle() {
+        if let Some(connection) = self.take_idle(requests) {
             return Ok((connection, true));
         }
-        match self.connect().await.map_err(Arc::new) {
+        match self.connect(requests).await.map_err(Arc::new) {
             Ok(connection) => {
                 if let Some(mine) = mine {
                     mine.end(None);
@@ -166,23 +199,26 @@ impl Slot {
         }
     }
 
-    fn take_idle(&self) -> Option<Connection> {
+    /// A connection that lies idle; the requests have been sent on it.
+    fn take_idle(&self, requests: &[Request]) -> Option<Connection> {
         let mut idle = lock(&self.idle);
         while let Some(mut connection) = idle.pop() {
             if !connection.is_gone() {
+                requests.iter().for_each(|request| connection.send(request));
                 return Some(connection);
             }
         }
         None
     }
 
-    async fn connect(&self) -> Result<Connection, RemoteError> {
+    async fn connect(&self, ahead: &[Request]) -> Result<Connection, RemoteError> {
         let options = ConnectOptions {
             connect: self.limits.connect,
             silence: self.limits.silence,
             usual_places: &self.usual_places,
         };
-        let connection = connect(&*self.transport, &self.host, &options).await?;
+        let connection = connect(&*self.transport, &self.host, &options, ahead).await?;
+        lock(&self.latency).learn(connection.latency());
         self.connected.store(true, Ordering::Relaxed);
         if self.kept.in_doubt.swap(false, Ordering::Relaxed) {
             self.keeper.save_later(&self.kept);
@@ -242,6 +278,16 @@ impl Slot {
     }
 }
 
+/// How many connections there may be.
+fn places(host: &Host) -> usize {
+    host.max_connections.max(1) as usize
+}
+
+/// How many of them work in the background may take.
+pub(super) fn background_places(host: &Host) -> usize {
+    (places(host) - 1).max(1)
+}
+
 /// The right to find out whether a host is back; ends when it is dropped.
 pub(super) struct Probe(Arc<Slot>);
 
@@ -258,7 +304,8 @@ pub struct Lease {
     connection: Option<Connection>,
     slot: Arc<Slot>,
     reused: bool,
-    _permit: Option<OwnedSemaphorePermit>,
+    // That of everybody, and that of work in the background.
+    _permits: (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>),
 }
 
 impl Lease {
@@ -294,9 +341,11 @@ impl DerefMut for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.take()
-            && connection.is_clean()
-        {
+        let Some(connection) = self.connection.take() else {
+            return;
+        };
+        lock(&self.slot.latency).learn(connection.latency());
+        if connection.is_clean() {
             if self.slot.succeeded() {
                 self.slot.keeper.save_later(&self.slot.kept);
             }

@@ -5,10 +5,10 @@ mod fake;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
-use fake::{CONNECT, Does, Fake, Shelf, ask, together};
+use fake::{CONNECT, Does, Fake, Shelf, any_path, ask, together};
 
 #[tokio::test]
 async fn many_questions_at_once_cost_one_connect() {
@@ -39,6 +39,65 @@ async fn the_first_connection_is_made_once_and_then_as_many_as_are_used() {
     drop((first, second));
     ask(&pool).await;
     assert_eq!(fake.opens("a"), 2);
+}
+
+#[tokio::test]
+async fn questions_are_under_way_before_the_host_has_said_hello() {
+    let fake = Fake::new(&[("a", Does::WaitForRequest)]);
+    let pool = fake.pool(None);
+    let host = pool.hosts().next().unwrap();
+    // On a new connection, then on a used one.
+    for _ in 0..2 {
+        assert_eq!(ask(&pool).await.failed, 0);
+        assert!(pool.query_closure(host, &[], false).await.is_ok());
+    }
+    assert_eq!(fake.opens("a"), 1);
+    for opens in [1, 2] {
+        let lease = pool.lease_for_dump(host, &any_path()).await;
+        assert!(!lease.ok().unwrap().is_clean());
+        assert_eq!(fake.opens("a"), opens, "one that owes is not used again");
+    }
+    let lease = pool.lease_in_background_for_dump(host, &any_path()).await;
+    assert!(lease.is_ok());
+}
+
+#[tokio::test]
+async fn work_in_the_background_leaves_a_connection_to_questions() {
+    let fake = Fake::new(&[
+        ("a", Does::Serve),
+        ("ssh://b?max-connections=1", Does::Serve),
+    ]);
+    let pool = fake.pool(None);
+    let hosts: Vec<_> = pool.hosts().collect();
+    for (host, places) in [(hosts[0], 7), (hosts[1], 1)] {
+        assert_eq!(pool.background_places(host), places);
+        let mut held = Vec::new();
+        for _ in 0..places {
+            held.push(pool.lease_in_background(host).await.ok().unwrap());
+        }
+        let further = timeout(CONNECT, pool.lease_in_background(host)).await;
+        assert!(further.is_err(), "it has to wait");
+        let foreground = timeout(CONNECT, pool.lease(host)).await;
+        assert_eq!(foreground.is_ok(), places > 1);
+        drop(foreground);
+        held.pop();
+        assert!(pool.lease_in_background(host).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn latency_is_that_of_an_exchange_once_there_was_one() {
+    let fake = Fake::new(&[("a", Does::Serve)]);
+    let pool = fake.pool(None);
+    let host = pool.hosts().next().unwrap();
+    assert_eq!(pool.latency(host), None);
+    ask(&pool).await;
+    let handshake = pool.latency(host);
+    assert!(handshake.is_some());
+    // The question went ahead of the handshake, the next one did not.
+    ask(&pool).await;
+    assert!(pool.latency(host).is_some_and(|took| took > Duration::ZERO));
+    assert_ne!(pool.latency(host), handshake);
 }
 
 #[tokio::test]

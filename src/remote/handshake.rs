@@ -7,10 +7,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::io::{Input, Output};
 use super::stderr::{Stderr, readable};
-use super::{Connection, HANDSHAKE, RemoteError, is_dead};
+use super::{Connection, HANDSHAKE, Latency, RemoteError, is_dead};
 use crate::config::host::Host;
 use crate::transport::{Channel, Program, Transport};
-use crate::wire::serve::{ServerHello, Version};
+use crate::wire::serve::{Request, ServerHello, Version};
 
 /// The exit status of a POSIX shell that finds no such program.
 const NOT_FOUND: i32 = 127;
@@ -33,7 +33,9 @@ pub struct ConnectOptions<'a> {
     pub usual_places: &'a AtomicBool,
 }
 
-/// Connects to `host` and shakes hands.
+/// Connects to `host` and shakes hands. The requests `ahead` are written right behind our hello,
+/// since no version encodes them differently: that saves a round trip. Their replies are owed by
+/// the connection that comes back, in this order and before anything that is asked on it.
 ///
 /// # Errors
 /// When the host cannot be reached, does not start a serve program, or speaks another protocol.
@@ -41,18 +43,20 @@ pub async fn connect(
     transport: &dyn Transport,
     host: &Host,
     options: &ConnectOptions<'_>,
+    ahead: &[Request],
 ) -> Result<Connection, RemoteError> {
     let deadline = Instant::now() + options.connect;
+    let attempt = |program| attempt(transport, host, program, deadline, options, ahead);
     let program = if options.usual_places.load(Ordering::Relaxed) {
         Program::InUsualPlaces
     } else {
         Program::AsConfigured
     };
-    match attempt(transport, host, program, deadline, options).await {
+    match attempt(program).await {
         Err(RemoteError::NoServer { status, stderr, .. })
             if program == Program::AsConfigured && is_not_found(status, &stderr) =>
         {
-            let found = attempt(transport, host, Program::InUsualPlaces, deadline, options).await?;
+            let found = attempt(Program::InUsualPlaces).await?;
             options.usual_places.store(true, Ordering::Relaxed);
             Ok(found)
         }
@@ -74,6 +78,7 @@ async fn attempt(
     program: Program,
     deadline: Instant,
     options: &ConnectOptions<'_>,
+    ahead: &[Request],
 ) -> Result<Connection, RemoteError> {
     let timed_out = |stderr| RemoteError::HandshakeTimedOut {
         host: host.to_string(),
@@ -98,10 +103,12 @@ async fn attempt(
         output: Output::new(stdin),
         stderr: Stderr::new(host.to_string(), stderr),
         child,
-        owed: 1,
+        owed: 1 + ahead.len(),
+        asked: None,
+        latency: Latency::default(),
         silence: options.silence,
     };
-    connection.output.send_hello();
+    connection.output.send_hello(ahead);
     let began = std::time::Instant::now();
     let mut hello = ServerHello::default();
     let theirs = timeout_at(deadline, shake(&mut connection, &mut hello)).await;
@@ -123,7 +130,8 @@ async fn attempt(
                         theirs,
                     })?;
             connection.banner = hello.banner().to_vec();
-            connection.owed = 0;
+            connection.owed -= 1;
+            connection.latency = Latency::of_hello(began.elapsed());
             Ok(connection)
         }
         Ok(Ok(None)) => {

@@ -76,10 +76,12 @@ impl Output {
         Self { queue, task }
     }
 
-    pub(super) fn send_hello(&self) {
+    /// Our hello and what is asked ahead of theirs, as one piece: so it fits into one packet.
+    pub(super) fn send_hello(&self, ahead: &[Request]) {
         let mut bytes = Vec::new();
         put_u64(&mut bytes, CLIENT_MAGIC);
         put_u64(&mut bytes, Version::NEWEST.number());
+        ahead.iter().for_each(|request| request.put(&mut bytes));
         let _ = self.queue.send(bytes);
     }
 

@@ -6,6 +6,7 @@
 mod error;
 mod handshake;
 mod io;
+mod latency;
 mod stderr;
 
 use std::collections::HashSet;
@@ -15,11 +16,13 @@ use bytes::BytesMut;
 
 pub use error::RemoteError;
 pub use handshake::{ConnectOptions, connect};
+pub use latency::Latency;
 
 use crate::model::{PathInfo, StorePath};
 use crate::transport::Child;
 use crate::wire::WireError;
-use crate::wire::serve::{InfosDecoder, InfosStep, Request, SetDecoder, Version};
+pub use crate::wire::serve::Request;
+use crate::wire::serve::{InfosDecoder, InfosStep, SetDecoder, Version};
 use io::{Input, Output};
 use stderr::Stderr;
 
@@ -42,6 +45,9 @@ pub struct Connection {
     child: Box<dyn Child>,
     /// Replies that were asked for and have not been read to their end.
     owed: usize,
+    /// When a question was asked while nothing else was owed, until its answer begins.
+    asked: Option<Instant>,
+    latency: Latency,
     silence: Duration,
 }
 
@@ -78,7 +84,18 @@ impl Connection {
         self.input.has_something_to_say() || self.output.is_closed()
     }
 
-    fn send(&mut self, request: &Request) {
+    /// How quickly it has answered on this connection.
+    #[must_use]
+    pub fn latency(&self) -> Latency {
+        self.latency
+    }
+
+    /// Asks without waiting. Replies come strictly in the order of the requests, and each has to be
+    /// read to its end before the next one.
+    pub(crate) fn send(&mut self, request: &Request) {
+        if self.is_clean() {
+            self.asked = Some(Instant::now());
+        }
         self.owed += 1;
         self.output.send(request);
     }
@@ -91,13 +108,29 @@ impl Connection {
         &mut self,
         paths: &[StorePath],
     ) -> Result<Vec<PathInfo>, RemoteError> {
+        self.start_path_infos(paths);
+        self.finish_path_infos(paths).await
+    }
+
+    /// Asks for the infos of `paths` without waiting for the reply, which
+    /// [`Connection::finish_path_infos`] reads when its turn has come.
+    pub fn start_path_infos(&mut self, paths: &[StorePath]) {
+        for request in path_infos(paths) {
+            self.send(&request);
+        }
+    }
+
+    /// Reads the reply to a question that was asked by [`Connection::start_path_infos`], or ahead of
+    /// the handshake. `paths` are the same.
+    ///
+    /// # Errors
+    /// As [`Connection::query_path_infos`].
+    pub async fn finish_path_infos(
+        &mut self,
+        paths: &[StorePath],
+    ) -> Result<Vec<PathInfo>, RemoteError> {
         let decoder = InfosDecoder::new(self.version);
         let mut infos = Vec::new();
-        for chunk in paths.chunks(INFOS_AT_ONCE) {
-            self.send(&Request::QueryPathInfos {
-                paths: chunk.to_vec(),
-            });
-        }
         for chunk in paths.chunks(INFOS_AT_ONCE) {
             let mut open: HashSet<&StorePath> = chunk.iter().collect();
             while let InfosStep::Info(info) = self
@@ -124,10 +157,22 @@ impl Connection {
         paths: &[StorePath],
         include_outputs: bool,
     ) -> Result<Vec<StorePath>, RemoteError> {
-        self.send(&Request::QueryClosure {
-            include_outputs,
-            paths: paths.to_vec(),
-        });
+        self.start_closure(paths, include_outputs);
+        self.finish_closure().await
+    }
+
+    /// Asks for a closure without waiting for the reply, which [`Connection::finish_closure`] reads
+    /// when its turn has come.
+    pub fn start_closure(&mut self, paths: &[StorePath], include_outputs: bool) {
+        self.send(&closure(paths, include_outputs));
+    }
+
+    /// Reads the reply to a question that was asked by [`Connection::start_closure`], or ahead of
+    /// the handshake.
+    ///
+    /// # Errors
+    /// As [`Connection::query_closure`].
+    pub async fn finish_closure(&mut self) -> Result<Vec<StorePath>, RemoteError> {
         let mut decoder = SetDecoder::default();
         let keep = |bytes: &[u8]| match StorePath::from_bytes(bytes) {
             Ok(path) => Ok(Some(path)),
@@ -144,7 +189,7 @@ impl Connection {
     /// ends is for the caller to find out by its grammar and to tell by
     /// [`Connection::end_dump`].
     pub fn start_dump(&mut self, path: &StorePath) {
-        self.send(&Request::DumpStorePath { path: path.clone() });
+        self.send(&dump(path));
     }
 
     /// The bytes that have come and are not taken yet. Take from the front.
@@ -189,7 +234,12 @@ impl Connection {
     async fn fill(&mut self, doing: &'static str) -> Result<(), RemoteError> {
         let began = Instant::now();
         match tokio::time::timeout(self.silence, self.input.fill()).await {
-            Ok(Ok(1..)) => Ok(()),
+            Ok(Ok(1..)) => {
+                if let Some(asked) = self.asked.take() {
+                    self.latency.answered(asked.elapsed());
+                }
+                Ok(())
+            }
             Ok(ended) => Err(self.ended(doing, began, ended.err()).await),
             Err(_) => Err(RemoteError::Silent {
                 host: self.host.clone(),
@@ -234,6 +284,27 @@ impl Connection {
             path: path.clone(),
         }
     }
+}
+
+/// The requests that ask for the infos of `paths`.
+pub(crate) fn path_infos(paths: &[StorePath]) -> impl Iterator<Item = Request> {
+    let request = |chunk: &[StorePath]| Request::QueryPathInfos {
+        paths: chunk.to_vec(),
+    };
+    paths.chunks(INFOS_AT_ONCE).map(request)
+}
+
+/// The request for a closure.
+pub(crate) fn closure(paths: &[StorePath], include_outputs: bool) -> Request {
+    Request::QueryClosure {
+        include_outputs,
+        paths: paths.to_vec(),
+    }
+}
+
+/// The request for a NAR.
+pub(crate) fn dump(path: &StorePath) -> Request {
+    Request::DumpStorePath { path: path.clone() }
 }
 
 /// `Timeout, server HOST not responding.`: ssh's words for keepalives that were not answered.

@@ -31,6 +31,8 @@ pub enum Does {
     Refuse,
     /// Answers that it has nothing.
     Serve,
+    /// Says hello only once something was asked.
+    WaitForRequest,
     /// Answers the first connection that is made to it and hangs later.
     ServeOnce,
     /// Is not reached, by a fault of this machine.
@@ -74,8 +76,13 @@ impl Fake {
 
     /// How many connections were tried.
     pub fn opens(&self, name: &str) -> usize {
-        let host = self.0.hosts.iter().find(|host| host.0 == name).unwrap();
-        host.2.load(Ordering::SeqCst)
+        self.host(name).2.load(Ordering::SeqCst)
+    }
+
+    /// By its name, without the rest of the spec.
+    fn host(&self, name: &str) -> &(String, Does, AtomicUsize) {
+        let is_it = |spec: &str| Host::parse(spec).unwrap().name == name;
+        self.0.hosts.iter().find(|host| is_it(&host.0)).unwrap()
     }
 
     pub fn told(&self) -> Vec<String> {
@@ -86,7 +93,7 @@ impl Fake {
 #[async_trait]
 impl Transport for Fake {
     async fn open(&self, host: &Host, _program: Program) -> Result<Channel, TransportError> {
-        let (name, does, opens) = self.0.hosts.iter().find(|h| h.0 == host.name).unwrap();
+        let (name, does, opens) = self.host(&host.name);
         let before = opens.fetch_add(1, Ordering::SeqCst);
         let (host, said) = (name.clone(), String::new());
         match does {
@@ -98,9 +105,9 @@ impl Transport for Fake {
                 action: "try",
                 source: io::ErrorKind::OutOfMemory.into(),
             }),
-            Does::Serve | Does::ServeOnce => {
+            Does::Serve | Does::WaitForRequest | Does::ServeOnce => {
                 let (ours, theirs) = duplex(4096);
-                tokio::spawn(serve(theirs));
+                tokio::spawn(serve(theirs, matches!(does, Does::WaitForRequest)));
                 let (stdout, stdin) = tokio::io::split(ours);
                 Ok(Channel {
                     stdin: Box::new(stdin),
@@ -122,9 +129,12 @@ impl Child for Nobody {
     }
 }
 
-async fn serve(mut stream: DuplexStream) -> Option<()> {
+async fn serve(mut stream: DuplexStream, wait_for_request: bool) -> Option<()> {
     let (mut buf, mut out, mut decoder) = (BytesMut::new(), Vec::new(), RequestDecoder::default());
     while take_client_hello(&mut buf).unwrap().is_none() {
+        read(&mut stream, &mut buf).await?;
+    }
+    if wait_for_request && buf.is_empty() {
         read(&mut stream, &mut buf).await?;
     }
     put_u64(&mut out, SERVER_MAGIC);
@@ -201,7 +211,7 @@ impl HealthStore for Shelf {
     }
 }
 
-fn any_path() -> StorePath {
+pub fn any_path() -> StorePath {
     StorePath::parse("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a").unwrap()
 }
 

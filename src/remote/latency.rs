@@ -1,0 +1,78 @@
+//! How quickly a host answers, as far as it has been seen.
+
+use std::time::Duration;
+
+/// The shortest times in which a host answered: upper bounds of the link's round trip.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Latency {
+    /// From a question on a connection that owed nothing else to the first byte of its answer.
+    exchange: Option<Duration>,
+    /// From our hello to the end of theirs. The program has to start in between.
+    hello: Option<Duration>,
+}
+
+impl Latency {
+    /// Of a connection that has just shaken hands, which took so long.
+    pub(super) fn of_hello(took: Duration) -> Self {
+        Self {
+            hello: Some(took),
+            exchange: None,
+        }
+    }
+
+    /// A question was answered.
+    pub(super) fn answered(&mut self, took: Duration) {
+        self.exchange = shorter(self.exchange, Some(took));
+    }
+
+    /// Takes in what another connection to the same host has seen.
+    pub(crate) fn learn(&mut self, other: Self) {
+        self.exchange = shorter(self.exchange, other.exchange);
+        self.hello = shorter(self.hello, other.hello);
+    }
+
+    /// The best upper bound of the round trip: by a question if one was asked, by the handshake
+    /// otherwise; `None` when nothing has been seen.
+    #[must_use]
+    pub fn shortest(self) -> Option<Duration> {
+        self.exchange.or(self.hello)
+    }
+}
+
+fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    one.into_iter().chain(other).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn the_shortest_exchange_counts_and_the_handshake_only_without_one() {
+        let mut seen = Latency::default();
+        assert_eq!(seen.shortest(), None);
+        seen.learn(Latency::of_hello(ms(30)));
+        seen.learn(Latency::of_hello(ms(50)));
+        assert_eq!(seen.shortest(), Some(ms(30)));
+        for (took, shortest) in [(40, 40), (20, 20), (25, 20)] {
+            seen.answered(ms(took));
+            assert_eq!(seen.shortest(), Some(ms(shortest)));
+        }
+    }
+
+    #[test]
+    fn connections_are_taken_together() {
+        let (mut one, mut other) = (Latency::of_hello(ms(9)), Latency::of_hello(ms(8)));
+        other.answered(ms(7));
+        one.learn(other);
+        assert_eq!(one.shortest(), Some(ms(7)));
+        other.answered(ms(5));
+        one.learn(other);
+        one.learn(Latency::default());
+        assert_eq!(one.shortest(), Some(ms(5)));
+    }
+}
