@@ -199,27 +199,6 @@ impl Pool {
         self.slots[id.0].standing() == Standing::Healthy
     }
 
-    /// TEMP
-    pub fn background_places(&self, _id: HostId) -> usize {
-        3
-    }
-
-    /// TEMP
-    pub fn latency(&self, _id: HostId) -> Option<Duration> {
-        None
-    }
-
-    /// TEMP
-    pub async fn lease_in_background(
-        &self,
-        id: HostId,
-        first: &crate::model::StorePath,
-    ) -> Result<Lease, Arc<RemoteError>> {
-        let mut lease = self.lease(id).await?;
-        lease.start_dump(first);
-        Ok(lease)
-    }
-
     /// The same hosts, those that rest after failures last, otherwise in the order given.
     #[must_use]
     pub fn in_order_of_health(&self, hosts: &[HostId]) -> Vec<HostId> {

@@ -42,7 +42,11 @@ impl Attempt<'_> {
         sink: &mut dyn NarSink,
     ) -> Result<u64, Stopped> {
         loop {
-            let mut lease = self.book.pool.lease(self.host).await?;
+            let pool = &self.book.pool;
+            let mut lease = match known {
+                true => pool.lease_for_dump(self.host, &self.info.path).await?,
+                false => pool.lease(self.host).await?,
+            };
             let begun = stream.taken();
             match self.with(&mut lease, known, stream, sink).await {
                 // A used connection may have died while it lay idle.
@@ -65,8 +69,8 @@ impl Attempt<'_> {
     ) -> Result<u64, Stopped> {
         if !known {
             self.confirm(lease).await?;
+            lease.start_dump(&self.info.path);
         }
-        lease.start_dump(&self.info.path);
         let mut owed = self.book.rates.ask(self.host, self.info.nar_size);
         self.skip(lease, stream).await?;
         loop {

@@ -106,7 +106,8 @@ impl Worker {
         let mut paths = self.pending.iter().map(|taken| &taken.job.info.path);
         let first = paths.next()?;
         // A failure is told where it is noticed.
-        let mut lease = pool.lease_in_background(self.host, first).await.ok()?;
+        let lease = pool.lease_in_background_for_dump(self.host, first).await;
+        let mut lease = lease.ok()?;
         for path in paths {
             lease.start_dump(path);
         }
