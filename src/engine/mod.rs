@@ -5,11 +5,14 @@ mod health;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use health::disk_health;
+use health::disk_health;
 
+use crate::cache::disk::Surroundings;
+use crate::cache::{Disk, Lifetimes};
 use crate::config::Config;
-use crate::pool::{HealthStore, Limits, Notify, Pool};
-use crate::resolver::{Resolver, Trust};
+use crate::config::host::Host;
+use crate::pool::{Limits, Notify, Pool};
+use crate::resolver::{DiskTier, Resolver, Trust};
 use crate::transfer::Transfers;
 use crate::transfer::progress::Progress;
 use crate::transport::Transport;
@@ -28,31 +31,65 @@ pub struct Engine {
 
 impl Engine {
     /// An engine for the hosts of `config`, which are reached by `transport`. `progress` shows
-    /// transfers, `notify` tells the user of trouble with hosts, `health` keeps what is known of
-    /// them for later processes. Nothing is connected yet.
+    /// transfers, `notify` tells the user of trouble with hosts, `disk` keeps what they answered and
+    /// how they are for later processes. Nothing is connected or opened yet.
     #[must_use]
     pub fn new(
         config: &Config,
         transport: Arc<dyn Transport>,
         progress: Arc<dyn Progress>,
         notify: Notify,
-        health: Option<Arc<dyn HealthStore>>,
+        disk: Option<Arc<Disk>>,
     ) -> Self {
         let limits = Limits {
             connect: config.connect_timeout,
             silence: config.stall_timeout,
             hedge: HEDGE,
         };
+        let health = disk.clone().map(|disk| disk_health(config, disk));
         let pool = Pool::new(config.hosts.clone(), transport, limits, notify, health);
         let pool = Arc::new(pool);
         let trust = Trust {
             require_sigs: config.require_sigs,
         };
+        let lifetimes = Lifetimes {
+            positive: config.positive_ttl,
+            negative: config.negative_ttl,
+        };
+        let identity = |host| identity(host, &config.ssh_options).into();
+        let disk = disk.map(|disk| DiskTier {
+            disk,
+            hosts: config.hosts.iter().map(identity).collect(),
+        });
+        let resolver = Resolver::with_disk(pool.clone(), trust, disk, lifetimes);
         Self {
-            resolver: Arc::new(Resolver::new(pool.clone(), trust)),
+            resolver: Arc::new(resolver),
             transfers: Arc::new(Transfers::new(pool, progress)),
         }
     }
+}
+
+/// What this user's processes share. Nothing is opened yet.
+#[must_use]
+pub fn shared_disk() -> Arc<Disk> {
+    Arc::new(Disk::new(Surroundings::of_process()))
+}
+
+/// What decides which store answers when a host is asked, as a text: with another login, program
+/// or option to ssh the same name may lead to another one. The agent's socket does not, and is
+/// another one in each session.
+#[must_use]
+pub fn identity(host: &Host, ssh_options: &[String]) -> String {
+    let key = host.ssh_key.as_deref().map(|path| path.to_string_lossy());
+    let parts = [
+        host.to_string(),
+        key.unwrap_or_default().into_owned(),
+        host.public_host_key.clone().unwrap_or_default(),
+        host.remote_program.join(" "),
+        host.remote_store.clone().unwrap_or_default(),
+    ];
+    let parts = parts.into_iter().chain(ssh_options.iter().cloned());
+    parts.collect::<Vec<_>>().join("\n")
 }
 
 /// The transport to the hosts of `config`: OpenSSH.

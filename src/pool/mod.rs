@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-pub use ask::{AllRest, Answers, Holder};
+pub use ask::{AllRest, Answers, Heard, Holder, Question};
 use health::Standing;
 pub use health::{HealthStore, Record};
 pub use slot::{Banner, Lease};
@@ -36,6 +36,11 @@ impl HostId {
     #[must_use]
     pub fn index(self) -> usize {
         self.0
+    }
+
+    #[cfg(test)]
+    pub(crate) fn at(place: usize) -> Self {
+        Self(place)
     }
 }
 
