@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::cli::{Cli, Command};
 use crate::config::{Config, ConfigError, Sources};
-use crate::engine::{Engine, disk_health, ssh_transport};
+use crate::engine::{Engine, shared_disk, ssh_transport};
 use crate::front::{self, HostsBackend, LocalBackend};
 use crate::local_store::LocalStore;
 use crate::progress::Display;
@@ -59,8 +59,9 @@ async fn query(cli: &Cli) -> Outcome {
         return Ok(());
     }
     let engine = engine(&config, Arc::new(NoProgress));
-    front::query(front::stdin(), front::stdout(), &engine.resolver).await?;
-    Ok(())
+    let served = front::query(front::stdin(), front::stdout(), &engine.resolver).await;
+    engine.resolver.flush().await;
+    Ok(served?)
 }
 
 /// `--substitute`. The line that has to come whatever happens comes from the door itself, so it is
@@ -68,6 +69,7 @@ async fn query(cli: &Cli) -> Outcome {
 async fn substitute(cli: &Cli, path: &Path, dest: &Path, display: &Arc<Display>) -> Outcome {
     let config = usable(cli);
     let engine = engine(&config, display.clone());
+    engine.resolver.ask_no_more_than_needed();
     front::substitute(
         &path.to_string_lossy(),
         dest,
@@ -88,8 +90,9 @@ async fn serve(cli: &Cli) -> Outcome {
         resolver: engine.resolver,
         transfers: engine.transfers,
     };
-    front::serve(front::stdin(), front::stdout(), &backend, Version::NEWEST).await?;
-    Ok(())
+    let served = front::serve(front::stdin(), front::stdout(), &backend, Version::NEWEST).await;
+    backend.resolver.flush().await;
+    Ok(served?)
 }
 
 async fn serve_local(store: &str) -> Outcome {
@@ -134,6 +137,6 @@ fn configuration(cli: &Cli) -> Result<Config, ConfigError> {
 
 fn engine(config: &Config, progress: Arc<dyn Progress>) -> Engine {
     let notify = Arc::new(|error: &(dyn Error + 'static)| report::warn(error));
-    let (transport, health) = (ssh_transport(config), disk_health(config));
-    Engine::new(config, transport, progress, notify, Some(health))
+    let transport = ssh_transport(config);
+    Engine::new(config, transport, progress, notify, Some(shared_disk()))
 }

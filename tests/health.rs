@@ -9,8 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ssh_substituter::config::host::Host;
+use ssh_substituter::engine::Answers;
 use ssh_substituter::model::StorePath;
 use ssh_substituter::pool::{HealthStore, Limits, Pool, Record};
+use ssh_substituter::resolver::{Resolver, Trust};
 use ssh_substituter::transfer::progress::NoProgress;
 use ssh_substituter::transfer::{NarSink, Transfers};
 use ssh_substituter::transport::ProcessTransport;
@@ -205,7 +207,11 @@ async fn a_transfer_turns_to_a_resting_host_last() {
     let info = answers.holders[&path][0].info.clone();
 
     let (all, mut sink) = (pool.hosts().collect::<Vec<_>>(), Bytes(0));
-    let transfers = Transfers::new(pool, Arc::new(NoProgress), 64 << 20, Box::new(|_, _| {}));
+    let trust = Trust {
+        require_sigs: false,
+    };
+    let answers = Box::new(Answers(Arc::new(Resolver::new(pool.clone(), trust))));
+    let transfers = Transfers::new(pool, Arc::new(NoProgress), 64 << 20, answers);
     let size = transfers.fetch(&info, &all, &mut sink).await;
     assert_eq!(size.expect("it is there"), info.nar_size);
     assert_eq!(sink.0, info.nar_size);

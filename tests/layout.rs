@@ -67,6 +67,7 @@ const ROOMS: &[Room] = &[
             "cache",
             "resolver",
             "transfer",
+            "model",
         ],
         "puts the rooms below the doors together: no stdin, no stdout",
     ),

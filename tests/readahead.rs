@@ -133,8 +133,9 @@ async fn both_hosts_take_part() {
         fetch_right(&both, &store, path).await;
     }
     let shares = ["one", "two"].map(|host| both.dumps(host, &paths).len());
-    assert!(shares.iter().all(|share| *share >= 3), "{shares:?}");
-    assert_eq!(shares.iter().sum::<usize>(), paths.len());
+    // One that has fallen behind is relieved of some, so these may be asked for twice.
+    assert!(shares.iter().all(|share| *share >= 1), "{shares:?}");
+    assert!(shares.iter().sum::<usize>() >= paths.len(), "{shares:?}");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The tier that lives as long as the process.
 
+use moka::ops::compute::Op;
 use moka::sync::Cache;
 
 use crate::model::StorePath;
@@ -31,9 +32,23 @@ impl<V: Clone + Send + Sync + 'static> MemoryCache<V> {
         self.cache.insert(path, value);
     }
 
+    /// Replaces what is known about a path by what `change` makes of it; nobody else changes the
+    /// same path meanwhile.
+    pub fn update(&self, path: &StorePath, change: impl FnOnce(Option<V>) -> V) {
+        let entry = self.cache.entry_by_ref(path);
+        entry.and_compute_with(|old| Op::Put(change(old.map(|old| old.into_value()))));
+    }
+
     /// Forgets a path.
     pub fn forget(&self, path: &StorePath) {
         self.cache.invalidate(path);
+    }
+
+    /// All that is known, in no particular order.
+    pub fn all(&self) -> impl Iterator<Item = (StorePath, V)> + '_ {
+        self.cache
+            .iter()
+            .map(|(path, value)| ((*path).clone(), value))
     }
 }
 
@@ -49,7 +64,11 @@ mod tests {
         assert_eq!(cache.get(&path), None);
         cache.insert(path.clone(), 7);
         assert_eq!(cache.get(&path), Some(7));
+        cache.update(&path, |old| old.unwrap() + 1);
+        assert_eq!(cache.all().collect::<Vec<_>>(), [(path.clone(), 8)]);
         cache.forget(&path);
         assert_eq!(cache.get(&path), None);
+        cache.update(&path, |old| old.map_or(1, |_| 2));
+        assert_eq!(cache.get(&path), Some(1));
     }
 }

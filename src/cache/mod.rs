@@ -3,5 +3,5 @@
 pub mod disk;
 mod memory;
 
-pub use disk::Disk;
+pub use disk::{Disk, Lifetimes};
 pub use memory::MemoryCache;

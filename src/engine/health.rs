@@ -3,25 +3,24 @@
 use std::sync::Arc;
 
 use crate::cache::Disk;
-use crate::cache::disk::{HostHealth, Surroundings};
+use crate::cache::disk::HostHealth;
 use crate::config::Config;
 use crate::pool::{HealthStore, Record};
 
 /// Where later processes of this user find what is known of the hosts of `config` when they are
-/// reached by ssh. Nothing is opened yet.
-#[must_use]
-pub fn disk_health(config: &Config) -> Arc<dyn HealthStore> {
+/// reached by ssh: in `disk`.
+pub(super) fn disk_health(config: &Config, disk: Arc<Disk>) -> Arc<dyn HealthStore> {
     let sock = config.ssh_auth_sock.as_deref();
     let sock = sock.map(|path| path.to_string_lossy().into_owned());
     let settings = config.ssh_options.iter().cloned().chain(sock);
     Arc::new(DiskHealth {
-        disk: Disk::new(Surroundings::of_process()),
+        disk,
         scope: settings.map(|setting| format!("\n{setting}")).collect(),
     })
 }
 
 struct DiskHealth {
-    disk: Disk,
+    disk: Arc<Disk>,
     /// What decides, besides the host, whether it can be reached: with other options to ssh the
     /// same name may be another machine.
     scope: String,

@@ -5,13 +5,17 @@ mod health;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use health::disk_health;
+use health::disk_health;
 
+use crate::cache::disk::Surroundings;
+use crate::cache::{Disk, Lifetimes};
 use crate::config::Config;
-use crate::pool::{HealthStore, Limits, Notify, Pool};
-use crate::resolver::{Resolver, Trust};
-use crate::transfer::Transfers;
+use crate::config::host::Host;
+use crate::model::StorePath;
+use crate::pool::{HostId, Limits, Notify, Pool};
+use crate::resolver::{DiskTier, Resolver, Trust};
 use crate::transfer::progress::Progress;
+use crate::transfer::{Transfers, Whereabouts};
 use crate::transport::Transport;
 use crate::transport::openssh::{OpenSsh, SshSettings};
 
@@ -28,35 +32,81 @@ pub struct Engine {
 
 impl Engine {
     /// An engine for the hosts of `config`, which are reached by `transport`. `progress` shows
-    /// transfers, `notify` tells the user of trouble with hosts, `health` keeps what is known of
-    /// them for later processes. Nothing is connected yet.
+    /// transfers, `notify` tells the user of trouble with hosts, `disk` keeps what they answered and
+    /// how they are for later processes. Nothing is connected or opened yet.
     #[must_use]
     pub fn new(
         config: &Config,
         transport: Arc<dyn Transport>,
         progress: Arc<dyn Progress>,
         notify: Notify,
-        health: Option<Arc<dyn HealthStore>>,
+        disk: Option<Arc<Disk>>,
     ) -> Self {
         let limits = Limits {
             connect: config.connect_timeout,
             silence: config.stall_timeout,
             hedge: HEDGE,
         };
+        let health = disk.clone().map(|disk| disk_health(config, disk));
         let pool = Pool::new(config.hosts.clone(), transport, limits, notify, health);
         let pool = Arc::new(pool);
         let trust = Trust {
             require_sigs: config.require_sigs,
         };
-        let resolver = Arc::new(Resolver::new(pool.clone(), trust));
-        let told = resolver.clone();
-        let forget = Box::new(move |_, path: &_| told.forget(path));
-        let transfers = Transfers::new(pool, progress, config.readahead_memory, forget);
+        let lifetimes = Lifetimes {
+            positive: config.positive_ttl,
+            negative: config.negative_ttl,
+        };
+        let identity = |host| identity(host, &config.ssh_options).into();
+        let disk = disk.map(|disk| DiskTier {
+            disk,
+            hosts: config.hosts.iter().map(identity).collect(),
+        });
+        let resolver = Resolver::with_disk(pool.clone(), trust, disk, lifetimes);
+        let resolver = Arc::new(resolver);
+        let answers = Box::new(Answers(resolver.clone()));
+        let transfers = Transfers::new(pool, progress, config.readahead_memory, answers);
         Self {
             resolver,
             transfers: Arc::new(transfers),
         }
     }
+}
+
+/// What a resolver knows, for transfers.
+pub struct Answers(pub Arc<Resolver>);
+
+impl Whereabouts for Answers {
+    fn holders(&self, path: &StorePath) -> Option<Arc<[HostId]>> {
+        self.0.holders(path)
+    }
+
+    fn disappointed(&self, host: HostId, path: &StorePath) {
+        self.0.forget_at(host, path);
+    }
+}
+
+/// What this user's processes share. Nothing is opened yet.
+#[must_use]
+pub fn shared_disk() -> Arc<Disk> {
+    Arc::new(Disk::new(Surroundings::of_process()))
+}
+
+/// What decides which store answers when a host is asked, as a text: with another login, program
+/// or option to ssh the same name may lead to another one. The agent's socket does not, and is
+/// another one in each session.
+#[must_use]
+pub fn identity(host: &Host, ssh_options: &[String]) -> String {
+    let key = host.ssh_key.as_deref().map(|path| path.to_string_lossy());
+    let parts = [
+        host.to_string(),
+        key.unwrap_or_default().into_owned(),
+        host.public_host_key.clone().unwrap_or_default(),
+        host.remote_program.join(" "),
+        host.remote_store.clone().unwrap_or_default(),
+    ];
+    let parts = parts.into_iter().chain(ssh_options.iter().cloned());
+    parts.collect::<Vec<_>>().join("\n")
 }
 
 /// The transport to the hosts of `config`: OpenSSH.

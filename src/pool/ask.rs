@@ -41,58 +41,90 @@ pub struct AllRest {
     pub hosts: String,
 }
 
+/// What is asked of whom.
+pub struct Question<'a> {
+    /// The paths.
+    pub paths: &'a [StorePath],
+    /// Hosts that are not asked: what they would say is known.
+    pub but: &'a [HostId],
+    /// Is told what each host that answers says: those of the paths that it has. Also when it does
+    /// so after the answer to the question as a whole.
+    pub heard: Heard,
+}
+
+/// See [`Question::heard`].
+pub type Heard = Arc<dyn Fn(HostId, &[Arc<PathInfo>]) + Send + Sync>;
+
 struct Reply {
     host: HostId,
-    infos: Result<Vec<PathInfo>, Arc<RemoteError>>,
+    infos: Result<Vec<Arc<PathInfo>>, Arc<RemoteError>>,
 }
 
 /// Far enough away to mean never.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Pool {
-    /// Asks all hosts at once about `paths`. A host that rests after a failure is asked only when
-    /// all rest, and not right after the failure; when its pause is over, one question at a time
-    /// finds out whether it is back. The answer is there when for each path the best host that can
-    /// have it has said so, or one has said so and those before it in the order took longer than
-    /// the hedge delay (which is granted once: a host that did is not waited for again until it
-    /// answers in time), or all have answered. `accept` says which infos count.
+    /// Asks all hosts at once about `paths`, as [`Pool::ask_each`] does.
     pub async fn ask(
         &self,
         paths: &[StorePath],
         accept: impl Fn(HostId, &PathInfo) -> bool,
     ) -> Answers {
-        let mut answers = Answers::default();
-        self.load().await;
-        let (mut open, mut probes) = self.askable();
-        answers.failed = self.slots.len() - open.len();
-        let mut replies = {
-            let (tx, rx) = mpsc::channel(open.len().max(1));
-            let paths: Arc<[StorePath]> = paths.into();
-            for slot in &open {
-                let (slot, paths, tx) = (slot.clone(), paths.clone(), tx.clone());
-                let probe = probes.remove(&slot.id);
-                let in_time = Instant::now() + self.limits.hedge;
-                // A task of its own: when its answer is no longer waited for, it is still read to
-                // the end, so that the connection stays usable.
-                tokio::spawn(async move {
-                    let infos = slot.query_path_infos(&paths).await;
-                    drop(probe);
-                    if infos.is_ok() && Instant::now() <= in_time {
-                        slot.kept.slow.store(false, Ordering::Relaxed);
-                    }
-                    let _ = tx
-                        .send(Reply {
-                            host: slot.id,
-                            infos,
-                        })
-                        .await;
-                });
-            }
-            rx
+        let question = Question {
+            paths,
+            but: &[],
+            heard: Arc::new(|_, _| {}),
         };
+        let mut answers = Answers::default();
+        let settled = |paths| answers.holders.extend(paths);
+        answers.failed = self.ask_each(question, accept, settled).await;
+        answers.holders.retain(|_, holders| !holders.is_empty());
+        answers
+    }
+
+    /// Asks hosts at once about paths; how many gave no answer. A host that rests after a failure
+    /// is asked only when all rest, and not right after the failure; when its pause is over, one
+    /// question at a time finds out whether it is back. A path is `settled`, once and with its holders, when the
+    /// best host that can have it has said so, or one has said so and those before it in the order
+    /// took longer than the hedge delay (which is granted once: a host that did is not waited for
+    /// again until it answers in time), or all have answered. `accept` says which infos count.
+    pub async fn ask_each(
+        &self,
+        question: Question<'_>,
+        accept: impl Fn(HostId, &PathInfo) -> bool,
+        mut settled: impl FnMut(Vec<(StorePath, Vec<Holder>)>),
+    ) -> usize {
+        self.load().await;
+        let (mut open, probes) = self.askable(question.but);
+        let mut failed = self
+            .slots
+            .len()
+            .saturating_sub(open.len() + question.but.len());
+        let mut replies = self.send(&question, &open, probes);
+        let mut holders: HashMap<StorePath, Vec<Holder>> = HashMap::new();
+        let mut pending: Vec<&StorePath> = question.paths.iter().collect();
         let mut hedge = Instant::now() + NEVER;
         let mut hedged = false;
-        while !is_settled(&answers, paths, &open, hedged) {
+        loop {
+            let first = open.iter().find(|slot| slot.is_waited_for());
+            let first = first.map(|slot| slot.id);
+            let mut round = Vec::new();
+            pending.retain(|path| {
+                let done = open.is_empty()
+                    || holders.get(*path).is_some_and(|holders| {
+                        hedged || first.is_none_or(|first| holders[0].host < first)
+                    });
+                if done {
+                    round.push(((*path).clone(), holders.remove(*path).unwrap_or_default()));
+                }
+                !done
+            });
+            if !round.is_empty() {
+                settled(round);
+            }
+            if pending.is_empty() {
+                return failed;
+            }
             let reply = tokio::select! {
                 reply = replies.recv() => reply,
                 () = sleep_until(hedge), if !hedged => {
@@ -104,30 +136,93 @@ impl Pool {
                 }
             };
             let Some(Reply { host, infos }) = reply else {
-                break;
+                // A task that ended without a reply, which none does.
+                open.clear();
+                continue;
             };
             open.retain(|slot| slot.id != host);
             let Ok(infos) = infos else {
-                answers.failed += 1;
+                failed += 1;
                 continue;
             };
             for info in infos.into_iter().filter(|info| accept(host, info)) {
-                let info = Arc::new(info);
-                let holders = answers.holders.entry(info.path.clone()).or_default();
+                let holders = holders.entry(info.path.clone()).or_default();
                 let at = holders.partition_point(|holder| holder.host < host);
                 holders.insert(at, Holder { host, info });
             }
             hedge = hedge.min(Instant::now() + self.limits.hedge);
         }
-        answers
+    }
+
+    /// A task for each host: when its answer is no longer waited for, it is still read to the end,
+    /// so that the connection stays usable.
+    fn send(
+        &self,
+        question: &Question<'_>,
+        open: &[Arc<Slot>],
+        mut probes: HashMap<HostId, Probe>,
+    ) -> mpsc::Receiver<Reply> {
+        let (tx, rx) = mpsc::channel(open.len().max(1));
+        let paths: Arc<[StorePath]> = question.paths.into();
+        for slot in open {
+            let (slot, paths, tx) = (slot.clone(), paths.clone(), tx.clone());
+            let heard = question.heard.clone();
+            let probe = probes.remove(&slot.id);
+            let in_time = Instant::now() + self.limits.hedge;
+            tokio::spawn(async move {
+                let infos = slot.query_path_infos(&paths).await;
+                drop(probe);
+                if infos.is_ok() && Instant::now() <= in_time {
+                    slot.kept.slow.store(false, Ordering::Relaxed);
+                }
+                if let Ok(infos) = &infos {
+                    heard(slot.id, infos);
+                }
+                let host = slot.id;
+                let _ = tx.send(Reply { host, infos }).await;
+            });
+        }
+        rx
+    }
+
+    /// What one host knows of `paths`.
+    ///
+    /// # Errors
+    /// When the host fails.
+    pub async fn query_path_infos(
+        &self,
+        host: HostId,
+        paths: &[StorePath],
+    ) -> Result<Vec<Arc<PathInfo>>, Arc<RemoteError>> {
+        self.load().await;
+        self.slots[host.0].query_path_infos(&paths.into()).await
+    }
+
+    /// Whether a host is not known to fail.
+    #[must_use]
+    pub fn is_well(&self, host: HostId) -> bool {
+        self.slots[host.0].standing() == Standing::Healthy
+    }
+
+    /// Whether an answer of a host behind it in the order may have to wait for this one.
+    #[must_use]
+    pub fn is_waited_for(&self, host: HostId) -> bool {
+        self.slots[host.0].is_waited_for()
+    }
+
+    /// How long a host may hold up an answer that one behind it in the order has given.
+    #[must_use]
+    pub fn hedge(&self) -> Duration {
+        self.limits.hedge
     }
 
     /// Whom to ask: all that do not rest, with the right to probe those that are half-open, or else
-    /// all that have not failed just now.
-    fn askable(&self) -> (Vec<Arc<Slot>>, HashMap<HostId, Probe>) {
+    /// all that have not failed just now; without those of `but`, whose answers are known.
+    fn askable(&self, but: &[HostId]) -> (Vec<Arc<Slot>>, HashMap<HostId, Probe>) {
         let mut probes = HashMap::new();
         let is_awake = |slot: &&Arc<Slot>| match slot.standing() {
             Standing::Healthy => true,
+            _ if but.contains(&slot.id) => false,
             _ => slot.probe().is_some_and(|probe| {
                 probes.insert(slot.id, probe);
                 true
@@ -141,6 +236,7 @@ impl Pool {
         if open.is_empty() {
             self.tell_that_all_rest();
         }
+        open.retain(|slot| !but.contains(&slot.id));
         (open, probes)
     }
 
@@ -159,19 +255,6 @@ impl Pool {
             self.notify(&AllRest { hosts });
         }
     }
-}
-
-/// Whether no host that is `open` still could, or should be waited for to, change the answer.
-fn is_settled(answers: &Answers, paths: &[StorePath], open: &[Arc<Slot>], hedged: bool) -> bool {
-    if open.is_empty() {
-        return true;
-    }
-    let first = open.iter().find(|slot| slot.is_waited_for());
-    let first = first.map(|slot| slot.id);
-    paths.iter().all(|path| match answers.holders.get(path) {
-        None => false,
-        Some(holders) => hedged || first.is_none_or(|first| holders[0].host < first),
-    })
 }
 
 impl Pool {
@@ -201,13 +284,13 @@ impl Slot {
     async fn query_path_infos(
         self: &Arc<Self>,
         paths: &Arc<[StorePath]>,
-    ) -> Result<Vec<PathInfo>, Arc<RemoteError>> {
+    ) -> Result<Vec<Arc<PathInfo>>, Arc<RemoteError>> {
         let requests: Vec<_> = path_infos(paths).collect();
-        self.exchange(&requests, |lease| {
+        let exchange = self.exchange(&requests, |lease| {
             let paths = paths.clone();
             Box::pin(async move { lease.finish_path_infos(&paths).await })
-        })
-        .await
+        });
+        Ok(exchange.await?.into_iter().map(Arc::new).collect())
     }
 
     /// An exchange with this host, which reads the replies to `requests`; once more when a used

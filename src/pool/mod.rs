@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-pub use ask::{AllRest, Answers, Holder};
+pub use ask::{AllRest, Answers, Heard, Holder, Question};
 use health::Standing;
 pub use health::{HealthStore, Record};
 pub use slot::{Banner, Lease};
@@ -38,6 +38,11 @@ impl HostId {
     #[must_use]
     pub fn index(self) -> usize {
         self.0
+    }
+
+    #[cfg(test)]
+    pub(crate) fn at(place: usize) -> Self {
+        Self(place)
     }
 }
 
@@ -191,12 +196,6 @@ impl Pool {
     #[must_use]
     pub fn latency(&self, id: HostId) -> Option<Duration> {
         self.slots[id.0].latency()
-    }
-
-    /// Whether the host does not rest after failures.
-    #[must_use]
-    pub fn is_well(&self, id: HostId) -> bool {
-        self.slots[id.0].standing() == Standing::Healthy
     }
 
     /// The same hosts, those that rest after failures last, otherwise in the order given.

@@ -1,20 +1,39 @@
 //! Which paths there are, what they are, and who has them.
 //!
-//! A question goes to the memory first and to the hosts only for what is not known there.
+//! A question goes to the memory first, then to the disk, and to the hosts only for what is known in
+//! neither:
+//!
+//! ```text
+//! find -> memory -> question in flight about the same -> disk -> prefetch in flight -> hosts
+//!                                                                    ^                   |
+//!                                                                    '--- starts one ----'
+//! ```
+//!
+//! What is remembered of a path is each host's own answer ([`known`]), so that one host can be
+//! forgotten without the others.
 
+mod asking;
+mod closure;
+mod known;
+mod memory;
+mod prefetch;
+mod recheck;
+mod shelf;
 mod trust;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 
+pub use shelf::DiskTier;
 pub use trust::{Distrust, Trust};
 
-use crate::cache::MemoryCache;
+use crate::cache::Lifetimes;
 use crate::model::{PathInfo, StorePath};
-use crate::pool::{Holder, HostId, Pool, RemoteError};
-
-/// How many paths are remembered.
-const REMEMBERED: u64 = 200_000;
+use crate::pool::{HostId, Pool, RemoteError};
+use asking::Questions;
+use memory::Memory;
+use prefetch::Prefetches;
+use recheck::Recheck;
 
 /// A path that can be had: what it is and who has it, the best host first. All of them have the
 /// same NAR (the same hash).
@@ -59,22 +78,44 @@ impl NotFound {
 
 /// Answers questions about paths.
 pub struct Resolver {
+    inner: Arc<Inner>,
+}
+
+/// What tasks in the background share with the resolver.
+struct Inner {
     pool: Arc<Pool>,
-    trust: Trust,
-    memory: MemoryCache<Found>,
-    /// Hosts whose paths were refused and of which the user knows.
-    told: Mutex<HashSet<(HostId, &'static str)>>,
+    memory: Memory,
+    questions: Questions,
+    prefetches: Prefetches,
+    recheck: Recheck,
 }
 
 impl Resolver {
-    /// A resolver that asks the hosts of `pool` and accepts what `trust` accepts.
+    /// A resolver that asks the hosts of `pool`, accepts what `trust` accepts and remembers for as
+    /// long as it lives.
     #[must_use]
     pub fn new(pool: Arc<Pool>, trust: Trust) -> Self {
+        Self::with_disk(pool, trust, None, Lifetimes::default())
+    }
+
+    /// The same, that shares answers with other processes through `disk`, and believes them for
+    /// `lifetimes`.
+    #[must_use]
+    pub fn with_disk(
+        pool: Arc<Pool>,
+        trust: Trust,
+        disk: Option<DiskTier>,
+        lifetimes: Lifetimes,
+    ) -> Self {
+        let hosts = pool.hosts().count();
         Self {
-            pool,
-            trust,
-            memory: MemoryCache::new(REMEMBERED),
-            told: Mutex::default(),
+            inner: Arc::new(Inner {
+                memory: Memory::new(pool.clone(), trust, disk, lifetimes),
+                pool,
+                questions: Questions::default(),
+                prefetches: Prefetches::new(hosts),
+                recheck: Recheck::default(),
+            }),
         }
     }
 
@@ -83,23 +124,27 @@ impl Resolver {
     /// What no host has, what no host is trusted with, and what only hosts have that cannot be
     /// reached, is left out.
     pub async fn find(&self, paths: &[StorePath]) -> Vec<Found> {
-        let mut known = HashMap::new();
+        let mut found = HashMap::new();
         let mut unknown = Vec::new();
         for path in paths {
-            match self.memory.get(path) {
-                Some(found) => {
-                    known.insert(path.clone(), found);
-                }
+            match self.inner.remembered(path) {
+                Some(known) => found.extend(known.map(|known| (path.clone(), known))),
                 None => unknown.push(path.clone()),
             }
         }
         if !unknown.is_empty() {
             unknown.sort();
             unknown.dedup();
-            known.extend(self.ask(&unknown).await);
+            found.extend(self.inner.ask(unknown).await);
         }
         // Taken out, so that a path that was asked for twice comes once.
-        paths.iter().filter_map(|path| known.remove(path)).collect()
+        paths.iter().filter_map(|path| found.remove(path)).collect()
+    }
+
+    /// Who is known by now to have the NAR that was told of when `path` was found. Asks nobody.
+    #[must_use]
+    pub fn holders(&self, path: &StorePath) -> Option<Arc<[HostId]>> {
+        Some(self.inner.memory.get(path)?.tell()?.holders)
     }
 
     /// That nobody has `path`, with the hosts that could not be asked.
@@ -107,42 +152,42 @@ impl Resolver {
     pub fn not_found(&self, path: &StorePath) -> NotFound {
         NotFound {
             path: path.clone(),
-            hosts: self.pool.hosts().count(),
-            without_answer: self.pool.in_trouble(),
+            hosts: self.inner.pool.hosts().count(),
+            without_answer: self.inner.pool.in_trouble(),
         }
     }
 
-    /// Asks the hosts, and remembers what they have.
-    async fn ask(&self, paths: &[StorePath]) -> HashMap<StorePath, Found> {
-        let accept = |host, info: &PathInfo| self.accepts(host, info);
-        let holders = self.pool.ask(paths, accept).await.holders.into_iter();
-        let answers: HashMap<_, _> = holders
-            .filter_map(|(path, holders)| Some((path, found(holders)?)))
-            .collect();
-        for (path, found) in &answers {
-            self.memory.insert(path.clone(), found.clone());
-        }
-        answers
-    }
-
-    fn accepts(&self, host: HostId, info: &PathInfo) -> bool {
-        match self.trust.check(self.pool.host(host), info) {
-            Ok(()) => true,
-            Err(distrust) => {
-                // Held for an insert only.
-                let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-                if told.insert((host, distrust.reason())) {
-                    drop(told);
-                    self.pool.notify(&distrust);
-                }
-                false
-            }
-        }
-    }
-
-    /// A path turned out not to be had after all: what is remembered of it is forgotten.
+    /// A path turned out not to be had after all: whatever any host said of it is forgotten, here
+    /// and for other processes.
     pub fn forget(&self, path: &StorePath) {
-        self.memory.forget(path);
+        for host in self.inner.pool.hosts() {
+            self.inner.memory.forget_at(host, path);
+        }
+        self.inner.memory.forget(path);
+    }
+
+    /// A host turned out not to have a path (any more), or sent it wrongly: what it said of it is
+    /// forgotten, here and for other processes. Other hosts are still known to have it.
+    pub fn forget_at(&self, host: HostId, path: &StorePath) {
+        self.inner.memory.forget_at(host, path);
+    }
+
+    /// To be called when paths are about to be downloaded. The first call has what earlier
+    /// processes were told some time ago checked again, in the background and at once.
+    pub fn download_begins(&self) {
+        self.inner.start_recheck();
+    }
+
+    /// From now on no host is asked for more than what is asked here: for a process that has one
+    /// question only.
+    pub fn ask_no_more_than_needed(&self) {
+        self.inner.prefetches.switch_off();
+    }
+
+    /// To be called before the process ends: waits, at most about 0.3 s, until the answers that
+    /// were given are on disk.
+    pub async fn flush(&self) {
+        self.inner.memory.flush().await;
     }
 
     /// `paths` and all they refer to, sorted; with `include_outputs` the outputs of derivations
@@ -155,54 +200,9 @@ impl Resolver {
         paths: &[StorePath],
         include_outputs: bool,
     ) -> Result<Vec<StorePath>, Arc<RemoteError>> {
-        let mut closure = BTreeSet::new();
-        let mut open = self.find(paths).await;
-        while let Some(first) = open.first() {
-            let holders = first.holders.clone();
-            // One question for all that the same hosts have.
-            let (here, rest): (Vec<_>, Vec<_>) =
-                open.into_iter().partition(|f| f.holders == holders);
-            open = rest;
-            let roots: Vec<_> = here.iter().map(|f| f.info.path.clone()).collect();
-            closure.extend(self.closure_at(&holders, &roots, include_outputs).await?);
-        }
-        Ok(closure.into_iter().collect())
+        let found = self.find(paths).await;
+        self.inner.closure(found, include_outputs).await
     }
-
-    async fn closure_at(
-        &self,
-        holders: &[HostId],
-        roots: &[StorePath],
-        include_outputs: bool,
-    ) -> Result<Vec<StorePath>, Arc<RemoteError>> {
-        let mut last = None;
-        for host in self.pool.in_order_of_health(holders) {
-            match self.pool.query_closure(host, roots, include_outputs).await {
-                Ok(closure) => return Ok(closure),
-                Err(error) => last = Some(error),
-            }
-        }
-        match last {
-            Some(error) => Err(error),
-            None => Ok(Vec::new()),
-        }
-    }
-}
-
-/// The best host's info and all hosts that have the same NAR.
-fn found(holders: Vec<Holder>) -> Option<Found> {
-    let info = holders.first()?.info.clone();
-    let same = holders
-        .iter()
-        .filter(|holder| holder.info.nar_hash == info.nar_hash)
-        .map(|holder| holder.host);
-    let holders = if info.nar_hash.is_some() {
-        same.collect()
-    } else {
-        // Without a hash nothing says that others have the same.
-        same.take(1).collect()
-    };
-    Some(Found { info, holders })
 }
 
 #[cfg(test)]

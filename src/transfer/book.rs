@@ -11,26 +11,41 @@ use crate::pool::{HostId, Pool};
 /// How many paths that came wrongly are remembered.
 const SPOILT: usize = 10_000;
 
-/// Is told that a host has not got what it said it had, or sent it wrongly.
-pub type OnDisappointment = Box<dyn Fn(HostId, &StorePath) + Send + Sync>;
+/// Who has what, as far as questions have told.
+pub trait Whereabouts: Send + Sync {
+    /// Who is known by now to have the NAR that callers were told of; `None` when nobody is.
+    fn holders(&self, path: &StorePath) -> Option<Arc<[HostId]>>;
+
+    /// A host turned out not to have what it said it had, or sent it wrongly.
+    fn disappointed(&self, host: HostId, path: &StorePath);
+}
 
 /// The hosts, how fast they are, and what they sent wrongly.
 pub(super) struct Book {
     pub(super) pool: Arc<Pool>,
     pub(super) rates: Arc<Rates>,
-    on_disappointment: OnDisappointment,
+    whereabouts: Box<dyn Whereabouts>,
     /// What a host sent wrongly once; it is not asked for it again. Held for a look-up only.
     spoilt: Mutex<HashSet<(HostId, StorePath)>>,
 }
 
 impl Book {
-    pub(super) fn new(pool: Arc<Pool>, on_disappointment: OnDisappointment) -> Self {
+    pub(super) fn new(pool: Arc<Pool>, whereabouts: Box<dyn Whereabouts>) -> Self {
         Self {
             pool,
             rates: Arc::default(),
-            on_disappointment,
+            whereabouts,
             spoilt: Mutex::default(),
         }
+    }
+
+    /// Who has a path: those who had it when the caller was told, and those who said so since.
+    pub(super) fn holders(&self, path: &StorePath, told: &[HostId]) -> Vec<HostId> {
+        let known = self.whereabouts.holders(path);
+        let known = known.iter().flat_map(|known| known.iter());
+        let mut all = told.to_vec();
+        all.extend(known.filter(|host| !told.contains(host)));
+        all
     }
 
     pub(super) fn is_spoilt(&self, host: HostId, path: &StorePath) -> bool {
@@ -43,12 +58,12 @@ impl Book {
             HostFault::SpoiltBefore { .. } => log::debug!("{fault}"),
             HostFault::Lacks { .. } => {
                 log::debug!("{fault}");
-                (self.on_disappointment)(host, path);
+                self.whereabouts.disappointed(host, path);
             }
             HostFault::Differs { .. } => self.pool.notify(fault),
             HostFault::Malformed { .. } | HostFault::Mismatch { .. } => {
                 self.pool.notify(fault);
-                (self.on_disappointment)(host, path);
+                self.whereabouts.disappointed(host, path);
                 let mut spoilt = self.spoilt();
                 if spoilt.len() >= SPOILT {
                     spoilt.clear();

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-pub use book::OnDisappointment;
+pub use book::Whereabouts;
 pub use error::{Failed, HostFault, TransferError};
 
 use crate::model::PathInfo;
@@ -59,9 +59,9 @@ impl Transfers {
         pool: Arc<Pool>,
         progress: Arc<dyn Progress>,
         memory: u64,
-        on_disappointment: OnDisappointment,
+        whereabouts: Box<dyn Whereabouts>,
     ) -> Self {
-        let book = Arc::new(Book::new(pool, on_disappointment));
+        let book = Arc::new(Book::new(pool, whereabouts));
         Self {
             ahead: Readahead::new(book.clone(), memory),
             book,
@@ -116,7 +116,7 @@ impl Transfers {
         sink: &mut dyn NarSink,
         watch: &dyn TransferProgress,
     ) -> Result<u64, TransferError> {
-        let mut hosts = holders.to_vec();
+        let mut hosts = self.book.holders(&info.path, holders);
         if let Some(job) = self.ahead.fetch(info) {
             let host = job.host();
             watch.set_host(&self.book.pool.host(host).to_string());
@@ -141,8 +141,9 @@ impl Transfers {
         sink: &mut dyn NarSink,
         watch: &dyn TransferProgress,
     ) -> io::Result<Option<Stream>> {
-        let others = job.holders.iter().filter(|host| **host != job.host());
-        let mut patience = match others.copied().any(|host| self.book.pool.is_well(host)) {
+        let holders = self.book.holders(&job.info.path, &job.holders);
+        let mut others = holders.into_iter().filter(|host| *host != job.host());
+        let mut patience = match others.any(|host| self.book.pool.is_well(host)) {
             true => PATIENCE,
             false => Duration::MAX,
         };

@@ -13,6 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use ssh_substituter::config::host::Host;
+use ssh_substituter::engine::Answers;
 use ssh_substituter::model::StorePath;
 use ssh_substituter::pool::{Limits, Pool};
 use ssh_substituter::resolver::{Found, Resolver, Trust};
@@ -144,7 +145,7 @@ impl AsyncWrite for Recorded {
 }
 
 pub struct Setup {
-    pub resolver: Resolver,
+    pub resolver: Arc<Resolver>,
     pub transfers: Transfers,
     pub told: Arc<Mutex<Vec<String>>>,
     asked: Asked,
@@ -209,14 +210,12 @@ pub fn setup_with(hosts: &[(&Store, f64, Option<Fault>)], memory: u64) -> Setup 
         tell.lock().unwrap().push(error.to_string());
     });
     let pool = Arc::new(Pool::new(parsed, transport, limits, notify, None));
+    let require_sigs = false;
+    let resolver = Arc::new(Resolver::new(pool.clone(), Trust { require_sigs }));
+    let answers = Box::new(Answers(resolver.clone()));
     Setup {
-        resolver: Resolver::new(
-            pool.clone(),
-            Trust {
-                require_sigs: false,
-            },
-        ),
-        transfers: Transfers::new(pool, Arc::new(NoProgress), memory, Box::new(|_, _| {})),
+        resolver,
+        transfers: Transfers::new(pool, Arc::new(NoProgress), memory, answers),
         told,
         asked,
     }

@@ -10,27 +10,31 @@
 //! | `application_id` | `user_version` | tables |
 //! | --- | --- | --- |
 //! | `0x7373_6873` (`sshs`) | 1 | `host_health` |
+//! | | 2 | and `cached_hosts`, `path_infos`, `upkeep`, `host_shell` |
 
 mod folder;
 mod health;
+mod infos;
+mod shell;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
 
 pub use folder::{FolderError, OVERRIDE, Surroundings};
 pub use health::HostHealth;
+pub use infos::{Lifetimes, Lookup, News, Said};
 
 /// Marks a database as ours (`PRAGMA application_id`).
 const APPLICATION: i32 = 0x7373_6873;
 
 /// The newest schema that is understood here.
-const SCHEMA: i32 = 1;
+const SCHEMA: i32 = 2;
 
 /// How long a question is repeated while others are in the way.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -183,6 +187,13 @@ impl From<rusqlite::Error> for Unusable {
     }
 }
 
+/// The time by the wall clock, in seconds of Unix time.
+#[must_use]
+pub fn unix_seconds() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
+
 /// Opens the database, makes it if it is not there.
 fn open(path: &Path) -> Result<Connection, Unusable> {
     let mut db = Connection::open(path)?;
@@ -208,6 +219,10 @@ fn open(path: &Path) -> Result<Connection, Unusable> {
         let version: i32 = change.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if version < 1 {
             change.execute_batch(health::TABLE)?;
+        }
+        if version < 2 {
+            change.execute_batch(infos::TABLES)?;
+            change.execute_batch(shell::TABLE)?;
             change.pragma_update(None, "application_id", APPLICATION)?;
             change.pragma_update(None, "user_version", SCHEMA)?;
         }

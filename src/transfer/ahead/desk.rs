@@ -66,6 +66,12 @@ struct Expected {
     failed: bool,
 }
 
+impl Expected {
+    fn holders(&self, book: &Book) -> Vec<HostId> {
+        book.holders(&self.info.path, &self.holders)
+    }
+}
+
 struct Entry {
     job: Arc<Job>,
     asked: Instant,
@@ -157,7 +163,7 @@ impl Desk {
         let ready = state.order.ready().take(LOOK);
         ready
             .filter_map(|path| state.expected.get(path))
-            .filter(|expected| !expected.failed && expected.holders.contains(&host))
+            .filter(|expected| !expected.failed && expected.holders(&self.book).contains(&host))
             .map(|expected| expected.info.nar_size)
             .fold(0, u64::saturating_add)
     }
@@ -242,7 +248,8 @@ impl State {
             let waits = entry.asked.elapsed() > STEAL_AFTER;
             let mine = book.rates.expect(host, job.info.nar_size);
             let sooner = mine * 2.0 < book.rates.expect(other, 0);
-            let suits = job.holders.contains(&host) && !book.is_spoilt(host, &job.info.path);
+            let holders = book.holders(&job.info.path, &job.holders);
+            let suits = holders.contains(&host) && !book.is_spoilt(host, &job.info.path);
             (waits && sooner && suits).then(|| job.steal(token, host))??;
             Some((job.clone(), other))
         })?;

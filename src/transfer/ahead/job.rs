@@ -20,7 +20,7 @@ const SMALL: usize = 64 << 10;
 pub(in crate::transfer) struct Token(pub(super) u64);
 
 pub(in crate::transfer) struct Job {
-    pub(super) info: Arc<PathInfo>,
+    pub(in crate::transfer) info: Arc<PathInfo>,
     pub(in crate::transfer) holders: Arc<[HostId]>,
     // Held while a piece is hashed, never over an await.
     inner: Mutex<Inner>,

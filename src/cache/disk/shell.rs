@@ -1,0 +1,86 @@
+//! Whether accounts have a shell: some only run `nix-store --serve`, whatever they are asked for.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Disk, unix_seconds};
+
+/// Times in seconds of Unix time.
+pub(super) const TABLE: &str = "CREATE TABLE host_shell (
+    host TEXT PRIMARY KEY,
+    has_shell INTEGER NOT NULL,
+    found_at INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;";
+
+/// How long it is believed, in seconds: accounts are seldom changed, and who is wrong about one
+/// finds out.
+const BELIEVED: u64 = 7 * 24 * 3600;
+
+/// How many hosts are remembered: those that were found out last.
+const REMEMBERED: i64 = 1_000;
+
+impl Disk {
+    /// Whether the account behind `key` has a shell, as was found out in the last 7 days. Blocks.
+    #[must_use]
+    pub fn host_shell(&self, key: &str) -> Option<bool> {
+        self.ask(|db| load(db, key, unix_seconds())).flatten()
+    }
+
+    /// Remembers whether the account behind `key` has a shell. Blocks.
+    pub fn set_host_shell(&self, key: &str, has_shell: bool) {
+        self.ask(|db| save(db, key, has_shell, unix_seconds()));
+    }
+}
+
+fn load(db: &Connection, key: &str, now: u64) -> rusqlite::Result<Option<bool>> {
+    let sql = "SELECT has_shell, found_at FROM host_shell WHERE host = ?1";
+    let row = db
+        .prepare(sql)?
+        .query_row([key], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+        })
+        .optional()?;
+    Ok(row.and_then(|(has_shell, found_at)| {
+        let age = now.abs_diff(u64::try_from(found_at).ok()?);
+        (age < BELIEVED && (0..=1).contains(&has_shell)).then_some(has_shell == 1)
+    }))
+}
+
+fn save(db: &Connection, key: &str, has_shell: bool, now: u64) -> rusqlite::Result<()> {
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    db.execute(
+        "INSERT OR REPLACE INTO host_shell VALUES (?1, ?2, ?3)",
+        params![key, i64::from(has_shell), now],
+    )?;
+    db.execute(
+        "DELETE FROM host_shell WHERE host IN (
+            SELECT host FROM host_shell ORDER BY found_at DESC LIMIT -1 OFFSET ?1)",
+        [REMEMBERED],
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_believed_for_seven_days() {
+        let db = Connection::open_in_memory().unwrap();
+        db.execute_batch(TABLE).unwrap();
+        assert_eq!(load(&db, "h", 5), Ok(None));
+        save(&db, "h", true, 1_000_000).unwrap();
+        save(&db, "i", false, 1_000_000).unwrap();
+        let day = 24 * 3600;
+        assert_eq!(load(&db, "h", 1_000_000 + 6 * day), Ok(Some(true)));
+        assert_eq!(load(&db, "i", 1_000_000 + 6 * day), Ok(Some(false)));
+        assert_eq!(load(&db, "h", 1_000_000 + 7 * day), Ok(None));
+        assert_eq!(
+            load(&db, "h", 1_000_000 - 7 * day),
+            Ok(None),
+            "clock set back"
+        );
+        db.execute("UPDATE host_shell SET has_shell = 7", ())
+            .unwrap();
+        assert_eq!(load(&db, "h", 1_000_000), Ok(None), "nonsense");
+    }
+}

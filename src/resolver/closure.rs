@@ -1,0 +1,108 @@
+//! Closures, from what is known where that is enough.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{Found, Inner};
+use crate::model::StorePath;
+use crate::pool::{HostId, RemoteError};
+
+impl Inner {
+    /// What these paths refer to, with themselves; see `Resolver::closure`.
+    pub(super) async fn closure(
+        &self,
+        mut open: Vec<Found>,
+        include_outputs: bool,
+    ) -> Result<Vec<StorePath>, Arc<RemoteError>> {
+        let mut closure = BTreeSet::new();
+        while let Some(first) = open.first() {
+            let holders = first.holders.clone();
+            // One question for all that the same hosts have.
+            let (here, rest): (Vec<_>, Vec<_>) =
+                open.into_iter().partition(|f| f.holders == holders);
+            open = rest;
+            let roots: Vec<_> = here.iter().map(|f| f.info.path.clone()).collect();
+            if !include_outputs {
+                if let Some(told) = self.closure_on_its_way(&holders, &roots).await {
+                    closure.extend(told.iter().cloned());
+                    continue;
+                }
+                if let Some(known) = self.known_closure(&roots) {
+                    closure.extend(known);
+                    continue;
+                }
+            }
+            closure.extend(self.closure_at(&holders, roots, include_outputs).await?);
+        }
+        Ok(closure.into_iter().collect())
+    }
+
+    /// When every reference is known to be there.
+    fn known_closure(&self, roots: &[StorePath]) -> Option<BTreeSet<StorePath>> {
+        let mut closure: BTreeSet<StorePath> = roots.iter().cloned().collect();
+        let mut open = roots.to_vec();
+        while let Some(path) = open.pop() {
+            let known = self.memory.get(&path)?;
+            let (_, info) = known.holders().next()?;
+            for reference in &info.references {
+                if closure.insert(reference.clone()) {
+                    open.push(reference.clone());
+                }
+            }
+        }
+        Some(closure)
+    }
+
+    async fn closure_at(
+        &self,
+        holders: &[HostId],
+        mut roots: Vec<StorePath>,
+        include_outputs: bool,
+    ) -> Result<Vec<StorePath>, Arc<RemoteError>> {
+        let mut last = None;
+        for host in self.pool.in_order_of_health(holders) {
+            let asked = async {
+                // A remote that lacks one of the paths ends the connection.
+                let there = self.still_there(host, &roots).await?;
+                if there.is_empty() {
+                    return Ok(None);
+                }
+                roots = there;
+                let closure = self.pool.query_closure(host, &roots, include_outputs);
+                closure.await.map(Some)
+            };
+            match asked.await {
+                Ok(Some(closure)) => return Ok(closure),
+                Ok(None) => {}
+                Err(error) => last = Some(error),
+            }
+        }
+        match last {
+            Some(error) => Err(error),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Those of `paths` that the host still has. What it told an earlier process is asked again.
+    async fn still_there(
+        &self,
+        host: HostId,
+        paths: &[StorePath],
+    ) -> Result<Vec<StorePath>, Arc<RemoteError>> {
+        let is_old = |path: &&StorePath| {
+            let known = self.memory.get(path);
+            known.is_some_and(|known| known.of(host).is_none_or(|answer| answer.from_disk))
+        };
+        let (old, mut there): (Vec<&StorePath>, Vec<&StorePath>) = paths.iter().partition(is_old);
+        let old: Vec<_> = old.into_iter().cloned().collect();
+        let infos = if old.is_empty() {
+            Vec::new()
+        } else {
+            let infos = self.pool.query_path_infos(host, &old).await?;
+            self.memory.heard(host, &old, &infos);
+            infos
+        };
+        there.extend(infos.iter().map(|info| &info.path));
+        Ok(there.into_iter().cloned().collect())
+    }
+}

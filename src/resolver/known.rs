@@ -1,0 +1,244 @@
+//! What this process knows of one path: each host's answer. Pure: the time is an argument.
+
+use std::sync::{Arc, OnceLock};
+
+use super::Found;
+use crate::cache::Lifetimes;
+use crate::model::{NarHash, PathInfo};
+use crate::pool::{Holder, HostId};
+
+/// What a host says of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Says {
+    /// It has it, and this counts.
+    Has(Arc<PathInfo>),
+    /// It has it, but is not trusted with it.
+    Refused,
+    /// It lacks it.
+    Lacks,
+}
+
+/// One host's answer.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    pub(super) host: HostId,
+    pub(super) says: Says,
+    /// Seconds of Unix time.
+    pub(super) checked_at: u64,
+    /// An earlier process got it.
+    pub(super) from_disk: bool,
+}
+
+impl Answer {
+    fn is_valid(&self, lifetimes: &Lifetimes, now: u64) -> bool {
+        match self.says {
+            // What was asked in this session holds for the session: a caller that was told of a
+            // path comes for it.
+            Says::Has(_) => !self.from_disk || lifetimes.is_fresh(true, self.checked_at, now),
+            Says::Refused => true,
+            Says::Lacks => lifetimes.is_fresh(false, self.checked_at, now),
+        }
+    }
+}
+
+/// All answers about a path, at most one from each host.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known {
+    /// In host order.
+    answers: Vec<Answer>,
+    /// The NAR hash that a caller was told, once for all copies of this: what is delivered later
+    /// has to have it.
+    told: Arc<OnceLock<NarHash>>,
+}
+
+impl Known {
+    /// Takes note of an answer, which replaces what that host said before.
+    pub(super) fn add(&mut self, mut answer: Answer) {
+        if let Says::Has(info) = &mut answer.says {
+            // Most hosts say the same; once is enough to keep.
+            let same = self.answers.iter().find_map(|other| match &other.says {
+                Says::Has(other) if other == info => Some(other.clone()),
+                _ => None,
+            });
+            *info = same.unwrap_or_else(|| info.clone());
+        }
+        let at = self.answers.binary_search_by_key(&answer.host, |a| a.host);
+        match at {
+            Ok(at) => self.answers[at] = answer,
+            Err(at) => self.answers.insert(at, answer),
+        }
+    }
+
+    /// Takes note of hosts that are not in here.
+    pub(super) fn add_holders(&mut self, holders: Vec<Holder>) {
+        for Holder { host, info } in holders {
+            if self.of(host).is_none() {
+                self.add(Answer {
+                    host,
+                    says: Says::Has(info),
+                    checked_at: 0,
+                    from_disk: false,
+                });
+            }
+        }
+    }
+
+    /// What that host said says nothing any more.
+    pub(super) fn remove(&mut self, host: HostId) {
+        self.answers.retain(|answer| answer.host != host);
+    }
+
+    /// That host's answer.
+    pub(super) fn of(&self, host: HostId) -> Option<&Answer> {
+        self.answers.iter().find(|answer| answer.host == host)
+    }
+
+    /// All answers, in host order.
+    pub(super) fn answers(&self) -> &[Answer] {
+        &self.answers
+    }
+
+    /// Leaves only what is believed at `now`.
+    pub(super) fn valid(&self, lifetimes: &Lifetimes, now: u64) -> Self {
+        let valid = |answer: &&Answer| answer.is_valid(lifetimes, now);
+        Self {
+            answers: self.answers.iter().filter(valid).cloned().collect(),
+            told: self.told.clone(),
+        }
+    }
+
+    /// Hosts that have it, in order.
+    pub(super) fn holders(&self) -> impl Iterator<Item = (HostId, &Arc<PathInfo>)> {
+        self.answers.iter().filter_map(|answer| match &answer.says {
+            Says::Has(info) => Some((answer.host, info)),
+            _ => None,
+        })
+    }
+
+    /// Hosts that said something.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = HostId> {
+        self.answers.iter().map(|answer| answer.host)
+    }
+
+    /// The best host's info and all hosts that have the same NAR. A caller is told this now.
+    pub(super) fn tell(&self) -> Option<Found> {
+        let told = self.told.get().copied();
+        let as_told =
+            |(_, info): &(HostId, &Arc<PathInfo>)| told.is_some() && info.nar_hash == told;
+        let first = self.holders().find(as_told);
+        let (host, info) = first.or_else(|| self.holders().next())?;
+        let holders = match info.nar_hash {
+            Some(hash) => {
+                // Somebody else may tell it at the same moment: with the same, or it is found out
+                // when the NAR comes.
+                let _ = self.told.set(hash);
+                let same = self
+                    .holders()
+                    .filter(|(_, other)| other.nar_hash == info.nar_hash);
+                same.map(|(host, _)| host).collect()
+            }
+            // Without a hash nothing says that others have the same.
+            None => [host].into(),
+        };
+        Some(Found {
+            info: info.clone(),
+            holders,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::StorePath;
+
+    fn hosts() -> [HostId; 3] {
+        [0, 1, 2].map(HostId::at)
+    }
+
+    fn has(host: HostId, hash: Option<u8>) -> Answer {
+        let path = StorePath::parse("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a").unwrap();
+        let info = PathInfo {
+            path,
+            deriver: None,
+            references: Vec::new(),
+            download_size: 0,
+            nar_size: 0,
+            nar_hash: hash.map(|byte| NarHash::new([byte; 32])),
+            ca: None,
+            sigs: Vec::new(),
+        };
+        Answer {
+            host,
+            says: Says::Has(Arc::new(info)),
+            checked_at: 1_000,
+            from_disk: false,
+        }
+    }
+
+    fn told(known: &Known) -> Vec<usize> {
+        let found = known.tell();
+        found.map_or(Vec::new(), |found| {
+            found.holders.iter().map(|host| host.index()).collect()
+        })
+    }
+
+    #[test]
+    fn holders_have_the_same_nar_and_the_best_decides() {
+        let [a, b, c] = hosts();
+        let mut known = Known::default();
+        assert!(known.tell().is_none());
+        for answer in [has(c, Some(1)), has(b, Some(2)), has(a, Some(1))] {
+            known.add(answer);
+        }
+        assert_eq!(told(&known), [0, 2]);
+        let mut unknown = Known::default();
+        unknown.add(has(a, None));
+        unknown.add(has(b, None));
+        assert_eq!(told(&unknown), [0], "without a hash nothing is the same");
+    }
+
+    #[test]
+    fn the_hash_that_was_told_stays() {
+        let [a, b, c] = hosts();
+        let mut known = Known::default();
+        known.add(has(b, Some(2)));
+        let copy = known.clone();
+        assert_eq!(told(&copy), [1]);
+        known.add(has(a, Some(1)));
+        known.add(has(c, Some(2)));
+        assert_eq!(told(&known), [1, 2], "although a better host has another");
+        known.remove(b);
+        assert_eq!(told(&known), [2]);
+        known.remove(c);
+        assert_eq!(told(&known), [0], "nobody has it any more");
+    }
+
+    #[test]
+    fn answers_age() {
+        let [a, b, c] = hosts();
+        let lifetimes = Lifetimes {
+            positive: Duration::from_secs(100),
+            negative: Duration::from_secs(10),
+        };
+        let mut known = Known::default();
+        known.add(has(a, Some(1)));
+        known.add(Answer {
+            from_disk: true,
+            ..has(b, Some(1))
+        });
+        known.add(Answer {
+            says: Says::Lacks,
+            ..has(c, None)
+        });
+        let valid = |now| {
+            let valid = known.valid(&lifetimes, now);
+            valid.hosts().map(HostId::index).collect::<Vec<_>>()
+        };
+        assert_eq!(valid(1_009), [0, 1, 2]);
+        assert_eq!(valid(1_010), [0, 1]);
+        assert_eq!(valid(1_100), [0]);
+    }
+}

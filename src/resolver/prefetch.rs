@@ -1,0 +1,322 @@
+//! What will be asked next: whoever asks for a path comes for its closure. When a host has told of
+//! a path, it is asked for the whole closure and all infos in it, in the background, so that the
+//! next questions are answered from memory.
+//!
+//! Each host that has the path is asked, so that it is known of each path who has it. A question
+//! that comes meanwhile waits for what is on its way, within limits, instead of asking by itself.
+//! What fails here does no harm: the question is then asked as any other.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Inner;
+use super::known::{Known, Says};
+use crate::model::{PathInfo, StorePath};
+use crate::pool::HostId;
+
+/// How long a question waits to learn whether what it is about is on its way.
+const FOR_CLOSURE: Duration = Duration::from_secs(1);
+
+/// How long a question waits for what is on its way, after the last that came.
+const FOR_INFOS: Duration = Duration::from_secs(2);
+
+/// How many infos are fetched ahead for one closure. Of a larger one the rest is asked for when
+/// somebody wants it.
+const MOST: usize = 20_000;
+
+/// Infos in one question: what has come is of use before all has come.
+const AT_ONCE: usize = 2_000;
+
+/// Roots that one question may have. Who asks for more than this knows the closure already.
+const ROOTS: usize = 2_000;
+
+/// How many paths are known to be covered, for each host.
+const COVERED: usize = 200_000;
+
+/// What is on its way.
+pub(super) struct Prefetches {
+    // Held for a few instructions, never over an await.
+    flying: Mutex<Vec<Arc<Prefetch>>>,
+    lanes: Vec<Lane>,
+    changed: watch::Sender<()>,
+    off: AtomicBool,
+}
+
+/// One host's prefetches.
+#[derive(Default)]
+struct Lane {
+    /// One at a time: the others may find that they are covered by then.
+    turn: tokio::sync::Mutex<()>,
+    /// Paths that need no other prefetch; `true` for those whose closure has come.
+    covered: Mutex<HashMap<StorePath, bool>>,
+}
+
+struct Prefetch {
+    host: HostId,
+    roots: Vec<StorePath>,
+    begun: Instant,
+    phase: Mutex<Phase>,
+}
+
+#[derive(Clone, Default)]
+struct Phase {
+    /// `None` until it has come.
+    closure: Option<Closure>,
+    /// Since when another host has told of what this one has not yet.
+    overtaken: Option<Instant>,
+}
+
+#[derive(Clone)]
+struct Closure {
+    whole: Arc<Vec<StorePath>>,
+    /// What is being asked for.
+    wanted: Arc<HashSet<StorePath>>,
+    /// When the last of it came.
+    latest: Instant,
+}
+
+/// Whether it is worth waiting for an answer about a path.
+pub(super) enum Outlook {
+    /// It may come by itself; to be looked at again then, or when something has changed.
+    Wait(Instant),
+    /// All is known that will be.
+    Ready,
+}
+
+impl Prefetches {
+    pub(super) fn new(hosts: usize) -> Self {
+        Self {
+            flying: Mutex::default(),
+            lanes: (0..hosts).map(|_| Lane::default()).collect(),
+            changed: watch::Sender::new(()),
+            off: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn switch_off(&self) {
+        self.off.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells when there is news.
+    pub(super) fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    fn tell(&self) {
+        self.changed.send_replace(());
+    }
+
+    fn flying(&self) -> Vec<Arc<Prefetch>> {
+        lock(&self.flying).clone()
+    }
+}
+
+impl Inner {
+    /// Whether a question about a path should wait; `known` is what is known of it.
+    pub(super) fn outlook(&self, path: &StorePath, known: &Known) -> Outlook {
+        let holder = known.holders().next().map(|(host, _)| host);
+        let now = Instant::now();
+        let mut until: Option<Instant> = None;
+        for prefetch in self.prefetches.flying() {
+            if known.of(prefetch.host).is_some() {
+                continue;
+            }
+            let phase = lock(&prefetch.phase).clone();
+            let mut limit = match &phase.closure {
+                None => prefetch.begun + FOR_CLOSURE,
+                Some(closure) if closure.wanted.contains(path) => closure.latest + FOR_INFOS,
+                Some(_) => continue,
+            };
+            if let Some(holder) = holder {
+                // A better host may hold up the answer of another one, for the hedge delay.
+                if prefetch.host > holder || !self.pool.is_waited_for(prefetch.host) {
+                    continue;
+                }
+                let since = phase.overtaken.unwrap_or(prefetch.begun);
+                limit = limit.min(since + self.pool.hedge());
+            }
+            if limit > now {
+                until = Some(until.map_or(limit, |until| until.min(limit)));
+            }
+        }
+        until.map_or(Outlook::Ready, Outlook::Wait)
+    }
+
+    /// Starts a prefetch of what a host has just told of, unless it is covered.
+    pub(super) fn prefetch(self: &Arc<Self>, host: HostId, infos: &[Arc<PathInfo>]) {
+        if self.prefetches.off.load(Ordering::Relaxed) {
+            return;
+        }
+        let counts = |path: &StorePath| {
+            let known = self.memory.get(path);
+            known.is_some_and(|known| {
+                let answer = known.of(host);
+                answer.is_some_and(|answer| matches!(answer.says, Says::Has(_)))
+            })
+        };
+        let leads_on = |info: &&Arc<PathInfo>| {
+            let mut others = info.references.iter().filter(|path| **path != info.path);
+            others.any(|path| !counts(path))
+        };
+        let mut covered = lock(&self.prefetches.lanes[host.index()].covered);
+        let roots: Vec<_> = infos
+            .iter()
+            .filter(|info| !covered.contains_key(&info.path) && counts(&info.path))
+            .filter(leads_on)
+            .map(|info| info.path.clone())
+            .collect();
+        if roots.is_empty() || roots.len() > ROOTS {
+            return;
+        }
+        covered.extend(roots.iter().map(|root| (root.clone(), false)));
+        drop(covered);
+        let prefetch = Arc::new(Prefetch {
+            host,
+            roots,
+            begun: Instant::now(),
+            phase: Mutex::default(),
+        });
+        lock(&self.prefetches.flying).push(prefetch.clone());
+        let flight = Flight {
+            inner: self.clone(),
+            prefetch,
+        };
+        tokio::spawn(flight.run());
+    }
+
+    /// The closure of exactly these paths, when one of these hosts is telling it just now.
+    pub(super) async fn closure_on_its_way(
+        &self,
+        hosts: &[HostId],
+        roots: &[StorePath],
+    ) -> Option<Arc<Vec<StorePath>>> {
+        loop {
+            let mut changed = self.prefetches.changed();
+            let same = |prefetch: &Arc<Prefetch>| {
+                let mine: HashSet<_> = prefetch.roots.iter().collect();
+                hosts.contains(&prefetch.host)
+                    && mine.len() == roots.len()
+                    && roots.iter().all(|root| mine.contains(root))
+            };
+            let flying: Vec<_> = self.prefetches.flying().into_iter().filter(same).collect();
+            let told = flying.iter().find_map(|prefetch| {
+                let phase = lock(&prefetch.phase);
+                phase.closure.as_ref().map(|closure| closure.whole.clone())
+            });
+            if told.is_some() || flying.is_empty() {
+                return told;
+            }
+            // Its connection is under limits itself.
+            changed.changed().await.ok()?;
+        }
+    }
+}
+
+/// A prefetch that goes on. It is over when this is dropped.
+struct Flight {
+    inner: Arc<Inner>,
+    prefetch: Arc<Prefetch>,
+}
+
+impl Flight {
+    async fn run(self) {
+        let Prefetch { host, roots, .. } = &*self.prefetch;
+        let (inner, host) = (&self.inner, *host);
+        let lane = &inner.prefetches.lanes[host.index()];
+        let _turn = lane.turn.lock().await;
+        let open: Vec<_> = {
+            let covered = lock(&lane.covered);
+            let has_come = |root: &&StorePath| covered.get(*root) == Some(&true);
+            roots
+                .iter()
+                .filter(|root| !has_come(root))
+                .cloned()
+                .collect()
+        };
+        if open.is_empty() {
+            return;
+        }
+        // A failure has been counted and told.
+        let Ok(closure) = inner.pool.query_closure(host, &open, false).await else {
+            return;
+        };
+        log::debug!(
+            "{}: a closure of {} paths",
+            inner.pool.host(host),
+            closure.len()
+        );
+        {
+            let mut covered = lock(&lane.covered);
+            if covered.len() + closure.len() > COVERED {
+                covered.clear();
+            }
+            covered.extend(closure.iter().map(|path| (path.clone(), true)));
+        }
+        let unknown = self.unknown(&closure);
+        self.enter(closure, &unknown);
+        // Other processes may have asked for most of it.
+        inner.memory.look_up(&unknown, false).await;
+        let unknown = self.unknown(&unknown);
+        self.progress();
+        for chunk in unknown.chunks(AT_ONCE) {
+            let Ok(infos) = inner.pool.query_path_infos(host, chunk).await else {
+                return;
+            };
+            inner.memory.heard(host, chunk, &infos);
+            self.progress();
+        }
+    }
+
+    /// What this host has not said anything of.
+    fn unknown(&self, paths: &[StorePath]) -> Vec<StorePath> {
+        let is_unknown = |path: &&StorePath| {
+            let known = self.inner.memory.get(path);
+            known.is_none_or(|known| known.of(self.prefetch.host).is_none())
+        };
+        paths
+            .iter()
+            .filter(is_unknown)
+            .take(MOST)
+            .cloned()
+            .collect()
+    }
+
+    fn enter(&self, closure: Vec<StorePath>, wanted: &[StorePath]) {
+        lock(&self.prefetch.phase).closure = Some(Closure {
+            whole: Arc::new(closure),
+            wanted: Arc::new(wanted.iter().cloned().collect()),
+            latest: Instant::now(),
+        });
+        self.inner.prefetches.tell();
+    }
+
+    /// Something has come.
+    fn progress(&self) {
+        let now = Instant::now();
+        if let Some(closure) = &mut lock(&self.prefetch.phase).closure {
+            closure.latest = now;
+        }
+        for other in self.inner.prefetches.flying() {
+            if other.host != self.prefetch.host {
+                lock(&other.phase).overtaken.get_or_insert(now);
+            }
+        }
+        self.inner.prefetches.tell();
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        lock(&self.inner.prefetches.flying).retain(|other| !Arc::ptr_eq(other, &self.prefetch));
+        self.inner.prefetches.tell();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

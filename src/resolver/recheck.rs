@@ -1,0 +1,89 @@
+//! Old answers are checked again: a path may have gone from its host since another process asked.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::Inner;
+use super::known::Says;
+use crate::cache::disk::unix_seconds;
+use crate::model::{PathInfo, StorePath};
+use crate::pool::HostId;
+
+/// What was checked less than this many seconds ago is not checked again.
+const OLD: u64 = 3600;
+
+/// How many paths at each host are checked.
+const MOST: usize = 20_000;
+
+/// Paths in one question.
+const AT_ONCE: usize = 2_000;
+
+/// The first download goes first.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Whether it has begun.
+#[derive(Default)]
+pub(super) struct Recheck(AtomicBool);
+
+impl Inner {
+    /// Once, and in the background.
+    pub(super) fn start_recheck(self: &Arc<Self>) {
+        if self.recheck.0.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let inner = self.clone();
+        tokio::spawn(async move {
+            sleep(PAUSE).await;
+            for (host, old) in inner.old_answers() {
+                let inner = inner.clone();
+                tokio::spawn(async move { inner.check_again(host, &old).await });
+            }
+        });
+    }
+
+    /// Positive answers that came from the disk and were old already.
+    fn old_answers(&self) -> HashMap<HostId, Vec<Arc<PathInfo>>> {
+        let now = unix_seconds();
+        let mut old: HashMap<HostId, Vec<Arc<PathInfo>>> = HashMap::new();
+        for (_, known) in self.memory.all() {
+            for answer in known.answers() {
+                if let Says::Has(info) = &answer.says
+                    && answer.from_disk
+                    && now.abs_diff(answer.checked_at) >= OLD
+                {
+                    let all = old.entry(answer.host).or_default();
+                    if all.len() < MOST {
+                        all.push(info.clone());
+                    }
+                }
+            }
+        }
+        old
+    }
+
+    async fn check_again(&self, host: HostId, old: &[Arc<PathInfo>]) {
+        for old in old.chunks(AT_ONCE) {
+            let paths: Vec<StorePath> = old.iter().map(|info| info.path.clone()).collect();
+            // A failure has been counted and told.
+            let Ok(infos) = self.pool.query_path_infos(host, &paths).await else {
+                return;
+            };
+            let hashes = infos.iter().map(|info| (&info.path, info.nar_hash));
+            let hashes: HashMap<_, _> = hashes.collect();
+            let same = |info: &&Arc<PathInfo>| hashes.get(&info.path) == Some(&info.nar_hash);
+            let (same, gone): (Vec<_>, Vec<_>) = old.iter().partition(same);
+            for info in gone {
+                log::debug!("{}: {} has gone", self.pool.host(host), info.path);
+                self.memory.forget_at(host, &info.path);
+            }
+            // Not asked again for another while.
+            let same: Vec<Arc<PathInfo>> = same.into_iter().cloned().collect();
+            let paths: Vec<_> = same.iter().map(|info| info.path.clone()).collect();
+            self.memory.heard(host, &paths, &same);
+        }
+    }
+}
