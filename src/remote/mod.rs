@@ -1,4 +1,4 @@
-//! A typed client of one serve connection.
+//! A typed client of one serve connection, and of one shell.
 //!
 //! Requests are written ahead, replies come in order. A connection that broke, or whose reply was
 //! not read to its end, is poisoned and never used again: what would come next on it is unknown.
@@ -6,22 +6,22 @@
 mod error;
 mod handshake;
 mod io;
+mod link;
+mod shell;
 mod stderr;
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
 pub use error::RemoteError;
 pub use handshake::{ConnectOptions, connect};
+pub use shell::{NoShell, Shell, ShellError, ShellOptions, open_shell};
 
 use crate::model::{PathInfo, StorePath};
-use crate::transport::Child;
 use crate::wire::WireError;
 use crate::wire::serve::{InfosDecoder, InfosStep, Request, SetDecoder, Version};
-use io::{Input, Output};
-use stderr::Stderr;
+use link::Link;
 
 /// What is being read at first.
 pub(crate) const HANDSHAKE: &str = "the handshake";
@@ -32,24 +32,18 @@ const INFOS_AT_ONCE: usize = 1000;
 
 /// One serve loop on one host, after the handshake.
 pub struct Connection {
-    host: String,
+    link: Link,
     version: Version,
     banner: Vec<u8>,
-    input: Input,
-    output: Output,
-    stderr: Stderr,
-    /// The program at the other end; goes with the connection.
-    child: Box<dyn Child>,
     /// Replies that were asked for and have not been read to their end.
     owed: usize,
-    silence: Duration,
 }
 
 impl Connection {
     /// The host, for messages.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.host
+        &self.link.host
     }
 
     /// The version both sides agreed on.
@@ -68,19 +62,19 @@ impl Connection {
     /// be used again.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.owed == 0 && self.input.is_empty()
+        self.owed == 0 && self.link.input.is_empty()
     }
 
     /// Whether the remote has ended the connection (or sent what nobody asked for) while it lay
     /// idle. Does not wait.
     #[must_use]
     pub fn is_gone(&mut self) -> bool {
-        self.input.has_something_to_say() || self.output.is_closed()
+        self.link.is_gone()
     }
 
     fn send(&mut self, request: &Request) {
         self.owed += 1;
-        self.output.send(request);
+        self.link.output.send(request);
     }
 
     /// Infos of those of `paths` that the remote has; in no particular order, each at most once.
@@ -149,7 +143,7 @@ impl Connection {
 
     /// The bytes that have come and are not taken yet. Take from the front.
     pub fn buffer(&mut self) -> &mut BytesMut {
-        self.input.buffer()
+        self.link.input.buffer()
     }
 
     /// Waits until there is more in [`Connection::buffer`] than now.
@@ -157,7 +151,7 @@ impl Connection {
     /// # Errors
     /// When the connection ends or nothing comes for the time of silence that is allowed.
     pub async fn nar_bytes(&mut self) -> Result<(), RemoteError> {
-        self.fill("a NAR").await
+        self.link.fill("a NAR").await
     }
 
     /// The NAR that was asked for has been taken whole.
@@ -171,72 +165,26 @@ impl Connection {
         mut step: impl FnMut(&mut BytesMut) -> Result<Option<T>, WireError>,
     ) -> Result<T, RemoteError> {
         loop {
-            match step(self.input.buffer()) {
+            match step(self.link.input.buffer()) {
                 Ok(Some(value)) => return Ok(value),
-                Ok(None) => self.fill(doing).await?,
+                Ok(None) => self.link.fill(doing).await?,
                 Err(source) => {
                     return Err(RemoteError::Protocol {
-                        host: self.host.clone(),
+                        host: self.link.host.clone(),
                         doing,
                         source,
-                        stderr: self.stderr.tail(),
+                        stderr: self.link.stderr.tail(),
                     });
                 }
             }
         }
     }
 
-    async fn fill(&mut self, doing: &'static str) -> Result<(), RemoteError> {
-        let began = Instant::now();
-        match tokio::time::timeout(self.silence, self.input.fill()).await {
-            Ok(Ok(1..)) => Ok(()),
-            Ok(ended) => Err(self.ended(doing, began, ended.err()).await),
-            Err(_) => Err(RemoteError::Silent {
-                host: self.host.clone(),
-                doing,
-                after: self.silence,
-                stderr: self.stderr.tail(),
-            }),
-        }
-    }
-
-    /// Why the connection ended, which was read from since `began`.
-    async fn ended(
-        &mut self,
-        doing: &'static str,
-        began: Instant,
-        source: Option<std::io::Error>,
-    ) -> RemoteError {
-        let stderr = self.stderr.tail_at_end().await;
-        let host = self.host.clone();
-        let link_said = self.child.link_said();
-        if let Some(said) = link_said.lines().find(|line| is_dead(line)) {
-            return RemoteError::LinkDead {
-                host,
-                doing,
-                after: began.elapsed(),
-                said: said.trim().to_owned(),
-            };
-        }
-        RemoteError::Disconnected {
-            host,
-            doing,
-            source,
-            link_said,
-            stderr,
-        }
-    }
-
     fn not_asked(&self, request: &'static str, path: &StorePath) -> RemoteError {
         RemoteError::NotAsked {
-            host: self.host.clone(),
+            host: self.link.host.clone(),
             request,
             path: path.clone(),
         }
     }
-}
-
-/// `Timeout, server HOST not responding.`: ssh's words for keepalives that were not answered.
-fn is_dead(line: &str) -> bool {
-    line.contains("Timeout, server") && line.contains("not responding")
 }

@@ -201,7 +201,11 @@ impl Nodes {
             EntryKind::Symlink(target) => {
                 if target.is_empty() || target.len() > MAX_TARGET || target.contains(&0) {
                     let want = "1 to 4095 bytes without NUL";
-                    return Err(WireError::new("target of a symlink", want, printable(target)));
+                    return Err(WireError::new(
+                        "target of a symlink",
+                        want,
+                        printable(target),
+                    ));
                 }
                 self.text.extend_from_slice(target);
                 Kind::Symlink {

@@ -116,7 +116,8 @@ impl Pieces {
         let (from, len) = self.part(at, bytes.len() as u64);
         // Within a slice, so both fit.
         let from = from as usize;
-        self.framing.extend_from_slice(&bytes[from..from + len as usize]);
+        self.framing
+            .extend_from_slice(&bytes[from..from + len as usize]);
     }
 
     /// The part of `len` bytes at that offset that is in the segment: where it begins in them, and

@@ -29,12 +29,12 @@ fn list(path: &[u8], tree: &Tree, out: &mut Listed) {
 fn entries(listed: &Listed) -> Vec<Entry<'_>> {
     fn kind(tree: &Tree) -> EntryKind<'_> {
         match tree {
-        &Tree::File(executable, ref contents) => EntryKind::File {
-            executable,
-            size: contents.len() as u64,
-        },
-        Tree::Symlink(target) => EntryKind::Symlink(target),
-        Tree::Directory(_) => EntryKind::Directory,
+            &Tree::File(executable, ref contents) => EntryKind::File {
+                executable,
+                size: contents.len() as u64,
+            },
+            Tree::Symlink(target) => EntryKind::Symlink(target),
+            Tree::Directory(_) => EntryKind::Directory,
         }
     }
     listed
