@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::flight::{Flight, Ticket, Turn};
 use super::health::Standing;
 use super::keeper::{Keeper, Kept, now, random};
+use super::shells::Shells;
 use super::{HostId, Limits, Notify, lock};
 use crate::config::host::Host;
 use crate::remote::{ConnectOptions, Connection, RemoteError, connect};
@@ -46,6 +47,7 @@ pub(super) struct Slot {
     flight: Flight,
     keeper: Keeper,
     pub(super) kept: Arc<Kept>,
+    pub(super) shells: Shells,
     // These locks are held for a few instructions, never over an await.
     idle: Mutex<Vec<Connection>>,
     told: Mutex<Told>,
@@ -70,6 +72,7 @@ impl Slot {
             flight: Flight::default(),
             keeper,
             kept: Arc::new(Kept::new(&host)),
+            shells: Shells::default(),
             host,
             transport,
             limits,
@@ -112,6 +115,16 @@ impl Slot {
     pub(super) fn probe(self: &Arc<Self>) -> Option<Probe> {
         let mine = lock(&self.kept.health).start_probe(Instant::now());
         mine.then(|| Probe(self.clone()))
+    }
+
+    pub(super) fn transport(&self) -> &dyn Transport {
+        &*self.transport
+    }
+
+    /// The right to one more channel for work that can wait.
+    pub(super) async fn background_permit(&self) -> Option<OwnedSemaphorePermit> {
+        // Never closed, so that a permit always comes.
+        self.permits.clone().acquire_owned().await.ok()
     }
 
     pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease, Arc<RemoteError>> {

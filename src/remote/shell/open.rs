@@ -16,7 +16,7 @@ use super::{Shell, listing};
 use crate::config::host::Host;
 use crate::remote::RemoteError;
 use crate::remote::handshake::{EXIT, GRACE};
-use crate::remote::link::{Link, is_dead};
+use crate::remote::link::Link;
 use crate::transport::{Program, Transport};
 use crate::wire::nar::layout::EntryKind;
 
@@ -105,10 +105,10 @@ pub async fn open_shell(
             Ok(Ok(1..)) => {}
             Err(_) => return Err(none("nothing like a shell answered in time", false).into()),
             Ok(end) => {
-                if is_dead(&link.child.link_said()) {
-                    return Err(link.ended(DOING, began, end.err()).await.into());
-                }
                 let error = link.ended(DOING, began, end.err()).await;
+                if matches!(error, RemoteError::LinkDead { .. }) {
+                    return Err(error.into());
+                }
                 return Err(match timeout(EXIT, link.child.wait()).await {
                     Ok(Some(status)) => {
                         let reason = format!("no shell: exit status {status}");
