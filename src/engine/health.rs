@@ -1,15 +1,16 @@
-//! Hosts' health in the disk tier: the pool says what, the cache says where.
+//! Hosts' health, and whether their accounts have a shell, in the disk tier: the pool says what, the
+//! cache says where.
 
 use std::sync::Arc;
 
 use crate::cache::Disk;
 use crate::cache::disk::HostHealth;
 use crate::config::Config;
-use crate::pool::{HealthStore, Record};
+use crate::pool::{HealthStore, Record, ShellStore};
 
 /// Where later processes of this user find what is known of the hosts of `config` when they are
 /// reached by ssh: in `disk`.
-pub(super) fn disk_health(config: &Config, disk: Arc<Disk>) -> Arc<dyn HealthStore> {
+pub(super) fn disk_health(config: &Config, disk: Arc<Disk>) -> Arc<DiskHealth> {
     let sock = config.ssh_auth_sock.as_deref();
     let sock = sock.map(|path| path.to_string_lossy().into_owned());
     let settings = config.ssh_options.iter().cloned().chain(sock);
@@ -19,7 +20,8 @@ pub(super) fn disk_health(config: &Config, disk: Arc<Disk>) -> Arc<dyn HealthSto
     })
 }
 
-struct DiskHealth {
+/// Both, for the hosts of one configuration.
+pub(super) struct DiskHealth {
     disk: Arc<Disk>,
     /// What decides, besides the host, whether it can be reached: with other options to ssh the
     /// same name may be another machine.
@@ -49,5 +51,15 @@ impl HealthStore for DiskHealth {
             rest_until: record.rest_until,
         };
         self.disk.set_host_health(&self.key(host), &health);
+    }
+}
+
+impl ShellStore for DiskHealth {
+    fn load(&self, host: &str) -> Option<bool> {
+        self.disk.host_shell(&self.key(host))
+    }
+
+    fn save(&self, host: &str, has_shell: bool) {
+        self.disk.set_host_shell(&self.key(host), has_shell);
     }
 }

@@ -12,7 +12,7 @@ use crate::cache::{Disk, Lifetimes};
 use crate::config::Config;
 use crate::config::host::Host;
 use crate::model::StorePath;
-use crate::pool::{HostId, Limits, Notify, Pool};
+use crate::pool::{HealthStore, HostId, Limits, Notify, Pool};
 use crate::resolver::{DiskTier, Resolver, Trust};
 use crate::transfer::progress::Progress;
 use crate::transfer::{Transfers, Whereabouts};
@@ -48,7 +48,11 @@ impl Engine {
             hedge: HEDGE,
         };
         let health = disk.clone().map(|disk| disk_health(config, disk));
-        let pool = Pool::new(config.hosts.clone(), transport, limits, notify, health);
+        let records = health.clone().map(|health| health as Arc<dyn HealthStore>);
+        let mut pool = Pool::new(config.hosts.clone(), transport, limits, notify, records);
+        if let Some(health) = health {
+            pool = pool.with_shell_store(health);
+        }
         let pool = Arc::new(pool);
         let trust = Trust {
             require_sigs: config.require_sigs,

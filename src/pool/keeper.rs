@@ -41,6 +41,11 @@ impl Kept {
         }
     }
 
+    /// What stores know the host by.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
     fn load(&self, store: &dyn HealthStore) {
         if let Some(record) = store.load(&self.key) {
             let now = now();

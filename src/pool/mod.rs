@@ -4,6 +4,7 @@ mod ask;
 mod flight;
 mod health;
 mod keeper;
+mod shells;
 mod slot;
 
 use std::error::Error;
@@ -16,6 +17,7 @@ use tokio::sync::OnceCell;
 pub use ask::{AllRest, Answers, Heard, Holder, Question};
 use health::Standing;
 pub use health::{HealthStore, Record};
+pub use shells::{ShellLease, ShellStore};
 pub use slot::{Banner, Lease};
 
 use crate::config::host::Host;
@@ -63,6 +65,7 @@ pub struct Pool {
     limits: Limits,
     notify: Notify,
     keeper: Keeper,
+    shell_store: Option<Arc<dyn ShellStore>>,
     /// Set once what earlier processes knew of the hosts' health has been read.
     loaded: OnceCell<()>,
     told_that_all_rest: AtomicBool,
@@ -97,6 +100,7 @@ impl Pool {
             limits,
             notify,
             keeper,
+            shell_store: None,
             loaded: OnceCell::new(),
             told_that_all_rest: AtomicBool::new(false),
         }

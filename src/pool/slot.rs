@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::flight::{Flight, Ticket, Turn};
 use super::health::Standing;
 use super::keeper::{Keeper, Kept, now, random};
+use super::shells::Shells;
 use super::{HostId, Limits, Notify, lock};
 use crate::config::host::Host;
 use crate::remote::{ConnectOptions, Connection, Latency, RemoteError, Request, connect};
@@ -49,6 +50,7 @@ pub(super) struct Slot {
     flight: Flight,
     keeper: Keeper,
     pub(super) kept: Arc<Kept>,
+    pub(super) shells: Shells,
     // These locks are held for a few instructions, never over an await.
     idle: Mutex<Vec<Connection>>,
     told: Mutex<Told>,
@@ -75,6 +77,7 @@ impl Slot {
             flight: Flight::default(),
             keeper,
             kept: Arc::new(Kept::new(&host)),
+            shells: Shells::default(),
             host,
             transport,
             limits,
@@ -118,6 +121,18 @@ impl Slot {
     pub(super) fn probe(self: &Arc<Self>) -> Option<Probe> {
         let mine = lock(&self.kept.health).start_probe(Instant::now());
         mine.then(|| Probe(self.clone()))
+    }
+
+    pub(super) fn transport(&self) -> &dyn Transport {
+        &*self.transport
+    }
+
+    /// The right to one more channel for work that can wait.
+    pub(super) async fn background_permits(&self) -> Permits {
+        // Never closed, so that permits always come; whoever holds them is under limits itself.
+        let background = self.background.clone().acquire_owned().await.ok();
+        let permit = self.permits.clone().acquire_owned().await.ok();
+        (permit, background)
     }
 
     /// The shortest time in which it answered.
@@ -283,6 +298,9 @@ fn places(host: &Host) -> usize {
     host.max_connections.max(1) as usize
 }
 
+/// The right to a channel: that of everybody, and that of work in the background.
+pub(super) type Permits = (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>);
+
 /// How many of them work in the background may take.
 pub(super) fn background_places(host: &Host) -> usize {
     (places(host) - 1).max(1)
@@ -304,8 +322,7 @@ pub struct Lease {
     connection: Option<Connection>,
     slot: Arc<Slot>,
     reused: bool,
-    // That of everybody, and that of work in the background.
-    _permits: (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>),
+    _permits: Permits,
 }
 
 impl Lease {

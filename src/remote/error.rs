@@ -103,6 +103,25 @@ pub enum RemoteError {
         /// The end of what the remote wrote to stderr.
         stderr: String,
     },
+    /// The files of a path, read one by one, have other lengths than they were listed with, or are
+    /// gone. No fault of the link: the host can still be asked for the whole path.
+    #[error("{host}: {path} is not there as it was listed: {what}{}", said(.stderr))]
+    NotAsListed {
+        /// The host.
+        host: String,
+        /// The path.
+        path: StorePath,
+        /// What came instead.
+        what: &'static str,
+        /// The end of what the remote wrote to stderr.
+        stderr: String,
+    },
+    /// It is not tried, since it has failed a moment ago, here or for an earlier process.
+    #[error("{host}: not tried, it failed a moment ago")]
+    Rests {
+        /// The host.
+        host: String,
+    },
     /// Nothing came for too long.
     #[error("{host}: silent for {} s while reading {doing}{}", .after.as_secs_f32(), said(.stderr))]
     Silent {
@@ -156,6 +175,8 @@ impl RemoteError {
             | Self::NotAsked { host, .. }
             | Self::LinkDead { host, .. }
             | Self::Disconnected { host, .. }
+            | Self::NotAsListed { host, .. }
+            | Self::Rests { host }
             | Self::Silent { host, .. } => Some(host),
         }
     }
@@ -168,10 +189,12 @@ impl RemoteError {
             | Self::HandshakeTimedOut { stderr, .. }
             | Self::Protocol { stderr, .. }
             | Self::Disconnected { stderr, .. }
+            | Self::NotAsListed { stderr, .. }
             | Self::Silent { stderr, .. } => stderr,
             Self::Transport(_)
             | Self::Version { .. }
             | Self::NotAsked { .. }
+            | Self::Rests { .. }
             | Self::LinkDead { .. } => "",
         }
     }

@@ -5,21 +5,21 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::io::{Input, Output};
-use super::stderr::{Stderr, readable};
-use super::{Connection, HANDSHAKE, Latency, RemoteError, is_dead};
+use super::link::{Link, is_dead};
+use super::stderr::readable;
+use super::{Connection, HANDSHAKE, Latency, RemoteError};
 use crate::config::host::Host;
-use crate::transport::{Channel, Program, Transport};
+use crate::transport::{Program, Transport};
 use crate::wire::serve::{Request, ServerHello, Version};
 
 /// The exit status of a POSIX shell that finds no such program.
 const NOT_FOUND: i32 = 127;
 
 /// How much longer the transport may take, so that its own, more telling timeout comes first.
-const GRACE: Duration = Duration::from_millis(250);
+pub(super) const GRACE: Duration = Duration::from_millis(250);
 
 /// How long a program that closed its stdout may take to end.
-const EXIT: Duration = Duration::from_secs(1);
+pub(super) const EXIT: Duration = Duration::from_secs(1);
 
 /// How to connect.
 #[derive(Debug)]
@@ -86,34 +86,24 @@ async fn attempt(
         after: options.connect,
         stderr,
     };
-    let Channel {
-        stdin,
-        stdout,
-        stderr,
-        child,
-    } = timeout_at(deadline + GRACE, transport.open(host, program))
+    let channel = timeout_at(deadline + GRACE, transport.open(host, program))
         .await
         .map_err(|_| timed_out(String::new()))?
         .map_err(RemoteError::Transport)?;
     let mut connection = Connection {
-        host: host.to_string(),
+        link: Link::new(host, channel, options.silence),
         version: Version::NEWEST,
         banner: Vec::new(),
-        input: Input::new(stdout),
-        output: Output::new(stdin),
-        stderr: Stderr::new(host.to_string(), stderr),
-        child,
         owed: 1 + ahead.len(),
         asked: None,
         latency: Latency::default(),
-        silence: options.silence,
     };
-    connection.output.send_hello(ahead);
+    connection.link.output.send_hello(ahead);
     let began = std::time::Instant::now();
     let mut hello = ServerHello::default();
     let theirs = timeout_at(deadline, shake(&mut connection, &mut hello)).await;
     let said = |connection: &Connection, stderr: String| {
-        let printed = readable(hello.banner()) + &readable(connection.input.peek());
+        let printed = readable(hello.banner()) + &readable(connection.link.input.peek());
         if stderr.trim().is_empty() {
             printed
         } else {
@@ -136,12 +126,15 @@ async fn attempt(
         }
         Ok(Ok(None)) => {
             // A link that died is no fault of the program.
-            if is_dead(&connection.child.link_said()) {
-                return Err(connection.ended(HANDSHAKE, began, None).await);
+            if is_dead(&connection.link.child.link_said()) {
+                return Err(connection.link.ended(HANDSHAKE, began, None).await);
             }
-            let stderr = connection.stderr.tail_at_end().await;
+            let stderr = connection.link.stderr.tail_at_end().await;
             let stderr = said(&connection, stderr);
-            let status = timeout(EXIT, connection.child.wait()).await.ok().flatten();
+            let status = timeout(EXIT, connection.link.child.wait())
+                .await
+                .ok()
+                .flatten();
             Err(RemoteError::NoServer {
                 host: host.to_string(),
                 program: host.remote_program.join(" "),
@@ -150,7 +143,7 @@ async fn attempt(
             })
         }
         Ok(Err(error)) => Err(error),
-        Err(_) => Err(timed_out(said(&connection, connection.stderr.tail()))),
+        Err(_) => Err(timed_out(said(&connection, connection.link.stderr.tail()))),
     }
 }
 
@@ -160,21 +153,21 @@ async fn shake(
     hello: &mut ServerHello,
 ) -> Result<Option<u64>, RemoteError> {
     loop {
-        let step = hello.step(connection.input.buffer());
+        let step = hello.step(connection.link.input.buffer());
         match step {
             Ok(Some(theirs)) => return Ok(Some(theirs)),
             Ok(None) => {}
             Err(source) => {
                 return Err(RemoteError::Protocol {
-                    host: connection.host.clone(),
+                    host: connection.link.host.clone(),
                     doing: HANDSHAKE,
                     source,
-                    stderr: connection.stderr.tail(),
+                    stderr: connection.link.stderr.tail(),
                 });
             }
         }
         // A link that breaks here is a server that did not come up.
-        if !matches!(connection.input.fill().await, Ok(1..)) {
+        if !matches!(connection.link.input.fill().await, Ok(1..)) {
             return Ok(None);
         }
     }

@@ -88,6 +88,10 @@ impl Output {
     pub(super) fn send(&self, request: &Request) {
         let mut bytes = Vec::new();
         request.put(&mut bytes);
+        self.send_bytes(bytes);
+    }
+
+    pub(super) fn send_bytes(&self, bytes: Vec<u8>) {
         let _ = self.queue.send(bytes);
     }
 

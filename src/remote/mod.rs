@@ -1,4 +1,4 @@
-//! A typed client of one serve connection.
+//! A typed client of one serve connection, and of one shell.
 //!
 //! Requests are written ahead, replies come in order. A connection that broke, or whose reply was
 //! not read to its end, is poisoned and never used again: what would come next on it is unknown.
@@ -7,24 +7,25 @@ mod error;
 mod handshake;
 mod io;
 mod latency;
+mod link;
+mod shell;
 mod stderr;
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::BytesMut;
 
 pub use error::RemoteError;
 pub use handshake::{ConnectOptions, connect};
 pub use latency::Latency;
+pub use shell::{NoShell, Shell, ShellError, ShellOptions, open_shell};
 
 use crate::model::{PathInfo, StorePath};
-use crate::transport::Child;
 use crate::wire::WireError;
 pub use crate::wire::serve::Request;
 use crate::wire::serve::{InfosDecoder, InfosStep, SetDecoder, Version};
-use io::{Input, Output};
-use stderr::Stderr;
+use link::Link;
 
 /// What is being read at first.
 pub(crate) const HANDSHAKE: &str = "the handshake";
@@ -35,27 +36,21 @@ const INFOS_AT_ONCE: usize = 1000;
 
 /// One serve loop on one host, after the handshake.
 pub struct Connection {
-    host: String,
+    link: Link,
     version: Version,
     banner: Vec<u8>,
-    input: Input,
-    output: Output,
-    stderr: Stderr,
-    /// The program at the other end; goes with the connection.
-    child: Box<dyn Child>,
     /// Replies that were asked for and have not been read to their end.
     owed: usize,
     /// When a question was asked while nothing else was owed, until its answer begins.
     asked: Option<Instant>,
     latency: Latency,
-    silence: Duration,
 }
 
 impl Connection {
     /// The host, for messages.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.host
+        &self.link.host
     }
 
     /// The version both sides agreed on.
@@ -74,14 +69,14 @@ impl Connection {
     /// be used again.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.owed == 0 && self.input.is_empty()
+        self.owed == 0 && self.link.input.is_empty()
     }
 
     /// Whether the remote has ended the connection (or sent what nobody asked for) while it lay
     /// idle. Does not wait.
     #[must_use]
     pub fn is_gone(&mut self) -> bool {
-        self.input.has_something_to_say() || self.output.is_closed()
+        self.link.is_gone()
     }
 
     /// How quickly it has answered on this connection.
@@ -97,7 +92,7 @@ impl Connection {
             self.asked = Some(Instant::now());
         }
         self.owed += 1;
-        self.output.send(request);
+        self.link.output.send(request);
     }
 
     /// Infos of those of `paths` that the remote has; in no particular order, each at most once.
@@ -194,7 +189,7 @@ impl Connection {
 
     /// The bytes that have come and are not taken yet. Take from the front.
     pub fn buffer(&mut self) -> &mut BytesMut {
-        self.input.buffer()
+        self.link.input.buffer()
     }
 
     /// Waits until there is more in [`Connection::buffer`] than now.
@@ -216,15 +211,15 @@ impl Connection {
         mut step: impl FnMut(&mut BytesMut) -> Result<Option<T>, WireError>,
     ) -> Result<T, RemoteError> {
         loop {
-            match step(self.input.buffer()) {
+            match step(self.link.input.buffer()) {
                 Ok(Some(value)) => return Ok(value),
                 Ok(None) => self.fill(doing).await?,
                 Err(source) => {
                     return Err(RemoteError::Protocol {
-                        host: self.host.clone(),
+                        host: self.link.host.clone(),
                         doing,
                         source,
-                        stderr: self.stderr.tail(),
+                        stderr: self.link.stderr.tail(),
                     });
                 }
             }
@@ -232,54 +227,16 @@ impl Connection {
     }
 
     async fn fill(&mut self, doing: &'static str) -> Result<(), RemoteError> {
-        let began = Instant::now();
-        match tokio::time::timeout(self.silence, self.input.fill()).await {
-            Ok(Ok(1..)) => {
-                if let Some(asked) = self.asked.take() {
-                    self.latency.answered(asked.elapsed());
-                }
-                Ok(())
-            }
-            Ok(ended) => Err(self.ended(doing, began, ended.err()).await),
-            Err(_) => Err(RemoteError::Silent {
-                host: self.host.clone(),
-                doing,
-                after: self.silence,
-                stderr: self.stderr.tail(),
-            }),
+        self.link.fill(doing).await?;
+        if let Some(asked) = self.asked.take() {
+            self.latency.answered(asked.elapsed());
         }
-    }
-
-    /// Why the connection ended, which was read from since `began`.
-    async fn ended(
-        &mut self,
-        doing: &'static str,
-        began: Instant,
-        source: Option<std::io::Error>,
-    ) -> RemoteError {
-        let stderr = self.stderr.tail_at_end().await;
-        let host = self.host.clone();
-        let link_said = self.child.link_said();
-        if let Some(said) = link_said.lines().find(|line| is_dead(line)) {
-            return RemoteError::LinkDead {
-                host,
-                doing,
-                after: began.elapsed(),
-                said: said.trim().to_owned(),
-            };
-        }
-        RemoteError::Disconnected {
-            host,
-            doing,
-            source,
-            link_said,
-            stderr,
-        }
+        Ok(())
     }
 
     fn not_asked(&self, request: &'static str, path: &StorePath) -> RemoteError {
         RemoteError::NotAsked {
-            host: self.host.clone(),
+            host: self.link.host.clone(),
             request,
             path: path.clone(),
         }
@@ -305,9 +262,4 @@ pub(crate) fn closure(paths: &[StorePath], include_outputs: bool) -> Request {
 /// The request for a NAR.
 pub(crate) fn dump(path: &StorePath) -> Request {
     Request::DumpStorePath { path: path.clone() }
-}
-
-/// `Timeout, server HOST not responding.`: ssh's words for keepalives that were not answered.
-fn is_dead(line: &str) -> bool {
-    line.contains("Timeout, server") && line.contains("not responding")
 }

@@ -272,7 +272,11 @@ fn of_remote(error: &RemoteError) -> Option<Hint> {
             "the link was not found dead, so the host is likely busy or its nix-store hangs: look there with '{}', or raise stalled-download-timeout",
             login.ssh("ps -C nix-store -l")
         ),
-        RemoteError::Transport(_) => return None,
+        RemoteError::NotAsListed { path, .. } => format!(
+            "it was collected or changed there while it was read: '{}' tells",
+            login.ssh(&format!("nix-store --verify-path {path}"))
+        ),
+        RemoteError::Transport(_) | RemoteError::Rests { .. } => return None,
     }))
 }
 

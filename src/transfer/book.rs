@@ -27,6 +27,8 @@ pub(super) struct Book {
     whereabouts: Box<dyn Whereabouts>,
     /// What a host sent wrongly once; it is not asked for it again. Held for a look-up only.
     spoilt: Mutex<HashSet<(HostId, StorePath)>>,
+    /// What was put together wrongly from parts. Held for a look-up only.
+    unfit: Mutex<HashSet<StorePath>>,
 }
 
 impl Book {
@@ -36,6 +38,7 @@ impl Book {
             rates: Arc::default(),
             whereabouts,
             spoilt: Mutex::default(),
+            unfit: Mutex::default(),
         }
     }
 
@@ -71,6 +74,22 @@ impl Book {
                 spoilt.insert((host, path.clone()));
             }
         }
+    }
+
+    /// The parts of this path did not make the right NAR: who sent a wrong one cannot be told.
+    pub(super) fn parts_came_wrongly(&self, path: &StorePath) {
+        let mut unfit = self.unfit();
+        if unfit.len() < SPOILT {
+            unfit.insert(path.clone());
+        }
+    }
+
+    pub(super) fn came_wrongly_in_parts(&self, path: &StorePath) -> bool {
+        self.unfit().contains(path)
+    }
+
+    fn unfit(&self) -> MutexGuard<'_, HashSet<StorePath>> {
+        self.unfit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn spoilt(&self) -> MutexGuard<'_, HashSet<(HostId, StorePath)>> {

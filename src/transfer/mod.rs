@@ -7,6 +7,7 @@ mod error;
 pub mod progress;
 mod rates;
 mod stream;
+mod stripe;
 pub mod unpack;
 
 use std::io;
@@ -131,7 +132,31 @@ impl Transfers {
             // The one that could not bring it comes last.
             hosts.sort_by_key(|other| *other == host);
         }
+        if self
+            .in_parts(info, &hosts, false, stream, sink, watch)
+            .await?
+        {
+            return Ok(info.nar_size);
+        }
         self.try_hosts(info, &hosts, stream, sink, watch).await
+    }
+
+    /// Brings the rest in parts, if that is possible. Whether all has come.
+    async fn in_parts(
+        &self,
+        info: &PathInfo,
+        hosts: &[HostId],
+        again: bool,
+        stream: &mut Stream,
+        sink: &mut dyn NarSink,
+        watch: &dyn TransferProgress,
+    ) -> Result<bool, TransferError> {
+        let so_far = (stream, sink, watch);
+        let result = stripe::bring(&self.book, info, hosts, again, so_far).await;
+        result.map_err(|source| TransferError::Sink {
+            path: info.path.clone(),
+            source,
+        })
     }
 
     /// Passes on what is read ahead. Gives the state from which to go on, when not all came.
@@ -211,6 +236,13 @@ impl Transfers {
                             again.push(host);
                         }
                         faults.push(fault);
+                        if stream.taken() > 0
+                            && self
+                                .in_parts(info, holders, true, stream, sink, watch)
+                                .await?
+                        {
+                            return Ok(info.nar_size);
+                        }
                     }
                 }
             }

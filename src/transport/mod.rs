@@ -1,4 +1,4 @@
-//! A host becomes a pair of byte streams on which a serve loop answers.
+//! A host becomes a pair of byte streams on which a serve loop (or a shell) answers.
 //!
 //! | module | what it does |
 //! | --- | --- |
@@ -30,9 +30,13 @@ pub enum Program {
     /// The same through `sh`, with the usual places of Nix added to PATH: for remotes whose
     /// non-interactive shell has no Nix in its PATH.
     InUsualPlaces,
+    /// No serve program but a POSIX shell (`sh`) that reads commands from its stdin. A transport or
+    /// an account without one (a forced command, git-shell, …) starts something else or ends the
+    /// channel: nothing but what comes back tells.
+    Shell,
 }
 
-/// A running serve loop at the other end.
+/// A running program at the other end, a serve loop as a rule.
 pub struct Channel {
     /// Goes to the program's stdin. Shutting it down or dropping it is the end of file there.
     pub stdin: Box<dyn AsyncWrite + Send + Unpin>,
@@ -58,10 +62,10 @@ pub trait Child: Send + Sync {
     }
 }
 
-/// Starts serve loops on hosts.
+/// Starts serve loops and shells on hosts.
 #[async_trait]
 pub trait Transport: Send + Sync {
-    /// Starts the serve loop of `host`. The caller limits the time; a cancelled call leaves
+    /// Starts a program of `host`. The caller limits the time; a cancelled call leaves
     /// nothing behind that could harm.
     ///
     /// # Errors

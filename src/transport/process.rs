@@ -11,29 +11,44 @@ use crate::config::host::Host;
 
 type MakeCommand = dyn Fn(&Host) -> Command + Send + Sync;
 
-/// Starts a local command for each channel. The [`Program`] makes no difference to it.
+/// Starts a local command for each channel.
 pub struct ProcessTransport {
     command: Box<MakeCommand>,
+    shell: Option<Box<MakeCommand>>,
 }
 
 impl ProcessTransport {
-    /// `command` gives the command to run for a host; its stdin, stdout and stderr become pipes.
+    /// `command` gives the serve program to run for a host; its stdin, stdout and stderr become
+    /// pipes. There is no shell.
     pub fn new(command: impl Fn(&Host) -> Command + Send + Sync + 'static) -> Self {
         Self {
             command: Box::new(command),
+            shell: None,
         }
+    }
+
+    /// The same, with what `shell` gives as [`Program::Shell`].
+    #[must_use]
+    pub fn with_shell(mut self, shell: impl Fn(&Host) -> Command + Send + Sync + 'static) -> Self {
+        self.shell = Some(Box::new(shell));
+        self
     }
 }
 
 #[async_trait]
 impl Transport for ProcessTransport {
-    async fn open(&self, host: &Host, _program: Program) -> Result<Channel, TransportError> {
+    async fn open(&self, host: &Host, program: Program) -> Result<Channel, TransportError> {
+        let command = match (program, &self.shell) {
+            (Program::AsConfigured | Program::InUsualPlaces, _) => &self.command,
+            (Program::Shell, Some(shell)) => shell,
+            (Program::Shell, None) => return Ok(ended()),
+        };
         let failed = |source: io::Error| TransportError::Local {
             host: host.to_string(),
             action: "start the local program",
             source,
         };
-        let mut child = tokio::process::Command::from((self.command)(host))
+        let mut child = tokio::process::Command::from(command(host))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -48,6 +63,25 @@ impl Transport for ProcessTransport {
             stderr: Box::new(child.stderr.take().ok_or_else(lost)?),
             child: Box::new(LocalChild(child)),
         })
+    }
+}
+
+/// A program that has come to its end already.
+fn ended() -> Channel {
+    Channel {
+        stdin: Box::new(tokio::io::sink()),
+        stdout: Box::new(tokio::io::empty()),
+        stderr: Box::new(tokio::io::empty()),
+        child: Box::new(NoChild),
+    }
+}
+
+struct NoChild;
+
+#[async_trait]
+impl Child for NoChild {
+    async fn wait(self: Box<Self>) -> Option<i32> {
+        Some(1)
     }
 }
 

@@ -72,6 +72,7 @@ pub(super) async fn bring(
         leads.spawn(lead(stripes.enter(), host, channels));
     }
     let mut buf = BytesMut::new();
+    let mut wrong = false;
     let mut limit = START;
     while let Ok(Some(part)) = timeout(limit, stripes.next()).await {
         // Channels know by themselves what is too long.
@@ -83,6 +84,7 @@ pub(super) async fn bring(
         }
         let before = stream.taken();
         let Ok(taken) = stream.take(&mut buf) else {
+            wrong = true;
             break;
         };
         watch.advance(stream.taken() - before);
@@ -92,7 +94,10 @@ pub(super) async fn bring(
             Taken::Complete => {
                 // They end by themselves, once they have read what was asked for twice.
                 leads.detach_all();
-                let Ok(held) = stream.verify() else { break };
+                let Ok(held) = stream.verify() else {
+                    wrong = true;
+                    break;
+                };
                 for bytes in held {
                     sink.write(bytes).await?;
                 }
@@ -100,8 +105,8 @@ pub(super) async fn bring(
             }
         }
     }
-    if stream.taken() > from {
-        // It broke, or it was wrong, and nobody can tell whose part was.
+    if wrong {
+        // Nobody can tell whose part it was.
         book.parts_came_wrongly(&info.path);
     }
     stream.roll_back();

@@ -12,8 +12,11 @@ use crate::transport::{Program, TransportError};
 /// host's owner has put first stays first.
 const IN_USUAL_PLACES: &str = r#"PATH="$PATH:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:$HOME/.nix-profile/bin"; export PATH; exec "$@""#;
 
-/// The line that starts the serve loop of `host`.
+/// The line that starts that program of `host`.
 pub(super) fn line(host: &Host, program: Program) -> Result<String, TransportError> {
+    if program == Program::Shell {
+        return Ok("sh".to_owned());
+    }
     let mut words: Vec<&str> = Vec::new();
     if program == Program::InUsualPlaces {
         words.extend(["sh", "-c", IN_USUAL_PLACES, "sh"]);
@@ -94,6 +97,7 @@ mod tests {
             usual.ends_with("exec \"$@\"' sh nix-store --serve"),
             "{usual}"
         );
+        assert_eq!(line(&host, Program::Shell).unwrap(), "sh");
     }
 
     #[test]

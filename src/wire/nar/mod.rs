@@ -21,6 +21,7 @@
 mod complete;
 mod decode;
 mod encode;
+pub mod layout;
 
 pub use complete::{Completion, failing_nar};
 pub use decode::{Decoder, Event, NarError};

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 #[derive(Debug, Clone)]
-enum Tree {
+pub(super) enum Tree {
     File(bool, Vec<u8>),
     Symlink(Vec<u8>),
     Directory(BTreeMap<Vec<u8>, Tree>),
@@ -29,7 +29,7 @@ fn write(tree: &Tree, out: &mut Vec<u8>) {
     }
 }
 
-fn nar(tree: &Tree) -> Vec<u8> {
+pub(super) fn nar(tree: &Tree) -> Vec<u8> {
     let mut out = Vec::new();
     magic(&mut out);
     write(tree, &mut out);
@@ -83,7 +83,7 @@ fn rewrite(input: &[u8], piece: usize) -> Result<(Vec<u8>, usize), NarError> {
     }
 }
 
-fn trees() -> impl Strategy<Value = Tree> {
+pub(super) fn trees() -> impl Strategy<Value = Tree> {
     let bytes = || proptest::collection::vec(any::<u8>(), 0..40);
     let target = proptest::collection::vec(1..=255u8, 1..30);
     let name = proptest::collection::vec(any::<u8>(), 1..12).prop_filter("a name", |name| {

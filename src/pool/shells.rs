@@ -1,0 +1,188 @@
+//! Shells on the hosts: which accounts have one, and those that lie idle.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::health::Standing;
+use super::slot::{Permits, Slot};
+use super::{HostId, Pool, lock};
+use crate::remote::{RemoteError, Shell, ShellError, ShellOptions, open_shell};
+
+/// How long the store may hold up work.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// Remembers for later processes which accounts have a shell. Both calls may block.
+pub trait ShellStore: Send + Sync {
+    /// What is known of a host, under the same key as its health.
+    fn load(&self, host_key: &str) -> Option<bool>;
+    /// Notes whether it has a usable shell.
+    fn save(&self, host_key: &str, has_shell: bool);
+}
+
+/// What is known of the shells of one host.
+#[derive(Default)]
+pub(super) struct Shells {
+    /// Held by the one who finds out; the others wait for what becomes of it.
+    has: tokio::sync::Mutex<Option<bool>>,
+    /// Held for a few instructions, never over an await.
+    idle: Mutex<Vec<Shell>>,
+}
+
+/// A shell that is held by one user. It goes back to its host when it is dropped with nothing owed,
+/// and is closed otherwise.
+pub struct ShellLease {
+    // Taken only by drop.
+    shell: Option<Shell>,
+    slot: Arc<Slot>,
+    _permits: Permits,
+}
+
+impl Pool {
+    /// The same, with a memory of which accounts have a shell.
+    #[must_use]
+    pub fn with_shell_store(mut self, store: Arc<dyn ShellStore>) -> Self {
+        self.shell_store = Some(store);
+        self
+    }
+
+    /// A shell on a host, an idle one or a new one, for as long as it is held. `None` when its
+    /// account has none: found out once, by one of those who ask at a time, and known from then on.
+    ///
+    /// # Errors
+    /// When the host rests after failures, or cannot be connected to. That it has no shell, or that
+    /// one ended, is no failure of the host.
+    pub async fn shell(&self, id: HostId) -> Result<Option<ShellLease>, Arc<RemoteError>> {
+        self.load().await;
+        let slot = &self.slots[id.0];
+        slot.check_rest()?;
+        let mut has = slot.shells.has.lock().await;
+        // Who found out before may have failed.
+        slot.check_rest()?;
+        if has.is_none() && self.remembered(slot).await == Some(false) {
+            *has = Some(false);
+        }
+        if *has == Some(false) {
+            return Ok(None);
+        }
+        // Known to have one: several may be opened at a time.
+        let finding_out = has.is_none().then_some(has);
+        let lease = |shell, permits| {
+            Ok(Some(ShellLease {
+                shell: Some(shell),
+                slot: slot.clone(),
+                _permits: permits,
+            }))
+        };
+        let permits = slot.background_permits().await;
+        if let Some(shell) = slot.shells.take_idle() {
+            return lease(shell, permits);
+        }
+        let options = ShellOptions {
+            connect: self.limits.connect,
+            silence: self.limits.silence,
+        };
+        match open_shell(slot.transport(), &slot.host, &options).await {
+            Ok(shell) => {
+                if let Some(mut has) = finding_out {
+                    *has = Some(true);
+                    self.remember(slot, true).await;
+                }
+                lease(shell, permits)
+            }
+            Err(ShellError::NoShell(none)) => {
+                log::debug!("{none}");
+                let has = match finding_out {
+                    Some(has) => Some(has),
+                    None => slot.shells.has.try_lock().ok(),
+                };
+                if let Some(mut has) = has {
+                    *has = Some(false);
+                }
+                if none.is_certain {
+                    self.remember(slot, false).await;
+                }
+                Ok(None)
+            }
+            Err(ShellError::Remote(error)) => {
+                let error = Arc::new(error);
+                // A shell that merely ends may be the account's own doing.
+                if !matches!(*error, RemoteError::Disconnected { .. }) {
+                    slot.failed(&error).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn remembered(&self, slot: &Slot) -> Option<bool> {
+        let (store, key) = (self.shell_store.clone()?, slot.kept.key().to_owned());
+        let job = tokio::task::spawn_blocking(move || store.load(&key));
+        timeout(PATIENCE, job).await.ok()?.ok()?
+    }
+
+    async fn remember(&self, slot: &Slot, has_shell: bool) {
+        let Some(store) = self.shell_store.clone() else {
+            return;
+        };
+        let key = slot.kept.key().to_owned();
+        let job = tokio::task::spawn_blocking(move || {
+            if store.load(&key) != Some(has_shell) {
+                store.save(&key, has_shell);
+            }
+        });
+        if timeout(PATIENCE, job).await.is_err() {
+            log::debug!("noting which accounts have a shell takes too long; going on without");
+        }
+    }
+}
+
+impl Slot {
+    fn check_rest(&self) -> Result<(), Arc<RemoteError>> {
+        match self.standing() {
+            Standing::Healthy | Standing::HalfOpen => Ok(()),
+            Standing::Resting | Standing::JustFailed => Err(Arc::new(RemoteError::Rests {
+                host: self.host.to_string(),
+            })),
+        }
+    }
+}
+
+impl Shells {
+    fn take_idle(&self) -> Option<Shell> {
+        let mut idle = lock(&self.idle);
+        while let Some(mut shell) = idle.pop() {
+            if !shell.is_gone() {
+                return Some(shell);
+            }
+        }
+        None
+    }
+}
+
+impl Deref for ShellLease {
+    type Target = Shell;
+
+    fn deref(&self) -> &Shell {
+        self.shell.as_ref().expect("only drop takes it")
+    }
+}
+
+impl DerefMut for ShellLease {
+    fn deref_mut(&mut self) -> &mut Shell {
+        self.shell.as_mut().expect("only drop takes it")
+    }
+}
+
+impl Drop for ShellLease {
+    fn drop(&mut self) {
+        if let Some(mut shell) = self.shell.take()
+            && shell.is_clean()
+        {
+            shell.rest();
+            lock(&self.slot.shells.idle).push(shell);
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! A shell on a host, for reading the files of store paths in parts.
+//!
+//! A serve loop gives a NAR from its beginning and by one channel only, which moves no more than
+//! ssh's window for each round trip. With a shell, a NAR is put together here from a listing and
+//! from ranges of files, which may come by several channels, and from several hosts. Nothing but the
+//! usual tools is needed there; see [`open_shell`] for how it is found out that they are there.
+//!
+//! As with a serve loop, requests are written ahead and replies come in order, and a shell that
+//! broke is poisoned.
+
+mod assembly;
+mod command;
+mod listing;
+mod location;
+mod open;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Buf, Bytes};
+
+pub use open::{NoShell, ShellError, ShellOptions, open_shell};
+
+use super::RemoteError;
+use super::link::Link;
+use crate::model::StorePath;
+use crate::wire::WireError;
+use crate::wire::nar::layout::{Layout, Segment};
+use assembly::{Assembly, Step};
+use location::Root;
+
+/// The longest listing that is read, in bytes.
+const LISTING_MAX: usize = 32 << 20;
+
+/// The most file system objects in a listing.
+const ENTRIES_MAX: usize = 200_000;
+
+const LISTING: &str = "a listing of files";
+const SEGMENT: &str = "a part of a NAR";
+
+/// One shell on one host that has proven to be one.
+pub struct Shell {
+    link: Link,
+    nonce: String,
+    root: Root,
+    /// The number of the next command.
+    next: u32,
+    /// The path whose folder the shell is in. While it is, Nix does not collect the path: working
+    /// folders of processes are roots.
+    inside: Option<StorePath>,
+    /// What was asked for, in order.
+    owed: VecDeque<Assembly>,
+    broken: bool,
+    received: Arc<AtomicU64>,
+}
+
+impl Shell {
+    fn new(link: Link, nonce: String, root: Root) -> Self {
+        Self {
+            link,
+            nonce,
+            root,
+            next: 0,
+            inside: None,
+            owed: VecDeque::new(),
+            broken: false,
+            received: Arc::default(),
+        }
+    }
+
+    /// The host, for messages.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.link.host
+    }
+
+    /// Whether nothing is owed and nothing went wrong: only then may the shell be used by others.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        !self.broken && self.owed.is_empty() && self.link.input.is_empty()
+    }
+
+    /// Whether the remote has ended the shell while it lay idle. Does not wait.
+    #[must_use]
+    pub fn is_gone(&mut self) -> bool {
+        self.link.is_gone()
+    }
+
+    /// How many segments have been asked for and not been taken.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.owed.len()
+    }
+
+    /// How many bytes have come of the oldest segment that is owed.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// The same to look at while [`Shell::segment`] waits.
+    #[must_use]
+    pub fn meter(&self) -> Arc<AtomicU64> {
+        self.received.clone()
+    }
+
+    /// Lists the files of `path`. `None` when it is not there, cannot be listed whole, has more than
+    /// 200,000 files or 32 MiB of names, or holds what no NAR can: also while segments are owed.
+    ///
+    /// # Errors
+    /// When the link breaks, falls silent, or what comes is no end of a listing.
+    pub async fn list(&mut self, path: &StorePath) -> Result<Option<Layout>, RemoteError> {
+        if self.broken || !self.owed.is_empty() {
+            return Ok(None);
+        }
+        // Poisoned until its end has come, also for a caller that does not wait for that.
+        self.broken = true;
+        let number = self.number();
+        let line = command::list(&self.root.place(path), number, LISTING_MAX);
+        self.link.output.send_bytes(line);
+        let end = command::trailer(&self.nonce, number, 9);
+        while !self.link.input.peek().ends_with(end.as_bytes()) {
+            if self.link.input.peek().len() > LISTING_MAX + end.len() {
+                return Err(RemoteError::Protocol {
+                    host: self.link.host.clone(),
+                    doing: LISTING,
+                    source: WireError::new("end of the listing", end, "something else"),
+                    stderr: self.link.stderr.tail(),
+                });
+            }
+            self.link.fill(LISTING).await?;
+        }
+        self.broken = false;
+        let listing = self.link.input.buffer().split();
+        let whole = command::trailer(&self.nonce, number, 0) + "\0\0" + &end;
+        let Some(listing) = listing.strip_suffix(whole.as_bytes()) else {
+            log::debug!("{}: {path} cannot be listed", self.link.host);
+            return Ok(None);
+        };
+        let layout = listing::parse(listing, ENTRIES_MAX)
+            .and_then(|entries| Layout::new(path.clone(), entries));
+        if let Err(error) = &layout {
+            log::debug!("{}: {path} is not read in parts: {error}", self.link.host);
+        }
+        Ok(layout.ok())
+    }
+
+    /// Asks for a segment, which then comes by [`Shell::segment`]. Several may be asked for ahead;
+    /// they come in the same order. The path must be where it was listed, on this host or another.
+    pub fn request(&mut self, segment: &Segment) {
+        let mut lines = Vec::new();
+        let layout = segment.layout();
+        let path = layout.path();
+        if self.inside.as_ref() != Some(path) {
+            let folder = if layout.is_directory() {
+                self.root.place(path)
+            } else {
+                self.root.store_dir(path)
+            };
+            command::enter(&mut lines, &folder);
+            self.inside = Some(path.clone());
+        }
+        let number = self.number();
+        let name = path.base_name().as_bytes();
+        let due = command::read(&mut lines, name, segment, number);
+        let assembly = Assembly::new(segment.clone(), number, due);
+        self.owed.push_back(assembly);
+        self.link.output.send_bytes(lines);
+    }
+
+    /// The oldest segment that is owed, framing included: exactly its length. Empty when none is.
+    /// May be dropped and called again.
+    ///
+    /// # Errors
+    /// When the link breaks or falls silent, or the files are not what was listed
+    /// ([`RemoteError::NotAsListed`]). The shell is of no use then.
+    pub async fn segment(&mut self) -> Result<Bytes, RemoteError> {
+        if self.broken {
+            return Err(self.wrong("an earlier part of it failed"));
+        }
+        loop {
+            let Some(oldest) = self.owed.front_mut() else {
+                return Ok(Bytes::new());
+            };
+            let (taken, step) = oldest.step(self.link.input.peek(), &self.nonce);
+            self.link.input.buffer().advance(taken);
+            self.received.store(oldest.len(), Ordering::Relaxed);
+            match step {
+                Step::NeedMore => {
+                    if let Err(error) = self.link.fill(SEGMENT).await {
+                        self.broken = true;
+                        return Err(error);
+                    }
+                }
+                Step::Complete => {
+                    self.received.store(0, Ordering::Relaxed);
+                    let done = self.owed.pop_front().map(Assembly::into_bytes);
+                    return Ok(done.unwrap_or_default().into());
+                }
+                Step::Wrong(what) => {
+                    self.broken = true;
+                    return Err(self.wrong(what));
+                }
+            }
+        }
+    }
+
+    /// Lets go of the path that was read last: it may be collected again.
+    pub fn rest(&mut self) {
+        if self.inside.take().is_some() {
+            self.link.output.send_bytes(b"cd /\n".to_vec());
+        }
+    }
+
+    fn number(&mut self) -> u32 {
+        let number = self.next;
+        self.next = number.wrapping_add(1);
+        number
+    }
+
+    fn wrong(&self, what: &'static str) -> RemoteError {
+        let oldest = self.owed.front().map(|oldest| oldest.segment.layout());
+        let Some(path) = oldest.map(Layout::path) else {
+            return RemoteError::Disconnected {
+                host: self.link.host.clone(),
+                doing: LISTING,
+                source: None,
+                link_said: String::new(),
+                stderr: self.link.stderr.tail(),
+            };
+        };
+        RemoteError::NotAsListed {
+            host: self.link.host.clone(),
+            path: path.clone(),
+            what,
+            stderr: self.link.stderr.tail(),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What is written to a shell. It is a POSIX shell in all cases: login shells of other kinds only
+//! start it.
+//!
+//! The variable `n` holds the nonce. Every output ends with a trailer that holds it, so that it
+//! cannot be taken for contents of a file; no command spells it out, so that an echo of the command
+//! cannot be taken for it.
+
+use crate::wire::nar::layout::{FileRange, Piece, Segment};
+
+/// How much of a command line is names, in bytes: far below the limits of Linux (2 MiB) and others.
+const LINE: usize = 64 << 10;
+
+/// How many bytes `dd` takes at once: what the pipes on the way hold.
+const BLOCK: &str = "64k";
+
+/// Length of a trailer in bytes.
+pub(super) const TRAILER: usize = 1 + NONCE + 1 + 10 + 1 + 1;
+
+/// Length of a nonce in bytes.
+pub(super) const NONCE: usize = 32;
+
+/// How all trailers begin.
+pub(super) fn trailer_start(nonce: &str) -> String {
+    format!("={nonce}-")
+}
+
+/// The trailer of a command.
+pub(super) fn trailer(nonce: &str, number: u32, status: u8) -> String {
+    format!("={nonce}-{number:010}:{status}")
+}
+
+/// Appends the command that prints a trailer with that status (a shell word), then `end` (in the
+/// notation of printf).
+fn put_trailer(out: &mut Vec<u8>, number: u32, status: &str, end: &str) {
+    let line = format!("printf '=%s-%s:%s{end}' \"$n\" {number:010} {status}");
+    out.extend_from_slice(line.as_bytes());
+}
+
+/// Lists everything at and below a place, at most `max` bytes of it; see [`super::listing`].
+pub(super) fn list(place: &[u8], number: u32, max: usize) -> Vec<u8> {
+    let mut out = b"{ find ".to_vec();
+    put_word(&mut out, place);
+    out.extend_from_slice(b" -printf '%y %m %s %P\\0%l\\0';");
+    put_trailer(&mut out, number, "$?", "\\0\\0");
+    out.extend_from_slice(format!(";}}|head -c {max};").as_bytes());
+    put_trailer(&mut out, number, "9", "");
+    out.push(b'\n');
+    out
+}
+
+/// Goes to a folder. When it fails, so does what is read next.
+pub(super) fn enter(out: &mut Vec<u8>, folder: &[u8]) {
+    out.extend_from_slice(b"e=0;cd ");
+    put_word(out, folder);
+    out.extend_from_slice(b"||e=1\n");
+}
+
+/// Reads the files that a segment needs, by their paths from where the shell is, and tells how many
+/// bytes are due. `root` is the name of the root, for a path that is a single file.
+pub(super) fn read(out: &mut Vec<u8>, root: &[u8], segment: &Segment, number: u32) -> u64 {
+    let mut due = 0;
+    // Where the line of whole files begins that is being written.
+    let mut line: Option<usize> = None;
+    for piece in segment.pieces() {
+        let Piece::Contents(range) = piece else {
+            continue;
+        };
+        due += range.len;
+        let path = if range.path.is_empty() {
+            root
+        } else {
+            &range.path
+        };
+        if let Some(start) = line
+            && (!range.is_whole() || out.len() - start > LINE)
+        {
+            out.extend_from_slice(b"||e=1\n");
+            line = None;
+        }
+        if range.is_whole() {
+            if line.is_none() {
+                line = Some(out.len());
+                out.extend_from_slice(b"cat");
+            }
+            out.push(b' ');
+            // `-` would be stdin, and `-x` an option.
+            if path.starts_with(b"-") {
+                out.extend_from_slice(b"./");
+            }
+            put_word(out, path);
+        } else {
+            put_part(out, &range, path);
+        }
+    }
+    if line.is_some() {
+        out.extend_from_slice(b"||e=1\n");
+    }
+    put_trailer(out, number, "$e", "");
+    out.push(b'\n');
+    due
+}
+
+/// One process that seeks, where `tail | head` are two and copy everything once more.
+fn put_part(out: &mut Vec<u8>, range: &FileRange, path: &[u8]) {
+    let FileRange { offset, len, .. } = range;
+    let line = format!("{} skip={offset} count={len} if=", dd());
+    out.extend_from_slice(line.as_bytes());
+    put_word(out, path);
+    out.extend_from_slice(b"||e=1\n");
+}
+
+/// `dd` that counts in bytes.
+pub(super) fn dd() -> String {
+    format!("dd status=none bs={BLOCK} iflag=skip_bytes,count_bytes,fullblock")
+}
+
+/// Appends one word, quoted where it must be.
+fn put_word(out: &mut Vec<u8>, word: &[u8]) {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._+-".contains(byte);
+    if !word.is_empty() && word.iter().all(plain) {
+        out.extend_from_slice(word);
+        return;
+    }
+    out.push(b'\'');
+    for byte in word {
+        match byte {
+            b'\'' => out.extend_from_slice(b"'\\''"),
+            byte => out.push(*byte),
+        }
+    }
+    out.push(b'\'');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::StorePath;
+    use crate::wire::nar::layout::{Entry, EntryKind, Layout};
+
+    fn layout(files: &[(&str, u64)]) -> Layout {
+        let path = StorePath::parse("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a").unwrap();
+        let root = Entry {
+            path: b"",
+            kind: EntryKind::Directory,
+        };
+        let files = files.iter().map(|&(path, size)| Entry {
+            path: path.as_bytes(),
+            kind: EntryKind::File {
+                executable: false,
+                size,
+            },
+        });
+        let entries = std::iter::once(root).chain(files);
+        Layout::new(path, entries.collect()).unwrap()
+    }
+
+    fn text(segment: &Segment) -> (String, u64) {
+        let mut out = Vec::new();
+        let due = read(&mut out, b"name", segment, 7);
+        (String::from_utf8(out).unwrap(), due)
+    }
+
+    #[test]
+    fn whole_files_go_together_and_parts_alone() {
+        let layout = layout(&[
+            ("-a", 1),
+            ("b c", 2),
+            ("empty", 0),
+            ("it's", 1000),
+            ("z", 5),
+        ]);
+        let (all, due) = text(&layout.segment(0, u64::MAX));
+        assert_eq!(
+            all,
+            "cat ./-a 'b c' 'it'\\''s' z||e=1\nprintf '=%s-%s:%s' \"$n\" 0000000007 $e\n"
+        );
+        assert_eq!(due, 1008);
+        let (begin, _) = text(&layout.segment(0, layout.nar_size() - 1000));
+        assert!(begin.contains("cat ./-a 'b c'||e=1\ndd "), "{begin}");
+        assert!(
+            begin.contains(" skip=0 count=") && begin.contains(" if='it'\\''s'||e=1\n"),
+            "{begin}"
+        );
+    }
+
+    #[test]
+    fn lines_stay_short() {
+        let names: Vec<String> = (0..9000)
+            .map(|n| format!("a-rather-long-name-{n}"))
+            .collect();
+        let files: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 1)).collect();
+        let (all, due) = text(&layout(&files).segment(0, u64::MAX));
+        assert_eq!(due, 9000);
+        assert!(all.lines().count() > 3);
+        assert!(all.lines().all(|line| line.len() < LINE + 1000));
+    }
+
+    #[test]
+    fn a_trailer_has_its_length() {
+        let nonce = "a".repeat(NONCE);
+        for number in [0, 7, u32::MAX] {
+            let trailer = trailer(&nonce, number, 1);
+            assert_eq!(trailer.len(), TRAILER);
+            assert!(trailer.starts_with(&trailer_start(&nonce)));
+        }
+    }
+}

@@ -1,0 +1,496 @@
+//! Parts of NARs through shells: real sshd, real login shells, real stores.
+
+mod support;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ssh_substituter::config::host::Host as Spec;
+use ssh_substituter::model::StorePath;
+use ssh_substituter::pool::{Limits, Pool, ShellStore};
+use ssh_substituter::remote::{RemoteError, Shell, ShellError, ShellOptions, open_shell};
+use ssh_substituter::transport::{OpenSsh, ProcessTransport, SshSettings};
+use ssh_substituter::wire::nar::layout::Layout;
+use support::{Random, RuntimeDir, Sshd, SshdBuilder, Store, TempUser, tool};
+
+const MIB: u64 = 1 << 20;
+
+/// A server, a store, and connections to them that end with the value.
+struct Site {
+    store: Store,
+    sshd: Sshd,
+    runtime: RuntimeDir,
+}
+
+impl Site {
+    fn new(sshd: SshdBuilder) -> Self {
+        Self {
+            store: Store::new(),
+            sshd: sshd.start(),
+            runtime: RuntimeDir::new(),
+        }
+    }
+
+    fn ssh(&self) -> OpenSsh {
+        OpenSsh::new(SshSettings {
+            ssh_options: ["-F", "none"].map(str::to_owned).to_vec(),
+            runtime_dir: Some(self.runtime.path().to_owned()),
+            ..SshSettings::default()
+        })
+    }
+
+    fn spec(&self) -> Spec {
+        let store = self.store.remote_store_param();
+        let url = self.sshd.store_url(&format!("remote-store={store}"));
+        Spec::parse(&url).unwrap()
+    }
+
+    async fn try_open(&self) -> Result<Shell, ShellError> {
+        let options = ShellOptions {
+            connect: Duration::from_secs(20),
+            silence: Duration::from_secs(20),
+        };
+        open_shell(&self.ssh(), &self.spec(), &options).await
+    }
+
+    async fn shell(&self) -> Shell {
+        self.try_open().await.unwrap()
+    }
+
+    /// Why there is no shell.
+    async fn none(&self) -> String {
+        match self.try_open().await {
+            Err(ShellError::NoShell(none)) if none.is_certain => none.reason,
+            Err(error) => panic!("{error}"),
+            Ok(_) => panic!("a shell"),
+        }
+    }
+
+    /// All that a store path can hold, once more with each byte in a name.
+    fn odd(&self) -> String {
+        let mut random = Random::new(3, "odd");
+        let path = self.store.many_files(400);
+        let made = random.store_path("odd");
+        let from = self.store.physical(&path);
+        self.store.add_made(made, |to| {
+            let mut copy = std::process::Command::new(tool("cp"));
+            copy.arg("-a").arg(from).arg(to);
+            support::run(copy, support::SHORT);
+            fs::set_permissions(to, fs::Permissions::from_mode(0o755)).unwrap();
+            let all: Vec<u8> = (1..=255).filter(|b| *b != b'/').collect();
+            for byte in &all {
+                let name = [b'x', *byte, b'y'];
+                fs::write(to.join(OsStr::from_bytes(&name)), random.bytes(9)).unwrap();
+            }
+            for name in [
+                &all[..],
+                b"-",
+                b"--help",
+                b"$(id)",
+                b"''",
+                b"it's \"so\" `id`\n",
+            ] {
+                fs::write(to.join(OsStr::from_bytes(name)), random.bytes(70)).unwrap();
+            }
+            let big = to.join("x big");
+            support::run(
+                {
+                    let mut dd = std::process::Command::new(tool("dd"));
+                    dd.args(["if=/dev/urandom", "bs=1M", "count=40", "status=none"]);
+                    dd.arg(format!("of={}", big.display()));
+                    dd
+                },
+                support::SHORT,
+            );
+            fs::set_permissions(&big, fs::Permissions::from_mode(0o755)).unwrap();
+        })
+    }
+}
+
+fn parse(path: &str) -> StorePath {
+    StorePath::parse(path).unwrap()
+}
+
+async fn list(shell: &mut Shell, path: &str) -> Layout {
+    shell.list(&parse(path)).await.unwrap().unwrap()
+}
+
+/// All of it in parts of that length, so many asked for ahead.
+async fn read(shell: &mut Shell, layout: &Layout, len: u64, ahead: usize) -> Vec<u8> {
+    let mut segments = layout.segments(0, len);
+    let mut out = Vec::new();
+    loop {
+        while shell.outstanding() < ahead
+            && let Some(segment) = segments.next()
+        {
+            shell.request(&segment);
+        }
+        if shell.outstanding() == 0 {
+            assert!(shell.is_clean());
+            return out;
+        }
+        out.extend_from_slice(&shell.segment().await.unwrap());
+    }
+}
+
+async fn reads_all(site: &Site, path: &str) {
+    let mut shell = site.shell().await;
+    let want = site.store.nar(path);
+    for (len, ahead) in [(4 * MIB, 3), (1_000_003, 1), (u64::MAX, 1)] {
+        let layout = list(&mut shell, path).await;
+        assert_eq!(layout.nar_size(), site.store.nar_size(path));
+        let got = read(&mut shell, &layout, len, ahead).await;
+        assert!(got == want, "differs in parts of {len}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_names_and_a_large_file_come_as_nix_dumps_them() {
+    let site = Site::new(Sshd::builder());
+    let path = site.odd();
+    reads_all(&site, &path).await;
+    // Small enough that parts begin and end anywhere in the framing.
+    let small = site.store.many_files(60);
+    let mut shell = site.shell().await;
+    let layout = list(&mut shell, &small).await;
+    let got = read(&mut shell, &layout, 101, 8).await;
+    assert!(got == site.store.nar(&small));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_can_be_a_single_file_or_a_symlink_or_empty() {
+    let site = Site::new(Sshd::builder());
+    let mut random = Random::new(1, "single");
+    let file = random.store_path("file");
+    let link = random.store_path("link");
+    let (folder, empty) = (random.store_path("folder"), random.store_path("empty"));
+    let bytes = random.bytes(300_000);
+    site.store
+        .add_made(file.clone(), |to| fs::write(to, bytes).unwrap());
+    site.store.add_made(link.clone(), |to| {
+        std::os::unix::fs::symlink("/etc/passwd", to).unwrap();
+    });
+    site.store
+        .add_made(folder.clone(), |to| fs::create_dir(to).unwrap());
+    site.store
+        .add_made(empty.clone(), |to| fs::write(to, "").unwrap());
+    let mut shell = site.shell().await;
+    for path in [&file, &link, &folder, &empty] {
+        let layout = list(&mut shell, path).await;
+        let got = read(&mut shell, &layout, 100_000, 2).await;
+        assert!(got == site.store.nar(path), "{path}");
+    }
+    let absent = parse("/nix/store/00000000000000000000000000000000-absent");
+    assert!(shell.list(&absent).await.unwrap().is_none());
+    // Nothing that a NAR can hold.
+    let pipe = random.store_path("pipe");
+    let mut mkfifo = std::process::Command::new(tool("mkfifo"));
+    mkfifo.arg(site.store.physical(&pipe));
+    support::run(mkfifo, support::SHORT);
+    assert!(shell.list(&parse(&pipe)).await.unwrap().is_none());
+    assert!(shell.is_clean());
+    list(&mut shell, &file).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn login_shells_of_all_kinds_will_do_and_may_print() {
+    for (shell, start_up) in [
+        ("bash", ".bashrc"),
+        ("fish", ".config/fish/config.fish"),
+        ("tcsh", ".tcshrc"),
+    ] {
+        let user = TempUser::new(shell);
+        fs::create_dir_all(user.home().join(".config/fish")).unwrap();
+        user.write(start_up, "echo 'Welcome to n=$n; =x'\n");
+        let site = Site::new(Sshd::builder().user(&user));
+        let path = site.store.many_files(200);
+        site.store.give_to(&user);
+        let mut open = site.shell().await;
+        let layout = list(&mut open, &path).await;
+        let got = read(&mut open, &layout, 5000, 4).await;
+        assert!(got == site.store.nar(&path), "{shell}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bash_that_is_called_sh_will_do() {
+    let site = Site::new(Sshd::builder());
+    let path = site.odd();
+    let bin = site.sshd.home().join("bin");
+    fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(tool("bash"), bin.join("sh")).unwrap();
+    let transport = ProcessTransport::new(|_| unreachable!())
+        .with_shell(move |_| std::process::Command::new(bin.join("sh")));
+    let options = ShellOptions {
+        connect: Duration::from_secs(20),
+        silence: Duration::from_secs(20),
+    };
+    let mut shell = open_shell(&transport, &site.spec(), &options)
+        .await
+        .unwrap();
+    let layout = list(&mut shell, &path).await;
+    let got = read(&mut shell, &layout, 4 * MIB, 3).await;
+    assert!(got == site.store.nar(&path));
+}
+
+fn forced(command: &str) -> SshdBuilder {
+    Sshd::builder().line(format!("ForceCommand {command}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_forced_is_no_shell() {
+    let nix_store = tool("nix-store");
+    let serve = format!("{} --serve --store dummy://", nix_store.display());
+    for command in [
+        serve.as_str(),
+        "/bin/false",
+        "internal-sftp",
+        "echo no logins today",
+        "sh -c 'head -c 200; echo; exit 3'",
+    ] {
+        let reason = Site::new(forced(command)).none().await;
+        assert!(reason.starts_with("no shell: exit status"), "{reason}");
+    }
+    // Other commands' output is no proof, nor is an endless banner.
+    let reason = Site::new(forced("yes")).none().await;
+    assert!(reason.contains("too much"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_without_the_tools_is_none() {
+    for missing in ["dd", "head", "cat", "find"] {
+        let tools = support::Scratch::new();
+        for name in ["sh", "dd", "head", "cat", "find"] {
+            if name != missing {
+                std::os::unix::fs::symlink(tool(name), tools.path().join(name)).unwrap();
+            }
+        }
+        let path = tools.path().to_str().unwrap();
+        let site = Site::new(Sshd::builder().env("PATH", path));
+        let reason = site.none().await;
+        assert!(reason.contains("not like GNU's"), "{missing}: {reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_whose_files_may_be_anywhere_is_not_even_connected_to() {
+    let site = Site::new(Sshd::builder());
+    let spec = Spec {
+        remote_store: Some("unix:///run/nix/socket".into()),
+        ..site.spec()
+    };
+    let options = ShellOptions {
+        connect: Duration::from_secs(20),
+        silence: Duration::from_secs(20),
+    };
+    let error = open_shell(&site.ssh(), &spec, &options)
+        .await
+        .err()
+        .unwrap();
+    assert!(matches!(error, ShellError::NoShell(none) if none.is_certain));
+    assert_eq!(site.sshd.logins(), 0);
+}
+
+async fn fails(shell: &mut Shell, path: &str) -> String {
+    loop {
+        let next = tokio::time::timeout(Duration::from_secs(10), shell.segment());
+        match next.await.expect("it hangs") {
+            Ok(bytes) => assert!(!bytes.is_empty(), "no failure"),
+            Err(error) => {
+                assert!(!shell.is_clean());
+                assert!(shell.segment().await.is_err());
+                assert!(
+                    matches!(&error, RemoteError::NotAsListed { path: p, .. } if p.as_str() == path),
+                    "{error}"
+                );
+                return error.to_string();
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_change_after_the_listing_fail_at_once() {
+    let site = Site::new(Sshd::builder());
+    let path = site.store.big("big", 20 * MIB);
+    let file = site.store.physical(&path).join("data");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let changes: [(&str, &dyn Fn(&Path)); 4] = [
+        ("shorter", &|file| {
+            fs::OpenOptions::new()
+                .write(true)
+                .open(file)
+                .unwrap()
+                .set_len(9 * MIB)
+                .unwrap();
+        }),
+        ("could not be read", &|file| {
+            // What is needed of it is still there, but not as a file.
+            fs::rename(file, file.with_extension("x")).unwrap();
+        }),
+        ("shorter", &|file| {
+            fs::rename(file.with_extension("x"), file).unwrap();
+            fs::OpenOptions::new()
+                .write(true)
+                .open(file)
+                .unwrap()
+                .set_len(0)
+                .unwrap();
+        }),
+        ("shorter", &|file| {
+            fs::remove_dir_all(file.parent().unwrap()).unwrap()
+        }),
+    ];
+    for (index, (_, change)) in changes.iter().enumerate() {
+        for ahead in [1, 9] {
+            let mut shell = site.shell().await;
+            let layout = list(&mut shell, &path).await;
+            if layout.nar_size() < MIB {
+                continue;
+            }
+            let _ = (index, ahead, &change);
+            for segment in layout.segments(0, MIB).take(1) {
+                shell.request(&segment);
+            }
+            shell.segment().await.unwrap();
+            if ahead == 9 {
+                change(&file);
+            }
+            for segment in layout.segments(MIB, 4 * MIB).take(ahead) {
+                shell.request(&segment);
+            }
+            if ahead == 9 {
+                let message = fails(&mut shell, &path).await;
+                assert!(
+                    message.contains("is not there as it was listed"),
+                    "{message}"
+                );
+            } else {
+                shell.segment().await.unwrap();
+            }
+        }
+    }
+    assert!(!site.store.physical(&path).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_grows_and_a_link_that_is_cut_fail_too() {
+    let site = Site::new(Sshd::builder());
+    let path = site.store.many_files(300);
+    let grows = site.store.physical(&path).join("d0/e0/f20");
+    fs::set_permissions(&grows, fs::Permissions::from_mode(0o644)).unwrap();
+    let mut shell = site.shell().await;
+    let layout = list(&mut shell, &path).await;
+    fs::write(&grows, "now it is longer than it was before").unwrap();
+    shell.request(&layout.segment(0, u64::MAX));
+    let message = fails(&mut shell, &path).await;
+    assert!(message.contains("other lengths"), "{message}");
+
+    let big = site.store.big("big", 40 * MIB);
+    let mut shell = site.shell().await;
+    let layout = list(&mut shell, &big).await;
+    shell.request(&layout.segment(0, u64::MAX));
+    let meter = shell.meter();
+    tokio::time::timeout(Duration::from_millis(1), shell.segment())
+        .await
+        .ok();
+    site.sshd.cut_connections();
+    let error = shell.segment().await.unwrap_err();
+    assert!(matches!(error, RemoteError::Disconnected { .. }), "{error}");
+    assert_eq!(meter.load(Ordering::Relaxed), shell.received());
+}
+
+#[derive(Default)]
+struct Memory {
+    has: Mutex<Option<bool>>,
+    saved: AtomicUsize,
+}
+
+impl ShellStore for Memory {
+    fn load(&self, _: &str) -> Option<bool> {
+        *self.has.lock().unwrap()
+    }
+
+    fn save(&self, _: &str, has_shell: bool) {
+        self.saved.fetch_add(1, Ordering::SeqCst);
+        *self.has.lock().unwrap() = Some(has_shell);
+    }
+}
+
+fn pool(site: &Site, store: Option<Arc<Memory>>) -> Arc<Pool> {
+    let limits = Limits {
+        connect: Duration::from_secs(20),
+        silence: Duration::from_secs(20),
+        hedge: Duration::from_secs(20),
+    };
+    let notify = Arc::new(|error: &(dyn std::error::Error + 'static)| panic!("{error}"));
+    let pool = Pool::new(
+        vec![site.spec()],
+        Arc::new(site.ssh()),
+        limits,
+        notify,
+        None,
+    );
+    Arc::new(match store {
+        Some(store) => pool.with_shell_store(store),
+        None => pool,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_keeps_shells_and_remembers_who_has_one() {
+    let site = Site::new(Sshd::builder());
+    let path = site.store.add_text("text", "text", &[]);
+    let memory = Arc::new(Memory::default());
+    let pool = pool(&site, Some(memory.clone()));
+    let id = pool.hosts().next().unwrap();
+    let (one, two) = tokio::join!(pool.shell(id), pool.shell(id));
+    let (mut one, mut two) = (one.unwrap().unwrap(), two.unwrap().unwrap());
+    let layout = list(&mut one, &path).await;
+    two.request(&layout.segment(0, u64::MAX));
+    // Dropped with something owed: it is closed.
+    drop(two);
+    drop(one);
+    let sessions = site.sshd.sessions();
+    let again = pool.shell(id).await.unwrap().unwrap();
+    assert_eq!(site.sshd.sessions(), sessions);
+    let _second = pool.shell(id).await.unwrap().unwrap();
+    assert_eq!(site.sshd.sessions(), sessions + 1);
+    drop(again);
+    assert_eq!(memory.load(""), Some(true));
+    assert_eq!(memory.saved.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forced_serve_loop_is_asked_once_and_goes_on_serving() {
+    let store = Store::new();
+    let path = store.add_text("text", "text", &[]);
+    let nix_store = tool("nix-store");
+    let serve = format!("{} --serve --store '{}'", nix_store.display(), store.uri());
+    let site = Site {
+        sshd: forced(&serve).start(),
+        store,
+        runtime: RuntimeDir::new(),
+    };
+    let memory = Arc::new(Memory::default());
+    let first = pool(&site, Some(memory.clone()));
+    let id = first.hosts().next().unwrap();
+    let all = tokio::join!(first.shell(id), first.shell(id), first.shell(id));
+    for none in [all.0, all.1, all.2] {
+        assert!(none.unwrap().is_none());
+    }
+    assert_eq!(site.sshd.sessions(), 1);
+    let answers = first.ask(&[parse(&path)], |_, _| true).await;
+    assert_eq!((answers.holders.len(), answers.failed), (1, 0));
+    // A later process need not ask.
+    let sessions = site.sshd.sessions();
+    let later = pool(&site, Some(memory));
+    assert!(later.shell(id).await.unwrap().is_none());
+    assert_eq!(site.sshd.sessions(), sessions);
+}
