@@ -77,8 +77,8 @@ fn answers_are_kept_for_each_host() {
     let temp = tempfile::tempdir().unwrap();
     let (first, second) = (disk(temp.path()), disk(temp.path()));
     let (has, has_not) = (said(1, &[], NOW), lacks(1, NOW));
-    write_all(&first, "a", &[has.clone()]);
-    write_all(&first, "b", &[has_not.clone()]);
+    write_all(&first, "a", std::slice::from_ref(&has));
+    write_all(&first, "b", std::slice::from_ref(&has_not));
     assert_eq!(
         read_at(&second, &["b", "c", "a"], &[1, 2], NOW),
         [(0, has_not), (2, has)]
