@@ -88,7 +88,7 @@ fn another_login_or_program_is_another_host() {
     let env = NixEnv::new();
     let path = vec![host.store.add_text("path", "text", &[])];
     let mine = spec(&host, &recorder);
-    env.configure(&[mine.clone()], "");
+    env.configure(std::slice::from_ref(&mine), "");
     let _masters = env.masters();
     assert_eq!(have(&env, &path), all(&path));
     host.sshd.kill();

@@ -33,7 +33,10 @@ impl Recorder {
         let scratch = Scratch::new();
         let (folder, nix_store) = (scratch.folder("read"), tool("nix-store"));
         let (folder, nix_store) = (folder.display(), nix_store.display());
-        let script = format!("#!/bin/sh\ntee \"{folder}/$$\" | {nix_store} \"$@\"\n");
+        // The record first: who has the answer may look into it.
+        let script = format!(
+            "#!/bin/sh\n{{ tee /dev/fd/3 > \"{folder}/$$\"; }} 3>&1 | {nix_store} \"$@\"\n"
+        );
         let path = scratch.write("nix-store", script);
         fs::set_permissions(path, Permissions::from_mode(0o755)).expect("make it executable");
         Self { scratch }
