@@ -1,0 +1,284 @@
+//! What is remembered of hosts' answers, in one process and from process to process; behind the hosts a real
+//! `nix-store --serve` answers.
+
+mod query_support;
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use query_support::{Recorder, Setup, disk, parse, walk};
+use ssh_substituter::cache::Lifetimes;
+use ssh_substituter::cache::disk::{Lookup, News, Said, unix_seconds};
+use ssh_substituter::model::StorePath;
+use ssh_substituter::pool::HostId;
+use ssh_substituter::resolver::Resolver;
+use support::{DagOptions, Scratch, Store};
+use tokio::time::sleep;
+
+const MISSING: &str = "/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-missing";
+
+async fn holders(resolver: &Resolver, path: &str) -> Vec<usize> {
+    let found = resolver.find(&[parse(path)]).await.pop();
+    found.map_or(Vec::new(), |found| {
+        found.holders.iter().map(|host| host.index()).collect()
+    })
+}
+
+async fn only_holder(resolver: &Resolver, path: &str) -> HostId {
+    resolver.find(&[parse(path)]).await[0].holders[0]
+}
+
+#[tokio::test]
+async fn a_later_process_connects_to_nobody() {
+    let (store, recorder, home) = (Store::new(), Recorder::new(), Scratch::new());
+    let dag = store.dag(50, DagOptions::default());
+    let setup = Setup::new(&[("a", &store, &recorder)], Some(home.path()));
+    let first = setup.start();
+    assert_eq!(walk(&first, &dag.root).await.len(), 50);
+    assert_eq!(holders(&first, MISSING).await, []);
+    first.flush().await;
+    let asked = recorder.requests().len();
+
+    let second = setup.start();
+    assert_eq!(walk(&second, &dag.root).await.len(), 50);
+    assert_eq!(
+        second
+            .closure(&[parse(&dag.root)], false)
+            .await
+            .unwrap()
+            .len(),
+        50
+    );
+    assert_eq!(holders(&second, MISSING).await, []);
+    for path in &dag.paths {
+        let path = [parse(path)];
+        assert_eq!(
+            first.find(&path).await[0].info,
+            second.find(&path).await[0].info
+        );
+    }
+    assert_eq!(
+        (recorder.requests().len(), recorder.connections()),
+        (asked, 1)
+    );
+}
+
+#[tokio::test]
+async fn identical_questions_are_asked_once_and_others_together() {
+    let (store, recorder) = (Store::new(), Recorder::new());
+    let paths = ["x", "y", "z"].map(|name| parse(&store.add_text(name, "text", &[])));
+    let resolver = Setup::new(&[("a", &store, &recorder)], None).start();
+    let [x, y, z] = &paths;
+    let (one, two, three) = tokio::join!(
+        resolver.find(std::slice::from_ref(x)),
+        resolver.find(&paths[..2]),
+        resolver.find(&paths[1..]),
+    );
+    assert_eq!((one.len(), two.len(), three.len()), (1, 2, 2));
+    let mut asked = recorder.infos();
+    asked.iter_mut().for_each(|paths| paths.sort());
+    let mut all = vec![x.clone(), y.clone(), z.clone()];
+    all.sort();
+    assert_eq!(asked, [all]);
+    // Who gives up does not take the answer from those who wait for the same.
+    let resolver = Setup::new(&[("a", &store, &recorder)], None).start();
+    tokio::select! {
+        biased;
+        _ = resolver.find(std::slice::from_ref(x)) => panic!("too soon"),
+        () = tokio::task::yield_now() => {}
+    }
+    assert_eq!(resolver.find(std::slice::from_ref(x)).await.len(), 1);
+    assert_eq!(recorder.infos().len(), 2);
+}
+
+#[tokio::test]
+async fn that_a_path_is_missing_is_believed_for_its_lifetime() {
+    let (store, recorder, home) = (Store::new(), Recorder::new(), Scratch::new());
+    let mut setup = Setup::new(&[("a", &store, &recorder)], Some(home.path()));
+    let first = setup.start();
+    for _ in 0..3 {
+        assert_eq!(holders(&first, MISSING).await, []);
+    }
+    first.flush().await;
+    assert_eq!(holders(&setup.start(), MISSING).await, []);
+    assert_eq!(recorder.infos().len(), 1);
+    setup.lifetimes.negative = Duration::ZERO;
+    let third = setup.start();
+    for _ in 0..2 {
+        assert_eq!(holders(&third, MISSING).await, []);
+    }
+    assert_eq!(recorder.infos().len(), 3);
+}
+
+#[tokio::test]
+async fn only_hosts_that_said_nothing_are_asked() {
+    let stores = [Store::new(), Store::new()];
+    let recorders = [Recorder::new(), Recorder::new()];
+    let path = stores[1].add_text("late", "text", &[]);
+    let home = Scratch::new();
+    let one = ("a", &stores[0], &recorders[0]);
+    let two = ("b", &stores[1], &recorders[1]);
+    let alone = Setup::new(&[one], Some(home.path())).start();
+    assert_eq!(holders(&alone, &path).await, []);
+    alone.flush().await;
+    let both = Setup::new(&[one, two], Some(home.path())).start();
+    assert_eq!(holders(&both, &path).await, [1]);
+    assert_eq!(
+        (recorders[0].infos().len(), recorders[1].infos().len()),
+        (1, 1)
+    );
+    both.flush().await;
+    // And a path that one is known to have is not asked for at the other.
+    let other = Recorder::new();
+    let three = ("c", &stores[0], &other);
+    let all = Setup::new(&[three, two], Some(home.path())).start();
+    assert_eq!(holders(&all, &path).await, [1]);
+    assert_eq!(other.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_path_that_has_gone_from_one_host_is_forgotten_for_that_host() {
+    let stores = [Store::new(), Store::new()];
+    let recorders = [Recorder::new(), Recorder::new()];
+    let [path, _] = [0, 1].map(|at| stores[at].add_text("there", "text", &[]));
+    let home = Scratch::new();
+    let hosts = [
+        ("a", &stores[0], &recorders[0]),
+        ("b", &stores[1], &recorders[1]),
+    ];
+    let setup = Setup::new(&hosts, Some(home.path()));
+    let first = setup.start();
+    while holders(&first, &path).await != [0, 1] {
+        sleep(Duration::from_millis(10)).await;
+    }
+    first.flush().await;
+    stores[0].delete(&[&path]);
+    let second = setup.start();
+    assert_eq!(holders(&second, &path).await, [0, 1], "it cannot know");
+    let gone = only_holder(&second, &path).await;
+    second.forget_at(gone, &parse(&path));
+    assert_eq!(holders(&second, &path).await, [1], "without asking");
+    second.flush().await;
+    assert_eq!(holders(&setup.start(), &path).await, [1]);
+    assert_eq!(recorders[0].infos().len(), 1);
+
+    stores[1].delete(&[&path]);
+    second.forget_at(only_holder(&second, &path).await, &parse(&path));
+    assert_eq!(holders(&second, &path).await, [], "asked afresh");
+    assert_eq!(recorders[0].infos().len() + recorders[1].infos().len(), 4);
+}
+
+#[tokio::test]
+async fn what_is_forgotten_is_asked_afresh_at_all_hosts() {
+    let (store, recorder, home) = (Store::new(), Recorder::new(), Scratch::new());
+    let path = store.add_text("there", "text", &[]);
+    let setup = Setup::new(&[("a", &store, &recorder)], Some(home.path()));
+    let first = setup.start();
+    assert_eq!(holders(&first, &path).await, [0]);
+    first.flush().await;
+    let second = setup.start();
+    assert_eq!(holders(&second, &path).await, [0]);
+    second.forget(&parse(&path));
+    // At once, whether or not the disk has heard of it.
+    store.delete(&[&path]);
+    assert_eq!(holders(&second, &path).await, []);
+    assert_eq!(recorder.infos().len(), 2);
+}
+
+/// Has an earlier process been told this so long ago.
+fn age(folder: &Path, paths: &[&str], seconds: u64) {
+    let (disk, hosts) = (disk(folder), [Arc::from("a")]);
+    let paths: Vec<StorePath> = paths.iter().map(|path| parse(path)).collect();
+    let lookup = Lookup {
+        hosts: &hosts,
+        paths: &paths,
+        lifetimes: Lifetimes::default(),
+        now: unix_seconds(),
+        most: 100,
+    };
+    let said = disk.path_infos(&lookup, |_| false).into_iter();
+    let news: Vec<_> = said
+        .map(|(_, said)| Said {
+            checked_at: said.checked_at - seconds,
+            ..said
+        })
+        .map(|said| News::Said("a".into(), said))
+        .collect();
+    assert_eq!(news.len(), paths.len());
+    disk.remember(&news, Lifetimes::default(), unix_seconds());
+}
+
+#[tokio::test]
+async fn old_answers_are_checked_again_once_downloads_begin() {
+    let (store, recorder, home) = (Store::new(), Recorder::new(), Scratch::new());
+    let paths = ["stays", "goes"].map(|name| store.add_text(name, "text", &[]));
+    let setup = Setup::new(&[("a", &store, &recorder)], Some(home.path()));
+    let first = setup.start();
+    for path in &paths {
+        assert_eq!(holders(&first, path).await, [0]);
+    }
+    first.flush().await;
+    let [stays, goes] = &paths;
+    store.delete(&[goes]);
+
+    // What was checked lately is left alone.
+    let second = setup.start();
+    assert_eq!(holders(&second, goes).await, [0]);
+    second.download_begins();
+    sleep(Duration::from_millis(400)).await;
+    assert_eq!(recorder.infos().len(), 2);
+
+    age(home.path(), &[stays, goes], 7200);
+    let third = setup.start();
+    assert_eq!(holders(&third, goes).await, [0]);
+    assert_eq!(holders(&third, stays).await, [0]);
+    third.download_begins();
+    third.download_begins();
+    while recorder.infos().len() < 3 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    while !holders(&third, goes).await.is_empty() {
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(holders(&third, stays).await, [0]);
+    let mut sizes: Vec<_> = recorder.infos().iter().map(Vec::len).collect();
+    sizes.sort_unstable();
+    assert_eq!(
+        sizes,
+        [1, 1, 1, 2],
+        "in one batch, and the lost one once more"
+    );
+}
+
+#[tokio::test]
+async fn what_comes_from_the_disk_is_trusted_no_more_than_what_is_asked() {
+    let (store, recorder, home) = (Store::new(), Recorder::new(), Scratch::new());
+    // Neither signed nor content-addressed.
+    let path = store.big("unsigned", 100);
+    let mut setup = Setup::new(&[("a", &store, &recorder)], Some(home.path()));
+    let first = setup.start();
+    assert_eq!(holders(&first, &path).await, [0]);
+    first.flush().await;
+    setup.require_sigs = true;
+    assert_eq!(holders(&setup.start(), &path).await, []);
+    setup.require_sigs = false;
+    assert_eq!(holders(&setup.start(), &path).await, [0]);
+    assert_eq!(recorder.infos().len(), 1);
+}
+
+#[tokio::test]
+async fn a_closure_is_not_asked_of_a_host_that_lost_its_root() {
+    let (store, recorder, home) = (Store::new(), Recorder::new(), Scratch::new());
+    let path = store.add_text("goes", "text", &[]);
+    let setup = Setup::new(&[("a", &store, &recorder)], Some(home.path()));
+    let first = setup.start();
+    assert_eq!(holders(&first, &path).await, [0]);
+    first.flush().await;
+    store.delete(&[&path]);
+    let second = setup.start();
+    let closure = second.closure(&[parse(&path)], true).await.unwrap();
+    assert_eq!(closure, []);
+    assert_eq!(recorder.closures(), 0);
+}

@@ -1,0 +1,189 @@
+//! Hosts that keep a record of what they are asked, and resolvers as processes of their own have them.
+
+#![allow(dead_code)]
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use ssh_substituter::cache::disk::Surroundings;
+use ssh_substituter::cache::{Disk, Lifetimes};
+use ssh_substituter::config::host::Host;
+use ssh_substituter::model::StorePath;
+use ssh_substituter::pool::{Limits, Pool};
+use ssh_substituter::resolver::{DiskTier, Resolver, Trust};
+use ssh_substituter::transport::ProcessTransport;
+use ssh_substituter::wire::serve::{Incoming, Request, RequestDecoder, take_client_hello};
+
+use crate::support::{SHORT, Scratch, Store, tool};
+
+/// A remote program: the real `nix-store`, and a copy of all that it reads.
+pub struct Recorder {
+    scratch: Scratch,
+}
+
+impl Recorder {
+    pub fn new() -> Self {
+        let scratch = Scratch::new();
+        let (folder, nix_store) = (scratch.folder("read"), tool("nix-store"));
+        let (folder, nix_store) = (folder.display(), nix_store.display());
+        // The record first: who has the answer may look into it.
+        let script = format!(
+            "#!/bin/sh\n{{ tee /dev/fd/3 > \"{folder}/$$\"; }} 3>&1 | {nix_store} \"$@\"\n"
+        );
+        let path = scratch.write("nix-store", script);
+        fs::set_permissions(path, Permissions::from_mode(0o755)).expect("make it executable");
+        Self { scratch }
+    }
+
+    pub fn program(&self) -> PathBuf {
+        self.scratch.path().join("nix-store")
+    }
+
+    /// One file of bytes for each connection so far.
+    fn files(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.scratch.path().join("read")).expect("read the record");
+        entries
+            .map(|entry| entry.expect("an entry").path())
+            .collect()
+    }
+
+    pub fn connections(&self) -> usize {
+        self.files().len()
+    }
+
+    /// All requests so far; those of one connection in order.
+    pub fn requests(&self) -> Vec<Request> {
+        let mut requests = Vec::new();
+        for file in self.files() {
+            let mut bytes = BytesMut::from(&*fs::read(file).expect("read the record"));
+            let mut decoder = RequestDecoder::default();
+            let _ = take_client_hello(&mut bytes).expect("a client's hello");
+            while let Some(incoming) = decoder.step(&mut bytes).expect("a request") {
+                if let Incoming::Request(request) = incoming {
+                    requests.push(request);
+                }
+            }
+        }
+        requests
+    }
+
+    /// The sets of paths whose infos were asked for.
+    pub fn infos(&self) -> Vec<Vec<StorePath>> {
+        let infos = self
+            .requests()
+            .into_iter()
+            .filter_map(|request| match request {
+                Request::QueryPathInfos { paths } => Some(paths),
+                _ => None,
+            });
+        infos.collect()
+    }
+
+    pub fn closures(&self) -> usize {
+        let requests = self.requests();
+        let is_closure = |request: &&Request| matches!(request, Request::QueryClosure { .. });
+        requests.iter().filter(is_closure).count()
+    }
+}
+
+/// A resolver as one process has it.
+pub struct Setup<'a> {
+    pub hosts: Vec<(&'a str, &'a Store, &'a Recorder)>,
+    /// The cache; none without.
+    pub folder: Option<&'a Path>,
+    pub lifetimes: Lifetimes,
+    pub require_sigs: bool,
+    /// Seconds until a host starts to answer.
+    pub slow: HashMap<&'a str, u32>,
+}
+
+impl<'a> Setup<'a> {
+    pub fn new(hosts: &[(&'a str, &'a Store, &'a Recorder)], folder: Option<&'a Path>) -> Self {
+        Self {
+            hosts: hosts.to_vec(),
+            folder,
+            lifetimes: Lifetimes::default(),
+            require_sigs: false,
+            slow: HashMap::new(),
+        }
+    }
+
+    pub fn start(&self) -> Resolver {
+        let commands: HashMap<String, (PathBuf, String, u32)> = self
+            .hosts
+            .iter()
+            .map(|(name, store, recorder)| {
+                let delay = self.slow.get(name).copied().unwrap_or_default();
+                ((*name).to_owned(), (recorder.program(), store.uri(), delay))
+            })
+            .collect();
+        let env = self.hosts[0].1.env().conf_dir();
+        let transport = ProcessTransport::new(move |host: &Host| {
+            let (program, uri, delay) = &commands[&host.name];
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("sleep {delay}; exec \"$@\""), "sh"]);
+            command.arg(program).args(["--serve", "--store", uri]);
+            command.env("NIX_CONF_DIR", &env);
+            command
+        });
+        let hosts = self.hosts.iter();
+        let parsed = hosts
+            .map(|(name, ..)| Host::parse(name).expect("a host"))
+            .collect();
+        let limits = Limits {
+            connect: SHORT,
+            silence: SHORT,
+            hedge: Duration::from_millis(300),
+        };
+        let notify = Arc::new(|error: &(dyn Error + 'static)| log::debug!("{error}"));
+        let pool = Pool::new(parsed, Arc::new(transport), limits, notify, None);
+        let disk = self.folder.map(|folder| DiskTier {
+            disk: Arc::new(disk(folder)),
+            hosts: self.hosts.iter().map(|(name, ..)| (*name).into()).collect(),
+        });
+        let trust = Trust {
+            require_sigs: self.require_sigs,
+        };
+        Resolver::with_disk(Arc::new(pool), trust, disk, self.lifetimes)
+    }
+}
+
+/// The disk tier in this folder.
+pub fn disk(folder: &Path) -> Disk {
+    Disk::new(Surroundings {
+        explicit: Some(folder.to_owned()),
+        uid: rustix::process::geteuid().as_raw(),
+        ..Surroundings::default()
+    })
+}
+
+pub fn parse(path: &str) -> StorePath {
+    StorePath::parse(path).expect("a store path")
+}
+
+/// Asks as Nix does, for one path at a time from the root downwards; what was found.
+pub async fn walk(resolver: &Resolver, root: &str) -> Vec<StorePath> {
+    let mut open = vec![parse(root)];
+    let mut seen = open.clone();
+    let mut found = Vec::new();
+    while let Some(path) = open.pop() {
+        let Some(answer) = resolver.find(std::slice::from_ref(&path)).await.pop() else {
+            continue;
+        };
+        found.push(path);
+        for reference in &answer.info.references {
+            if !seen.contains(reference) {
+                seen.push(reference.clone());
+                open.push(reference.clone());
+            }
+        }
+    }
+    found
+}
