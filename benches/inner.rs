@@ -82,12 +82,13 @@ fn decode(nar: &[u8]) -> usize {
     for piece in nar.chunks(PIECE) {
         kept.extend_from_slice(piece);
         let mut from = 0;
-        while let (read, Some(event)) = decoder.step(&kept[from..]).expect("a good NAR") {
+        loop {
+            let (read, event) = decoder.step(&kept[from..]).expect("a good NAR");
             from += read;
             match event {
-                Event::Contents(bytes) => content += bytes.len(),
-                Event::End => break,
-                _ => {}
+                Some(Event::Contents(bytes)) => content += bytes.len(),
+                Some(Event::End) | None => break,
+                Some(_) => {}
             }
         }
         kept.drain(..from);

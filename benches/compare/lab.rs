@@ -1,7 +1,6 @@
 //! What the rows are measured with: hosts, closures, links. Each is made when the first row needs it.
 
 use std::cell::{Cell, OnceCell};
-use std::fs;
 use std::path::PathBuf;
 
 use crate::delay_line;
@@ -190,10 +189,5 @@ impl Link {
     /// Round trips so far, the logins among them, over all connections.
     pub fn trips(&self) -> u64 {
         delay_line::trips(&self.counts)
-    }
-
-    /// How many connections there were.
-    pub fn connections(&self) -> usize {
-        fs::read_dir(&self.counts).map_or(0, Iterator::count)
     }
 }
