@@ -114,8 +114,8 @@ impl Memory {
         match self.pid {
             Some(pid) => self.peak = self.peak.max(high_water(pid)),
             None => {
-                let all = descendants(self.root).into_iter().chain([self.root]);
-                self.pid = all.filter(|pid| is_ours(*pid)).last();
+                let mut all = descendants(self.root).into_iter().chain([self.root]);
+                self.pid = all.find(|pid| is_ours(*pid));
             }
         }
     }
