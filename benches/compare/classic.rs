@@ -241,14 +241,15 @@ pub fn cached(lab: &Lab, table: &mut Table) {
 }
 
 /// An environment whose disk cache knows a closure, without any connection.
-struct Cached {
+struct Cached<'a> {
+    host: &'a Host,
     env: NixEnv,
     link: Link,
     paths: Vec<String>,
 }
 
-impl Cached {
-    fn new(host: &Host, root: &str) -> Result<Self, String> {
+impl<'a> Cached<'a> {
+    fn new(host: &'a Host, root: &str) -> Result<Self, String> {
         let env = NixEnv::new();
         let masters = env.masters();
         env.configure(&[host.trusted()], "");
@@ -257,7 +258,12 @@ impl Cached {
         let paths = query.closure(root)?.into_keys().collect();
         query.end()?;
         drop(masters);
-        Ok(Self { env, link, paths })
+        Ok(Self {
+            host,
+            env,
+            link,
+            paths,
+        })
     }
 
     /// A whole process answers about all paths; whatever asks for ssh gets one that leaves a trace and fails.
@@ -272,6 +278,7 @@ impl Cached {
         let mut command = program(&self.env, &self.link);
         command.env("PATH", format!("{}:{path}", fake.path().display()));
 
+        let logins = self.host.sshd.logins();
         let start = Instant::now();
         let mut query = Query::start(command)?;
         let infos = query.infos(&self.paths)?;
@@ -279,6 +286,9 @@ impl Cached {
         let seconds = start.elapsed().as_secs_f64();
         if trace.exists() {
             return Err(format!("it started ssh; {} infos came", infos.len()));
+        }
+        if self.host.sshd.logins() > logins {
+            return Err("it logged in".to_owned());
         }
         if infos.len() < self.paths.len() {
             return Err(format!(

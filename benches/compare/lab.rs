@@ -1,7 +1,7 @@
 //! What the rows are measured with: hosts, closures, links. Each is made when the first row needs it.
 
-use std::cell::{Cell, OnceCell};
-use std::path::PathBuf;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::path::{Path, PathBuf};
 
 use crate::delay_line;
 use crate::support::{DagOptions, Host, Scratch, Sshd};
@@ -20,6 +20,7 @@ pub struct Options {
 /// Hosts and what is in their stores.
 pub struct Lab {
     pub options: Options,
+    titles: RefCell<Vec<String>>,
     hosts: [OnceCell<Host>; 2],
     dag: OnceCell<String>,
     small_dag: OnceCell<Vec<String>>,
@@ -33,6 +34,7 @@ impl Lab {
     pub fn new(options: Options) -> Self {
         Self {
             options,
+            titles: RefCell::default(),
             hosts: [OnceCell::new(), OnceCell::new()],
             dag: OnceCell::new(),
             small_dag: OnceCell::new(),
@@ -49,7 +51,13 @@ impl Lab {
         if wanted {
             tell(&format!("{title} ..."));
         }
+        self.titles.borrow_mut().push(title.to_owned());
         wanted
+    }
+
+    /// Titles of all groups, wanted or not.
+    pub fn titles(&self) -> Vec<String> {
+        self.titles.borrow().clone()
     }
 
     /// How often a contender is measured that is slow at this latency.
@@ -177,7 +185,7 @@ impl Link {
     }
 
     /// For `ssh -F`.
-    pub fn config(&self) -> &PathBuf {
+    pub fn config(&self) -> &Path {
         &self.config
     }
 

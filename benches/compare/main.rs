@@ -56,6 +56,13 @@ fn main() -> ExitCode {
     let lab = Lab::new(options);
     let mut table = Table::default();
     measure(&lab, &mut table);
+    if table.is_empty() {
+        tell(&format!(
+            "no title holds that; they are:\n  {}",
+            lab.titles().join("\n  ")
+        ));
+        return ExitCode::FAILURE;
+    }
     table.print();
     say(&format!("{:.0} s in all.", start.elapsed().as_secs_f64()));
     ExitCode::SUCCESS

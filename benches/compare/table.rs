@@ -110,6 +110,11 @@ impl Table {
         self.rows.push(row);
     }
 
+    /// Whether nothing was measured.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// Prints the table, what went wrong, and which goals are not met.
     pub fn print(&self) {
         say(&format!(
