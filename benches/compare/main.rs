@@ -1,0 +1,112 @@
+//! Ours beside Nix's own and plain ssh, in one run:
+//! `cargo bench --bench compare [-- [RUNS] [--quick] [--only SUBSTRING]...]`.
+//!
+//! Brings up its own sshd, stores and latency on loopback; needs what the tests need (`./tests/run` installs it). Absolute
+//! times differ from machine to machine, and from hour to hour: compare within a table.
+//!
+//! Each contender of a row goes over a link made in the same way: without latency ssh connects directly, otherwise through
+//! [`delay_line`]. "Cold" has an empty cache and no connection, "warm" is the next command in the same environment, the
+//! local store emptied again. Contenders that latency makes slow run once, whatever RUNS is (3 by default).
+
+mod classic;
+mod delay_line;
+mod lab;
+mod realise;
+mod run;
+mod serve;
+mod stream;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+mod table;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use lab::{Lab, Options};
+use table::{Table, say, tell};
+
+const USAGE: &str = "\
+usage: cargo bench --bench compare -- [RUNS] [--quick] [--only SUBSTRING]...
+
+RUNS              runs of each contender (3 by default)
+--quick           one run, closures of a fifth of the size (the goals are meant for the full size)
+--only SUBSTRING  only groups of rows whose title holds it, as \"dag500, 20 ms\"; repeatable";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, rest @ ..] = &args[..]
+        && first == delay_line::NAME
+    {
+        return match delay_line::run(rest) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tell(&error.to_string());
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let Some(options) = parse(args) else {
+        tell(USAGE);
+        return ExitCode::FAILURE;
+    };
+    let start = Instant::now();
+    if options.scale > 1 {
+        say("Closures of a fifth of the size: the goals are meant for the full size.");
+    }
+    let lab = Lab::new(options);
+    let mut table = Table::default();
+    measure(&lab, &mut table);
+    if table.is_empty() {
+        tell(&format!(
+            "no title holds that; they are:\n  {}",
+            lab.titles().join("\n  ")
+        ));
+        return ExitCode::FAILURE;
+    }
+    table.print();
+    say(&format!("{:.0} s in all.", start.elapsed().as_secs_f64()));
+    ExitCode::SUCCESS
+}
+
+fn parse(args: Vec<String>) -> Option<Options> {
+    let mut options = Options {
+        runs: 3,
+        only: Vec::new(),
+        scale: 1,
+    };
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            // cargo's own.
+            "--bench" => {}
+            "--quick" => (options.runs, options.scale) = (1, 5),
+            "--only" => options.only.push(args.next()?),
+            number => options.runs = number.parse().ok().filter(|runs| *runs > 0)?,
+        }
+    }
+    Some(options)
+}
+
+/// All rows, with their goals.
+fn measure(lab: &Lab, table: &mut Table) {
+    realise::dag(lab, table, 0, 1.0);
+    realise::dag(lab, table, 20, 1.0 / 10.0);
+    realise::dag(lab, table, 100, 1.0 / 30.0);
+    realise::dag_ng(lab, table, 0);
+    realise::dag_ng(lab, table, 20);
+    realise::big(lab, table, 0, Some(1.0));
+    realise::big(lab, table, 20, None);
+    realise::big(lab, table, 100, Some(0.5));
+    // 0.95 of its rate.
+    stream::large(lab, table, 0, Some(1.0 / 0.95));
+    stream::large(lab, table, 20, None);
+    stream::large(lab, table, 100, Some(1.0 / 4.0));
+    stream::restore(lab, table, "tiny50k", Lab::tiny, Some(1.0));
+    stream::restore(lab, table, "420 MB restored", |lab| &lab.big()[0], None);
+    stream::two_hosts(lab, table, 12);
+    stream::two_hosts(lab, table, 1);
+    classic::cached(lab, table);
+    // Nix 1.11 with its own agent took 146 and 30 s.
+    classic::door(lab, table, false, 0, 146.0 / 6.0);
+    classic::door(lab, table, true, 100, 30.0 / 6.0);
+}
