@@ -1,143 +1,24 @@
 //! Parts of NARs through shells: real sshd, real login shells, real stores.
 
+#[path = "shell/site.rs"]
+mod site;
 mod support;
 
-use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use site::{OPTIONS, Site, list, parse, read};
 use ssh_substituter::config::host::Host as Spec;
-use ssh_substituter::model::StorePath;
 use ssh_substituter::pool::{Limits, Pool, ShellStore};
-use ssh_substituter::remote::{RemoteError, Shell, ShellError, ShellOptions, open_shell};
-use ssh_substituter::transport::{OpenSsh, ProcessTransport, SshSettings};
-use ssh_substituter::wire::nar::layout::Layout;
+use ssh_substituter::remote::{RemoteError, Shell, ShellError, open_shell};
+use ssh_substituter::transport::ProcessTransport;
 use support::{Random, RuntimeDir, Sshd, SshdBuilder, Store, TempUser, tool};
 
 const MIB: u64 = 1 << 20;
-
-/// A server, a store, and connections to them that end with the value.
-struct Site {
-    store: Store,
-    sshd: Sshd,
-    runtime: RuntimeDir,
-}
-
-impl Site {
-    fn new(sshd: SshdBuilder) -> Self {
-        Self {
-            store: Store::new(),
-            sshd: sshd.start(),
-            runtime: RuntimeDir::new(),
-        }
-    }
-
-    fn ssh(&self) -> OpenSsh {
-        OpenSsh::new(SshSettings {
-            ssh_options: ["-F", "none"].map(str::to_owned).to_vec(),
-            runtime_dir: Some(self.runtime.path().to_owned()),
-            ..SshSettings::default()
-        })
-    }
-
-    fn spec(&self) -> Spec {
-        let store = self.store.remote_store_param();
-        let url = self.sshd.store_url(&format!("remote-store={store}"));
-        Spec::parse(&url).unwrap()
-    }
-
-    async fn try_open(&self) -> Result<Shell, ShellError> {
-        let options = ShellOptions {
-            connect: Duration::from_secs(20),
-            silence: Duration::from_secs(20),
-        };
-        open_shell(&self.ssh(), &self.spec(), &options).await
-    }
-
-    async fn shell(&self) -> Shell {
-        self.try_open().await.unwrap()
-    }
-
-    /// Why there is no shell.
-    async fn none(&self) -> String {
-        match self.try_open().await {
-            Err(ShellError::NoShell(none)) if none.is_certain => none.reason,
-            Err(error) => panic!("{error}"),
-            Ok(_) => panic!("a shell"),
-        }
-    }
-
-    /// All that a store path can hold, once more with each byte in a name.
-    fn odd(&self) -> String {
-        let mut random = Random::new(3, "odd");
-        let path = self.store.many_files(400);
-        let made = random.store_path("odd");
-        let from = self.store.physical(&path);
-        self.store.add_made(made, |to| {
-            let mut copy = std::process::Command::new(tool("cp"));
-            copy.arg("-a").arg(from).arg(to);
-            support::run(copy, support::SHORT);
-            fs::set_permissions(to, fs::Permissions::from_mode(0o755)).unwrap();
-            let all: Vec<u8> = (1..=255).filter(|b| *b != b'/').collect();
-            for byte in &all {
-                let name = [b'x', *byte, b'y'];
-                fs::write(to.join(OsStr::from_bytes(&name)), random.bytes(9)).unwrap();
-            }
-            for name in [
-                &all[..],
-                b"-",
-                b"--help",
-                b"$(id)",
-                b"''",
-                b"it's \"so\" `id`\n",
-            ] {
-                fs::write(to.join(OsStr::from_bytes(name)), random.bytes(70)).unwrap();
-            }
-            let big = to.join("x big");
-            support::run(
-                {
-                    let mut dd = std::process::Command::new(tool("dd"));
-                    dd.args(["if=/dev/urandom", "bs=1M", "count=40", "status=none"]);
-                    dd.arg(format!("of={}", big.display()));
-                    dd
-                },
-                support::SHORT,
-            );
-            fs::set_permissions(&big, fs::Permissions::from_mode(0o755)).unwrap();
-        })
-    }
-}
-
-fn parse(path: &str) -> StorePath {
-    StorePath::parse(path).unwrap()
-}
-
-async fn list(shell: &mut Shell, path: &str) -> Layout {
-    shell.list(&parse(path)).await.unwrap().unwrap()
-}
-
-/// All of it in parts of that length, so many asked for ahead.
-async fn read(shell: &mut Shell, layout: &Layout, len: u64, ahead: usize) -> Vec<u8> {
-    let mut segments = layout.segments(0, len);
-    let mut out = Vec::new();
-    loop {
-        while shell.outstanding() < ahead
-            && let Some(segment) = segments.next()
-        {
-            shell.request(&segment);
-        }
-        if shell.outstanding() == 0 {
-            assert!(shell.is_clean());
-            return out;
-        }
-        out.extend_from_slice(&shell.segment().await.unwrap());
-    }
-}
 
 async fn reads_all(site: &Site, path: &str) {
     let mut shell = site.shell().await;
@@ -227,11 +108,7 @@ async fn a_bash_that_is_called_sh_will_do() {
     std::os::unix::fs::symlink(tool("bash"), bin.join("sh")).unwrap();
     let transport = ProcessTransport::new(|_| unreachable!())
         .with_shell(move |_| std::process::Command::new(bin.join("sh")));
-    let options = ShellOptions {
-        connect: Duration::from_secs(20),
-        silence: Duration::from_secs(20),
-    };
-    let mut shell = open_shell(&transport, &site.spec(), &options)
+    let mut shell = open_shell(&transport, &site.spec(), &OPTIONS)
         .await
         .unwrap();
     let layout = list(&mut shell, &path).await;
@@ -285,11 +162,7 @@ async fn a_store_whose_files_may_be_anywhere_is_not_even_connected_to() {
         remote_store: Some("unix:///run/nix/socket".into()),
         ..site.spec()
     };
-    let options = ShellOptions {
-        connect: Duration::from_secs(20),
-        silence: Duration::from_secs(20),
-    };
-    let error = open_shell(&site.ssh(), &spec, &options)
+    let error = open_shell(&site.ssh(), &spec, &OPTIONS)
         .await
         .err()
         .unwrap();
@@ -315,68 +188,50 @@ async fn fails(shell: &mut Shell, path: &str) -> String {
     }
 }
 
+/// What happens to a file.
+type Change<'a> = (&'a str, &'a dyn Fn(&Path));
+
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_change_after_the_listing_fail_at_once() {
     let site = Site::new(Sshd::builder());
-    let path = site.store.big("big", 20 * MIB);
-    let file = site.store.physical(&path).join("data");
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    let changes: [(&str, &dyn Fn(&Path)); 4] = [
-        ("shorter", &|file| {
-            fs::OpenOptions::new()
-                .write(true)
-                .open(file)
-                .unwrap()
-                .set_len(9 * MIB)
-                .unwrap();
+    let cut = |file: &Path, len| {
+        let opened = fs::OpenOptions::new().write(true).open(file).unwrap();
+        opened.set_len(len).unwrap();
+    };
+    let changes: [Change<'_>; 5] = [
+        ("shorter", &|file| cut(file, 9 * MIB)),
+        ("empty", &|file| cut(file, 0)),
+        ("gone", &|file| fs::remove_file(file).unwrap()),
+        ("folder", &|file| {
+            fs::remove_file(file).unwrap();
+            fs::create_dir(file).unwrap();
         }),
-        ("could not be read", &|file| {
-            // What is needed of it is still there, but not as a file.
-            fs::rename(file, file.with_extension("x")).unwrap();
-        }),
-        ("shorter", &|file| {
-            fs::rename(file.with_extension("x"), file).unwrap();
-            fs::OpenOptions::new()
-                .write(true)
-                .open(file)
-                .unwrap()
-                .set_len(0)
-                .unwrap();
-        }),
-        ("shorter", &|file| {
-            fs::remove_dir_all(file.parent().unwrap()).unwrap()
+        ("collected", &|file| {
+            fs::remove_dir_all(file.parent().unwrap()).unwrap();
         }),
     ];
-    for (index, (_, change)) in changes.iter().enumerate() {
-        for ahead in [1, 9] {
+    // Before anything is read, and in the middle.
+    for already in [0, 1] {
+        for (name, change) in changes {
+            let path = site.store.big(name, 20 * MIB + already);
+            let file = site.store.physical(&path).join("data");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+            fs::set_permissions(file.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
             let mut shell = site.shell().await;
             let layout = list(&mut shell, &path).await;
-            if layout.nar_size() < MIB {
-                continue;
-            }
-            let _ = (index, ahead, &change);
-            for segment in layout.segments(0, MIB).take(1) {
+            let mut segments = layout.segments(0, 4 * MIB);
+            for segment in segments.by_ref().take(usize::try_from(already).unwrap()) {
                 shell.request(&segment);
-            }
-            shell.segment().await.unwrap();
-            if ahead == 9 {
-                change(&file);
-            }
-            for segment in layout.segments(MIB, 4 * MIB).take(ahead) {
-                shell.request(&segment);
-            }
-            if ahead == 9 {
-                let message = fails(&mut shell, &path).await;
-                assert!(
-                    message.contains("is not there as it was listed"),
-                    "{message}"
-                );
-            } else {
                 shell.segment().await.unwrap();
             }
+            change(&file);
+            for segment in segments {
+                shell.request(&segment);
+            }
+            let message = fails(&mut shell, &path).await;
+            assert!(message.contains("not there as it was listed"), "{message}");
         }
     }
-    assert!(!site.store.physical(&path).exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
