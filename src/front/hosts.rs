@@ -62,6 +62,7 @@ impl Backend for HostsBackend {
         path: &StorePath,
         out: &mut (dyn AsyncWrite + Send + Unpin),
     ) -> Result<(), DumpError> {
+        self.resolver.download_begins();
         let found = self.resolver.find(std::slice::from_ref(path)).await;
         let Some(Found { info, holders }) = found.first() else {
             let reason = self.resolver.not_found(path).to_string();
