@@ -266,3 +266,18 @@ async fn a_failure_that_is_reported_twice_counts_once() {
     assert_eq!((shelf.failures("a"), shelf.writes()), (1, 1));
     assert_eq!(fake.told().len(), 1);
 }
+
+#[tokio::test]
+async fn a_host_that_fails_is_asked_for_a_shell_once_and_then_rests() {
+    let (fake, shelf) = (Fake::new(&[("a", Does::Refuse)]), Shelf::new());
+    let pool = Arc::new(fake.pool(Some(shelf.clone())));
+    let host = pool.hosts().next().unwrap();
+    let errors = together(9, || {
+        let pool = pool.clone();
+        async move { pool.shell(host).await.err().unwrap() }
+    })
+    .await;
+    let rests = |error: &&Arc<RemoteError>| matches!(***error, RemoteError::Rests { .. });
+    assert_eq!(errors.iter().filter(rests).count(), 8);
+    assert_eq!((fake.opens("a"), shelf.failures("a")), (1, 1));
+}

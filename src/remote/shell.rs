@@ -46,8 +46,8 @@ pub struct Shell {
     root: Root,
     /// The number of the next command.
     next: u32,
-    /// The path whose folder the shell is in. While it is, Nix does not collect the path: working
-    /// folders of processes are roots.
+    /// The path whose folder the shell is in. While it is, Nix does not collect the path as a rule:
+    /// where the collector sees all processes, their working folders are roots.
     inside: Option<StorePath>,
     /// What was asked for, in order.
     owed: VecDeque<Assembly>,

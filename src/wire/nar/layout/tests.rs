@@ -168,3 +168,31 @@ fn sixty_four_directories_are_the_limit_here_too() {
 fn a_hundred_thousand_files_take_little_memory() {
     assert!(size_of::<Node>() <= 40);
 }
+
+#[test]
+fn what_is_below_a_directory_comes_before_its_longer_namesakes() {
+    let leaf = |name: &str| (name.into(), Tree::File(false, name.into()));
+    let folder = |name: &str| {
+        let inside = Tree::Directory([leaf("x"), leaf("\u{1}")].into());
+        (name.into(), inside)
+    };
+    let tree = Tree::Directory(
+        [
+            folder("a"),
+            leaf("a-b"),
+            folder("a."),
+            leaf("a\u{1}"),
+            leaf("a0"),
+        ]
+        .into(),
+    );
+    let mut listed = Listed::new();
+    list(b"", &tree, &mut listed);
+    let layout = Layout::new(path(), entries(&listed)).unwrap();
+    let contents = |(path, tree): (Vec<u8>, Tree)| match tree {
+        Tree::File(_, contents) => Some((path, contents)),
+        _ => None,
+    };
+    let files = listed.clone().into_iter().filter_map(contents).collect();
+    assert_eq!(fill(&layout.segment(0, u64::MAX), &files), nar(&tree));
+}
