@@ -14,8 +14,8 @@ use ssh_substituter::cache::disk::{Lookup, News, Said, unix_seconds};
 use ssh_substituter::model::StorePath;
 use ssh_substituter::pool::HostId;
 use ssh_substituter::resolver::Resolver;
-use support::{DagOptions, Scratch, Store};
-use tokio::time::sleep;
+use support::{DagOptions, SHORT, Scratch, Store};
+use tokio::time::{sleep, timeout};
 
 const MISSING: &str = "/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-missing";
 
@@ -26,7 +26,17 @@ async fn holders(resolver: &Resolver, path: &str) -> Vec<usize> {
     })
 }
 
-async fn only_holder(resolver: &Resolver, path: &str) -> HostId {
+/// Waits until these hosts are known to have the path.
+async fn until(resolver: &Resolver, path: &str, hosts: &[usize]) {
+    let wait = async {
+        while holders(resolver, path).await != hosts {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(SHORT, wait).await.expect("it comes about");
+}
+
+async fn best_holder(resolver: &Resolver, path: &str) -> HostId {
     resolver.find(&[parse(path)]).await[0].holders[0]
 }
 
@@ -150,14 +160,12 @@ async fn a_path_that_has_gone_from_one_host_is_forgotten_for_that_host() {
     ];
     let setup = Setup::new(&hosts, Some(home.path()));
     let first = setup.start();
-    while holders(&first, &path).await != [0, 1] {
-        sleep(Duration::from_millis(10)).await;
-    }
+    until(&first, &path, &[0, 1]).await;
     first.flush().await;
     stores[0].delete(&[&path]);
     let second = setup.start();
     assert_eq!(holders(&second, &path).await, [0, 1], "it cannot know");
-    let gone = only_holder(&second, &path).await;
+    let gone = best_holder(&second, &path).await;
     second.forget_at(gone, &parse(&path));
     assert_eq!(holders(&second, &path).await, [1], "without asking");
     second.flush().await;
@@ -165,7 +173,7 @@ async fn a_path_that_has_gone_from_one_host_is_forgotten_for_that_host() {
     assert_eq!(recorders[0].infos().len(), 1);
 
     stores[1].delete(&[&path]);
-    second.forget_at(only_holder(&second, &path).await, &parse(&path));
+    second.forget_at(best_holder(&second, &path).await, &parse(&path));
     assert_eq!(holders(&second, &path).await, [], "asked afresh");
     assert_eq!(recorders[0].infos().len() + recorders[1].infos().len(), 4);
 }
@@ -180,10 +188,13 @@ async fn what_is_forgotten_is_asked_afresh_at_all_hosts() {
     first.flush().await;
     let second = setup.start();
     assert_eq!(holders(&second, &path).await, [0]);
-    second.forget(&parse(&path));
-    // At once, whether or not the disk has heard of it.
     store.delete(&[&path]);
+    // At once, although the disk cannot hear of it.
+    let other = rusqlite::Connection::open(home.path().join("cache.sqlite")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    second.forget(&parse(&path));
     assert_eq!(holders(&second, &path).await, []);
+    other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(recorder.infos().len(), 2);
 }
 
@@ -236,12 +247,7 @@ async fn old_answers_are_checked_again_once_downloads_begin() {
     assert_eq!(holders(&third, stays).await, [0]);
     third.download_begins();
     third.download_begins();
-    while recorder.infos().len() < 3 {
-        sleep(Duration::from_millis(10)).await;
-    }
-    while !holders(&third, goes).await.is_empty() {
-        sleep(Duration::from_millis(10)).await;
-    }
+    until(&third, goes, &[]).await;
     assert_eq!(holders(&third, stays).await, [0]);
     let mut sizes: Vec<_> = recorder.infos().iter().map(Vec::len).collect();
     sizes.sort_unstable();
