@@ -41,6 +41,9 @@ pub(super) struct Tree {
     file: Option<OpenFile>,
     /// Contents of the file that are not written yet.
     pending: Vec<u8>,
+    /// Whether a file that is created with its final mode has it then, in this tree and under this
+    /// process's umask: for plain files and for executable ones, once the first was looked at.
+    born_right: [Option<bool>; 2],
     /// Whether the top is a directory.
     directory: bool,
     place: Place,
@@ -66,6 +69,7 @@ impl Tree {
             name: Vec::new(),
             file: None,
             pending: Vec::new(),
+            born_right: [None; 2],
             directory: false,
             place: Place::new(dest)?,
         })
@@ -164,7 +168,13 @@ impl Tree {
     fn file_start(&mut self, executable: bool, size: u64) -> Result<(), UnpackError> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
+        // The mode does not bind the descriptor that it was created with. A file that is the top
+        // has no closed directory around it that keeps others from reading before it is verified.
+        let mode = if self.open.is_empty() {
+            Mode::RUSR | Mode::WUSR
+        } else {
+            final_mode(executable)
+        };
         let fd = self.make("create file", |dir, name| {
             rustix::fs::openat(dir, name, flags, mode)
         })?;
@@ -200,8 +210,22 @@ impl Tree {
         else {
             return Ok(());
         };
-        let mode = if executable { 0o555 } else { 0o444 };
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+        // In a tree of many small files each call to the system counts.
+        let mode = final_mode(executable);
+        let born_right = if self.open.is_empty() {
+            false
+        } else {
+            match &mut self.born_right[usize::from(executable)] {
+                Some(known) => *known,
+                unknown => {
+                    let made = Mode::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
+                    *unknown.insert(made == mode)
+                }
+            }
+        };
+        if !born_right {
+            rustix::fs::fchmod(&file, mode)?;
+        }
         rustix::fs::futimens(&file, &TIMES)?;
         Ok(())
     }
@@ -238,6 +262,11 @@ impl Tree {
             open.file = by;
         }
     }
+}
+
+/// The mode of files in a Nix store.
+fn final_mode(executable: bool) -> Mode {
+    Mode::from_raw_mode(if executable { 0o555 } else { 0o444 })
 }
 
 /// In quotes, all but printable ASCII escaped, cut at the front when it is long.
