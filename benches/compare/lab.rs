@@ -15,6 +15,8 @@ pub struct Options {
     pub only: Vec<String>,
     /// Sizes are divided by this.
     pub scale: u64,
+    /// Without contenders that are slow at latency.
+    pub ours: bool,
 }
 
 /// Hosts and what is in their stores.
@@ -62,7 +64,10 @@ impl Lab {
 
     /// How often a contender is measured that is slow at this latency.
     pub fn their_runs(&self, rtt: u64) -> usize {
-        if rtt == 0 { self.options.runs } else { 1 }
+        match rtt {
+            0 => self.options.runs,
+            _ => usize::from(!self.options.ours),
+        }
     }
 
     pub fn host(&self) -> &Host {

@@ -1,5 +1,5 @@
 //! Ours beside Nix's own and plain ssh, in one run:
-//! `cargo bench --bench compare [-- [RUNS] [--quick] [--only SUBSTRING]...]`.
+//! `cargo bench --bench compare [-- [RUNS] [--quick] [--ours] [--only SUBSTRING]...]`.
 //!
 //! Brings up its own sshd, stores and latency on loopback; needs what the tests need (`./tests/run` installs it). Absolute
 //! times differ from machine to machine, and from hour to hour: compare within a table.
@@ -26,10 +26,11 @@ use lab::{Lab, Options};
 use table::{Table, say, tell};
 
 const USAGE: &str = "\
-usage: cargo bench --bench compare -- [RUNS] [--quick] [--only SUBSTRING]...
+usage: cargo bench --bench compare -- [RUNS] [--quick] [--ours] [--only SUBSTRING]...
 
 RUNS              runs of each contender (3 by default)
 --quick           one run, closures of a fifth of the size (the goals are meant for the full size)
+--ours            without those who are slow at latency, beside whom nothing is then judged
 --only SUBSTRING  only groups of rows whose title holds it, as \"dag500, 20 ms\"; repeatable";
 
 fn main() -> ExitCode {
@@ -73,6 +74,7 @@ fn parse(args: Vec<String>) -> Option<Options> {
         runs: 3,
         only: Vec::new(),
         scale: 1,
+        ours: false,
     };
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
@@ -80,6 +82,7 @@ fn parse(args: Vec<String>) -> Option<Options> {
             // cargo's own.
             "--bench" => {}
             "--quick" => (options.runs, options.scale) = (1, 5),
+            "--ours" => options.ours = true,
             "--only" => options.only.push(args.next()?),
             number => options.runs = number.parse().ok().filter(|runs| *runs > 0)?,
         }

@@ -15,11 +15,11 @@ use crate::transfer::book::Book;
 use crate::transfer::rates::Owed;
 
 /// How many bytes one worker asks for ahead of what it receives, as long as there is more than one
-/// NAR in it. One channel of ssh moves this much in a round trip.
-const PIPELINE: u64 = 2 << 20;
+/// NAR in it: twice what one channel of ssh moves in a round trip.
+const PIPELINE: u64 = 4 << 20;
 
 /// The same in NARs.
-const PIPELINE_NARS: usize = 64;
+const PIPELINE_NARS: usize = 1000;
 
 /// How many paths are looked at for one that suits a worker.
 const LOOK: usize = 64;
