@@ -53,6 +53,7 @@ impl Transport for Narrow {
             stdout: Box::new(stdout),
             stderr: Box::new(tokio::io::empty()),
             child: Box::new(Nobody),
+            opened_in: None,
         })
     }
 }

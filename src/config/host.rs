@@ -22,7 +22,7 @@
 //! | `remote-store` | the remote program's `--store` | none |
 //! | `priority` | integer, smaller is asked first | none, which counts as 0 |
 //! | `trusted` | boolean | `false` |
-//! | `max-connections` | 1 to 64 | 8 |
+//! | `max-connections` | 1 to 64 | 16 |
 //! | `port` | as `:port` | ssh's own choice |
 //!
 //! Booleans are `true`, `yes`, `1`, `false`, `no`, `0`. Parameters that mean something to Nix but
@@ -147,9 +147,9 @@ pub enum HostError {
 }
 
 impl Host {
-    /// `max-connections` of a host that does not say: eight channels fit one ssh connection, and on a
-    /// long link each moves at most 2 MiB a round trip (OpenSSH's window).
-    pub const DEFAULT_MAX_CONNECTIONS: u32 = 8;
+    /// `max-connections` of a host that does not say. On a long link each channel moves at most 2 MiB
+    /// a round trip (OpenSSH's window); eight of them share one ssh connection.
+    pub const DEFAULT_MAX_CONNECTIONS: u32 = 16;
     /// `remote-program` of a host that does not say.
     pub const DEFAULT_REMOTE_PROGRAM: &'static str = "nix-store";
 

@@ -86,6 +86,7 @@ impl Pool {
         };
         match open_shell(slot.transport(), &slot.host, &options).await {
             Ok(shell) => {
+                slot.learn(shell.latency());
                 if let Some(mut has) = finding_out {
                     *has = Some(true);
                     self.remember(slot, true).await;
@@ -115,6 +116,14 @@ impl Pool {
                 Err(error)
             }
         }
+    }
+
+    /// Whether the account is not known to have no shell.
+    #[must_use]
+    pub fn may_have_shell(&self, id: HostId) -> bool {
+        let has = self.slots[id.0].shells.has.try_lock();
+        // Locked while somebody finds out.
+        has.map_or(true, |has| *has != Some(false))
     }
 
     async fn remembered(&self, slot: &Slot) -> Option<bool> {

@@ -135,6 +135,11 @@ impl Slot {
         (permit, background)
     }
 
+    /// How quickly it has answered somebody.
+    pub(super) fn learn(&self, latency: Latency) {
+        lock(&self.latency).learn(latency);
+    }
+
     /// The shortest time in which it answered.
     pub(super) fn latency(&self) -> Option<Duration> {
         lock(&self.latency).shortest()
@@ -233,7 +238,7 @@ impl Slot {
             usual_places: &self.usual_places,
         };
         let connection = connect(&*self.transport, &self.host, &options, ahead).await?;
-        lock(&self.latency).learn(connection.latency());
+        self.learn(connection.latency());
         self.connected.store(true, Ordering::Relaxed);
         if self.kept.in_doubt.swap(false, Ordering::Relaxed) {
             self.keeper.save_later(&self.kept);

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::link::{Link, is_dead};
 use super::stderr::readable;
-use super::{Connection, HANDSHAKE, Latency, RemoteError};
+use super::{Connection, HANDSHAKE, RemoteError};
 use crate::config::host::Host;
 use crate::transport::{Program, Transport};
 use crate::wire::serve::{Request, ServerHello, Version};
@@ -96,7 +96,6 @@ async fn attempt(
         banner: Vec::new(),
         owed: 1 + ahead.len(),
         asked: None,
-        latency: Latency::default(),
     };
     connection.link.output.send_hello(ahead);
     let began = std::time::Instant::now();
@@ -121,7 +120,7 @@ async fn attempt(
                     })?;
             connection.banner = hello.banner().to_vec();
             connection.owed -= 1;
-            connection.latency = Latency::of_hello(began.elapsed());
+            connection.link.latency.said_hello(began.elapsed());
             Ok(connection)
         }
         Ok(Ok(None)) => {

@@ -5,19 +5,26 @@ use std::time::Duration;
 /// The shortest times in which a host answered: upper bounds of the link's round trip.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Latency {
-    /// From a question on a connection that owed nothing else to the first byte of its answer.
+    /// From a question on a connection that owed nothing else to the first byte of its answer, or
+    /// from asking for a channel to its being open.
     exchange: Option<Duration>,
     /// From our hello to the end of theirs. The program has to start in between.
     hello: Option<Duration>,
 }
 
 impl Latency {
-    /// Of a connection that has just shaken hands, which took so long.
-    pub(super) fn of_hello(took: Duration) -> Self {
+    /// Of a connection whose channel was opened in that time, where it is known: that is an exchange
+    /// too.
+    pub(super) fn of_opening(took: Option<Duration>) -> Self {
         Self {
-            hello: Some(took),
-            exchange: None,
+            exchange: took,
+            hello: None,
         }
+    }
+
+    /// The handshake took so long.
+    pub(super) fn said_hello(&mut self, took: Duration) {
+        self.hello = shorter(self.hello, Some(took));
     }
 
     /// A question was answered.
@@ -55,8 +62,8 @@ mod tests {
     fn the_shortest_exchange_counts_and_the_handshake_only_without_one() {
         let mut seen = Latency::default();
         assert_eq!(seen.shortest(), None);
-        seen.learn(Latency::of_hello(ms(30)));
-        seen.learn(Latency::of_hello(ms(50)));
+        seen.said_hello(ms(30));
+        seen.said_hello(ms(50));
         assert_eq!(seen.shortest(), Some(ms(30)));
         for (took, shortest) in [(40, 40), (20, 20), (25, 20)] {
             seen.answered(ms(took));
@@ -66,7 +73,9 @@ mod tests {
 
     #[test]
     fn connections_are_taken_together() {
-        let (mut one, mut other) = (Latency::of_hello(ms(9)), Latency::of_hello(ms(8)));
+        let mut one = Latency::of_opening(None);
+        one.said_hello(ms(9));
+        let mut other = Latency::of_opening(Some(ms(8)));
         other.answered(ms(7));
         one.learn(other);
         assert_eq!(one.shortest(), Some(ms(7)));

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::RemoteError;
 use super::io::{Input, Output};
+use super::latency::Latency;
 use super::stderr::Stderr;
 use crate::config::host::Host;
 use crate::transport::{Channel, Child};
@@ -17,6 +18,7 @@ pub(super) struct Link {
     pub(super) child: Box<dyn Child>,
     /// How long the remote may be silent while something is owed.
     pub(super) silence: Duration,
+    pub(super) latency: Latency,
 }
 
 impl Link {
@@ -27,6 +29,7 @@ impl Link {
             output: Output::new(channel.stdin),
             stderr: Stderr::new(host.clone(), channel.stderr),
             child: channel.child,
+            latency: Latency::of_opening(channel.opened_in),
             host,
             silence,
         }

@@ -43,7 +43,6 @@ pub struct Connection {
     owed: usize,
     /// When a question was asked while nothing else was owed, until its answer begins.
     asked: Option<Instant>,
-    latency: Latency,
 }
 
 impl Connection {
@@ -82,7 +81,7 @@ impl Connection {
     /// How quickly it has answered on this connection.
     #[must_use]
     pub fn latency(&self) -> Latency {
-        self.latency
+        self.link.latency
     }
 
     /// Asks without waiting. Replies come strictly in the order of the requests, and each has to be
@@ -229,7 +228,7 @@ impl Connection {
     async fn fill(&mut self, doing: &'static str) -> Result<(), RemoteError> {
         self.link.fill(doing).await?;
         if let Some(asked) = self.asked.take() {
-            self.latency.answered(asked.elapsed());
+            self.link.latency.answered(asked.elapsed());
         }
         Ok(())
     }

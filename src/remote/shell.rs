@@ -22,8 +22,8 @@ use bytes::{Buf, Bytes};
 
 pub use open::{NoShell, ShellError, ShellOptions, open_shell};
 
-use super::RemoteError;
 use super::link::Link;
+use super::{Latency, RemoteError};
 use crate::model::StorePath;
 use crate::wire::WireError;
 use crate::wire::nar::layout::{Layout, Segment};
@@ -73,6 +73,12 @@ impl Shell {
     #[must_use]
     pub fn host(&self) -> &str {
         &self.link.host
+    }
+
+    /// How quickly it has answered.
+    #[must_use]
+    pub fn latency(&self) -> Latency {
+        self.link.latency
     }
 
     /// Whether nothing is owed and nothing went wrong: only then may the shell be used by others.

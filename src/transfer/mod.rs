@@ -12,6 +12,7 @@ pub mod unpack;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,7 +28,8 @@ use ahead::{Job, Next, Readahead};
 use attempt::{Attempt, Stopped};
 use book::Book;
 use progress::{Outcome, Progress, TransferInfo, TransferProgress};
-use stream::Stream;
+use stream::{Stream, Taken};
+use stripe::{InParts, Striper, URGENT};
 
 /// How often each host is tried for one path: a broken connection is worth a second one.
 const ROUNDS: usize = 2;
@@ -49,6 +51,7 @@ pub trait NarSink: Send {
 pub struct Transfers {
     book: Arc<Book>,
     progress: Arc<dyn Progress>,
+    striper: Arc<Striper>,
     ahead: Readahead,
 }
 
@@ -63,8 +66,10 @@ impl Transfers {
         whereabouts: Box<dyn Whereabouts>,
     ) -> Self {
         let book = Arc::new(Book::new(pool, whereabouts));
+        let striper = Arc::new(Striper::new(book.clone()));
         Self {
-            ahead: Readahead::new(book.clone(), memory),
+            ahead: Readahead::new(book.clone(), striper.clone(), memory),
+            striper,
             book,
             progress,
         }
@@ -132,31 +137,54 @@ impl Transfers {
             // The one that could not bring it comes last.
             hosts.sort_by_key(|other| *other == host);
         }
-        if self
-            .in_parts(info, &hosts, false, stream, sink, watch)
-            .await?
+        let urgent = Arc::new(AtomicU64::new(URGENT));
+        if let Some(parts) = self.striper.start(info, &hosts, urgent)
+            && self.assemble(parts, info, stream, sink, watch).await?
         {
             return Ok(info.nar_size);
         }
         self.try_hosts(info, &hosts, stream, sink, watch).await
     }
 
-    /// Brings the rest in parts, if that is possible. Whether all has come.
-    async fn in_parts(
+    /// Passes on what comes in parts. Whether all has come, and was right; else `stream` tells from
+    /// where to go on.
+    async fn assemble(
         &self,
+        mut parts: InParts,
         info: &PathInfo,
-        hosts: &[HostId],
-        again: bool,
         stream: &mut Stream,
         sink: &mut dyn NarSink,
         watch: &dyn TransferProgress,
     ) -> Result<bool, TransferError> {
-        let so_far = (stream, sink, watch);
-        let result = stripe::bring(&self.book, info, hosts, again, so_far).await;
-        result.map_err(|source| TransferError::Sink {
+        let failed = |source| TransferError::Sink {
             path: info.path.clone(),
             source,
-        })
+        };
+        while let Some(buf) = parts.more().await {
+            let before = stream.taken();
+            let taken = stream.take(buf);
+            watch.advance(stream.taken().saturating_sub(before));
+            match taken {
+                Ok(Taken::Nothing) => {}
+                Ok(Taken::Pass(bytes)) => sink.write(bytes).await.map_err(failed)?,
+                Ok(Taken::Complete) => {
+                    let Ok(held) = stream.verify() else {
+                        parts.came_wrongly();
+                        break;
+                    };
+                    for bytes in held {
+                        sink.write(bytes).await.map_err(failed)?;
+                    }
+                    return Ok(true);
+                }
+                Err(_) => {
+                    parts.came_wrongly();
+                    break;
+                }
+            }
+        }
+        stream.roll_back();
+        Ok(false)
     }
 
     /// Passes on what is read ahead. Gives the state from which to go on, when not all came.
@@ -236,10 +264,8 @@ impl Transfers {
                             again.push(host);
                         }
                         faults.push(fault);
-                        if stream.taken() > 0
-                            && self
-                                .in_parts(info, holders, true, stream, sink, watch)
-                                .await?
+                        if let Some(parts) = self.striper.go_on(info, holders, stream.taken())
+                            && self.assemble(parts, info, stream, sink, watch).await?
                         {
                             return Ok(info.nar_size);
                         }

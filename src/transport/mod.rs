@@ -6,6 +6,8 @@
 //! | [`process`] | a child process on this machine |
 //! | [`runtime_dir`] | the private folder where the sockets of ssh connections live |
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -46,6 +48,9 @@ pub struct Channel {
     pub stderr: Box<dyn AsyncRead + Send + Unpin>,
     /// Owns the program: dropping it ends it.
     pub child: Box<dyn Child>,
+    /// How long it took to open the channel, where that says something about the round trip to the
+    /// host: not when a connection had to be made first.
+    pub opened_in: Option<Duration>,
 }
 
 /// The owner of a program that a transport started. Dropping it ends the program.

@@ -116,9 +116,9 @@ impl Transport for OpenSsh {
             let place = (folder.as_path(), name.as_str(), index);
             let master = Master::new(host, &self.settings, place, time);
             match open_on(&master, host, &line, limit / 2, time.1).await? {
-                Opened::Yes(child) => {
+                Opened::Yes(child, took) => {
                     let log = Log::from_now_on(&master.log());
-                    return channel(host, *child, log, slot);
+                    return channel(host, (*child, took), log, slot);
                 }
                 // On a connection of its own there is no room to make.
                 Opened::Refused { fresh: true, said } => {
@@ -138,7 +138,7 @@ impl Transport for OpenSsh {
 type MuxedChild = ::openssh::Child<Arc<Session>>;
 
 enum Opened {
-    Yes(Box<MuxedChild>),
+    Yes(Box<MuxedChild>, Duration),
     Refused { fresh: bool, said: String },
 }
 
@@ -165,8 +165,9 @@ async fn open_on(
         } else {
             deadline.min(Instant::now() + patience)
         };
+        let began = Instant::now();
         match timeout_at(until, spawn(&master.socket(), line)).await {
-            Ok(Ok(child)) => return Ok(Opened::Yes(Box::new(child))),
+            Ok(Ok(child)) => return Ok(Opened::Yes(Box::new(child), began.elapsed())),
             Ok(Err(error)) => match Failure::of(&error) {
                 Failure::Gone => fresh |= master.ensure().await?,
                 Failure::Refused(said) => return Ok(Opened::Refused { fresh, said }),
@@ -238,7 +239,7 @@ impl Failure {
 
 fn channel(
     host: &Host,
-    mut child: MuxedChild,
+    (mut child, took): (MuxedChild, Duration),
     log: Option<Log>,
     slot: Slot,
 ) -> Result<Channel, TransportError> {
@@ -266,6 +267,7 @@ fn channel(
             log,
             _slot: slot,
         }),
+        opened_in: Some(took),
     })
 }
 

@@ -62,6 +62,7 @@ impl Transport for ProcessTransport {
             stdout: Box::new(child.stdout.take().ok_or_else(lost)?),
             stderr: Box::new(child.stderr.take().ok_or_else(lost)?),
             child: Box::new(LocalChild(child)),
+            opened_in: None,
         })
     }
 }
@@ -73,6 +74,7 @@ fn ended() -> Channel {
         stdout: Box::new(tokio::io::empty()),
         stderr: Box::new(tokio::io::empty()),
         child: Box::new(NoChild),
+        opened_in: None,
     }
 }
 

@@ -247,7 +247,7 @@ mod tests {
         let host = host("");
         assert_eq!(host.remote_program, ["nix-store"]);
         assert_eq!((host.compress, host.trusted), (false, false));
-        assert_eq!((host.priority, host.max_connections), (None, 8));
+        assert_eq!((host.priority, host.max_connections), (None, 16));
         assert_eq!((&host.ssh_key, &host.remote_store), (&None, &None));
     }
 

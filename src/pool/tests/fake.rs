@@ -114,6 +114,7 @@ impl Transport for Fake {
                     stdout: Box::new(stdout),
                     stderr: Box::new(empty()),
                     child: Box::new(Nobody),
+                    opened_in: None,
                 })
             }
         }

@@ -9,7 +9,7 @@ const AT_FIRST: u64 = 64 << 20;
 /// How much more may be read ahead for each byte that was fetched.
 const GROWTH: u64 = 4;
 
-/// A limit for all that is read ahead. It opens up as what was read ahead is fetched.
+/// A limit for all that is read ahead. It opens up as the caller fetches.
 #[derive(Debug)]
 pub(super) struct Budget {
     /// In bytes.
@@ -53,6 +53,14 @@ impl Budget {
         })
     }
 
+    /// The caller fetches so many bytes here, not elsewhere.
+    pub(super) fn caller_fetches(&self, bytes: u64) {
+        let more = |fetched: u64| Some(fetched.saturating_add(bytes));
+        let _ = self
+            .fetched
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
     /// Whether so much is held that little more can be.
     pub(super) fn is_nearly_full(&self) -> bool {
         let fetched = self.fetched.load(Ordering::Relaxed);
@@ -73,7 +81,6 @@ impl Reservation {
     pub(super) fn fetched(&mut self, bytes: u64) {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        self.budget.fetched.fetch_add(bytes, Ordering::Relaxed);
         self.budget.used.fetch_sub(bytes, Ordering::AcqRel);
     }
 }
@@ -95,6 +102,7 @@ mod tests {
         assert!(budget.is_nearly_full());
         assert!(budget.reserve(5 << 20).is_none(), "nothing fetched yet");
         first.fetched(10 << 20);
+        budget.caller_fetches(10 << 20);
         let second = budget.reserve(50 << 20).unwrap();
         assert!(budget.reserve(5 << 20).is_none());
         drop((first, second));

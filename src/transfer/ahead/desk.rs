@@ -13,6 +13,7 @@ use crate::model::{PathInfo, StorePath};
 use crate::pool::HostId;
 use crate::transfer::book::Book;
 use crate::transfer::rates::Owed;
+use crate::transfer::stripe::Striper;
 
 /// How many bytes one worker asks for ahead of what it receives, as long as there is more than one
 /// NAR in it: twice what one channel of ssh moves in a round trip.
@@ -37,6 +38,7 @@ const EXPECTED: usize = 200_000;
 
 pub(super) struct Desk {
     pub(super) book: Arc<Book>,
+    pub(super) striper: Arc<Striper>,
     budget: Arc<Budget>,
     // Held for some map operations, never over an await.
     state: Mutex<State>,
@@ -84,14 +86,15 @@ pub(super) struct Taken {
     pub(super) job: Arc<Job>,
     pub(super) token: Token,
     desk: Arc<Desk>,
-    owed: Owed,
+    owed: Option<Owed>,
     done: bool,
 }
 
 impl Desk {
-    pub(super) fn new(book: Arc<Book>, memory: u64) -> Self {
+    pub(super) fn new(book: Arc<Book>, striper: Arc<Striper>, memory: u64) -> Self {
         Self {
             book,
+            striper,
             budget: Arc::new(Budget::new(memory)),
             state: Mutex::default(),
             version: watch::Sender::new(0),
@@ -143,6 +146,7 @@ impl Desk {
             state.fetched.clear();
         }
         state.fetched.insert(path.clone());
+        self.budget.caller_fetches(info.nar_size);
         state.order.remove(path);
         state.expected.remove(path);
         let job = state.jobs.remove(path).map(|entry| entry.job);
@@ -189,25 +193,13 @@ impl Desk {
         let mut state = self.lock();
         let fits = |size: u64| nars == 0 || (nars < PIPELINE_NARS && bytes + size <= PIPELINE);
         let token = Token(state.tokens);
-        let next = state.next_for(host, &self.book).cloned();
+        let next = state.next_for(host, &self.book, &self.striper).cloned();
         let job = match next {
             Some(path) => {
-                let expected = state.expected.get(&path)?.clone();
-                if !fits(expected.info.nar_size) {
+                if !fits(state.expected.get(&path)?.info.nar_size) {
                     return None;
                 }
-                let room = self.budget.reserve(expected.info.nar_size)?;
-                let Expected { info, holders, .. } = expected;
-                state.order.remove(&path);
-                state.expected.remove(&path);
-                let job = Arc::new(Job::new(info, holders, (token, host), room));
-                let entry = Entry {
-                    job: job.clone(),
-                    asked: Instant::now(),
-                    dumps: state.dumps,
-                };
-                state.jobs.insert(path, entry);
-                job
+                state.take_on(&path, (token, host), &self.budget)?
             }
             // Nothing is left to ask for: what others are slow to bring.
             None if nars == 0 => state.steal(host, token, &self.book)?,
@@ -215,7 +207,7 @@ impl Desk {
         };
         state.tokens += 1;
         drop(state);
-        let owed = self.book.rates.ask(host, job.info.nar_size);
+        let owed = Some(self.book.rates.ask(host, job.info.nar_size));
         Some(Taken {
             job,
             token,
@@ -224,18 +216,62 @@ impl Desk {
             done: false,
         })
     }
+
+    /// The next NAR that should come in parts.
+    pub(super) fn pick_large(self: &Arc<Self>) -> Option<Taken> {
+        let mut state = self.lock();
+        let token = Token(state.tokens);
+        let (path, host) = state.order.ready().take(LOOK).find_map(|path| {
+            let expected = state.expected.get(path).filter(|other| !other.failed)?;
+            let holders = expected.holders(&self.book);
+            let suits = self.striper.suits(&expected.info, &holders);
+            suits.then(|| (path.clone(), expected.holders[0]))
+        })?;
+        let job = state.take_on(&path, (token, host), &self.budget)?;
+        state.tokens += 1;
+        drop(state);
+        job.begin(token);
+        Some(Taken {
+            job,
+            token,
+            desk: self.clone(),
+            owed: None,
+            done: false,
+        })
+    }
 }
 
 impl State {
-    fn next_for(&self, host: HostId, book: &Book) -> Option<&StorePath> {
+    /// Makes a job of an expected path, if there is room for it.
+    fn take_on(
+        &mut self,
+        path: &StorePath,
+        owner: (Token, HostId),
+        budget: &Arc<Budget>,
+    ) -> Option<Arc<Job>> {
+        let room = budget.reserve(self.expected.get(path)?.info.nar_size)?;
+        let Expected { info, holders, .. } = self.expected.remove(path)?;
+        self.order.remove(path);
+        let job = Arc::new(Job::new(info, holders, owner, room));
+        let entry = Entry {
+            job: job.clone(),
+            asked: Instant::now(),
+            dumps: self.dumps,
+        };
+        self.jobs.insert(path.clone(), entry);
+        Some(job)
+    }
+
+    fn next_for(&self, host: HostId, book: &Book, striper: &Striper) -> Option<&StorePath> {
         self.order.ready().take(LOOK).find(|path| {
             self.expected.get(*path).is_some_and(|expected| {
+                let holders = expected.holders(book);
+                let size = expected.info.nar_size;
                 !expected.failed
-                    && expected.holders.contains(&host)
+                    && holders.contains(&host)
                     && !book.is_spoilt(host, path)
-                    && book
-                        .rates
-                        .is_worth_asking(host, expected.info.nar_size, &expected.holders)
+                    && !striper.suits(&expected.info, &holders)
+                    && book.rates.is_worth_asking(host, size, &holders)
             })
         })
     }
@@ -270,7 +306,9 @@ impl State {
 impl Taken {
     /// So many bytes of it have come.
     pub(super) fn received(&mut self, bytes: u64) {
-        self.owed.received(bytes);
+        if let Some(owed) = &mut self.owed {
+            owed.received(bytes);
+        }
     }
 
     /// It is whole, or somebody else's.

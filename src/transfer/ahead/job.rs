@@ -1,6 +1,7 @@
 //! One NAR that is read ahead: filled by a worker, emptied by the caller.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -10,6 +11,7 @@ use super::budget::Reservation;
 use crate::model::PathInfo;
 use crate::pool::HostId;
 use crate::transfer::stream::{Stream, Taken};
+use crate::transfer::stripe::{Priority, URGENT};
 use crate::wire::nar::NarError;
 
 /// NARs up to this size, in bytes, are copied out of the buffers they came in, which are larger.
@@ -26,6 +28,8 @@ pub(in crate::transfer) struct Job {
     inner: Mutex<Inner>,
     /// For the caller, who is one.
     changed: Notify,
+    /// Of the parts it comes in, if it does.
+    pub(super) priority: Priority,
 }
 
 struct Inner {
@@ -94,6 +98,7 @@ impl Job {
                 reservation,
             }),
             changed: Notify::new(),
+            priority: Arc::new(AtomicU64::new(owner.0 + 1)),
         }
     }
 
@@ -160,6 +165,7 @@ impl Job {
     pub(super) fn want(&self) -> bool {
         let mut inner = self.lock();
         inner.wanted = true;
+        self.priority.store(URGENT, Ordering::Relaxed);
         inner.end != Some(End::Broken) || !inner.ready.is_empty()
     }
 

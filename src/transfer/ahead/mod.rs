@@ -13,33 +13,32 @@
 //! | `job` | one NAR, between worker and caller |
 //! | `desk` | what workers and caller share |
 //! | `worker` | one connection to one host |
+//! | `large` | NARs that come in parts |
 
 mod budget;
 mod desk;
 mod job;
+mod large;
 mod order;
 mod worker;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::JoinSet;
 
 use super::book::Book;
+use super::stripe::{FAR, Striper};
 use crate::model::PathInfo;
 use crate::pool::HostId;
 use desk::Desk;
 pub(super) use job::{Job, Next};
 
-/// A round trip from which on several channels to one host are faster than one.
-pub(super) const FAR: Duration = Duration::from_millis(4);
-
 /// How many bytes are worth one more channel.
 const SHARE: u64 = 4 << 20;
 
-/// Channels that are left for one large NAR.
-const LEFT: usize = 3;
+/// Large NARs that are brought at the same time, so that one follows the other without a pause.
+const LARGE: usize = 4;
 
 /// Reads ahead with tasks of its own, which end when this is dropped.
 pub(super) struct Readahead {
@@ -52,9 +51,9 @@ pub(super) struct Readahead {
 
 impl Readahead {
     /// Holds at most `memory` bytes.
-    pub(super) fn new(book: Arc<Book>, memory: u64) -> Self {
+    pub(super) fn new(book: Arc<Book>, striper: Arc<Striper>, memory: u64) -> Self {
         Self {
-            desk: Arc::new(Desk::new(book, memory)),
+            desk: Arc::new(Desk::new(book, striper, memory)),
             workers: Mutex::default(),
             begun: AtomicBool::new(false),
         }
@@ -70,10 +69,20 @@ impl Readahead {
 
     /// The caller fetches this path: what has been read ahead of it, or will be soon.
     pub(super) fn fetch(&self, info: &PathInfo) -> Option<Arc<Job>> {
-        self.begun.store(true, Ordering::Relaxed);
+        let first = !self.begun.swap(true, Ordering::Relaxed);
         let job = self.desk.fetch(info);
+        if first {
+            let mut workers = self.workers();
+            for _ in 0..LARGE {
+                workers.spawn(large::run(self.desk.clone()));
+            }
+        }
         self.engage();
         job
+    }
+
+    fn workers(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets as many workers to work as there is work for.
@@ -89,12 +98,13 @@ impl Readahead {
             let places = if latency < FAR {
                 1
             } else {
-                pool.background_places(host).saturating_sub(LEFT).max(1)
+                // The others are for large NARs.
+                (pool.background_places(host) / 3).max(1)
             };
             let wanted = usize::try_from(waiting / SHARE).unwrap_or(usize::MAX);
             let limit = wanted.saturating_add(1).min(places);
             while self.desk.enlist(host, limit) {
-                let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut workers = self.workers();
                 while workers.try_join_next().is_some() {}
                 workers.spawn(worker::run(self.desk.clone(), host));
             }

@@ -1,114 +1,174 @@
-//! One large NAR over several channels and hosts.
+//! Large NARs over several channels and hosts.
 //!
 //! ssh moves at most 2 MiB of a channel in a round trip, so on a long link a large NAR is much
-//! faster in parts; and from two hosts it comes twice as fast as from one. Parts are read through a
-//! shell, where the account has one, and put together in order. Whatever goes wrong here ends
-//! with the plain transfer, which goes on from the same byte.
+//! faster in parts; and from two hosts it comes twice as fast as from one. Parts are read through
+//! shells, where accounts have them, and put together in order. The channels are shared by all NARs:
+//! who is waited for comes first, and what it leaves of them goes to those that are read ahead.
+//! Whatever goes wrong here ends with the plain transfer, which goes on from the same byte.
 //!
 //! | module | what it does |
 //! | --- | --- |
 //! | `parts` | which part is asked of whom; pure |
-//! | `channel` | those who bring them |
+//! | `nar` | one NAR |
+//! | `shared` | all NARs, and the channels of each host |
+//! | `channel` | one shell on one host |
 
 mod channel;
+mod nar;
 mod parts;
+mod shared;
 
-use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use tokio::task::JoinSet;
+use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
 
-use super::NarSink;
-use super::ahead::FAR;
 use super::book::Book;
-use super::progress::TransferProgress;
-use super::stream::{Stream, Taken};
 use crate::model::PathInfo;
 use crate::pool::HostId;
-use channel::{Stripes, lead};
+use nar::Nar;
+pub(super) use nar::{Priority, URGENT};
+use shared::Shared;
+
+/// A round trip from which on several channels to one host are faster than one: below it, the
+/// window of one lets 200 MB/s through.
+pub(super) const FAR: Duration = Duration::from_millis(10);
 
 /// What is not worth the round trips that shells cost, in bytes.
-const LEAST: u64 = 8 << 20;
+pub(super) const LEAST: u64 = 8 << 20;
 
 /// How long the first part may take before the NAR is asked for in the plain way.
 const START: Duration = Duration::from_secs(4);
 
-/// Brings the rest of the NAR in parts, as far as that goes. Whether all of it has come, and was
-/// right: then all has been passed on. Else `stream` tells from where to go on. `again` is for a
-/// transfer that broke: parts then spare what has come already.
-///
-/// # Errors
-/// When `sink` takes no more.
-pub(super) async fn bring(
-    book: &Arc<Book>,
-    info: &PathInfo,
-    holders: &[HostId],
-    again: bool,
-    (stream, sink, watch): (&mut Stream, &mut dyn NarSink, &dyn TransferProgress),
-) -> io::Result<bool> {
-    let from = stream.taken();
-    let left = info.nar_size.saturating_sub(from);
-    let worth = left >= LEAST || (again && from >= LEAST);
-    if info.nar_hash.is_none() || !worth || book.came_wrongly_in_parts(&info.path) {
-        return Ok(false);
+/// Brings NARs in parts, with tasks of its own that end when it is dropped.
+pub(super) struct Striper(Arc<Shared>);
+
+impl Drop for Striper {
+    fn drop(&mut self) {
+        self.0.end();
     }
-    let usable = |host: &&HostId| book.pool.is_well(**host) && !book.is_spoilt(**host, &info.path);
-    let hosts: Vec<_> = holders.iter().filter(usable).copied().collect();
-    let is_far = |host: &HostId| book.pool.latency(*host).is_some_and(|time| time >= FAR);
-    if !(hosts.len() > 1 || again || hosts.iter().any(is_far)) {
-        return Ok(false);
+}
+
+impl Striper {
+    pub(super) fn new(book: Arc<Book>) -> Self {
+        Self(Arc::new(Shared::new(book)))
     }
-    let stripes = Arc::new(Stripes::new(info.clone(), book.clone(), from));
-    // Aborted when this ends early.
-    let mut leads = JoinSet::new();
-    for host in hosts {
-        let channels = match is_far(&host) {
-            true => book.pool.background_places(host),
-            false => 1,
+
+    /// Whether a NAR should come in parts.
+    pub(super) fn suits(&self, info: &PathInfo, holders: &[HostId]) -> bool {
+        if info.nar_size < LEAST || !self.is_possible(info) {
+            return false;
+        }
+        let hosts = self.usable(info, holders);
+        // Of a host that was not talked to yet nobody knows how far it is.
+        let may_be_far = |host: &HostId| self.0.is_far(*host) != Some(false);
+        hosts.len() > 1 || hosts.iter().any(may_be_far)
+    }
+
+    fn is_possible(&self, info: &PathInfo) -> bool {
+        info.nar_hash.is_some() && !self.0.book.came_wrongly_in_parts(&info.path)
+    }
+
+    fn usable(&self, info: &PathInfo, holders: &[HostId]) -> Vec<HostId> {
+        let book = &self.0.book;
+        let usable = |host: &HostId| {
+            book.pool.is_well(*host)
+                && book.pool.may_have_shell(*host)
+                && !book.is_spoilt(*host, &info.path)
         };
-        leads.spawn(lead(stripes.enter(), host, channels));
+        holders.iter().copied().filter(usable).collect()
     }
-    let mut buf = BytesMut::new();
-    let mut wrong = false;
-    let mut limit = START;
-    while let Ok(Some(part)) = timeout(limit, stripes.next()).await {
+
+    /// Starts to bring a NAR, if it suits.
+    pub(super) fn start(
+        &self,
+        info: &PathInfo,
+        holders: &[HostId],
+        priority: Priority,
+    ) -> Option<InParts> {
+        self.suits(info, holders).then(|| {
+            let hosts = self.usable(info, holders);
+            let only_if_far = hosts.len() == 1;
+            self.bring(info, hosts, 0, only_if_far, priority)
+        })
+    }
+
+    /// Starts to bring the rest of a NAR whose transfer broke at the byte `from`, if that spares
+    /// enough.
+    pub(super) fn go_on(&self, info: &PathInfo, holders: &[HostId], from: u64) -> Option<InParts> {
+        let hosts = self.usable(info, holders);
+        let worth = from >= LEAST && self.is_possible(info) && !hosts.is_empty();
+        worth.then(|| self.bring(info, hosts, from, false, Arc::new(AtomicU64::new(URGENT))))
+    }
+
+    fn bring(
+        &self,
+        info: &PathInfo,
+        hosts: Vec<HostId>,
+        from: u64,
+        only_if_far: bool,
+        priority: Priority,
+    ) -> InParts {
+        let info = Arc::new(info.clone());
+        let nar = Arc::new(Nar::new(info, hosts, from, only_if_far, priority));
+        self.0.add(&nar);
+        InParts {
+            shared: self.0.clone(),
+            nar,
+            limit: START,
+            buf: BytesMut::new(),
+        }
+    }
+}
+
+/// A NAR on its way. Dropping it stops that.
+pub(super) struct InParts {
+    shared: Arc<Shared>,
+    nar: Arc<Nar>,
+    limit: Duration,
+    buf: BytesMut,
+}
+
+impl InParts {
+    /// Puts the next part behind what is left in the buffer; `None` when no more comes, be it
+    /// complete or not.
+    pub(super) async fn more(&mut self) -> Option<&mut BytesMut> {
+        let part = timeout(self.limit, self.part()).await.ok()??;
         // Channels know by themselves what is too long.
-        limit = Duration::MAX;
+        self.limit = Duration::MAX;
         match part.try_into_mut() {
-            Ok(part) if buf.is_empty() => buf = part,
-            Ok(part) => buf.extend_from_slice(&part),
-            Err(part) => buf.extend_from_slice(&part),
+            Ok(part) if self.buf.is_empty() => self.buf = part,
+            Ok(part) => self.buf.extend_from_slice(&part),
+            Err(part) => self.buf.extend_from_slice(&part),
         }
-        let before = stream.taken();
-        let Ok(taken) = stream.take(&mut buf) else {
-            wrong = true;
-            break;
-        };
-        watch.advance(stream.taken() - before);
-        match taken {
-            Taken::Nothing => {}
-            Taken::Pass(bytes) => sink.write(bytes).await?,
-            Taken::Complete => {
-                // They end by themselves, once they have read what was asked for twice.
-                leads.detach_all();
-                let Ok(held) = stream.verify() else {
-                    wrong = true;
-                    break;
-                };
-                for bytes in held {
-                    sink.write(bytes).await?;
-                }
-                return Ok(true);
+        Some(&mut self.buf)
+    }
+
+    async fn part(&self) -> Option<Bytes> {
+        loop {
+            let (part, done) = self.nar.take();
+            if part.is_some() {
+                self.shared.wake();
+                return part;
             }
+            if done || !self.shared.can_bring(&self.nar) {
+                return None;
+            }
+            self.nar.changed().await;
         }
     }
-    if wrong {
-        // Nobody can tell whose part it was.
-        book.parts_came_wrongly(&info.path);
+
+    /// What was put together is not the NAR that was promised: it is not tried again, since nobody
+    /// can tell whose part it was.
+    pub(super) fn came_wrongly(&self) {
+        self.shared.book.parts_came_wrongly(&self.nar.info.path);
     }
-    stream.roll_back();
-    Ok(false)
+}
+
+impl Drop for InParts {
+    fn drop(&mut self) {
+        self.shared.remove(&self.nar);
+    }
 }

@@ -1,0 +1,193 @@
+//! What channels, and those for whom they work, share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::FAR;
+use super::channel::{Seat, run};
+use super::nar::{Nar, Next};
+use super::parts::Channel;
+use crate::pool::HostId;
+use crate::transfer::book::Book;
+use crate::wire::nar::layout::{Layout, Segment};
+
+/// Channels of a host that are left for small NARs.
+const LEFT: usize = 2;
+
+pub(super) struct Shared {
+    pub(super) book: Arc<Book>,
+    // Both held for a few instructions, never over an await.
+    state: Mutex<State>,
+    tasks: Mutex<JoinSet<()>>,
+    /// Changes when there may be work for a channel that had none.
+    version: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct State {
+    /// NARs that are wanted.
+    active: Vec<Arc<Nar>>,
+    hosts: HashMap<HostId, AtWork>,
+    channels: u64,
+}
+
+#[derive(Default)]
+struct AtWork {
+    count: usize,
+    /// The one that reads out what it is owed, to list another NAR.
+    lister: Option<Channel>,
+}
+
+/// What a channel can do.
+pub(super) enum Work {
+    Part(Arc<Nar>, u64, Segment),
+    List(Arc<Nar>),
+    None,
+}
+
+impl Shared {
+    pub(super) fn new(book: Arc<Book>) -> Self {
+        Self {
+            book,
+            state: Mutex::default(),
+            tasks: Mutex::default(),
+            version: watch::Sender::new(()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.version.subscribe()
+    }
+
+    pub(super) fn wake(&self) {
+        self.version.send_replace(());
+    }
+
+    pub(super) fn end(&self) {
+        self.tasks().abort_all();
+    }
+
+    /// Is it certain that the host is so far away, or so near?
+    pub(super) fn is_far(&self, host: HostId) -> Option<bool> {
+        Some(self.book.pool.latency(host)? >= FAR)
+    }
+
+    /// Has this NAR brought.
+    pub(super) fn add(self: &Arc<Self>, nar: &Arc<Nar>) {
+        let mut state = self.lock();
+        state.active.push(nar.clone());
+        state.active.sort_by_key(|nar| nar.priority());
+        drop(state);
+        for host in &nar.hosts {
+            self.engage(*host);
+        }
+        self.wake();
+    }
+
+    pub(super) fn remove(&self, nar: &Arc<Nar>) {
+        self.lock().active.retain(|other| !Arc::ptr_eq(other, nar));
+    }
+
+    /// Sets as many channels to work for a host as are of use.
+    pub(super) fn engage(self: &Arc<Self>, host: HostId) {
+        let places = match self.is_far(host) {
+            Some(true) => self.book.pool.background_places(host),
+            _ => 1,
+        };
+        let wanted = places.saturating_sub(LEFT).max(1);
+        let mut state = self.lock();
+        let mut tasks = self.tasks();
+        while tasks.try_join_next().is_some() {}
+        while state.hosts.entry(host).or_default().count < wanted {
+            state.hosts.entry(host).or_default().count += 1;
+            state.channels += 1;
+            let seat = Seat {
+                shared: self.clone(),
+                host,
+                channel: Channel(state.channels),
+            };
+            tasks.spawn(run(seat));
+        }
+    }
+
+    /// A channel is gone.
+    pub(super) fn leave(&self, host: HostId, channel: Channel) {
+        let active = {
+            let mut state = self.lock();
+            let at_work = state.hosts.entry(host).or_default();
+            at_work.count = at_work.count.saturating_sub(1);
+            if at_work.lister == Some(channel) {
+                at_work.lister = None;
+            }
+            state.active.clone()
+        };
+        for nar in active {
+            nar.lost(host, channel);
+        }
+        self.wake();
+    }
+
+    /// What a channel should do; one that is `free` owes nothing and can list.
+    pub(super) fn work_for(&self, host: HostId, channel: Channel, free: bool) -> Work {
+        let mut state = self.lock();
+        // Somebody may have become urgent.
+        state.active.sort_by_key(|nar| nar.priority());
+        let active = state.active.clone();
+        let mut work = Work::None;
+        for nar in active {
+            match nar.next(host, channel) {
+                Next::Nothing => {}
+                Next::Part(part, segment) => {
+                    if matches!(work, Work::None) {
+                        work = Work::Part(nar, part, segment);
+                        break;
+                    }
+                }
+                Next::Unlisted => {
+                    let lister = &mut state.hosts.entry(host).or_default().lister;
+                    if *lister.get_or_insert(channel) != channel {
+                        continue;
+                    }
+                    if !free {
+                        return Work::None;
+                    }
+                    if nar.start_listing(host) {
+                        return Work::List(nar);
+                    }
+                }
+            }
+        }
+        work
+    }
+
+    /// What came of listing a NAR, and how long it took.
+    pub(super) fn listed(&self, host: HostId, nar: &Nar, layout: Option<Layout>, took: Duration) {
+        if let Some(at_work) = self.lock().hosts.get_mut(&host) {
+            at_work.lister = None;
+        }
+        let far = self.is_far(host).unwrap_or(took >= FAR);
+        nar.listed(host, layout.filter(|_| far || !nar.only_if_far));
+        self.wake();
+    }
+
+    /// Whether somebody may still bring something of it.
+    pub(super) fn can_bring(&self, nar: &Nar) -> bool {
+        let state = self.lock();
+        let works = |host: &HostId| state.hosts.get(host).is_some_and(|work| work.count > 0);
+        nar.hosts
+            .iter()
+            .any(|host| works(host) && nar.may_come_from(*host))
+    }
+}
