@@ -9,10 +9,10 @@
 //! | [`app`], [`cli`] | from the command line to a door |
 //! | [`engine`] | the rooms below the doors, put together |
 //! | [`resolver`] | which paths there are, and where |
-//! | [`transfer`] | one path: choose a host, stream, verify, finish; restore to disk |
-//! | [`cache`] | answers that were given already |
+//! | [`transfer`] | bytes of paths: choose hosts, read ahead, stream or put parts together, verify; restore to disk |
+//! | [`cache`] | answers that were given already, in memory and on disk |
 //! | [`pool`] | hosts, their connections, failover |
-//! | [`remote`] | typed client of one serve connection |
+//! | [`remote`] | typed client of one serve connection, and of one shell |
 //! | [`transport`] | a host becomes a pair of byte streams: OpenSSH, or a local child process |
 //! | [`local_store`] | a real local Nix store, read only |
 //! | [`wire`] | codecs without IO |
