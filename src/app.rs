@@ -70,15 +70,16 @@ async fn substitute(cli: &Cli, path: &Path, dest: &Path, display: &Arc<Display>)
     let config = usable(cli);
     let engine = engine(&config, display.clone());
     engine.resolver.ask_no_more_than_needed();
-    front::substitute(
+    let substituted = front::substitute(
         &path.to_string_lossy(),
         dest,
         front::stdout(),
         &engine.resolver,
         &engine.transfers,
     )
-    .await?;
-    Ok(())
+    .await;
+    engine.resolver.flush().await;
+    Ok(substituted?)
 }
 
 /// `--serve`. Without a usable configuration it serves nothing rather than to end: a program that

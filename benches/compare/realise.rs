@@ -164,7 +164,9 @@ pub fn dag_ng(lab: &Lab, table: &mut Table, rtt: u64) {
     let (mut mine, mut other) = (Runs::default(), Runs::default());
     let ours = Ours::new(&[host.trusted()], Link::to(&host.sshd, line));
     mine.push("ours, cold", ours.fetch(&paths));
-    other.push("ssh-ng://", theirs("ssh-ng", host, line, &paths));
+    if lab.their_runs(rtt) > 0 {
+        other.push("ssh-ng://", theirs("ssh-ng", host, line, &paths));
+    }
     table.add(Row {
         name: format!("{title}: realise, cold"),
         unit: "s",

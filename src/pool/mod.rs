@@ -4,6 +4,7 @@ mod ask;
 mod flight;
 mod health;
 mod keeper;
+mod places;
 mod shells;
 mod slot;
 
@@ -26,7 +27,7 @@ pub use crate::remote::RemoteError;
 use crate::remote::dump;
 use crate::transport::Transport;
 use keeper::Keeper;
-use slot::{Slot, background_places};
+use slot::Slot;
 
 /// Tells the user of something that went wrong and does not stop the work.
 pub type Notify = Arc<dyn Fn(&(dyn Error + 'static)) + Send + Sync>;
@@ -189,10 +190,10 @@ impl Pool {
     }
 
     /// How many connections to a host work in the background may hold at a time: all but one, at
-    /// least one.
+    /// least one, and no more than the host has been found to allow.
     #[must_use]
     pub fn background_places(&self, id: HostId) -> usize {
-        background_places(self.host(id))
+        self.slots[id.0].background_places()
     }
 
     /// The shortest time in which a host answered a question, which is an upper bound of the link's

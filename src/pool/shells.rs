@@ -55,12 +55,31 @@ impl Pool {
     /// When the host rests after failures, or cannot be connected to. That it has no shell, or that
     /// one ended, is no failure of the host.
     pub async fn shell(&self, id: HostId) -> Result<Option<ShellLease>, Arc<RemoteError>> {
+        self.shell_if(id, Slot::check_rest).await
+    }
+
+    /// As [`Pool::shell`], even while the host rests: for who has nobody else to ask.
+    ///
+    /// # Errors
+    /// When the host cannot be connected to.
+    pub async fn shell_nevertheless(
+        &self,
+        id: HostId,
+    ) -> Result<Option<ShellLease>, Arc<RemoteError>> {
+        self.shell_if(id, |_| Ok(())).await
+    }
+
+    async fn shell_if(
+        &self,
+        id: HostId,
+        may_use: fn(&Slot) -> Result<(), Arc<RemoteError>>,
+    ) -> Result<Option<ShellLease>, Arc<RemoteError>> {
         self.load().await;
         let slot = &self.slots[id.0];
-        slot.check_rest()?;
+        may_use(slot)?;
         let mut has = slot.shells.has.lock().await;
         // Who found out before may have failed.
-        slot.check_rest()?;
+        may_use(slot)?;
         if has.is_none() && self.remembered(slot).await == Some(false) {
             *has = Some(false);
         }
@@ -84,6 +103,7 @@ impl Pool {
             connect: self.limits.connect,
             silence: self.limits.silence,
         };
+        slot.make_room();
         match open_shell(slot.transport(), &slot.host, &options).await {
             Ok(shell) => {
                 slot.learn(shell.latency());
@@ -110,7 +130,9 @@ impl Pool {
             Err(ShellError::Remote(error)) => {
                 let error = Arc::new(error);
                 // A shell that merely ends may be the account's own doing.
-                if !matches!(*error, RemoteError::Disconnected { .. }) {
+                if !matches!(*error, RemoteError::Disconnected { .. })
+                    && !slot.is_one_too_many(&error)
+                {
                     slot.failed(&error).await;
                 }
                 Err(error)
@@ -160,6 +182,15 @@ impl Slot {
 }
 
 impl Shells {
+    /// How many lie idle.
+    pub(super) fn idle(&self) -> usize {
+        lock(&self.idle).len()
+    }
+
+    pub(super) fn close_one(&self) {
+        lock(&self.idle).pop();
+    }
+
     fn take_idle(&self) -> Option<Shell> {
         let mut idle = lock(&self.idle);
         while let Some(mut shell) = idle.pop() {

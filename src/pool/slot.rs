@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::flight::{Flight, Ticket, Turn};
 use super::health::Standing;
 use super::keeper::{Keeper, Kept, now, random};
+use super::places::{Learnt, configured, for_background};
 use super::shells::Shells;
 use super::{HostId, Limits, Notify, lock};
 use crate::config::host::Host;
@@ -43,7 +44,7 @@ pub(super) struct Slot {
     transport: Arc<dyn Transport>,
     limits: Limits,
     notify: Notify,
-    permits: Arc<Semaphore>,
+    pub(super) permits: Arc<Semaphore>,
     /// Who works ahead of what was asked takes one of these first: there are fewer, so that a
     /// question never waits behind such work.
     background: Arc<Semaphore>,
@@ -52,13 +53,14 @@ pub(super) struct Slot {
     pub(super) kept: Arc<Kept>,
     pub(super) shells: Shells,
     // These locks are held for a few instructions, never over an await.
-    idle: Mutex<Vec<Connection>>,
+    pub(super) idle: Mutex<Vec<Connection>>,
     told: Mutex<Told>,
     latency: Mutex<Latency>,
     usual_places: AtomicBool,
     banner_told: AtomicBool,
     /// A connection has come about once.
     connected: AtomicBool,
+    pub(super) learnt: Learnt,
 }
 
 impl Slot {
@@ -72,8 +74,8 @@ impl Slot {
     ) -> Self {
         Self {
             id,
-            permits: Arc::new(Semaphore::new(places(&host))),
-            background: Arc::new(Semaphore::new(background_places(&host))),
+            permits: Arc::new(Semaphore::new(configured(&host))),
+            background: Arc::new(Semaphore::new(for_background(configured(&host)))),
             flight: Flight::default(),
             keeper,
             kept: Arc::new(Kept::new(&host)),
@@ -88,7 +90,12 @@ impl Slot {
             usual_places: AtomicBool::new(false),
             banner_told: AtomicBool::new(false),
             connected: AtomicBool::new(false),
+            learnt: Learnt::default(),
         }
+    }
+
+    pub(super) fn has_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
     }
 
     pub(super) fn standing(&self) -> Standing {
@@ -205,6 +212,12 @@ impl Slot {
                 }
                 Ok((connection, false))
             }
+            Err(error) if self.is_one_too_many(&error) => {
+                if let Some(mine) = mine {
+                    mine.end(None);
+                }
+                Err(error)
+            }
             Err(error) => {
                 if mine.is_none() {
                     self.flight.failed(&error);
@@ -237,6 +250,7 @@ impl Slot {
             silence: self.limits.silence,
             usual_places: &self.usual_places,
         };
+        self.make_room();
         let connection = connect(&*self.transport, &self.host, &options, ahead).await?;
         self.learn(connection.latency());
         self.connected.store(true, Ordering::Relaxed);
@@ -298,18 +312,8 @@ impl Slot {
     }
 }
 
-/// How many connections there may be.
-fn places(host: &Host) -> usize {
-    host.max_connections.max(1) as usize
-}
-
 /// The right to a channel: that of everybody, and that of work in the background.
 pub(super) type Permits = (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>);
-
-/// How many of them work in the background may take.
-pub(super) fn background_places(host: &Host) -> usize {
-    (places(host) - 1).max(1)
-}
 
 /// The right to find out whether a host is back; ends when it is dropped.
 pub(super) struct Probe(Arc<Slot>);

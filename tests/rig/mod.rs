@@ -158,6 +158,11 @@ pub fn setup(hosts: &[(&Store, f64, Option<Fault>)]) -> Setup {
 
 /// The same with so many bytes for readahead.
 pub fn setup_with(hosts: &[(&Store, f64, Option<Fault>)], memory: u64) -> Setup {
+    setup_as(hosts, memory, false)
+}
+
+/// The same, where accounts may have a shell.
+pub fn setup_as(hosts: &[(&Store, f64, Option<Fault>)], memory: u64, shells: bool) -> Setup {
     let names = ["one", "two", "three"];
     let mut commands = HashMap::new();
     let mut faults = HashMap::new();
@@ -188,6 +193,10 @@ pub fn setup_with(hosts: &[(&Store, f64, Option<Fault>)], memory: u64) -> Setup 
         }
         command
     });
+    let real = match shells {
+        true => real.with_shell(|_| Command::new("sh")),
+        false => real,
+    };
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = told.clone();
     let limits = Limits {
@@ -197,7 +206,11 @@ pub fn setup_with(hosts: &[(&Store, f64, Option<Fault>)], memory: u64) -> Setup 
     };
     let parsed = names[..hosts.len()]
         .iter()
-        .map(|name| Host::parse(name).unwrap())
+        .zip(hosts)
+        .map(|(name, (store, _, _))| {
+            let store = store.remote_store_param();
+            Host::parse(&format!("ssh://{name}?remote-store={store}")).unwrap()
+        })
         .collect();
     let asked = Asked::default();
     let transport = Arc::new(Hosts {
@@ -251,6 +264,14 @@ impl Setup {
         }
         found.sort();
         found
+    }
+
+    /// How many parts of files this host was asked for through a shell.
+    pub fn parts(&self, host: &str) -> usize {
+        let asked = self.asked.lock().unwrap();
+        let all = asked.get(host).map_or(&[][..], Vec::as_slice);
+        let is_part = |line: &&[u8]| line.windows(5).any(|word| word == b"skip=");
+        all.split(|byte| *byte == b'\n').filter(is_part).count()
     }
 
     pub async fn fetch(&self, path: &str) -> (Vec<u8>, Result<u64, Failed>) {

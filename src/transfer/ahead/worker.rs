@@ -27,6 +27,7 @@ pub(super) async fn run(desk: Arc<Desk>, host: HostId) {
         host,
         pending: VecDeque::new(),
         lease: None,
+        refused: false,
     };
     loop {
         changes.borrow_and_update();
@@ -35,7 +36,7 @@ pub(super) async fn run(desk: Arc<Desk>, host: HostId) {
             // Others may need it more.
             worker.lease = None;
             let _ = timeout(LOOK, changes.changed()).await;
-        } else if worker.work().await.is_err() && !worker.is_host_well() {
+        } else if worker.work().await.is_err() && worker.is_no_use() {
             return;
         }
     }
@@ -58,11 +59,14 @@ struct Worker {
     /// What is asked for, in order.
     pending: VecDeque<Taken>,
     lease: Option<Lease>,
+    /// No connection could be had.
+    refused: bool,
 }
 
 impl Worker {
-    fn is_host_well(&self) -> bool {
-        self.desk.book.pool.is_well(self.host)
+    /// Another one may be set to work later.
+    fn is_no_use(&self) -> bool {
+        self.refused || !self.desk.book.pool.is_well(self.host)
     }
 
     /// Takes on as much as may be asked for ahead.
@@ -86,7 +90,10 @@ impl Worker {
             Some(lease) => self.receive(lease).await,
             None => match self.connect().await {
                 Some(lease) => self.receive(lease).await,
-                None => Err(Broken),
+                None => {
+                    self.refused = true;
+                    Err(Broken)
+                }
             },
         };
         match result {

@@ -27,6 +27,8 @@ pub(super) struct Seat {
     pub(super) shared: Arc<Shared>,
     pub(super) host: HostId,
     pub(super) channel: Channel,
+    /// The host is asked although it rests.
+    pub(super) nevertheless: bool,
 }
 
 impl Drop for Seat {
@@ -37,11 +39,16 @@ impl Drop for Seat {
 
 /// Brings parts from one host until there are none, or it fails.
 pub(super) async fn run(seat: Seat) {
-    let Ok(Some(shell)) = seat.shared.book.pool.shell(seat.host).await else {
+    let pool = &seat.shared.book.pool;
+    let shell = match seat.nevertheless {
+        true => pool.shell_nevertheless(seat.host).await,
+        false => pool.shell(seat.host).await,
+    };
+    let Ok(Some(shell)) = shell else {
         return;
     };
     // How far the host is may be known only now.
-    seat.shared.engage(seat.host);
+    seat.shared.engage(seat.host, seat.nevertheless);
     let mut changes = seat.shared.changes();
     let mut worker = Worker {
         seat: &seat,

@@ -72,13 +72,7 @@ impl Striper {
     }
 
     fn usable(&self, info: &PathInfo, holders: &[HostId]) -> Vec<HostId> {
-        let book = &self.0.book;
-        let usable = |host: &HostId| {
-            book.pool.is_well(*host)
-                && book.pool.may_have_shell(*host)
-                && !book.is_spoilt(*host, &info.path)
-        };
-        holders.iter().copied().filter(usable).collect()
+        self.0.usable(&info.path, holders)
     }
 
     /// Starts to bring a NAR, if it suits.
@@ -91,29 +85,32 @@ impl Striper {
         self.suits(info, holders).then(|| {
             let hosts = self.usable(info, holders);
             let only_if_far = hosts.len() == 1;
-            self.bring(info, hosts, 0, only_if_far, priority)
+            let info = Arc::new(info.clone());
+            self.bring(Nar::new(info, hosts, 0, only_if_far, priority), false)
         })
     }
 
     /// Starts to bring the rest of a NAR whose transfer broke at the byte `from`, if that spares
     /// enough.
     pub(super) fn go_on(&self, info: &PathInfo, holders: &[HostId], from: u64) -> Option<InParts> {
-        let hosts = self.usable(info, holders);
-        let worth = from >= LEAST && self.is_possible(info) && !hosts.is_empty();
-        worth.then(|| self.bring(info, hosts, from, false, Arc::new(AtomicU64::new(URGENT))))
+        if from < LEAST || !self.is_possible(info) {
+            return None;
+        }
+        let mut hosts = self.usable(info, holders);
+        // The one that broke off may be all there is.
+        let nevertheless = hosts.is_empty();
+        if nevertheless {
+            let may = |host: &HostId| self.0.may_have_parts(*host, &info.path);
+            hosts.extend(holders.iter().copied().filter(may));
+        }
+        let urgent = Arc::new(AtomicU64::new(URGENT));
+        let nar = Nar::new(Arc::new(info.clone()), hosts, from, false, urgent);
+        Some(self.bring(nar, nevertheless))
     }
 
-    fn bring(
-        &self,
-        info: &PathInfo,
-        hosts: Vec<HostId>,
-        from: u64,
-        only_if_far: bool,
-        priority: Priority,
-    ) -> InParts {
-        let info = Arc::new(info.clone());
-        let nar = Arc::new(Nar::new(info, hosts, from, only_if_far, priority));
-        self.0.add(&nar);
+    fn bring(&self, nar: Nar, nevertheless: bool) -> InParts {
+        let nar = Arc::new(nar);
+        self.0.add(&nar, nevertheless);
         InParts {
             shared: self.0.clone(),
             nar,
@@ -151,6 +148,7 @@ impl InParts {
             let (part, done) = self.nar.take();
             if part.is_some() {
                 self.shared.wake();
+                self.look_around();
                 return part;
             }
             if done || !self.shared.can_bring(&self.nar) {
@@ -158,6 +156,14 @@ impl InParts {
             }
             self.nar.changed().await;
         }
+    }
+
+    /// Hosts may have told meanwhile that they have it too.
+    fn look_around(&self) {
+        let path = &self.nar.info.path;
+        let holders = self.shared.book.holders(path, &[]);
+        let usable = self.shared.usable(path, &holders);
+        self.shared.add_hosts(&self.nar, usable);
     }
 
     /// What was put together is not the NAR that was promised: it is not tried again, since nobody

@@ -21,8 +21,6 @@ pub(in crate::transfer) const URGENT: u64 = 0;
 
 pub(super) struct Nar {
     pub(super) info: Arc<PathInfo>,
-    /// Who may be asked.
-    pub(super) hosts: Vec<HostId>,
     /// It is in parts only because its one host may be far away.
     pub(super) only_if_far: bool,
     priority: Priority,
@@ -34,6 +32,8 @@ pub(super) struct Nar {
 
 struct State {
     parts: Parts,
+    /// Who may be asked.
+    hosts: Vec<HostId>,
     listings: HashMap<HostId, Listing>,
 }
 
@@ -64,11 +64,11 @@ impl Nar {
         let parts = Parts::new(from..info.nar_size);
         Self {
             info,
-            hosts,
             only_if_far,
             priority,
             state: Mutex::new(State {
                 parts,
+                hosts,
                 listings: HashMap::new(),
             }),
             arrived: Notify::new(),
@@ -85,11 +85,15 @@ impl Nar {
 
     /// What that channel of that host should ask for.
     pub(super) fn next(&self, host: HostId, channel: Channel) -> Next {
-        if !self.hosts.contains(&host) {
+        let mut state = self.lock();
+        let State {
+            parts,
+            hosts,
+            listings,
+        } = &mut *state;
+        if !hosts.contains(&host) {
             return Next::Nothing;
         }
-        let mut state = self.lock();
-        let State { parts, listings } = &mut *state;
         match listings.get(&host) {
             Some(Listing::Known(layout)) => match parts.next(channel, Instant::now()) {
                 Some(part) => {
@@ -101,6 +105,18 @@ impl Nar {
             None if parts.is_missing_some() => Next::Unlisted,
             _ => Next::Nothing,
         }
+    }
+
+    pub(super) fn hosts(&self) -> Vec<HostId> {
+        self.lock().hosts.clone()
+    }
+
+    /// These may be asked too. Gives those that are new.
+    pub(super) fn add_hosts(&self, mut hosts: Vec<HostId>) -> Vec<HostId> {
+        let mut state = self.lock();
+        hosts.retain(|host| !state.hosts.contains(host));
+        state.hosts.extend(&hosts);
+        hosts
     }
 
     /// A channel of that host goes to list it, unless another one has.

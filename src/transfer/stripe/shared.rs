@@ -11,6 +11,7 @@ use super::FAR;
 use super::channel::{Seat, run};
 use super::nar::{Nar, Next};
 use super::parts::Channel;
+use crate::model::StorePath;
 use crate::pool::HostId;
 use crate::transfer::book::Book;
 use crate::wire::nar::layout::{Layout, Segment};
@@ -79,21 +80,40 @@ impl Shared {
         self.tasks().abort_all();
     }
 
+    /// Those of `holders` that parts of a path can be asked of.
+    pub(super) fn usable(&self, path: &StorePath, holders: &[HostId]) -> Vec<HostId> {
+        let usable =
+            |host: &HostId| self.book.pool.is_well(*host) && self.may_have_parts(*host, path);
+        holders.iter().copied().filter(usable).collect()
+    }
+
+    pub(super) fn may_have_parts(&self, host: HostId, path: &StorePath) -> bool {
+        self.book.pool.may_have_shell(host) && !self.book.is_spoilt(host, path)
+    }
+
     /// Is it certain that the host is so far away, or so near?
     pub(super) fn is_far(&self, host: HostId) -> Option<bool> {
         Some(self.book.pool.latency(host)? >= FAR)
     }
 
     /// Has this NAR brought.
-    pub(super) fn add(self: &Arc<Self>, nar: &Arc<Nar>) {
+    pub(super) fn add(self: &Arc<Self>, nar: &Arc<Nar>, nevertheless: bool) {
         let mut state = self.lock();
         state.active.push(nar.clone());
         state.active.sort_by_key(|nar| nar.priority());
         drop(state);
-        for host in &nar.hosts {
-            self.engage(*host);
+        for host in nar.hosts() {
+            self.engage(host, nevertheless);
         }
         self.wake();
+    }
+
+    /// More hosts turned out to have it.
+    pub(super) fn add_hosts(self: &Arc<Self>, nar: &Arc<Nar>, hosts: Vec<HostId>) {
+        for host in nar.add_hosts(hosts) {
+            self.engage(host, false);
+            self.wake();
+        }
     }
 
     pub(super) fn remove(&self, nar: &Arc<Nar>) {
@@ -101,7 +121,7 @@ impl Shared {
     }
 
     /// Sets as many channels to work for a host as are of use.
-    pub(super) fn engage(self: &Arc<Self>, host: HostId) {
+    pub(super) fn engage(self: &Arc<Self>, host: HostId, nevertheless: bool) {
         let places = match self.is_far(host) {
             Some(true) => self.book.pool.background_places(host),
             _ => 1,
@@ -117,6 +137,7 @@ impl Shared {
                 shared: self.clone(),
                 host,
                 channel: Channel(state.channels),
+                nevertheless,
             };
             tasks.spawn(run(seat));
         }
@@ -184,9 +205,10 @@ impl Shared {
 
     /// Whether somebody may still bring something of it.
     pub(super) fn can_bring(&self, nar: &Nar) -> bool {
+        let hosts = nar.hosts();
         let state = self.lock();
         let works = |host: &HostId| state.hosts.get(host).is_some_and(|work| work.count > 0);
-        nar.hosts
+        hosts
             .iter()
             .any(|host| works(host) && nar.may_come_from(*host))
     }
