@@ -27,12 +27,16 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let code = runtime.block_on(async {
+    // In a task: the thread that learns of what has come then goes on with it by itself. The main
+    // thread would have to be woken each time.
+    let work = runtime.spawn(async move {
         tokio::select! {
             code = app::run(cli, &display) => code,
             number = interrupted() => ExitCode::from(128 + number),
         }
     });
+    // A panic has told of itself.
+    let code = runtime.block_on(work).unwrap_or(ExitCode::from(101));
     if restores {
         // The thread that writes to disk removes what it made, once nobody feeds it any more.
         runtime.shutdown_timeout(CLEAN_UP);

@@ -2,9 +2,10 @@
 //! (as Nix makes them).
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 
+use rustix::fs::FileType;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
@@ -16,7 +17,10 @@ const PIPE: usize = 1 << 20;
 #[must_use]
 pub fn stdin() -> Box<dyn AsyncRead + Send + Unpin> {
     let stdin = io::stdin();
-    if let Ok(receiver) = dup(stdin.as_fd()).and_then(pipe::Receiver::from_owned_fd) {
+    let reopened =
+        pipe_of(stdin.as_fd()).and_then(|pipe| pipe::OpenOptions::new().open_receiver(pipe));
+    let shared = |_| dup(stdin.as_fd()).and_then(pipe::Receiver::from_owned_fd);
+    if let Ok(receiver) = reopened.or_else(shared) {
         return Box::new(receiver);
     }
     if let Ok(socket) = dup(stdin.as_fd()).and_then(socket) {
@@ -29,7 +33,7 @@ pub fn stdin() -> Box<dyn AsyncRead + Send + Unpin> {
 #[must_use]
 pub fn stdout() -> Box<dyn AsyncWrite + Send + Unpin> {
     let stdout = io::stdout();
-    if let Ok(sender) = dup(stdout.as_fd()).and_then(pipe::Sender::from_owned_fd) {
+    if let Ok(sender) = sender(stdout.as_fd()) {
         // Refused where the system's limit is lower, which costs speed alone.
         let _ = rustix::pipe::fcntl_setpipe_size(stdout.as_fd(), PIPE);
         return Box::new(sender);
@@ -44,7 +48,7 @@ pub fn stdout() -> Box<dyn AsyncWrite + Send + Unpin> {
 /// file, a terminal).
 pub async fn stdout_closed() {
     let stdout = io::stdout();
-    let closed = if let Ok(sender) = dup(stdout.as_fd()).and_then(pipe::Sender::from_owned_fd) {
+    let closed = if let Ok(sender) = sender(stdout.as_fd()) {
         sender.ready(Interest::ERROR).await.is_ok()
     } else if let Ok(socket) = dup(stdout.as_fd()).and_then(socket) {
         socket.ready(Interest::ERROR).await.is_ok()
@@ -53,6 +57,21 @@ pub async fn stdout_closed() {
     };
     if !closed {
         std::future::pending().await
+    }
+}
+
+/// A pipe is opened anew, where that is allowed: that it does not block is a property which
+/// everyone who has got the same one shares, as the caller, or our own standard error.
+fn sender(fd: BorrowedFd<'_>) -> io::Result<pipe::Sender> {
+    let reopened = pipe_of(fd).and_then(|pipe| pipe::OpenOptions::new().open_sender(pipe));
+    reopened.or_else(|_| dup(fd).and_then(pipe::Sender::from_owned_fd))
+}
+
+/// Where a pipe can be opened. Nothing else is: to open a terminal may change whose it is.
+fn pipe_of(fd: BorrowedFd<'_>) -> io::Result<String> {
+    match FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode) {
+        FileType::Fifo => Ok(format!("/proc/self/fd/{}", fd.as_raw_fd())),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
     }
 }
 

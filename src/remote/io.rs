@@ -11,6 +11,10 @@ use crate::wire::serve::{CLIENT_MAGIC, Request, Version};
 /// Space for one read. A pipe gives at most 64 KiB at a time unless it was enlarged.
 const READ: usize = 256 << 10;
 
+/// What is left of a block, in bytes, that is still worth a read. Less is given up, so this is
+/// also the most that a block which is held by slices of it can waste.
+const LEAST: usize = 32 << 10;
+
 /// What comes from the remote.
 pub(super) struct Input {
     stream: Box<dyn AsyncRead + Send + Unpin>,
@@ -39,7 +43,12 @@ impl Input {
 
     /// Reads once; 0 is the end of the stream.
     pub(super) async fn fill(&mut self) -> std::io::Result<usize> {
-        self.buf.reserve(READ);
+        // What has been taken and let go of makes room again, while its memory is still in the
+        // processor's cache. If it is held (read ahead), the block is used up before the next one
+        // is made: memory in use would otherwise be a multiple of the bytes in there.
+        if !self.buf.try_reclaim(READ) && self.buf.capacity() - self.buf.len() < LEAST {
+            self.buf.reserve(READ);
+        }
         self.stream.read_buf(&mut self.buf).await
     }
 
@@ -103,5 +112,51 @@ impl Output {
 impl Drop for Output {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// What comes is held, piece by piece; how many blocks of memory that takes.
+    async fn blocks(total: usize, piece: usize) -> usize {
+        let (mut remote, stream) = tokio::io::duplex(piece);
+        let writer = tokio::spawn(async move { remote.write_all(&vec![1; total]).await });
+        let mut input = Input::new(Box::new(stream));
+        let mut held: Vec<Bytes> = Vec::new();
+        while input.fill().await.unwrap() > 0 {
+            held.push(input.buffer().split().freeze());
+        }
+        writer.await.unwrap().unwrap();
+        assert_eq!(held.iter().map(Bytes::len).sum::<usize>(), total);
+        let is_next = |pair: &[Bytes]| {
+            let end = pair[0].as_ptr() as usize + pair[0].len();
+            end == pair[1].as_ptr() as usize
+        };
+        1 + held.windows(2).filter(|pair| !is_next(pair)).count()
+    }
+
+    #[tokio::test]
+    async fn held_bytes_take_little_more_memory_than_they_are() {
+        let total = 4 << 20;
+        for piece in [1 << 10, 48 << 10, 64 << 10, 1 << 20] {
+            let blocks = blocks(total, piece).await;
+            assert!(blocks <= total / (READ - LEAST) + 1, "{piece}: {blocks}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_let_go_of_makes_room_again() {
+        let (mut remote, stream) = tokio::io::duplex(64 << 10);
+        tokio::spawn(async move { remote.write_all(&vec![1; 4 << 20]).await });
+        let mut input = Input::new(Box::new(stream));
+        let mut places = std::collections::BTreeSet::new();
+        while input.fill().await.unwrap() > 0 {
+            places.insert(input.buffer().split().as_ptr() as usize / READ);
+        }
+        assert!(places.len() <= 2, "{places:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::NarSink;
 use super::book::Book;
@@ -23,6 +24,40 @@ pub(super) enum Stopped {
 impl<E: Into<HostFault>> From<E> for Stopped {
     fn from(fault: E) -> Self {
         Self::Fault(fault.into())
+    }
+}
+
+/// What a pipe holds that could not be enlarged, in bytes.
+const PIPE: usize = 64 << 10;
+
+/// As long as so much is to come, in bytes, nobody waits for the next piece of it.
+const MUCH: u64 = 1 << 20;
+
+/// For how long a large pipe is left alone: far shorter than what fills it, even from this machine.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Lets a fast stream gather into large pieces. Who reads each piece at once makes ssh wake him for
+/// each packet, and wakes the caller as often, where ssh itself needs all that the processor has.
+#[derive(Default)]
+struct Pace {
+    /// The pipe has proven to hold more than [`PIPE`]. One that does not would fill meanwhile.
+    has_room: bool,
+    /// The last piece was a small one.
+    in_crumbs: bool,
+}
+
+impl Pace {
+    /// A read gave so many bytes.
+    fn came(&mut self, len: usize) {
+        self.has_room |= len > PIPE;
+        self.in_crumbs = len <= PIPE;
+    }
+
+    /// Waits a moment, if that does good, where `left` bytes are to come.
+    async fn keep(&self, left: u64) {
+        if self.has_room && self.in_crumbs && left > MUCH {
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 }
 
@@ -73,6 +108,7 @@ impl Attempt<'_> {
         }
         let mut owed = self.book.rates.ask(self.host, self.info.nar_size);
         self.skip(lease, stream).await?;
+        let mut pace = Pace::default();
         loop {
             if !lease.buffer().is_empty() {
                 let before = stream.taken();
@@ -88,7 +124,10 @@ impl Attempt<'_> {
                     Taken::Complete => break,
                 }
             }
+            let left = self.info.nar_size.saturating_sub(stream.taken());
+            pace.keep(left).await;
             self.more(lease).await?;
+            pace.came(lease.buffer().len());
         }
         lease.end_dump();
         let held = stream.verify().map_err(|(expected, got)| {
