@@ -69,7 +69,7 @@ async fn work_in_the_background_leaves_a_connection_to_questions() {
     ]);
     let pool = fake.pool(None);
     let hosts: Vec<_> = pool.hosts().collect();
-    for (host, places) in [(hosts[0], 7), (hosts[1], 1)] {
+    for (host, places) in [(hosts[0], 15), (hosts[1], 1)] {
         assert_eq!(pool.background_places(host), places);
         let mut held = Vec::new();
         for _ in 0..places {

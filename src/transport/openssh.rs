@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use tokio::time::{Instant, timeout_at};
 
 mod arguments;
+mod ciphers;
 mod command;
 mod diagnose;
 mod identities;

@@ -18,6 +18,13 @@ const DEAD: &str = "dead link: no answer to keepalives, nothing came for ";
 /// Large enough to be on its way for a while.
 const LARGE: u64 = 128 << 20;
 
+/// A server whose NARs come in one piece.
+fn without_shells() -> Sshd {
+    let command =
+        "ForceCommand test \"$SSH_ORIGINAL_COMMAND\" != sh && eval \"$SSH_ORIGINAL_COMMAND\"";
+    Sshd::builder().line(command).start()
+}
+
 /// The `nix-store` processes of this server that have sent a good piece of a NAR.
 fn sending(sshd: &Sshd) -> Vec<u32> {
     let read = |pid: u32, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
@@ -129,7 +136,7 @@ fn a_remote_that_is_busy_with_a_query() {
 
 #[test]
 fn a_connection_that_is_cut() {
-    let (sshd, store) = (Sshd::start(), Store::new());
+    let (sshd, store) = (without_shells(), Store::new());
     let path = store.big("large", LARGE);
     let caller = Caller::of(&url(&sshd, &store));
     let run = substitute_large(&caller, &sshd, &path, |_| sshd.kill());
@@ -142,7 +149,7 @@ fn a_connection_that_is_cut() {
 
 #[test]
 fn a_dead_link() {
-    let (sshd, store) = (Sshd::start(), Store::new());
+    let (sshd, store) = (without_shells(), Store::new());
     let path = store.big("large", LARGE);
     let caller = Caller::of(&url(&sshd, &store))
         .option("dead-link-timeout", "3")
@@ -159,7 +166,7 @@ fn a_dead_link() {
 
 #[test]
 fn a_busy_remote_on_a_living_link() {
-    let (sshd, store) = (Sshd::start(), Store::new());
+    let (sshd, store) = (without_shells(), Store::new());
     let path = store.big("large", LARGE);
     // The link would long be dead by then, if keepalives went unanswered.
     let caller = Caller::of(&url(&sshd, &store))

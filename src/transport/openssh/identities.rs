@@ -3,6 +3,7 @@
 //! ssh does not say it unless it is asked for debugging output. But `ssh -G` tells which key files
 //! and which agent it takes after all configuration, without connecting to anything.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -87,17 +88,27 @@ async fn reach(socket: &Path) -> io::Result<()> {
     }
 }
 
-/// What `ssh -G` prints; empty when it fails.
-async fn configuration(host: &Host, settings: &SshSettings) -> String {
+/// What `ssh -G` prints for a host; empty when it fails.
+pub(super) async fn configuration(host: &Host, settings: &SshSettings) -> String {
     let nowhere = Path::new("/dev/null");
     let paths = Paths {
         socket: nowhere,
         log: nowhere,
         known_hosts: None,
     };
+    printed(settings, arguments::of_master(host, settings, &paths)).await
+}
+
+/// What it prints when nothing is configured.
+pub(super) async fn built_in_configuration(settings: &SshSettings) -> String {
+    let words = ["-F", "/dev/null", "--", "localhost"];
+    printed(settings, words.map(OsString::from).into()).await
+}
+
+async fn printed(settings: &SshSettings, words: Vec<OsString>) -> String {
     let output = tokio::process::Command::new(&settings.program)
         .arg("-G")
-        .args(arguments::of_master(host, settings, &paths))
+        .args(words)
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .kill_on_drop(true)

@@ -24,12 +24,15 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::SshSettings;
 use super::arguments::{self, Paths};
-use super::{diagnose, identities};
+use super::{ciphers, diagnose, identities};
 use crate::config::host::Host;
 use crate::transport::{Phase, TransportError};
 
 /// A master answers within microseconds, unless it is stopped.
 const MASTER_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long ssh may take to print its configuration (`Match exec` may run anything).
+const SSH_PRINTS_WITHIN: Duration = Duration::from_millis(500);
 
 /// Which socket it was: two masters at the same path differ here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,8 +171,11 @@ impl<'a> Master<'a> {
             log: &log_path,
             known_hosts: known_hosts.as_deref(),
         };
+        let ciphers = timeout(SSH_PRINTS_WITHIN, ciphers::option(self.host, self.settings)).await;
+        let ciphers = ciphers.ok().flatten();
         let mut command = tokio::process::Command::new(&self.settings.program);
         command
+            .args(ciphers.iter().flat_map(|ciphers| ["-o", ciphers]))
             .args(arguments::of_master(self.host, self.settings, &paths))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
