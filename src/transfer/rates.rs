@@ -74,6 +74,12 @@ impl Rate {
         self.latency = latency;
     }
 
+    /// How long it will take for what it owes, in seconds.
+    fn queue(&self) -> f64 {
+        self.rate
+            .map_or(0.0, |rate| self.backlog as f64 / rate.max(1.0))
+    }
+
     /// How long it will take until it has delivered so many bytes more, in seconds. A host of
     /// which nothing is known is taken for fast, or it would never be tried.
     fn expect(&self, bytes: u64) -> f64 {
@@ -127,6 +133,11 @@ impl Rates {
         self.lock()
             .get(&host)
             .map_or(0.0, |rate| rate.expect(bytes))
+    }
+
+    /// How long a host will take for what it owes, in seconds, as far as its rate is known.
+    pub(super) fn queue(&self, host: HostId) -> f64 {
+        self.lock().get(&host).map_or(0.0, Rate::queue)
     }
 
     /// Whether `host` should be asked for so many bytes although others have them too.

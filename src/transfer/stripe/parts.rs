@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::pool::HostId;
+
 /// Length of a part, in bytes: what ssh moves on one channel in one round trip.
 pub(super) const PART: u64 = 2 << 20;
 
@@ -18,9 +20,16 @@ const SLOW: u32 = 2;
 /// What is added to that, for parts that come fast.
 const SLACK: Duration = Duration::from_millis(200);
 
+/// And what, when it is the same host that would be asked: its channels share one link, on which
+/// asking twice makes all slower.
+const SAME_HOST: Duration = Duration::from_secs(5);
+
 /// One channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Channel(pub(super) u64);
+pub(super) struct Channel {
+    pub(super) host: HostId,
+    pub(super) number: u64,
+}
 
 /// A NAR, from some byte on, in parts.
 #[derive(Debug)]
@@ -68,7 +77,11 @@ impl Parts {
         let nobody = |part: &Part| part.bytes.is_none() && part.asked.is_empty();
         let late = |part: &Part| match (&part.bytes, part.asked.as_slice(), patience) {
             (None, [(other, since)], Some(patience)) => {
-                *other != channel && now.saturating_duration_since(*since) > patience
+                let more = match other.host == channel.host {
+                    true => SAME_HOST,
+                    false => Duration::ZERO,
+                };
+                *other != channel && now.saturating_duration_since(*since) > patience + more
             }
             _ => false,
         };
@@ -148,48 +161,50 @@ mod tests {
 
     use super::*;
 
-    const A: Channel = Channel(0);
-    const B: Channel = Channel(1);
+    fn channel(number: u64) -> Channel {
+        // Two on each host.
+        let host = HostId::at(usize::try_from(number / 2).unwrap());
+        Channel { host, number }
+    }
 
     #[test]
     fn parts_come_out_in_order_and_the_window_is_bounded() {
+        let a = channel(0);
         let mut parts = Parts::new(1000..1000 + 30 * PART + 5);
         let now = Instant::now();
-        let asked: Vec<_> = std::iter::from_fn(|| parts.next(A, now)).collect();
+        let asked: Vec<_> = std::iter::from_fn(|| parts.next(a, now)).collect();
         assert_eq!(asked, (0..WINDOW as u64).collect::<Vec<_>>());
-        parts.arrived(1, Bytes::from_static(b"x"), A, now);
+        parts.arrived(1, Bytes::from_static(b"x"), a, now);
         assert!(parts.take().is_none(), "the first is missing");
-        parts.arrived(0, Bytes::from_static(b"y"), A, now);
+        parts.arrived(0, Bytes::from_static(b"y"), a, now);
         assert_eq!(parts.take().unwrap(), "y");
         assert_eq!(parts.take().unwrap(), "x");
-        assert_eq!(parts.next(A, now), Some(20));
+        assert_eq!(parts.next(a, now), Some(20));
         assert_eq!(parts.range(30), (1000 + 30 * PART, 5));
         assert_eq!(parts.count(), 31);
     }
 
     #[test]
     fn what_is_lost_is_asked_again_and_what_is_late_of_others_too() {
+        let [a, same_host, b, other, third] = [0, 1, 2, 4, 6].map(channel);
         let mut parts = Parts::new(0..3 * PART);
         let start = Instant::now();
         for part in 0..3 {
-            assert_eq!(parts.next(A, start), Some(part));
+            assert_eq!(parts.next(a, start), Some(part));
         }
-        assert_eq!(parts.next(B, start), None);
-        parts.arrived(0, Bytes::new(), A, start + SLACK);
-        assert_eq!(parts.next(B, start + 2 * SLACK), None, "not late yet");
+        assert_eq!(parts.next(b, start), None);
+        parts.arrived(0, Bytes::new(), a, start + SLACK);
+        assert_eq!(parts.next(b, start + 2 * SLACK), None, "not late yet");
         let late = start + 4 * SLACK;
-        assert_eq!(parts.next(A, late), None, "its own");
-        assert_eq!(parts.next(B, late), Some(1));
-        assert_eq!(
-            parts.next(Channel(2), late + 9 * SLACK),
-            Some(2),
-            "not thrice"
-        );
-        assert_eq!(parts.next(Channel(3), late + 9 * SLACK), None);
-        parts.lost(A);
-        parts.lost(B);
-        assert_eq!(parts.next(A, late), Some(1));
-        assert_eq!(parts.owing(), [A, Channel(2)].into());
+        assert_eq!(parts.next(a, late), None, "its own");
+        assert_eq!(parts.next(same_host, late), None, "over the same link");
+        assert_eq!(parts.next(b, late), Some(1));
+        assert_eq!(parts.next(other, late + 9 * SLACK), Some(2), "not thrice");
+        assert_eq!(parts.next(third, late + 9 * SLACK), None);
+        parts.lost(a);
+        parts.lost(b);
+        assert_eq!(parts.next(a, late), Some(1));
+        assert_eq!(parts.owing(), [a, other].into());
     }
 
     proptest! {
@@ -204,7 +219,7 @@ mod tests {
             let mut owed: Vec<(Channel, u64)> = Vec::new();
             let mut got = 0_u64;
             let mut work = |parts: &mut Parts, (what, who, when): (u8, u64, u64)| {
-                let (channel, now) = (Channel(who), start + Duration::from_millis(when));
+                let (channel, now) = (channel(who * 2), start + Duration::from_millis(when));
                 match what {
                     0 | 1 => owed.extend(parts.next(channel, now).map(|part| (channel, part))),
                     2 => {

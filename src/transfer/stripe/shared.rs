@@ -19,6 +19,17 @@ use crate::wire::nar::layout::{Layout, Segment};
 /// Channels of a host that are left for small NARs.
 const LEFT: usize = 2;
 
+/// How many seconds a host may take for what it has been asked for, besides two round trips: more
+/// would make everything else on the same link wait.
+const QUEUE: f64 = 0.3;
+
+/// Reading many small files in parts takes a host several times as long as to dump them: below
+/// this size of a file on average, in bytes, only [`VERY_FAR`] hosts are asked for parts.
+const SMALL_FILES: u64 = 16 << 10;
+
+/// A round trip with which the window of one channel is narrower than that.
+const VERY_FAR: Duration = Duration::from_millis(50);
+
 pub(super) struct Shared {
     pub(super) book: Arc<Book>,
     // Both held for a few instructions, never over an await.
@@ -136,7 +147,10 @@ impl Shared {
             let seat = Seat {
                 shared: self.clone(),
                 host,
-                channel: Channel(state.channels),
+                channel: Channel {
+                    host,
+                    number: state.channels,
+                },
                 nevertheless,
             };
             tasks.spawn(run(seat));
@@ -160,8 +174,16 @@ impl Shared {
         self.wake();
     }
 
+    fn is_busy(&self, host: HostId) -> bool {
+        let latency = self.book.pool.latency(host).unwrap_or_default();
+        self.book.rates.queue(host) > 2.0 * latency.as_secs_f64() + QUEUE
+    }
+
     /// What a channel should do; one that is `free` owes nothing and can list.
     pub(super) fn work_for(&self, host: HostId, channel: Channel, free: bool) -> Work {
+        if self.is_busy(host) {
+            return Work::None;
+        }
         let mut state = self.lock();
         // Somebody may have become urgent.
         state.active.sort_by_key(|nar| nar.priority());
@@ -198,8 +220,12 @@ impl Shared {
         if let Some(at_work) = self.lock().hosts.get_mut(&host) {
             at_work.lister = None;
         }
-        let far = self.is_far(host).unwrap_or(took >= FAR);
-        nar.listed(host, layout.filter(|_| far || !nar.only_if_far));
+        let round_trip = self.book.pool.latency(host).unwrap_or(took);
+        let suits = |layout: &Layout| {
+            let small = layout.nar_size() / (layout.entries() as u64).max(1) < SMALL_FILES;
+            (round_trip >= FAR || !nar.only_if_far) && (!small || round_trip >= VERY_FAR)
+        };
+        nar.listed(host, layout.filter(suits));
         self.wake();
     }
 
