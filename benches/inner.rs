@@ -4,12 +4,14 @@
 
 use std::hint::black_box;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use sha2::{Digest, Sha256};
-use ssh_substituter::cache::MemoryCache;
+use ssh_substituter::cache::disk::{Lookup, News, Said, Surroundings, unix_seconds};
+use ssh_substituter::cache::{Disk, Lifetimes, MemoryCache};
 use ssh_substituter::model::{NarHash, PathInfo, StorePath};
 use ssh_substituter::transfer::unpack::Unpacker;
 use ssh_substituter::wire::nar::{self, Decoder, Event};
@@ -210,6 +212,40 @@ fn memory_cache_get_500_paths(bencher: Bencher) {
             .iter()
             .filter(|path| cache.get(path).is_some())
             .count()
+    });
+}
+
+#[divan::bench]
+fn disk_cache_look_up_500_paths(bencher: Bencher) {
+    let temp = tempfile::tempdir().expect("a folder");
+    let disk = Disk::new(Surroundings {
+        explicit: Some(temp.path().join("cache")),
+        uid: rustix::process::geteuid().as_raw(),
+        ..Surroundings::default()
+    });
+    let (host, now): (Arc<str>, _) = ("host".into(), unix_seconds());
+    let paths: Vec<StorePath> = (0..PATHS).map(store_path).collect();
+    let news = paths.iter().enumerate().map(|(number, path)| {
+        let said = Said {
+            path: path.clone(),
+            info: Some(Arc::new(info(number))),
+            checked_at: now,
+        };
+        News::Said(host.clone(), said)
+    });
+    let lifetimes = Lifetimes::default();
+    disk.remember(&news.collect::<Vec<_>>(), lifetimes, now);
+    let lookup = Lookup {
+        hosts: &[host],
+        paths: &paths,
+        lifetimes,
+        now,
+        most: PATHS,
+    };
+    bencher.counter(ItemsCount::new(PATHS)).bench_local(|| {
+        let found = disk.path_infos(&lookup, |_| false);
+        assert_eq!(found.len(), PATHS);
+        found
     });
 }
 

@@ -9,6 +9,11 @@ const AT_FIRST: u64 = 64 << 20;
 /// How much more may be read ahead for each byte that was fetched.
 const GROWTH: u64 = 4;
 
+/// What a NAR takes, in bytes: a bit more than it is, for the blocks that it comes in.
+pub(super) fn room_for(nar_size: u64) -> u64 {
+    nar_size.saturating_add(nar_size / 16)
+}
+
 /// A limit for all that is read ahead. It opens up as the caller fetches.
 #[derive(Debug)]
 pub(super) struct Budget {

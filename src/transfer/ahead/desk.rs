@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::budget::Budget;
+use super::budget::{Budget, room_for};
 use super::job::{Job, Token};
 use super::order::Order;
 use crate::model::{PathInfo, StorePath};
@@ -119,8 +119,9 @@ impl Desk {
         let mut state = self.lock();
         let path = &info.path;
         // Without size and hash it can be neither planned nor verified.
-        let unsuitable =
-            info.nar_size == 0 || info.nar_hash.is_none() || info.nar_size > self.budget.largest();
+        let unsuitable = info.nar_size == 0
+            || info.nar_hash.is_none()
+            || room_for(info.nar_size) > self.budget.largest();
         let known = state.jobs.contains_key(path) || state.fetched.contains(path);
         if unsuitable || known || state.order.len() >= EXPECTED {
             return;
@@ -249,7 +250,8 @@ impl State {
         owner: (Token, HostId),
         budget: &Arc<Budget>,
     ) -> Option<Arc<Job>> {
-        let room = budget.reserve(self.expected.get(path)?.info.nar_size)?;
+        let size = self.expected.get(path)?.info.nar_size;
+        let room = budget.reserve(room_for(size))?;
         let Expected { info, holders, .. } = self.expected.remove(path)?;
         self.order.remove(path);
         let job = Arc::new(Job::new(info, holders, owner, room));
