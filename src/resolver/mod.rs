@@ -9,7 +9,7 @@
 //!                                                                    '--- starts one ----'
 //! ```
 //!
-//! What is remembered of a path is each host's own answer ([`known`]), so that one host can be
+//! What is remembered of a path is each host's own answer (`known`), so that one host can be
 //! forgotten without the others.
 
 mod asking;
