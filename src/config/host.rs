@@ -179,6 +179,21 @@ impl Host {
         }
     }
 
+    /// What matters for reaching it and starting its serve loop, and nothing else, as a text: a host
+    /// that fails with one key may be fine with another, and with another program it is another one.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        let key = self.ssh_key.as_deref().map(|path| path.to_string_lossy());
+        let parts = [
+            self.to_string(),
+            key.unwrap_or_default().into_owned(),
+            self.public_host_key.clone().unwrap_or_default(),
+            self.remote_program.join(" "),
+            self.remote_store.clone().unwrap_or_default(),
+        ];
+        parts.join("\n")
+    }
+
     /// Whether both name the same account of the same machine, however spelled: same user, same
     /// name (letter case aside), same port (none is 22). Parameters play no part.
     ///

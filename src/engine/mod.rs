@@ -101,15 +101,7 @@ pub fn shared_disk() -> Arc<Disk> {
 /// another one in each session.
 #[must_use]
 pub fn identity(host: &Host, ssh_options: &[String]) -> String {
-    let key = host.ssh_key.as_deref().map(|path| path.to_string_lossy());
-    let parts = [
-        host.to_string(),
-        key.unwrap_or_default().into_owned(),
-        host.public_host_key.clone().unwrap_or_default(),
-        host.remote_program.join(" "),
-        host.remote_store.clone().unwrap_or_default(),
-    ];
-    let parts = parts.into_iter().chain(ssh_options.iter().cloned());
+    let parts = std::iter::once(host.identity()).chain(ssh_options.iter().cloned());
     parts.collect::<Vec<_>>().join("\n")
 }
 

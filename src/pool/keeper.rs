@@ -33,7 +33,7 @@ pub(super) struct Kept {
 impl Kept {
     pub(super) fn new(host: &Host) -> Self {
         Self {
-            key: key(host),
+            key: host.identity(),
             health: Mutex::default(),
             in_doubt: AtomicBool::new(false),
             slow: AtomicBool::new(false),
@@ -116,26 +116,24 @@ impl Keeper {
 
     async fn call(&self, job: impl FnOnce(&dyn HealthStore) + Send + 'static) {
         if let Some(store) = self.store.clone() {
-            let job = tokio::task::spawn_blocking(move || job(&*store));
-            if timeout(PATIENCE, job).await.is_err() {
-                log::debug!("what is known of the hosts' health takes too long; going on without");
-            }
+            patiently("what is known of the hosts' health", move || job(&*store)).await;
         }
     }
 }
 
-/// What matters for reaching a host and starting its serve loop, and nothing else: a host that
-/// fails with one key may be fine with another.
-fn key(host: &Host) -> String {
-    let path = host.ssh_key.as_deref().map(|path| path.to_string_lossy());
-    let parts = [
-        host.to_string(),
-        path.unwrap_or_default().into_owned(),
-        host.public_host_key.clone().unwrap_or_default(),
-        host.remote_program.join(" "),
-        host.remote_store.clone().unwrap_or_default(),
-    ];
-    parts.join("\n")
+/// Calls a store where blocking does no harm, and waits for it only so long. `what` it does is for
+/// the log.
+pub(super) async fn patiently<T: Send + 'static>(
+    what: &str,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    match timeout(PATIENCE, tokio::task::spawn_blocking(job)).await {
+        Ok(done) => done.ok(),
+        Err(_) => {
+            log::debug!("{what} takes too long; going on without");
+            None
+        }
+    }
 }
 
 pub(super) fn now() -> Now {

@@ -2,17 +2,15 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
-use tokio::time::timeout;
 
 use super::health::Standing;
+use super::keeper::patiently;
 use super::slot::{Permits, Slot};
 use super::{HostId, Pool, lock};
 use crate::remote::{RemoteError, Shell, ShellError, ShellOptions, open_shell};
 
-/// How long the store may hold up work.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// What the store is called for.
+const NOTE: &str = "noting which accounts have a shell";
 
 /// Remembers for later processes which accounts have a shell. Both calls may block.
 pub trait ShellStore: Send + Sync {
@@ -150,8 +148,7 @@ impl Pool {
 
     async fn remembered(&self, slot: &Slot) -> Option<bool> {
         let (store, key) = (self.shell_store.clone()?, slot.kept.key().to_owned());
-        let job = tokio::task::spawn_blocking(move || store.load(&key));
-        timeout(PATIENCE, job).await.ok()?.ok()?
+        patiently(NOTE, move || store.load(&key)).await?
     }
 
     async fn remember(&self, slot: &Slot, has_shell: bool) {
@@ -159,14 +156,12 @@ impl Pool {
             return;
         };
         let key = slot.kept.key().to_owned();
-        let job = tokio::task::spawn_blocking(move || {
+        let note = move || {
             if store.load(&key) != Some(has_shell) {
                 store.save(&key, has_shell);
             }
-        });
-        if timeout(PATIENCE, job).await.is_err() {
-            log::debug!("noting which accounts have a shell takes too long; going on without");
-        }
+        };
+        patiently(NOTE, note).await;
     }
 }
 

@@ -37,13 +37,18 @@ impl Budget {
         self.total / 2
     }
 
+    /// What may be held by now, in bytes.
+    fn allowed(&self) -> u64 {
+        let fetched = self.fetched.load(Ordering::Relaxed);
+        AT_FIRST
+            .saturating_add(fetched.saturating_mul(GROWTH))
+            .min(self.total)
+    }
+
     /// Room for so many bytes, if there is. When nothing is held yet, anything up to
     /// [`largest`](Self::largest) is let in.
     pub(super) fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
-        let fetched = self.fetched.load(Ordering::Relaxed);
-        let allowed = AT_FIRST
-            .saturating_add(fetched.saturating_mul(GROWTH))
-            .min(self.total);
+        let allowed = self.allowed();
         let take = |used: u64| {
             let sum = used.checked_add(bytes)?;
             let fits = sum <= allowed || (used == 0 && bytes <= self.largest());
@@ -68,9 +73,7 @@ impl Budget {
 
     /// Whether so much is held that little more can be.
     pub(super) fn is_nearly_full(&self) -> bool {
-        let fetched = self.fetched.load(Ordering::Relaxed);
-        let allowed = AT_FIRST.saturating_add(fetched.saturating_mul(GROWTH));
-        self.used.load(Ordering::Relaxed) > allowed.min(self.total) / 4 * 3
+        self.used.load(Ordering::Relaxed) > self.allowed() / 4 * 3
     }
 }
 

@@ -13,7 +13,7 @@ use crate::model::{PathInfo, StorePath};
 use crate::pool::HostId;
 use crate::transfer::book::Book;
 use crate::transfer::rates::Owed;
-use crate::transfer::stripe::Striper;
+use crate::transfer::stripe::{LEAST, Striper};
 
 /// How many bytes one worker asks for ahead of what it receives, as long as there is more than one
 /// NAR in it: twice what one channel of ssh moves in a round trip.
@@ -223,7 +223,11 @@ impl Desk {
         let mut state = self.lock();
         let token = Token(state.tokens);
         let (path, host) = state.order.ready().take(LOOK).find_map(|path| {
-            let expected = state.expected.get(path).filter(|other| !other.failed)?;
+            let expected = state.expected.get(path)?;
+            // Before anybody is looked up: mostly all of them are small.
+            if expected.failed || expected.info.nar_size < LEAST {
+                return None;
+            }
             let holders = expected.holders(&self.book);
             let suits = self.striper.suits(&expected.info, &holders);
             suits.then(|| (path.clone(), expected.holders[0]))

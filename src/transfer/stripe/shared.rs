@@ -188,16 +188,10 @@ impl Shared {
         // Somebody may have become urgent.
         state.active.sort_by_key(|nar| nar.priority());
         let active = state.active.clone();
-        let mut work = Work::None;
         for nar in active {
             match nar.next(host, channel) {
                 Next::Nothing => {}
-                Next::Part(part, segment) => {
-                    if matches!(work, Work::None) {
-                        work = Work::Part(nar, part, segment);
-                        break;
-                    }
-                }
+                Next::Part(part, segment) => return Work::Part(nar, part, segment),
                 Next::Unlisted => {
                     let lister = &mut state.hosts.entry(host).or_default().lister;
                     if *lister.get_or_insert(channel) != channel {
@@ -212,7 +206,7 @@ impl Shared {
                 }
             }
         }
-        work
+        Work::None
     }
 
     /// What came of listing a NAR, and how long it took.
