@@ -50,7 +50,7 @@ pub enum Content {
 }
 
 /// Why a path is not taken for content-addressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum AddressError {
     /// Its info tells no content address.
     #[error("it has no content address")]
@@ -225,6 +225,10 @@ mod tests {
         assert_eq!(info.content(), Err(AddressError::Kind));
     }
 
+    fn elsewhere(path: &StorePath) -> StorePath {
+        StorePath::parse(&format!("/other/store/{}", path.base_name())).unwrap()
+    }
+
     #[test]
     fn another_name_store_or_reference_is_another_path() {
         let all = [
@@ -257,11 +261,8 @@ mod tests {
                 }
             };
             let other_store = |info: &mut PathInfo| {
-                let move_to = |path: &StorePath| {
-                    StorePath::parse(&format!("/other/store/{}", path.base_name())).unwrap()
-                };
-                info.path = move_to(&info.path);
-                info.references = info.references.iter().map(move_to).collect();
+                info.path = elsewhere(&info.path);
+                info.references = info.references.iter().map(elsewhere).collect();
             };
             let changes: [&dyn Fn(&mut PathInfo); 5] = [
                 &other_name,

@@ -84,6 +84,12 @@ impl PublicKey {
         &self.name
     }
 
+    /// Whether `signature` (`NAME:BASE64`) says that a key of this name made it. It may be wrong.
+    #[must_use]
+    pub fn is_named_in(&self, signature: &str) -> bool {
+        split(signature).is_some_and(|(name, _)| name == self.name())
+    }
+
     /// Whether this key made `signature` (64 bytes) over `message`.
     fn made(&self, signature: &[u8; SIGNATURE_LEN], message: &str) -> bool {
         let signature = ed25519_compact::Signature::new(*signature);
@@ -281,6 +287,7 @@ mod tests {
         let key: PublicKey = KEY.parse().unwrap();
         assert_eq!(key.name(), "test-1");
         assert_eq!(key.to_string(), KEY);
+        assert!(key.is_named_in(SIGNATURE) && !key.is_named_in(OTHER));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::known::{Answer, Known, Says};
 use super::shelf::{DiskTier, Shelf};
-use super::trust::Trust;
+use super::trust::{Distrust, Glance, Reason, Trust};
 use crate::cache::disk::{Said, unix_seconds};
 use crate::cache::{Lifetimes, MemoryCache};
 use crate::model::{PathInfo, StorePath};
@@ -27,7 +27,7 @@ pub(super) struct Memory {
     /// What was forgotten and not heard again since: the disk may still have it for a moment.
     gone: Mutex<HashSet<(HostId, StorePath)>>,
     /// Hosts whose paths were refused and of which the user knows.
-    told: Mutex<HashSet<(HostId, &'static str)>>,
+    told: Mutex<HashSet<(HostId, Reason)>>,
 }
 
 impl Memory {
@@ -47,10 +47,48 @@ impl Memory {
         }
     }
 
-    /// What is known of a path and believed now.
+    /// What is known of a path and believed now. Looks at its signatures if nobody has yet: thousands
+    /// of infos may have come ahead, and each takes its time.
     pub(super) fn get(&self, path: &StorePath) -> Option<Known> {
-        let known = self.paths.get(path)?;
+        let mut known = self.paths.get(path)?;
+        if known.untried().next().is_some() {
+            self.try_signatures(path, &known);
+            known = self.paths.get(path)?;
+        }
         Some(known.valid(&self.shelf.lifetimes, unix_seconds()))
+    }
+
+    /// Whether this host has said something of a path that is believed now, as far as signatures were
+    /// looked at.
+    pub(super) fn has_said(&self, host: HostId, path: &StorePath) -> bool {
+        self.paths.get(path).is_some_and(|known| {
+            let known = known.valid(&self.shelf.lifetimes, unix_seconds());
+            known.of(host).is_some()
+        })
+    }
+
+    fn try_signatures(&self, path: &StorePath, known: &Known) {
+        let mut verdicts = Vec::new();
+        for (host, info, from_disk) in known.untried() {
+            let counts = match from_disk {
+                // See `note`.
+                true => self.trust.check(self.pool.host(host), info).is_ok(),
+                false => self.accepts(host, info),
+            };
+            let says = match counts {
+                true => Some(Says::Has(info.clone())),
+                false if from_disk => None,
+                false => Some(Says::Refused),
+            };
+            verdicts.push((host, info, says));
+        }
+        self.paths.update(path, |known| {
+            let mut known = known.unwrap_or_default();
+            for (host, info, says) in verdicts {
+                Arc::make_mut(&mut known).settle(host, info, says);
+            }
+            known
+        });
     }
 
     /// All that is known.
@@ -102,8 +140,16 @@ impl Memory {
     fn note(&self, host: HostId, said: &Said, from_disk: bool) {
         let says = match &said.info {
             None => Says::Lacks,
-            Some(info) if self.accepts(host, info) => Says::Has(info.clone()),
-            Some(_) => Says::Refused,
+            Some(info) => match self.trust.glance(self.pool.host(host), info) {
+                Glance::Counts => Says::Has(info.clone()),
+                Glance::Signed => Says::Untried(info.clone()),
+                // It may have been signed since.
+                Glance::Refused(_) if from_disk => return,
+                Glance::Refused(distrust) => {
+                    self.tell(host, &distrust);
+                    Says::Refused
+                }
+            },
         };
         let answer = Answer {
             host,
@@ -121,16 +167,18 @@ impl Memory {
         });
     }
 
-    /// Whether an info of this host counts. The user is told of the first that does not.
+    /// Whether an info of this host counts. The user is told of the first that does not, for each
+    /// reason.
     pub(super) fn accepts(&self, host: HostId, info: &PathInfo) -> bool {
-        match self.trust.check(self.pool.host(host), info) {
-            Ok(()) => true,
-            Err(distrust) => {
-                if lock(&self.told).insert((host, distrust.reason())) {
-                    self.pool.notify(&distrust);
-                }
-                false
-            }
+        let checked = self.trust.check(self.pool.host(host), info);
+        checked
+            .map_err(|distrust| self.tell(host, &distrust))
+            .is_ok()
+    }
+
+    fn tell(&self, host: HostId, distrust: &Distrust) {
+        if lock(&self.told).insert((host, distrust.reason())) {
+            self.pool.notify(distrust);
         }
     }
 

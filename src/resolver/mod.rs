@@ -25,7 +25,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use shelf::DiskTier;
-pub use trust::{Distrust, Trust};
+pub use trust::{Distrust, Reason, Trust, Why};
 
 use crate::cache::Lifetimes;
 use crate::model::{PathInfo, StorePath};
