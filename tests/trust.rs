@@ -5,44 +5,9 @@ mod support;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::Output;
 
-use rusqlite::Connection;
-use support::{DagOptions, Host, Nix, SHORT, Store, run, run_with_input, substituter};
-
-/// Changes what a store says of a path.
-fn set(store: &Store, path: &str, column: &str, value: &str) {
-    let db = Connection::open(store.root().join("nix/var/nix/db/db.sqlite")).expect("open a store");
-    let change = format!("UPDATE ValidPaths SET {column} = ?1 WHERE path = ?2");
-    let changed = db.execute(&change, (value, path)).expect("change a store");
-    assert_eq!(changed, 1, "{path}");
-}
-
-/// What a store says of a path.
-fn get(store: &Store, path: &str, column: &str) -> String {
-    let db = Connection::open(store.root().join("nix/var/nix/db/db.sqlite")).expect("open a store");
-    let query = format!("SELECT {column} FROM ValidPaths WHERE path = ?1");
-    db.query_row(&query, [path], |row| row.get(0))
-        .expect("read a store")
-}
-
-/// Writes other contents into a file of a store and tells the store that this is right: only the content address remains.
-fn falsify(store: &Store, path: &str, file: &str, text: &str) {
-    let file = store.physical(path).join(file);
-    let file = std::path::PathBuf::from(file.to_str().unwrap().trim_end_matches('/'));
-    fs::set_permissions(&file, Permissions::from_mode(0o644)).expect("make it writable");
-    fs::write(&file, text).expect("write a file");
-    fs::set_permissions(&file, Permissions::from_mode(0o444)).expect("make it read-only");
-    let mut command = store.env().command("nix-hash");
-    command.args(["--type", "sha256"]).arg(store.physical(path));
-    set(
-        store,
-        path,
-        "hash",
-        &format!("sha256:{}", run(command, SHORT)),
-    );
-    set(store, path, "narSize", &store.nar(path).len().to_string());
-}
+use support::{DagOptions, Host, Nix, NixEnv, SHORT, Store, run, run_with_input, substituter};
 
 /// One path of each kind of content address.
 struct Addressed {
@@ -114,6 +79,13 @@ fn realise<'a>(nix: &Nix, paths: &[&'a String]) -> (String, Vec<&'a str>) {
     (stderr, arrived)
 }
 
+/// Runs the program itself.
+fn ask(env: &NixEnv, args: &[&str], input: &str) -> Output {
+    let mut command = env.program();
+    command.args(args);
+    run_with_input(command, input.as_bytes(), SHORT)
+}
+
 #[track_caller]
 fn says_once(stderr: &str, words: &str) {
     assert_eq!(stderr.matches(words).count(), 1, "{words}\n{stderr}");
@@ -141,44 +113,44 @@ fn what_is_signed_by_a_trusted_key_arrives_and_nothing_else() {
     };
     let key = host.store.sign("test-1", &[right, several]);
     host.store.sign("test-2", &[several, unknown]);
-    let signature = get(&host.store, right, "sigs");
-    set(&host.store, wrong, "sigs", &signature);
-    set(&host.store, also_wrong, "sigs", &signature);
-    set(&host.store, malformed, "sigs", "test-1:AAAA test-1");
+    let signature = host.store.claim(right, "sigs");
+    host.store.set_claim(wrong, "sigs", &signature);
+    host.store.set_claim(also_wrong, "sigs", &signature);
+    host.store
+        .set_claim(malformed, "sigs", "test-1:AAAA test-1");
     let sha1_address = "fixed:r:sha1:js884r7lm5pv20x1h6a1p42mmwi9q5sc";
-    set(&host.store, sha1, "ca", sha1_address);
+    host.store.set_claim(sha1, "ca", sha1_address);
     let nix = nix(&host, &key);
     let _masters = nix.store().env().masters();
     let (stderr, arrived) = realise(&nix, &paths.iter().collect::<Vec<_>>());
     assert_eq!(arrived, [right, several], "{stderr}");
-    assert!(
-        !stderr.contains(&format!("has {also_unsigned}")),
-        "{stderr}"
-    );
-    for (path, why) in [
-        (unsigned, "it is not signed: "),
-        (unknown, "it is signed by \"test-2\" only"),
-        (wrong, "its signature by \"test-1\" is wrong"),
-        (malformed, "its signature cannot be read"),
+    for (paths, why) in [
+        (&[unsigned, also_unsigned][..], "it is not signed: "),
+        (&[unknown], "it is signed by \"test-2\" only"),
+        (&[wrong, also_wrong], "its signature by \"test-1\" is wrong"),
+        (&[malformed], "its signature cannot be read"),
         (
-            sha1,
+            &[sha1],
             "it is not signed, and its content address is not one of",
         ),
     ] {
-        let says = format!("has {path}, but {why}");
-        assert!(stderr.contains(&says), "{says}\n{stderr}");
         says_once(&stderr, why);
+        // The first that Nix asks for.
+        let says = |path: &&&String| stderr.contains(&format!("has {path}, but {why}"));
+        let told: Vec<_> = paths.iter().filter(says).collect();
+        let [told] = told[..] else {
+            panic!("{why}\n{stderr}")
+        };
+        // How to sign it there.
+        let command = format!("nix store sign --key-file FILE --recursive {told}'");
+        says_once(&stderr, &command);
     }
-    for way in [
-        "trusted-public-keys as NAME:BASE64",
-        &format!("nix store sign --key-file FILE --recursive {unsigned}'"),
-    ] {
-        says_once(&stderr, way);
-    }
-    assert_eq!(
-        stderr.matches("add trusted=true to the host's URL").count(),
-        5
+    says_once(
+        &stderr,
+        "if you trust that key, add it to trusted-public-keys",
     );
+    let trusted = "add trusted=true to the host's URL";
+    assert_eq!(stderr.matches(trusted).count(), 5, "{stderr}");
     nix.store().verify();
 }
 
@@ -201,7 +173,8 @@ fn an_address_that_leads_elsewhere_proves_nothing() {
         host.store.add_text("real", "text", &[]),
         host.store.big("other", 100),
     );
-    set(&host.store, &other, "ca", &get(&host.store, &real, "ca"));
+    host.store
+        .set_claim(&other, "ca", &host.store.claim(&real, "ca"));
     let nix = nix(&host, "");
     let _masters = nix.store().env().masters();
     let (stderr, arrived) = realise(&nix, &[&other, &real]);
@@ -215,8 +188,8 @@ fn signatures_and_addresses_reach_nix_untouched() {
     let addressed = Addressed::make(&host.store);
     let signed = host.store.big("signed", 100);
     let key = host.store.sign("test-1", &[&signed, &addressed.flat]);
-    let more = format!("{} k:AAAA nonsense", get(&host.store, &signed, "sigs"));
-    set(&host.store, &signed, "sigs", &more);
+    let more = format!("{} k:AAAA nonsense", host.store.claim(&signed, "sigs"));
+    host.store.set_claim(&signed, "sigs", &more);
     let nix = nix(&host, &key)
         .substituters(&substituter("").replace("&trusted=true", ""))
         .trust(&key);
@@ -229,8 +202,8 @@ fn signatures_and_addresses_reach_nix_untouched() {
     for path in paths {
         for column in ["sigs", "ca", "hash", "narSize"] {
             let read = |store: &Store| {
-                let column = format!("ifnull({column}, '') || ''");
-                let mut words: Vec<String> = get(store, path, &column)
+                let mut words: Vec<String> = store
+                    .claim(path, column)
                     .split(' ')
                     .map(str::to_owned)
                     .collect();
@@ -253,10 +226,10 @@ fn content_that_belies_its_address_does_not_arrive() {
         recursive,
         itself,
     } = &addressed;
-    falsify(&host.store, text_with_reference, "", "evil");
-    falsify(&host.store, flat, "", "evil\n");
-    falsify(&host.store, recursive, "file", "evil\n");
-    falsify(&host.store, itself, "bin/program", "evil\n");
+    host.store.falsify(text_with_reference, None, "evil");
+    host.store.falsify(flat, None, "evil\n");
+    host.store.falsify(recursive, Some("file"), "evil\n");
+    host.store.falsify(itself, Some("bin/program"), "evil\n");
     let nix = nix(&host, "");
     let _masters = nix.store().env().masters();
     let (stderr, arrived) = realise(&nix, &addressed.all());
@@ -264,9 +237,71 @@ fn content_that_belies_its_address_does_not_arrive() {
     // This one is known before it comes.
     says_once(&stderr, "and its content address contradicts its NAR hash");
     for path in [text_with_reference, flat, itself] {
-        let words = format!("sent {path} with the wrong content: expected content with ");
-        says_once(&stderr, &words);
+        let words = format!("sent {path} with the wrong content: expected a ");
+        let warnings = stderr.lines().filter(|line| line.contains(": warning: "));
+        let told = warnings.filter(|line| line.contains(&words)).count();
+        assert_eq!(told, 1, "{words}\n{stderr}");
     }
+}
+
+/// Lets both sides agree on version 2.3, which knows no NAR hashes: the words that tell versions are changed on their way.
+const OLD: &str = r#"#!/bin/sh
+change() {
+    exec perl -e '
+        for ($n = 0; $n < 16; $n += $r) { ($r = sysread(STDIN, $b, 16 - $n, $n)) > 0 or exit }
+        substr($b, 8, 2) = "\x03\x02";
+        syswrite(STDOUT, $b);
+        while (sysread(STDIN, $b, 65536)) { syswrite(STDOUT, $b) }'
+}
+change | nix-store "$@" | change
+"#;
+
+#[test]
+fn a_remote_too_old_to_tell_a_hash_needs_trust() {
+    let host = Host::new();
+    let addressed = Addressed::make(&host.store);
+    let signed = host.store.big("signed", 100);
+    let key = host.store.sign("test-1", &[&signed]);
+    let old = host.store.env().folder().join("old-nix-store");
+    fs::write(&old, OLD).expect("write a script");
+    fs::set_permissions(&old, Permissions::from_mode(0o755)).expect("make it executable");
+    let program = format!("remote-program={}", old.display());
+    let paths = [&signed, &addressed.text];
+    for more in ["", "require-sigs = false"] {
+        let nix = Nix::through(&[]);
+        let lines = format!("trusted-public-keys = {key}\n{more}");
+        nix.store().env().configure(&[host.url(&program)], &lines);
+        let _masters = nix.store().env().masters();
+        let (stderr, arrived) = realise(&nix, &paths);
+        assert_eq!(arrived, [""; 0], "{stderr}");
+        says_once(&stderr, "is too old to tell its NAR hash");
+        says_once(&stderr, "update Nix there; with Nix 1.x as the caller");
+    }
+    // Today's Nix wants a hash from whoever answers; the classic door does without.
+    let env = NixEnv::new();
+    let _masters = env.masters();
+    env.configure(&[host.url(&format!("{program}&trusted=true"))], "");
+    let destination = env.folder().join("restored");
+    let args = ["--substitute", &signed, destination.to_str().unwrap()];
+    let output = ask(&env, &args, "");
+    assert!(output.status.success(), "{output:?}");
+    assert!(destination.join("data").is_file());
+}
+
+#[test]
+fn a_trusted_host_is_believed_but_not_what_belies_its_name() {
+    let host = Host::new();
+    let unsigned = host.store.big("unsigned", 100);
+    let flat = Addressed::make(&host.store).flat;
+    host.store.falsify(&flat, None, "evil\n");
+    let nix = Nix::through(&[host.trusted()]);
+    let _masters = nix.store().env().masters();
+    let (stderr, arrived) = realise(&nix, &[&unsigned, &flat]);
+    assert_eq!(arrived, [&unsigned], "{stderr}");
+    assert!(
+        stderr.contains(&format!("sent {flat} with the wrong content")),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -278,18 +313,13 @@ fn the_classic_door_has_the_same_rule() {
         host.store.big("signed", 100),
     );
     let key = host.store.sign("test-1", &[&signed]);
-    falsify(&host.store, &addressed.flat, "", "evil\n");
-    let env = support::NixEnv::new();
+    host.store.falsify(&addressed.flat, None, "evil\n");
+    let env = NixEnv::new();
     let _masters = env.masters();
     env.configure(&[host.url("")], &format!("trusted-public-keys = {key}"));
-    let ask = |args: &[&str], input: &str| {
-        let mut command: Command = env.program();
-        command.args(args);
-        run_with_input(command, input.as_bytes(), SHORT)
-    };
     let paths = [&unsigned, &signed, &addressed.recursive];
     let question = format!("\nhave {unsigned} {signed} {}\n", addressed.recursive);
-    let output = ask(&["--query"], &question);
+    let output = ask(&env, &["--query"], &question);
     let have = String::from_utf8(output.stdout).expect("UTF-8");
     let have: Vec<&str> = have.lines().filter(|line| !line.is_empty()).collect();
     assert_eq!(have, [signed.as_str(), addressed.recursive.as_str()]);
@@ -298,7 +328,11 @@ fn the_classic_door_has_the_same_rule() {
         .chain([&addressed.flat, &addressed.itself]);
     for (number, path) in all.enumerate() {
         let destination = env.folder().join(format!("restored-{number}"));
-        let output = ask(&["--substitute", path, destination.to_str().unwrap()], "");
+        let output = ask(
+            &env,
+            &["--substitute", path, destination.to_str().unwrap()],
+            "",
+        );
         let expected = *path != unsigned && *path != addressed.flat;
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.success(), expected, "{path}\n{stderr}");

@@ -311,9 +311,13 @@ fn of_distrust(error: &Distrust) -> Hint {
     let sign = Login::of(&error.host).ssh(&command);
     let trust = "add trusted=true to the host's URL, which accepts all that it sends";
     Cow::Owned(match &error.why {
-        Why::NoHash => format!("update Nix there, or {trust}"),
+        // Nix 2.x has to be told a hash by whoever answers it.
+        Why::NoHash => "update Nix there; with Nix 1.x as the caller, trusted=true in the host's URL does as well".to_owned(),
         Why::Unproven(Unproven::UnknownKeys { .. }) => format!(
             "if you trust that key, add it to trusted-public-keys as NAME:BASE64; or sign there with one that stands in it: '{sign}'; or {trust}"
+        ),
+        Why::Unproven(Unproven::Wrong { .. }) => format!(
+            "find out how the path came there; to have it all the same, sign it anew with a key that stands in trusted-public-keys: '{sign}'; or {trust}"
         ),
         Why::NoSize | Why::Unproven(_) => format!(
             "sign there: '{sign}', and add the public key to trusted-public-keys; or {trust}"

@@ -6,6 +6,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
+use super::content::ContentCheck;
 use crate::model::{NarHash, PathInfo};
 use crate::wire::nar::{Completion, Decoder, Event, NarError};
 
@@ -21,12 +22,19 @@ struct State {
 
 impl State {
     /// Steps over what is whole in `buf` and removes it from there.
-    fn take(&mut self, buf: &mut BytesMut) -> Result<Bytes, NarError> {
+    fn take(
+        &mut self,
+        buf: &mut BytesMut,
+        content: &mut Option<ContentCheck>,
+    ) -> Result<Bytes, NarError> {
         let mut len = 0;
         let result = loop {
             match self.decoder.step(&buf[len..]) {
                 Ok((read, Some(event))) => {
                     len += read;
+                    if let Some(content) = content {
+                        content.event(&event);
+                    }
                     if event == Event::End {
                         break Ok(());
                     }
@@ -40,6 +48,9 @@ impl State {
         };
         let bytes = buf.split_to(len).freeze();
         self.hasher.update(&bytes);
+        if let Some(content) = content {
+            content.bytes(&bytes);
+        }
         result.map(|()| bytes)
     }
 
@@ -66,6 +77,8 @@ pub(super) struct Stream {
     ahead: State,
     /// What is between the two states.
     held: Vec<Bytes>,
+    /// Keeps the same two states.
+    content: Option<ContentCheck>,
 }
 
 impl Stream {
@@ -84,6 +97,7 @@ impl Stream {
             passed: start.clone(),
             ahead: start,
             held: Vec::new(),
+            content: ContentCheck::new(info),
         }
     }
 
@@ -94,7 +108,7 @@ impl Stream {
 
     /// Takes what is whole off the buffer.
     pub(super) fn take(&mut self, buf: &mut BytesMut) -> Result<Taken, NarError> {
-        let bytes = self.ahead.take(buf)?;
+        let bytes = self.ahead.take(buf, &mut self.content)?;
         if self.ahead.decoder.is_complete() {
             self.held.push(bytes);
             return Ok(Taken::Complete);
@@ -106,12 +120,19 @@ impl Stream {
             self.held.push(bytes);
             return Ok(Taken::Nothing);
         }
-        self.passed = self.ahead.clone();
+        self.pass();
         Ok(Taken::Pass(bytes))
     }
 
-    /// Compares hash and size with the promised ones, once the archive is complete. Gives what was
-    /// held back, or what was expected and what came.
+    fn pass(&mut self) {
+        self.passed = self.ahead.clone();
+        if let Some(content) = &mut self.content {
+            content.pass();
+        }
+    }
+
+    /// Compares hash and size with the promised ones, and the content with its address where it has one,
+    /// once the archive is complete. Gives what was held back, or what was expected and what came.
     pub(super) fn verify(&mut self) -> Result<Vec<Bytes>, (String, String)> {
         let (size, hash) = (self.taken(), self.ahead.hash());
         let wanted_size = if self.size == 0 { size } else { self.size };
@@ -120,7 +141,10 @@ impl Stream {
             let text = |hash: NarHash, size: u64| format!("{hash} ({size} bytes)");
             return Err((text(wanted_hash, wanted_size), text(hash, size)));
         }
-        self.passed = self.ahead.clone();
+        if let Some(content) = &self.content {
+            content.verify()?;
+        }
+        self.pass();
         Ok(std::mem::take(&mut self.held))
     }
 
@@ -128,6 +152,9 @@ impl Stream {
     pub(super) fn roll_back(&mut self) {
         self.held.clear();
         self.ahead = self.passed.clone();
+        if let Some(content) = &mut self.content {
+            content.roll_back();
+        }
     }
 
     /// What completes what was passed on.
