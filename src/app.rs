@@ -58,8 +58,9 @@ async fn query(cli: &Cli) -> Outcome {
         log::debug!("switched off, or no hosts configured");
         return Ok(());
     }
-    let engine = engine(&config, Arc::new(NoProgress));
-    let served = front::query(front::stdin(), front::stdout(), &engine.resolver).await;
+    let engine = engine(&config);
+    let backend = backend(&engine, Arc::new(NoProgress));
+    let served = front::query(front::stdin(), front::stdout(), &backend).await;
     engine.resolver.flush().await;
     Ok(served?)
 }
@@ -68,16 +69,11 @@ async fn query(cli: &Cli) -> Outcome {
 /// entered even without a configuration, which then has no hosts.
 async fn substitute(cli: &Cli, path: &Path, dest: &Path, display: &Arc<Display>) -> Outcome {
     let config = usable(cli);
-    let engine = engine(&config, display.clone());
+    let engine = engine(&config);
     engine.resolver.ask_no_more_than_needed();
-    let substituted = front::substitute(
-        &path.to_string_lossy(),
-        dest,
-        front::stdout(),
-        &engine.resolver,
-        &engine.transfers,
-    )
-    .await;
+    let backend = backend(&engine, display.clone());
+    let path = path.to_string_lossy();
+    let substituted = front::substitute(&path, dest, front::stdout(), &backend).await;
     engine.resolver.flush().await;
     Ok(substituted?)
 }
@@ -86,13 +82,10 @@ async fn substitute(cli: &Cli, path: &Path, dest: &Path, display: &Arc<Display>)
 /// ends stops the whole command of today's Nix.
 async fn serve(cli: &Cli) -> Outcome {
     let config = usable(cli);
-    let engine = engine(&config, Arc::new(NoProgress));
-    let backend = HostsBackend {
-        resolver: engine.resolver,
-        transfers: engine.transfers,
-    };
+    let engine = engine(&config);
+    let backend = backend(&engine, Arc::new(NoProgress));
     let served = front::serve(front::stdin(), front::stdout(), &backend, Version::NEWEST).await;
-    backend.resolver.flush().await;
+    engine.resolver.flush().await;
     Ok(served?)
 }
 
@@ -136,8 +129,11 @@ fn configuration(cli: &Cli) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
-fn engine(config: &Config, progress: Arc<dyn Progress>) -> Engine {
+fn engine(config: &Config) -> Engine {
     let notify = Arc::new(|error: &(dyn Error + 'static)| report::warn(error));
-    let transport = ssh_transport(config);
-    Engine::new(config, transport, progress, notify, Some(shared_disk()))
+    Engine::new(config, ssh_transport(config), notify, Some(shared_disk()))
+}
+
+fn backend(engine: &Engine, progress: Arc<dyn Progress>) -> HostsBackend {
+    engine.backend(Arc::new(engine.transfers.caller()), progress)
 }

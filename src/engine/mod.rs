@@ -11,11 +11,12 @@ use crate::cache::disk::Surroundings;
 use crate::cache::{Disk, Lifetimes};
 use crate::config::Config;
 use crate::config::host::Host;
+use crate::front::HostsBackend;
 use crate::model::StorePath;
 use crate::pool::{HealthStore, HostId, Limits, Notify, Pool};
 use crate::resolver::{DiskTier, Resolver, Trust};
 use crate::transfer::progress::Progress;
-use crate::transfer::{Transfers, Whereabouts};
+use crate::transfer::{Caller, Transfers, Whereabouts};
 use crate::transport::Transport;
 use crate::transport::openssh::{OpenSsh, SshSettings};
 
@@ -31,14 +32,13 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine for the hosts of `config`, which are reached by `transport`. `progress` shows
-    /// transfers, `notify` tells the user of trouble with hosts, `disk` keeps what they answered and
+    /// An engine for the hosts of `config`, which are reached by `transport`. `notify`
+    /// tells the user of trouble with hosts, `disk` keeps what they answered and
     /// how they are for later processes. Nothing is connected or opened yet.
     #[must_use]
     pub fn new(
         config: &Config,
         transport: Arc<dyn Transport>,
-        progress: Arc<dyn Progress>,
         notify: Notify,
         disk: Option<Arc<Disk>>,
     ) -> Self {
@@ -69,11 +69,18 @@ impl Engine {
         let resolver = Resolver::with_disk(pool.clone(), trust, disk, lifetimes);
         let resolver = Arc::new(resolver);
         let answers = Box::new(Answers(resolver.clone()));
-        let transfers = Transfers::new(pool, progress, config.readahead_memory, answers);
+        let transfers = Transfers::new(pool, config.readahead_memory, answers);
         Self {
             resolver,
             transfers: Arc::new(transfers),
         }
+    }
+
+    /// Answers for one connection of a caller; `progress` shows its transfers.
+    #[must_use]
+    pub fn backend(&self, caller: Arc<Caller>, progress: Arc<dyn Progress>) -> HostsBackend {
+        let (resolver, transfers) = (self.resolver.clone(), self.transfers.clone());
+        HostsBackend::new(resolver, transfers, caller, progress)
     }
 }
 

@@ -5,11 +5,13 @@
 mod hosts;
 mod local;
 mod serve_loop;
+mod source;
 mod stdio;
 mod text;
 
 pub use hosts::HostsBackend;
 pub use local::LocalBackend;
 pub use serve_loop::{Backend, DumpError, ServeError, serve};
+pub use source::{Reason, Source, Undelivered};
 pub use stdio::{stdin, stdout, stdout_closed};
 pub use text::{QueryError, SubstituteError, query, substitute};

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::budget::{Budget, room_for};
-use super::job::{Job, Token};
+use super::budget::{Budget, Memory, room_for};
+use super::job::{Job, Reader, Token};
 use super::order::Order;
+use super::shelf::Shelf;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::HostId;
 use crate::transfer::book::Book;
@@ -33,12 +34,16 @@ const STEAL_AFTER: Duration = Duration::from_millis(200);
 /// short.
 const STALE: u64 = 16;
 
+/// A caller that has fetched nothing for so long gets nothing more read ahead, until it fetches again.
+const IDLE: Duration = Duration::from_secs(60);
+
 /// How many paths are expected at most, and how many fetched ones are remembered.
 const EXPECTED: usize = 200_000;
 
 pub(super) struct Desk {
     pub(super) book: Arc<Book>,
     pub(super) striper: Arc<Striper>,
+    shelf: Arc<Shelf>,
     budget: Arc<Budget>,
     // Held for some map operations, never over an await.
     state: Mutex<State>,
@@ -46,7 +51,6 @@ pub(super) struct Desk {
     version: watch::Sender<u64>,
 }
 
-#[derive(Default)]
 struct State {
     order: Order,
     /// What is in the order.
@@ -55,9 +59,12 @@ struct State {
     jobs: HashMap<StorePath, Entry>,
     fetched: HashSet<StorePath>,
     workers: HashMap<HostId, usize>,
-    tokens: u64,
     /// Dumps that the caller has asked for.
     dumps: u64,
+    /// When the last one was.
+    latest: Instant,
+    /// It was too long ago.
+    idle: bool,
 }
 
 #[derive(Clone)]
@@ -75,7 +82,7 @@ impl Expected {
 }
 
 struct Entry {
-    job: Arc<Job>,
+    reader: Reader,
     asked: Instant,
     /// The number of dumps when it was asked for.
     dumps: u64,
@@ -91,12 +98,28 @@ pub(super) struct Taken {
 }
 
 impl Desk {
-    pub(super) fn new(book: Arc<Book>, striper: Arc<Striper>, memory: u64) -> Self {
+    pub(super) fn new(
+        book: Arc<Book>,
+        striper: Arc<Striper>,
+        shelf: Arc<Shelf>,
+        memory: Arc<Memory>,
+    ) -> Self {
+        let state = State {
+            order: Order::default(),
+            expected: HashMap::new(),
+            jobs: HashMap::new(),
+            fetched: HashSet::new(),
+            workers: HashMap::new(),
+            dumps: 0,
+            latest: Instant::now(),
+            idle: false,
+        };
         Self {
             book,
             striper,
+            shelf,
             budget: Arc::new(Budget::new(memory)),
-            state: Mutex::default(),
+            state: Mutex::new(state),
             version: watch::Sender::new(0),
         }
     }
@@ -126,23 +149,36 @@ impl Desk {
         if unsuitable || known || state.order.len() >= EXPECTED {
             return;
         }
-        if state.order.add(path, &info.references) {
-            let expected = Expected {
-                info: info.clone(),
-                holders: holders.clone(),
-                failed: false,
-            };
-            state.expected.insert(path.clone(), expected);
+        if state.expect(info, holders, false) {
             drop(state);
             self.wake();
         }
     }
 
+    /// Drops what was read ahead for a caller that has not fetched anything for long. It is expected
+    /// as before, and read ahead again once the caller goes on.
+    pub(super) fn rest_if_idle(&self) {
+        let mut state = self.lock();
+        if state.latest.elapsed() < IDLE {
+            return;
+        }
+        state.idle = true;
+        let (complete, others) = std::mem::take(&mut state.jobs)
+            .into_iter()
+            .partition(|(_, entry)| entry.reader.job.is_complete());
+        state.jobs = others;
+        for Entry { reader, .. } in HashMap::into_values(complete) {
+            state.expect(&reader.job.info, &reader.job.holders, false);
+        }
+    }
+
     /// The caller fetches `path` now: what is being read ahead of it, if it is.
-    pub(super) fn fetch(&self, info: &PathInfo) -> Option<Arc<Job>> {
+    pub(super) fn fetch(&self, info: &PathInfo) -> Option<Reader> {
         let path = &info.path;
         let mut state = self.lock();
         state.dumps += 1;
+        state.latest = Instant::now();
+        state.idle = false;
         if state.fetched.len() >= EXPECTED {
             state.fetched.clear();
         }
@@ -150,16 +186,18 @@ impl Desk {
         self.budget.caller_fetches(info.nar_size);
         state.order.remove(path);
         state.expected.remove(path);
-        let job = state.jobs.remove(path).map(|entry| entry.job);
-        if job.is_none() && self.budget.is_nearly_full() {
+        let reader = state.jobs.remove(path).map(|entry| entry.reader);
+        if reader.is_none() && self.budget.is_nearly_full() {
             state.drop_stale();
         }
         drop(state);
         self.wake();
-        let same = |job: &Arc<Job>| {
-            (job.info.nar_hash, job.info.nar_size) == (info.nar_hash, info.nar_size)
+        let same = |reader: &Reader| {
+            let theirs = &reader.job.info;
+            (theirs.nar_hash, theirs.nar_size) == (info.nar_hash, info.nar_size)
         };
-        job.filter(|job| same(job) && job.want())
+        let reader = reader.filter(same).or_else(|| self.shelf.join(info));
+        reader.filter(Reader::want)
     }
 
     /// How many bytes could be read ahead from this host next, as far as one looks.
@@ -192,21 +230,30 @@ impl Desk {
     /// have not come yet.
     pub(super) fn pick(self: &Arc<Self>, host: HostId, nars: usize, bytes: u64) -> Option<Taken> {
         let mut state = self.lock();
+        if state.idle {
+            return None;
+        }
         let fits = |size: u64| nars == 0 || (nars < PIPELINE_NARS && bytes + size <= PIPELINE);
-        let token = Token(state.tokens);
-        let next = state.next_for(host, &self.book, &self.striper).cloned();
-        let job = match next {
-            Some(path) => {
-                if !fits(state.expected.get(&path)?.info.nar_size) {
-                    return None;
+        let token = self.shelf.new_token();
+        let job = loop {
+            let next = state.next_for(host, &self.book, &self.striper).cloned();
+            match next {
+                Some(path) => {
+                    let info = &state.expected.get(&path)?.info;
+                    if let Some(reader) = self.shelf.join(info) {
+                        state.read_along(&path, reader);
+                        continue;
+                    }
+                    if !fits(info.nar_size) {
+                        return None;
+                    }
+                    break state.take_on(&path, (token, host), self)?;
                 }
-                state.take_on(&path, (token, host), &self.budget)?
+                // Nothing is left to ask for: what others are slow to bring.
+                None if nars == 0 => break state.steal(host, token, &self.book)?,
+                None => return None,
             }
-            // Nothing is left to ask for: what others are slow to bring.
-            None if nars == 0 => state.steal(host, token, &self.book)?,
-            None => return None,
         };
-        state.tokens += 1;
         drop(state);
         let owed = Some(self.book.rates.ask(host, job.info.nar_size));
         Some(Taken {
@@ -221,7 +268,10 @@ impl Desk {
     /// The next NAR that should come in parts.
     pub(super) fn pick_large(self: &Arc<Self>) -> Option<Taken> {
         let mut state = self.lock();
-        let token = Token(state.tokens);
+        if state.idle {
+            return None;
+        }
+        let token = self.shelf.new_token();
         let (path, host) = state.order.ready().take(LOOK).find_map(|path| {
             let expected = state.expected.get(path)?;
             // Before anybody is looked up: mostly all of them are small.
@@ -232,8 +282,14 @@ impl Desk {
             let suits = self.striper.suits(&expected.info, &holders);
             suits.then(|| (path.clone(), expected.holders[0]))
         })?;
-        let job = state.take_on(&path, (token, host), &self.budget)?;
-        state.tokens += 1;
+        if let Some(reader) = self.shelf.join(&state.expected.get(&path)?.info) {
+            state.read_along(&path, reader);
+            drop(state);
+            // There may be another one.
+            self.wake();
+            return None;
+        }
+        let job = state.take_on(&path, (token, host), self)?;
         drop(state);
         job.begin(token);
         Some(Taken {
@@ -247,25 +303,46 @@ impl Desk {
 }
 
 impl State {
+    /// Expects a path; whether it was not expected before.
+    fn expect(&mut self, info: &Arc<PathInfo>, holders: &Arc<[HostId]>, failed: bool) -> bool {
+        let new = self.order.add(&info.path, &info.references);
+        if new {
+            let expected = Expected {
+                info: info.clone(),
+                holders: holders.clone(),
+                failed,
+            };
+            self.expected.insert(info.path.clone(), expected);
+        }
+        new
+    }
+
     /// Makes a job of an expected path, if there is room for it.
     fn take_on(
         &mut self,
         path: &StorePath,
         owner: (Token, HostId),
-        budget: &Arc<Budget>,
+        desk: &Desk,
     ) -> Option<Arc<Job>> {
-        let size = self.expected.get(path)?.info.nar_size;
-        let room = budget.reserve(room_for(size))?;
-        let Expected { info, holders, .. } = self.expected.remove(path)?;
+        let Expected { info, holders, .. } = self.expected.get(path)?.clone();
+        let room = desk.budget.reserve(room_for(info.nar_size))?;
+        let reader = Job::start(info, holders, owner, room);
+        let job = reader.job.clone();
+        desk.shelf.put(&job);
+        self.read_along(path, reader);
+        Some(job)
+    }
+
+    /// An expected path is being read ahead.
+    fn read_along(&mut self, path: &StorePath, reader: Reader) {
+        self.expected.remove(path);
         self.order.remove(path);
-        let job = Arc::new(Job::new(info, holders, owner, room));
         let entry = Entry {
-            job: job.clone(),
+            reader,
             asked: Instant::now(),
             dumps: self.dumps,
         };
         self.jobs.insert(path.clone(), entry);
-        Some(job)
     }
 
     fn next_for(&self, host: HostId, book: &Book, striper: &Striper) -> Option<&StorePath> {
@@ -285,7 +362,7 @@ impl State {
     /// A NAR that another host was asked for and that this one would have brought sooner.
     fn steal(&mut self, host: HostId, token: Token, book: &Book) -> Option<Arc<Job>> {
         let (job, loser) = self.jobs.values().find_map(|entry| {
-            let job = &entry.job;
+            let job = &entry.reader.job;
             let other = job.awaited_from().filter(|other| *other != host)?;
             let waits = entry.asked.elapsed() > STEAL_AFTER;
             let mine = book.rates.expect(host, job.info.nar_size);
@@ -304,7 +381,7 @@ impl State {
 
     fn drop_stale(&mut self) {
         let dumps = self.dumps;
-        let stale = |entry: &Entry| dumps - entry.dumps >= STALE && entry.job.is_complete();
+        let stale = |entry: &Entry| dumps - entry.dumps >= STALE && entry.reader.job.is_complete();
         self.jobs.retain(|_, entry| !stale(entry));
     }
 }
@@ -335,14 +412,8 @@ impl Taken {
         }
         let mut state = self.desk.lock();
         // The caller may have taken it away meanwhile.
-        let path = &job.info.path;
-        if state.jobs.remove(path).is_some() && state.order.add(path, &job.info.references) {
-            let expected = Expected {
-                info: job.info.clone(),
-                holders: job.holders.clone(),
-                failed: blamed,
-            };
-            state.expected.insert(path.clone(), expected);
+        if state.jobs.remove(&job.info.path).is_some() {
+            state.expect(&job.info, &job.holders, blamed);
         }
     }
 }
