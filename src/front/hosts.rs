@@ -49,6 +49,12 @@ impl HostsBackend {
         }
     }
 
+    /// To be called before the process ends: waits, at most about 0.3 s, until the answers that were
+    /// given are on disk.
+    pub async fn flush(&self) {
+        self.resolver.flush().await;
+    }
+
     /// This was told by somebody else to the same caller.
     pub fn was_told(&self, info: PathInfo) {
         let (info, holders) = (Arc::new(info), Arc::from([]));
@@ -124,14 +130,21 @@ impl Backend for HostsBackend {
         path: &StorePath,
         out: &mut (dyn AsyncWrite + Send + Unpin),
     ) -> Result<(), DumpError> {
-        let brought = self.bring(path, None, &mut ToCaller(out)).await;
+        let brought = self.bring(path, &mut ToCaller(out)).await;
         brought.map_err(Undelivered::into_dump_error)
     }
 }
 
 #[async_trait]
 impl Source for HostsBackend {
-    async fn bring(
+    async fn bring(&self, path: &StorePath, sink: &mut dyn NarSink) -> Result<(), Undelivered> {
+        self.bring_rest(path, None, sink).await
+    }
+}
+
+impl HostsBackend {
+    /// As [`Source::bring`], from where another one broke off if `resume` says so.
+    pub(super) async fn bring_rest(
         &self,
         path: &StorePath,
         resume: Option<Resume>,

@@ -7,23 +7,18 @@ use async_trait::async_trait;
 use super::serve_loop::Backend;
 use crate::model::StorePath;
 use crate::resolver::NotFound;
-use crate::transfer::{NarSink, Resume, TransferError};
+use crate::transfer::{NarSink, TransferError};
 use crate::wire::nar::Completion;
 
 /// Answers from hosts. Nothing that a host does ends it: what cannot be had is not there.
 #[async_trait]
 pub trait Source: Backend {
-    /// Brings the NAR of a path into `sink`, from where another one broke off if `resume` says so:
-    /// the very NAR of which [`Backend::path_infos`] told, if it did.
+    /// Brings the NAR of a path into `sink`: the very NAR of which [`Backend::path_infos`] told, if
+    /// it did.
     ///
     /// # Errors
     /// When it cannot be delivered, with what completes what `sink` has got.
-    async fn bring(
-        &self,
-        path: &StorePath,
-        resume: Option<Resume>,
-        sink: &mut dyn NarSink,
-    ) -> Result<(), Undelivered>;
+    async fn bring(&self, path: &StorePath, sink: &mut dyn NarSink) -> Result<(), Undelivered>;
 }
 
 /// A path that was not delivered.

@@ -125,7 +125,7 @@ pub async fn substitute(
     let infos = source.path_infos(std::slice::from_ref(&path)).await?;
     let Some(info) = infos.first() else {
         // To learn why.
-        let brought = source.bring(&path, None, &mut ToNowhere).await;
+        let brought = source.bring(&path, &mut ToNowhere).await;
         return Err(brought.err().map_or_else(
             || io::Error::other("it came though nobody has it").into(),
             |undelivered| undelivered.reason.into(),
@@ -160,7 +160,7 @@ async fn restore(
         }
         Ok(unpacker)
     });
-    let brought = source.bring(&info.path, None, &mut ToDisk(pieces)).await;
+    let brought = source.bring(&info.path, &mut ToDisk(pieces)).await;
     // The disk's own trouble tells more than that it took no more.
     let unpacker = disk.await.map_err(io::Error::other)??;
     if let Err(undelivered) = brought {

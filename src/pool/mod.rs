@@ -189,6 +189,12 @@ impl Pool {
         self.slots[id.0].lease_in_background(&[dump(path)]).await
     }
 
+    /// How many connections to a host there are, those that lie idle included.
+    #[must_use]
+    pub fn connections(&self, id: HostId) -> usize {
+        self.slots[id.0].connections()
+    }
+
     /// How many connections to a host work in the background may hold at a time: all but one, at
     /// least one, and no more than the host has been found to allow.
     #[must_use]

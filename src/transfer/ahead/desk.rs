@@ -1,6 +1,6 @@
 //! Which NAR is read ahead next, and by whom: everything that workers and the caller share.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,9 +8,9 @@ use tokio::sync::watch;
 
 use super::budget::{Budget, Memory, room_for};
 use super::job::{Job, Reader, Token};
-use super::order::Order;
 use super::shelf::Shelf;
-use crate::model::{PathInfo, StorePath};
+use super::state::{Entry, LOOK, State};
+use crate::model::PathInfo;
 use crate::pool::HostId;
 use crate::transfer::book::Book;
 use crate::transfer::rates::Owed;
@@ -23,17 +23,6 @@ const PIPELINE: u64 = 4 << 20;
 /// The same in NARs.
 const PIPELINE_NARS: usize = 1000;
 
-/// How many paths are looked at for one that suits a worker.
-const LOOK: usize = 64;
-
-/// A NAR that a host has been asked for so long ago, and that has not begun to come, may be asked
-/// of another one.
-const STEAL_AFTER: Duration = Duration::from_millis(200);
-
-/// How many dumps may pass before what was read ahead and not fetched makes room, when room is
-/// short.
-const STALE: u64 = 16;
-
 /// A caller that has fetched nothing for so long gets nothing more read ahead, until it fetches again.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -43,49 +32,12 @@ const EXPECTED: usize = 200_000;
 pub(super) struct Desk {
     pub(super) book: Arc<Book>,
     pub(super) striper: Arc<Striper>,
-    shelf: Arc<Shelf>,
-    budget: Arc<Budget>,
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) budget: Arc<Budget>,
     // Held for some map operations, never over an await.
     state: Mutex<State>,
     /// Changes when there may be something to do for workers.
     version: watch::Sender<u64>,
-}
-
-struct State {
-    order: Order,
-    /// What is in the order.
-    expected: HashMap<StorePath, Expected>,
-    /// What is being read ahead, or has been.
-    jobs: HashMap<StorePath, Entry>,
-    fetched: HashSet<StorePath>,
-    workers: HashMap<HostId, usize>,
-    /// Dumps that the caller has asked for.
-    dumps: u64,
-    /// When the last one was.
-    latest: Instant,
-    /// It was too long ago.
-    idle: bool,
-}
-
-#[derive(Clone)]
-struct Expected {
-    info: Arc<PathInfo>,
-    holders: Arc<[HostId]>,
-    /// A worker has failed to bring it.
-    failed: bool,
-}
-
-impl Expected {
-    fn holders(&self, book: &Book) -> Vec<HostId> {
-        book.holders(&self.info.path, &self.holders)
-    }
-}
-
-struct Entry {
-    reader: Reader,
-    asked: Instant,
-    /// The number of dumps when it was asked for.
-    dumps: u64,
 }
 
 /// A job that a worker has taken on. Dropping it unfinished gives it back.
@@ -104,22 +56,12 @@ impl Desk {
         shelf: Arc<Shelf>,
         memory: Arc<Memory>,
     ) -> Self {
-        let state = State {
-            order: Order::default(),
-            expected: HashMap::new(),
-            jobs: HashMap::new(),
-            fetched: HashSet::new(),
-            workers: HashMap::new(),
-            dumps: 0,
-            latest: Instant::now(),
-            idle: false,
-        };
         Self {
             book,
             striper,
             shelf,
             budget: Arc::new(Budget::new(memory)),
-            state: Mutex::new(state),
+            state: Mutex::new(State::new()),
             version: watch::Sender::new(0),
         }
     }
@@ -299,90 +241,6 @@ impl Desk {
             owed: None,
             done: false,
         })
-    }
-}
-
-impl State {
-    /// Expects a path; whether it was not expected before.
-    fn expect(&mut self, info: &Arc<PathInfo>, holders: &Arc<[HostId]>, failed: bool) -> bool {
-        let new = self.order.add(&info.path, &info.references);
-        if new {
-            let expected = Expected {
-                info: info.clone(),
-                holders: holders.clone(),
-                failed,
-            };
-            self.expected.insert(info.path.clone(), expected);
-        }
-        new
-    }
-
-    /// Makes a job of an expected path, if there is room for it.
-    fn take_on(
-        &mut self,
-        path: &StorePath,
-        owner: (Token, HostId),
-        desk: &Desk,
-    ) -> Option<Arc<Job>> {
-        let Expected { info, holders, .. } = self.expected.get(path)?.clone();
-        let room = desk.budget.reserve(room_for(info.nar_size))?;
-        let reader = Job::start(info, holders, owner, room);
-        let job = reader.job.clone();
-        desk.shelf.put(&job);
-        self.read_along(path, reader);
-        Some(job)
-    }
-
-    /// An expected path is being read ahead.
-    fn read_along(&mut self, path: &StorePath, reader: Reader) {
-        self.expected.remove(path);
-        self.order.remove(path);
-        let entry = Entry {
-            reader,
-            asked: Instant::now(),
-            dumps: self.dumps,
-        };
-        self.jobs.insert(path.clone(), entry);
-    }
-
-    fn next_for(&self, host: HostId, book: &Book, striper: &Striper) -> Option<&StorePath> {
-        self.order.ready().take(LOOK).find(|path| {
-            self.expected.get(*path).is_some_and(|expected| {
-                let holders = expected.holders(book);
-                let size = expected.info.nar_size;
-                !expected.failed
-                    && holders.contains(&host)
-                    && !book.is_spoilt(host, path)
-                    && !striper.suits(&expected.info, &holders)
-                    && book.rates.is_worth_asking(host, size, &holders)
-            })
-        })
-    }
-
-    /// A NAR that another host was asked for and that this one would have brought sooner.
-    fn steal(&mut self, host: HostId, token: Token, book: &Book) -> Option<Arc<Job>> {
-        let (job, loser) = self.jobs.values().find_map(|entry| {
-            let job = &entry.reader.job;
-            let other = job.awaited_from().filter(|other| *other != host)?;
-            let waits = entry.asked.elapsed() > STEAL_AFTER;
-            let mine = book.rates.expect(host, job.info.nar_size);
-            let sooner = mine * 2.0 < book.rates.expect(other, 0);
-            let holders = book.holders(&job.info.path, &job.holders);
-            let suits = holders.contains(&host) && !book.is_spoilt(host, &job.info.path);
-            (waits && sooner && suits).then(|| job.steal(token, host))??;
-            Some((job.clone(), other))
-        })?;
-        log::debug!(
-            "{}: asked of host {loser:?}, brought by {host:?}",
-            job.info.path
-        );
-        Some(job)
-    }
-
-    fn drop_stale(&mut self) {
-        let dumps = self.dumps;
-        let stale = |entry: &Entry| dumps - entry.dumps >= STALE && entry.reader.job.is_complete();
-        self.jobs.retain(|_, entry| !stale(entry));
     }
 }
 

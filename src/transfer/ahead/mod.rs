@@ -12,6 +12,7 @@
 //! | `budget` | how much memory is held |
 //! | `job` | one NAR, between worker and callers |
 //! | `shelf` | what callers share |
+//! | `state` | what is known of one caller |
 //! | `desk` | what workers and their caller share |
 //! | `worker` | one connection to one host |
 //! | `large` | NARs that come in parts |
@@ -22,6 +23,7 @@ mod job;
 mod large;
 mod order;
 mod shelf;
+mod state;
 mod worker;
 
 use std::sync::atomic::{AtomicBool, Ordering};
