@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Parser, Subcommand};
 
 /// Machines that you can ssh into, as one binary cache for Nix.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(
     name = "ssh-substituter",
     version,
@@ -57,7 +57,7 @@ pub struct Cli {
 }
 
 /// Commands for people and for the remote side.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Serve a local store on stdin and stdout, read only, as `nix-store --serve` does
     ServeLocal {
@@ -73,6 +73,26 @@ pub enum Command {
         #[arg(long, hide = true)]
         write: bool,
     },
+
+    /// Serve all processes of this user until nobody needs it; front ends start it by themselves
+    Engine {
+        /// What to do with the engines that run
+        #[command(subcommand)]
+        action: Option<EngineAction>,
+
+        /// As for `--serve`, when a front end with that starts it
+        #[arg(long = "among", value_name = "HOSTS", hide = true)]
+        store: Option<String>,
+    },
+}
+
+/// What to do with running engines.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum EngineAction {
+    /// End all engines of this user; what they serve goes on without them
+    Stop,
+    /// Print how all engines of this user are, as a JSON list
+    Status,
 }
 
 /// Parses the command line of this process; ends it with a message when it is wrong.

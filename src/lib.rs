@@ -14,6 +14,7 @@
 //! | [`pool`] | hosts, their connections, failover |
 //! | [`remote`] | typed client of one serve connection, and of one shell |
 //! | [`transport`] | a host becomes a pair of byte streams: OpenSSH, or a local child process |
+//! | [`meeting`] | where front ends and their engine find each other |
 //! | [`local_store`] | a real local Nix store, read only |
 //! | [`wire`] | codecs without IO |
 //! | [`model`] | store paths, hashes, path infos |
@@ -26,6 +27,7 @@ pub mod config;
 pub mod engine;
 pub mod front;
 pub mod local_store;
+pub mod meeting;
 pub mod model;
 pub mod pool;
 pub mod progress;

@@ -14,7 +14,7 @@ use ssh_substituter::model::StorePath;
 use ssh_substituter::pool::{HealthStore, Limits, Pool, Record};
 use ssh_substituter::resolver::{Resolver, Trust};
 use ssh_substituter::transfer::progress::NoProgress;
-use ssh_substituter::transfer::{NarSink, Transfers};
+use ssh_substituter::transfer::{NarSink, Piece, Transfers, Wish};
 use ssh_substituter::transport::ProcessTransport;
 use support::{SHORT, Scratch, Sshd, Store, program, run_with_input};
 
@@ -177,8 +177,8 @@ struct Bytes(u64);
 
 #[async_trait::async_trait]
 impl NarSink for Bytes {
-    async fn write(&mut self, bytes: bytes::Bytes) -> std::io::Result<()> {
-        self.0 += bytes.len() as u64;
+    async fn write(&mut self, piece: Piece) -> std::io::Result<()> {
+        self.0 += piece.bytes.len() as u64;
         Ok(())
     }
 }
@@ -215,8 +215,15 @@ async fn a_transfer_turns_to_a_resting_host_last() {
         keys: Arc::default(),
     };
     let answers = Box::new(Answers(Arc::new(Resolver::new(pool.clone(), trust))));
-    let transfers = Transfers::new(pool, Arc::new(NoProgress), 64 << 20, answers);
-    let size = transfers.fetch(&info, &all, &mut sink).await;
+    let transfers = Transfers::new(pool, 64 << 20, answers);
+    let wish = Wish {
+        info: &info,
+        holders: &all,
+        caller: &transfers.caller(),
+        resume: None,
+        progress: &NoProgress,
+    };
+    let size = transfers.fetch(wish, &mut sink).await;
     assert_eq!(size.expect("it is there"), info.nar_size);
     assert_eq!(sink.0, info.nar_size);
     assert_eq!(*started.lock().expect("the hosts"), ["fine"]);

@@ -341,6 +341,32 @@ fn the_classic_door_has_the_same_rule() {
 }
 
 #[test]
+fn an_engine_tells_each_command_anew_and_sees_what_was_signed_since() {
+    let host = Host::new();
+    let path = host.store.big("signed-later", 100);
+    let key = host.store.sign("test-1", &[&path]);
+    let signature = host.store.claim(&path, "sigs");
+    host.store.set_claim(&path, "sigs", "");
+    let nix = Nix::new().substituters(&substituter(""));
+    let lines = format!("trusted-public-keys = {key}");
+    let env = nix.store().env();
+    let engines = env.configure_with_engine(&[host.url("max-connections=4")], &lines);
+    for _ in 0..2 {
+        let (stderr, arrived) = realise(&nix, &[&path]);
+        assert_eq!(arrived, [""; 0], "{stderr}");
+        says_once(&stderr, "it is not signed: ");
+    }
+    host.store.set_claim(&path, "sigs", &signature);
+    let (stderr, arrived) = realise(&nix, &[&path]);
+    assert_eq!(arrived, [&path], "{stderr}");
+    assert_eq!(
+        engines.status().len(),
+        1,
+        "all three were served by the same one"
+    );
+}
+
+#[test]
 fn a_malformed_key_is_told_and_the_others_count() {
     let host = Host::new();
     let signed = host.store.big("signed", 100);

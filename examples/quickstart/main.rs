@@ -85,7 +85,8 @@ async fn quickstart() -> Outcome {
     let notify = Arc::new(|error: &(dyn Error + 'static)| report::warn(error));
     let transport = Arc::new(transport);
     // Nothing is kept for later: these hosts are gone when this ends.
-    let engine = Engine::new(&config, transport, display.clone(), notify, None);
+    let engine = Engine::new(&config, transport, notify, None);
+    let backend = engine.backend(Arc::new(engine.transfers.caller()), display.clone());
 
     say(&format!(
         "3. Asking both for the closure of {} ...",
@@ -117,8 +118,7 @@ async fn quickstart() -> Outcome {
         let target = store.join(found.info.path.base_name());
         // What Nix 1.x would read: a line that it ignores, then the hash.
         let mut answer = Vec::new();
-        let (resolver, transfers) = (&engine.resolver, &engine.transfers);
-        front::substitute(path, &target, &mut answer, resolver, transfers).await?;
+        front::substitute(path, &target, &mut answer, &backend).await?;
         let hash = found.info.nar_hash.ok_or("no hash")?;
         assert_eq!(answer, format!("\n{hash}\n").as_bytes());
         say(&format!(

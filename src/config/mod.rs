@@ -78,6 +78,14 @@ pub struct Config {
     /// `readahead-memory`: how many bytes of NARs may be held that were fetched before the caller
     /// asked for them. 256 MiB by default; 0 reads nothing ahead.
     pub readahead_memory: u64,
+    /// `engine`: whether one engine is to serve all processes of this user. `auto` (the default)
+    /// or `off`.
+    pub engine: bool,
+    /// `engine-idle-timeout`: how long an engine stays without anybody to serve. 300 seconds by
+    /// default; 0 means the default.
+    pub engine_idle_timeout: Duration,
+    /// Hosts or an agent were chosen by an unprivileged client of Nix's daemon, for itself alone.
+    pub is_untrusted_choice: bool,
     /// `NIX_STORE_DIR` or `NIX_STORE`: absolute, normalised, without a slash at its end.
     /// `/nix/store` by default.
     pub store_dir: String,
@@ -108,6 +116,42 @@ impl Config {
             Ok((config, _)) => config,
             Err(error) => unreachable!("the built-in values are valid: {error}"),
         }
+    }
+
+    /// All that decides what is asked of which host, and how, as a text: what has the same can be
+    /// served by the same engine.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        let Self {
+            hosts,
+            trusted_hosts: _,
+            enabled,
+            ssh_auth_sock,
+            connect_timeout,
+            stall_timeout,
+            dead_link_timeout,
+            require_sigs,
+            trusted_public_keys,
+            positive_ttl,
+            negative_ttl,
+            readahead_memory,
+            engine: _,
+            engine_idle_timeout,
+            is_untrusted_choice,
+            store_dir,
+            ssh_options,
+            settings: _,
+        } = self;
+        let hosts = (hosts, ssh_options, ssh_auth_sock, store_dir);
+        let trust = (
+            enabled,
+            require_sigs,
+            trusted_public_keys,
+            is_untrusted_choice,
+        );
+        let times = (connect_timeout, stall_timeout, dead_link_timeout);
+        let times = (times, positive_ttl, negative_ttl, engine_idle_timeout);
+        format!("{hosts:?} {trust:?} {times:?} {readahead_memory}")
     }
 
     /// Reads all sources and validates the outcome. Beside the configuration come warnings, one

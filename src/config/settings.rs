@@ -32,11 +32,15 @@ pub enum Key {
     NegativeTtl,
     /// `readahead-memory`
     ReadaheadMemory,
+    /// `engine`
+    Engine,
+    /// `engine-idle-timeout`
+    EngineIdleTimeout,
 }
 
 impl Key {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Hosts,
         Self::TrustedHosts,
         Self::UseSshSubstituter,
@@ -49,6 +53,8 @@ impl Key {
         Self::PositiveTtl,
         Self::NegativeTtl,
         Self::ReadaheadMemory,
+        Self::Engine,
+        Self::EngineIdleTimeout,
     ];
 
     /// Its name in a configuration file.
@@ -67,6 +73,8 @@ impl Key {
             Self::PositiveTtl => "narinfo-cache-positive-ttl",
             Self::NegativeTtl => "narinfo-cache-negative-ttl",
             Self::ReadaheadMemory => "readahead-memory",
+            Self::Engine => "engine",
+            Self::EngineIdleTimeout => "engine-idle-timeout",
         }
     }
 
@@ -87,7 +95,7 @@ impl Key {
             Self::Hosts | Self::TrustedHosts | Self::SshAuthSock => "",
             Self::UseSshSubstituter | Self::RequireSigs => "true",
             Self::ConnectTimeout => "15",
-            Self::StalledDownloadTimeout => "300",
+            Self::StalledDownloadTimeout | Self::EngineIdleTimeout => "300",
             Self::DeadLinkTimeout => "45",
             Self::TrustedPublicKeys => {
                 "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="
@@ -95,6 +103,7 @@ impl Key {
             Self::PositiveTtl => "2592000",
             Self::NegativeTtl => "3600",
             Self::ReadaheadMemory => "256M",
+            Self::Engine => "auto",
         }
     }
 

@@ -67,6 +67,16 @@ impl Untrusted {
         true
     }
 
+    /// Whether a client of Nix's daemon has chosen hosts or an agent. `--store` stands in the
+    /// configuration of Nix.
+    pub fn is_of_client(&self) -> bool {
+        let chosen = self.hosts.as_ref();
+        let agent = self.ssh_auth_sock.as_ref();
+        chosen.is_some_and(|choice| choice.setting == HOSTS)
+            || self.extra_hosts.is_some()
+            || agent.is_some_and(|socket| !socket.text.trim().is_empty())
+    }
+
     /// Weighs the choice of hosts against the configured and the trusted ones.
     ///
     /// # Errors

@@ -36,6 +36,7 @@ pub(super) fn validate(
     let configured = without_duplicates(configured, &mut warnings);
     let trusted_hosts = hosts(&settings, Key::TrustedHosts)?;
     let trusted_hosts = without_duplicates(trusted_hosts, &mut warnings);
+    let is_untrusted_choice = untrusted.is_of_client();
     let hosts = untrusted.choose(configured, &trusted_hosts)?;
     let mut hosts = without_duplicates(hosts, &mut warnings);
     hosts.sort_by_key(|host| host.priority.unwrap_or(0));
@@ -68,6 +69,9 @@ pub(super) fn validate(
         positive_ttl: duration(&settings, Key::PositiveTtl)?,
         negative_ttl: duration(&settings, Key::NegativeTtl)?,
         readahead_memory: bytes(&settings, Key::ReadaheadMemory)?,
+        engine: engine(&settings)?,
+        engine_idle_timeout: timeout(&settings, Key::EngineIdleTimeout)?,
+        is_untrusted_choice,
         store_dir: store_dir(sources)?,
         ssh_options: ssh_options(sources)?,
         settings,
@@ -126,6 +130,15 @@ fn duration(settings: &Settings, key: Key) -> Result<Duration, ConfigError> {
     // Only a number beyond 64 bits fails here.
     let seconds: u64 = text.parse().unwrap_or(MAX_SECONDS);
     Ok(Duration::from_secs(seconds.min(MAX_SECONDS)))
+}
+
+fn engine(settings: &Settings) -> Result<bool, ConfigError> {
+    let value = &settings.get(Key::Engine).value;
+    match value.text.trim() {
+        "auto" => Ok(true),
+        "off" => Ok(false),
+        text => Err(bad(Key::Engine.name(), text, &value.origin, "auto or off")),
+    }
 }
 
 /// A number of bytes, with the unit prefixes that Nix knows for its numbers.

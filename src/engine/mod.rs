@@ -1,21 +1,43 @@
-//! The rooms below the doors, put together from a configuration.
+//! The rooms below the doors, put together from a configuration; and as a process of its own, behind
+//! a socket, for all front ends of a user.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | `health` | the disk tier as the pool wants it |
+//! | `server` | accepts front ends, ends when nobody needs it |
+//! | `session` | one connection |
+//! | `frames` | what goes to one client |
+//! | `callers` | which connections are one caller's |
+//! | `board` | what is being transferred |
+//! | `messages` | what users should know |
 
+mod board;
+mod callers;
+mod frames;
 mod health;
+mod messages;
+mod server;
+mod session;
+
+pub use messages::Messages;
+pub use server::{Setting, serve};
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use health::disk_health;
+use serde_json::{Value, json};
 
 use crate::cache::disk::Surroundings;
 use crate::cache::{Disk, Lifetimes};
 use crate::config::Config;
 use crate::config::host::Host;
+use crate::front::HostsBackend;
 use crate::model::StorePath;
 use crate::pool::{HealthStore, HostId, Limits, Notify, Pool};
 use crate::resolver::{DiskTier, Resolver, Trust};
 use crate::transfer::progress::Progress;
-use crate::transfer::{Transfers, Whereabouts};
+use crate::transfer::{Caller, Transfers, Whereabouts};
 use crate::transport::Transport;
 use crate::transport::openssh::{OpenSsh, SshSettings};
 
@@ -24,6 +46,7 @@ const HEDGE: Duration = Duration::from_millis(150);
 
 /// What finds paths and brings them; shared by all doors.
 pub struct Engine {
+    pool: Arc<Pool>,
     /// Finds paths.
     pub resolver: Arc<Resolver>,
     /// Brings them.
@@ -31,14 +54,13 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine for the hosts of `config`, which are reached by `transport`. `progress` shows
-    /// transfers, `notify` tells the user of trouble with hosts, `disk` keeps what they answered and
+    /// An engine for the hosts of `config`, which are reached by `transport`. `notify`
+    /// tells the user of trouble with hosts, `disk` keeps what they answered and
     /// how they are for later processes. Nothing is connected or opened yet.
     #[must_use]
     pub fn new(
         config: &Config,
         transport: Arc<dyn Transport>,
-        progress: Arc<dyn Progress>,
         notify: Notify,
         disk: Option<Arc<Disk>>,
     ) -> Self {
@@ -70,11 +92,34 @@ impl Engine {
         let resolver = Resolver::with_disk(pool.clone(), trust, disk, lifetimes);
         let resolver = Arc::new(resolver);
         let answers = Box::new(Answers(resolver.clone()));
-        let transfers = Transfers::new(pool, progress, config.readahead_memory, answers);
+        let transfers = Transfers::new(pool.clone(), config.readahead_memory, answers);
         Self {
+            pool,
             resolver,
             transfers: Arc::new(transfers),
         }
+    }
+
+    /// The hosts and how they are, as JSON.
+    fn hosts(&self) -> Value {
+        let host = |id| {
+            let latency = self.pool.latency(id);
+            json!({
+                "host": self.pool.host(id).to_string(),
+                "well": self.pool.is_well(id),
+                "latencySeconds": latency.map(|latency| latency.as_secs_f64()),
+                "bytesPerSecond": self.transfers.rate(id),
+                "connections": self.pool.connections(id),
+            })
+        };
+        self.pool.hosts().map(host).collect()
+    }
+
+    /// Answers for one connection of a caller; `progress` shows its transfers.
+    #[must_use]
+    pub fn backend(&self, caller: Arc<Caller>, progress: Arc<dyn Progress>) -> HostsBackend {
+        let (resolver, transfers) = (self.resolver.clone(), self.transfers.clone());
+        HostsBackend::new(resolver, transfers, caller, progress)
     }
 }
 

@@ -2,14 +2,19 @@
 //!
 //! Only this room writes to stdout, and nothing but protocol.
 
+mod attached;
 mod hosts;
 mod local;
 mod serve_loop;
+mod source;
 mod stdio;
+mod taker;
 mod text;
 
+pub use attached::{Alone, AttachedBackend};
 pub use hosts::HostsBackend;
 pub use local::LocalBackend;
 pub use serve_loop::{Backend, DumpError, ServeError, serve};
-pub use stdio::{stdin, stdout, stdout_closed};
+pub use source::{Reason, Source, Undelivered};
+pub use stdio::{Splice, stdin, stdout, stdout_closed};
 pub use text::{QueryError, SubstituteError, query, substitute};

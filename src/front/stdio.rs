@@ -44,6 +44,44 @@ pub fn stdout() -> Box<dyn AsyncWrite + Send + Unpin> {
     Box::new(tokio::io::stdout())
 }
 
+/// Standard output as something that bytes can be moved to from a pipe, without a look at them:
+/// where it is a pipe itself.
+pub struct Splice(pipe::Sender);
+
+impl Splice {
+    /// Standard output. `None` where it cannot be used so. Nothing that writes to it may hold
+    /// anything back.
+    #[must_use]
+    pub fn stdout() -> Option<Self> {
+        let stdout = io::stdout();
+        let possible = cfg!(target_os = "linux");
+        possible.then(|| sender(stdout.as_fd()).ok().map(Self))?
+    }
+
+    /// Moves so many bytes there, all of which are in the pipe already.
+    #[cfg(target_os = "linux")]
+    pub(super) async fn from(&self, pipe: &pipe::Receiver, mut len: usize) -> io::Result<()> {
+        use rustix::pipe::{SpliceFlags, splice};
+        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+        while len > 0 {
+            self.0.writable().await?;
+            let splice = || Ok(splice(pipe, None, &self.0, None, len, flags)?);
+            match self.0.try_io(splice) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(moved) => len -= moved,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) async fn from(&self, _: &pipe::Receiver, _: usize) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
 /// Waits until nobody reads standard output any more. Never ends where that cannot be told (a
 /// file, a terminal).
 pub async fn stdout_closed() {

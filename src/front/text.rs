@@ -8,10 +8,11 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use crate::model::{NarHash, StorePath, StorePathError};
-use crate::resolver::{Found, NotFound, Resolver};
+use super::serve_loop::ServeError;
+use super::source::{Reason, Source};
+use crate::model::{PathInfo, StorePath, StorePathError};
 use crate::transfer::unpack::{UnpackError, Unpacker};
-use crate::transfer::{NarSink, TransferError, Transfers};
+use crate::transfer::{NarSink, Piece};
 use crate::wire::WireError;
 use crate::wire::text::{QueryKind, parse_query, put_have, put_infos, take_line};
 
@@ -30,6 +31,9 @@ pub enum QueryError {
     /// Standard input or output failed.
     #[error("cannot talk to the caller: {0}")]
     Io(#[from] io::Error),
+    /// Whoever answers failed.
+    #[error(transparent)]
+    Source(#[from] ServeError),
 }
 
 /// Answers `have` and `info` until the caller ends its side. A line it knows nothing of and words
@@ -40,7 +44,7 @@ pub enum QueryError {
 pub async fn query(
     mut input: impl AsyncRead + Send + Unpin,
     mut output: impl AsyncWrite + Send + Unpin,
-    resolver: &Resolver,
+    source: &dyn Source,
 ) -> Result<(), QueryError> {
     // The line that the caller waits for first, and ignores.
     output.write_all(b"\n").await?;
@@ -48,7 +52,7 @@ pub async fn query(
     let mut buf = BytesMut::with_capacity(READ);
     loop {
         if let Some(line) = take_line(&mut buf)? {
-            let reply = answer(&line, resolver).await;
+            let reply = answer(&line, source).await?;
             output.write_all(&reply).await?;
             output.flush().await?;
         } else {
@@ -60,7 +64,7 @@ pub async fn query(
     }
 }
 
-async fn answer(line: &[u8], resolver: &Resolver) -> Vec<u8> {
+async fn answer(line: &[u8], source: &dyn Source) -> Result<Vec<u8>, ServeError> {
     let query = parse_query(line);
     for bad in &query.bad {
         log::warn!("{bad}");
@@ -68,20 +72,17 @@ async fn answer(line: &[u8], resolver: &Resolver) -> Vec<u8> {
     let mut out = Vec::new();
     match query.kind {
         QueryKind::Have => {
-            let found = resolver.find(&query.paths).await;
-            let paths: Vec<_> = found.iter().map(|f| f.info.path.clone()).collect();
-            put_have(&mut out, &paths);
+            put_have(&mut out, &source.valid_paths(&query.paths).await?);
         }
         QueryKind::Info => {
-            let found = resolver.find(&query.paths).await;
-            put_infos(&mut out, found.iter().map(|found| &*found.info));
+            put_infos(&mut out, &source.path_infos(&query.paths).await?);
         }
         QueryKind::Unknown(word) => {
             log::warn!("expected a request \"have\" or \"info\", got {word}");
             put_have(&mut out, &[]);
         }
     }
-    out
+    Ok(out)
 }
 
 /// Why `--substitute` brought nothing.
@@ -90,12 +91,12 @@ pub enum SubstituteError {
     /// What was asked for is no store path.
     #[error(transparent)]
     Path(#[from] StorePathError),
-    /// Nobody has it.
+    /// Nobody has it, or it could not be brought.
     #[error(transparent)]
-    NotFound(#[from] NotFound),
-    /// It could not be brought.
+    Undelivered(#[from] Reason),
+    /// Whoever answers failed.
     #[error(transparent)]
-    Transfer(#[from] TransferError),
+    Source(#[from] ServeError),
     /// It could not be written.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
@@ -115,19 +116,25 @@ pub async fn substitute(
     path: &str,
     dest: &Path,
     mut output: impl AsyncWrite + Send + Unpin,
-    resolver: &Resolver,
-    transfers: &Transfers,
+    source: &dyn Source,
 ) -> Result<(), SubstituteError> {
     // Without this line a failure would be fatal for the caller's whole command.
     output.write_all(b"\n").await?;
     output.flush().await?;
     let path = StorePath::parse(path)?;
-    let found = resolver.find(std::slice::from_ref(&path)).await;
-    let Some(found) = found.first() else {
-        return Err(resolver.not_found(&path).into());
+    let infos = source.path_infos(std::slice::from_ref(&path)).await?;
+    let Some(info) = infos.first() else {
+        // To learn why.
+        let brought = source.bring(&path, &mut ToNowhere).await;
+        return Err(brought.err().map_or_else(
+            || io::Error::other("it came though nobody has it").into(),
+            |undelivered| undelivered.reason.into(),
+        ));
     };
-    let hash = restore(found, dest.to_owned(), transfers).await?;
-    let line = hash.map_or("\n".to_owned(), |hash| format!("{hash}\n"));
+    restore(info, dest.to_owned(), source).await?;
+    let line = info
+        .nar_hash
+        .map_or("\n".to_owned(), |hash| format!("{hash}\n"));
     output.write_all(line.as_bytes()).await?;
     output.flush().await?;
     Ok(())
@@ -135,11 +142,11 @@ pub async fn substitute(
 
 /// Receiving and writing overlap: the disk has a thread of its own.
 async fn restore(
-    found: &Found,
+    info: &PathInfo,
     dest: PathBuf,
-    transfers: &Transfers,
-) -> Result<Option<NarHash>, SubstituteError> {
-    let limit = match found.info.nar_size {
+    source: &dyn Source,
+) -> Result<(), SubstituteError> {
+    let limit = match info.nar_size {
         0 => u64::MAX,
         size => size,
     };
@@ -153,26 +160,33 @@ async fn restore(
         }
         Ok(unpacker)
     });
-    let fetched = transfers
-        .fetch(&found.info, &found.holders, &mut ToDisk(pieces))
-        .await;
+    let brought = source.bring(&info.path, &mut ToDisk(pieces)).await;
     // The disk's own trouble tells more than that it took no more.
     let unpacker = disk.await.map_err(io::Error::other)??;
-    if let Err(failed) = fetched {
-        return Err(failed.error.into());
+    if let Err(undelivered) = brought {
+        return Err(undelivered.reason.into());
     }
     tokio::task::spawn_blocking(move || unpacker.commit())
         .await
         .map_err(io::Error::other)??;
-    Ok(found.info.nar_hash)
+    Ok(())
 }
 
 struct ToDisk(mpsc::Sender<Bytes>);
 
 #[async_trait]
 impl NarSink for ToDisk {
-    async fn write(&mut self, bytes: Bytes) -> io::Result<()> {
+    async fn write(&mut self, piece: Piece) -> io::Result<()> {
         let closed = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-        self.0.send(bytes).await.map_err(closed)
+        self.0.send(piece.bytes).await.map_err(closed)
+    }
+}
+
+struct ToNowhere;
+
+#[async_trait]
+impl NarSink for ToNowhere {
+    async fn write(&mut self, _: Piece) -> io::Result<()> {
+        Err(io::ErrorKind::BrokenPipe.into())
     }
 }

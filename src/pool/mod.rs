@@ -189,6 +189,18 @@ impl Pool {
         self.slots[id.0].lease_in_background(&[dump(path)]).await
     }
 
+    /// Ends the connections to a host that lie idle. A `nix-store` goes on telling what it has told once,
+    /// as long as it lives; another one looks into the store.
+    pub fn end_idle(&self, id: HostId) {
+        lock(&self.slots[id.0].idle).clear();
+    }
+
+    /// How many connections to a host there are, those that lie idle included.
+    #[must_use]
+    pub fn connections(&self, id: HostId) -> usize {
+        self.slots[id.0].connections()
+    }
+
     /// How many connections to a host work in the background may hold at a time: all but one, at
     /// least one, and no more than the host has been found to allow.
     #[must_use]

@@ -40,6 +40,11 @@ impl Slot {
         configured(&self.host).saturating_sub(self.permits.available_permits())
     }
 
+    /// Channels that there are.
+    pub(super) fn connections(&self) -> usize {
+        self.used() + self.shells.idle() + lock(&self.idle).len()
+    }
+
     /// To be called when no channel could be opened. Whether that was one too many (sshd's
     /// `MaxSessions`, say), which is no failure of a host that gave us others.
     pub(super) fn is_one_too_many(&self, error: &RemoteError) -> bool {

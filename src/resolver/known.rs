@@ -14,8 +14,8 @@ pub(super) enum Says {
     Has(Arc<PathInfo>),
     /// It has it. Nobody has looked yet whether the signature is right.
     Untried(Arc<PathInfo>),
-    /// It has it, but is not trusted with it.
-    Refused,
+    /// It has it, but is not trusted with it. So it was found for callers of this number.
+    Refused(u64),
     /// It lacks it.
     Lacks,
 }
@@ -25,7 +25,7 @@ impl Says {
     pub(super) fn info(&self) -> Option<&Arc<PathInfo>> {
         match self {
             Self::Has(info) | Self::Untried(info) => Some(info),
-            Self::Refused | Self::Lacks => None,
+            Self::Refused(_) | Self::Lacks => None,
         }
     }
 }
@@ -42,14 +42,15 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    fn is_valid(&self, lifetimes: &Lifetimes, now: u64) -> bool {
+    fn is_valid(&self, lifetimes: &Lifetimes, now: u64, callers: u64) -> bool {
         match self.says {
             // What was asked in this session holds for the session: a caller that was told of a
             // path comes for it.
             Says::Has(_) | Says::Untried(_) => {
                 !self.from_disk || lifetimes.is_fresh(true, self.checked_at, now)
             }
-            Says::Refused => true,
+            // It may have been signed since, and whoever asks now has not been told.
+            Says::Refused(found_for) => found_for == callers,
             Says::Lacks => lifetimes.is_fresh(false, self.checked_at, now),
         }
     }
@@ -135,9 +136,9 @@ impl Known {
         &self.answers
     }
 
-    /// Leaves only what is believed at `now`, tried or not.
-    pub(super) fn valid(&self, lifetimes: &Lifetimes, now: u64) -> Self {
-        let valid = |answer: &&Answer| answer.is_valid(lifetimes, now);
+    /// Leaves only what is believed at `now`, by callers of this number, tried or not.
+    pub(super) fn valid(&self, lifetimes: &Lifetimes, now: u64, callers: u64) -> Self {
+        let valid = |answer: &&Answer| answer.is_valid(lifetimes, now, callers);
         Self {
             answers: self.answers.iter().filter(valid).cloned().collect(),
             told: self.told.clone(),
@@ -254,6 +255,23 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_is_for_those_who_were_told() {
+        let [a, b, _] = hosts();
+        let mut known = Known::default();
+        known.add(has(a, Some(1)));
+        known.add(Answer {
+            says: Says::Refused(7),
+            ..has(b, Some(1))
+        });
+        let valid = |callers| {
+            let valid = known.valid(&Lifetimes::default(), 1_000, callers);
+            valid.hosts().map(HostId::index).collect::<Vec<_>>()
+        };
+        assert_eq!(valid(7), [0, 1]);
+        assert_eq!(valid(8), [0]);
+    }
+
+    #[test]
     fn answers_age() {
         let [a, b, c] = hosts();
         let lifetimes = Lifetimes {
@@ -271,7 +289,7 @@ mod tests {
             ..has(c, None)
         });
         let valid = |now| {
-            let valid = known.valid(&lifetimes, now);
+            let valid = known.valid(&lifetimes, now, 0);
             valid.hosts().map(HostId::index).collect::<Vec<_>>()
         };
         assert_eq!(valid(1_009), [0, 1, 2]);

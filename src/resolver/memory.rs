@@ -1,6 +1,7 @@
 //! The two tiers as one: what is learnt goes into both, what is forgotten goes from both.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::known::{Answer, Known, Says};
@@ -26,7 +27,9 @@ pub(super) struct Memory {
     // Both held for a look or an insert only.
     /// What was forgotten and not heard again since: the disk may still have it for a moment.
     gone: Mutex<HashSet<(HostId, StorePath)>>,
-    /// Hosts whose paths were refused and of which the user knows.
+    /// Counts up when others ask.
+    callers: AtomicU64,
+    /// Hosts whose paths were refused and of which these callers know.
     told: Mutex<HashSet<(HostId, Reason)>>,
 }
 
@@ -43,6 +46,7 @@ impl Memory {
             paths: Arc::new(MemoryCache::new(REMEMBERED)),
             shelf: Arc::new(Shelf::new(disk, lifetimes)),
             gone: Mutex::default(),
+            callers: AtomicU64::new(0),
             told: Mutex::default(),
         }
     }
@@ -55,16 +59,33 @@ impl Memory {
             self.try_signatures(path, &known);
             known = self.paths.get(path)?;
         }
-        Some(known.valid(&self.shelf.lifetimes, unix_seconds()))
+        Some(self.valid(&known))
+    }
+
+    fn valid(&self, known: &Known) -> Known {
+        known.valid(&self.shelf.lifetimes, unix_seconds(), self.callers())
+    }
+
+    fn callers(&self) -> u64 {
+        self.callers.load(Ordering::Relaxed)
+    }
+
+    /// From now on other callers ask: refusals are for those who were told of them.
+    pub(super) fn new_callers(&self) {
+        self.callers.fetch_add(1, Ordering::Relaxed);
+        let told = std::mem::take(&mut *lock(&self.told));
+        let hosts: HashSet<HostId> = told.into_iter().map(|(host, _)| host).collect();
+        for host in hosts {
+            self.pool.end_idle(host);
+        }
     }
 
     /// Whether this host has said something of a path that is believed now, as far as signatures were
     /// looked at.
     pub(super) fn has_said(&self, host: HostId, path: &StorePath) -> bool {
-        self.paths.get(path).is_some_and(|known| {
-            let known = known.valid(&self.shelf.lifetimes, unix_seconds());
-            known.of(host).is_some()
-        })
+        self.paths
+            .get(path)
+            .is_some_and(|known| self.valid(&known).of(host).is_some())
     }
 
     fn try_signatures(&self, path: &StorePath, known: &Known) {
@@ -78,7 +99,7 @@ impl Memory {
             let says = match counts {
                 true => Some(Says::Has(info.clone())),
                 false if from_disk => None,
-                false => Some(Says::Refused),
+                false => Some(Says::Refused(self.callers())),
             };
             verdicts.push((host, info, says));
         }
@@ -147,7 +168,7 @@ impl Memory {
                 Glance::Refused(_) if from_disk => return,
                 Glance::Refused(distrust) => {
                     self.tell(host, &distrust);
-                    Says::Refused
+                    Says::Refused(self.callers())
                 }
             },
         };

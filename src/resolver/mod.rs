@@ -178,6 +178,12 @@ impl Resolver {
         self.inner.start_recheck();
     }
 
+    /// Somebody asks who has not asked before. What was refused is asked of the hosts again, since it may
+    /// have been signed meanwhile, and what is refused then is told again.
+    pub fn somebody_new_asks(&self) {
+        self.inner.memory.new_callers();
+    }
+
     /// From now on no host is asked for more than what is asked here: for a process that has one
     /// question only.
     pub fn ask_no_more_than_needed(&self) {

@@ -109,19 +109,19 @@ impl Attempt<'_> {
         let mut owed = self.book.rates.ask(self.host, self.info.nar_size);
         self.skip(lease, stream).await?;
         let mut pace = Pace::default();
-        loop {
-            if !lease.buffer().is_empty() {
+        'nar: loop {
+            while !lease.buffer().is_empty() {
                 let before = stream.taken();
-                let taken = stream.take(lease.buffer()).map_err(|source| {
+                let taken = stream.take(lease.buffer()).map_err(|refused| {
                     let (host, path) = self.names();
-                    HostFault::Malformed { host, path, source }
+                    refused.into_fault(host, path)
                 })?;
                 self.watch.advance(stream.taken() - before);
                 owed.received(stream.taken() - before);
                 match taken {
-                    Taken::Nothing => {}
-                    Taken::Pass(bytes) => sink.write(bytes).await.map_err(Stopped::Sink)?,
-                    Taken::Complete => break,
+                    Taken::Nothing => break,
+                    Taken::Pass(piece) => sink.write(piece).await.map_err(Stopped::Sink)?,
+                    Taken::Complete => break 'nar,
                 }
             }
             let left = self.info.nar_size.saturating_sub(stream.taken());
@@ -139,8 +139,8 @@ impl Attempt<'_> {
                 got,
             }
         })?;
-        for bytes in held {
-            sink.write(bytes).await.map_err(Stopped::Sink)?;
+        for piece in held {
+            sink.write(piece).await.map_err(Stopped::Sink)?;
         }
         Ok(stream.taken())
     }

@@ -19,6 +19,7 @@ const MOST_SELVES: usize = 1 << 20;
 ///
 /// As [`Stream`](super::stream::Stream) it keeps two states: of what has been passed on, and of what has
 /// been taken.
+#[derive(Clone)]
 pub(super) struct ContentCheck {
     expected: Content,
     passed: State,

@@ -5,6 +5,7 @@ mod attempt;
 mod book;
 mod content;
 mod error;
+mod piece;
 pub mod progress;
 mod rates;
 mod stream;
@@ -17,15 +18,15 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use tokio::time::timeout;
 
 pub use book::Whereabouts;
 pub use error::{Failed, HostFault, TransferError};
+pub use piece::{Mark, Piece, Resume};
 
 use crate::model::PathInfo;
 use crate::pool::{HostId, Pool};
-use ahead::{Job, Next, Readahead};
+use ahead::{Common, Next, Readahead, Reader};
 use attempt::{Attempt, Stopped};
 use book::Book;
 use progress::{Outcome, Progress, TransferInfo, TransferProgress};
@@ -41,70 +42,107 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Takes a NAR, piece by piece.
 #[async_trait]
 pub trait NarSink: Send {
-    /// Takes the next bytes. Returns when there is room for more.
+    /// Takes the next piece. Returns when there is room for more.
     ///
     /// # Errors
     /// When nothing more can be taken; the transfer then ends.
-    async fn write(&mut self, bytes: Bytes) -> io::Result<()>;
+    async fn write(&mut self, piece: Piece) -> io::Result<()>;
 }
 
 /// Fetches NARs from the hosts of a pool.
 pub struct Transfers {
-    book: Arc<Book>,
-    progress: Arc<dyn Progress>,
-    striper: Arc<Striper>,
+    common: Common,
+}
+
+/// Somebody who asks about paths and then fetches them, on one connection or on several. What is
+/// read ahead for a caller is dropped with it.
+pub struct Caller {
     ahead: Readahead,
 }
 
-impl Transfers {
-    /// Transfers from the hosts of `pool`, shown by `progress`. At most `memory` bytes are read
-    /// ahead. `on_disappointment` is told of what a host turned out not to have, or sent wrongly.
-    #[must_use]
-    pub fn new(
-        pool: Arc<Pool>,
-        progress: Arc<dyn Progress>,
-        memory: u64,
-        whereabouts: Box<dyn Whereabouts>,
-    ) -> Self {
-        let book = Arc::new(Book::new(pool, whereabouts));
-        let striper = Arc::new(Striper::new(book.clone()));
-        Self {
-            ahead: Readahead::new(book.clone(), striper.clone(), memory),
-            striper,
-            book,
-            progress,
-        }
-    }
-
+impl Caller {
     /// The caller has asked what this path is and got this answer. From its first
-    /// [`fetch`](Self::fetch) on, such paths are read ahead.
+    /// [`fetch`](Transfers::fetch) on, such paths are read ahead.
     pub fn expect(&self, info: &Arc<PathInfo>, holders: &Arc<[HostId]>) {
         self.ahead.expect(info, holders);
     }
 
-    /// Brings the NAR that `info` promises into `sink`: what has been read ahead, else from
-    /// `holders` in their order, then from any other host that turns out to have the same NAR. A
-    /// transfer that breaks goes on from the same byte on another connection. The end is passed on
-    /// only after hash and size proved right. Gives the number of bytes.
+    /// Drops what was read ahead, when the caller has not fetched anything for a minute. To be
+    /// called now and then.
+    pub fn rest_if_idle(&self) {
+        self.ahead.rest_if_idle();
+    }
+}
+
+/// What is to be fetched, and for whom.
+pub struct Wish<'a> {
+    /// The path, and the NAR that was promised.
+    pub info: &'a PathInfo,
+    /// Who is known to have it, the best host first.
+    pub holders: &'a [HostId],
+    /// For whom.
+    pub caller: &'a Caller,
+    /// Where another transfer of the same NAR broke off: only what follows is passed on.
+    pub resume: Option<Resume>,
+    /// Shows it.
+    pub progress: &'a dyn Progress,
+}
+
+impl Transfers {
+    /// Transfers from the hosts of `pool`. At most `memory` bytes are read ahead, for all callers
+    /// together. `whereabouts` tells who has what, and is told of what a host turned out not to
+    /// have, or sent wrongly.
+    #[must_use]
+    pub fn new(pool: Arc<Pool>, memory: u64, whereabouts: Box<dyn Whereabouts>) -> Self {
+        let book = Arc::new(Book::new(pool, whereabouts));
+        let striper = Arc::new(Striper::new(book.clone()));
+        Self {
+            common: Common::new(book, striper, memory),
+        }
+    }
+
+    /// A new caller.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        Caller {
+            ahead: Readahead::new(&self.common),
+        }
+    }
+
+    /// How many bytes of NARs are held that were read ahead, and how many may be.
+    #[must_use]
+    pub fn memory(&self) -> (u64, u64) {
+        (self.common.memory.used(), self.common.memory.total())
+    }
+
+    /// How fast a host has been of late, in bytes a second; `None` as long as nobody knows.
+    #[must_use]
+    pub fn rate(&self, host: HostId) -> Option<u64> {
+        self.common.book.rates.of(host)
+    }
+
+    /// Brings the NAR of a wish into `sink`: what has been read ahead, else from its holders in
+    /// their order, then from any other host that turns out to have the same NAR. A transfer that
+    /// breaks goes on from the same byte on another connection. The end is passed on only after hash
+    /// and size proved right. Gives the number of bytes.
     ///
     /// # Errors
     /// When no host can deliver, or `sink` takes no more. The failure tells how to complete what
     /// `sink` has got to a well-formed archive (with the wrong content).
-    pub async fn fetch(
-        &self,
-        info: &PathInfo,
-        holders: &[HostId],
-        sink: &mut dyn NarSink,
-    ) -> Result<u64, Failed> {
-        let first = holders.first();
-        let first = first.map(|host| self.book.pool.host(*host).to_string());
-        let watch = self.progress.start(&TransferInfo {
+    pub async fn fetch(&self, wish: Wish<'_>, sink: &mut dyn NarSink) -> Result<u64, Failed> {
+        let (info, book) = (wish.info, &self.common.book);
+        let first = wish.holders.first();
+        let first = first.map(|host| book.pool.host(*host).to_string());
+        let watch = wish.progress.start(&TransferInfo {
             path: info.path.clone(),
             host: first.unwrap_or_default(),
             total: info.nar_size,
         });
-        let mut stream = Stream::new(info);
-        let result = self.bring(info, holders, &mut stream, sink, &*watch).await;
+        let mut stream = match wish.resume.clone() {
+            Some(resume) => Stream::resumed(info, resume),
+            None => Stream::new(info),
+        };
+        let result = self.bring(&wish, &mut stream, sink, &*watch).await;
         watch.finish(match &result {
             Ok(_) => Outcome::Done,
             Err(_) => Outcome::Failed,
@@ -117,17 +155,18 @@ impl Transfers {
 
     async fn bring(
         &self,
-        info: &PathInfo,
-        holders: &[HostId],
+        wish: &Wish<'_>,
         stream: &mut Stream,
         sink: &mut dyn NarSink,
         watch: &dyn TransferProgress,
     ) -> Result<u64, TransferError> {
-        let mut hosts = self.book.holders(&info.path, holders);
-        if let Some(job) = self.ahead.fetch(info) {
-            let host = job.host();
-            watch.set_host(&self.book.pool.host(host).to_string());
-            match self.pass_on(&job, sink, watch).await {
+        let (info, book) = (wish.info, &self.common.book);
+        let mut hosts = book.holders(&info.path, wish.holders);
+        let ahead = wish.caller.ahead.fetch(info);
+        if let Some(reader) = ahead.filter(|_| wish.resume.is_none()) {
+            let host = reader.job.host();
+            watch.set_host(&book.pool.host(host).to_string());
+            match self.pass_on(&reader, sink, watch).await {
                 Ok(None) => return Ok(info.nar_size),
                 Ok(Some(so_far)) => *stream = so_far,
                 Err(source) => {
@@ -139,7 +178,8 @@ impl Transfers {
             hosts.sort_by_key(|other| *other == host);
         }
         let urgent = Arc::new(AtomicU64::new(URGENT));
-        if let Some(parts) = self.striper.start(info, &hosts, urgent)
+        let striper = &self.common.striper;
+        if let Some(parts) = striper.start(info, &hosts, urgent)
             && self.assemble(parts, info, stream, sink, watch).await?
         {
             return Ok(info.nar_size);
@@ -161,26 +201,28 @@ impl Transfers {
             path: info.path.clone(),
             source,
         };
-        while let Some(buf) = parts.more().await {
-            let before = stream.taken();
-            let taken = stream.take(buf);
-            watch.advance(stream.taken().saturating_sub(before));
-            match taken {
-                Ok(Taken::Nothing) => {}
-                Ok(Taken::Pass(bytes)) => sink.write(bytes).await.map_err(failed)?,
-                Ok(Taken::Complete) => {
-                    let Ok(held) = stream.verify() else {
-                        parts.came_wrongly();
-                        break;
-                    };
-                    for bytes in held {
-                        sink.write(bytes).await.map_err(failed)?;
+        'nar: while let Some(buf) = parts.more().await {
+            loop {
+                let before = stream.taken();
+                let taken = stream.take(buf);
+                watch.advance(stream.taken().saturating_sub(before));
+                match taken {
+                    Ok(Taken::Nothing) => break,
+                    Ok(Taken::Pass(piece)) => sink.write(piece).await.map_err(failed)?,
+                    Ok(Taken::Complete) => {
+                        let Ok(held) = stream.verify() else {
+                            parts.came_wrongly();
+                            break 'nar;
+                        };
+                        for piece in held {
+                            sink.write(piece).await.map_err(failed)?;
+                        }
+                        return Ok(true);
                     }
-                    return Ok(true);
-                }
-                Err(_) => {
-                    parts.came_wrongly();
-                    break;
+                    Err(_) => {
+                        parts.came_wrongly();
+                        break 'nar;
+                    }
                 }
             }
         }
@@ -191,26 +233,27 @@ impl Transfers {
     /// Passes on what is read ahead. Gives the state from which to go on, when not all came.
     async fn pass_on(
         &self,
-        job: &Job,
+        reader: &Reader,
         sink: &mut dyn NarSink,
         watch: &dyn TransferProgress,
     ) -> io::Result<Option<Stream>> {
-        let holders = self.book.holders(&job.info.path, &job.holders);
+        let (job, book) = (&reader.job, &self.common.book);
+        let holders = book.holders(&job.info.path, &job.holders);
         let mut others = holders.into_iter().filter(|host| *host != job.host());
-        let mut patience = match others.any(|host| self.book.pool.is_well(host)) {
+        let mut patience = match others.any(|host| book.pool.is_well(host)) {
             true => PATIENCE,
             false => Duration::MAX,
         };
         loop {
-            match timeout(patience, job.next()).await {
-                Ok(Next::Bytes(bytes)) => {
-                    watch.advance(bytes.len() as u64);
-                    sink.write(bytes).await?;
+            match timeout(patience, reader.next()).await {
+                Ok(Next::Piece(piece)) => {
+                    watch.advance(piece.bytes.len() as u64);
+                    sink.write(piece).await?;
                 }
                 Ok(Next::Complete) => return Ok(None),
                 Ok(Next::Broken(stream)) => return Ok(Some(*stream)),
                 Err(_) => {
-                    job.abandon();
+                    reader.abandon();
                     patience = Duration::MAX;
                 }
             }
@@ -225,19 +268,20 @@ impl Transfers {
         sink: &mut dyn NarSink,
         watch: &dyn TransferProgress,
     ) -> Result<u64, TransferError> {
+        let book = &self.common.book;
         // Without a hash nothing says that another host has the same.
-        let others = self.book.pool.hosts().filter(|_| info.nar_hash.is_some());
+        let others = book.pool.hosts().filter(|_| info.nar_hash.is_some());
         let mut all = holders.to_vec();
         all.extend(others.filter(|host| !holders.contains(host)));
         // Better to ask a host that may lack it than to wait for one that was found dead.
         let left = info.nar_size.saturating_sub(stream.taken());
-        self.book.rates.put_late_ones_last(&mut all, left);
-        let mut hosts = self.book.pool.in_order_of_health(&all);
+        book.rates.put_late_ones_last(&mut all, left);
+        let mut hosts = book.pool.in_order_of_health(&all);
         let mut faults = Vec::new();
         hosts.retain(|host| {
-            let spoilt = self.book.is_spoilt(*host, &info.path);
+            let spoilt = book.is_spoilt(*host, &info.path);
             if spoilt {
-                let (host, path) = (self.book.pool.host(*host).to_string(), info.path.clone());
+                let (host, path) = (book.pool.host(*host).to_string(), info.path.clone());
                 faults.push(HostFault::SpoiltBefore { host, path });
             }
             !spoilt
@@ -245,9 +289,9 @@ impl Transfers {
         for _ in 0..ROUNDS {
             let mut again = Vec::new();
             for host in std::mem::take(&mut hosts) {
-                watch.set_host(&self.book.pool.host(host).to_string());
+                watch.set_host(&book.pool.host(host).to_string());
                 let attempt = Attempt {
-                    book: &self.book,
+                    book,
                     info,
                     host,
                     watch,
@@ -260,12 +304,13 @@ impl Transfers {
                     }
                     Err(Stopped::Fault(fault)) => {
                         stream.roll_back();
-                        self.book.take_note(host, &info.path, &fault).await;
+                        book.take_note(host, &info.path, &fault).await;
                         if matches!(fault, HostFault::Remote(_)) {
                             again.push(host);
                         }
                         faults.push(fault);
-                        if let Some(parts) = self.striper.go_on(info, holders, stream.taken())
+                        if let Some(parts) =
+                            self.common.striper.go_on(info, holders, stream.taken())
                             && self.assemble(parts, info, stream, sink, watch).await?
                         {
                             return Ok(info.nar_size);

@@ -110,6 +110,12 @@ impl Rates {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// In bytes a second, as long as it is known.
+    pub(super) fn of(&self, host: HostId) -> Option<u64> {
+        let rate = self.lock().get(&host)?.rate?;
+        Some(rate as u64)
+    }
+
     pub(super) fn set_latency(&self, host: HostId, latency: Duration) {
         self.lock().entry(host).or_default().set_latency(latency);
     }

@@ -7,12 +7,18 @@ use bytes::{Buf, Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
 use super::content::ContentCheck;
-use crate::model::{NarHash, PathInfo};
+use super::error::HostFault;
+use super::piece::{Mark, Piece, Resume};
+use crate::model::{NarHash, PathInfo, StorePath};
 use crate::wire::nar::{Completion, Decoder, Event, NarError};
 
 /// NARs up to this size, in bytes, are verified whole before their first byte is passed on, so
 /// that a host which sends wrong bytes can be replaced unnoticed.
-const WHOLE: u64 = 4 << 20;
+pub(super) const WHOLE: u64 = 4 << 20;
+
+/// Larger pieces, in bytes, are not passed on at once: what an engine's client has not got whole,
+/// it has to get again.
+const PIECE: usize = 512 << 10;
 
 #[derive(Clone)]
 struct State {
@@ -21,15 +27,17 @@ struct State {
 }
 
 impl State {
-    /// Steps over what is whole in `buf` and removes it from there.
+    /// Steps over what is whole in the first `most` bytes of `buf` and removes it from there.
     fn take(
         &mut self,
         buf: &mut BytesMut,
+        most: usize,
         content: &mut Option<ContentCheck>,
     ) -> Result<Bytes, NarError> {
+        let most = most.min(buf.len());
         let mut len = 0;
         let result = loop {
-            match self.decoder.step(&buf[len..]) {
+            match self.decoder.step(&buf[len..most]) {
                 Ok((read, Some(event))) => {
                     len += read;
                     if let Some(content) = content {
@@ -63,12 +71,13 @@ impl State {
 pub(super) enum Taken {
     /// Nothing that may be passed on yet.
     Nothing,
-    /// These bytes may be passed on; they count as passed on.
-    Pass(Bytes),
+    /// This may be passed on, and counts as passed on. There may be more in the buffer.
+    Pass(Piece),
     /// The archive is complete; [`Stream::verify`] gives the rest.
     Complete,
 }
 
+#[derive(Clone)]
 pub(super) struct Stream {
     hash: Option<NarHash>,
     /// 0 when unknown.
@@ -79,6 +88,33 @@ pub(super) struct Stream {
     held: Vec<Bytes>,
     /// Keeps the same two states.
     content: Option<ContentCheck>,
+    /// What was passed on before this began, until it has come again and proved to be the same.
+    before: Option<Resume>,
+}
+
+/// Why a stream takes no more.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// What came is no acceptable NAR.
+    Nar(NarError),
+    /// It begins differently from what was passed on already.
+    Differs,
+}
+
+impl Refused {
+    /// What it means for the host that sent it.
+    pub(super) fn into_fault(self, host: String, path: StorePath) -> HostFault {
+        match self {
+            Self::Nar(source) => HostFault::Malformed { host, path, source },
+            Self::Differs => HostFault::Differs { host, path },
+        }
+    }
+}
+
+impl From<NarError> for Refused {
+    fn from(error: NarError) -> Self {
+        Self::Nar(error)
+    }
 }
 
 impl Stream {
@@ -98,6 +134,16 @@ impl Stream {
             ahead: start,
             held: Vec::new(),
             content: ContentCheck::new(info),
+            before: None,
+        }
+    }
+
+    /// The rest of a NAR whose beginning has been passed on by somebody else. It comes from its first
+    /// byte on all the same, since nothing is known of what was passed on but its hash.
+    pub(super) fn resumed(info: &PathInfo, before: Resume) -> Self {
+        Self {
+            before: Some(before).filter(|before| before.at > 0),
+            ..Self::new(info)
         }
     }
 
@@ -106,9 +152,30 @@ impl Stream {
         self.ahead.decoder.bytes_read()
     }
 
-    /// Takes what is whole off the buffer.
-    pub(super) fn take(&mut self, buf: &mut BytesMut) -> Result<Taken, NarError> {
-        let bytes = self.ahead.take(buf, &mut self.content)?;
+    /// Takes what is whole off the buffer, or a piece of it: to be called again until it gives
+    /// [`Taken::Nothing`] or [`Taken::Complete`].
+    pub(super) fn take(&mut self, buf: &mut BytesMut) -> Result<Taken, Refused> {
+        if let Some(before) = &self.before {
+            let missing = before.at - self.taken();
+            let most = usize::try_from(missing).unwrap_or(usize::MAX);
+            let all_there = buf.len() >= most;
+            self.ahead.take(buf, most, &mut self.content)?;
+            if self.taken() < before.at {
+                // Tokens end where pieces do: one that does not was another one there.
+                return match all_there || self.ahead.decoder.is_complete() {
+                    true => Err(Refused::Differs),
+                    false => Ok(Taken::Nothing),
+                };
+            }
+            if self.ahead.hash() != before.mark.hash {
+                return Err(Refused::Differs);
+            }
+            self.before = None;
+            self.pass();
+        }
+        let whole = (1..=WHOLE).contains(&self.size);
+        let most = if whole { usize::MAX } else { PIECE };
+        let bytes = self.ahead.take(buf, most, &mut self.content)?;
         if self.ahead.decoder.is_complete() {
             self.held.push(bytes);
             return Ok(Taken::Complete);
@@ -116,12 +183,16 @@ impl Stream {
         if bytes.is_empty() {
             return Ok(Taken::Nothing);
         }
-        if (1..=WHOLE).contains(&self.size) {
+        if whole {
             self.held.push(bytes);
             return Ok(Taken::Nothing);
         }
         self.pass();
-        Ok(Taken::Pass(bytes))
+        let mark = Some(Mark {
+            hash: self.passed.hash(),
+            rest: self.passed.decoder.completion(""),
+        });
+        Ok(Taken::Pass(Piece { bytes, mark }))
     }
 
     fn pass(&mut self) {
@@ -133,7 +204,7 @@ impl Stream {
 
     /// Compares hash and size with the promised ones, and the content with its address where it has one,
     /// once the archive is complete. Gives what was held back, or what was expected and what came.
-    pub(super) fn verify(&mut self) -> Result<Vec<Bytes>, (String, String)> {
+    pub(super) fn verify(&mut self) -> Result<Vec<Piece>, (String, String)> {
         let (size, hash) = (self.taken(), self.ahead.hash());
         let wanted_size = if self.size == 0 { size } else { self.size };
         let wanted_hash = self.hash.unwrap_or(hash);
@@ -145,7 +216,8 @@ impl Stream {
             content.verify()?;
         }
         self.pass();
-        Ok(std::mem::take(&mut self.held))
+        let held = std::mem::take(&mut self.held).into_iter();
+        Ok(held.map(Piece::verified).collect())
     }
 
     /// The host failed: what was taken from it and not passed on does not count.
@@ -159,7 +231,10 @@ impl Stream {
 
     /// What completes what was passed on.
     pub(super) fn completion(&self, reason: &str) -> Completion {
-        self.passed.decoder.completion(reason)
+        match &self.before {
+            Some(before) => before.mark.rest.clone(),
+            None => self.passed.decoder.completion(reason),
+        }
     }
 
     /// A reader for what was passed on already.

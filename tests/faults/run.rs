@@ -68,7 +68,7 @@ impl Caller {
             .env("SSH_SUBSTITUTER_RUNTIME_DIR", folder)
             .limit(LIMIT);
         let settings = format!(
-            "ssh-substituter-hosts = {hosts}\nconnect-timeout = {CONNECT_TIMEOUT}\n\
+            "engine = off\nssh-substituter-hosts = {hosts}\nconnect-timeout = {CONNECT_TIMEOUT}\n\
              stalled-download-timeout = {STALL_TIMEOUT}\n"
         );
         let file = nix.store().env().conf_dir().join("ssh-substituter.conf");

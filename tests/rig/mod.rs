@@ -11,14 +11,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+
 use ssh_substituter::config::host::Host;
 use ssh_substituter::engine::Answers;
 use ssh_substituter::model::StorePath;
 use ssh_substituter::pool::{Limits, Pool};
 use ssh_substituter::resolver::{Found, Resolver, Trust};
 use ssh_substituter::transfer::progress::NoProgress;
-use ssh_substituter::transfer::{Failed, NarSink, Transfers};
+use ssh_substituter::transfer::{Caller, Failed, NarSink, Piece, Resume, Transfers, Wish};
 use ssh_substituter::transport::process::ProcessTransport;
 use ssh_substituter::transport::{Channel, Program, Transport, TransportError};
 use ssh_substituter::wire::serve::Request;
@@ -147,6 +147,7 @@ impl AsyncWrite for Recorded {
 pub struct Setup {
     pub resolver: Arc<Resolver>,
     pub transfers: Transfers,
+    pub caller: Caller,
     pub told: Arc<Mutex<Vec<String>>>,
     asked: Asked,
 }
@@ -229,9 +230,11 @@ pub fn setup_as(hosts: &[(&Store, f64, Option<Fault>)], memory: u64, shells: boo
     };
     let resolver = Arc::new(Resolver::new(pool.clone(), trust));
     let answers = Box::new(Answers(resolver.clone()));
+    let transfers = Transfers::new(pool, memory, answers);
     Setup {
         resolver,
-        transfers: Transfers::new(pool, Arc::new(NoProgress), memory, answers),
+        caller: transfers.caller(),
+        transfers,
         told,
         asked,
     }
@@ -247,7 +250,7 @@ impl Setup {
     pub async fn expect(&self, paths: &[String]) {
         for path in paths {
             let found = self.find(path).await.expect("a host has it");
-            self.transfers.expect(&found.info, &found.holders);
+            self.caller.expect(&found.info, &found.holders);
         }
     }
 
@@ -278,12 +281,26 @@ impl Setup {
     }
 
     pub async fn fetch(&self, path: &str) -> (Vec<u8>, Result<u64, Failed>) {
+        self.fetch_for(&self.caller, path, None).await
+    }
+
+    /// The same for another caller, or from where another transfer broke off.
+    pub async fn fetch_for(
+        &self,
+        caller: &Caller,
+        path: &str,
+        resume: Option<Resume>,
+    ) -> (Vec<u8>, Result<u64, Failed>) {
         let found = self.find(path).await.expect("a host has it");
         let mut sink = Collect::default();
-        let result = self
-            .transfers
-            .fetch(&found.info, &found.holders, &mut sink)
-            .await;
+        let wish = Wish {
+            info: &found.info,
+            holders: &found.holders,
+            caller,
+            resume,
+            progress: &NoProgress,
+        };
+        let result = self.transfers.fetch(wish, &mut sink).await;
         (sink.0, result)
     }
 }
@@ -293,8 +310,8 @@ struct Collect(Vec<u8>);
 
 #[async_trait]
 impl NarSink for Collect {
-    async fn write(&mut self, bytes: Bytes) -> std::io::Result<()> {
-        self.0.extend_from_slice(&bytes);
+    async fn write(&mut self, piece: Piece) -> std::io::Result<()> {
+        self.0.extend_from_slice(&piece.bytes);
         Ok(())
     }
 }

@@ -21,7 +21,7 @@ mod trees;
 mod user;
 
 pub use dag::{Dag, DagOptions};
-pub use host::{Host, Masters, substituter};
+pub use host::{Engines, Host, Masters, substituter};
 pub use nix::{Nix, NixEnv, Ran};
 pub use proc::{
     Daemon, children, descendants, kill_tree, resume_tree, run, run_with_input, run_with_timeout,

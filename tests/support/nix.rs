@@ -22,6 +22,8 @@ impl NixEnv {
             "conf/nix.conf",
             "build-users-group =\nsandbox = false\nsubstituters =\nexperimental-features = nix-command\n",
         );
+        // As `configure` does.
+        scratch.write("conf/ssh-substituter.conf", "engine = off\n");
         scratch.folder("home");
         let run = scratch.folder("run");
         fs::set_permissions(run, Permissions::from_mode(0o700)).expect("close the runtime folder");

@@ -14,19 +14,48 @@ pub(super) fn room_for(nar_size: u64) -> u64 {
     nar_size.saturating_add(nar_size / 16)
 }
 
-/// A limit for all that is read ahead. It opens up as the caller fetches.
+/// A limit for all that is read ahead, for all callers together.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(in crate::transfer) struct Memory {
     /// In bytes.
     total: u64,
+    used: AtomicU64,
+    callers: AtomicU64,
+}
+
+impl Memory {
+    pub(in crate::transfer) fn new(total: u64) -> Self {
+        Self {
+            total,
+            used: AtomicU64::new(0),
+            callers: AtomicU64::new(0),
+        }
+    }
+
+    /// How many bytes are held.
+    pub(in crate::transfer) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes may be held.
+    pub(in crate::transfer) fn total(&self) -> u64 {
+        self.total
+    }
+}
+
+/// One caller's part of it, the same for each. It opens up as the caller fetches.
+#[derive(Debug)]
+pub(super) struct Budget {
+    memory: Arc<Memory>,
     used: AtomicU64,
     fetched: AtomicU64,
 }
 
 impl Budget {
-    pub(super) fn new(total: u64) -> Self {
+    pub(super) fn new(memory: Arc<Memory>) -> Self {
+        memory.callers.fetch_add(1, Ordering::Relaxed);
         Self {
-            total,
+            memory,
             used: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
         }
@@ -34,30 +63,36 @@ impl Budget {
 
     /// The largest NAR that is read ahead, in bytes: one alone shall not take all.
     pub(super) fn largest(&self) -> u64 {
-        self.total / 2
+        self.memory.total / 2
     }
 
     /// What may be held by now, in bytes.
     fn allowed(&self) -> u64 {
         let fetched = self.fetched.load(Ordering::Relaxed);
+        let callers = self.memory.callers.load(Ordering::Relaxed).max(1);
         AT_FIRST
             .saturating_add(fetched.saturating_mul(GROWTH))
-            .min(self.total)
+            .min(self.memory.total / callers)
     }
 
-    /// Room for so many bytes, if there is. When nothing is held yet, anything up to
-    /// [`largest`](Self::largest) is let in.
+    /// Room for so many bytes, if there is. When nothing is held for this caller yet, anything up
+    /// to [`largest`](Self::largest) is let in that the others leave room for.
     pub(super) fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
-        let allowed = self.allowed();
-        let take = |used: u64| {
+        let (allowed, total) = (self.allowed(), self.memory.total);
+        take(&self.memory.used, |used| {
+            let sum = used.checked_add(bytes)?;
+            (sum <= total).then_some(sum)
+        })?;
+        let own = take(&self.used, |used| {
             let sum = used.checked_add(bytes)?;
             let fits = sum <= allowed || (used == 0 && bytes <= self.largest());
             fits.then_some(sum)
-        };
-        let taken = self
-            .used
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
-        taken.ok().map(|_| Reservation {
+        });
+        if own.is_none() {
+            self.memory.used.fetch_sub(bytes, Ordering::AcqRel);
+            return None;
+        }
+        Some(Reservation {
             budget: self.clone(),
             bytes,
         })
@@ -65,16 +100,31 @@ impl Budget {
 
     /// The caller fetches so many bytes here, not elsewhere.
     pub(super) fn caller_fetches(&self, bytes: u64) {
-        let more = |fetched: u64| Some(fetched.saturating_add(bytes));
-        let _ = self
-            .fetched
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        take(&self.fetched, |fetched| Some(fetched.saturating_add(bytes)));
     }
 
     /// Whether so much is held that little more can be.
     pub(super) fn is_nearly_full(&self) -> bool {
         self.used.load(Ordering::Relaxed) > self.allowed() / 4 * 3
+            || self.memory.used() > self.memory.total / 4 * 3
     }
+
+    fn give_back(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::AcqRel);
+        self.memory.used.fetch_sub(bytes, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Budget {
+    fn drop(&mut self) {
+        self.memory.callers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn take(counter: &AtomicU64, change: impl Fn(u64) -> Option<u64>) -> Option<u64> {
+    counter
+        .fetch_update(Ordering::AcqRel, Ordering::Acquire, change)
+        .ok()
 }
 
 /// A part of the budget; given back when it is dropped.
@@ -89,13 +139,13 @@ impl Reservation {
     pub(super) fn fetched(&mut self, bytes: u64) {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        self.budget.used.fetch_sub(bytes, Ordering::AcqRel);
+        self.budget.give_back(bytes);
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.budget.give_back(self.bytes);
     }
 }
 
@@ -103,9 +153,18 @@ impl Drop for Reservation {
 mod tests {
     use super::*;
 
+    fn memory() -> Arc<Memory> {
+        Arc::new(Memory::new(256 << 20))
+    }
+
+    fn budget(memory: &Arc<Memory>) -> Arc<Budget> {
+        Arc::new(Budget::new(memory.clone()))
+    }
+
     #[test]
     fn what_is_held_stays_below_the_limit_and_comes_back() {
-        let budget = Arc::new(Budget::new(256 << 20));
+        let memory = memory();
+        let budget = budget(&memory);
         let mut first = budget.reserve(60 << 20).unwrap();
         assert!(budget.is_nearly_full());
         assert!(budget.reserve(5 << 20).is_none(), "nothing fetched yet");
@@ -114,7 +173,7 @@ mod tests {
         let second = budget.reserve(50 << 20).unwrap();
         assert!(budget.reserve(5 << 20).is_none());
         drop((first, second));
-        assert_eq!(budget.used.load(Ordering::Relaxed), 0);
+        assert_eq!((budget.used.load(Ordering::Relaxed), memory.used()), (0, 0));
         budget.fetched.store(u64::MAX / 2, Ordering::Relaxed);
         let all: Vec<_> = std::iter::from_fn(|| budget.reserve(100 << 20)).collect();
         assert_eq!(all.len(), 2);
@@ -122,12 +181,27 @@ mod tests {
 
     #[test]
     fn one_large_nar_is_let_in_when_nothing_is_held() {
-        let budget = Arc::new(Budget::new(256 << 20));
+        let memory = memory();
+        let budget = budget(&memory);
         assert!(budget.reserve(129 << 20).is_none());
         assert!(budget.reserve(u64::MAX).is_none());
         let large = budget.reserve(128 << 20).unwrap();
         assert!(budget.reserve(1).is_none());
         drop(large);
         assert!(budget.reserve(1).is_some());
+    }
+
+    #[test]
+    fn callers_share_and_none_takes_what_is_another_ones() {
+        let memory = memory();
+        let (greedy, modest) = (budget(&memory), budget(&memory));
+        greedy.caller_fetches(1 << 30);
+        let all: Vec<_> = std::iter::from_fn(|| greedy.reserve(32 << 20)).collect();
+        assert_eq!(all.len(), 4, "half of it");
+        let other = modest.reserve(60 << 20).unwrap();
+        assert_eq!(memory.used(), (128 + 60) << 20);
+        drop((other, modest));
+        let more: Vec<_> = std::iter::from_fn(|| greedy.reserve(32 << 20)).collect();
+        assert_eq!(more.len(), 4, "the rest");
     }
 }

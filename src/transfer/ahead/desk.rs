@@ -1,15 +1,16 @@
 //! Which NAR is read ahead next, and by whom: everything that workers and the caller share.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::budget::{Budget, room_for};
-use super::job::{Job, Token};
-use super::order::Order;
-use crate::model::{PathInfo, StorePath};
+use super::budget::{Budget, Memory, room_for};
+use super::job::{Job, Reader, Token};
+use super::shelf::Shelf;
+use super::state::{Entry, LOOK, State};
+use crate::model::PathInfo;
 use crate::pool::HostId;
 use crate::transfer::book::Book;
 use crate::transfer::rates::Owed;
@@ -22,16 +23,8 @@ const PIPELINE: u64 = 4 << 20;
 /// The same in NARs.
 const PIPELINE_NARS: usize = 1000;
 
-/// How many paths are looked at for one that suits a worker.
-const LOOK: usize = 64;
-
-/// A NAR that a host has been asked for so long ago, and that has not begun to come, may be asked
-/// of another one.
-const STEAL_AFTER: Duration = Duration::from_millis(200);
-
-/// How many dumps may pass before what was read ahead and not fetched makes room, when room is
-/// short.
-const STALE: u64 = 16;
+/// A caller that has fetched nothing for so long gets nothing more read ahead, until it fetches again.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// How many paths are expected at most, and how many fetched ones are remembered.
 const EXPECTED: usize = 200_000;
@@ -39,46 +32,12 @@ const EXPECTED: usize = 200_000;
 pub(super) struct Desk {
     pub(super) book: Arc<Book>,
     pub(super) striper: Arc<Striper>,
-    budget: Arc<Budget>,
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) budget: Arc<Budget>,
     // Held for some map operations, never over an await.
     state: Mutex<State>,
     /// Changes when there may be something to do for workers.
     version: watch::Sender<u64>,
-}
-
-#[derive(Default)]
-struct State {
-    order: Order,
-    /// What is in the order.
-    expected: HashMap<StorePath, Expected>,
-    /// What is being read ahead, or has been.
-    jobs: HashMap<StorePath, Entry>,
-    fetched: HashSet<StorePath>,
-    workers: HashMap<HostId, usize>,
-    tokens: u64,
-    /// Dumps that the caller has asked for.
-    dumps: u64,
-}
-
-#[derive(Clone)]
-struct Expected {
-    info: Arc<PathInfo>,
-    holders: Arc<[HostId]>,
-    /// A worker has failed to bring it.
-    failed: bool,
-}
-
-impl Expected {
-    fn holders(&self, book: &Book) -> Vec<HostId> {
-        book.holders(&self.info.path, &self.holders)
-    }
-}
-
-struct Entry {
-    job: Arc<Job>,
-    asked: Instant,
-    /// The number of dumps when it was asked for.
-    dumps: u64,
 }
 
 /// A job that a worker has taken on. Dropping it unfinished gives it back.
@@ -91,12 +50,18 @@ pub(super) struct Taken {
 }
 
 impl Desk {
-    pub(super) fn new(book: Arc<Book>, striper: Arc<Striper>, memory: u64) -> Self {
+    pub(super) fn new(
+        book: Arc<Book>,
+        striper: Arc<Striper>,
+        shelf: Arc<Shelf>,
+        memory: Arc<Memory>,
+    ) -> Self {
         Self {
             book,
             striper,
+            shelf,
             budget: Arc::new(Budget::new(memory)),
-            state: Mutex::default(),
+            state: Mutex::new(State::new()),
             version: watch::Sender::new(0),
         }
     }
@@ -126,23 +91,36 @@ impl Desk {
         if unsuitable || known || state.order.len() >= EXPECTED {
             return;
         }
-        if state.order.add(path, &info.references) {
-            let expected = Expected {
-                info: info.clone(),
-                holders: holders.clone(),
-                failed: false,
-            };
-            state.expected.insert(path.clone(), expected);
+        if state.expect(info, holders, false) {
             drop(state);
             self.wake();
         }
     }
 
+    /// Drops what was read ahead for a caller that has not fetched anything for long. It is expected
+    /// as before, and read ahead again once the caller goes on.
+    pub(super) fn rest_if_idle(&self) {
+        let mut state = self.lock();
+        if state.latest.elapsed() < IDLE {
+            return;
+        }
+        state.idle = true;
+        let (complete, others) = std::mem::take(&mut state.jobs)
+            .into_iter()
+            .partition(|(_, entry)| entry.reader.job.is_complete());
+        state.jobs = others;
+        for Entry { reader, .. } in HashMap::into_values(complete) {
+            state.expect(&reader.job.info, &reader.job.holders, false);
+        }
+    }
+
     /// The caller fetches `path` now: what is being read ahead of it, if it is.
-    pub(super) fn fetch(&self, info: &PathInfo) -> Option<Arc<Job>> {
+    pub(super) fn fetch(&self, info: &PathInfo) -> Option<Reader> {
         let path = &info.path;
         let mut state = self.lock();
         state.dumps += 1;
+        state.latest = Instant::now();
+        state.idle = false;
         if state.fetched.len() >= EXPECTED {
             state.fetched.clear();
         }
@@ -150,16 +128,18 @@ impl Desk {
         self.budget.caller_fetches(info.nar_size);
         state.order.remove(path);
         state.expected.remove(path);
-        let job = state.jobs.remove(path).map(|entry| entry.job);
-        if job.is_none() && self.budget.is_nearly_full() {
+        let reader = state.jobs.remove(path).map(|entry| entry.reader);
+        if reader.is_none() && self.budget.is_nearly_full() {
             state.drop_stale();
         }
         drop(state);
         self.wake();
-        let same = |job: &Arc<Job>| {
-            (job.info.nar_hash, job.info.nar_size) == (info.nar_hash, info.nar_size)
+        let same = |reader: &Reader| {
+            let theirs = &reader.job.info;
+            (theirs.nar_hash, theirs.nar_size) == (info.nar_hash, info.nar_size)
         };
-        job.filter(|job| same(job) && job.want())
+        let reader = reader.filter(same).or_else(|| self.shelf.join(info));
+        reader.filter(Reader::want)
     }
 
     /// How many bytes could be read ahead from this host next, as far as one looks.
@@ -192,21 +172,30 @@ impl Desk {
     /// have not come yet.
     pub(super) fn pick(self: &Arc<Self>, host: HostId, nars: usize, bytes: u64) -> Option<Taken> {
         let mut state = self.lock();
+        if state.idle {
+            return None;
+        }
         let fits = |size: u64| nars == 0 || (nars < PIPELINE_NARS && bytes + size <= PIPELINE);
-        let token = Token(state.tokens);
-        let next = state.next_for(host, &self.book, &self.striper).cloned();
-        let job = match next {
-            Some(path) => {
-                if !fits(state.expected.get(&path)?.info.nar_size) {
-                    return None;
+        let token = self.shelf.new_token();
+        let job = loop {
+            let next = state.next_for(host, &self.book, &self.striper).cloned();
+            match next {
+                Some(path) => {
+                    let info = &state.expected.get(&path)?.info;
+                    if let Some(reader) = self.shelf.join(info) {
+                        state.read_along(&path, reader);
+                        continue;
+                    }
+                    if !fits(info.nar_size) {
+                        return None;
+                    }
+                    break state.take_on(&path, (token, host), self)?;
                 }
-                state.take_on(&path, (token, host), &self.budget)?
+                // Nothing is left to ask for: what others are slow to bring.
+                None if nars == 0 => break state.steal(host, token, &self.book)?,
+                None => return None,
             }
-            // Nothing is left to ask for: what others are slow to bring.
-            None if nars == 0 => state.steal(host, token, &self.book)?,
-            None => return None,
         };
-        state.tokens += 1;
         drop(state);
         let owed = Some(self.book.rates.ask(host, job.info.nar_size));
         Some(Taken {
@@ -221,7 +210,10 @@ impl Desk {
     /// The next NAR that should come in parts.
     pub(super) fn pick_large(self: &Arc<Self>) -> Option<Taken> {
         let mut state = self.lock();
-        let token = Token(state.tokens);
+        if state.idle {
+            return None;
+        }
+        let token = self.shelf.new_token();
         let (path, host) = state.order.ready().take(LOOK).find_map(|path| {
             let expected = state.expected.get(path)?;
             // Before anybody is looked up: mostly all of them are small.
@@ -232,8 +224,14 @@ impl Desk {
             let suits = self.striper.suits(&expected.info, &holders);
             suits.then(|| (path.clone(), expected.holders[0]))
         })?;
-        let job = state.take_on(&path, (token, host), &self.budget)?;
-        state.tokens += 1;
+        if let Some(reader) = self.shelf.join(&state.expected.get(&path)?.info) {
+            state.read_along(&path, reader);
+            drop(state);
+            // There may be another one.
+            self.wake();
+            return None;
+        }
+        let job = state.take_on(&path, (token, host), self)?;
         drop(state);
         job.begin(token);
         Some(Taken {
@@ -243,69 +241,6 @@ impl Desk {
             owed: None,
             done: false,
         })
-    }
-}
-
-impl State {
-    /// Makes a job of an expected path, if there is room for it.
-    fn take_on(
-        &mut self,
-        path: &StorePath,
-        owner: (Token, HostId),
-        budget: &Arc<Budget>,
-    ) -> Option<Arc<Job>> {
-        let size = self.expected.get(path)?.info.nar_size;
-        let room = budget.reserve(room_for(size))?;
-        let Expected { info, holders, .. } = self.expected.remove(path)?;
-        self.order.remove(path);
-        let job = Arc::new(Job::new(info, holders, owner, room));
-        let entry = Entry {
-            job: job.clone(),
-            asked: Instant::now(),
-            dumps: self.dumps,
-        };
-        self.jobs.insert(path.clone(), entry);
-        Some(job)
-    }
-
-    fn next_for(&self, host: HostId, book: &Book, striper: &Striper) -> Option<&StorePath> {
-        self.order.ready().take(LOOK).find(|path| {
-            self.expected.get(*path).is_some_and(|expected| {
-                let holders = expected.holders(book);
-                let size = expected.info.nar_size;
-                !expected.failed
-                    && holders.contains(&host)
-                    && !book.is_spoilt(host, path)
-                    && !striper.suits(&expected.info, &holders)
-                    && book.rates.is_worth_asking(host, size, &holders)
-            })
-        })
-    }
-
-    /// A NAR that another host was asked for and that this one would have brought sooner.
-    fn steal(&mut self, host: HostId, token: Token, book: &Book) -> Option<Arc<Job>> {
-        let (job, loser) = self.jobs.values().find_map(|entry| {
-            let job = &entry.job;
-            let other = job.awaited_from().filter(|other| *other != host)?;
-            let waits = entry.asked.elapsed() > STEAL_AFTER;
-            let mine = book.rates.expect(host, job.info.nar_size);
-            let sooner = mine * 2.0 < book.rates.expect(other, 0);
-            let holders = book.holders(&job.info.path, &job.holders);
-            let suits = holders.contains(&host) && !book.is_spoilt(host, &job.info.path);
-            (waits && sooner && suits).then(|| job.steal(token, host))??;
-            Some((job.clone(), other))
-        })?;
-        log::debug!(
-            "{}: asked of host {loser:?}, brought by {host:?}",
-            job.info.path
-        );
-        Some(job)
-    }
-
-    fn drop_stale(&mut self) {
-        let dumps = self.dumps;
-        let stale = |entry: &Entry| dumps - entry.dumps >= STALE && entry.job.is_complete();
-        self.jobs.retain(|_, entry| !stale(entry));
     }
 }
 
@@ -335,14 +270,8 @@ impl Taken {
         }
         let mut state = self.desk.lock();
         // The caller may have taken it away meanwhile.
-        let path = &job.info.path;
-        if state.jobs.remove(path).is_some() && state.order.add(path, &job.info.references) {
-            let expected = Expected {
-                info: job.info.clone(),
-                holders: job.holders.clone(),
-                failed: blamed,
-            };
-            state.expected.insert(path.clone(), expected);
+        if state.jobs.remove(&job.info.path).is_some() {
+            state.expect(&job.info, &job.holders, blamed);
         }
     }
 }

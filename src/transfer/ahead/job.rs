@@ -1,4 +1,4 @@
-//! One NAR that is read ahead: filled by a worker, emptied by the caller.
+//! One NAR that is read ahead: filled by a worker, read by those who asked for it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,9 +10,9 @@ use tokio::sync::Notify;
 use super::budget::Reservation;
 use crate::model::PathInfo;
 use crate::pool::HostId;
-use crate::transfer::stream::{Stream, Taken};
+use crate::transfer::piece::Piece;
+use crate::transfer::stream::{Refused, Stream, Taken, WHOLE};
 use crate::transfer::stripe::{Priority, URGENT};
-use crate::wire::nar::NarError;
 
 /// NARs up to this size, in bytes, are copied out of the buffers they came in, which are larger.
 const SMALL: usize = 64 << 10;
@@ -26,7 +26,7 @@ pub(in crate::transfer) struct Job {
     pub(in crate::transfer) holders: Arc<[HostId]>,
     // Held while a piece is hashed, never over an await.
     inner: Mutex<Inner>,
-    /// For the caller, who is one.
+    /// For the readers.
     changed: Notify,
     /// Of the parts it comes in, if it does.
     pub(super) priority: Priority,
@@ -38,11 +38,16 @@ struct Inner {
     host: HostId,
     /// The worker has come to it.
     begun: bool,
-    /// The caller waits for it.
+    /// Somebody waits for it.
     wanted: bool,
-    /// Taken by the caller when the job is broken.
-    stream: Option<Stream>,
-    ready: VecDeque<Bytes>,
+    stream: Stream,
+    /// What has come and not been read by all.
+    ready: VecDeque<Piece>,
+    /// How many pieces came before those.
+    gone: usize,
+    /// Which piece each reader comes to next.
+    readers: Vec<(u64, usize)>,
+    next_reader: u64,
     end: Option<End>,
     reservation: Reservation,
 }
@@ -51,7 +56,7 @@ struct Inner {
 enum End {
     /// All of it is there, and right.
     Complete,
-    /// The caller has to get the rest by itself.
+    /// Readers have to get the rest by themselves.
     Broken,
 }
 
@@ -61,15 +66,15 @@ pub(in crate::transfer) enum Fed {
     More,
     /// It is complete and right.
     Complete,
-    /// It is another worker's by now, or the caller's own.
+    /// It is another worker's by now, or the readers' own.
     Lost,
     /// It is not what was promised: expected, got.
     Mismatch(String, String),
 }
 
-/// What the caller gets next.
+/// What a reader gets next.
 pub(in crate::transfer) enum Next {
-    Bytes(Bytes),
+    Piece(Piece),
     /// That was all, and it is right.
     Complete,
     /// No more will come; this is how far it got.
@@ -77,14 +82,15 @@ pub(in crate::transfer) enum Next {
 }
 
 impl Job {
-    pub(super) fn new(
+    /// A job, with its first reader.
+    pub(super) fn start(
         info: Arc<PathInfo>,
         holders: Arc<[HostId]>,
         (owner, host): (Token, HostId),
         reservation: Reservation,
-    ) -> Self {
-        let stream = Some(Stream::new(&info));
-        Self {
+    ) -> Reader {
+        let stream = Stream::new(&info);
+        let job = Self {
             info,
             holders,
             inner: Mutex::new(Inner {
@@ -94,12 +100,35 @@ impl Job {
                 wanted: false,
                 stream,
                 ready: VecDeque::new(),
+                gone: 0,
+                readers: vec![(0, 0)],
+                next_reader: 1,
                 end: None,
                 reservation,
             }),
             changed: Notify::new(),
             priority: Arc::new(AtomicU64::new(owner.0 + 1)),
+        };
+        Reader {
+            job: Arc::new(job),
+            id: 0,
         }
+    }
+
+    /// One more reader, as long as nothing of it is gone.
+    pub(super) fn join(self: &Arc<Self>) -> Option<Reader> {
+        let mut inner = self.lock();
+        if inner.gone > 0 || inner.readers.is_empty() || inner.end == Some(End::Broken) {
+            return None;
+        }
+        let id = inner.next_reader;
+        inner.next_reader += 1;
+        inner.readers.push((id, 0));
+        drop(inner);
+        Some(Reader {
+            job: self.clone(),
+            id,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -115,36 +144,37 @@ impl Job {
     }
 
     /// Takes what is whole off the buffer.
-    pub(super) fn feed(&self, token: Token, buf: &mut BytesMut) -> Result<Fed, NarError> {
+    pub(super) fn feed(&self, token: Token, buf: &mut BytesMut) -> Result<Fed, Refused> {
         let mut inner = self.lock();
         let Inner {
             owner,
-            stream: Some(stream),
+            stream,
             ready,
             end,
             ..
-        } = &mut *inner
-        else {
-            return Ok(Fed::Lost);
-        };
+        } = &mut *inner;
         if *owner != token || end.is_some() {
             return Ok(Fed::Lost);
         }
-        match stream.take(buf)? {
-            Taken::Nothing => return Ok(Fed::More),
-            Taken::Pass(bytes) => ready.push_back(bytes),
-            Taken::Complete => match stream.verify() {
-                Ok(held) => {
-                    ready.extend(compact(held));
-                    *end = Some(End::Complete);
-                }
-                Err((expected, got)) => return Ok(Fed::Mismatch(expected, got)),
-            },
-        }
-        let complete = *end == Some(End::Complete);
+        let before = ready.len();
+        let fed = loop {
+            match stream.take(buf)? {
+                Taken::Nothing if ready.len() == before => return Ok(Fed::More),
+                Taken::Nothing => break Fed::More,
+                Taken::Pass(piece) => ready.push_back(piece),
+                Taken::Complete => match stream.verify() {
+                    Ok(held) => {
+                        ready.extend(compact(held));
+                        *end = Some(End::Complete);
+                        break Fed::Complete;
+                    }
+                    Err((expected, got)) => return Ok(Fed::Mismatch(expected, got)),
+                },
+            }
+        };
         drop(inner);
-        self.changed.notify_one();
-        Ok(if complete { Fed::Complete } else { Fed::More })
+        self.changed.notify_waiters();
+        Ok(fed)
     }
 
     /// The worker cannot fill it. Whether it may be tried again from the beginning: nobody waits
@@ -157,16 +187,8 @@ impl Job {
         inner.end = Some(End::Broken);
         let again = !inner.wanted && inner.ready.is_empty();
         drop(inner);
-        self.changed.notify_one();
+        self.changed.notify_waiters();
         again
-    }
-
-    /// The caller wants it. Whether there is still somebody, or something, to wait for.
-    pub(super) fn want(&self) -> bool {
-        let mut inner = self.lock();
-        inner.wanted = true;
-        self.priority.store(URGENT, Ordering::Relaxed);
-        inner.end != Some(End::Broken) || !inner.ready.is_empty()
     }
 
     /// Lets another worker fill it, if its own has not begun.
@@ -193,48 +215,106 @@ impl Job {
     pub(super) fn is_complete(&self) -> bool {
         self.lock().end == Some(End::Complete)
     }
+}
 
-    /// What comes next, for the caller.
-    pub(in crate::transfer) async fn next(&self) -> Next {
-        loop {
-            if let Some(next) = self.take() {
-                return next;
-            }
-            self.changed.notified().await;
-        }
+impl Inner {
+    fn cursor(&mut self, reader: u64) -> Option<&mut usize> {
+        let mut readers = self.readers.iter_mut();
+        Some(&mut readers.find(|(id, _)| *id == reader)?.1)
     }
 
-    fn take(&self) -> Option<Next> {
-        let mut inner = self.lock();
-        if let Some(bytes) = inner.ready.pop_front() {
-            inner.reservation.fetched(bytes.len() as u64);
-            return Some(Next::Bytes(bytes));
-        }
-        match inner.end? {
-            End::Complete => Some(Next::Complete),
-            End::Broken => {
-                let mut stream = inner.stream.take()?;
-                stream.roll_back();
-                Some(Next::Broken(Box::new(stream)))
-            }
-        }
-    }
-
-    /// The caller waits no longer for whoever fills it: what follows in [`Job::next`] is what is
-    /// there already, and then that it is broken.
-    pub(in crate::transfer) fn abandon(&self) {
-        let mut inner = self.lock();
-        if inner.end.is_none() {
-            inner.end = Some(End::Broken);
-            drop(inner);
-            self.changed.notify_one();
+    /// Forgets what all have read.
+    fn forget_read(&mut self) {
+        let next = self.readers.iter().map(|(_, next)| *next).min();
+        let next = next.unwrap_or(usize::MAX);
+        while self.gone < next
+            && let Some(piece) = self.ready.pop_front()
+        {
+            self.gone += 1;
+            self.reservation.fetched(piece.bytes.len() as u64);
         }
     }
 }
 
-fn compact(pieces: Vec<Bytes>) -> Vec<Bytes> {
-    if pieces.iter().map(Bytes::len).sum::<usize>() > SMALL {
+/// Somebody for whom a NAR is read ahead. What is not read yet is kept as long as this lives.
+pub(in crate::transfer) struct Reader {
+    pub(in crate::transfer) job: Arc<Job>,
+    id: u64,
+}
+
+impl Reader {
+    /// It is wanted now. Whether there is still somebody, or something, to wait for.
+    pub(super) fn want(&self) -> bool {
+        let mut inner = self.job.lock();
+        inner.wanted = true;
+        self.job.priority.store(URGENT, Ordering::Relaxed);
+        inner.end != Some(End::Broken) || inner.gone + inner.ready.len() > 0
+    }
+
+    /// What comes next.
+    pub(in crate::transfer) async fn next(&self) -> Next {
+        loop {
+            let changed = self.job.changed.notified();
+            tokio::pin!(changed);
+            // Before the look: what comes between look and wait must not be missed.
+            changed.as_mut().enable();
+            if let Some(next) = self.take() {
+                return next;
+            }
+            changed.await;
+        }
+    }
+
+    fn take(&self) -> Option<Next> {
+        let mut inner = self.job.lock();
+        let gone = inner.gone;
+        let cursor = inner.cursor(self.id)?;
+        let place = *cursor - gone;
+        if let Some(piece) = inner.ready.get(place).cloned() {
+            *inner.cursor(self.id)? += 1;
+            inner.forget_read();
+            return Some(Next::Piece(piece));
+        }
+        match inner.end? {
+            End::Complete => Some(Next::Complete),
+            End::Broken => {
+                inner.stream.roll_back();
+                Some(Next::Broken(Box::new(inner.stream.clone())))
+            }
+        }
+    }
+
+    /// Nobody waits any longer for whoever fills it: what follows in [`Reader::next`] is what is
+    /// there already, and then that it is broken.
+    pub(in crate::transfer) fn abandon(&self) {
+        let mut inner = self.job.lock();
+        if inner.end.is_none() {
+            inner.end = Some(End::Broken);
+            drop(inner);
+            self.job.changed.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut inner = self.job.lock();
+        inner.readers.retain(|(id, _)| *id != self.id);
+        inner.forget_read();
+        // Nobody wants it any more. A small one may come all the same: to stop it would cost the
+        // connection.
+        let large = self.job.info.nar_size > WHOLE;
+        if inner.readers.is_empty() && inner.end.is_none() && inner.begun && large {
+            inner.end = Some(End::Broken);
+        }
+    }
+}
+
+fn compact(pieces: Vec<Piece>) -> Vec<Piece> {
+    let bytes = pieces.iter().map(|piece| piece.bytes.len());
+    if bytes.sum::<usize>() > SMALL {
         return pieces;
     }
-    vec![Bytes::from(pieces.concat())]
+    let all: Vec<_> = pieces.into_iter().map(|piece| piece.bytes).collect();
+    vec![Piece::verified(Bytes::from(all.concat()))]
 }

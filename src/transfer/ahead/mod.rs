@@ -10,8 +10,10 @@
 //! | --- | --- |
 //! | `order` | which path is fetched next; pure |
 //! | `budget` | how much memory is held |
-//! | `job` | one NAR, between worker and caller |
-//! | `desk` | what workers and caller share |
+//! | `job` | one NAR, between worker and callers |
+//! | `shelf` | what callers share |
+//! | `state` | what is known of one caller |
+//! | `desk` | what workers and their caller share |
 //! | `worker` | one connection to one host |
 //! | `large` | NARs that come in parts |
 
@@ -20,6 +22,8 @@ mod desk;
 mod job;
 mod large;
 mod order;
+mod shelf;
+mod state;
 mod worker;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,8 +35,10 @@ use super::book::Book;
 use super::stripe::{FAR, Striper};
 use crate::model::PathInfo;
 use crate::pool::HostId;
+pub(super) use budget::Memory;
 use desk::Desk;
-pub(super) use job::{Job, Next};
+pub(super) use job::{Next, Reader};
+use shelf::Shelf;
 
 /// How many bytes are worth one more channel.
 const SHARE: u64 = 4 << 20;
@@ -40,7 +46,27 @@ const SHARE: u64 = 4 << 20;
 /// Large NARs that are brought at the same time, so that one follows the other without a pause.
 const LARGE: usize = 4;
 
-/// Reads ahead with tasks of its own, which end when this is dropped.
+/// What all callers share.
+pub(super) struct Common {
+    pub(super) book: Arc<Book>,
+    pub(super) striper: Arc<Striper>,
+    pub(super) memory: Arc<Memory>,
+    shelf: Arc<Shelf>,
+}
+
+impl Common {
+    /// Holds at most `memory` bytes.
+    pub(super) fn new(book: Arc<Book>, striper: Arc<Striper>, memory: u64) -> Self {
+        Self {
+            book,
+            striper,
+            memory: Arc::new(Memory::new(memory)),
+            shelf: Arc::default(),
+        }
+    }
+}
+
+/// Reads ahead for one caller with tasks of its own, which end when this is dropped.
 pub(super) struct Readahead {
     desk: Arc<Desk>,
     /// Locked to add one.
@@ -50,10 +76,15 @@ pub(super) struct Readahead {
 }
 
 impl Readahead {
-    /// Holds at most `memory` bytes.
-    pub(super) fn new(book: Arc<Book>, striper: Arc<Striper>, memory: u64) -> Self {
+    pub(super) fn new(common: &Common) -> Self {
+        let desk = Desk::new(
+            common.book.clone(),
+            common.striper.clone(),
+            common.shelf.clone(),
+            common.memory.clone(),
+        );
         Self {
-            desk: Arc::new(Desk::new(book, striper, memory)),
+            desk: Arc::new(desk),
             workers: Mutex::default(),
             begun: AtomicBool::new(false),
         }
@@ -67,8 +98,13 @@ impl Readahead {
         }
     }
 
+    /// Drops what was read ahead for a caller that has not fetched anything for a minute.
+    pub(super) fn rest_if_idle(&self) {
+        self.desk.rest_if_idle();
+    }
+
     /// The caller fetches this path: what has been read ahead of it, or will be soon.
-    pub(super) fn fetch(&self, info: &PathInfo) -> Option<Arc<Job>> {
+    pub(super) fn fetch(&self, info: &PathInfo) -> Option<Reader> {
         let first = !self.begun.swap(true, Ordering::Relaxed);
         let job = self.desk.fetch(info);
         if first {

@@ -155,7 +155,7 @@ impl Worker {
                             got,
                         };
                     }
-                    Err(source) => break HostFault::Malformed { host, path, source },
+                    Err(refused) => break refused.into_fault(host, path),
                 }
             }
             if let Err(error) = lease.nar_bytes().await {

@@ -2,6 +2,7 @@ use bytes::BytesMut;
 use sha2::{Digest, Sha256};
 
 use crate::model::{NarHash, PathInfo, StorePath};
+use crate::transfer::piece::Resume;
 use crate::transfer::stream::{Stream, Taken};
 use crate::wire::nar::{
     directory_end, directory_start, entry_end, entry_start, file_end, file_start, magic, symlink,
@@ -110,8 +111,12 @@ fn arrive(
         assert!(end > sent, "the NAR has an end");
         buf.extend_from_slice(&nar[sent..end]);
         sent = end;
-        if let Taken::Complete = stream.take(&mut buf).unwrap() {
-            return stream.verify().map(|_| ());
+        loop {
+            match stream.take(&mut buf).unwrap() {
+                Taken::Complete => return stream.verify().map(|_| ()),
+                Taken::Pass(_) => {}
+                Taken::Nothing => break,
+            }
         }
     }
 }
@@ -219,6 +224,52 @@ fn a_host_that_breaks_off_leaves_no_trace() {
                     assert_eq!(arrive(&info, &nar, piece, Some(at)), Ok(()), "{at} {piece}");
                 }
             }
+        }
+    }
+}
+
+/// Takes pieces of so many bytes of a NAR until this many have been passed on.
+fn pass_on(stream: &mut Stream, nar: &[u8], piece: usize, at: u64) -> Resume {
+    let mut buf = BytesMut::new();
+    let mut passed = 0;
+    for bytes in nar.chunks(piece) {
+        buf.extend_from_slice(bytes);
+        while let Taken::Pass(piece) = stream.take(&mut buf).unwrap() {
+            passed += piece.bytes.len() as u64;
+            let mark = piece.mark.expect("it is not verified whole");
+            if passed >= at {
+                return Resume { at: passed, mark };
+            }
+        }
+    }
+    panic!("the NAR has an end")
+}
+
+#[test]
+fn a_transfer_that_goes_on_elsewhere_knows_all_of_it() {
+    let nar = itself(&its_contents());
+    let mut info = promise_of_itself(&nar);
+    info.nar_size = 0;
+    for at in [1, 300, 600] {
+        let resume = pass_on(&mut Stream::new(&info), &nar, 40, at);
+        for break_at in [100, 500, 900] {
+            let mut stream = Stream::resumed(&info, resume.clone());
+            for (sent, last) in [(&nar[..break_at], false), (&nar[..], true)] {
+                let start = usize::try_from(stream.taken()).unwrap();
+                let mut buf = BytesMut::from(&sent[start..]);
+                let end = loop {
+                    match stream.take(&mut buf).unwrap() {
+                        Taken::Pass(_) => {}
+                        Taken::Nothing => break false,
+                        Taken::Complete => break true,
+                    }
+                };
+                assert_eq!(end, last);
+                if !last {
+                    stream.roll_back();
+                }
+            }
+            assert!(stream.verify().is_ok(), "{at} {break_at}");
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use super::decode::{Decoder, State};
 use super::{directory_end, entry_end, file_end, file_start, magic};
+use crate::model::NarHash;
 
 /// The bytes that complete an archive: `head`, `fill` zero bytes, `tail`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,6 +27,16 @@ impl Completion {
             directory_end(&mut self.tail);
         }
     }
+}
+
+/// The state of an archive that has been passed on in part: all that is needed for somebody else
+/// to go on with it, or to complete it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// SHA-256 of all bytes up to here.
+    pub hash: NarHash,
+    /// What makes a well-formed archive of them (with the wrong content).
+    pub rest: Completion,
 }
 
 impl Decoder {

@@ -24,6 +24,7 @@
 //! | text before the server's magic | 64 KiB |
 
 mod client;
+pub mod engine;
 mod server;
 mod set;
 

@@ -99,7 +99,12 @@ impl RequestDecoder {
     /// Whether the client may end here: no request has come in part.
     #[must_use]
     pub fn is_between_requests(&self, buf: &BytesMut) -> bool {
-        self.head.is_none() && buf.is_empty()
+        !self.has_begun() && buf.is_empty()
+    }
+
+    /// Whether a request has been taken in part.
+    pub(super) fn has_begun(&self) -> bool {
+        self.head.is_some()
     }
 }
 

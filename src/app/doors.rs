@@ -1,0 +1,186 @@
+//! The doors that Nix opens: each with an engine behind it, where one can be had.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Outcome, configuration, engine};
+use crate::cli::Cli;
+use crate::config::Config;
+use crate::front::{self, Alone, AttachedBackend, HostsBackend, LocalBackend, Source, Splice};
+use crate::local_store::LocalStore;
+use crate::meeting::{Identity, Starter, meet};
+use crate::progress::Display;
+use crate::report;
+use crate::transfer::progress::{NoProgress, Progress};
+use crate::wire::serve::Version;
+
+/// How long an engine that is at work may be silent: at least and at most.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
+
+/// `--query`. A program that may not be used, or cannot be, ends before its first line and with
+/// status 0: to Nix 1.x that means "disabled", anything else would stop its whole command.
+pub(super) async fn query(cli: &Cli) -> Outcome {
+    let config = match configuration(cli) {
+        Ok(config) => config,
+        Err(error) => {
+            report::error(&error);
+            return Ok(());
+        }
+    };
+    if !config.enabled || config.hosts.is_empty() {
+        log::debug!("switched off, or no hosts configured");
+        return Ok(());
+    }
+    let answers = Answers::of(cli, config, Arc::new(NoProgress), false).await;
+    let served = front::query(front::stdin(), front::stdout(), answers.source()).await;
+    answers.flush().await;
+    Ok(served?)
+}
+
+/// `--substitute`. The line that has to come whatever happens comes from the door itself, so it is
+/// entered even without a configuration, which then has no hosts.
+pub(super) async fn substitute(
+    cli: &Cli,
+    path: &Path,
+    dest: &Path,
+    display: &Arc<Display>,
+) -> Outcome {
+    let answers = Answers::of(cli, usable(cli), display.clone(), true).await;
+    let path = path.to_string_lossy();
+    let substituted = front::substitute(&path, dest, front::stdout(), answers.source()).await;
+    answers.flush().await;
+    Ok(substituted?)
+}
+
+/// `--serve`. Without a usable configuration it serves nothing rather than to end: a program that
+/// ends stops the whole command of today's Nix.
+pub(super) async fn serve(cli: &Cli) -> Outcome {
+    let answers = Answers::of(cli, usable(cli), Arc::new(NoProgress), false).await;
+    let (input, output) = (front::stdin(), front::stdout());
+    let served = front::serve(input, output, answers.source(), Version::NEWEST).await;
+    answers.flush().await;
+    Ok(served?)
+}
+
+pub(super) async fn serve_local(store: &str) -> Outcome {
+    let root = match store {
+        "local" | "auto" => "/",
+        store => store.strip_prefix("local?root=").unwrap_or(store),
+    };
+    let root = PathBuf::from(root);
+    let store = tokio::task::spawn_blocking(move || LocalStore::open(&root)).await??;
+    let backend = LocalBackend::new(store);
+    front::serve(front::stdin(), front::stdout(), &backend, Version::NEWEST).await?;
+    Ok(())
+}
+
+/// The configuration, without hosts when it is wrong or the program is switched off.
+fn usable(cli: &Cli) -> Config {
+    let mut config = configuration(cli).unwrap_or_else(|error| {
+        report::error(&error);
+        Config::without_hosts()
+    });
+    if !config.enabled {
+        config.hosts.clear();
+    }
+    if config.hosts.is_empty() {
+        log::warn!("no hosts to ask: see ssh-substituter-hosts and use-ssh-substituter");
+    }
+    config
+}
+
+/// Where a door's answers come from.
+enum Answers {
+    Attached(AttachedBackend),
+    Alone(HostsBackend),
+}
+
+impl Answers {
+    /// From an engine, if that may be and can be. `one` when there will be one question only.
+    async fn of(cli: &Cli, config: Config, progress: Arc<dyn Progress>, one: bool) -> Self {
+        let patience = config.stall_timeout.clamp(PATIENCE.0, PATIENCE.1);
+        let client = match may_share(&config) {
+            Ok(()) => {
+                let (identity, caller) = (Identity::of_process(&config), caller());
+                let met = meet(&identity, &starter(cli), caller, patience).await;
+                met.map_err(|error| report::line(&error))
+            }
+            Err(reason) => Err(reason.to_owned()),
+        };
+        let shown = progress.clone();
+        let alone: Alone = Box::new(move || alone(&config, shown.clone(), one));
+        match client {
+            Ok(client) => Self::Attached(AttachedBackend::new(
+                client,
+                alone,
+                progress,
+                Splice::stdout(),
+            )),
+            Err(reason) => {
+                log::debug!("works without an engine: {reason}");
+                Self::Alone(alone())
+            }
+        }
+    }
+
+    fn source(&self) -> &dyn Source {
+        match self {
+            Self::Attached(backend) => backend,
+            Self::Alone(backend) => backend,
+        }
+    }
+
+    async fn flush(&self) {
+        match self {
+            Self::Attached(backend) => backend.flush().await,
+            Self::Alone(backend) => backend.flush().await,
+        }
+    }
+}
+
+/// Whether an engine may serve this.
+fn may_share(config: &Config) -> Result<(), &'static str> {
+    if !config.engine {
+        Err("it is switched off")
+    } else if config.is_untrusted_choice {
+        // What an unprivileged client chose is for itself alone.
+        Err("hosts or agent are the choice of an unprivileged user")
+    } else if config.hosts.is_empty() {
+        Err("there are no hosts")
+    } else {
+        Ok(())
+    }
+}
+
+fn alone(config: &Config, progress: Arc<dyn Progress>, one: bool) -> HostsBackend {
+    let engine = engine(config, None);
+    if one {
+        engine.resolver.ask_no_more_than_needed();
+    }
+    engine.backend(Arc::new(engine.transfers.caller()), progress)
+}
+
+/// What all our processes have in common that one Nix has started.
+fn caller() -> u64 {
+    let parent = rustix::process::getppid();
+    parent.map_or(0, |parent| {
+        parent.as_raw_nonzero().get().unsigned_abs().into()
+    })
+}
+
+/// How an engine with the configuration of this process is started.
+fn starter(cli: &Cli) -> Starter {
+    let mut arguments: Vec<OsString> = vec!["engine".into()];
+    for host in &cli.hosts {
+        arguments.extend(["--host".into(), host.into()]);
+    }
+    for pair in cli.option.chunks_exact(2) {
+        arguments.extend(["--option".into(), (&pair[0]).into(), (&pair[1]).into()]);
+    }
+    if let Some(store) = &cli.store {
+        arguments.extend(["--among".into(), store.into()]);
+    }
+    Starter { arguments }
+}

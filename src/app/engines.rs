@@ -1,0 +1,110 @@
+//! The engine as a process, and what people do with those that run.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+
+use tokio::io::AsyncWriteExt;
+
+use super::{Outcome, configuration, engine, load};
+use crate::cli::Cli;
+use crate::engine::{Messages, Setting, serve};
+use crate::front;
+use crate::meeting::{Client, Identity, Place};
+use crate::report;
+
+/// Runs an engine: on the listening socket that is its standard input (whoever starts it made it),
+/// else on one of its own.
+pub(super) async fn run(cli: &Cli) -> Outcome {
+    // Whatever ends the terminal or the process group of the caller is not meant for this one.
+    // Refused where it leads a group already, which is as good.
+    let _ = rustix::process::setsid();
+    let config = configuration(cli)?;
+    let identity = Identity::of_process(&config);
+    let place = Place::of(&identity)?;
+    let (listener, managed) = match given()? {
+        Some(listener) => {
+            let ours = listener.local_addr()?.as_pathname() == Some(&place.socket());
+            (listener, !ours)
+        }
+        None => (listen(&place)?, false),
+    };
+    log::debug!(
+        "engine {} serves on {}",
+        std::process::id(),
+        place.socket().display()
+    );
+    let messages = Messages::default();
+    let engine = engine(&config, Some(messages.clone()));
+    let expected = config.identity();
+    let cli = cli.clone();
+    let setting = Setting {
+        identity,
+        place: (!managed).then_some(place),
+        is_current: Box::new(move || {
+            load(&cli).is_ok_and(|(config, _)| config.identity() == expected)
+        }),
+        render: report::line,
+        messages,
+    };
+    Ok(serve(listener, engine, config, setting).await?)
+}
+
+/// The listening socket on standard input.
+fn given() -> io::Result<Option<UnixListener>> {
+    let stdin = io::stdin();
+    let listens = rustix::net::sockopt::socket_acceptconn(stdin.as_fd());
+    if !listens.unwrap_or(false) {
+        return Ok(None);
+    }
+    Ok(Some(stdin.as_fd().try_clone_to_owned()?.into()))
+}
+
+/// A socket of its own, if there is no engine yet.
+fn listen(place: &Place) -> Result<UnixListener, Box<dyn std::error::Error>> {
+    let lock = place.try_lock()?;
+    let path = place.socket();
+    if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+        return Err(format!("an engine runs already, on {}", path.display()).into());
+    }
+    place.remove(place.socket_id(), &lock);
+    Ok(UnixListener::bind(path)?)
+}
+
+/// Ends all engines of this user.
+pub(super) async fn stop() -> Outcome {
+    for socket in Place::all()? {
+        match Client::stop(&socket).await {
+            Ok(text) => say(&text).await?,
+            Err(error) => log::debug!("{}: {error}", socket.display()),
+        }
+    }
+    Ok(())
+}
+
+/// Prints how all engines of this user are.
+pub(super) async fn status() -> Outcome {
+    let mut all = Vec::new();
+    for socket in Place::all()? {
+        match Client::status_of(&socket).await {
+            Ok(text) => all.push(described(socket, &text)?),
+            Err(error) => log::debug!("{}: {error}", socket.display()),
+        }
+    }
+    say(&serde_json::to_string_pretty(&all)?).await
+}
+
+fn described(socket: PathBuf, status: &str) -> serde_json::Result<serde_json::Value> {
+    let mut status: serde_json::Value = serde_json::from_str(status)?;
+    if let Some(fields) = status.as_object_mut() {
+        fields.insert("socket".to_owned(), socket.to_string_lossy().into());
+    }
+    Ok(status)
+}
+
+async fn say(text: &str) -> Outcome {
+    let mut stdout = front::stdout();
+    stdout.write_all(format!("{text}\n").as_bytes()).await?;
+    Ok(stdout.flush().await?)
+}

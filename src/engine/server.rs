@@ -1,0 +1,191 @@
+//! The engine as a process of its own: it accepts front ends, and ends when nobody needs it.
+
+use std::error::Error;
+use std::io;
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::net::UnixListener;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::Engine;
+use super::board::Board;
+use super::callers::Callers;
+use super::messages::Messages;
+use super::session;
+use crate::config::Config;
+use crate::meeting::{Identity, Place};
+
+/// How often is looked whether anything has changed.
+const TICK: Duration = Duration::from_secs(2);
+
+/// How long accepting rests after it failed (too many open files, say).
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What an engine needs to know about itself.
+pub struct Setting {
+    /// Its program and configuration.
+    pub identity: Identity,
+    /// Where its socket is, when it has been made for it alone.
+    pub place: Option<Place>,
+    /// Whether its configuration is still what its files say.
+    pub is_current: Box<dyn Fn() -> bool + Send + Sync>,
+    /// An error as a line for people.
+    pub render: fn(&(dyn Error + 'static)) -> String,
+    /// What users should know comes from here.
+    pub messages: Messages,
+}
+
+pub(super) struct Server {
+    pub(super) engine: Engine,
+    pub(super) callers: Arc<Callers>,
+    pub(super) board: Arc<Board>,
+    pub(super) messages: Messages,
+    pub(super) stop: Notify,
+    pub(super) render: fn(&(dyn Error + 'static)) -> String,
+    setting: Setting,
+    config: Config,
+    began: Instant,
+}
+
+/// Serves on `listener` until nobody has been there for `engine-idle-timeout`, until nobody is there
+/// and program or configuration have changed, or until it is told to stop.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub async fn serve(
+    listener: StdUnixListener,
+    engine: Engine,
+    config: Config,
+    setting: Setting,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
+    let server = Arc::new(Server {
+        callers: Arc::new(Callers::new(engine.transfers.clone())),
+        engine,
+        board: Arc::default(),
+        messages: setting.messages.clone(),
+        stop: Notify::new(),
+        render: setting.render,
+        setting,
+        config,
+        began: Instant::now(),
+    });
+    server.run(&listener).await;
+    server.engine.resolver.flush().await;
+    Ok(())
+}
+
+impl Server {
+    async fn run(self: &Arc<Self>, listener: &UnixListener) {
+        let mut sessions = JoinSet::new();
+        let mut idle_since = Instant::now();
+        let socket = self.setting.place.as_ref().map(Place::socket_id);
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        let server = self.clone();
+                        sessions.spawn(async move {
+                            if let Err(error) = session::run(stream, server).await {
+                                log::debug!("a connection ended: {error}");
+                            }
+                        });
+                    }
+                    Err(error) => {
+                        log::debug!("cannot accept a connection: {error}");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                },
+                Some(_) = sessions.join_next() => idle_since = Instant::now(),
+                _ = tick.tick() => self.callers.tidy(),
+                () = self.stop.notified() => {
+                    log::debug!("told to stop");
+                    self.close(socket.flatten());
+                    return;
+                }
+            }
+            if !sessions.is_empty() {
+                continue;
+            }
+            let idle = idle_since.elapsed();
+            let reason = if idle >= self.config.engine_idle_timeout {
+                "nobody was there for long"
+            } else if idle >= TICK && self.is_outdated() {
+                "program or configuration have changed"
+            } else if socket.is_some_and(|socket| self.socket_now() != socket) {
+                "the socket is gone"
+            } else {
+                continue;
+            };
+            if self.close(socket.flatten()) {
+                log::debug!("ends: {reason}");
+                return;
+            }
+        }
+    }
+
+    fn socket_now(&self) -> Option<crate::meeting::SocketId> {
+        self.setting.place.as_ref().and_then(Place::socket_id)
+    }
+
+    fn is_outdated(&self) -> bool {
+        self.setting.identity.is_outdated() || !(self.setting.is_current)()
+    }
+
+    /// Takes the socket away. `false` when somebody is about to use it.
+    fn close(&self, socket: Option<crate::meeting::SocketId>) -> bool {
+        let Some(place) = &self.setting.place else {
+            return true;
+        };
+        match place.try_lock() {
+            // Whoever connected just now finds the connection closed, and starts another engine.
+            Ok(lock) => place.remove(socket, &lock),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            // Without the folder there is no socket either.
+            Err(_) => {}
+        }
+        true
+    }
+
+    /// Why a client is not served.
+    pub(super) fn refuses(&self, fingerprint: &str) -> Option<String> {
+        let same = fingerprint == self.setting.identity.fingerprint();
+        (!same).then(|| "it runs another version or with another configuration".to_owned())
+    }
+
+    /// How the engine is, for people and programs.
+    pub(super) fn status(&self) -> Value {
+        let (connections, callers) = self.callers.count();
+        let (used, total) = self.engine.transfers.memory();
+        json!({
+            "pid": std::process::id(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "fingerprint": self.setting.identity.fingerprint(),
+            "upSeconds": self.began.elapsed().as_secs(),
+            "clients": connections,
+            "callers": callers,
+            "hosts": self.engine.hosts(),
+            "transfers": self.board.running(),
+            "delivered": self.board.delivered(),
+            "readaheadBytes": used,
+            "readaheadLimit": total,
+            "residentBytes": resident(),
+        })
+    }
+}
+
+/// Memory of this process in bytes (`VmRSS`, proc(5)), where the system tells.
+fn resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}

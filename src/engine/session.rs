@@ -1,0 +1,268 @@
+//! One connection to the engine.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::board::{Posted, Source as Host};
+use super::callers::Present;
+use super::frames::{NarFrames, Out, Pipe};
+use super::server::Server;
+use crate::front::{self, Backend, HostsBackend, Reason, ServeError, Source};
+use crate::meeting::Channel;
+use crate::wire::serve::engine::{Call, CallDecoder, EXTENSION, Frame, hello_number, split_number};
+use crate::wire::serve::{
+    Incoming, Request, SERVER_MAGIC, Version, put_info, put_infos_end, put_set, take_client_hello,
+};
+use crate::wire::{WireError, put_u64};
+
+/// How long a client may take to say hello.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// How many calls a client may have sent ahead.
+const AHEAD: usize = 16;
+
+/// Why a connection ended other than by the client's wish.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionError {
+    #[error("it is user {0}'s")]
+    Stranger(u32),
+    #[error("it said nothing")]
+    Silent,
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error("it asked for something without being attached")]
+    NotAttached,
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn run(stream: UnixStream, server: Arc<Server>) -> Result<(), SessionError> {
+    let channel = Channel::new(stream);
+    let uid = channel.peer()?;
+    if uid != rustix::process::geteuid().as_raw() {
+        return Err(SessionError::Stranger(uid));
+    }
+    let mut buf = BytesMut::new();
+    let mut fd = None;
+    let number = loop {
+        // A look: a plain client's hello is the serve loop's.
+        if let Some(number) = take_client_hello(&mut buf.clone())? {
+            break number;
+        }
+        let filled = timeout(HELLO_WITHIN, channel.fill(&mut buf)).await;
+        let incoming = filled.map_err(|_| SessionError::Silent)??;
+        if incoming.len == 0 {
+            return Ok(());
+        }
+        fd = fd.or(incoming.fd);
+    };
+    if split_number(number).1 == 0 {
+        return plain(channel, buf, server).await;
+    }
+    take_client_hello(&mut buf)?;
+    Extended::new(channel, server, fd).run(buf).await
+}
+
+/// A client that knows nothing of engines.
+async fn plain(channel: Channel, buf: BytesMut, server: Arc<Server>) -> Result<(), SessionError> {
+    let (read, write) = channel.into_stream().into_split();
+    let input = io::Cursor::new(buf).chain(read);
+    let caller = Arc::new(server.engine.transfers.caller());
+    server.engine.resolver.somebody_new_asks();
+    let host = Arc::default();
+    let board = server.board.clone();
+    let backend = server
+        .engine
+        .backend(caller, Arc::new(Posted { board, host }));
+    Ok(front::serve(input, write, &backend, Version::NEWEST).await?)
+}
+
+struct Extended {
+    server: Arc<Server>,
+    channel: Arc<Channel>,
+    out: Arc<Out>,
+    pipe: Option<Pipe>,
+    /// Once it is attached.
+    attached: Option<Attached>,
+}
+
+struct Attached {
+    backend: HostsBackend,
+    host: Arc<Host>,
+    _present: Present,
+}
+
+impl Extended {
+    fn new(channel: Channel, server: Arc<Server>, fd: Option<OwnedFd>) -> Self {
+        let channel = Arc::new(channel);
+        Self {
+            server,
+            out: Arc::new(Out::new(channel.clone())),
+            channel,
+            // Without it large pieces come with the others.
+            pipe: fd.and_then(|fd| Pipe::new(fd).ok()),
+            attached: None,
+        }
+    }
+
+    async fn run(mut self, buf: BytesMut) -> Result<(), SessionError> {
+        let mut hello = Vec::new();
+        put_u64(&mut hello, SERVER_MAGIC);
+        put_u64(&mut hello, hello_number(Version::NEWEST, EXTENSION));
+        self.out.send(&hello).await?;
+        let (queue, mut calls) = mpsc::channel(AHEAD);
+        let reading = read(self.channel.clone(), buf, queue);
+        let (out, messages) = (self.out.clone(), self.server.messages.subscribe());
+        let answering = async {
+            while let Some(call) = calls.recv().await {
+                self.out.busy.store(true, Ordering::Relaxed);
+                self.answer(call).await?;
+                self.out.busy.store(false, Ordering::Relaxed);
+            }
+            Ok(())
+        };
+        tokio::select! {
+            // A client that ends its side is gone: what it still waits for interests nobody.
+            result = reading => result,
+            result = answering => result,
+            () = async { out.chat(messages).await; std::future::pending().await } => Ok(()),
+        }
+    }
+
+    async fn answer(&mut self, call: Call) -> Result<(), SessionError> {
+        match call {
+            Call::Attach {
+                fingerprint,
+                caller,
+            } => {
+                let frame = match self.server.refuses(&fingerprint) {
+                    Some(reason) => Frame::Refused(reason),
+                    None => {
+                        self.attach(caller);
+                        Frame::Attached
+                    }
+                };
+                Ok(self.out.frame(&frame).await?)
+            }
+            Call::Status => {
+                let status = Frame::Text(self.server.status().to_string());
+                Ok(self.out.frame(&status).await?)
+            }
+            Call::Stop => {
+                let text = format!("engine {} ends", std::process::id());
+                self.out.frame(&Frame::Text(text)).await?;
+                self.server.stop.notify_one();
+                // The connection ends with the process.
+                std::future::pending().await
+            }
+            Call::Serve(incoming) => self.serve(incoming).await,
+        }
+    }
+
+    fn attach(&mut self, caller: u64) {
+        let present = self.server.callers.enter(caller);
+        if present.is_first {
+            self.server.engine.resolver.somebody_new_asks();
+        }
+        let host = Arc::<Host>::default();
+        let posted = Posted {
+            board: self.server.board.clone(),
+            host: host.clone(),
+        };
+        let backend = self
+            .server
+            .engine
+            .backend(present.caller.clone(), Arc::new(posted));
+        self.attached = Some(Attached {
+            backend,
+            host,
+            _present: present,
+        });
+    }
+
+    async fn serve(&mut self, incoming: Incoming) -> Result<(), SessionError> {
+        let Self {
+            attached: Some(Attached { backend, host, .. }),
+            out,
+            pipe,
+            ..
+        } = self
+        else {
+            return Err(SessionError::NotAttached);
+        };
+        let mut reply = Vec::new();
+        Frame::Reply.put(&mut reply);
+        match incoming {
+            Incoming::Request(Request::QueryValidPaths { paths, .. }) => {
+                put_set(&mut reply, &backend.valid_paths(&paths).await?);
+            }
+            Incoming::Request(Request::QueryPathInfos { paths }) => {
+                for info in backend.path_infos(&paths).await? {
+                    put_info(&mut reply, Version::NEWEST, &info);
+                }
+                put_infos_end(&mut reply);
+            }
+            Incoming::Request(Request::QueryClosure {
+                include_outputs,
+                paths,
+            }) => {
+                let closure = backend.closure(&paths, include_outputs).await?;
+                put_set(&mut reply, &closure);
+            }
+            Incoming::Request(Request::DumpStorePath { path }) => {
+                let mut frames = NarFrames::new(out, pipe.as_mut(), host);
+                match backend.bring(&path, &mut frames).await {
+                    Ok(()) => return Ok(frames.end().await?),
+                    Err(undelivered) => {
+                        if let Reason::Sink(error) = undelivered.reason {
+                            return Err(error.into());
+                        }
+                        let reason = (self.server.render)(&undelivered.reason);
+                        let frame = Frame::Broken(reason, undelivered.rest);
+                        return Ok(out.frame(&frame).await?);
+                    }
+                }
+            }
+            Incoming::DumpOf(error) => {
+                let reason = error.to_string();
+                let frame = Frame::Broken(reason, crate::wire::nar::Completion::default());
+                return Ok(out.frame(&frame).await?);
+            }
+            Incoming::NotServed { op, name } => {
+                return Err(ServeError::NotServed { op, name }.into());
+            }
+        }
+        Ok(out.send(&reply).await?)
+    }
+}
+
+/// Reads calls until the client ends its side.
+async fn read(
+    channel: Arc<Channel>,
+    mut buf: BytesMut,
+    queue: mpsc::Sender<Call>,
+) -> Result<(), SessionError> {
+    let mut decoder = CallDecoder::default();
+    loop {
+        while let Some(call) = decoder.step(&mut buf)? {
+            if queue.send(call).await.is_err() {
+                return Ok(());
+            }
+        }
+        if channel.fill(&mut buf).await?.len == 0 {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Which program it is, with which configuration: an engine serves exactly one.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::config::Config;
+use crate::wire::serve::engine::EXTENSION;
+
+/// This process's own program. Linux leads to it even after it was replaced.
+const SELF: &str = "/proc/self/exe";
+
+/// What else decides what an engine does: where it keeps what it knows, and where ssh looks.
+const ENVIRONMENT: &[&str] = &[
+    "HOME",
+    "XDG_CACHE_HOME",
+    "SSH_SUBSTITUTER_CACHE_DIR",
+    "SSH_SUBSTITUTER_RUNTIME_DIR",
+];
+
+/// The identity of a program that runs with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    fingerprint: String,
+    program: Option<File>,
+}
+
+/// A file as it is at one moment: another content is another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct File(u64, u64, u64, i64, i64);
+
+impl File {
+    fn of(meta: &Metadata) -> Self {
+        let (seconds, nanoseconds) = (meta.mtime(), meta.mtime_nsec());
+        Self(meta.dev(), meta.ino(), meta.size(), seconds, nanoseconds)
+    }
+}
+
+impl Identity {
+    /// Of this process, with that configuration.
+    #[must_use]
+    pub fn of_process(config: &Config) -> Self {
+        let program = own_program();
+        let mut hasher = Sha256::new();
+        let mut add = |part: &str| {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        };
+        add(env!("CARGO_PKG_VERSION"));
+        add(&EXTENSION.to_string());
+        add(&format!("{program:?}"));
+        add(&format!("{:?}", find_ssh()));
+        for name in ENVIRONMENT {
+            add(&format!("{:?}", std::env::var_os(name)));
+        }
+        add(&config.identity());
+        Self {
+            fingerprint: data_encoding::HEXLOWER.encode(&hasher.finalize()),
+            program,
+        }
+    }
+
+    /// 64 hexadecimal digits.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Whether the program's file has been replaced or removed since.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        let path = std::env::current_exe().ok();
+        let meta = path.and_then(|path| fs::metadata(path).ok());
+        self.program.is_some() && meta.as_ref().map(File::of) != self.program
+    }
+}
+
+fn own_program() -> Option<File> {
+    let meta = fs::metadata(SELF).or_else(|_| fs::metadata(std::env::current_exe()?));
+    meta.ok().as_ref().map(File::of)
+}
+
+/// What to start for another process of this program.
+pub(super) fn own_path() -> PathBuf {
+    match std::env::current_exe() {
+        Ok(path) if path.exists() => path,
+        // It was removed, or replaced by a newer one whose name this is not.
+        _ => PathBuf::from(SELF),
+    }
+}
+
+/// The `ssh` that would be started, by `PATH`.
+fn find_ssh() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let mut all = std::env::split_paths(&path).map(|folder| folder.join("ssh"));
+    all.find(|candidate| Path::is_file(candidate))
+}

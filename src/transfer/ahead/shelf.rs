@@ -1,0 +1,43 @@
+//! What is being read ahead for all callers, so that two of them that want the same NAR get it once.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::job::{Job, Reader, Token};
+use crate::model::{PathInfo, StorePath};
+
+/// So many entries are kept before those of NARs that are gone are looked for.
+const FEW: usize = 1024;
+
+#[derive(Default)]
+pub(super) struct Shelf {
+    // Held for some map operations, never over an await.
+    jobs: Mutex<HashMap<StorePath, Weak<Job>>>,
+    tokens: AtomicU64,
+}
+
+impl Shelf {
+    /// One that no worker of any caller has had.
+    pub(super) fn new_token(&self) -> Token {
+        Token(self.tokens.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Reads along, if the same NAR is being read ahead for another caller and nothing of it is
+    /// gone.
+    pub(super) fn join(&self, info: &PathInfo) -> Option<Reader> {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let job = jobs.get(&info.path)?.upgrade()?;
+        drop(jobs);
+        let same = (job.info.nar_hash, job.info.nar_size) == (info.nar_hash, info.nar_size);
+        same.then(|| job.join())?
+    }
+
+    pub(super) fn put(&self, job: &Arc<Job>) {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if jobs.len() >= FEW && jobs.len() == jobs.capacity() {
+            jobs.retain(|_, job| job.strong_count() > 0);
+        }
+        jobs.insert(job.info.path.clone(), Arc::downgrade(job));
+    }
+}

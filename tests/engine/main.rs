@@ -1,0 +1,31 @@
+//! One engine behind all front ends: real processes, real sshd, real `nix-store --serve`, real Nix.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use support::{DagOptions, Host, Nix, substituter};
+
+#[test]
+fn one_engine_serves_all_processes_and_keeps_what_is_warm() {
+    let host = Host::new();
+    let dag = host.store.dag(200, DagOptions::default());
+    let nix = Nix::new()
+        .substituters(&substituter("&max-connections=8"))
+        .option("max-jobs", "8");
+    let env = nix.store().env();
+    let engines = env.configure_with_engine(&[host.trusted()], "");
+    let ran = nix.realise(&[&dag.root]).ok();
+    assert!(
+        !ran.stderr().contains("ssh-substituter"),
+        "{}",
+        ran.stderr()
+    );
+    for path in &dag.paths {
+        assert!(nix.store().verify_path(path), "{path}");
+    }
+    let status = engines.status();
+    assert_eq!(status.len(), 1);
+    assert_eq!(status[0]["delivered"]["paths"], 200, "{status:?}");
+    assert_eq!(status[0]["clients"], 0, "{status:?}");
+    assert!(host.sshd.logins() <= 2, "{}", host.sshd.logins());
+}
