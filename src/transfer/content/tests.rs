@@ -252,7 +252,7 @@ fn a_transfer_that_goes_on_elsewhere_knows_all_of_it() {
     info.nar_size = 0;
     for at in [1, 300, 600] {
         let resume = pass_on(&mut Stream::new(&info), &nar, 40, at);
-        for break_at in [100, 500, 900] {
+        for break_at in [100, 500, 900, usize::try_from(resume.at).unwrap()] {
             let mut stream = Stream::resumed(&info, resume.clone());
             for (sent, last) in [(&nar[..break_at], false), (&nar[..], true)] {
                 let start = usize::try_from(stream.taken()).unwrap();
