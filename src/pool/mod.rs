@@ -9,7 +9,7 @@ mod shells;
 mod slot;
 
 use std::error::Error;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -134,6 +134,18 @@ impl Pool {
         slots
             .filter(|slot| slot.standing() != Standing::Healthy)
             .count()
+    }
+
+    /// What the user has been told of hosts that are still in trouble.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<Arc<RemoteError>> {
+        let slots = self.slots.iter();
+        slots.filter_map(|slot| slot.trouble()).collect()
+    }
+
+    /// From now on somebody else is told too: what is told once is told once more.
+    pub fn tell_again(&self) {
+        self.told_that_all_rest.store(false, Ordering::Relaxed);
     }
 
     /// Tells the user.
