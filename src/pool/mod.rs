@@ -207,6 +207,13 @@ impl Pool {
         self.slots[id.0].connections()
     }
 
+    /// Ends what lies idle, but for one connection to each host.
+    pub fn close_idle(&self) {
+        for slot in &self.slots {
+            slot.close_idle();
+        }
+    }
+
     /// How many connections to a host work in the background may hold at a time: all but one, at
     /// least one, and no more than the host has been found to allow.
     #[must_use]
