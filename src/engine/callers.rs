@@ -28,7 +28,9 @@ pub(super) struct Present {
     callers: Arc<Callers>,
     number: u64,
     pub(super) caller: Arc<Caller>,
-    /// The caller had no other.
+    /// The caller was not known before.
+    pub(super) is_new: bool,
+    /// The caller has no other: it may be another command.
     pub(super) is_first: bool,
 }
 
@@ -52,12 +54,14 @@ impl Callers {
             connections: 0,
             left: Instant::now(),
         };
+        let is_new = !known.contains_key(&number);
         let entry = known.entry(number).or_insert_with(new);
         entry.connections += 1;
         Present {
             callers: self.clone(),
             number,
             caller: entry.caller.clone(),
+            is_new,
             is_first: entry.connections == 1,
         }
     }

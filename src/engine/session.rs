@@ -80,7 +80,7 @@ async fn plain(channel: Channel, buf: BytesMut, server: Arc<Server>) -> Result<(
     let (read, write) = channel.into_stream().into_split();
     let input = io::Cursor::new(buf).chain(read);
     let caller = Arc::new(server.engine.transfers.caller());
-    server.engine.resolver.somebody_new_asks();
+    server.engine.resolver.tell_again();
     let host = Arc::default();
     let board = server.board.clone();
     let backend = server
@@ -147,14 +147,11 @@ impl Extended {
                 fingerprint,
                 caller,
             } => {
-                let frame = match self.server.refuses(&fingerprint) {
-                    Some(reason) => Frame::Refused(reason),
-                    None => {
-                        self.attach(caller);
-                        Frame::Attached
-                    }
-                };
-                Ok(self.out.frame(&frame).await?)
+                if let Some(reason) = self.server.refuses(&fingerprint) {
+                    return Ok(self.out.frame(&Frame::Refused(reason)).await?);
+                }
+                let greeting = self.attach(caller);
+                Ok(self.out.send(&greeting).await?)
             }
             Call::Status => {
                 let status = Frame::Text(self.server.status().to_string());
@@ -171,10 +168,13 @@ impl Extended {
         }
     }
 
-    fn attach(&mut self, caller: u64) {
+    /// What the client gets in reply.
+    fn attach(&mut self, caller: u64) -> Vec<u8> {
+        let mut greeting = Vec::new();
+        Frame::Attached.put(&mut greeting);
         let present = self.server.callers.enter(caller);
         if present.is_first {
-            self.server.engine.resolver.somebody_new_asks();
+            self.server.engine.resolver.refuse_again();
         }
         let host = Arc::<Host>::default();
         let posted = Posted {
@@ -185,11 +185,20 @@ impl Extended {
             .server
             .engine
             .backend(present.caller.clone(), Arc::new(posted));
+        // Others have been told before this one came.
+        if present.is_new {
+            self.server.engine.resolver.tell_again();
+            for trouble in self.server.engine.pool.troubles() {
+                let text = (self.server.render)(&*trouble);
+                Frame::Say(log::Level::Warn as u64, text).put(&mut greeting);
+            }
+        }
         self.attached = Some(Attached {
             backend,
             host,
             _present: present,
         });
+        greeting
     }
 
     async fn serve(&mut self, incoming: Incoming) -> Result<(), SessionError> {

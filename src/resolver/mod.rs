@@ -178,9 +178,9 @@ impl Resolver {
         self.inner.start_recheck();
     }
 
-    /// Somebody asks who has not asked before. What was refused is asked of the hosts again, since it may
-    /// have been signed meanwhile, and what is refused then is told again.
-    pub fn somebody_new_asks(&self) {
+    /// From now on another command asks. What was refused is asked of the hosts again, since it may have
+    /// been signed meanwhile, and what is refused then is told again.
+    pub fn refuse_again(&self) {
         self.inner.memory.new_callers();
     }
 
@@ -188,6 +188,12 @@ impl Resolver {
     /// question only.
     pub fn ask_no_more_than_needed(&self) {
         self.inner.prefetches.switch_off();
+    }
+
+    /// From now on somebody else is told too: what users are told once is told once more.
+    pub fn tell_again(&self) {
+        self.inner.memory.new_callers();
+        self.inner.pool.tell_again();
     }
 
     /// To be called before the process ends: waits, at most about 0.3 s, until the answers that
