@@ -66,3 +66,18 @@ fn a_secret_key_is_not_shown() {
     assert!(warnings[0].contains("must be replaced"), "{warnings:?}");
     assert!(!warnings[0].contains("T0eer70S"), "{warnings:?}");
 }
+
+#[test]
+fn with_other_keys_another_engine_serves() {
+    let identity = |keys: &str| {
+        let machine = Machine::new().option("trusted-public-keys", keys);
+        machine.config().identity()
+    };
+    let other = KEY.replace("TmSV", "TmSW");
+    assert_ne!(other, KEY);
+    assert_eq!(identity(KEY), identity(KEY));
+    let renamed = KEY.replace("test-1", "test-2");
+    for keys in [&other, &renamed, &format!("{KEY} {renamed}"), ""] {
+        assert_ne!(identity(KEY), identity(keys), "{keys}");
+    }
+}
