@@ -173,9 +173,6 @@ impl Extended {
         let mut greeting = Vec::new();
         Frame::Attached.put(&mut greeting);
         let present = self.server.callers.enter(caller);
-        if present.is_first {
-            self.server.engine.resolver.refuse_again();
-        }
         let host = Arc::<Host>::default();
         let posted = Posted {
             board: self.server.board.clone(),
