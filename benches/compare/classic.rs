@@ -2,7 +2,7 @@
 //! path.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -121,15 +121,21 @@ fn program(env: &NixEnv, link: &Link) -> Command {
     command
 }
 
-/// Does all that Nix 1.11 does for a closure, from an empty cache.
-fn fetch(host: &Host, line: Line, root: &str) -> Tried {
+/// A closure from an empty cache, without an engine.
+fn cold(host: &Host, line: Line, root: &str) -> Tried {
     let env = NixEnv::new();
     let _masters = env.masters();
     env.configure(&[host.trusted()], "");
     let link = Link::to(&host.sshd, line);
+    fetch(&env, &link, root)
+}
+
+/// Does all that Nix 1.11 does for a closure, in this environment.
+pub fn fetch(env: &NixEnv, link: &Link, root: &str) -> Tried {
     let dest = Scratch::new();
+    let before = link.trips();
     let start = Instant::now();
-    let mut query = Query::start(program(&env, &link))?;
+    let mut query = Query::start(program(env, link))?;
     let infos = query.closure(root)?;
     for path in infos.keys() {
         query.infos(&[path])?;
@@ -139,18 +145,37 @@ fn fetch(host: &Host, line: Line, root: &str) -> Tried {
             return Err(format!("{done} of {} paths in {WHOLE:?}", infos.len()));
         }
         let name = path.rsplit('/').next().unwrap_or_default();
-        let mut command = program(&env, &link);
+        let mut command = program(env, link);
         command
             .args(["--substitute", path])
             .arg(dest.path().join(name));
-        timed(command, LIMIT, Watch::Nothing)?;
+        substitute(command).map_err(|why| format!("{path}: {why}"))?;
     }
     query.end()?;
     Ok(Run {
         seconds: start.elapsed().as_secs_f64(),
-        trips: link.trips(),
+        trips: link.trips() - before,
         ..Run::default()
     })
+}
+
+/// Waits for the lines and the end of a process, as Nix does: looking now and then would take longer than some
+/// processes.
+fn substitute(mut command: Command) -> Result<(), String> {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut process = Deadline::start(command, LIMIT)?;
+    let mut stdout = process.child.stdout.take().expect("stdout is piped");
+    let mut text = String::new();
+    let read = stdout.read_to_string(&mut text);
+    read.map_err(|error| error.to_string())?;
+    process.end()?;
+    match text.lines().nth(1) {
+        Some(hash) if hash.starts_with("sha256:") => Ok(()),
+        _ => Err(format!("no hash came: {text:?}")),
+    }
 }
 
 /// All paths, those that a path refers to before it.
@@ -187,7 +212,7 @@ pub fn door(lab: &Lab, table: &mut Table, small: bool, rtt: u64, goal: f64) {
     };
     let mut runs = Runs::default();
     for _ in 0..lab.options.runs {
-        runs.push("ours", fetch(lab.host(), Line::rtt(rtt), root));
+        runs.push("ours", cold(lab.host(), Line::rtt(rtt), root));
         if runs.failed() {
             break;
         }
