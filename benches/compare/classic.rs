@@ -3,14 +3,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::lab::{Lab, Line, Link};
 use crate::run::{Deadline, Run, Runs, Tried, Watch, timed};
-use crate::support::{Host, NixEnv, Scratch, tool};
+use crate::support::{self, Host, NixEnv, Scratch, tool};
 use crate::table::{Goal, Row, Table};
 
+/// The word that starts [`run`] instead of the table.
+pub const NAME: &str = "classic";
 /// How long one process may take.
 const LIMIT: Duration = Duration::from_secs(120);
 /// How long all processes for a closure may take.
@@ -114,9 +117,9 @@ impl Query {
     }
 }
 
-/// The program in this environment, through this link.
-fn program(env: &NixEnv, link: &Link) -> Command {
-    let mut command = env.program();
+/// A program in this environment, through this link.
+fn program(env: &NixEnv, link: &Link, program: impl AsRef<Path>) -> Command {
+    let mut command = env.command(program);
     command.env("NIX_SSHOPTS", link.options());
     command
 }
@@ -130,33 +133,39 @@ fn cold(host: &Host, line: Line, root: &str) -> Tried {
     fetch(&env, &link, root)
 }
 
-/// Does all that Nix 1.11 does for a closure, in this environment.
+/// Does all that Nix 1.11 does for a closure, in this environment: in a process of its own, as each Nix command is one,
+/// by whose number an engine knows who belongs together.
 pub fn fetch(env: &NixEnv, link: &Link, root: &str) -> Tried {
+    let bench = std::env::current_exe().map_err(|error| error.to_string())?;
     let dest = Scratch::new();
+    let mut command = program(env, link, bench);
+    command.args([NAME, root]).arg(dest.path());
     let before = link.trips();
-    let start = Instant::now();
-    let mut query = Query::start(program(env, link))?;
+    let run = timed(command, WHOLE, Watch::Nothing)?;
+    Ok(Run {
+        trips: link.trips() - before,
+        ..run
+    })
+}
+
+/// What [`fetch`] starts: all paths into this folder, in the environment of this process.
+pub fn run(args: &[String]) -> Result<(), String> {
+    let [root, dest] = args else {
+        return Err("two arguments".to_owned());
+    };
+    let mut query = Query::start(Command::new(support::program()))?;
     let infos = query.closure(root)?;
     for path in infos.keys() {
         query.infos(&[path])?;
     }
-    for (done, path) in references_first(&infos, root).into_iter().enumerate() {
-        if start.elapsed() > WHOLE {
-            return Err(format!("{done} of {} paths in {WHOLE:?}", infos.len()));
-        }
+    for path in references_first(&infos, root) {
         let name = path.rsplit('/').next().unwrap_or_default();
-        let mut command = program(env, link);
-        command
-            .args(["--substitute", path])
-            .arg(dest.path().join(name));
+        let mut command = Command::new(support::program());
+        command.args(["--substitute", path]);
+        command.arg(Path::new(dest).join(name));
         substitute(command).map_err(|why| format!("{path}: {why}"))?;
     }
-    query.end()?;
-    Ok(Run {
-        seconds: start.elapsed().as_secs_f64(),
-        trips: link.trips() - before,
-        ..Run::default()
-    })
+    query.end()
 }
 
 /// Waits for the lines and the end of a process, as Nix does: looking now and then would take longer than some
@@ -279,7 +288,7 @@ impl<'a> Cached<'a> {
         let masters = env.masters();
         env.configure(&[host.trusted()], "");
         let link = Link::to(&host.sshd, Line::default());
-        let mut query = Query::start(program(&env, &link))?;
+        let mut query = Query::start(program(&env, &link, support::program()))?;
         let paths = query.closure(root)?.into_keys().collect();
         query.end()?;
         drop(masters);
@@ -300,7 +309,7 @@ impl<'a> Cached<'a> {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(ssh, mode).map_err(|error| error.to_string())?;
         let path = std::env::var("PATH").unwrap_or_default();
-        let mut command = program(&self.env, &self.link);
+        let mut command = program(&self.env, &self.link, support::program());
         command.env("PATH", format!("{}:{path}", fake.path().display()));
 
         let logins = self.host.sshd.logins();

@@ -48,16 +48,20 @@ RUNS              runs of each contender (3 by default)
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if let [first, rest @ ..] = &args[..]
-        && first == delay_line::NAME
-    {
-        return match delay_line::run(rest) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                tell(&error.to_string());
-                ExitCode::FAILURE
-            }
+    if let [first, rest @ ..] = &args[..] {
+        let part = match first.as_str() {
+            delay_line::NAME => Some(delay_line::run(rest).map_err(|error| error.to_string())),
+            classic::NAME => Some(classic::run(rest)),
+            _ => None,
         };
+        match part {
+            Some(Ok(())) => return ExitCode::SUCCESS,
+            Some(Err(why)) => {
+                tell(&why);
+                return ExitCode::FAILURE;
+            }
+            None => {}
+        }
     }
     let Some(options) = parse(args) else {
         tell(USAGE);
