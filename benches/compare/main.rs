@@ -1,5 +1,5 @@
 //! Ours beside Nix's own and plain ssh, in one run:
-//! `cargo bench --bench compare [-- [RUNS] [--quick] [--ours] [--nix PROGRAM] [--only SUBSTRING]...]`.
+//! `cargo bench --bench compare [-- [RUNS] [--quick] [--ours] [--nix PATH] [--only SUBSTRING]...]`.
 //!
 //! Brings up its own sshd, stores and latency on loopback; needs what the tests need (`./tests/run` installs it). Absolute
 //! times differ from machine to machine, and from hour to hour: compare within a table.
@@ -38,12 +38,12 @@ use lab::{Lab, Options};
 use table::{Table, say, tell};
 
 const USAGE: &str = "\
-usage: cargo bench --bench compare -- [RUNS] [--quick] [--ours] [--nix PROGRAM] [--only SUBSTRING]...
+usage: cargo bench --bench compare -- [RUNS] [--quick] [--ours] [--nix PATH] [--only SUBSTRING]...
 
 RUNS              runs of each contender (3 by default)
 --quick           one run, closures of a fifth of the size (the goals are meant for the full size)
 --ours            without those who are slow at latency, beside whom nothing is then judged
---nix PROGRAM     a `nix`, or what runs one, that calls in the groups \"engine dag500\" and \"engine memory\"
+--nix PATH        a `nix`, or what runs one, that calls in the groups \"engine dag500\" and \"engine memory\"
 --only SUBSTRING  only groups of rows whose title holds it, as \"dag500, 20 ms\"; repeatable";
 
 fn main() -> ExitCode {
@@ -101,7 +101,8 @@ fn parse(args: Vec<String>) -> Option<Options> {
             "--bench" => {}
             "--quick" => (options.runs, options.scale) = (1, 5),
             "--ours" => options.ours = true,
-            "--nix" => options.nix = Some(args.next()?.into()),
+            // Commands run in folders of their own.
+            "--nix" => options.nix = Some(std::path::absolute(args.next()?).ok()?),
             "--only" => options.only.push(args.next()?),
             number => options.runs = number.parse().ok().filter(|runs| *runs > 0)?,
         }

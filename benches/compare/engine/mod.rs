@@ -39,9 +39,10 @@ impl Shared {
     /// What the only engine tells about itself; an error where there is none or more than one.
     fn status(&self) -> Result<serde_json::Value, String> {
         let mut all = self.engines.status();
-        match (all.pop(), all.len()) {
-            (Some(status), 0) => Ok(status),
-            (_, others) => Err(format!("{others} other engines, or none")),
+        match all.len() {
+            0 => Err("no engine runs".to_owned()),
+            1 => Ok(all.remove(0)),
+            count => Err(format!("{count} engines run")),
         }
     }
 
