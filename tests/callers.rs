@@ -65,17 +65,47 @@ async fn what_two_callers_want_is_asked_for_once() {
     expect_for(&one, b, &paths).await;
     // Nothing is read ahead before the first fetch, so that one goes its own way.
     fetch_right(&one, a, &store, &paths[0]).await;
-    until("all of it", || {
-        one.dumps("one", &paths).len() == paths.len()
+    fetch_right(&one, b, &store, &paths[0]).await;
+    let rest = &paths[1..];
+    let size: u64 = rest.iter().map(|path| store.nar_size(path)).sum();
+    until("both have room for all of it", || {
+        one.transfers.memory().0 >= 2 * size
     })
     .await;
-    let rest = &paths[1..];
     tokio::join!(
         fetch_all(&one, a, &store, rest),
         fetch_all(&one, b, &store, rest)
     );
     assert_eq!(one.dumps("one", rest).len(), rest.len());
     until("nothing is held", || one.transfers.memory().0 == 0).await;
+}
+
+#[tokio::test]
+async fn what_is_read_along_is_read_ahead_again_when_the_other_caller_goes() {
+    let store = Store::new();
+    let paths = parts(&store, 8, 100_000);
+    // A new connection takes a second, in which nothing comes.
+    let one = setup(&[(&store, 1.0, None)]);
+    let (first, second) = (one.transfers.caller(), one.transfers.caller());
+    expect_for(&one, &first, &paths).await;
+    expect_for(&one, &second, &paths).await;
+    let rest = &paths[1..];
+    let room: u64 = 7 * 100_000;
+    fetch_right(&one, &first, &store, &paths[0]).await;
+    until("the first has room", || one.transfers.memory().0 > room).await;
+    // On the connection that there is.
+    fetch_right(&one, &second, &store, &paths[0]).await;
+    until("both have room", || one.transfers.memory().0 > 2 * room).await;
+    drop(first);
+    until("one has gone", || one.transfers.memory().0 < 2 * room).await;
+    let before = one.dumps("one", rest).len();
+    fetch_right(&one, &second, &store, &rest[0]).await;
+    until("the rest is asked for again", || {
+        one.dumps("one", rest).len() >= before + rest.len()
+    })
+    .await;
+    fetch_all(&one, &second, &store, &rest[1..]).await;
+    assert_eq!(one.dumps("one", rest).len(), before + rest.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
