@@ -11,6 +11,10 @@ use rustix::process::Signal;
 use crate::relay::signal;
 use crate::support::{Nix, Random, SHORT, run_with_timeout};
 
+/// How long an engine stays frozen: more than the silence that its clients bear with. Not for ever,
+/// since one that is about to connect to a host keeps all others from doing so.
+const FROZEN: Duration = Duration::from_secs(4);
+
 /// Whether there is an engine, and what goes wrong with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
@@ -20,7 +24,7 @@ pub enum Engine {
     Well,
     /// It is killed (SIGKILL) so long after Nix began.
     Killed(Duration),
-    /// It is frozen (SIGSTOP) so long after Nix began, and stays so.
+    /// It is frozen (SIGSTOP) so long after Nix began, for longer than anybody waits for it.
     Frozen(Duration),
 }
 
@@ -82,7 +86,14 @@ impl Engines {
                 && let Some(pid) = self.pid()
             {
                 signal(pid, what);
-                self.frozen = Some(pid).filter(|_| what == Signal::STOP);
+                if what == Signal::STOP {
+                    self.frozen = Some(pid);
+                    let thaws = Instant::now() + FROZEN;
+                    while !is_over.load(Ordering::SeqCst) && Instant::now() < thaws {
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
+                    signal(pid, Signal::CONT);
+                }
                 return true;
             }
             std::thread::sleep(Duration::from_millis(10));
