@@ -194,15 +194,11 @@ async fn a_caller_that_goes_in_the_middle_leaves_the_nar_to_who_reads_along() {
     let (one, two) = (Store::new(), Store::new());
     let (small, large) = (one.big("small", 1000), one.big("large", 20 * MIB));
     two.copy_from(&one, &[&small, &large]);
-    let Setup {
-        resolver,
-        transfers,
-        caller,
-        ..
-    } = in_the_middle(&one, &two, &small, &large).await;
-    let parsed = ssh_substituter::model::StorePath::parse(&large).unwrap();
-    let found = resolver.find(&[parsed]).await.pop().unwrap();
-    let (second, mut sink) = (transfers.caller(), Counting::default());
+    let mut both = in_the_middle(&one, &two, &small, &large).await;
+    let third = both.transfers.caller();
+    let first = std::mem::replace(&mut both.caller, third);
+    let found = both.find(&large).await.unwrap();
+    let (second, mut sink) = (both.transfers.caller(), Counting::default());
     let (bytes, count) = (sink.bytes.clone(), sink.count.clone());
     let wish = Wish {
         info: &found.info,
@@ -211,14 +207,16 @@ async fn a_caller_that_goes_in_the_middle_leaves_the_nar_to_who_reads_along() {
         resume: None,
         progress: &NoProgress,
     };
-    let fetching = transfers.fetch(wish, &mut sink);
+    let large = [large];
+    let fetching = both.transfers.fetch(wish, &mut sink);
     let going = async {
         until("half of it", || count.load(Ordering::SeqCst) > 2 * MIB).await;
-        drop(caller);
+        assert_eq!(both.dumps("one", &large).len(), 1, "it reads along");
+        drop(first);
     };
     let (result, ()) = tokio::join!(fetching, going);
     assert!(result.is_ok(), "{:?}", result.err());
-    assert!(*bytes.lock().unwrap() == one.nar(&large));
+    assert!(*bytes.lock().unwrap() == one.nar(&large[0]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,8 +239,10 @@ async fn a_caller_that_reads_along_may_go_in_the_middle() {
         _ = both.transfers.fetch(wish, &mut sink) => panic!("the host stops before"),
         () = until("some of it", || count.load(Ordering::SeqCst) > 2 * MIB) => {}
     }
+    let large = [large];
+    assert_eq!(both.dumps("one", &large).len(), 1, "it reads along");
     drop(second);
-    fetch_right(&both, &both.caller, &one, &large).await;
+    fetch_right(&both, &both.caller, &one, &large[0]).await;
     until("nothing is held", || both.transfers.memory().0 == 0).await;
 }
 
