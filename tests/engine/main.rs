@@ -3,6 +3,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod faults;
+mod serve_client;
+
 use support::{DagOptions, Host, Nix, substituter};
 
 #[test]

@@ -129,6 +129,10 @@ impl Desk {
         state.order.remove(path);
         state.expected.remove(path);
         let reader = state.jobs.remove(path).map(|entry| entry.reader);
+        if reader.as_ref().is_some_and(Reader::is_lost) {
+            // The caller whose worker was to bring it is gone, with all that this one read along.
+            state.expect_lost_again();
+        }
         if reader.is_none() && self.budget.is_nearly_full() {
             state.drop_stale();
         }
@@ -138,8 +142,17 @@ impl Desk {
             let theirs = &reader.job.info;
             (theirs.nar_hash, theirs.nar_size) == (info.nar_hash, info.nar_size)
         };
-        let reader = reader.filter(same).or_else(|| self.shelf.join(info));
+        // What is read at once needs no room ahead, but is accounted for.
+        let reserve = || Some(self.budget.reserve_anyway(room_for(info.nar_size)));
+        let join = || self.shelf.join(info, reserve);
+        let reader = reader.filter(same).filter(Reader::want).or_else(join);
         reader.filter(Reader::want)
+    }
+
+    /// What another caller reads ahead, if it is the same and there is room for it here too.
+    fn join(&self, info: &PathInfo) -> Option<Reader> {
+        let room = room_for(info.nar_size);
+        self.shelf.join(info, || self.budget.reserve(room))
     }
 
     /// How many bytes could be read ahead from this host next, as far as one looks.
@@ -182,7 +195,7 @@ impl Desk {
             match next {
                 Some(path) => {
                     let info = &state.expected.get(&path)?.info;
-                    if let Some(reader) = self.shelf.join(info) {
+                    if let Some(reader) = self.join(info) {
                         state.read_along(&path, reader);
                         continue;
                     }
@@ -224,7 +237,7 @@ impl Desk {
             let suits = self.striper.suits(&expected.info, &holders);
             suits.then(|| (path.clone(), expected.holders[0]))
         })?;
-        if let Some(reader) = self.shelf.join(&state.expected.get(&path)?.info) {
+        if let Some(reader) = self.join(&state.expected.get(&path)?.info) {
             state.read_along(&path, reader);
             drop(state);
             // There may be another one.

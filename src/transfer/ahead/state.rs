@@ -162,6 +162,17 @@ impl State {
         Some(job)
     }
 
+    /// What was read along and is lost before anything of it had come is expected again.
+    pub(super) fn expect_lost_again(&mut self) {
+        let (lost, others) = std::mem::take(&mut self.jobs)
+            .into_iter()
+            .partition(|(_, entry)| entry.reader.is_lost());
+        self.jobs = others;
+        for Entry { reader, .. } in HashMap::into_values(lost) {
+            self.expect(&reader.job.info, &reader.job.holders, false);
+        }
+    }
+
     pub(super) fn drop_stale(&mut self) {
         let dumps = self.dumps;
         let stale = |entry: &Entry| dumps - entry.dumps >= STALE && entry.reader.job.is_complete();
