@@ -3,6 +3,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod life;
+mod site;
+mod takeover;
+mod talk;
+
 use support::{DagOptions, Host, Nix, substituter};
 
 #[test]
