@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::board::{Posted, Source as Host};
 use super::callers::Present;
 use super::frames::{NarFrames, Out, Pipe};
-use super::server::Server;
+use super::server::{Need, Server};
 use crate::front::{self, Backend, HostsBackend, Reason, ServeError, Source};
 use crate::meeting::Channel;
 use crate::wire::serve::engine::{Call, CallDecoder, EXTENSION, Frame, hello_number, split_number};
@@ -77,6 +77,7 @@ pub(super) async fn run(stream: UnixStream, server: Arc<Server>) -> Result<(), S
 
 /// A client that knows nothing of engines.
 async fn plain(channel: Channel, buf: BytesMut, server: Arc<Server>) -> Result<(), SessionError> {
+    let _need = server.need();
     let (read, write) = channel.into_stream().into_split();
     let input = io::Cursor::new(buf).chain(read);
     let caller = Arc::new(server.engine.transfers.caller());
@@ -101,6 +102,7 @@ struct Attached {
     backend: HostsBackend,
     host: Arc<Host>,
     _present: Present,
+    _need: Need,
 }
 
 impl Extended {
@@ -185,6 +187,7 @@ impl Extended {
             backend,
             host,
             _present: present,
+            _need: self.server.need(),
         });
     }
 

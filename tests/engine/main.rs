@@ -3,10 +3,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod isolation;
 mod life;
 mod site;
+mod surroundings;
 mod takeover;
 mod talk;
+mod without;
 
 use support::{DagOptions, Host, Nix, substituter};
 
