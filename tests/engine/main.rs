@@ -3,13 +3,17 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod commands;
+mod hostile;
 mod isolation;
 mod life;
+mod plain;
 mod site;
 mod surroundings;
 mod takeover;
 mod talk;
 mod without;
+mod words;
 
 use support::{DagOptions, Host, Nix, substituter};
 
