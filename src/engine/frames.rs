@@ -33,24 +33,35 @@ const BEAT: Duration = Duration::from_millis(500);
 /// The way to one client: whole frames only.
 pub(super) struct Out {
     channel: Arc<Channel>,
-    /// Held while one frame is written.
-    turn: Mutex<()>,
+    /// Held while frames are written. What users should know goes before all else that is sent
+    /// later: whoever has its answer may end, and would never read it.
+    turn: Mutex<broadcast::Receiver<Message>>,
     /// The client waits for something.
     pub(super) busy: AtomicBool,
 }
 
 impl Out {
-    pub(super) fn new(channel: Arc<Channel>) -> Self {
+    pub(super) fn new(channel: Arc<Channel>, messages: broadcast::Receiver<Message>) -> Self {
         Self {
             channel,
-            turn: Mutex::default(),
+            turn: Mutex::new(messages),
             busy: AtomicBool::new(false),
         }
     }
 
     pub(super) async fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        let _turn = self.turn.lock().await;
-        self.channel.send(bytes).await
+        let mut messages = self.turn.lock().await;
+        loop {
+            match messages.try_recv() {
+                Ok(message) => {
+                    let mut out = Vec::new();
+                    Frame::Say(message.level, message.text).put(&mut out);
+                    self.channel.send(&out).await?;
+                }
+                Err(broadcast::error::TryRecvError::Lagged(_)) => {}
+                Err(_) => return self.channel.send(bytes).await,
+            }
+        }
     }
 
     pub(super) async fn frame(&self, frame: &Frame) -> io::Result<()> {
@@ -62,18 +73,18 @@ impl Out {
     /// Tells the client what the user should know, and that the engine is alive, until it is gone.
     pub(super) async fn chat(&self, mut messages: broadcast::Receiver<Message>) {
         loop {
-            let frame = tokio::select! {
+            let sent = tokio::select! {
                 message = messages.recv() => match message {
-                    Ok(message) => Frame::Say(message.level, message.text),
-                    Err(broadcast::error::RecvError::Lagged(_)) => continue,
                     Err(broadcast::error::RecvError::Closed) => return,
+                    // It is said before whatever is sent.
+                    _ => self.send(&[]).await,
                 },
                 () = tokio::time::sleep(BEAT) => match self.busy.load(Ordering::Relaxed) {
-                    true => Frame::Beat,
+                    true => self.frame(&Frame::Beat).await,
                     false => continue,
                 },
             };
-            if self.frame(&frame).await.is_err() {
+            if sent.is_err() {
                 return;
             }
         }

@@ -108,9 +108,10 @@ struct Attached {
 impl Extended {
     fn new(channel: Channel, server: Arc<Server>, fd: Option<OwnedFd>) -> Self {
         let channel = Arc::new(channel);
+        let messages = server.messages.subscribe();
         Self {
             server,
-            out: Arc::new(Out::new(channel.clone())),
+            out: Arc::new(Out::new(channel.clone(), messages)),
             channel,
             // Without it large pieces come with the others.
             pipe: fd.and_then(|fd| Pipe::new(fd).ok()),
@@ -122,7 +123,8 @@ impl Extended {
         let mut hello = Vec::new();
         put_u64(&mut hello, SERVER_MAGIC);
         put_u64(&mut hello, hello_number(Version::NEWEST, EXTENSION));
-        self.out.send(&hello).await?;
+        // Not by way of `out`, which says first what there is to say.
+        self.channel.send(&hello).await?;
         let (queue, mut calls) = mpsc::channel(AHEAD);
         let reading = read(self.channel.clone(), buf, queue);
         let (out, messages) = (self.out.clone(), self.server.messages.subscribe());

@@ -1,13 +1,12 @@
 //! When an engine begins and ends.
 
-use std::fs;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
 use super::site::Site;
 use super::support::{DagOptions, Host, Nix, substituter, wait_until};
-use super::talk::FrontEnd;
+use super::talk::{FrontEnd, NO_DISK};
 
 #[test]
 fn it_ends_when_nobody_needs_it_and_takes_its_socket_away() {
@@ -71,11 +70,11 @@ fn ten_at_once_get_one_engine() {
 fn a_second_nix_finds_everything_warm() {
     let host = Host::new();
     let dag = host.store.dag(60, DagOptions::default());
-    let nix = Nix::new().substituters(&substituter(""));
+    // Without a cache on disk: what is known is known from memory.
+    let (name, nowhere) = NO_DISK;
+    let nix = Nix::new().substituters(&substituter("")).env(name, nowhere);
     let env = nix.store().env();
     let engines = env.configure_with_engine(&[host.trusted()], "");
-    // In place of the folder of the cache: what is known is known from memory.
-    fs::write(env.folder().join("home/.cache"), "").expect("write a file");
     nix.realise(&[&dag.root]).ok();
     let (first, logins, sessions) = (engines.pid(), host.sshd.logins(), host.sshd.sessions());
     assert_eq!(engines.status()[0]["delivered"]["paths"], 60);
@@ -97,14 +96,19 @@ fn a_second_nix_finds_everything_warm() {
 #[test]
 fn what_one_was_told_the_next_is_told_from_memory() {
     let site = Site::new("");
-    fs::write(site.env.folder().join("home/.cache"), "").expect("write a file");
+    let front_end = || {
+        let mut command = site.command();
+        let (name, nowhere) = NO_DISK;
+        command.env(name, nowhere);
+        FrontEnd::start(command)
+    };
     let paths: Vec<&str> = site.dag.paths.iter().map(String::as_str).collect();
-    let mut first = site.front_end();
+    let mut first = front_end();
     let told = first.talk.infos(&paths);
     assert_eq!(told.len(), paths.len());
     first.end_quietly();
     site.host.sshd.freeze();
-    let mut second = site.front_end();
+    let mut second = front_end();
     assert_eq!(second.talk.infos(&paths), told);
     site.host.sshd.thaw();
     second.end_quietly();

@@ -21,6 +21,9 @@ use super::support::Store;
 /// A valid path that nobody has.
 pub const NOBODYS: &str = "/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-nobodys";
 
+/// What leaves a process without a cache on disk: a variable and its value.
+pub const NO_DISK: (&str, &str) = ("SSH_SUBSTITUTER_CACHE_DIR", "/dev/null/cache");
+
 /// How long a socket may be silent before a test fails.
 const SILENCE: Duration = Duration::from_secs(60);
 
