@@ -78,6 +78,9 @@ fn engine(config: &Config, messages: Option<Messages>) -> Engine {
         report::warn(error);
         if let Some(messages) = &messages {
             messages.post(log::Level::Warn, report::line(error));
+            for detail in report::details(error) {
+                messages.post(log::Level::Debug, detail);
+            }
         }
     });
     Engine::new(config, ssh_transport(config), notify, Some(shared_disk()))

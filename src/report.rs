@@ -29,13 +29,18 @@ pub fn line(error: &(dyn Error + 'static)) -> String {
     text.replace(['\r', '\n'], " ")
 }
 
+/// What ssh or the remote said, line by line, for those who want to know.
+#[must_use]
+pub fn details(error: &(dyn Error + 'static)) -> Vec<String> {
+    let said = chain(error).find_map(said).unwrap_or_default();
+    said.lines().map(|line| format!("  {line}")).collect()
+}
+
 /// Tells of something that does not stop the work.
 pub fn warn(error: &(dyn Error + 'static)) {
     log::warn!("{}", line(error));
-    if let Some(said) = chain(error).find_map(said) {
-        for said in said.lines() {
-            log::debug!("  {said}");
-        }
+    for detail in details(error) {
+        log::debug!("{detail}");
     }
 }
 

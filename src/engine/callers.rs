@@ -28,6 +28,8 @@ pub(super) struct Present {
     callers: Arc<Callers>,
     number: u64,
     pub(super) caller: Arc<Caller>,
+    /// The caller was not known before.
+    pub(super) is_new: bool,
 }
 
 impl Callers {
@@ -50,12 +52,14 @@ impl Callers {
             connections: 0,
             left: Instant::now(),
         };
+        let is_new = !known.contains_key(&number);
         let entry = known.entry(number).or_insert_with(new);
         entry.connections += 1;
         Present {
             callers: self.clone(),
             number,
             caller: entry.caller.clone(),
+            is_new,
         }
     }
 

@@ -22,6 +22,9 @@ use crate::meeting::{Identity, Place};
 /// How often is looked whether anything has changed.
 const TICK: Duration = Duration::from_secs(2);
 
+/// Once nobody was there for so long, hosts are spared the processes that are not needed.
+const CALM: Duration = Duration::from_secs(60);
+
 /// How long accepting rests after it failed (too many open files, say).
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -127,6 +130,9 @@ impl Server {
                 continue;
             }
             let idle = self.idle_since().elapsed();
+            if idle >= CALM {
+                self.engine.pool.close_idle();
+            }
             let reason = if idle >= self.config.engine_idle_timeout {
                 "nobody was there for long"
             } else if idle >= TICK && self.is_outdated() {

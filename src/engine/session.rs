@@ -150,14 +150,11 @@ impl Extended {
                 fingerprint,
                 caller,
             } => {
-                let frame = match self.server.refuses(&fingerprint) {
-                    Some(reason) => Frame::Refused(reason),
-                    None => {
-                        self.attach(caller);
-                        Frame::Attached
-                    }
-                };
-                Ok(self.out.frame(&frame).await?)
+                if let Some(reason) = self.server.refuses(&fingerprint) {
+                    return Ok(self.out.frame(&Frame::Refused(reason)).await?);
+                }
+                let greeting = self.attach(caller);
+                Ok(self.out.send(&greeting).await?)
             }
             Call::Status => {
                 let status = Frame::Text(self.server.status().to_string());
@@ -174,7 +171,10 @@ impl Extended {
         }
     }
 
-    fn attach(&mut self, caller: u64) {
+    /// What the client gets in reply.
+    fn attach(&mut self, caller: u64) -> Vec<u8> {
+        let mut greeting = Vec::new();
+        Frame::Attached.put(&mut greeting);
         let present = self.server.callers.enter(caller);
         let host = Arc::<Host>::default();
         let posted = Posted {
@@ -185,12 +185,21 @@ impl Extended {
             .server
             .engine
             .backend(present.caller.clone(), Arc::new(posted));
+        // Others have been told before this one came.
+        if present.is_new {
+            self.server.engine.resolver.tell_again();
+            for trouble in self.server.engine.pool.troubles() {
+                let text = (self.server.render)(&*trouble);
+                Frame::Say(log::Level::Warn as u64, text).put(&mut greeting);
+            }
+        }
         self.attached = Some(Attached {
             backend,
             host,
             _present: present,
             _need: self.server.need(),
         });
+        greeting
     }
 
     async fn serve(&mut self, incoming: Incoming) -> Result<(), SessionError> {

@@ -25,7 +25,7 @@ const PIPE: usize = 1 << 20;
 
 /// How long an engine may take to say hello. One that has just been started reads its configuration
 /// first.
-const HELLO_WITHIN: Duration = Duration::from_secs(3);
+const HELLO_WITHIN: Duration = Duration::from_secs(5);
 
 /// A front end that is attached to an engine.
 #[derive(Debug)]

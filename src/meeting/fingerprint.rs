@@ -13,12 +13,7 @@ use crate::wire::serve::engine::EXTENSION;
 const SELF: &str = "/proc/self/exe";
 
 /// What else decides what an engine does: where it keeps what it knows, and where ssh looks.
-const ENVIRONMENT: &[&str] = &[
-    "HOME",
-    "XDG_CACHE_HOME",
-    "SSH_SUBSTITUTER_CACHE_DIR",
-    "SSH_SUBSTITUTER_RUNTIME_DIR",
-];
+const ENVIRONMENT: &[&str] = &["SSH_SUBSTITUTER_CACHE_DIR", "SSH_SUBSTITUTER_RUNTIME_DIR"];
 
 /// The identity of a program that runs with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ mod shells;
 mod slot;
 
 use std::error::Error;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -136,6 +136,18 @@ impl Pool {
             .count()
     }
 
+    /// What the user has been told of hosts that are still in trouble.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<Arc<RemoteError>> {
+        let slots = self.slots.iter();
+        slots.filter_map(|slot| slot.trouble()).collect()
+    }
+
+    /// From now on somebody else is told too: what is told once is told once more.
+    pub fn tell_again(&self) {
+        self.told_that_all_rest.store(false, Ordering::Relaxed);
+    }
+
     /// Tells the user.
     pub fn notify(&self, error: &(dyn Error + 'static)) {
         (self.notify)(error);
@@ -193,6 +205,13 @@ impl Pool {
     #[must_use]
     pub fn connections(&self, id: HostId) -> usize {
         self.slots[id.0].connections()
+    }
+
+    /// Ends what lies idle, but for one connection to each host.
+    pub fn close_idle(&self) {
+        for slot in &self.slots {
+            slot.close_idle();
+        }
     }
 
     /// How many connections to a host work in the background may hold at a time: all but one, at

@@ -45,6 +45,14 @@ impl Slot {
         self.used() + self.shells.idle() + lock(&self.idle).len()
     }
 
+    /// Ends what lies idle, but for one connection.
+    pub(super) fn close_idle(&self) {
+        while self.shells.idle() > 0 {
+            self.shells.close_one();
+        }
+        lock(&self.idle).truncate(1);
+    }
+
     /// To be called when no channel could be opened. Whether that was one too many (sshd's
     /// `MaxSessions`, say), which is no failure of a host that gave us others.
     pub(super) fn is_one_too_many(&self, error: &RemoteError) -> bool {

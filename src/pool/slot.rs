@@ -267,6 +267,14 @@ impl Slot {
         Ok(connection)
     }
 
+    /// Why it is in trouble, as the user was told.
+    pub(super) fn trouble(&self) -> Option<Arc<RemoteError>> {
+        let told = lock(&self.told);
+        told.last
+            .clone()
+            .filter(|_| told.user && self.standing() != Standing::Healthy)
+    }
+
     pub(super) async fn failed(&self, error: &Arc<RemoteError>) {
         self.flight.doubt();
         let first = {

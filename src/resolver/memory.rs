@@ -121,6 +121,11 @@ impl Memory {
         });
     }
 
+    /// Refusals are told once more.
+    pub(super) fn tell_again(&self) {
+        lock(&self.told).clear();
+    }
+
     /// Whether an info of this host counts. The user is told of the first that does not.
     pub(super) fn accepts(&self, host: HostId, info: &PathInfo) -> bool {
         match self.trust.check(self.pool.host(host), info) {

@@ -184,6 +184,12 @@ impl Resolver {
         self.inner.prefetches.switch_off();
     }
 
+    /// From now on somebody else is told too: what users are told once is told once more.
+    pub fn tell_again(&self) {
+        self.inner.memory.tell_again();
+        self.inner.pool.tell_again();
+    }
+
     /// To be called before the process ends: waits, at most about 0.3 s, until the answers that
     /// were given are on disk.
     pub async fn flush(&self) {

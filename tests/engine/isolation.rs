@@ -79,8 +79,7 @@ fn other_environments_that_lead_elsewhere_are_other_engines() {
     let site = Site::new("");
     site.visit(0);
     for (count, (name, value)) in [
-        ("HOME", site.env.folder().join("other")),
-        ("XDG_CACHE_HOME", site.env.folder().join("cache")),
+        ("SSH_SUBSTITUTER_CACHE_DIR", site.env.folder().join("cache")),
         ("NIX_SSHOPTS", "-4".into()),
         ("NIX_STORE_DIR", "/other/store".into()),
     ]
@@ -96,7 +95,7 @@ fn other_environments_that_lead_elsewhere_are_other_engines() {
     let mut command = site.command();
     command.env("EDITOR", "ed");
     FrontEnd::start(command).end_quietly();
-    assert_eq!(site.processes().len(), 5);
+    assert_eq!(site.processes().len(), 4);
 }
 
 /// Another user of this machine, with an environment of his own. `None`, with a word, where none can be made.
