@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::sync::{Mutex, broadcast};
+use tokio::time::timeout;
 
 use super::board::Source;
 use super::messages::Message;
@@ -29,6 +30,17 @@ const SPARE: usize = 16 << 10;
 
 /// How often a client that waits hears that the engine is alive.
 const BEAT: Duration = Duration::from_millis(500);
+
+/// How long a client may take nothing of what it asked for. Each holds a connection to a host
+/// meanwhile, which others wait for. A front end goes on without the engine, from the same byte, when
+/// its caller takes something again.
+pub(super) const STUCK: Duration = Duration::from_secs(30);
+
+/// A write to a client, unless that takes nothing for too long.
+pub(super) async fn taken<T>(write: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let taken = timeout(STUCK, write).await;
+    taken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
 
 /// The way to one client: whole frames only.
 pub(super) struct Out {
@@ -56,10 +68,10 @@ impl Out {
                 Ok(message) => {
                     let mut out = Vec::new();
                     Frame::Say(message.level, message.text).put(&mut out);
-                    self.channel.send(&out).await?;
+                    taken(self.channel.send(&out)).await?;
                 }
                 Err(broadcast::error::TryRecvError::Lagged(_)) => {}
-                Err(_) => return self.channel.send(bytes).await,
+                Err(_) => return taken(self.channel.send(bytes)).await,
             }
         }
     }
@@ -107,6 +119,14 @@ impl Pipe {
             room: capacity.saturating_sub(SPARE),
         })
     }
+
+    async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let len = taken(self.sender.write(bytes)).await?;
+            bytes = &bytes[len..];
+        }
+        Ok(())
+    }
 }
 
 /// Sends one NAR.
@@ -141,7 +161,7 @@ impl<'a> NarFrames<'a> {
         let mut out = Vec::new();
         if let Some(pipe) = self.pipe_for(len) {
             for bytes in &held {
-                pipe.sender.write_all(bytes).await?;
+                pipe.write_all(bytes).await?;
             }
             Frame::Last(len).put(&mut out);
             return self.out.send(&out).await;
@@ -174,7 +194,7 @@ impl NarSink for NarFrames<'_> {
         };
         let frame = match self.pipe_for(bytes.len()) {
             Some(pipe) => {
-                pipe.sender.write_all(&bytes).await?;
+                pipe.write_all(&bytes).await?;
                 Frame::Piped(bytes.len(), mark)
             }
             None => Frame::Inline(bytes, Some(mark)),

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::board::{Posted, Source as Host};
 use super::callers::Present;
 use super::frames::{NarFrames, Out, Pipe};
+use super::hurry::Hurry;
 use super::server::{Need, Server};
 use crate::front::{self, Backend, HostsBackend, Reason, ServeError, Source};
 use crate::meeting::Channel;
@@ -86,7 +87,7 @@ async fn plain(channel: Channel, buf: BytesMut, server: Arc<Server>) -> Result<(
     let backend = server
         .engine
         .backend(caller, Arc::new(Posted { board, host }));
-    Ok(front::serve(input, write, &backend, Version::NEWEST).await?)
+    Ok(front::serve(input, Hurry::new(write), &backend, Version::NEWEST).await?)
 }
 
 struct Extended {

@@ -190,27 +190,44 @@ fn two_hundred_that_say_nothing_are_in_nobodys_way() {
 #[test]
 fn those_who_ask_and_do_not_read_are_in_nobodys_way() {
     let (site, engine) = begun();
-    let big = site.host.store.big("big", 8 << 20);
+    let big = site.host.store.big("big", 24 << 20);
     let fingerprint = site.engines.status()[0]["fingerprint"].clone();
-    let mut bytes = extended();
-    put_attach(&mut bytes, fingerprint.as_str().expect("a text"), 1);
-    for _ in 0..50 {
-        put_u64(&mut bytes, 3);
-        put_string(&mut bytes, big.as_bytes());
+    let mut attach = Vec::new();
+    put_attach(&mut attach, fingerprint.as_str().expect("a text"), 1);
+    let mut dumps = Vec::new();
+    for _ in 0..20 {
+        put_u64(&mut dumps, 3);
+        put_string(&mut dumps, big.as_bytes());
     }
-    let mut plain = hello(Version::NEWEST.number());
-    plain.extend_from_slice(&bytes[extended().len() + 88..]);
-    let greedy: Vec<UnixStream> = [bytes, plain]
-        .iter()
-        .flat_map(|bytes| [bytes; 8])
-        .map(|bytes| {
-            let mut stream = connect(&site);
-            stream.write_all(bytes).expect("ask");
-            stream
-        })
-        .collect();
-    is_well(&site, engine);
-    drop(greedy);
-    wait_until("they have gone", || site.clients() == [(engine, 0)]);
+    let knowing = [extended(), attach, dumps.clone()].concat();
+    let plain = [hello(Version::NEWEST.number()), dumps].concat();
+
+    // One of them is a front end whose caller was stopped.
+    let mut stopped = site.front_end();
+    assert_eq!(stopped.talk.infos(&[&big]).len(), 1);
+    let mut pieces = 0;
+    let hash = stopped.talk.dump_slowly(&big, || {
+        pieces += 1;
+        if pieces != 20 {
+            return;
+        }
+        // More than the host has connections for.
+        let greedy = [&knowing, &plain].map(|bytes| {
+            [(); 8].map(|()| {
+                let mut stream = connect(&site);
+                stream.write_all(bytes).expect("ask");
+                stream
+            })
+        });
+        is_well(&site, engine);
+        wait_until("they are left to themselves", || {
+            site.clients() == [(engine, 0)]
+        });
+        drop(greedy);
+    });
+    // It has gone on from the same byte.
+    assert_eq!(hash, site.host.store.nar_hash(&big));
+    site.fetch(&mut stopped, 2);
+    stopped.end_quietly();
     is_well(&site, engine);
 }
