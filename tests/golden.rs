@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use bytes::BytesMut;
 use sha2::{Digest, Sha256};
-use ssh_substituter::model::{NarHash, PathInfo, StorePath};
+use ssh_substituter::model::{NarHash, PathInfo, StorePath, verify};
 use ssh_substituter::wire::nar::{Decoder, Event, failing_nar};
 use ssh_substituter::wire::serve::{
     CLIENT_MAGIC, Incoming, InfosDecoder, InfosStep, Request, RequestDecoder, SERVER_MAGIC,
@@ -146,6 +146,37 @@ fn exchanges_are_read_and_written_back_to_the_same_bytes() {
         assert!(bytes.is_at_end(), "{name}: more than the replies");
         assert_eq!(ask, asked, "{name}");
         assert_eq!(answer, answered, "{name}");
+    }
+}
+
+/// Keys of the golden README; their secret halves have been public for years.
+const KEYS: [&str; 2] = [
+    "golden-1:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
+    "golden-2:PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=",
+];
+
+#[test]
+fn what_nix_signed_and_addressed_is_proven() {
+    let version = Version::new(2, 7);
+    let infos = infos(
+        &mut Trickle::new(golden("path-infos-2.7.reply.bin")),
+        version,
+    );
+    let name = |info: &PathInfo| info.path.name().to_owned();
+    let addressed = infos.iter().filter(|info| info.content().is_ok());
+    let mut addressed: Vec<_> = addressed.map(name).collect();
+    let mut claimed: Vec<_> = infos.iter().filter(|i| i.ca.is_some()).map(name).collect();
+    addressed.sort();
+    claimed.sort();
+    assert_eq!((addressed.len(), &addressed), (4, &claimed));
+    for key in KEYS {
+        let keys = [key.parse().expect("a key")];
+        let is_signed = |info: &&PathInfo| {
+            let fingerprint = info.fingerprint().expect("hash and size are told");
+            verify(&keys, &info.sigs, &fingerprint).is_ok()
+        };
+        let signed: Vec<_> = infos.iter().filter(is_signed).map(name).collect();
+        assert_eq!(signed, ["golden-pkg"], "{key}");
     }
 }
 

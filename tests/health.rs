@@ -212,6 +212,7 @@ async fn a_transfer_turns_to_a_resting_host_last() {
     let (all, mut sink) = (pool.hosts().collect::<Vec<_>>(), Bytes(0));
     let trust = Trust {
         require_sigs: false,
+        keys: Arc::default(),
     };
     let answers = Box::new(Answers(Arc::new(Resolver::new(pool.clone(), trust))));
     let transfers = Transfers::new(pool, 64 << 20, answers);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use query_support::{Recorder, Setup, disk, parse, walk};
 use ssh_substituter::cache::Lifetimes;
 use ssh_substituter::cache::disk::{Lookup, News, Said, unix_seconds};
-use ssh_substituter::model::StorePath;
+use ssh_substituter::model::{NarHash, PathInfo, StorePath};
 use ssh_substituter::pool::HostId;
 use ssh_substituter::resolver::Resolver;
 use support::{DagOptions, SHORT, Scratch, Store};
@@ -271,7 +271,88 @@ async fn what_comes_from_the_disk_is_trusted_no_more_than_what_is_asked() {
     assert!(holders(&setup.start(), &path).await.is_empty());
     setup.require_sigs = false;
     assert_eq!(holders(&setup.start(), &path).await, [0]);
+    assert_eq!(
+        recorder.infos().len(),
+        2,
+        "what is refused may have been signed since, so the host is asked"
+    );
+}
+
+#[tokio::test]
+async fn another_list_of_keys_counts_at_once() {
+    let (store, recorder, home) = (Store::new(), Recorder::new(), Scratch::new());
+    let path = store.big("signed", 100);
+    let key = store.sign("test-1", &[&path]);
+    let mut setup = Setup::new(&[("a", &store, &recorder)], Some(home.path()));
+    setup.require_sigs = true;
+    let without = setup.start();
+    assert!(holders(&without, &path).await.is_empty());
+    without.flush().await;
+    setup.keys = vec![key];
+    assert_eq!(holders(&setup.start(), &path).await, [0]);
+    assert_eq!(recorder.infos().len(), 1, "the disk knows the signature");
+    setup.keys.clear();
+    assert!(holders(&setup.start(), &path).await.is_empty());
+    assert_eq!(recorder.infos().len(), 2);
+}
+
+#[tokio::test]
+async fn what_was_signed_since_is_found() {
+    let (store, recorder, home) = (Store::new(), Recorder::new(), Scratch::new());
+    let dag = store.dag(20, DagOptions::default());
+    let mut setup = Setup::new(&[("a", &store, &recorder)], Some(home.path()));
+    setup.require_sigs = true;
+    let first = setup.start();
+    assert_eq!(walk(&first, &dag.root).await, []);
+    first.flush().await;
+    let key = store.sign("test-1", &dag.paths);
+    setup.keys = vec![key];
+    assert_eq!(walk(&setup.start(), &dag.root).await.len(), 20);
+}
+
+#[tokio::test]
+async fn who_asks_later_is_not_refused_for_what_was_so_before() {
+    let (store, recorder) = (Store::new(), Recorder::new());
+    let path = store.big("signed", 100);
+    let key = store.sign("test-1", &[&path]);
+    let signature = store.claim(&path, "sigs");
+    store.set_claim(&path, "sigs", "");
+    let mut setup = Setup::new(&[("a", &store, &recorder)], None);
+    (setup.require_sigs, setup.keys) = (true, vec![key]);
+    let resolver = setup.start();
+    for _ in 0..2 {
+        assert!(holders(&resolver, &path).await.is_empty());
+    }
     assert_eq!(recorder.infos().len(), 1);
+    store.set_claim(&path, "sigs", &signature);
+    assert!(holders(&resolver, &path).await.is_empty());
+    resolver.refuse_again();
+    assert_eq!(holders(&resolver, &path).await, [0]);
+    assert_eq!(recorder.infos().len(), 2);
+}
+
+#[tokio::test]
+async fn what_somebody_wrote_to_the_disk_proves_nothing() {
+    let (store, recorder, home) = (Store::new(), Recorder::new(), Scratch::new());
+    let path = store.big("signed", 100);
+    let key = store.sign("test-1", &[&path]);
+    let mut setup = Setup::new(&[("a", &store, &recorder)], Some(home.path()));
+    (setup.require_sigs, setup.keys) = (true, vec![key]);
+    let first = setup.start();
+    let real = first.find(&[parse(&path)]).await.remove(0).info;
+    first.flush().await;
+    let mut forged = PathInfo::clone(&real);
+    forged.nar_hash = Some(NarHash::new([7; 32]));
+    let said = Said {
+        path: parse(&path),
+        info: Some(Arc::new(forged)),
+        checked_at: unix_seconds(),
+    };
+    let news = [News::Said("a".into(), said)];
+    disk(home.path()).remember(&news, Lifetimes::default(), unix_seconds());
+    let found = setup.start().find(&[parse(&path)]).await.remove(0);
+    assert_eq!(found.info, real);
+    assert_eq!(recorder.infos().len(), 2);
 }
 
 #[tokio::test]

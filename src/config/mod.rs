@@ -12,13 +12,14 @@
 //! 7. flags
 //!
 //! A missing file is fine, one that cannot be read is a warning. A bad value is an error when it is
-//! in force, that is, when no higher source replaced it; settings that are not ours are nobody's
-//! business here, but for a warning where they can only be slips of the pen (`ssh-substituter.conf`
+//! in force, that is, when no higher source replaced it; a bad public key is a warning, and left out.
+//! Settings that are not ours are nobody's business here, but for a warning where they can only be slips of the pen (`ssh-substituter.conf`
 //! and `--option`).
 
 mod error;
 mod file;
 pub mod host;
+mod keys;
 mod origin;
 mod settings;
 mod sources;
@@ -37,6 +38,8 @@ pub use host::{Host, HostError};
 pub use origin::Origin;
 pub use settings::{Key, Setting, Settings, Value};
 pub use sources::{EnvLookup, Sources};
+
+use crate::model::PublicKey;
 
 /// The configuration, validated.
 #[derive(Debug, Clone)]
@@ -64,8 +67,8 @@ pub struct Config {
     /// `require-sigs`: whether a path's info must be signed by one of `trusted_public_keys`, unless
     /// its content or its host is trusted otherwise.
     pub require_sigs: bool,
-    /// `trusted-public-keys`: `name:base64` each, as they are spelled.
-    pub trusted_public_keys: Vec<String>,
+    /// `trusted-public-keys`, each once. What is no key is left out, with a warning.
+    pub trusted_public_keys: Vec<PublicKey>,
     /// `narinfo-cache-positive-ttl`: how long a host's answer that it has a path is believed.
     /// 30 days by default; 0 is no time at all.
     pub positive_ttl: Duration,

@@ -1,6 +1,7 @@
 //! Whole loads, over real files in a folder of their own.
 
 mod choices;
+mod keys;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -11,6 +12,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::{Config, ConfigError, Host, Key, Sources};
+
+/// A public key.
+const KEY: &str = "test-1:TmSVqZEzdiGzR/VUmPvGtwgUPN3SICN5e1Yp9BYG+Wo=";
 
 /// A machine: `system/`, `home/` and an environment.
 struct Machine {
@@ -122,7 +126,7 @@ fn an_empty_machine_has_the_built_in_values() {
     assert_eq!(config.positive_ttl, Duration::from_secs(30 * 86_400));
     assert_eq!(config.negative_ttl, Duration::from_secs(3600));
     assert_eq!(config.trusted_public_keys.len(), 1);
-    assert!(config.trusted_public_keys[0].starts_with("cache.nixos.org-1:"));
+    assert_eq!(config.trusted_public_keys[0].name(), "cache.nixos.org-1");
     assert_eq!(config.store_dir, "/nix/store");
     assert!(config.ssh_options.is_empty());
 }
@@ -157,7 +161,7 @@ fn extra_adds_across_sources() {
     let machine = Machine::new()
         .file(
             "system/nix.conf",
-            "ssh-substituter-hosts = a\nextra-trusted-public-keys = k:v",
+            format!("ssh-substituter-hosts = a\nextra-trusted-public-keys = {KEY}"),
         )
         .file(
             "home/.config/nix/nix.conf",
@@ -170,7 +174,7 @@ fn extra_adds_across_sources() {
     let config = machine.config();
     assert_eq!(names(&config.hosts), ["a", "b", "c"]);
     assert_eq!(names(&config.trusted_hosts), ["t"]);
-    assert_eq!(config.trusted_public_keys[1..], ["k:v"]);
+    assert_eq!(config.trusted_public_keys[1].to_string(), KEY);
     let origins: Vec<String> = config
         .settings
         .get(Key::Hosts)
@@ -279,7 +283,6 @@ fn bytes_that_are_not_utf8_harm_only_where_they_count() {
     for text in [
         &b"ssh-substituter-hosts = \xfc"[..],
         b"ssh-auth-sock = /\xfc",
-        b"trusted-public-keys = \xfc:x",
         b"use-ssh-substituter = \xfc",
     ] {
         let error = Machine::new().file("system/nix.conf", text).error();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Config;
 use super::error::ConfigError;
 use super::host::Host;
+use super::keys::public_keys;
 use super::origin::Origin;
 use super::settings::{Key, Settings, Value};
 use super::sources::{Gathered, Sources};
@@ -64,7 +65,7 @@ pub(super) fn validate(
         stall_timeout: timeout(&settings, Key::StalledDownloadTimeout)?,
         dead_link_timeout: dead_link(&settings)?,
         require_sigs: boolean(&settings, Key::RequireSigs)?,
-        trusted_public_keys: public_keys(&settings)?,
+        trusted_public_keys: public_keys(&settings, &mut warnings),
         positive_ttl: duration(&settings, Key::PositiveTtl)?,
         negative_ttl: duration(&settings, Key::NegativeTtl)?,
         readahead_memory: bytes(&settings, Key::ReadaheadMemory)?,
@@ -109,17 +110,6 @@ fn without_duplicates(hosts: Vec<Host>, warnings: &mut Vec<String>) -> Vec<Host>
         }
     }
     kept
-}
-
-fn public_keys(settings: &Settings) -> Result<Vec<String>, ConfigError> {
-    let key = Key::TrustedPublicKeys;
-    let take = |(word, origin): (&str, &Origin)| {
-        if word.contains(char::REPLACEMENT_CHARACTER) {
-            return Err(bad(key.name(), word, origin, "name:base64"));
-        }
-        Ok(word.to_owned())
-    };
-    settings.get(key).words().map(take).collect()
 }
 
 fn boolean(settings: &Settings, key: Key) -> Result<bool, ConfigError> {

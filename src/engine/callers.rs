@@ -30,6 +30,8 @@ pub(super) struct Present {
     pub(super) caller: Arc<Caller>,
     /// The caller was not known before.
     pub(super) is_new: bool,
+    /// The caller has no other: it may be another command.
+    pub(super) is_first: bool,
 }
 
 impl Callers {
@@ -60,6 +62,7 @@ impl Callers {
             number,
             caller: entry.caller.clone(),
             is_new,
+            is_first: entry.connections == 1,
         }
     }
 

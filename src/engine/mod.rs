@@ -80,6 +80,7 @@ impl Engine {
         let pool = Arc::new(pool);
         let trust = Trust {
             require_sigs: config.require_sigs,
+            keys: config.trusted_public_keys.as_slice().into(),
         };
         let lifetimes = Lifetimes {
             positive: config.positive_ttl,

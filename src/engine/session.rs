@@ -82,6 +82,7 @@ async fn plain(channel: Channel, buf: BytesMut, server: Arc<Server>) -> Result<(
     let (read, write) = channel.into_stream().into_split();
     let input = io::Cursor::new(buf).chain(read);
     let caller = Arc::new(server.engine.transfers.caller());
+    server.engine.resolver.tell_again();
     let host = Arc::default();
     let board = server.board.clone();
     let backend = server
@@ -177,6 +178,9 @@ impl Extended {
         let mut greeting = Vec::new();
         Frame::Attached.put(&mut greeting);
         let present = self.server.callers.enter(caller);
+        if present.is_first {
+            self.server.engine.resolver.refuse_again();
+        }
         let host = Arc::<Host>::default();
         let posted = Posted {
             board: self.server.board.clone(),

@@ -1,9 +1,16 @@
-//! What Nix talks about: store paths, NAR hashes, path infos. No IO, no async.
+//! What Nix talks about: store paths, NAR hashes, path infos, and what proves an info. No IO, no async.
 
+mod content_address;
+mod fingerprint;
 mod hash;
 mod info;
+#[cfg(test)]
+mod samples;
+mod signature;
 mod store_path;
 
+pub use content_address::{AddressError, Content};
 pub use hash::{HashError, NarHash};
 pub use info::PathInfo;
+pub use signature::{KeyError, PublicKey, Unproven, verify};
 pub use store_path::{MAX_PATH_LEN, StorePath, StorePathError};

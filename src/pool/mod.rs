@@ -201,6 +201,12 @@ impl Pool {
         self.slots[id.0].lease_in_background(&[dump(path)]).await
     }
 
+    /// Ends the connections to a host that lie idle. A `nix-store` goes on telling what it has told once,
+    /// as long as it lives; another one looks into the store.
+    pub fn end_idle(&self, id: HostId) {
+        lock(&self.slots[id.0].idle).clear();
+    }
+
     /// How many connections to a host there are, those that lie idle included.
     #[must_use]
     pub fn connections(&self, id: HostId) -> usize {

@@ -7,9 +7,10 @@ use std::path::Path;
 use super::{remote, transport};
 use crate::config::{ConfigError, Host, HostError};
 use crate::local_store::LocalStoreError;
+use crate::model::Unproven;
 use crate::pool::{AllRest, Banner};
 use crate::remote::{HANDSHAKE, RemoteError};
-use crate::resolver::Distrust;
+use crate::resolver::{Distrust, Why};
 use crate::transfer::HostFault;
 use crate::transport::runtime_dir::RuntimeDirError;
 use crate::transport::{Phase, TransportError};
@@ -29,6 +30,9 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<Hint> {
     if let Some(error) = error.downcast_ref() {
         return of_fault(error);
     }
+    if let Some(error) = error.downcast_ref() {
+        return Some(of_distrust(error));
+    }
     if let Some(Banner { host, .. }) = error.downcast_ref() {
         let ssh = Login::of(host).ssh("true");
         return Some(format!("'{ssh}' must print nothing: let the shell start-up files there print only when they run in a terminal").into());
@@ -44,14 +48,8 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<Hint> {
         () if error.is::<LocalStoreError>() => {
             "--store takes the folder that holds nix/store, / by default"
         }
-        () => match (error.downcast_ref(), error.downcast_ref()) {
-            (Some(Distrust::Unsigned { .. }), _) => {
-                "to accept what is unsigned, add trusted=true to the host's URL, or set require-sigs = false"
-            }
-            (Some(Distrust::NoHash { .. }), _) => {
-                "update Nix there, or add trusted=true to the host's URL"
-            }
-            (_, Some(ConfigError::UntrustedHost { .. })) => {
+        () => match error.downcast_ref() {
+            Some(ConfigError::UntrustedHost { .. }) => {
                 "ask the administrator to add it to trusted-ssh-substituter-hosts"
             }
             _ => return None,
@@ -304,6 +302,27 @@ fn of_fault(error: &HostFault) -> Option<Hint> {
     };
     let ssh = Login::of(host).ssh(&format!("nix-store {command} {path}"));
     Some(format!("{what} '{ssh}'").into())
+}
+
+/// The three ways to mend it, but where only one of them is left.
+fn of_distrust(error: &Distrust) -> Hint {
+    let path = error.path.as_str();
+    let command = format!("nix store sign --key-file FILE --recursive {path}");
+    let sign = Login::of(&error.host).ssh(&command);
+    let trust = "add trusted=true to the host's URL, which accepts all that it sends";
+    Cow::Owned(match &error.why {
+        // Nix 2.x has to be told a hash by whoever answers it.
+        Why::NoHash => "update Nix there; with Nix 1.x as the caller, trusted=true in the host's URL does as well".to_owned(),
+        Why::Unproven(Unproven::UnknownKeys { .. }) => format!(
+            "if you trust that key, add it to trusted-public-keys as NAME:BASE64; or sign there with one that stands in it: '{sign}'; or {trust}"
+        ),
+        Why::Unproven(Unproven::Wrong { .. }) => format!(
+            "find out how the path came there; to have it all the same, sign it anew with a key that stands in trusted-public-keys: '{sign}'; or {trust}"
+        ),
+        Why::NoSize | Why::Unproven(_) => format!(
+            "sign there: '{sign}', and add the public key to trusted-public-keys; or {trust}"
+        ),
+    })
 }
 
 #[cfg(test)]

@@ -12,10 +12,22 @@ use crate::pool::{Holder, HostId};
 pub(super) enum Says {
     /// It has it, and this counts.
     Has(Arc<PathInfo>),
-    /// It has it, but is not trusted with it.
-    Refused,
+    /// It has it. Nobody has looked yet whether the signature is right.
+    Untried(Arc<PathInfo>),
+    /// It has it, but is not trusted with it. So it was found for callers of this number.
+    Refused(u64),
     /// It lacks it.
     Lacks,
+}
+
+impl Says {
+    /// What the path is, if the host has it and is not known to be refused.
+    pub(super) fn info(&self) -> Option<&Arc<PathInfo>> {
+        match self {
+            Self::Has(info) | Self::Untried(info) => Some(info),
+            Self::Refused(_) | Self::Lacks => None,
+        }
+    }
 }
 
 /// One host's answer.
@@ -30,12 +42,15 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    fn is_valid(&self, lifetimes: &Lifetimes, now: u64) -> bool {
+    fn is_valid(&self, lifetimes: &Lifetimes, now: u64, callers: u64) -> bool {
         match self.says {
             // What was asked in this session holds for the session: a caller that was told of a
             // path comes for it.
-            Says::Has(_) => !self.from_disk || lifetimes.is_fresh(true, self.checked_at, now),
-            Says::Refused => true,
+            Says::Has(_) | Says::Untried(_) => {
+                !self.from_disk || lifetimes.is_fresh(true, self.checked_at, now)
+            }
+            // It may have been signed since, and whoever asks now has not been told.
+            Says::Refused(found_for) => found_for == callers,
             Says::Lacks => lifetimes.is_fresh(false, self.checked_at, now),
         }
     }
@@ -54,12 +69,10 @@ pub(super) struct Known {
 impl Known {
     /// Takes note of an answer, which replaces what that host said before.
     pub(super) fn add(&mut self, mut answer: Answer) {
-        if let Says::Has(info) = &mut answer.says {
+        if let Says::Has(info) | Says::Untried(info) = &mut answer.says {
             // Most hosts say the same; once is enough to keep.
-            let same = self.answers.iter().find_map(|other| match &other.says {
-                Says::Has(other) if other == info => Some(other.clone()),
-                _ => None,
-            });
+            let mut others = self.answers.iter().filter_map(|other| other.says.info());
+            let same = others.find(|other| *other == info).cloned();
             *info = same.unwrap_or_else(|| info.clone());
         }
         let at = self.answers.binary_search_by_key(&answer.host, |a| a.host);
@@ -88,6 +101,31 @@ impl Known {
         self.answers.retain(|answer| answer.host != host);
     }
 
+    /// The answers whose signatures nobody has looked at, in host order.
+    pub(super) fn untried(&self) -> impl Iterator<Item = (HostId, &Arc<PathInfo>, bool)> {
+        self.answers.iter().filter_map(|answer| match &answer.says {
+            Says::Untried(info) => Some((answer.host, info, answer.from_disk)),
+            _ => None,
+        })
+    }
+
+    /// What has come of looking at the signature of `info`, that `host` told of; nothing when the host
+    /// has said something else meanwhile. Without a verdict what it said counts for nothing.
+    pub(super) fn settle(&mut self, host: HostId, info: &Arc<PathInfo>, verdict: Option<Says>) {
+        let is_it = |answer: &Answer| {
+            let says = &answer.says;
+            answer.host == host && matches!(says, Says::Untried(other) if Arc::ptr_eq(other, info))
+        };
+        match verdict {
+            None => self.answers.retain(|answer| !is_it(answer)),
+            Some(says) => {
+                if let Some(answer) = self.answers.iter_mut().find(|answer| is_it(answer)) {
+                    answer.says = says;
+                }
+            }
+        }
+    }
+
     /// That host's answer.
     pub(super) fn of(&self, host: HostId) -> Option<&Answer> {
         self.answers.iter().find(|answer| answer.host == host)
@@ -98,9 +136,9 @@ impl Known {
         &self.answers
     }
 
-    /// Leaves only what is believed at `now`.
-    pub(super) fn valid(&self, lifetimes: &Lifetimes, now: u64) -> Self {
-        let valid = |answer: &&Answer| answer.is_valid(lifetimes, now);
+    /// Leaves only what is believed at `now`, by callers of this number, tried or not.
+    pub(super) fn valid(&self, lifetimes: &Lifetimes, now: u64, callers: u64) -> Self {
+        let valid = |answer: &&Answer| answer.is_valid(lifetimes, now, callers);
         Self {
             answers: self.answers.iter().filter(valid).cloned().collect(),
             told: self.told.clone(),
@@ -217,6 +255,23 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_is_for_those_who_were_told() {
+        let [a, b, _] = hosts();
+        let mut known = Known::default();
+        known.add(has(a, Some(1)));
+        known.add(Answer {
+            says: Says::Refused(7),
+            ..has(b, Some(1))
+        });
+        let valid = |callers| {
+            let valid = known.valid(&Lifetimes::default(), 1_000, callers);
+            valid.hosts().map(HostId::index).collect::<Vec<_>>()
+        };
+        assert_eq!(valid(7), [0, 1]);
+        assert_eq!(valid(8), [0]);
+    }
+
+    #[test]
     fn answers_age() {
         let [a, b, c] = hosts();
         let lifetimes = Lifetimes {
@@ -234,7 +289,7 @@ mod tests {
             ..has(c, None)
         });
         let valid = |now| {
-            let valid = known.valid(&lifetimes, now);
+            let valid = known.valid(&lifetimes, now, 0);
             valid.hosts().map(HostId::index).collect::<Vec<_>>()
         };
         assert_eq!(valid(1_009), [0, 1, 2]);

@@ -1,11 +1,12 @@
 //! The two tiers as one: what is learnt goes into both, what is forgotten goes from both.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::known::{Answer, Known, Says};
 use super::shelf::{DiskTier, Shelf};
-use super::trust::Trust;
+use super::trust::{Distrust, Glance, Reason, Trust};
 use crate::cache::disk::{Said, unix_seconds};
 use crate::cache::{Lifetimes, MemoryCache};
 use crate::model::{PathInfo, StorePath};
@@ -26,8 +27,10 @@ pub(super) struct Memory {
     // Both held for a look or an insert only.
     /// What was forgotten and not heard again since: the disk may still have it for a moment.
     gone: Mutex<HashSet<(HostId, StorePath)>>,
-    /// Hosts whose paths were refused and of which the user knows.
-    told: Mutex<HashSet<(HostId, &'static str)>>,
+    /// Counts up when others ask.
+    callers: AtomicU64,
+    /// Hosts whose paths were refused and of which these callers know.
+    told: Mutex<HashSet<(HostId, Reason)>>,
 }
 
 impl Memory {
@@ -43,14 +46,70 @@ impl Memory {
             paths: Arc::new(MemoryCache::new(REMEMBERED)),
             shelf: Arc::new(Shelf::new(disk, lifetimes)),
             gone: Mutex::default(),
+            callers: AtomicU64::new(0),
             told: Mutex::default(),
         }
     }
 
-    /// What is known of a path and believed now.
+    /// What is known of a path and believed now. Looks at its signatures if nobody has yet: thousands
+    /// of infos may have come ahead, and each takes its time.
     pub(super) fn get(&self, path: &StorePath) -> Option<Known> {
-        let known = self.paths.get(path)?;
-        Some(known.valid(&self.shelf.lifetimes, unix_seconds()))
+        let mut known = self.paths.get(path)?;
+        if known.untried().next().is_some() {
+            self.try_signatures(path, &known);
+            known = self.paths.get(path)?;
+        }
+        Some(self.valid(&known))
+    }
+
+    fn valid(&self, known: &Known) -> Known {
+        known.valid(&self.shelf.lifetimes, unix_seconds(), self.callers())
+    }
+
+    fn callers(&self) -> u64 {
+        self.callers.load(Ordering::Relaxed)
+    }
+
+    /// From now on other callers ask: refusals are for those who were told of them.
+    pub(super) fn new_callers(&self) {
+        self.callers.fetch_add(1, Ordering::Relaxed);
+        let told = std::mem::take(&mut *lock(&self.told));
+        let hosts: HashSet<HostId> = told.into_iter().map(|(host, _)| host).collect();
+        for host in hosts {
+            self.pool.end_idle(host);
+        }
+    }
+
+    /// Whether this host has said something of a path that is believed now, as far as signatures were
+    /// looked at.
+    pub(super) fn has_said(&self, host: HostId, path: &StorePath) -> bool {
+        self.paths
+            .get(path)
+            .is_some_and(|known| self.valid(&known).of(host).is_some())
+    }
+
+    fn try_signatures(&self, path: &StorePath, known: &Known) {
+        let mut verdicts = Vec::new();
+        for (host, info, from_disk) in known.untried() {
+            let counts = match from_disk {
+                // See `note`.
+                true => self.trust.check(self.pool.host(host), info).is_ok(),
+                false => self.accepts(host, info),
+            };
+            let says = match counts {
+                true => Some(Says::Has(info.clone())),
+                false if from_disk => None,
+                false => Some(Says::Refused(self.callers())),
+            };
+            verdicts.push((host, info, says));
+        }
+        self.paths.update(path, |known| {
+            let mut known = known.unwrap_or_default();
+            for (host, info, says) in verdicts {
+                Arc::make_mut(&mut known).settle(host, info, says);
+            }
+            known
+        });
     }
 
     /// All that is known.
@@ -102,8 +161,16 @@ impl Memory {
     fn note(&self, host: HostId, said: &Said, from_disk: bool) {
         let says = match &said.info {
             None => Says::Lacks,
-            Some(info) if self.accepts(host, info) => Says::Has(info.clone()),
-            Some(_) => Says::Refused,
+            Some(info) => match self.trust.glance(self.pool.host(host), info) {
+                Glance::Counts => Says::Has(info.clone()),
+                Glance::Signed => Says::Untried(info.clone()),
+                // It may have been signed since.
+                Glance::Refused(_) if from_disk => return,
+                Glance::Refused(distrust) => {
+                    self.tell(host, &distrust);
+                    Says::Refused(self.callers())
+                }
+            },
         };
         let answer = Answer {
             host,
@@ -121,21 +188,18 @@ impl Memory {
         });
     }
 
-    /// Refusals are told once more.
-    pub(super) fn tell_again(&self) {
-        lock(&self.told).clear();
+    /// Whether an info of this host counts. The user is told of the first that does not, for each
+    /// reason.
+    pub(super) fn accepts(&self, host: HostId, info: &PathInfo) -> bool {
+        let checked = self.trust.check(self.pool.host(host), info);
+        checked
+            .map_err(|distrust| self.tell(host, &distrust))
+            .is_ok()
     }
 
-    /// Whether an info of this host counts. The user is told of the first that does not.
-    pub(super) fn accepts(&self, host: HostId, info: &PathInfo) -> bool {
-        match self.trust.check(self.pool.host(host), info) {
-            Ok(()) => true,
-            Err(distrust) => {
-                if lock(&self.told).insert((host, distrust.reason())) {
-                    self.pool.notify(&distrust);
-                }
-                false
-            }
+    fn tell(&self, host: HostId, distrust: &Distrust) {
+        if lock(&self.told).insert((host, distrust.reason())) {
+            self.pool.notify(distrust);
         }
     }
 

@@ -25,7 +25,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use shelf::DiskTier;
-pub use trust::{Distrust, Trust};
+pub use trust::{Distrust, Reason, Trust, Why};
 
 use crate::cache::Lifetimes;
 use crate::model::{PathInfo, StorePath};
@@ -178,6 +178,12 @@ impl Resolver {
         self.inner.start_recheck();
     }
 
+    /// From now on another command asks. What was refused is asked of the hosts again, since it may have
+    /// been signed meanwhile, and what is refused then is told again.
+    pub fn refuse_again(&self) {
+        self.inner.memory.new_callers();
+    }
+
     /// From now on no host is asked for more than what is asked here: for a process that has one
     /// question only.
     pub fn ask_no_more_than_needed(&self) {
@@ -186,7 +192,7 @@ impl Resolver {
 
     /// From now on somebody else is told too: what users are told once is told once more.
     pub fn tell_again(&self) {
-        self.inner.memory.tell_again();
+        self.inner.memory.new_callers();
         self.inner.pool.tell_again();
     }
 

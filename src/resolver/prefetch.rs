@@ -274,10 +274,7 @@ impl Flight {
 
     /// What this host has not said anything of.
     fn unknown(&self, paths: &[StorePath]) -> Vec<StorePath> {
-        let is_unknown = |path: &&StorePath| {
-            let known = self.inner.memory.get(path);
-            known.is_none_or(|known| known.of(self.prefetch.host).is_none())
-        };
+        let is_unknown = |path: &&StorePath| !self.inner.memory.has_said(self.prefetch.host, path);
         paths
             .iter()
             .filter(is_unknown)

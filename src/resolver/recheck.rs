@@ -1,6 +1,6 @@
 //! Old answers are checked again: a path may have gone from its host since another process asked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::Inner;
-use super::known::Says;
 use crate::cache::disk::unix_seconds;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::HostId;
@@ -51,7 +50,7 @@ impl Inner {
         let mut old: HashMap<HostId, Vec<Arc<PathInfo>>> = HashMap::new();
         for (_, known) in self.memory.all() {
             for answer in known.answers() {
-                if let Says::Has(info) = &answer.says
+                if let Some(info) = answer.says.info()
                     && answer.from_disk
                     && now.abs_diff(answer.checked_at) >= OLD
                 {
@@ -72,16 +71,17 @@ impl Inner {
             let Ok(infos) = self.pool.query_path_infos(host, &paths).await else {
                 return;
             };
-            let hashes = infos.iter().map(|info| (&info.path, info.nar_hash));
+            let hashes = old.iter().map(|info| (&info.path, info.nar_hash));
             let hashes: HashMap<_, _> = hashes.collect();
-            let same = |info: &&Arc<PathInfo>| hashes.get(&info.path) == Some(&info.nar_hash);
-            let (same, gone): (Vec<_>, Vec<_>) = old.iter().partition(same);
-            for info in gone {
-                log::debug!("{}: {} has gone", self.pool.host(host), info.path);
-                self.memory.forget_at(host, &info.path);
+            // As it is told now: signatures come and go while the NAR stays.
+            let same = |info: &Arc<PathInfo>| hashes.get(&info.path) == Some(&info.nar_hash);
+            let same: Vec<_> = infos.into_iter().filter(same).collect();
+            let there: HashSet<_> = same.iter().map(|info| &info.path).collect();
+            for path in paths.iter().filter(|path| !there.contains(path)) {
+                log::debug!("{}: {path} has gone", self.pool.host(host));
+                self.memory.forget_at(host, path);
             }
             // Not asked again for another while.
-            let same: Vec<Arc<PathInfo>> = same.into_iter().cloned().collect();
             let paths: Vec<_> = same.iter().map(|info| info.path.clone()).collect();
             self.memory.heard(host, &paths, &same);
         }

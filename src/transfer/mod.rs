@@ -3,6 +3,7 @@
 mod ahead;
 mod attempt;
 mod book;
+mod content;
 mod error;
 mod piece;
 pub mod progress;

@@ -6,6 +6,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
+use super::content::ContentCheck;
 use super::error::HostFault;
 use super::piece::{Mark, Piece, Resume};
 use crate::model::{NarHash, PathInfo, StorePath};
@@ -27,13 +28,21 @@ struct State {
 
 impl State {
     /// Steps over what is whole in the first `most` bytes of `buf` and removes it from there.
-    fn take(&mut self, buf: &mut BytesMut, most: usize) -> Result<Bytes, NarError> {
+    fn take(
+        &mut self,
+        buf: &mut BytesMut,
+        most: usize,
+        content: &mut Option<ContentCheck>,
+    ) -> Result<Bytes, NarError> {
         let most = most.min(buf.len());
         let mut len = 0;
         let result = loop {
             match self.decoder.step(&buf[len..most]) {
                 Ok((read, Some(event))) => {
                     len += read;
+                    if let Some(content) = content {
+                        content.event(&event);
+                    }
                     if event == Event::End {
                         break Ok(());
                     }
@@ -47,6 +56,9 @@ impl State {
         };
         let bytes = buf.split_to(len).freeze();
         self.hasher.update(&bytes);
+        if let Some(content) = content {
+            content.bytes(&bytes);
+        }
         result.map(|()| bytes)
     }
 
@@ -74,6 +86,8 @@ pub(super) struct Stream {
     ahead: State,
     /// What is between the two states.
     held: Vec<Bytes>,
+    /// Keeps the same two states.
+    content: Option<ContentCheck>,
     /// What was passed on before this began, until it has come again and proved to be the same.
     before: Option<Resume>,
 }
@@ -119,6 +133,7 @@ impl Stream {
             passed: start.clone(),
             ahead: start,
             held: Vec::new(),
+            content: ContentCheck::new(info),
             before: None,
         }
     }
@@ -144,7 +159,7 @@ impl Stream {
             let missing = before.at - self.taken();
             let most = usize::try_from(missing).unwrap_or(usize::MAX);
             let all_there = buf.len() >= most;
-            self.ahead.take(buf, most)?;
+            self.ahead.take(buf, most, &mut self.content)?;
             if self.taken() < before.at {
                 // Tokens end where pieces do: one that does not was another one there.
                 return match all_there || self.ahead.decoder.is_complete() {
@@ -156,12 +171,11 @@ impl Stream {
                 return Err(Refused::Differs);
             }
             self.before = None;
-            self.passed = self.ahead.clone();
+            self.pass();
         }
         let whole = (1..=WHOLE).contains(&self.size);
-        let bytes = self
-            .ahead
-            .take(buf, if whole { usize::MAX } else { PIECE })?;
+        let most = if whole { usize::MAX } else { PIECE };
+        let bytes = self.ahead.take(buf, most, &mut self.content)?;
         if self.ahead.decoder.is_complete() {
             self.held.push(bytes);
             return Ok(Taken::Complete);
@@ -173,7 +187,7 @@ impl Stream {
             self.held.push(bytes);
             return Ok(Taken::Nothing);
         }
-        self.passed = self.ahead.clone();
+        self.pass();
         let mark = Some(Mark {
             hash: self.passed.hash(),
             rest: self.passed.decoder.completion(""),
@@ -181,8 +195,15 @@ impl Stream {
         Ok(Taken::Pass(Piece { bytes, mark }))
     }
 
-    /// Compares hash and size with the promised ones, once the archive is complete. Gives what was
-    /// held back, or what was expected and what came.
+    fn pass(&mut self) {
+        self.passed = self.ahead.clone();
+        if let Some(content) = &mut self.content {
+            content.pass();
+        }
+    }
+
+    /// Compares hash and size with the promised ones, and the content with its address where it has one,
+    /// once the archive is complete. Gives what was held back, or what was expected and what came.
     pub(super) fn verify(&mut self) -> Result<Vec<Piece>, (String, String)> {
         let (size, hash) = (self.taken(), self.ahead.hash());
         let wanted_size = if self.size == 0 { size } else { self.size };
@@ -191,7 +212,10 @@ impl Stream {
             let text = |hash: NarHash, size: u64| format!("{hash} ({size} bytes)");
             return Err((text(wanted_hash, wanted_size), text(hash, size)));
         }
-        self.passed = self.ahead.clone();
+        if let Some(content) = &self.content {
+            content.verify()?;
+        }
+        self.pass();
         let held = std::mem::take(&mut self.held).into_iter();
         Ok(held.map(Piece::verified).collect())
     }
@@ -200,6 +224,9 @@ impl Stream {
     pub(super) fn roll_back(&mut self) {
         self.held.clear();
         self.ahead = self.passed.clone();
+        if let Some(content) = &mut self.content {
+            content.roll_back();
+        }
     }
 
     /// What completes what was passed on.

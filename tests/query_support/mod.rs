@@ -100,6 +100,8 @@ pub struct Setup<'a> {
     pub folder: Option<&'a Path>,
     pub lifetimes: Lifetimes,
     pub require_sigs: bool,
+    /// Public keys whose signatures count.
+    pub keys: Vec<String>,
     /// Seconds until a host starts to answer.
     pub slow: HashMap<&'a str, u32>,
 }
@@ -111,6 +113,7 @@ impl<'a> Setup<'a> {
             folder,
             lifetimes: Lifetimes::default(),
             require_sigs: false,
+            keys: Vec::new(),
             slow: HashMap::new(),
         }
     }
@@ -150,6 +153,11 @@ impl<'a> Setup<'a> {
         });
         let trust = Trust {
             require_sigs: self.require_sigs,
+            keys: self
+                .keys
+                .iter()
+                .map(|key| key.parse().expect("a key"))
+                .collect(),
         };
         Resolver::with_disk(Arc::new(pool), trust, disk, self.lifetimes)
     }

@@ -224,8 +224,11 @@ pub fn setup_as(hosts: &[(&Store, f64, Option<Fault>)], memory: u64, shells: boo
         tell.lock().unwrap().push(error.to_string());
     });
     let pool = Arc::new(Pool::new(parsed, transport, limits, notify, None));
-    let require_sigs = false;
-    let resolver = Arc::new(Resolver::new(pool.clone(), Trust { require_sigs }));
+    let trust = Trust {
+        require_sigs: false,
+        keys: Arc::default(),
+    };
+    let resolver = Arc::new(Resolver::new(pool.clone(), trust));
     let answers = Box::new(Answers(resolver.clone()));
     let transfers = Transfers::new(pool, memory, answers);
     Setup {

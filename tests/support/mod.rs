@@ -8,6 +8,7 @@
 
 #![allow(dead_code, unused_imports)]
 
+mod claims;
 mod dag;
 mod host;
 mod nix;
