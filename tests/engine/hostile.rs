@@ -40,7 +40,7 @@ fn extended() -> Vec<u8> {
 
 /// The engine closes the connection by itself, whatever it says before.
 #[track_caller]
-fn is_closed(stream: &mut UnixStream) {
+fn is_closed(stream: &mut UnixStream, what: &str) {
     let began = Instant::now();
     let mut piece = [0; 4096];
     loop {
@@ -48,7 +48,7 @@ fn is_closed(stream: &mut UnixStream) {
             Ok(1..) if began.elapsed() < Duration::from_secs(30) => {}
             Ok(0) => return,
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return,
-            other => panic!("{other:?}"),
+            other => panic!("{what}: {other:?}"),
         }
     }
 }
@@ -66,7 +66,7 @@ fn is_well(site: &Site, engine: u32) {
 #[test]
 fn what_cannot_be_understood_ends_the_connection() {
     let (site, engine) = begun();
-    let mut number = |values: &[u64]| {
+    let number = |values: &[u64]| {
         let mut bytes = extended();
         values.iter().for_each(|value| put_u64(&mut bytes, *value));
         bytes
@@ -110,8 +110,7 @@ fn what_cannot_be_understood_ends_the_connection() {
     for (what, bytes) in cases {
         let mut stream = connect(&site);
         stream.write_all(&bytes).expect(what);
-        eprintln!("{what}");
-        is_closed(&mut stream);
+        is_closed(&mut stream, what);
     }
     is_well(&site, engine);
 }
@@ -141,7 +140,7 @@ fn half_a_hello_is_waited_for_in_vain_and_not_for_ever() {
     }
     is_well(&site, engine);
     for stream in &mut streams {
-        is_closed(stream);
+        is_closed(stream, "silence");
     }
     is_well(&site, engine);
 }
@@ -182,7 +181,7 @@ fn two_hundred_that_say_nothing_are_in_nobodys_way() {
     let mut silent: Vec<UnixStream> = (0..200).map(|_| connect(&site)).collect();
     is_well(&site, engine);
     for stream in &mut silent {
-        is_closed(stream);
+        is_closed(stream, "silence");
     }
     is_well(&site, engine);
 }

@@ -101,7 +101,7 @@ fn other_environments_that_lead_elsewhere_are_other_engines() {
 /// Another user of this machine, with an environment of his own. `None`, with a word, where none can be made.
 struct Other {
     env: NixEnv,
-    user: TempUser,
+    _user: TempUser,
     id: u32,
 }
 
@@ -117,7 +117,11 @@ impl Other {
         let mut command = Command::new(tool("id"));
         command.args(["-u", user.name()]);
         let id = run(command, SHORT).parse().expect("a user id");
-        Some(Self { env, user, id })
+        Some(Self {
+            env,
+            _user: user,
+            id,
+        })
     }
 
     fn command(&self) -> Command {
