@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::sync::{Mutex, broadcast};
+use tokio::time::timeout;
 
 use super::board::Source;
 use super::messages::Message;
@@ -30,27 +31,49 @@ const SPARE: usize = 16 << 10;
 /// How often a client that waits hears that the engine is alive.
 const BEAT: Duration = Duration::from_millis(500);
 
+/// How long a client may take nothing of what it asked for. Each holds a connection to a host
+/// meanwhile, which others wait for. A front end goes on without the engine, from the same byte, when
+/// its caller takes something again.
+pub(super) const STUCK: Duration = Duration::from_secs(30);
+
+/// A write to a client, unless that takes nothing for too long.
+pub(super) async fn taken<T>(write: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let taken = timeout(STUCK, write).await;
+    taken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
 /// The way to one client: whole frames only.
 pub(super) struct Out {
     channel: Arc<Channel>,
-    /// Held while one frame is written.
-    turn: Mutex<()>,
+    /// Held while frames are written. What users should know goes before all else that is sent
+    /// later: whoever has its answer may end, and would never read it.
+    turn: Mutex<broadcast::Receiver<Message>>,
     /// The client waits for something.
     pub(super) busy: AtomicBool,
 }
 
 impl Out {
-    pub(super) fn new(channel: Arc<Channel>) -> Self {
+    pub(super) fn new(channel: Arc<Channel>, messages: broadcast::Receiver<Message>) -> Self {
         Self {
             channel,
-            turn: Mutex::default(),
+            turn: Mutex::new(messages),
             busy: AtomicBool::new(false),
         }
     }
 
     pub(super) async fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        let _turn = self.turn.lock().await;
-        self.channel.send(bytes).await
+        let mut messages = self.turn.lock().await;
+        loop {
+            match messages.try_recv() {
+                Ok(message) => {
+                    let mut out = Vec::new();
+                    Frame::Say(message.level, message.text).put(&mut out);
+                    taken(self.channel.send(&out)).await?;
+                }
+                Err(broadcast::error::TryRecvError::Lagged(_)) => {}
+                Err(_) => return taken(self.channel.send(bytes)).await,
+            }
+        }
     }
 
     pub(super) async fn frame(&self, frame: &Frame) -> io::Result<()> {
@@ -62,18 +85,18 @@ impl Out {
     /// Tells the client what the user should know, and that the engine is alive, until it is gone.
     pub(super) async fn chat(&self, mut messages: broadcast::Receiver<Message>) {
         loop {
-            let frame = tokio::select! {
+            let sent = tokio::select! {
                 message = messages.recv() => match message {
-                    Ok(message) => Frame::Say(message.level, message.text),
-                    Err(broadcast::error::RecvError::Lagged(_)) => continue,
                     Err(broadcast::error::RecvError::Closed) => return,
+                    // It is said before whatever is sent.
+                    _ => self.send(&[]).await,
                 },
                 () = tokio::time::sleep(BEAT) => match self.busy.load(Ordering::Relaxed) {
-                    true => Frame::Beat,
+                    true => self.frame(&Frame::Beat).await,
                     false => continue,
                 },
             };
-            if self.frame(&frame).await.is_err() {
+            if sent.is_err() {
                 return;
             }
         }
@@ -95,6 +118,14 @@ impl Pipe {
             sender,
             room: capacity.saturating_sub(SPARE),
         })
+    }
+
+    async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let len = taken(self.sender.write(bytes)).await?;
+            bytes = &bytes[len..];
+        }
+        Ok(())
     }
 }
 
@@ -130,7 +161,7 @@ impl<'a> NarFrames<'a> {
         let mut out = Vec::new();
         if let Some(pipe) = self.pipe_for(len) {
             for bytes in &held {
-                pipe.sender.write_all(bytes).await?;
+                pipe.write_all(bytes).await?;
             }
             Frame::Last(len).put(&mut out);
             return self.out.send(&out).await;
@@ -163,7 +194,7 @@ impl NarSink for NarFrames<'_> {
         };
         let frame = match self.pipe_for(bytes.len()) {
             Some(pipe) => {
-                pipe.sender.write_all(&bytes).await?;
+                pipe.write_all(&bytes).await?;
                 Frame::Piped(bytes.len(), mark)
             }
             None => Frame::Inline(bytes, Some(mark)),

@@ -7,6 +7,7 @@
 //! | `server` | accepts front ends, ends when nobody needs it |
 //! | `session` | one connection |
 //! | `frames` | what goes to one client |
+//! | `hurry` | the same for a client that knows nothing of engines |
 //! | `callers` | which connections are one caller's |
 //! | `board` | what is being transferred |
 //! | `messages` | what users should know |
@@ -15,6 +16,7 @@ mod board;
 mod callers;
 mod frames;
 mod health;
+mod hurry;
 mod messages;
 mod server;
 mod session;

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 use std::os::unix::net::UnixListener as StdUnixListener;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -52,6 +52,19 @@ pub(super) struct Server {
     setting: Setting,
     config: Config,
     began: Instant,
+    /// Since when nobody has needed it, if nobody does. Held for one instruction, never over an
+    /// await.
+    idle_since: Mutex<Instant>,
+}
+
+/// Somebody needs the engine. Who only asks how it is does not: else whoever watches it would keep
+/// it alive.
+pub(super) struct Need(Arc<Server>);
+
+impl Drop for Need {
+    fn drop(&mut self) {
+        *self.0.idle_since() = Instant::now();
+    }
 }
 
 /// Serves on `listener` until nobody has been there for `engine-idle-timeout`, until nobody is there
@@ -77,6 +90,7 @@ pub async fn serve(
         setting,
         config,
         began: Instant::now(),
+        idle_since: Mutex::new(Instant::now()),
     });
     server.run(&listener).await;
     server.engine.resolver.flush().await;
@@ -86,7 +100,6 @@ pub async fn serve(
 impl Server {
     async fn run(self: &Arc<Self>, listener: &UnixListener) {
         let mut sessions = JoinSet::new();
-        let mut idle_since = Instant::now();
         let socket = self.setting.place.as_ref().map(Place::socket_id);
         let mut tick = tokio::time::interval(TICK);
         loop {
@@ -105,7 +118,7 @@ impl Server {
                         tokio::time::sleep(PAUSE).await;
                     }
                 },
-                Some(_) = sessions.join_next() => idle_since = Instant::now(),
+                Some(_) = sessions.join_next() => {}
                 _ = tick.tick() => self.callers.tidy(),
                 () = self.stop.notified() => {
                     log::debug!("told to stop");
@@ -116,7 +129,7 @@ impl Server {
             if !sessions.is_empty() {
                 continue;
             }
-            let idle = idle_since.elapsed();
+            let idle = self.idle_since().elapsed();
             if idle >= CALM {
                 self.engine.pool.close_idle();
             }
@@ -134,6 +147,16 @@ impl Server {
                 return;
             }
         }
+    }
+
+    fn idle_since(&self) -> MutexGuard<'_, Instant> {
+        let lock = self.idle_since.lock();
+        lock.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To be held by whoever needs the engine.
+    pub(super) fn need(self: &Arc<Self>) -> Need {
+        Need(self.clone())
     }
 
     fn socket_now(&self) -> Option<crate::meeting::SocketId> {

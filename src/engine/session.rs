@@ -15,7 +15,8 @@ use tokio::time::timeout;
 use super::board::{Posted, Source as Host};
 use super::callers::Present;
 use super::frames::{NarFrames, Out, Pipe};
-use super::server::Server;
+use super::hurry::Hurry;
+use super::server::{Need, Server};
 use crate::front::{self, Backend, HostsBackend, Reason, ServeError, Source};
 use crate::meeting::Channel;
 use crate::wire::serve::engine::{Call, CallDecoder, EXTENSION, Frame, hello_number, split_number};
@@ -77,6 +78,7 @@ pub(super) async fn run(stream: UnixStream, server: Arc<Server>) -> Result<(), S
 
 /// A client that knows nothing of engines.
 async fn plain(channel: Channel, buf: BytesMut, server: Arc<Server>) -> Result<(), SessionError> {
+    let _need = server.need();
     let (read, write) = channel.into_stream().into_split();
     let input = io::Cursor::new(buf).chain(read);
     let caller = Arc::new(server.engine.transfers.caller());
@@ -86,7 +88,7 @@ async fn plain(channel: Channel, buf: BytesMut, server: Arc<Server>) -> Result<(
     let backend = server
         .engine
         .backend(caller, Arc::new(Posted { board, host }));
-    Ok(front::serve(input, write, &backend, Version::NEWEST).await?)
+    Ok(front::serve(input, Hurry::new(write), &backend, Version::NEWEST).await?)
 }
 
 struct Extended {
@@ -102,14 +104,16 @@ struct Attached {
     backend: HostsBackend,
     host: Arc<Host>,
     _present: Present,
+    _need: Need,
 }
 
 impl Extended {
     fn new(channel: Channel, server: Arc<Server>, fd: Option<OwnedFd>) -> Self {
         let channel = Arc::new(channel);
+        let messages = server.messages.subscribe();
         Self {
             server,
-            out: Arc::new(Out::new(channel.clone())),
+            out: Arc::new(Out::new(channel.clone(), messages)),
             channel,
             // Without it large pieces come with the others.
             pipe: fd.and_then(|fd| Pipe::new(fd).ok()),
@@ -121,7 +125,8 @@ impl Extended {
         let mut hello = Vec::new();
         put_u64(&mut hello, SERVER_MAGIC);
         put_u64(&mut hello, hello_number(Version::NEWEST, EXTENSION));
-        self.out.send(&hello).await?;
+        // Not by way of `out`, which says first what there is to say.
+        self.channel.send(&hello).await?;
         let (queue, mut calls) = mpsc::channel(AHEAD);
         let reading = read(self.channel.clone(), buf, queue);
         let (out, messages) = (self.out.clone(), self.server.messages.subscribe());
@@ -194,6 +199,7 @@ impl Extended {
             backend,
             host,
             _present: present,
+            _need: self.server.need(),
         });
         greeting
     }

@@ -3,8 +3,19 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod commands;
 mod faults;
+mod hostile;
+mod isolation;
+mod life;
+mod plain;
 mod serve_client;
+mod site;
+mod surroundings;
+mod takeover;
+mod talk;
+mod without;
+mod words;
 
 use support::{DagOptions, Host, Nix, substituter};
 

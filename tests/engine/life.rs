@@ -1,0 +1,115 @@
+//! When an engine begins and ends.
+
+use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
+
+use super::site::Site;
+use super::support::{DagOptions, Host, Nix, substituter, wait_until};
+use super::talk::{FrontEnd, NO_DISK};
+
+#[test]
+fn it_ends_when_nobody_needs_it_and_takes_its_socket_away() {
+    let site = Site::new("engine-idle-timeout = 1");
+    site.visit(0);
+    let first = site.process();
+    assert_eq!(site.sockets().len(), 1);
+    wait_until("the engine ends", || site.processes().is_empty());
+    assert_eq!(site.sockets(), [] as [std::path::PathBuf; 0]);
+    // The next one starts another.
+    let mut silent = site.front_end();
+    site.fetch(&mut silent, 1);
+    let second = site.process();
+    assert_ne!(second, first);
+    // Who is there and says nothing needs it all the same.
+    thread::sleep(Duration::from_secs(4));
+    assert_eq!(site.process(), second);
+    site.fetch(&mut silent, 2);
+    silent.end_quietly();
+    wait_until("the engine ends", || site.processes().is_empty());
+}
+
+#[test]
+fn ten_at_once_get_one_engine() {
+    let site = Site::new("");
+    let (env, host) = (&site.env, &site.host);
+    for round in 0..4 {
+        let (begin, path) = (Barrier::new(10), site.path(round));
+        thread::scope(|scope| {
+            let one = || {
+                let mut command = env.program();
+                command.arg("--serve");
+                begin.wait();
+                let mut front_end = FrontEnd::start(command);
+                front_end.talk.fetch(path, &host.store);
+                front_end
+            };
+            let all: Vec<_> = (0..10).map(|_| scope.spawn(one)).collect();
+            let all = all
+                .into_iter()
+                .map(|thread| thread.join().expect("it is served"));
+            let all: Vec<_> = all.collect();
+            assert_eq!(site.clients(), [(site.process(), 10)], "round {round}");
+            for front_end in all {
+                front_end.end_quietly();
+            }
+        });
+        if round % 2 == 0 {
+            // What it leaves behind is a socket that nobody listens on.
+            site.kill();
+            assert_eq!(site.sockets().len(), 1);
+        } else {
+            site.engines.stop();
+            wait_until("the engine ends", || site.processes().is_empty());
+            assert_eq!(site.sockets().len(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_second_nix_finds_everything_warm() {
+    let host = Host::new();
+    let dag = host.store.dag(60, DagOptions::default());
+    // Without a cache on disk: what is known is known from memory.
+    let (name, nowhere) = NO_DISK;
+    let nix = Nix::new().substituters(&substituter("")).env(name, nowhere);
+    let env = nix.store().env();
+    let engines = env.configure_with_engine(&[host.trusted()], "");
+    nix.realise(&[&dag.root]).ok();
+    let (first, logins, sessions) = (engines.pid(), host.sshd.logins(), host.sshd.sessions());
+    assert_eq!(engines.status()[0]["delivered"]["paths"], 60);
+
+    let all: Vec<&String> = dag.paths.iter().rev().collect();
+    nix.store().delete(&all);
+    nix.realise(&[&dag.root]).ok();
+    for path in &dag.paths {
+        assert!(nix.store().verify_path(path), "{path}");
+    }
+    let status = engines.status();
+    assert_eq!(engines.pid(), first);
+    assert_eq!(status[0]["delivered"]["paths"], 120, "{status:?}");
+    assert_eq!(status[0]["clients"], 0, "{status:?}");
+    assert_eq!(host.sshd.logins(), logins);
+    assert_eq!(host.sshd.sessions(), sessions);
+}
+
+#[test]
+fn what_one_was_told_the_next_is_told_from_memory() {
+    let site = Site::new("");
+    let front_end = || {
+        let mut command = site.command();
+        let (name, nowhere) = NO_DISK;
+        command.env(name, nowhere);
+        FrontEnd::start(command)
+    };
+    let paths: Vec<&str> = site.dag.paths.iter().map(String::as_str).collect();
+    let mut first = front_end();
+    let told = first.talk.infos(&paths);
+    assert_eq!(told.len(), paths.len());
+    first.end_quietly();
+    site.host.sshd.freeze();
+    let mut second = front_end();
+    assert_eq!(second.talk.infos(&paths), told);
+    site.host.sshd.thaw();
+    second.end_quietly();
+}
