@@ -3,12 +3,13 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::serve_client::ServeClient;
+use crate::serve_client::{ServeClient, guard};
 use crate::support::{Engines, Host, NixEnv, Scratch, children, run_with_timeout, wait_until};
 
 const MIB: u64 = 1 << 20;
@@ -315,6 +316,7 @@ fn a_path_is_restored_though_the_engine_is_killed_or_frozen() {
 struct Query {
     child: Child,
     output: BufReader<std::process::ChildStdout>,
+    _guarded: Sender<()>,
 }
 
 impl Query {
@@ -324,7 +326,11 @@ impl Query {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("start the program");
         let output = BufReader::new(child.stdout.take().expect("a pipe"));
-        let mut query = Self { child, output };
+        let mut query = Self {
+            _guarded: guard(child.id()),
+            child,
+            output,
+        };
         assert_eq!(query.line(), "");
         query
     }
