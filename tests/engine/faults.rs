@@ -253,6 +253,27 @@ fn many_questions_at_once_are_answered_though_the_engine_is_frozen() {
     client.end();
 }
 
+#[test]
+fn an_engine_frozen_while_it_connects_keeps_nobody_from_connecting() {
+    let (hosts, large, small) = hosts(1, 6 * MIB);
+    let env = NixEnv::new();
+    let engines = configure(&env, &hosts);
+    let mut client = ServeClient::start(&env);
+    let pid = engines.pid();
+    hosts[0].sshd.freeze();
+    client.ask_infos(&[&small]);
+    // It has started ssh, and holds the lock that belongs to it.
+    thread::sleep(Duration::from_millis(500));
+    let frozen = Frozen::new(pid);
+    hosts[0].sshd.thaw();
+    let began = Instant::now();
+    assert_eq!(client.read_infos().len(), 1);
+    assert!(began.elapsed() < GOES_ON_WITHIN, "{:?}", began.elapsed());
+    works(&mut client, &hosts[0], &large);
+    drop(frozen);
+    client.end();
+}
+
 /// Bytes in the files below a folder.
 fn bytes_below(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
