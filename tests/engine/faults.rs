@@ -3,12 +3,13 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::serve_client::ServeClient;
+use crate::serve_client::{ServeClient, guard};
 use crate::support::{Engines, Host, NixEnv, Scratch, children, run_with_timeout, wait_until};
 
 const MIB: u64 = 1 << 20;
@@ -252,6 +253,27 @@ fn many_questions_at_once_are_answered_though_the_engine_is_frozen() {
     client.end();
 }
 
+#[test]
+fn an_engine_frozen_while_it_connects_keeps_nobody_from_connecting() {
+    let (hosts, large, small) = hosts(1, 6 * MIB);
+    let env = NixEnv::new();
+    let engines = configure(&env, &hosts);
+    let mut client = ServeClient::start(&env);
+    let pid = engines.pid();
+    hosts[0].sshd.freeze();
+    client.ask_infos(&[&small]);
+    // It has started ssh, and holds the lock that belongs to it.
+    thread::sleep(Duration::from_millis(500));
+    let frozen = Frozen::new(pid);
+    hosts[0].sshd.thaw();
+    let began = Instant::now();
+    assert_eq!(client.read_infos().len(), 1);
+    assert!(began.elapsed() < GOES_ON_WITHIN, "{:?}", began.elapsed());
+    works(&mut client, &hosts[0], &large);
+    drop(frozen);
+    client.end();
+}
+
 /// Bytes in the files below a folder.
 fn bytes_below(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -315,6 +337,7 @@ fn a_path_is_restored_though_the_engine_is_killed_or_frozen() {
 struct Query {
     child: Child,
     output: BufReader<std::process::ChildStdout>,
+    _guarded: Sender<()>,
 }
 
 impl Query {
@@ -324,7 +347,11 @@ impl Query {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("start the program");
         let output = BufReader::new(child.stdout.take().expect("a pipe"));
-        let mut query = Self { child, output };
+        let mut query = Self {
+            _guarded: guard(child.id()),
+            child,
+            output,
+        };
         assert_eq!(query.line(), "");
         query
     }

@@ -161,7 +161,7 @@ impl ServeClient {
 
 /// Kills the process, and whatever it started, when the time is over and nobody has let go of what
 /// this gives.
-fn guard(pid: u32) -> Sender<()> {
+pub fn guard(pid: u32) -> Sender<()> {
     let (alive, ended) = mpsc::channel();
     thread::spawn(move || {
         if ended.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
