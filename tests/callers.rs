@@ -84,8 +84,8 @@ async fn what_two_callers_want_is_asked_for_once() {
 async fn what_is_read_along_is_read_ahead_again_when_the_other_caller_goes() {
     let store = Store::new();
     let paths = parts(&store, 8, 100_000);
-    // A new connection takes a second, in which nothing comes.
-    let one = setup(&[(&store, 1.0, None)]);
+    // Nothing more comes in the middle of the second one.
+    let one = setup(&[(&store, 0.0, Some(Fault::Stall(150_000)))]);
     let (first, second) = (one.transfers.caller(), one.transfers.caller());
     expect_for(&one, &first, &paths).await;
     expect_for(&one, &second, &paths).await;
@@ -93,7 +93,7 @@ async fn what_is_read_along_is_read_ahead_again_when_the_other_caller_goes() {
     let room: u64 = 7 * 100_000;
     fetch_right(&one, &first, &store, &paths[0]).await;
     until("the first has room", || one.transfers.memory().0 > room).await;
-    // On the connection that there is.
+    // On a connection of its own.
     fetch_right(&one, &second, &store, &paths[0]).await;
     until("both have room", || one.transfers.memory().0 > 2 * room).await;
     drop(first);

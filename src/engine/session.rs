@@ -189,6 +189,7 @@ impl Extended {
             .backend(present.caller.clone(), Arc::new(posted));
         // Others have been told before this one came.
         if present.is_new {
+            present.caller.begin_anew();
             self.server.engine.resolver.tell_again();
             for trouble in self.server.engine.pool.troubles() {
                 let text = (self.server.render)(&*trouble);
