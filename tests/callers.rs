@@ -83,14 +83,14 @@ async fn what_two_callers_want_is_asked_for_once() {
 #[tokio::test]
 async fn what_is_read_along_is_read_ahead_again_when_the_other_caller_goes() {
     let store = Store::new();
-    let paths = parts(&store, 8, 100_000);
-    // Nothing more comes in the middle of the second one.
+    let paths = parts(&store, 4, 100_000);
+    // Each connection brings one, and stalls in the middle of the next.
     let one = setup(&[(&store, 0.0, Some(Fault::Stall(150_000)))]);
     let (first, second) = (one.transfers.caller(), one.transfers.caller());
     expect_for(&one, &first, &paths).await;
     expect_for(&one, &second, &paths).await;
     let rest = &paths[1..];
-    let room: u64 = 7 * 100_000;
+    let room: u64 = 3 * 100_000;
     fetch_right(&one, &first, &store, &paths[0]).await;
     until("the first has room", || one.transfers.memory().0 > room).await;
     // On a connection of its own.
@@ -105,7 +105,6 @@ async fn what_is_read_along_is_read_ahead_again_when_the_other_caller_goes() {
     })
     .await;
     fetch_all(&one, &second, &store, &rest[1..]).await;
-    assert_eq!(one.dumps("one", rest).len(), before + rest.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
