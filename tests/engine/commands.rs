@@ -5,9 +5,9 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use super::site::Site;
+use super::site::{Running, Site};
 use super::support::{Host, SHORT, run, run_with_timeout, wait_until};
 use super::talk::FrontEnd;
 
@@ -120,13 +120,13 @@ fn a_second_engine_by_hand_says_that_there_is_one() {
     // The first one has noticed nothing, and is the one that is used.
     let mut front_end = site.front_end();
     site.fetch(&mut front_end, 0);
-    assert_eq!(site.clients(), [(first.id(), 1)]);
+    assert_eq!(site.clients(), [(first.0.id(), 1)]);
     site.engines.stop();
-    assert!(first.wait().expect("wait for an engine").success());
+    assert!(first.0.wait().expect("wait for an engine").success());
     front_end.end_quietly();
 }
 
-fn by_hand(site: &Site, stdin: Stdio) -> Child {
+fn by_hand(site: &Site, stdin: Stdio) -> Running {
     let mut command = site.env.program();
     command.args(["engine", "-v"]).stdin(stdin);
     command.stderr(Stdio::piped());
@@ -141,7 +141,7 @@ fn by_hand(site: &Site, stdin: Stdio) -> Child {
     }
     // It goes on to write there.
     std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-    child
+    Running(child)
 }
 
 /// The socket that a service manager would listen on.
@@ -167,7 +167,7 @@ fn the_engine_of_a_service_manager_serves_its_own_configuration() {
     let mut engine = by_hand(&site, handed(&listener));
     let mut front_end = site.front_end();
     site.fetch(&mut front_end, 0);
-    assert_eq!(site.clients(), [(engine.id(), 1)]);
+    assert_eq!(site.clients(), [(engine.0.id(), 1)]);
     assert!(site.sockets().is_empty());
 
     // Another configuration is not for it.
@@ -183,7 +183,7 @@ fn the_engine_of_a_service_manager_serves_its_own_configuration() {
     let mut stop: Command = site.env.program();
     stop.args(["engine", "stop"]);
     assert_eq!(run(stop, SHORT).lines().count(), 2);
-    assert!(engine.wait().expect("wait for an engine").success());
+    assert!(engine.0.wait().expect("wait for an engine").success());
     // The socket is the service manager's, who starts another one when somebody comes.
     assert!(site.runtime().join("engine").exists());
     site.fetch(&mut front_end, 1);

@@ -5,13 +5,13 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use ssh_substituter::wire::put_u64;
 use ssh_substituter::wire::serve::engine::{EXTENSION, hello_number, put_status};
 use ssh_substituter::wire::serve::{CLIENT_MAGIC, Version};
 
-use super::site::{Site, sockets};
+use super::site::{Running, Site, sockets};
 use super::support::{NixEnv, SHORT, TempUser, is_root, run, tool, wait_until};
 use super::talk::FrontEnd;
 
@@ -141,15 +141,6 @@ impl Other {
 
     fn sockets(&self) -> Vec<std::path::PathBuf> {
         sockets(&self.env.folder().join("run/ssh-substituter"))
-    }
-}
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

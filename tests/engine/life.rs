@@ -1,8 +1,11 @@
 //! When an engine begins and ends.
 
+use std::fs::File;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
 
 use super::site::Site;
 use super::support::{DagOptions, Host, Nix, substituter, wait_until};
@@ -33,8 +36,15 @@ fn it_ends_when_nobody_needs_it_and_takes_its_socket_away() {
 fn ten_at_once_get_one_engine() {
     let site = Site::new("");
     let (env, host) = (&site.env, &site.host);
+    let mut lock_file = None;
     for round in 0..4 {
         let (begin, path) = (Barrier::new(10), site.path(round));
+        // All have seen that there is no engine before the first one may start one.
+        let lock = lock_file.as_ref().map(|path| {
+            let lock = File::open(path).expect("open a lock");
+            flock(&lock, FlockOperation::NonBlockingLockExclusive).expect("take a lock");
+            lock
+        });
         thread::scope(|scope| {
             let one = || {
                 let mut command = env.program();
@@ -45,6 +55,10 @@ fn ten_at_once_get_one_engine() {
                 front_end
             };
             let all: Vec<_> = (0..10).map(|_| scope.spawn(one)).collect();
+            if lock.is_some() {
+                thread::sleep(Duration::from_millis(800));
+            }
+            drop(lock);
             let all = all
                 .into_iter()
                 .map(|thread| thread.join().expect("it is served"));
@@ -54,6 +68,7 @@ fn ten_at_once_get_one_engine() {
                 front_end.end_quietly();
             }
         });
+        lock_file = Some(site.sockets()[0].with_extension("lock"));
         if round % 2 == 0 {
             // What it leaves behind is a socket that nobody listens on.
             site.kill();

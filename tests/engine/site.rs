@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -135,4 +135,14 @@ pub fn engines_of(folder: &Path) -> Vec<u32> {
     let mut all: Vec<u32> = pids.filter(is_engine).collect();
     all.sort_unstable();
     all
+}
+
+/// An engine that was started by hand; ended on drop.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
