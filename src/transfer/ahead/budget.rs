@@ -203,6 +203,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_at_once_is_accounted_for_even_without_room() {
+        let memory = memory();
+        let (one, two) = (budget(&memory), budget(&memory));
+        let full: Vec<_> = std::iter::from_fn(|| one.reserve(32 << 20)).collect();
+        let mut more = one.reserve_anyway(200 << 20);
+        assert_eq!(memory.used(), (full.len() as u64 * 32 + 200) << 20);
+        assert!(two.reserve(32 << 20).is_none(), "until it is given back");
+        more.fetched(200 << 20);
+        assert!(two.reserve(32 << 20).is_some());
+        drop((full, more));
+        assert_eq!((one.used.load(Ordering::Relaxed), memory.used()), (0, 0));
+    }
+
+    #[test]
     fn callers_share_and_none_takes_what_is_another_ones() {
         let memory = memory();
         let (greedy, modest) = (budget(&memory), budget(&memory));
