@@ -196,14 +196,9 @@ async fn waiting_behind_another_is_limited_too() {
     });
     tokio::time::sleep(Duration::from_millis(300)).await;
     let late = error(&OpenSsh::new(quick), &host).await;
+    // Half the time behind the other one, then on a connection of its own.
     assert!(
-        matches!(
-            late,
-            TransportError::TimedOut {
-                phase: Phase::Queue,
-                ..
-            }
-        ),
+        matches!(late, TransportError::TimedOut { after, .. } if after.as_secs() <= 1),
         "{late:?}"
     );
     first.await.unwrap();

@@ -116,7 +116,15 @@ impl Transport for OpenSsh {
             };
             let place = (folder.as_path(), name.as_str(), index);
             let master = Master::new(host, &self.settings, place, time);
-            match open_on(&master, host, &line, limit / 2, time.1).await? {
+            let opened = match open_on(&master, host, &line, limit / 2, time.1).await {
+                // Whoever was to start that one does not come to it (it may be stopped).
+                Err(TransportError::TimedOut {
+                    phase: Phase::Queue,
+                    ..
+                }) if index == 0 => continue,
+                opened => opened?,
+            };
+            match opened {
                 Opened::Yes(child, took) => {
                     let log = Log::from_now_on(&master.log());
                     return channel(host, (*child, took), log, slot);

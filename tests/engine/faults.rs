@@ -304,3 +304,29 @@ fn without_engine_and_host_the_nar_is_completed_and_the_next_request_answered() 
         client.end();
     }
 }
+#[test]
+fn a_lock_that_is_never_given_back_keeps_nobody_from_connecting() {
+    let (hosts, _, small) = hosts(1, 9);
+    let env = NixEnv::new();
+    let engines = configure(&env, &hosts);
+    let mut client = ServeClient::start(&env);
+    works(&mut client, &hosts[0], &small);
+    client.end();
+    engines.stop();
+    // As the engine would, frozen just before it starts ssh.
+    let folder = env.folder().join("run/ssh-substituter");
+    drop(env.masters());
+    let entries = std::fs::read_dir(folder).expect("a folder").flatten();
+    let locks = entries.filter(|entry| entry.file_name().to_string_lossy().ends_with("-0.lock"));
+    let held: Vec<_> = locks
+        .map(|lock| {
+            let file = std::fs::File::open(lock.path()).expect("a lock");
+            rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).expect("lock");
+            file
+        })
+        .collect();
+    assert_eq!(held.len(), 1);
+    let mut client = ServeClient::start(&env);
+    works(&mut client, &hosts[0], &small);
+    client.end();
+}

@@ -11,10 +11,6 @@ use rustix::process::Signal;
 use crate::relay::signal;
 use crate::support::{Nix, Random, SHORT, run_with_timeout};
 
-/// How long an engine stays frozen: more than the silence that its clients bear with. Not for ever,
-/// since one that is about to connect to a host keeps all others from doing so.
-const FROZEN: Duration = Duration::from_secs(4);
-
 /// Whether there is an engine, and what goes wrong with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
@@ -24,7 +20,7 @@ pub enum Engine {
     Well,
     /// It is killed (SIGKILL) so long after Nix began.
     Killed(Duration),
-    /// It is frozen (SIGSTOP) so long after Nix began, for longer than anybody waits for it.
+    /// It is frozen (SIGSTOP) so long after Nix began, until Nix has ended.
     Frozen(Duration),
 }
 
@@ -88,8 +84,7 @@ impl Engines {
                 signal(pid, what);
                 if what == Signal::STOP {
                     self.frozen = Some(pid);
-                    let thaws = Instant::now() + FROZEN;
-                    while !is_over.load(Ordering::SeqCst) && Instant::now() < thaws {
+                    while !is_over.load(Ordering::SeqCst) {
                         std::thread::sleep(Duration::from_millis(10));
                     }
                     signal(pid, Signal::CONT);

@@ -139,6 +139,11 @@ impl<'a> Master<'a> {
             .mode(0o600)
             .open(path)
             .map_err(|error| self.failed("open the lock of the connection", error))?;
+        // There is time left then for another master.
+        let until = match self.index {
+            0 => self.began + (self.deadline - self.began) / 2,
+            _ => self.deadline,
+        };
         let mut pause = Duration::from_millis(5);
         loop {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -146,10 +151,10 @@ impl<'a> Master<'a> {
                 Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(self.failed("lock the connection", errno.into())),
             }
-            if Instant::now() >= self.deadline {
+            if Instant::now() >= until {
                 return Err(self.timed_out(Phase::Queue));
             }
-            sleep(pause.min(self.deadline.saturating_duration_since(Instant::now()))).await;
+            sleep(pause.min(until.saturating_duration_since(Instant::now()))).await;
             pause = (pause * 2).min(Duration::from_millis(50));
         }
     }
