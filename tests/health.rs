@@ -64,6 +64,8 @@ fn have(home: &Scratch, hosts: &[&str], path: &str) -> (Output, Duration) {
         .arg("--query")
         .args(hosts.iter().flat_map(|host| ["--host", host]))
         .args(["--option", "connect-timeout", &CONNECT_TIMEOUT.to_string()])
+        // Each process finds out by itself.
+        .args(["--option", "engine", "off"])
         // The hosts shall be asked each time.
         .args(["--option", "narinfo-cache-positive-ttl", "0"])
         .args(["--option", "narinfo-cache-negative-ttl", "0"])

@@ -2,15 +2,18 @@
 //! path.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::lab::{Lab, Line, Link};
 use crate::run::{Deadline, Run, Runs, Tried, Watch, timed};
-use crate::support::{Host, NixEnv, Scratch, tool};
+use crate::support::{self, Host, NixEnv, Scratch, tool};
 use crate::table::{Goal, Row, Table};
 
+/// The word that starts [`run`] instead of the table.
+pub const NAME: &str = "classic";
 /// How long one process may take.
 const LIMIT: Duration = Duration::from_secs(120);
 /// How long all processes for a closure may take.
@@ -114,43 +117,74 @@ impl Query {
     }
 }
 
-/// The program in this environment, through this link.
-fn program(env: &NixEnv, link: &Link) -> Command {
-    let mut command = env.program();
+/// A program in this environment, through this link.
+fn program(env: &NixEnv, link: &Link, program: impl AsRef<Path>) -> Command {
+    let mut command = env.command(program);
     command.env("NIX_SSHOPTS", link.options());
     command
 }
 
-/// Does all that Nix 1.11 does for a closure, from an empty cache.
-fn fetch(host: &Host, line: Line, root: &str) -> Tried {
+/// A closure from an empty cache, without an engine.
+fn cold(host: &Host, line: Line, root: &str) -> Tried {
     let env = NixEnv::new();
     let _masters = env.masters();
     env.configure(&[host.trusted()], "");
     let link = Link::to(&host.sshd, line);
+    fetch(&env, &link, root)
+}
+
+/// Does all that Nix 1.11 does for a closure, in this environment: in a process of its own, as each Nix command is one,
+/// by whose number an engine knows who belongs together.
+pub fn fetch(env: &NixEnv, link: &Link, root: &str) -> Tried {
+    let bench = std::env::current_exe().map_err(|error| error.to_string())?;
     let dest = Scratch::new();
-    let start = Instant::now();
-    let mut query = Query::start(program(&env, &link))?;
+    let mut command = program(env, link, bench);
+    command.args([NAME, root]).arg(dest.path());
+    let before = link.trips();
+    let run = timed(command, WHOLE, Watch::Nothing)?;
+    Ok(Run {
+        trips: link.trips() - before,
+        ..run
+    })
+}
+
+/// What [`fetch`] starts: all paths into this folder, in the environment of this process.
+pub fn run(args: &[String]) -> Result<(), String> {
+    let [root, dest] = args else {
+        return Err("two arguments".to_owned());
+    };
+    let mut query = Query::start(Command::new(support::program()))?;
     let infos = query.closure(root)?;
     for path in infos.keys() {
         query.infos(&[path])?;
     }
-    for (done, path) in references_first(&infos, root).into_iter().enumerate() {
-        if start.elapsed() > WHOLE {
-            return Err(format!("{done} of {} paths in {WHOLE:?}", infos.len()));
-        }
+    for path in references_first(&infos, root) {
         let name = path.rsplit('/').next().unwrap_or_default();
-        let mut command = program(&env, &link);
-        command
-            .args(["--substitute", path])
-            .arg(dest.path().join(name));
-        timed(command, LIMIT, Watch::Nothing)?;
+        let mut command = Command::new(support::program());
+        command.args(["--substitute", path]);
+        command.arg(Path::new(dest).join(name));
+        substitute(command).map_err(|why| format!("{path}: {why}"))?;
     }
-    query.end()?;
-    Ok(Run {
-        seconds: start.elapsed().as_secs_f64(),
-        trips: link.trips(),
-        ..Run::default()
-    })
+    query.end()
+}
+
+/// Waits for the lines and the end of a process, as Nix does: looking now and then would take longer than some
+/// processes.
+fn substitute(mut command: Command) -> Result<(), String> {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut process = Deadline::start(command, LIMIT)?;
+    let mut stdout = process.child.stdout.take().expect("stdout is piped");
+    let mut text = String::new();
+    let read = stdout.read_to_string(&mut text);
+    read.map_err(|error| error.to_string())?;
+    process.end()?;
+    match text.lines().nth(1) {
+        Some(hash) if hash.starts_with("sha256:") => Ok(()),
+        _ => Err(format!("no hash came: {text:?}")),
+    }
 }
 
 /// All paths, those that a path refers to before it.
@@ -187,7 +221,7 @@ pub fn door(lab: &Lab, table: &mut Table, small: bool, rtt: u64, goal: f64) {
     };
     let mut runs = Runs::default();
     for _ in 0..lab.options.runs {
-        runs.push("ours", fetch(lab.host(), Line::rtt(rtt), root));
+        runs.push("ours", cold(lab.host(), Line::rtt(rtt), root));
         if runs.failed() {
             break;
         }
@@ -254,7 +288,7 @@ impl<'a> Cached<'a> {
         let masters = env.masters();
         env.configure(&[host.trusted()], "");
         let link = Link::to(&host.sshd, Line::default());
-        let mut query = Query::start(program(&env, &link))?;
+        let mut query = Query::start(program(&env, &link, support::program()))?;
         let paths = query.closure(root)?.into_keys().collect();
         query.end()?;
         drop(masters);
@@ -275,7 +309,7 @@ impl<'a> Cached<'a> {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(ssh, mode).map_err(|error| error.to_string())?;
         let path = std::env::var("PATH").unwrap_or_default();
-        let mut command = program(&self.env, &self.link);
+        let mut command = program(&self.env, &self.link, support::program());
         command.env("PATH", format!("{}:{path}", fake.path().display()));
 
         let logins = self.host.sshd.logins();

@@ -17,6 +17,8 @@ pub struct Options {
     pub scale: u64,
     /// Without contenders that are slow at latency.
     pub ours: bool,
+    /// The `nix` that calls in the rows about an engine; the installed one if `None`.
+    pub nix: Option<PathBuf>,
 }
 
 /// Hosts and what is in their stores.

@@ -1,5 +1,5 @@
 //! Ours beside Nix's own and plain ssh, in one run:
-//! `cargo bench --bench compare [-- [RUNS] [--quick] [--ours] [--only SUBSTRING]...]`.
+//! `cargo bench --bench compare [-- [RUNS] [--quick] [--ours] [--nix PATH] [--only SUBSTRING]...]`.
 //!
 //! Brings up its own sshd, stores and latency on loopback; needs what the tests need (`./tests/run` installs it). Absolute
 //! times differ from machine to machine, and from hour to hour: compare within a table.
@@ -7,9 +7,21 @@
 //! Each contender of a row goes over a link made in the same way: without latency ssh connects directly, otherwise through
 //! [`delay_line`]. "Cold" has an empty cache and no connection, "warm" is the next command in the same environment, the
 //! local store emptied again. Contenders that latency makes slow run once, whatever RUNS is (3 by default).
+//!
+//! Groups named "engine ..." have an engine behind all processes (`--only engine` for them alone); in all others each
+//! process works alone (`engine = off`). There "cold" has no engine either, and "warm" is a later command with the engine
+//! and its connections still there, into a new store. Nix 2.26 and later fetch over `max-connections` processes at once,
+//! so `--nix` may name such a Nix where the installed one is older; a wrapper will do, as a script that starts it with
+//! libraries of its own:
+//!
+//! ```text
+//! #!/bin/sh
+//! exec ROOT/lib64/ld-linux-x86-64.so.2 --library-path ROOT/usr/lib/x86_64-linux-gnu:ROOT/usr/lib/nix ROOT/usr/bin/nix "$@"
+//! ```
 
 mod classic;
 mod delay_line;
+mod engine;
 mod lab;
 mod realise;
 mod run;
@@ -26,25 +38,30 @@ use lab::{Lab, Options};
 use table::{Table, say, tell};
 
 const USAGE: &str = "\
-usage: cargo bench --bench compare -- [RUNS] [--quick] [--ours] [--only SUBSTRING]...
+usage: cargo bench --bench compare -- [RUNS] [--quick] [--ours] [--nix PATH] [--only SUBSTRING]...
 
 RUNS              runs of each contender (3 by default)
 --quick           one run, closures of a fifth of the size (the goals are meant for the full size)
 --ours            without those who are slow at latency, beside whom nothing is then judged
+--nix PATH        a `nix`, or what runs one, that calls in the groups \"engine dag500\" and \"engine memory\"
 --only SUBSTRING  only groups of rows whose title holds it, as \"dag500, 20 ms\"; repeatable";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if let [first, rest @ ..] = &args[..]
-        && first == delay_line::NAME
-    {
-        return match delay_line::run(rest) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                tell(&error.to_string());
-                ExitCode::FAILURE
-            }
+    if let [first, rest @ ..] = &args[..] {
+        let part = match first.as_str() {
+            delay_line::NAME => Some(delay_line::run(rest).map_err(|error| error.to_string())),
+            classic::NAME => Some(classic::run(rest)),
+            _ => None,
         };
+        match part {
+            Some(Ok(())) => return ExitCode::SUCCESS,
+            Some(Err(why)) => {
+                tell(&why);
+                return ExitCode::FAILURE;
+            }
+            None => {}
+        }
     }
     let Some(options) = parse(args) else {
         tell(USAGE);
@@ -75,6 +92,7 @@ fn parse(args: Vec<String>) -> Option<Options> {
         only: Vec::new(),
         scale: 1,
         ours: false,
+        nix: None,
     };
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
@@ -83,6 +101,8 @@ fn parse(args: Vec<String>) -> Option<Options> {
             "--bench" => {}
             "--quick" => (options.runs, options.scale) = (1, 5),
             "--ours" => options.ours = true,
+            // Commands run in folders of their own.
+            "--nix" => options.nix = Some(std::path::absolute(args.next()?).ok()?),
             "--only" => options.only.push(args.next()?),
             number => options.runs = number.parse().ok().filter(|runs| *runs > 0)?,
         }
@@ -112,4 +132,10 @@ fn measure(lab: &Lab, table: &mut Table) {
     // Nix 1.11 with its own agent took 146 and 30 s.
     classic::door(lab, table, false, 0, 146.0 / 6.0);
     classic::door(lab, table, true, 100, 30.0 / 6.0);
+    engine::dag(lab, table);
+    engine::classic(lab, table);
+    engine::first_answer(lab, table);
+    engine::stream(lab, table);
+    engine::memory(lab, table, 0);
+    engine::memory(lab, table, 100);
 }

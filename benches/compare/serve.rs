@@ -22,6 +22,27 @@ const PIECE: usize = 256 << 10;
 
 /// A new process brings these paths; the time counts from its start.
 pub fn fetch(env: &NixEnv, link: &Link, paths: &[String], limit: Duration) -> Tried {
+    with_client(env, link, limit, |client| {
+        let mut infos = Vec::new();
+        for path in paths {
+            infos.push(client.info(path)?);
+        }
+        infos.iter().try_for_each(|info| client.dump(info))
+    })
+}
+
+/// A new process answers one question; the time counts from its start to the end of the reply.
+pub fn first_answer(env: &NixEnv, link: &Link, path: &str, limit: Duration) -> Tried {
+    with_client(env, link, limit, |client| client.info(path).map(drop))
+}
+
+/// What a new process takes for this, the hello included, without its end.
+fn with_client(
+    env: &NixEnv,
+    link: &Link,
+    limit: Duration,
+    action: impl FnOnce(&mut Client) -> Result<(), String>,
+) -> Tried {
     let mut command = env.program();
     command
         .args(["--serve", "--write"])
@@ -38,16 +59,9 @@ pub fn fetch(env: &NixEnv, link: &Link, paths: &[String], limit: Duration) -> Tr
         buffer: BytesMut::new(),
         piece: vec![0; PIECE],
     };
-    let fail = |error: String| format!("after {:.1} s: {error}", start.elapsed().as_secs_f64());
-    client.hello().map_err(fail)?;
-    let mut infos = Vec::new();
-    for path in paths {
-        infos.push(client.info(path).map_err(fail)?);
-    }
-    for info in &infos {
-        client.dump(info).map_err(fail)?;
-    }
+    let done = client.hello().and_then(|()| action(&mut client));
     let seconds = start.elapsed().as_secs_f64();
+    done.map_err(|error| format!("after {seconds:.1} s: {error}"))?;
     let peak = high_water(process.child.id());
     drop(client);
     process.end()?;

@@ -28,10 +28,8 @@ pub(super) struct Present {
     callers: Arc<Callers>,
     number: u64,
     pub(super) caller: Arc<Caller>,
-    /// The caller was not known before.
+    /// The caller was not there until now: it is another command, or the same one again.
     pub(super) is_new: bool,
-    /// The caller has no other: it may be another command.
-    pub(super) is_first: bool,
 }
 
 impl Callers {
@@ -54,15 +52,14 @@ impl Callers {
             connections: 0,
             left: Instant::now(),
         };
-        let is_new = !known.contains_key(&number);
         let entry = known.entry(number).or_insert_with(new);
+        let is_new = entry.connections == 0;
         entry.connections += 1;
         Present {
             callers: self.clone(),
             number,
             caller: entry.caller.clone(),
             is_new,
-            is_first: entry.connections == 1,
         }
     }
 

@@ -178,9 +178,6 @@ impl Extended {
         let mut greeting = Vec::new();
         Frame::Attached.put(&mut greeting);
         let present = self.server.callers.enter(caller);
-        if present.is_first {
-            self.server.engine.resolver.refuse_again();
-        }
         let host = Arc::<Host>::default();
         let posted = Posted {
             board: self.server.board.clone(),
@@ -192,6 +189,7 @@ impl Extended {
             .backend(present.caller.clone(), Arc::new(posted));
         // Others have been told before this one came.
         if present.is_new {
+            present.caller.begin_anew();
             self.server.engine.resolver.tell_again();
             for trouble in self.server.engine.pool.troubles() {
                 let text = (self.server.render)(&*trouble);

@@ -4,10 +4,12 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::AsyncWrite;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use super::hosts::HostsBackend;
 use super::serve_loop::{Backend, DumpError, ServeError};
@@ -27,6 +29,10 @@ const TOLD: usize = 200_000;
 
 /// How much of a verified NAR may come before its end, in bytes.
 const MAX_HELD: usize = 16 << 20;
+
+/// How long an engine may take to read a request. It reads them whatever it is at, and the longest is
+/// some megabytes.
+const TAKES_WITHIN: Duration = Duration::from_secs(10);
 
 /// Makes what goes on without an engine.
 pub type Alone = Box<dyn Fn() -> HostsBackend + Send + Sync>;
@@ -148,6 +154,13 @@ impl AttachedBackend {
     }
 }
 
+/// Sends a request. One that lists many paths is more than a socket holds, and an engine that is
+/// stopped takes no more.
+async fn ask(client: &mut Client, request: &Request) -> Result<(), MeetingError> {
+    let sent = timeout(TAKES_WITHIN, client.ask(request)).await;
+    sent.unwrap_or(Err(MeetingError::Silent(TAKES_WITHIN)))
+}
+
 /// Waits for the reply to a request that has been sent; what users should know goes to the log.
 async fn reply(client: &mut Client) -> Result<(), MeetingError> {
     loop {
@@ -181,7 +194,7 @@ async fn ask_infos(
     paths: &[StorePath],
 ) -> Result<Vec<PathInfo>, MeetingError> {
     let paths = paths.to_vec();
-    client.ask(&Request::QueryPathInfos { paths }).await?;
+    ask(client, &Request::QueryPathInfos { paths }).await?;
     reply(client).await?;
     let (decoder, mut infos) = (InfosDecoder::new(Version::NEWEST), Vec::new());
     loop {
@@ -194,7 +207,7 @@ async fn ask_infos(
 }
 
 async fn ask_set(client: &mut Client, request: &Request) -> Result<Vec<StorePath>, MeetingError> {
-    client.ask(request).await?;
+    ask(client, request).await?;
     reply(client).await?;
     let mut decoder = SetDecoder::default();
     loop {
@@ -299,7 +312,7 @@ struct Nar<'a> {
 impl Nar<'_> {
     async fn run(&mut self, path: &StorePath) -> Result<(), Stop> {
         let path = path.clone();
-        self.client.ask(&Request::DumpStorePath { path }).await?;
+        ask(self.client, &Request::DumpStorePath { path }).await?;
         loop {
             match self.client.frame().await? {
                 Frame::Inline(bytes, Some(mark)) => {

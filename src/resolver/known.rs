@@ -7,6 +7,9 @@ use crate::cache::Lifetimes;
 use crate::model::{NarHash, PathInfo};
 use crate::pool::{Holder, HostId};
 
+/// For how many seconds at least it is believed that a host has a path which it said so itself.
+const OWN: u64 = 3600;
+
 /// What a host says of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Says {
@@ -44,10 +47,10 @@ pub(super) struct Answer {
 impl Answer {
     fn is_valid(&self, lifetimes: &Lifetimes, now: u64, callers: u64) -> bool {
         match self.says {
-            // What was asked in this session holds for the session: a caller that was told of a
-            // path comes for it.
+            // A caller that was told of a path comes for it. An engine outlives its callers.
             Says::Has(_) | Says::Untried(_) => {
-                !self.from_disk || lifetimes.is_fresh(true, self.checked_at, now)
+                let heard_here = !self.from_disk && now.abs_diff(self.checked_at) < OWN;
+                heard_here || lifetimes.is_fresh(true, self.checked_at, now)
             }
             // It may have been signed since, and whoever asks now has not been told.
             Says::Refused(found_for) => found_for == callers,
@@ -295,5 +298,6 @@ mod tests {
         assert_eq!(valid(1_009), [0, 1, 2]);
         assert_eq!(valid(1_010), [0, 1]);
         assert_eq!(valid(1_100), [0]);
+        assert!(valid(1_000 + OWN).is_empty());
     }
 }

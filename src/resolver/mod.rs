@@ -178,12 +178,6 @@ impl Resolver {
         self.inner.start_recheck();
     }
 
-    /// From now on another command asks. What was refused is asked of the hosts again, since it may have
-    /// been signed meanwhile, and what is refused then is told again.
-    pub fn refuse_again(&self) {
-        self.inner.memory.new_callers();
-    }
-
     /// From now on no host is asked for more than what is asked here: for a process that has one
     /// question only.
     pub fn ask_no_more_than_needed(&self) {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -24,14 +24,20 @@ const AT_ONCE: usize = 2_000;
 /// The first download goes first.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Whether it has begun.
+/// When it began last, in seconds of Unix time; 0 if it never did.
 #[derive(Default)]
-pub(super) struct Recheck(AtomicBool);
+pub(super) struct Recheck(AtomicU64);
 
 impl Inner {
-    /// Once, and in the background.
+    /// At most once an hour, and in the background.
     pub(super) fn start_recheck(self: &Arc<Self>) {
-        if self.recheck.0.swap(true, Ordering::Relaxed) {
+        let now = unix_seconds();
+        let due = |last: u64| (now.abs_diff(last) >= OLD).then_some(now);
+        let last = &self.recheck.0;
+        if last
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, due)
+            .is_err()
+        {
             return;
         }
         let inner = self.clone();
@@ -44,14 +50,13 @@ impl Inner {
         });
     }
 
-    /// Positive answers that came from the disk and were old already.
+    /// Positive answers that are old.
     fn old_answers(&self) -> HashMap<HostId, Vec<Arc<PathInfo>>> {
         let now = unix_seconds();
         let mut old: HashMap<HostId, Vec<Arc<PathInfo>>> = HashMap::new();
         for (_, known) in self.memory.all() {
             for answer in known.answers() {
                 if let Some(info) = answer.says.info()
-                    && answer.from_disk
                     && now.abs_diff(answer.checked_at) >= OLD
                 {
                     let all = old.entry(answer.host).or_default();

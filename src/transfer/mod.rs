@@ -26,7 +26,7 @@ pub use piece::{Mark, Piece, Resume};
 
 use crate::model::PathInfo;
 use crate::pool::{HostId, Pool};
-use ahead::{Common, Next, Readahead, Reader};
+use ahead::{Ahead, Common, Next, Readahead};
 use attempt::{Attempt, Stopped};
 use book::Book;
 use progress::{Outcome, Progress, TransferInfo, TransferProgress};
@@ -38,6 +38,20 @@ const ROUNDS: usize = 2;
 
 /// How long a NAR that is read ahead may not move before another host is asked for it.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a worker may take to ask for what is waited for. It does so at once, unless all are busy
+/// with larger ones.
+const SOON: Duration = Duration::from_millis(50);
+
+/// What came of a NAR that was read ahead.
+enum Passed {
+    /// It came whole.
+    All,
+    /// Nothing, since nobody asked for it.
+    Nothing,
+    /// This is how far it got; that host could not bring the rest.
+    Part(Box<Stream>, HostId),
+}
 
 /// Takes a NAR, piece by piece.
 #[async_trait]
@@ -65,6 +79,11 @@ impl Caller {
     /// [`fetch`](Transfers::fetch) on, such paths are read ahead.
     pub fn expect(&self, info: &Arc<PathInfo>, holders: &Arc<[HostId]>) {
         self.ahead.expect(info, holders);
+    }
+
+    /// The caller comes back for something else: what it has fetched it may fetch again.
+    pub fn begin_anew(&self) {
+        self.ahead.begin_anew();
     }
 
     /// Drops what was read ahead, when the caller has not fetched anything for a minute. To be
@@ -162,20 +181,23 @@ impl Transfers {
     ) -> Result<u64, TransferError> {
         let (info, book) = (wish.info, &self.common.book);
         let mut hosts = book.holders(&info.path, wish.holders);
-        let ahead = wish.caller.ahead.fetch(info);
-        if let Some(reader) = ahead.filter(|_| wish.resume.is_none()) {
-            let host = reader.job.host();
-            watch.set_host(&book.pool.host(host).to_string());
-            match self.pass_on(&reader, sink, watch).await {
-                Ok(None) => return Ok(info.nar_size),
-                Ok(Some(so_far)) => *stream = so_far,
-                Err(source) => {
-                    let path = info.path.clone();
-                    return Err(TransferError::Sink { path, source });
+        if wish.resume.is_none()
+            && let Some(ahead) = wish.caller.ahead.fetch(info, &hosts)
+        {
+            let failed = |source| TransferError::Sink {
+                path: info.path.clone(),
+                source,
+            };
+            let passed = self.pass_on(ahead, wish.caller, sink, watch).await;
+            match passed.map_err(failed)? {
+                Passed::All => return Ok(info.nar_size),
+                Passed::Nothing => {}
+                Passed::Part(so_far, host) => {
+                    *stream = *so_far;
+                    // The one that could not bring it comes last.
+                    hosts.sort_by_key(|other| *other == host);
                 }
             }
-            // The one that could not bring it comes last.
-            hosts.sort_by_key(|other| *other == host);
         }
         let urgent = Arc::new(AtomicU64::new(URGENT));
         let striper = &self.common.striper;
@@ -230,28 +252,43 @@ impl Transfers {
         Ok(false)
     }
 
-    /// Passes on what is read ahead. Gives the state from which to go on, when not all came.
+    /// Passes on what is read ahead.
     async fn pass_on(
         &self,
-        reader: &Reader,
+        ahead: Ahead,
+        caller: &Caller,
         sink: &mut dyn NarSink,
         watch: &dyn TransferProgress,
-    ) -> io::Result<Option<Stream>> {
+    ) -> io::Result<Passed> {
+        let (reader, mut waits) = match ahead {
+            Ahead::Asked(reader) => (reader, false),
+            Ahead::Waiting(reader) => (reader, true),
+        };
         let (job, book) = (&reader.job, &self.common.book);
+        let host = job.host();
+        watch.set_host(&book.pool.host(host).to_string());
         let holders = book.holders(&job.info.path, &job.holders);
-        let mut others = holders.into_iter().filter(|host| *host != job.host());
+        let mut others = holders.into_iter().filter(|other| *other != host);
         let mut patience = match others.any(|host| book.pool.is_well(host)) {
             true => PATIENCE,
             false => Duration::MAX,
         };
         loop {
-            match timeout(patience, reader.next()).await {
+            let limit = if waits { SOON } else { patience };
+            match timeout(limit, reader.next()).await {
                 Ok(Next::Piece(piece)) => {
+                    waits = false;
                     watch.advance(piece.bytes.len() as u64);
                     sink.write(piece).await?;
                 }
-                Ok(Next::Complete) => return Ok(None),
-                Ok(Next::Broken(stream)) => return Ok(Some(*stream)),
+                Ok(Next::Complete) => return Ok(Passed::All),
+                Ok(Next::Broken(stream)) => return Ok(Passed::Part(stream, job.host())),
+                Err(_) if waits => {
+                    waits = false;
+                    if caller.ahead.withdraw(&reader) {
+                        return Ok(Passed::Nothing);
+                    }
+                }
                 Err(_) => {
                     reader.abandon();
                     patience = Duration::MAX;

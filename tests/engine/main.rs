@@ -4,10 +4,12 @@
 mod support;
 
 mod commands;
+mod faults;
 mod hostile;
 mod isolation;
 mod life;
 mod plain;
+mod serve_client;
 mod site;
 mod surroundings;
 mod takeover;

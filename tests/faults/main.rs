@@ -2,10 +2,12 @@
 //! deliver fails alone; nothing hangs.
 //!
 //! Three real hosts (sshd, `nix-store --serve`) serve the same closure to a real Nix, and a relay before each `nix-store`
-//! makes go wrong what a seeded plan says. `FAULT_SEED` chooses another plan, `FAULT_COUNT` the number of faults.
+//! makes go wrong what a seeded plan says. `FAULT_SEED` chooses another plan, `FAULT_COUNT` the number of faults,
+//! `FAULT_ENGINE=1` puts an engine between Nix's processes and the hosts in the long run too.
 
 mod desk;
 mod disk;
+mod engine;
 mod hosts;
 mod plan;
 mod proxy;
@@ -22,6 +24,10 @@ use std::time::Instant;
 
 /// Where the table of a run is kept.
 const TABLE: &str = "faults.txt";
+const ENGINE_TABLE: &str = "faults-engine.txt";
+
+/// Faults in the run with an engine that every `cargo test` has.
+const WITH_ENGINE: u64 = 60;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
@@ -43,14 +49,28 @@ fn relay_main() {
 
 #[test]
 fn hundreds_of_faults_cost_time_only() {
-    let (seed, count) = (number("FAULT_SEED", 1), number("FAULT_COUNT", 300));
-    show(&format!("FAULT_SEED={seed} FAULT_COUNT={count}\n"));
+    let engine = number("FAULT_ENGINE", 0) > 0;
+    account(number("FAULT_COUNT", 300), engine, TABLE);
+}
+
+#[test]
+fn faults_with_an_engine_in_between_that_fails_too_cost_time_only() {
+    account(WITH_ENGINE, true, ENGINE_TABLE);
+}
+
+/// Has so many faults happen, and says what came of it.
+fn account(count: u64, engine: bool, file: &str) {
+    let seed = number("FAULT_SEED", 1);
+    show(&format!(
+        "FAULT_SEED={seed} FAULT_COUNT={count} FAULT_ENGINE={}\n",
+        u8::from(engine)
+    ));
     let started = Instant::now();
     let count = usize::try_from(count).expect("a number");
-    let tally = suite::run(seed, count);
+    let tally = suite::run(seed, count, engine);
     let table = tally.table(seed, started.elapsed());
     show(&table);
-    std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join(TABLE), &table)
+    std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join(file), &table)
         .expect("write the table");
     assert!(
         tally.problems.is_empty(),
@@ -62,6 +82,10 @@ fn hundreds_of_faults_cost_time_only() {
         count < 300 || tally.unseen().is_empty(),
         "{:?}",
         tally.unseen()
+    );
+    assert!(
+        !engine || tally.engines_hit > 0,
+        "no engine was hit:\n{table}"
     );
 }
 

@@ -1,9 +1,12 @@
 //! One run of a real Nix while things go wrong, and what must be so afterwards.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::desk::{Event, now};
+use crate::engine::{Engine, Engines};
 use crate::hosts::World;
 use crate::plan::{Fault, Place};
 use crate::support::{Nix, Ran, Scratch, program, run_with_timeout};
@@ -26,6 +29,8 @@ pub struct RunPlan {
     pub doomed: Option<String>,
     /// An ordinary binary cache stands behind.
     pub cache_behind: bool,
+    /// What is between Nix's processes and the hosts.
+    pub engine: Engine,
 }
 
 /// A fault that happened.
@@ -45,17 +50,27 @@ pub struct Outcome {
     /// Paths that failed, cleanly.
     pub failed_paths: usize,
     pub took: Duration,
+    /// The engine was hit.
+    pub engine_hit: bool,
 }
 
 /// Nix, with the program as its substituter.
 pub struct Caller {
+    /// Ends the engines before their folders go.
+    engines: Option<Engines>,
     pub nix: Nix,
     // Holds the sockets; must live as long as Nix does.
     runtime: Scratch,
+    engine: Engine,
 }
 
 impl Caller {
     pub fn new(hosts: &str, behind: Option<&str>) -> Self {
+        Self::with(hosts, behind, Engine::Off)
+    }
+
+    /// The same with an engine, which ends with the value.
+    pub fn with(hosts: &str, behind: Option<&str>, engine: Engine) -> Self {
         let runtime = Scratch::new();
         let folder = runtime.path().to_str().expect("UTF-8 path");
         let substituter = format!(
@@ -68,12 +83,19 @@ impl Caller {
             .env("SSH_SUBSTITUTER_RUNTIME_DIR", folder)
             .limit(LIMIT);
         let settings = format!(
-            "engine = off\nssh-substituter-hosts = {hosts}\nconnect-timeout = {CONNECT_TIMEOUT}\n\
-             stalled-download-timeout = {STALL_TIMEOUT}\n"
+            "engine = {}\nssh-substituter-hosts = {hosts}\nconnect-timeout = {CONNECT_TIMEOUT}\n\
+             stalled-download-timeout = {STALL_TIMEOUT}\n",
+            engine.setting()
         );
         let file = nix.store().env().conf_dir().join("ssh-substituter.conf");
         std::fs::write(file, settings).expect("write the settings");
-        Self { nix, runtime }
+        let engines = (engine != Engine::Off).then(|| Engines::of(&nix, runtime.path()));
+        Self {
+            engines,
+            nix,
+            runtime,
+            engine,
+        }
     }
 
     /// How long one run may take, if not [`LIMIT`].
@@ -92,6 +114,22 @@ impl Caller {
         let mut command = self.nix.command("nix-store");
         command.args(["--realise", "--keep-going"]).args(paths);
         self.nix.run(command)
+    }
+
+    /// The same, while happens to the engine what is planned. Whether it did.
+    fn realise_in_trouble(&mut self, paths: &[String]) -> (Ran, bool) {
+        let Some(mut engines) = self.engines.take() else {
+            return (self.realise(paths), false);
+        };
+        let is_over = AtomicBool::new(false);
+        let result = thread::scope(|scope| {
+            let trouble = scope.spawn(|| engines.trouble(self.engine, &is_over));
+            let ran = self.realise(paths);
+            is_over.store(true, Ordering::SeqCst);
+            (ran, trouble.join().expect("trouble with an engine"))
+        });
+        self.engines = Some(engines);
+        result
     }
 
     /// Whether all of these paths are there, with the right bytes and these registered hashes.
@@ -120,9 +158,9 @@ pub fn go(world: &mut World, plan: &RunPlan) -> Result<Outcome, String> {
         host.arm(faults);
     }
     let cache = plan.cache_behind.then(|| world.binary_cache());
-    let caller = Caller::new(&world.urls(), cache.as_deref());
+    let mut caller = Caller::with(&world.urls(), cache.as_deref(), plan.engine);
     let started = Instant::now();
-    let ran = caller.realise(&plan.targets);
+    let (ran, engine_hit) = caller.realise_in_trouble(&plan.targets);
     let took = started.elapsed();
     let events: Vec<Vec<Event>> = world
         .hosts
@@ -139,6 +177,7 @@ pub fn go(world: &mut World, plan: &RunPlan) -> Result<Outcome, String> {
         hits,
         failed_paths: 0,
         took,
+        engine_hit,
     };
     check(world, plan, &caller, &ran, &mut outcome).map_err(|what| {
         format!(
@@ -198,7 +237,11 @@ fn check(
     caller.has(&pick(&all), &pick(&hashes))?;
     outcome.failed_paths = missing.len();
     // Nothing is left behind that keeps a second try from working.
-    let again = Caller::new(&world.urls(), None);
+    let engine = match plan.engine {
+        Engine::Off => Engine::Off,
+        _ => Engine::Well,
+    };
+    let again = Caller::with(&world.urls(), None, engine);
     let second = again.realise(&plan.targets);
     if !second.success() {
         return Err(format!("the second try failed too:\n{}", second.stderr()));

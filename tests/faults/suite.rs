@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::engine::Engine;
 use crate::hosts::{Closure, World};
 use crate::plan::{Cell, Fault, Kind, Place, When};
 use crate::run::{Hit, Outcome, RunPlan, go};
@@ -56,11 +57,15 @@ struct Dealer {
     small: Deck,
     large: Deck,
     runs: usize,
+    /// For what happens to engines, where there are any.
+    engines: Option<Random>,
 }
 
 impl Dealer {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, engine: bool) -> Self {
         Self {
+            // Its own, so that the same faults are dealt with and without engines.
+            engines: engine.then(|| Random::new(seed, "engines")),
             random: Random::new(seed, "faults"),
             early: Deck::new(&[When::Handshake, When::Query]),
             small: Deck::new(&[When::Small]),
@@ -71,11 +76,15 @@ impl Dealer {
 
     fn next(&mut self, closure: &Closure) -> RunPlan {
         self.runs += 1;
-        match self.runs % 9 {
+        let mut plan = match self.runs % 9 {
             0 => self.doomed(closure),
             3 | 6 => self.dumps(closure),
             _ => self.early(closure),
+        };
+        if let Some(random) = &mut self.engines {
+            plan.engine = Engine::draw(random);
         }
+        plan
     }
 
     fn fault(&mut self, (kind, when, place): Cell, skip: usize) -> Fault {
@@ -115,6 +124,7 @@ impl Dealer {
             faults,
             doomed: None,
             cache_behind: false,
+            engine: Engine::Off,
         }
     }
 
@@ -146,6 +156,7 @@ impl Dealer {
             faults,
             doomed: None,
             cache_behind: false,
+            engine: Engine::Off,
         }
     }
 
@@ -180,6 +191,7 @@ impl Dealer {
             faults,
             doomed: Some(path),
             cache_behind: self.random.below(2) == 0,
+            engine: Engine::Off,
         }
     }
 }
@@ -191,6 +203,8 @@ pub struct Tally {
     cells: BTreeSet<Cell>,
     pub fired: usize,
     pub runs: usize,
+    /// Runs in which an engine was killed or frozen.
+    pub engines_hit: usize,
     complete: usize,
     failed_paths: usize,
     longest: Option<Outcome>,
@@ -222,6 +236,7 @@ impl Tally {
         self.complete += usize::from(outcome.complete);
         self.failed_paths += outcome.failed_paths;
         self.fired += outcome.hits.len();
+        self.engines_hit += usize::from(outcome.engine_hit);
         let mut kinds = BTreeSet::new();
         for hit in &outcome.hits {
             let fault = &hit.fault;
@@ -284,11 +299,12 @@ impl Tally {
         let _ = writeln!(
             out,
             "seed {seed}: {} faults fired in {} runs, {} of {whole} cells (kind, message, place) hit; {} runs complete at \
-             once, {} paths failed cleanly, {} problems; all in {:.0} s",
+             once, {} engines killed or frozen, {} paths failed cleanly, {} problems; all in {:.0} s",
             self.fired,
             self.runs,
             self.cells.len(),
             self.complete,
+            self.engines_hit,
             self.failed_paths,
             self.problems.len(),
             took.as_secs_f64()
@@ -314,9 +330,9 @@ impl Tally {
     }
 }
 
-/// Runs until that many faults have fired.
-pub fn run(seed: u64, count: usize) -> Tally {
-    let dealer = Mutex::new(Dealer::new(seed));
+/// Runs until that many faults have fired, with engines or without.
+pub fn run(seed: u64, count: usize, engine: bool) -> Tally {
+    let dealer = Mutex::new(Dealer::new(seed, engine));
     let tally = Mutex::new(Tally::default());
     thread::scope(|scope| {
         for _ in 0..WORKERS {

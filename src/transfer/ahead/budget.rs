@@ -98,6 +98,17 @@ impl Budget {
         })
     }
 
+    /// Room for so many bytes, whether there is or not: until it is given back, others get less.
+    pub(super) fn reserve_anyway(self: &Arc<Self>, bytes: u64) -> Reservation {
+        let add = |used: u64| Some(used.saturating_add(bytes));
+        take(&self.memory.used, add);
+        take(&self.used, add);
+        Reservation {
+            budget: self.clone(),
+            bytes,
+        }
+    }
+
     /// The caller fetches so many bytes here, not elsewhere.
     pub(super) fn caller_fetches(&self, bytes: u64) {
         take(&self.fetched, |fetched| Some(fetched.saturating_add(bytes)));

@@ -26,6 +26,10 @@ const PIPELINE_NARS: usize = 1000;
 /// A caller that has fetched nothing for so long gets nothing more read ahead, until it fetches again.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// Who asks about a path again so long after it was fetched is going to fetch it again. Sooner, it may
+/// be another connection of the same caller that looks it up.
+const ANEW: Duration = Duration::from_secs(30);
+
 /// How many paths are expected at most, and how many fetched ones are remembered.
 const EXPECTED: usize = 200_000;
 
@@ -66,7 +70,7 @@ impl Desk {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -75,7 +79,7 @@ impl Desk {
         self.version.subscribe()
     }
 
-    fn wake(&self) {
+    pub(super) fn wake(&self) {
         self.version.send_modify(|version| *version += 1);
     }
 
@@ -87,7 +91,8 @@ impl Desk {
         let unsuitable = info.nar_size == 0
             || info.nar_hash.is_none()
             || room_for(info.nar_size) > self.budget.largest();
-        let known = state.jobs.contains_key(path) || state.fetched.contains(path);
+        let fetched = state.fetched.get(path);
+        let known = state.jobs.contains_key(path) || fetched.is_some_and(|at| at.elapsed() < ANEW);
         if unsuitable || known || state.order.len() >= EXPECTED {
             return;
         }
@@ -95,6 +100,11 @@ impl Desk {
             drop(state);
             self.wake();
         }
+    }
+
+    /// The caller begins anew: what it has fetched it may fetch again.
+    pub(super) fn begin_anew(&self) {
+        self.lock().fetched.clear();
     }
 
     /// Drops what was read ahead for a caller that has not fetched anything for long. It is expected
@@ -124,11 +134,15 @@ impl Desk {
         if state.fetched.len() >= EXPECTED {
             state.fetched.clear();
         }
-        state.fetched.insert(path.clone());
+        state.fetched.insert(path.clone(), Instant::now());
         self.budget.caller_fetches(info.nar_size);
         state.order.remove(path);
         state.expected.remove(path);
         let reader = state.jobs.remove(path).map(|entry| entry.reader);
+        if reader.as_ref().is_some_and(Reader::is_lost) {
+            // The caller whose worker was to bring it is gone, with all that this one read along.
+            state.expect_lost_again();
+        }
         if reader.is_none() && self.budget.is_nearly_full() {
             state.drop_stale();
         }
@@ -138,19 +152,29 @@ impl Desk {
             let theirs = &reader.job.info;
             (theirs.nar_hash, theirs.nar_size) == (info.nar_hash, info.nar_size)
         };
-        let reader = reader.filter(same).or_else(|| self.shelf.join(info));
+        // What is read at once needs no room ahead, but is accounted for.
+        let reserve = || Some(self.budget.reserve_anyway(room_for(info.nar_size)));
+        let join = || self.shelf.join(info, reserve);
+        let reader = reader.filter(same).filter(Reader::want).or_else(join);
         reader.filter(Reader::want)
+    }
+
+    /// What another caller reads ahead, if it is the same and there is room for it here too.
+    fn join(&self, info: &PathInfo) -> Option<Reader> {
+        let room = room_for(info.nar_size);
+        self.shelf.join(info, || self.budget.reserve(room))
     }
 
     /// How many bytes could be read ahead from this host next, as far as one looks.
     pub(super) fn waiting_for(&self, host: HostId) -> u64 {
         let state = self.lock();
         let ready = state.order.ready().take(LOOK);
+        let urgent = state.urgent_for(host);
         ready
             .filter_map(|path| state.expected.get(path))
             .filter(|expected| !expected.failed && expected.holders(&self.book).contains(&host))
             .map(|expected| expected.info.nar_size)
-            .fold(0, u64::saturating_add)
+            .fold(urgent, u64::saturating_add)
     }
 
     /// A worker for `host` starts, unless there are `limit` of them.
@@ -172,17 +196,21 @@ impl Desk {
     /// have not come yet.
     pub(super) fn pick(self: &Arc<Self>, host: HostId, nars: usize, bytes: u64) -> Option<Taken> {
         let mut state = self.lock();
+        let fits = |size: u64| nars == 0 || (nars < PIPELINE_NARS && bytes + size <= PIPELINE);
+        if let Some(urgent) = state.next_urgent(host, fits) {
+            drop(state);
+            return Some(self.taken(host, urgent));
+        }
         if state.idle {
             return None;
         }
-        let fits = |size: u64| nars == 0 || (nars < PIPELINE_NARS && bytes + size <= PIPELINE);
         let token = self.shelf.new_token();
         let job = loop {
             let next = state.next_for(host, &self.book, &self.striper).cloned();
             match next {
                 Some(path) => {
                     let info = &state.expected.get(&path)?.info;
-                    if let Some(reader) = self.shelf.join(info) {
+                    if let Some(reader) = self.join(info) {
                         state.read_along(&path, reader);
                         continue;
                     }
@@ -197,14 +225,17 @@ impl Desk {
             }
         };
         drop(state);
-        let owed = Some(self.book.rates.ask(host, job.info.nar_size));
-        Some(Taken {
+        Some(self.taken(host, (token, job)))
+    }
+
+    fn taken(self: &Arc<Self>, host: HostId, (token, job): (Token, Arc<Job>)) -> Taken {
+        Taken {
+            owed: Some(self.book.rates.ask(host, job.info.nar_size)),
             job,
             token,
             desk: self.clone(),
-            owed,
             done: false,
-        })
+        }
     }
 
     /// The next NAR that should come in parts.
@@ -224,7 +255,7 @@ impl Desk {
             let suits = self.striper.suits(&expected.info, &holders);
             suits.then(|| (path.clone(), expected.holders[0]))
         })?;
-        if let Some(reader) = self.shelf.join(&state.expected.get(&path)?.info) {
+        if let Some(reader) = self.join(&state.expected.get(&path)?.info) {
             state.read_along(&path, reader);
             drop(state);
             // There may be another one.

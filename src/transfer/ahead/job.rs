@@ -45,11 +45,19 @@ struct Inner {
     ready: VecDeque<Piece>,
     /// How many pieces came before those.
     gone: usize,
-    /// Which piece each reader comes to next.
-    readers: Vec<(u64, usize)>,
+    readers: Vec<Place>,
     next_reader: u64,
     end: Option<End>,
-    reservation: Reservation,
+}
+
+/// How far one reader is.
+struct Place {
+    reader: u64,
+    /// Which piece it comes to next.
+    next: usize,
+    /// Each has room of its own for what it has not read, so that a caller which never reads takes
+    /// nothing from the others.
+    room: Reservation,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -87,7 +95,7 @@ impl Job {
         info: Arc<PathInfo>,
         holders: Arc<[HostId]>,
         (owner, host): (Token, HostId),
-        reservation: Reservation,
+        room: Reservation,
     ) -> Reader {
         let stream = Stream::new(&info);
         let job = Self {
@@ -101,10 +109,13 @@ impl Job {
                 stream,
                 ready: VecDeque::new(),
                 gone: 0,
-                readers: vec![(0, 0)],
+                readers: vec![Place {
+                    reader: 0,
+                    next: 0,
+                    room,
+                }],
                 next_reader: 1,
                 end: None,
-                reservation,
             }),
             changed: Notify::new(),
             priority: Arc::new(AtomicU64::new(owner.0 + 1)),
@@ -115,15 +126,23 @@ impl Job {
         }
     }
 
-    /// One more reader, as long as nothing of it is gone.
-    pub(super) fn join(self: &Arc<Self>) -> Option<Reader> {
+    /// One more reader, as long as nothing of it is gone, and if `reserve` gives room for all of it.
+    pub(super) fn join(
+        self: &Arc<Self>,
+        reserve: impl FnOnce() -> Option<Reservation>,
+    ) -> Option<Reader> {
         let mut inner = self.lock();
         if inner.gone > 0 || inner.readers.is_empty() || inner.end == Some(End::Broken) {
             return None;
         }
+        let room = reserve()?;
         let id = inner.next_reader;
         inner.next_reader += 1;
-        inner.readers.push((id, 0));
+        inner.readers.push(Place {
+            reader: id,
+            next: 0,
+            room,
+        });
         drop(inner);
         Some(Reader {
             job: self.clone(),
@@ -172,6 +191,10 @@ impl Job {
                 },
             }
         };
+        if inner.readers.is_empty() {
+            // Nobody has room for it, and nobody joins any more.
+            inner.forget_read();
+        }
         drop(inner);
         self.changed.notify_waiters();
         Ok(fed)
@@ -218,20 +241,20 @@ impl Job {
 }
 
 impl Inner {
-    fn cursor(&mut self, reader: u64) -> Option<&mut usize> {
-        let mut readers = self.readers.iter_mut();
-        Some(&mut readers.find(|(id, _)| *id == reader)?.1)
+    fn place(&mut self, reader: u64) -> Option<&mut Place> {
+        self.readers.iter_mut().find(|place| place.reader == reader)
+    }
+
+    fn is_lost(&self) -> bool {
+        self.end == Some(End::Broken) && self.gone + self.ready.len() == 0
     }
 
     /// Forgets what all have read.
     fn forget_read(&mut self) {
-        let next = self.readers.iter().map(|(_, next)| *next).min();
+        let next = self.readers.iter().map(|place| place.next).min();
         let next = next.unwrap_or(usize::MAX);
-        while self.gone < next
-            && let Some(piece) = self.ready.pop_front()
-        {
+        while self.gone < next && self.ready.pop_front().is_some() {
             self.gone += 1;
-            self.reservation.fetched(piece.bytes.len() as u64);
         }
     }
 }
@@ -248,7 +271,12 @@ impl Reader {
         let mut inner = self.job.lock();
         inner.wanted = true;
         self.job.priority.store(URGENT, Ordering::Relaxed);
-        inner.end != Some(End::Broken) || inner.gone + inner.ready.len() > 0
+        !inner.is_lost()
+    }
+
+    /// Whoever was to fill it gave up before anything had come.
+    pub(super) fn is_lost(&self) -> bool {
+        self.job.lock().is_lost()
     }
 
     /// What comes next.
@@ -268,10 +296,11 @@ impl Reader {
     fn take(&self) -> Option<Next> {
         let mut inner = self.job.lock();
         let gone = inner.gone;
-        let cursor = inner.cursor(self.id)?;
-        let place = *cursor - gone;
-        if let Some(piece) = inner.ready.get(place).cloned() {
-            *inner.cursor(self.id)? += 1;
+        let next = inner.place(self.id)?.next;
+        if let Some(piece) = inner.ready.get(next - gone).cloned() {
+            let place = inner.place(self.id)?;
+            place.next += 1;
+            place.room.fetched(piece.bytes.len() as u64);
             inner.forget_read();
             return Some(Next::Piece(piece));
         }
@@ -299,7 +328,7 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         let mut inner = self.job.lock();
-        inner.readers.retain(|(id, _)| *id != self.id);
+        inner.readers.retain(|place| place.reader != self.id);
         inner.forget_read();
         // Nobody wants it any more. A small one may come all the same: to stop it would cost the
         // connection.

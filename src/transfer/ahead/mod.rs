@@ -14,6 +14,7 @@
 //! | `shelf` | what callers share |
 //! | `state` | what is known of one caller |
 //! | `desk` | what workers and their caller share |
+//! | `urgent` | what the caller waits for and nobody has asked for |
 //! | `worker` | one connection to one host |
 //! | `large` | NARs that come in parts |
 
@@ -24,6 +25,7 @@ mod large;
 mod order;
 mod shelf;
 mod state;
+mod urgent;
 mod worker;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,6 +68,14 @@ impl Common {
     }
 }
 
+/// A NAR that comes by itself.
+pub(super) enum Ahead {
+    /// It has been asked for.
+    Asked(Reader),
+    /// It waits for a worker.
+    Waiting(Reader),
+}
+
 /// Reads ahead for one caller with tasks of its own, which end when this is dropped.
 pub(super) struct Readahead {
     desk: Arc<Desk>,
@@ -98,15 +108,23 @@ impl Readahead {
         }
     }
 
+    /// What the caller has fetched it may fetch again.
+    pub(super) fn begin_anew(&self) {
+        self.desk.begin_anew();
+    }
+
     /// Drops what was read ahead for a caller that has not fetched anything for a minute.
     pub(super) fn rest_if_idle(&self) {
         self.desk.rest_if_idle();
     }
 
     /// The caller fetches this path: what has been read ahead of it, or will be soon.
-    pub(super) fn fetch(&self, info: &PathInfo) -> Option<Reader> {
+    pub(super) fn fetch(&self, info: &PathInfo, holders: &[HostId]) -> Option<Ahead> {
         let first = !self.begun.swap(true, Ordering::Relaxed);
-        let job = self.desk.fetch(info);
+        let job = match self.desk.fetch(info) {
+            Some(reader) => Some(Ahead::Asked(reader)),
+            None => self.desk.hurry(info, holders).map(Ahead::Waiting),
+        };
         if first {
             let mut workers = self.workers();
             for _ in 0..LARGE {
@@ -115,6 +133,11 @@ impl Readahead {
         }
         self.engage();
         job
+    }
+
+    /// Takes back what is [waiting](Ahead::Waiting). Whether nobody has asked for it yet.
+    pub(super) fn withdraw(&self, reader: &Reader) -> bool {
+        self.desk.withdraw(reader)
     }
 
     fn workers(&self) -> MutexGuard<'_, JoinSet<()>> {

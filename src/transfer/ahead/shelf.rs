@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::budget::Reservation;
 use super::job::{Job, Reader, Token};
 use crate::model::{PathInfo, StorePath};
 
@@ -23,14 +24,18 @@ impl Shelf {
         Token(self.tokens.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Reads along, if the same NAR is being read ahead for another caller and nothing of it is
-    /// gone.
-    pub(super) fn join(&self, info: &PathInfo) -> Option<Reader> {
+    /// Reads along, if the same NAR is being read ahead for another caller, nothing of it is gone, and
+    /// `reserve` gives room for it.
+    pub(super) fn join(
+        &self,
+        info: &PathInfo,
+        reserve: impl FnOnce() -> Option<Reservation>,
+    ) -> Option<Reader> {
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let job = jobs.get(&info.path)?.upgrade()?;
         drop(jobs);
         let same = (job.info.nar_hash, job.info.nar_size) == (info.nar_hash, info.nar_size);
-        same.then(|| job.join())?
+        same.then(|| job.join(reserve))?
     }
 
     pub(super) fn put(&self, job: &Arc<Job>) {

@@ -1,7 +1,7 @@
 //! What is expected of one caller, and what is being read ahead for it. Pure bookkeeping, under the
 //! desk's lock.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use super::budget::room_for;
 use super::desk::Desk;
 use super::job::{Job, Reader, Token};
 use super::order::Order;
+use super::urgent::Urgent;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::HostId;
 use crate::transfer::book::Book;
@@ -31,7 +32,10 @@ pub(super) struct State {
     pub(super) expected: HashMap<StorePath, Expected>,
     /// What is being read ahead, or has been.
     pub(super) jobs: HashMap<StorePath, Entry>,
-    pub(super) fetched: HashSet<StorePath>,
+    /// What the caller has fetched, and when.
+    pub(super) fetched: HashMap<StorePath, Instant>,
+    /// What it waits for and no worker has asked for.
+    pub(super) urgent: VecDeque<Urgent>,
     pub(super) workers: HashMap<HostId, usize>,
     /// Dumps that the caller has asked for.
     pub(super) dumps: u64,
@@ -68,7 +72,8 @@ impl State {
             order: Order::default(),
             expected: HashMap::new(),
             jobs: HashMap::new(),
-            fetched: HashSet::new(),
+            fetched: HashMap::new(),
+            urgent: VecDeque::new(),
             workers: HashMap::new(),
             dumps: 0,
             latest: Instant::now(),
@@ -160,6 +165,17 @@ impl State {
             job.info.path
         );
         Some(job)
+    }
+
+    /// What was read along and is lost before anything of it had come is expected again.
+    pub(super) fn expect_lost_again(&mut self) {
+        let (lost, others) = std::mem::take(&mut self.jobs)
+            .into_iter()
+            .partition(|(_, entry)| entry.reader.is_lost());
+        self.jobs = others;
+        for Entry { reader, .. } in HashMap::into_values(lost) {
+            self.expect(&reader.job.info, &reader.job.holders, false);
+        }
     }
 
     pub(super) fn drop_stale(&mut self) {
