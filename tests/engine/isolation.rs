@@ -108,7 +108,8 @@ struct Other {
 impl Other {
     fn new() -> Option<Self> {
         if !is_root() {
-            eprintln!("skipped: only root can make another user");
+            let word = "skipped: only root can make another user";
+            let _ = writeln!(std::io::stderr(), "{word}");
             return None;
         }
         let (env, user) = (NixEnv::new(), TempUser::new("sh"));

@@ -88,7 +88,7 @@ fn signals_to_the_caller_do_not_reach_the_engine() {
         });
         let group = i32::try_from(front_end.pid()).ok().and_then(Pid::from_raw);
         kill_process_group(group.expect("a group"), signal).expect("signal a group");
-        front_end.is_killed();
+        front_end.wait_for_its_end();
         // What was held for it is free at once.
         wait_until("the engine sees that", || site.clients() == [(mine, 0)]);
         site.visit(1);
@@ -107,7 +107,7 @@ fn a_caller_that_dies_takes_its_front_end_along_and_leaves_the_engine() {
     site.fetch(&mut front_end, 0);
     let engine = site.process();
     super::site::kill(front_end.pid());
-    front_end.is_killed();
+    front_end.wait_for_its_end();
     wait_until("nobody is there", || site.clients() == [(engine, 0)]);
     thread::sleep(Duration::from_millis(100));
     assert_eq!(site.process(), engine);

@@ -204,7 +204,7 @@ impl FrontEnd {
     }
 
     /// Waits for an end that comes by force.
-    pub fn is_killed(mut self) {
+    pub fn wait_for_its_end(mut self) {
         let status = self.child.wait().expect("wait for a front end");
         assert!(!status.success(), "{status}");
     }

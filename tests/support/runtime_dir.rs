@@ -34,7 +34,10 @@ impl Drop for RuntimeDir {
 /// Ends the ssh connections whose sockets are in this folder. They would go by themselves, but not soon.
 pub fn end_masters(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_socket()) {
+        let name = entry.file_name();
+        // No ssh listens on an engine's.
+        let is_engine = name == "engine" || name.to_string_lossy().starts_with("e-");
+        if !is_engine && entry.file_type().is_ok_and(|kind| kind.is_socket()) {
             let mut command = Command::new(tool("ssh"));
             command.args(["-F", "none", "-O", "exit", "-S"]);
             command.arg(entry.path()).arg("x");
