@@ -268,13 +268,23 @@ async fn read(
     queue: mpsc::Sender<Call>,
 ) -> Result<(), SessionError> {
     let mut decoder = CallDecoder::default();
+    // Who wants nothing shall not keep the engine alive.
+    let mut called = false;
     loop {
         while let Some(call) = decoder.step(&mut buf)? {
+            called = true;
             if queue.send(call).await.is_err() {
                 return Ok(());
             }
         }
-        if channel.fill(&mut buf).await?.len == 0 {
+        let filled = channel.fill(&mut buf);
+        let incoming = if called {
+            filled.await
+        } else {
+            let filled = timeout(HELLO_WITHIN, filled).await;
+            filled.map_err(|_| SessionError::Silent)?
+        };
+        if incoming?.len == 0 {
             return Ok(());
         }
     }
