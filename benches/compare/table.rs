@@ -82,8 +82,14 @@ impl Row {
         .to_owned()
     }
 
+    /// `None` where there is no goal, or nobody to compare with (and nothing went wrong).
     fn met(&self) -> Option<bool> {
-        self.goal.map(|goal| goal.is_met(self.ours, self.other))
+        let goal = self.goal?;
+        let left_out = matches!(goal, Goal::Ratio(_)) && self.other.is_none();
+        if left_out && self.trouble.is_empty() {
+            return None;
+        }
+        Some(goal.is_met(self.ours, self.other))
     }
 }
 
@@ -130,7 +136,7 @@ impl Table {
                 say(&format!("\n{}: {text}", row.name));
             }
         }
-        let judged = self.rows.iter().filter(|row| row.goal.is_some()).count();
+        let judged = self.rows.iter().filter(|row| row.met().is_some()).count();
         let unmet: Vec<&Row> = self
             .rows
             .iter()
