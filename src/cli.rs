@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Parser, Subcommand};
+use clap::{ArgGroup, CommandFactory, Parser, Subcommand};
 
 /// Machines that you can ssh into, as one binary cache for Nix.
 #[derive(Debug, Clone, Parser)]
@@ -13,7 +13,6 @@ use clap::{ArgGroup, Parser, Subcommand};
     arg_required_else_help = true
 )]
 #[command(group(ArgGroup::new("door").args(["query", "substitute", "serve"])))]
-#[command(args_conflicts_with_subcommands = true)]
 pub struct Cli {
     /// Answer "have" and "info" requests on stdin (the text protocol of Nix 1.7 to 1.11)
     #[arg(long)]
@@ -98,17 +97,51 @@ pub enum EngineAction {
 /// Parses the command line of this process; ends it with a message when it is wrong.
 #[must_use]
 pub fn parse() -> Cli {
-    Cli::parse()
+    checked(Cli::parse()).unwrap_or_else(|error| error.exit())
+}
+
+/// A door is no option of a command. (clap could refuse this by itself, but with it `-v` before the
+/// command.)
+fn checked(cli: Cli) -> Result<Cli, clap::Error> {
+    let door = cli.query || cli.serve || cli.substitute.is_some();
+    if door && cli.command.is_some() {
+        let message = "--query, --serve and --substitute cannot be used with a command";
+        let kind = clap::error::ErrorKind::ArgumentConflict;
+        return Err(Cli::command().error(kind, message));
+    }
+    Ok(cli)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_may_stand_before_a_command_and_doors_may_not() {
+        let parse = |words: &[&str]| Cli::try_parse_from(words).and_then(checked);
+        for words in [
+            &["x", "-v", "engine", "stop"][..],
+            &["x", "engine", "-v"],
+            &["x", "engine", "--host", "a", "status"],
+        ] {
+            let cli = parse(words).unwrap();
+            assert!(
+                matches!(cli.command, Some(Command::Engine { .. })),
+                "{words:?}"
+            );
+        }
+        for words in [
+            &["x", "--serve", "engine"][..],
+            &["x", "--query", "serve-local"],
+            &["x", "--store", "a", "engine"],
+        ] {
+            assert!(parse(words).is_err(), "{words:?}");
+        }
     }
 
     #[test]
