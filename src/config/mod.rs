@@ -55,6 +55,10 @@ pub struct Config {
     /// `ssh-auth-sock`: the ssh agent's socket, an absolute path. An unprivileged user may have
     /// chosen it, so hand it to ssh as `SSH_AUTH_SOCK`, where nothing in it is expanded.
     pub ssh_auth_sock: Option<PathBuf>,
+    /// The agent is the choice of an unprivileged client of Nix's daemon: for that client alone.
+    pub is_client_agent: bool,
+    /// `ssh-environment`: names of variables that ssh gets besides those that it needs.
+    pub ssh_environment: Vec<String>,
     /// `connect-timeout`: how long connecting to a host may take, authentication included.
     /// 15 seconds by default, at least one second. Nix's 0, no limit, means the default here.
     pub connect_timeout: Duration,
@@ -127,6 +131,8 @@ impl Config {
             trusted_hosts: _,
             enabled,
             ssh_auth_sock,
+            is_client_agent,
+            ssh_environment,
             connect_timeout,
             stall_timeout,
             dead_link_timeout,
@@ -142,12 +148,14 @@ impl Config {
             ssh_options,
             settings: _,
         } = self;
-        let hosts = (hosts, ssh_options, ssh_auth_sock, store_dir);
+        let ssh = (ssh_options, ssh_auth_sock, ssh_environment);
+        let hosts = (hosts, ssh, store_dir);
         let trust = (
             enabled,
             require_sigs,
             trusted_public_keys,
             is_untrusted_choice,
+            is_client_agent,
         );
         let times = (connect_timeout, stall_timeout, dead_link_timeout);
         let times = (times, positive_ttl, negative_ttl, engine_idle_timeout);

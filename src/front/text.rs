@@ -69,6 +69,9 @@ async fn answer(line: &[u8], source: &dyn Source) -> Result<Vec<u8>, ServeError>
     for bad in &query.bad {
         log::warn!("{bad}");
     }
+    if query.more_bad > 0 {
+        log::warn!("{} more words are no store paths", query.more_bad);
+    }
     let mut out = Vec::new();
     match query.kind {
         QueryKind::Have => {

@@ -19,11 +19,13 @@ mod arguments;
 mod ciphers;
 mod command;
 mod diagnose;
+mod environment;
 mod identities;
 mod master;
 mod slots;
 
 use self::diagnose::Log;
+pub use self::environment::calling_process;
 use self::master::Master;
 use self::slots::{Slot, Slots};
 use super::runtime_dir::Surroundings;
@@ -49,8 +51,13 @@ pub struct SshSettings {
     /// (`ConnectTimeout`, `ServerAliveInterval`, `LogLevel`) and lose against what a background
     /// master needs and what the host's URL says.
     pub ssh_options: Vec<String>,
-    /// `ssh-auth-sock`: the agent to ask, instead of `$SSH_AUTH_SOCK`.
+    /// `ssh-auth-sock`: the agent to ask. Without it there is none, whatever `$SSH_AUTH_SOCK` says.
     pub auth_sock: Option<PathBuf>,
+    /// For whom alone the connections are, where they may not be shared with all processes of this
+    /// user: those that say the same share them.
+    pub only_for: Option<String>,
+    /// `ssh-environment`: names of variables that ssh gets besides those that it needs.
+    pub environment: Vec<String>,
     /// The limit for everything from the start until a session is open: proxy, TCP, key
     /// exchange, authentication, session. Zero means no limit.
     pub connect_timeout: Duration,
@@ -69,6 +76,8 @@ impl Default for SshSettings {
             program: PathBuf::from("ssh"),
             ssh_options: Vec::new(),
             auth_sock: None,
+            only_for: None,
+            environment: Vec::new(),
             connect_timeout: Duration::from_secs(15),
             dead_link_timeout: Duration::from_secs(45),
             idle_timeout: Duration::from_secs(300),

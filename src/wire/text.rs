@@ -21,6 +21,9 @@ use crate::model::{PathInfo, StorePath, StorePathError};
 /// Longest request line, in bytes, without its line feed.
 pub const MAX_LINE: usize = 16 << 20;
 
+/// Most words of a request that are reported when they are no store paths.
+pub const MAX_BAD: usize = 8;
+
 /// A request, and the words in it that are no store paths (which nobody has).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
@@ -28,8 +31,10 @@ pub struct Query {
     pub kind: QueryKind,
     /// About which paths.
     pub paths: Vec<StorePath>,
-    /// What was named beside them.
+    /// What was named beside them, at most [`MAX_BAD`] words.
     pub bad: Vec<StorePathError>,
+    /// How many such words there were besides.
+    pub more_bad: usize,
 }
 
 /// What a request asks.
@@ -72,14 +77,20 @@ pub fn parse_query(line: &[u8]) -> Query {
         Some(b"info") => QueryKind::Info,
         word => QueryKind::Unknown(printable(word.unwrap_or(b""))),
     };
-    let (mut paths, mut bad) = (Vec::new(), Vec::new());
+    let (mut paths, mut bad, mut more_bad) = (Vec::new(), Vec::new(), 0);
     for word in words {
         match StorePath::from_bytes(word) {
             Ok(path) => paths.push(path),
-            Err(error) => bad.push(error),
+            Err(error) if bad.len() < MAX_BAD => bad.push(error),
+            Err(_) => more_bad += 1,
         }
     }
-    Query { kind, paths, bad }
+    Query {
+        kind,
+        paths,
+        bad,
+        more_bad,
+    }
 }
 
 /// Appends a request line.
@@ -196,8 +207,11 @@ pub mod caller {
     }
 
     fn number(line: &[u8]) -> Result<u64, WireError> {
+        // `parse` would take a plus sign.
+        let digits = line.iter().all(u8::is_ascii_digit);
         std::str::from_utf8(line)
             .ok()
+            .filter(|_| digits)
             .and_then(|line| line.parse().ok())
             .ok_or_else(|| WireError::new("reply", "a decimal number", printable(line)))
     }
@@ -246,7 +260,7 @@ mod tests {
                 buf.extend_from_slice(&[byte]);
                 line = take_line(&mut buf).unwrap();
             }
-            prop_assert_eq!(parse_query(&line.unwrap()), Query { kind, paths, bad: vec![] });
+            prop_assert_eq!(parse_query(&line.unwrap()), Query { kind, paths, bad: vec![], more_bad: 0 });
         }
 
         #[test]
@@ -299,6 +313,26 @@ mod tests {
             QueryKind::Unknown(r#""\x1b[31m""#.to_owned())
         );
         assert_eq!(parse_query(b"").kind, QueryKind::Unknown("\"\"".to_owned()));
+    }
+
+    #[test]
+    fn of_words_that_are_no_store_paths_a_few_are_kept() {
+        let query = parse_query(b"have");
+        assert!(query.bad.is_empty() && query.more_bad == 0);
+        let query = parse_query(format!("have{}", " x".repeat(MAX_BAD + 5)).as_bytes());
+        assert_eq!((query.bad.len(), query.more_bad), (MAX_BAD, 5));
+    }
+
+    #[test]
+    fn numbers_are_digits() {
+        let reply = |count: &str| {
+            let text = format!("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a\n\n{count}\n1\n2\n");
+            caller::take_info(&mut BytesMut::from(text.as_bytes()))
+        };
+        assert!(reply("0").unwrap().is_some());
+        for wrong in ["+0", "-0", "", " 0", "0x0", "18446744073709551616"] {
+            assert!(reply(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

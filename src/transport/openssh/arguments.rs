@@ -123,7 +123,7 @@ pub(super) fn short_name(host: &Host, settings: &SshSettings) -> String {
         hash.update(bytes.map_or(u64::MAX, |b| b.len() as u64).to_le_bytes());
         hash.update(bytes.unwrap_or_default());
     };
-    field(Some(b"ssh-substituter master 2"));
+    field(Some(b"ssh-substituter master 3"));
     field(Some(host.name.as_bytes()));
     field(host.user.as_deref().map(str::as_bytes));
     field(
@@ -143,6 +143,7 @@ pub(super) fn short_name(host: &Host, settings: &SshSettings) -> String {
             .as_ref()
             .map(|sock| sock.as_os_str().as_bytes()),
     );
+    field(settings.only_for.as_deref().map(str::as_bytes));
     for word in &settings.ssh_options {
         field(Some(word.as_bytes()));
     }
@@ -271,6 +272,14 @@ mod tests {
         let others = [
             SshSettings {
                 ssh_options: vec!["-4".into()],
+                ..settings.clone()
+            },
+            SshSettings {
+                only_for: Some("1 2".into()),
+                ..settings.clone()
+            },
+            SshSettings {
+                auth_sock: Some("/agent".into()),
                 ..settings.clone()
             },
             SshSettings {
