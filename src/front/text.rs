@@ -14,7 +14,7 @@ use crate::model::{PathInfo, StorePath, StorePathError};
 use crate::transfer::unpack::{UnpackError, Unpacker};
 use crate::transfer::{NarSink, Piece};
 use crate::wire::WireError;
-use crate::wire::text::{QueryKind, parse_query, put_have, put_infos, take_line};
+use crate::wire::text::{LineDecoder, QueryKind, parse_query, put_have, put_infos};
 
 /// Space for one read of requests.
 const READ: usize = 64 << 10;
@@ -50,8 +50,9 @@ pub async fn query(
     output.write_all(b"\n").await?;
     output.flush().await?;
     let mut buf = BytesMut::with_capacity(READ);
+    let mut lines = LineDecoder::default();
     loop {
-        if let Some(line) = take_line(&mut buf)? {
+        if let Some(line) = lines.step(&mut buf)? {
             let reply = answer(&line, source).await?;
             output.write_all(&reply).await?;
             output.flush().await?;
