@@ -41,7 +41,7 @@ use crate::resolver::{DiskTier, Resolver, Trust};
 use crate::transfer::progress::Progress;
 use crate::transfer::{Caller, Transfers, Whereabouts};
 use crate::transport::Transport;
-use crate::transport::openssh::{OpenSsh, SshSettings, calling_process};
+use crate::transport::openssh::{CallingProcess, OpenSsh, SshSettings};
 
 /// How long a host may hold up an answer that one behind it in the order has given.
 const HEDGE: Duration = Duration::from_millis(150);
@@ -169,7 +169,7 @@ fn identity_for(config: &Config, host: &Host) -> String {
 /// The transport to the hosts of `config`: OpenSSH.
 #[must_use]
 pub fn ssh_transport(config: &Config) -> Arc<dyn Transport> {
-    let only_for = config.is_client_agent.then(calling_process);
+    let only_for = config.is_client_agent.then(CallingProcess::of_process);
     let usual = SshSettings::default().idle_timeout;
     let idle_timeout = only_for.as_ref().map_or(usual, |_| CLIENT_AGENT_IDLE);
     Arc::new(OpenSsh::new(SshSettings {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::SshSettings;
+use super::{CallingProcess, SshSettings};
 use crate::config::host::Host;
 
 /// What must hold, whatever the user's configuration says.
@@ -143,14 +143,18 @@ pub(super) fn short_name(host: &Host, settings: &SshSettings) -> String {
             .as_ref()
             .map(|sock| sock.as_os_str().as_bytes()),
     );
-    field(settings.only_for.as_deref().map(str::as_bytes));
+    let caller = settings.only_for.as_ref().map(CallingProcess::identity);
+    field(caller.as_deref().map(str::as_bytes));
     for word in &settings.ssh_options {
         field(Some(word.as_bytes()));
     }
     let digest = hash.finalize();
-    data_encoding::BASE32_NOPAD
-        .encode(&digest[..10])
-        .to_lowercase()
+    let name = data_encoding::BASE32_NOPAD.encode(&digest[..10]);
+    let name = name.to_lowercase();
+    match &settings.only_for {
+        Some(caller) => caller.mark(&name),
+        None => name,
+    }
 }
 
 #[cfg(test)]
@@ -275,7 +279,7 @@ mod tests {
                 ..settings.clone()
             },
             SshSettings {
-                only_for: Some("1 2".into()),
+                only_for: Some(CallingProcess::of_process()),
                 ..settings.clone()
             },
             SshSettings {
