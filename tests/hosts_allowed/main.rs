@@ -195,7 +195,13 @@ fn what_a_trusted_user_chose_counts_as_it_stands() {
         "{}",
         stderr(&output)
     );
-    let output = site.query(&[("extra-ssh-substituter-hosts", &url)], &[]);
+    // Sorted, what is added stands before what it is added to.
+    let configured = site.configured.trusted();
+    let choices = [
+        ("extra-ssh-substituter-hosts", url.as_str()),
+        ("ssh-substituter-hosts", configured.as_str()),
+    ];
+    let output = site.query(&choices, &[]);
     assert_eq!(lines(&output).len(), 4, "{}", stderr(&output));
 }
 

@@ -179,25 +179,47 @@ fn a_caller_may_send_byte_by_byte() {
 #[test]
 fn what_no_serve_client_would_send_ends_at_once_in_bounded_memory() {
     let set = |rest: &[u64]| numbers(&[&HELLO[..], &[1, 0, 0], rest].concat());
-    let requests: Vec<(&str, Vec<u8>)> = vec![
-        ("a set without end", set(&[u64::MAX])),
-        ("one more than a set may have", set(&[1_000_001])),
-        ("a path without end", set(&[1, u64::MAX])),
-        ("a path that is too long", set(&[1, 4097])),
-        ("a length that overflows", set(&[1, u64::MAX - 6])),
+    let (count, length) = (
+        "expected at most 1000000, got",
+        "expected at most 4096, got",
+    );
+    let cut_off = "the caller ended in the middle of a request";
+    let requests: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("a set without end", set(&[u64::MAX]), count),
+        ("one more than a set may have", set(&[1_000_001]), count),
+        ("a path without end", set(&[1, u64::MAX]), length),
+        ("a path that is too long", set(&[1, 4097]), length),
+        ("a length that overflows", set(&[1, u64::MAX - 6]), length),
         (
             "padding that is not zero",
             [set(&[1, 1]), b"x2345678".to_vec()].concat(),
+            "expected zero padding",
         ),
-        ("an unknown operation", numbers(&[HELLO[0], HELLO[1], 77])),
-        ("an import", numbers(&[HELLO[0], HELLO[1], 4])),
-        ("another magic", numbers(&[7, 7])),
-        ("an old version", numbers(&[HELLO[0], 0x101, 1])),
-        ("half a hello", numbers(&HELLO)[..9].to_vec()),
-        ("half a request", numbers(&[HELLO[0], HELLO[1], 1])),
-        ("half a set", set(&[2, 1])),
+        (
+            "an unknown operation",
+            numbers(&[HELLO[0], HELLO[1], 77]),
+            "(operation 77) is refused",
+        ),
+        (
+            "an import",
+            numbers(&[HELLO[0], HELLO[1], 4]),
+            "ImportPaths (operation 4) is refused",
+        ),
+        (
+            "another magic",
+            numbers(&[7, 7]),
+            "expected the client's magic",
+        ),
+        (
+            "an old version",
+            numbers(&[HELLO[0], 0x101, 1]),
+            "speaks version 1.1",
+        ),
+        ("half a hello", numbers(&HELLO)[..9].to_vec(), cut_off),
+        ("half a request", numbers(&[HELLO[0], HELLO[1], 1]), cut_off),
+        ("half a set", set(&[2, 1]), cut_off),
     ];
-    for (what, request) in requests {
+    for (what, request, why) in requests {
         // Whatever follows: it is not waited for.
         let more = std::iter::repeat_n(
             vec![0xff_u8; 1 << 16],
@@ -206,6 +228,7 @@ fn what_no_serve_client_would_send_ends_at_once_in_bounded_memory() {
         let heard = tell(&env(), &["--serve"], std::iter::once(request).chain(more));
         assert_eq!(heard.code, Some(1), "{what}: {}", heard.stderr);
         assert!(heard.stdout.len() <= 16, "{what}");
+        assert!(heard.stderr.contains(why), "{what}: {}", heard.stderr);
         assert!(
             heard.stderr.starts_with("ssh-substituter: error: "),
             "{what}: {}",
