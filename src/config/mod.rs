@@ -11,6 +11,11 @@
 //! 6. `_NIX_OPTIONS`: what a Nix 1.x that started us knows, `untrusted-` choices included
 //! 7. flags
 //!
+//! All but `untrusted-` choices and `--store` are the word of somebody who may decide for this process:
+//! the administrator, the user who runs it, or one whom Nix's daemon has found in its `trusted-users`
+//! (`SECURITY.md`, "Which hosts are used"). Root has no files in a home: they would be those of
+//! whoever became root while keeping `HOME`.
+//!
 //! A missing file is fine, one that cannot be read is a warning. A bad value is an error when it is
 //! in force, that is, when no higher source replaced it; a bad public key is a warning, and left out.
 //! Settings that are not ours are nobody's business here, but for a warning where they can only be slips of the pen (`ssh-substituter.conf`
