@@ -184,7 +184,9 @@ impl Gathered {
                     line: Some(number),
                 },
             };
-            if !self.untrusted.note(&assignment) {
+            // Every client sends its SSH_AUTH_SOCK, and an empty one when it has none.
+            let is_none = name == Key::SshAuthSock.name() && assignment.value.is_empty();
+            if !is_none && !self.untrusted.note(&assignment) {
                 self.settings.apply(assignment);
             }
         }

@@ -32,7 +32,13 @@ fn the_agent_comes_from_the_environment_unless_set() {
     let machine = machine.env("_NIX_OPTIONS", "untrusted-ssh-auth-sock=");
     assert_eq!(socket(&machine), Some("/file".into()));
     let machine = machine.env("_NIX_OPTIONS", "ssh-auth-sock=");
-    assert_eq!(socket(&machine), None);
+    assert_eq!(socket(&machine), Some("/file".into()));
+    let machine = machine.env("_NIX_OPTIONS", "ssh-auth-sock=/trusted");
+    assert_eq!(socket(&machine), Some("/trusted".into()));
+    let machine = machine.env("_NIX_OPTIONS", "");
+    let none = machine.file("system/ssh-substituter.conf", "ssh-auth-sock =");
+    assert_eq!(socket(&none), None);
+    let machine = none;
     let machine = machine.env("_NIX_OPTIONS", "untrusted-ssh-auth-sock=x");
     assert!(machine.error().contains("untrusted-ssh-auth-sock is \"x\""));
 
