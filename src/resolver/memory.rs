@@ -76,7 +76,7 @@ impl Memory {
         let told = std::mem::take(&mut *lock(&self.told));
         let hosts: HashSet<HostId> = told.into_iter().map(|(host, _)| host).collect();
         for host in hosts {
-            self.pool.end_idle(host);
+            self.pool.close_idle(host, 0);
         }
     }
 
