@@ -21,6 +21,15 @@ impl<V: Clone + Send + Sync + 'static> MemoryCache<V> {
         }
     }
 
+    /// A cache of entries that are `weigh`ed, at most this much of them altogether.
+    #[must_use]
+    pub fn weighed(most: u64, weigh: impl Fn(&V) -> u32 + Send + Sync + 'static) -> Self {
+        let cache = Cache::builder().max_capacity(most);
+        Self {
+            cache: cache.weigher(move |_, value| weigh(value)).build(),
+        }
+    }
+
     /// What is known about a path.
     #[must_use]
     pub fn get(&self, path: &StorePath) -> Option<V> {

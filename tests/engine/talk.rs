@@ -100,7 +100,7 @@ impl Talk {
     pub fn infos(&mut self, paths: &[&str]) -> Vec<PathInfo> {
         let paths = paths.iter().map(|path| store_path(path)).collect();
         self.ask(&Request::QueryPathInfos { paths });
-        let decoder = InfosDecoder::new(self.version);
+        let mut decoder = InfosDecoder::new(self.version);
         let mut infos = Vec::new();
         while let InfosStep::Info(info) = self.read(|buf| decoder.step(buf)) {
             infos.push(info);
