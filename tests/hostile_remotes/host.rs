@@ -48,8 +48,8 @@ while (defined(my $h = all(5))) {
 kill KILL => $pid; exit $status;
 "#;
 
-/// The way to the client of one connection.
-pub struct Line(UnixStream);
+/// The way to the client of one connection, and whose turn it is to write.
+pub struct Line(UnixStream, Arc<Mutex<()>>);
 
 pub type Io = io::Result<()>;
 
@@ -57,8 +57,14 @@ impl Line {
     fn frame(&mut self, kind: u8, bytes: &[u8]) -> Io {
         let mut head = vec![kind];
         head.extend_from_slice(&u32::try_from(bytes.len()).expect("a length").to_be_bytes());
+        let _turn = self.1.lock().expect("a turn");
         self.0.write_all(&head)?;
         self.0.write_all(bytes)
+    }
+
+    /// A second way to the same client.
+    pub fn another(&self) -> io::Result<Self> {
+        Ok(Self(self.0.try_clone()?, self.1.clone()))
     }
 
     /// To its stdout.
@@ -262,7 +268,7 @@ impl Hostile {
 }
 
 fn serve(stream: &UnixStream, shared: &Shared) -> Io {
-    let mut line = Line(stream.try_clone()?);
+    let mut line = Line(stream.try_clone()?, Arc::default());
     let mut input = BufReader::new(stream.try_clone()?);
     let mut command = String::new();
     input.read_line(&mut command)?;

@@ -9,5 +9,9 @@ mod support;
 mod talk;
 
 mod host;
+mod names;
+mod noise;
 mod scene;
+mod silence;
 mod sizes;
+mod words;

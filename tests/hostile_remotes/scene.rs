@@ -1,13 +1,14 @@
 //! A hostile host, an honest one behind it in the order, and the program between them and its caller.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::host::{Attack, Hostile, World};
-use super::support::{Host, NixEnv, SHORT, kill_tree, run};
+use super::support::{Engines, Host, Masters, NixEnv, SHORT, kill_tree, run};
 use super::talk::FrontEnd;
 
 /// How long anything may take, hosts that say nothing included.
@@ -64,70 +65,69 @@ impl Scene {
         }
     }
 
-    /// Both hosts, the hostile one first, and what keeps waiting short.
-    fn hosts(&self) -> Vec<String> {
+    /// The hostile host, with these parameters.
+    fn hostile(&self, extra: &str) -> String {
         let store = self.good.store.remote_store_param();
-        let bad = format!("remote-store={store}&trusted=true");
-        vec![self.bad.sshd.store_url(&bad), self.good.trusted()]
+        self.bad
+            .sshd
+            .store_url(&format!("remote-store={store}{extra}"))
     }
 
-    /// One path through one door, in an environment of its own.
+    /// Both hosts, the hostile one first.
+    pub fn both(&self) -> Vec<String> {
+        vec![self.hostile("&trusted=true"), self.good.trusted()]
+    }
+
+    /// The hostile one only.
+    pub fn alone(&self) -> Vec<String> {
+        vec![self.hostile("&trusted=true")]
+    }
+
+    /// The same, which is not trusted.
+    pub fn distrusted(&self) -> Vec<String> {
+        vec![self.hostile("")]
+    }
+
+    /// Brings a path through a door, right to the last byte.
     #[track_caller]
-    pub fn fetch(&self, door: Door, engine: bool, path: &str, lines: &str) -> Run {
-        let env = NixEnv::new();
-        let lines = format!("{WAITS}{lines}");
-        let engines = engine.then(|| env.configure_with_engine(&self.hosts(), &lines));
-        if !engine {
-            env.configure(&self.hosts(), &lines);
-        }
-        let _masters = env.masters();
+    pub fn fetch(&self, user: &User, door: Door, path: &str, args: &[&str]) -> Run {
+        let began = Instant::now();
         let mut run = match door {
-            Door::Serve => self.serve(&env, path),
-            Door::Substitute => self.substitute(&env, path),
+            Door::Serve => self.serve(user, path, args),
+            Door::Substitute => {
+                let ran = user.substitute(path, args);
+                let hash = self.good.store.nar_hash(path);
+                assert_eq!(ran.stdout, format!("\n{hash}\n"), "{}", ran.run.stderr);
+                let mut command = user.env.command("nix-hash");
+                command.args(["--type", "sha256", "--base32"]);
+                command.arg(user.dest());
+                assert_eq!(format!("sha256:{}", run(command, SHORT)), hash);
+                ran.run
+            }
         };
-        if let Some(engines) = &engines {
-            run.peak = run.peak.max(peak(engines.pid()).expect("an engine"));
-        }
+        user.look_at_the_engine(&mut run);
+        println!("{door:?}, {:?}: {}", began.elapsed(), run.stderr);
+        assert!(began.elapsed() < LIMIT, "{door:?}");
+        run.is_harmless();
         run
     }
 
-    fn serve(&self, env: &NixEnv, path: &str) -> Run {
-        let mut command = env.program();
-        command.arg("--serve");
+    fn serve(&self, user: &User, path: &str, args: &[&str]) -> Run {
+        let mut command = user.env.program();
+        command.arg("--serve").args(args);
         let mut front_end = FrontEnd::start(command);
-        let pid = front_end.pid();
-        let (done, watch) = channel::<()>();
-        let watchdog = thread::spawn(move || {
-            if watch.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
-                kill_tree(pid);
-            }
-        });
+        let _watchdog = Watchdog::of(front_end.pid());
         // Twice, so that a loss of step shows.
         for _ in 0..2 {
             front_end.talk.fetch(path, &self.good.store);
         }
-        let peak = peak(pid).expect("a process");
+        let peak = peak(front_end.pid()).expect("a process");
         let stderr = front_end.end();
-        drop(done);
-        watchdog.join().expect("the watchdog");
         Run { stderr, peak }
     }
 
-    fn substitute(&self, env: &NixEnv, path: &str) -> Run {
-        let dest = env.folder().join("dest");
-        let mut command = env.program();
-        command.args(["--substitute", path]).arg(&dest);
-        let ran = Watched::run(command);
-        let hash = self.good.store.nar_hash(path);
-        assert_eq!(ran.stdout, format!("\n{hash}\n"), "{}", ran.run.stderr);
-        let mut command = env.command("nix-hash");
-        command.args(["--type", "sha256", "--base32"]).arg(&dest);
-        assert_eq!(format!("sha256:{}", run(command, SHORT)), hash);
-        ran.run
-    }
-
     /// An attack through both doors, with and without an engine: the path is brought all the same. Where the hostile host
-    /// is the only one, what is printed names it and holds these words.
+    /// is the only one, nothing is, and what is printed names it and holds these words.
     #[track_caller]
     pub fn survives<A: Attack + 'static>(
         &self,
@@ -137,67 +137,127 @@ impl Scene {
     ) {
         for engine in [false, true] {
             for door in BOTH {
-                let what = format!("{door:?}, engine: {engine}");
                 self.bad.attack(attack());
-                let began = Instant::now();
-                self.fetch(door, engine, path, "").is_harmless(&what);
-                println!("{what}: {:?}", began.elapsed());
-                assert!(began.elapsed() < LIMIT, "{what}");
+                self.fetch(&User::new(&self.both(), engine), door, path, &[]);
             }
             self.bad.attack(attack());
-            self.fails_alone(engine, path, words);
+            self.gets_nothing(&User::new(&self.alone(), engine), path, words);
         }
     }
 
-    /// Asks the hostile host only: nothing is brought, and what is printed names the host and holds these words.
+    /// Nothing is brought, and what is printed names the hostile host and holds these words.
     #[track_caller]
-    pub fn fails_alone(&self, engine: bool, path: &str, words: &[&str]) -> Run {
-        let env = NixEnv::new();
-        let lines = WAITS;
-        let hosts = &self.hosts()[..1];
-        let engines = engine.then(|| env.configure_with_engine(hosts, lines));
-        if !engine {
-            env.configure(hosts, lines);
-        }
-        let _masters = env.masters();
-        let dest = env.folder().join("dest");
-        let mut command = env.program();
-        command.args(["--substitute", path]).arg(&dest);
+    pub fn gets_nothing(&self, user: &User, path: &str, words: &[&str]) -> Run {
         let began = Instant::now();
-        let mut ran = Watched::run(command);
-        println!("alone: {:?}, {}", began.elapsed(), ran.run.stderr);
-        if let Some(engines) = &engines {
-            let engine = peak(engines.pid()).expect("an engine");
-            ran.run.peak = ran.run.peak.max(engine);
-        }
+        let mut ran = user.substitute(path, &[]);
+        user.look_at_the_engine(&mut ran.run);
+        println!("nothing, {:?}: {}", began.elapsed(), ran.run.stderr);
         assert_eq!(ran.stdout, "\n", "{}", ran.run.stderr);
-        assert!(!dest.exists(), "{}", ran.run.stderr);
-        ran.run.is_harmless("alone");
-        for word in words.iter().copied().chain([&*self.bad.name()]) {
-            let says = ran.run.stderr.contains(word);
-            assert!(says, "engine: {engine}: no {word:?} in\n{}", ran.run.stderr);
-        }
+        assert!(!user.dest().exists(), "{}", ran.run.stderr);
+        ran.run.is_harmless();
+        self.is_told(&ran.run, words);
         ran.run
+    }
+
+    /// What is printed names the hostile host and holds these words.
+    #[track_caller]
+    pub fn is_told(&self, run: &Run, words: &[&str]) {
+        for word in words.iter().copied().chain([&*self.bad.name()]) {
+            let says = run.stderr.contains(word);
+            assert!(says, "no {word:?} in\n{}", run.stderr);
+        }
+    }
+}
+
+/// Somebody who calls the program, in an environment of his own.
+pub struct User {
+    engines: Option<Engines>,
+    _masters: Masters,
+    pub env: NixEnv,
+}
+
+impl User {
+    pub fn new(hosts: &[String], engine: bool) -> Self {
+        Self::with(hosts, engine, "")
+    }
+
+    /// With these further lines of configuration.
+    pub fn with(hosts: &[String], engine: bool, lines: &str) -> Self {
+        let env = NixEnv::new();
+        let lines = format!("{WAITS}{lines}");
+        let engines = engine.then(|| env.configure_with_engine(hosts, &lines));
+        if !engine {
+            env.configure(hosts, &lines);
+        }
+        Self {
+            engines,
+            _masters: env.masters(),
+            env,
+        }
+    }
+
+    pub fn dest(&self) -> PathBuf {
+        self.env.folder().join("dest")
+    }
+
+    #[track_caller]
+    pub fn substitute(&self, path: &str, args: &[&str]) -> Watched {
+        let mut command = self.env.program();
+        command.args(args).args(["--substitute", path]);
+        command.arg(self.dest());
+        Watched::run(command)
+    }
+
+    #[track_caller]
+    fn look_at_the_engine(&self, run: &mut Run) {
+        if let Some(engines) = &self.engines {
+            let engine = peak(engines.pid()).expect("an engine");
+            run.peak = run.peak.max(engine);
+        }
+    }
+}
+
+/// Ends a process that goes on for too long, unless this is dropped before.
+pub struct Watchdog(Option<(Sender<()>, JoinHandle<()>)>);
+
+impl Watchdog {
+    pub fn of(pid: u32) -> Self {
+        let (done, watch) = channel::<()>();
+        let thread = thread::spawn(move || {
+            if watch.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
+                kill_tree(pid);
+            }
+        });
+        Self(Some((done, thread)))
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        if let Some((done, thread)) = self.0.take() {
+            drop(done);
+            let _ = thread.join();
+        }
     }
 }
 
 impl Run {
     /// Nothing in what was printed can drive a terminal, nor flood it; and the program has not grown.
     #[track_caller]
-    pub fn is_harmless(&self, what: &str) {
+    pub fn is_harmless(&self) {
         let bad = |c: &char| {
             (c.is_control() && *c != '\n')
                 || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
         };
         let found = self.stderr.chars().find(bad);
-        assert_eq!(found, None, "{what}: {:?}", self.stderr);
-        assert!(!self.stderr.contains("panicked"), "{what}: {}", self.stderr);
+        assert_eq!(found, None, "{:?}", self.stderr);
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
         let ours = |line: &str| line.starts_with("ssh-substituter: ");
-        assert!(self.stderr.lines().all(ours), "{what}: {}", self.stderr);
+        assert!(self.stderr.lines().all(ours), "{}", self.stderr);
         let longest = self.stderr.lines().map(str::len).max();
-        assert!(longest.unwrap_or(0) <= LINE, "{what}: {longest:?}");
-        assert!(self.stderr.len() < 16 * LINE, "{what}: {}", self.stderr.len());
-        assert!(self.peak < MOST, "{what}: {} MiB", self.peak >> 20);
+        assert!(longest.unwrap_or(0) <= LINE, "{longest:?}");
+        assert!(self.stderr.len() < 16 * LINE, "{}", self.stderr.len());
+        assert!(self.peak < MOST, "{} MiB", self.peak >> 20);
     }
 }
 

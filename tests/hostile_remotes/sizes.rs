@@ -7,7 +7,7 @@ use super::host::{Attack, Io, Line, World, infos_reply};
 use super::scene::Scene;
 
 /// Says something else of each path than is so.
-struct Tells<F>(F);
+pub struct Tells<F>(pub F);
 
 impl<F: Fn(&mut PathInfo) + Send + Sync> Attack for Tells<F> {
     fn infos(&self, line: &mut Line, world: &World, asked: &[StorePath]) -> Io {
@@ -39,7 +39,7 @@ impl Attack for Endless {
     }
 }
 
-fn string(bytes: &[u8]) -> Vec<u8> {
+pub fn string(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     put_string(&mut out, bytes);
     out
@@ -60,7 +60,7 @@ fn million(path: &StorePath) -> Vec<u8> {
 #[test]
 fn nar_sizes_near_the_end_of_numbers() {
     let scene = Scene::new();
-    for size in [u64::MAX, u64::MAX - 8, 1 << 63, (1 << 63) - 1] {
+    for size in [u64::MAX, (1 << 63) - 1] {
         for path in [&scene.small, &scene.large] {
             let attack = move || Tells(move |info: &mut PathInfo| info.nar_size = size);
             scene.survives(attack, path, &["NAR size", &size.to_string()]);
