@@ -31,11 +31,17 @@ pub fn line(error: &(dyn Error + 'static)) -> String {
     fit(&text.replace(['\r', '\n'], " ")).into_owned()
 }
 
-/// What ssh or the remote said, line by line, for those who want to know.
+/// Most lines of [`details`]. Each is a message to those whom an engine serves, and of too many at once
+/// they would miss the one that matters.
+const DETAILS: usize = 40;
+
+/// What ssh or the remote said, line by line, for those who want to know: the end of it.
 #[must_use]
 pub fn details(error: &(dyn Error + 'static)) -> Vec<String> {
     let said = chain(error).find_map(said).unwrap_or_default();
-    said.lines().map(|line| format!("  {line}")).collect()
+    let lines: Vec<&str> = said.lines().collect();
+    let last = &lines[lines.len().saturating_sub(DETAILS)..];
+    last.iter().map(|line| format!("  {}", fit(line))).collect()
 }
 
 /// Tells of something that does not stop the work.

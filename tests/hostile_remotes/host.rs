@@ -8,7 +8,7 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -60,6 +60,11 @@ impl Line {
         let _turn = self.1.lock().expect("a turn");
         self.0.write_all(&head)?;
         self.0.write_all(bytes)
+    }
+
+    /// What the client sends from now on.
+    pub fn reader(&self) -> io::Result<UnixStream> {
+        self.0.try_clone()
     }
 
     /// A second way to the same client.
@@ -269,9 +274,13 @@ impl Hostile {
 
 fn serve(stream: &UnixStream, shared: &Shared) -> Io {
     let mut line = Line(stream.try_clone()?, Arc::default());
-    let mut input = BufReader::new(stream.try_clone()?);
-    let mut command = String::new();
-    input.read_line(&mut command)?;
+    let mut input = stream.try_clone()?;
+    // Byte by byte: what follows may be for somebody else.
+    let (mut command, mut byte) = (Vec::new(), [0]);
+    while input.read_exact(&mut byte).is_ok() && byte != *b"\n" {
+        command.push(byte[0]);
+    }
+    let command = String::from_utf8_lossy(&command);
     let attack = shared.attack.lock().expect("an attack").clone();
     let world = shared.world.lock().expect("a world").clone();
     attack.begin(&mut line, command.trim())?;

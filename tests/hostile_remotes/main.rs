@@ -12,6 +12,7 @@ mod host;
 mod names;
 mod noise;
 mod scene;
+mod shells;
 mod silence;
 mod sizes;
 mod words;

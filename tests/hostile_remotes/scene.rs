@@ -133,7 +133,7 @@ impl Scene {
         &self,
         attack: impl Fn() -> A,
         path: &str,
-        words: &[&str],
+        words: &[impl AsRef<str>],
     ) {
         for engine in [false, true] {
             for door in BOTH {
@@ -147,7 +147,7 @@ impl Scene {
 
     /// Nothing is brought, and what is printed names the hostile host and holds these words.
     #[track_caller]
-    pub fn gets_nothing(&self, user: &User, path: &str, words: &[&str]) -> Run {
+    pub fn gets_nothing(&self, user: &User, path: &str, words: &[impl AsRef<str>]) -> Run {
         let began = Instant::now();
         let mut ran = user.substitute(path, &[]);
         user.look_at_the_engine(&mut ran.run);
@@ -161,8 +161,8 @@ impl Scene {
 
     /// What is printed names the hostile host and holds these words.
     #[track_caller]
-    pub fn is_told(&self, run: &Run, words: &[&str]) {
-        for word in words.iter().copied().chain([&*self.bad.name()]) {
+    pub fn is_told(&self, run: &Run, words: &[impl AsRef<str>]) {
+        for word in words.iter().map(AsRef::as_ref).chain([&*self.bad.name()]) {
             let says = run.stderr.contains(word);
             assert!(says, "no {word:?} in\n{}", run.stderr);
         }
@@ -252,7 +252,9 @@ impl Run {
         let found = self.stderr.chars().find(bad);
         assert_eq!(found, None, "{:?}", self.stderr);
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
-        let ours = |line: &str| line.starts_with("ssh-substituter: ");
+        // Messages, and the progress of what is brought.
+        let begins = ["ssh-substituter: ", "small: ", "large: "];
+        let ours = |line: &str| begins.iter().any(|begin| line.starts_with(begin));
         assert!(self.stderr.lines().all(ours), "{}", self.stderr);
         let longest = self.stderr.lines().map(str::len).max();
         assert!(longest.unwrap_or(0) <= LINE, "{longest:?}");
