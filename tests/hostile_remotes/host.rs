@@ -266,6 +266,11 @@ impl Hostile {
         *self.shared.attack.lock().expect("an attack") = Arc::new(attack);
     }
 
+    /// What it would have and know if it were honest.
+    pub fn set_world(&self, world: World) {
+        *self.shared.world.lock().expect("a world") = world;
+    }
+
     /// How messages name it.
     pub fn name(&self) -> String {
         format!("{}@127.0.0.1:{}", self.sshd.user(), self.sshd.port())

@@ -8,6 +8,7 @@ mod support;
 #[path = "../engine/talk.rs"]
 mod talk;
 
+mod callers;
 mod host;
 mod names;
 mod noise;

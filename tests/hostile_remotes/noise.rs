@@ -7,9 +7,8 @@ use std::thread;
 use ssh_substituter::model::PathInfo;
 
 use super::host::{Attack, Io, Line, hello};
-use super::scene::{BOTH, Scene, User, Watchdog};
+use super::scene::{BOTH, Scene, User};
 use super::support::Sshd;
-use super::talk::FrontEnd;
 use super::words::EVIL;
 
 struct Banner;
@@ -159,18 +158,7 @@ fn a_wrong_bit_is_blamed_on_the_host() {
     for engine in [false, true] {
         let user = User::new(&scene.alone(), engine);
         scene.gets_nothing(&user, path, &words_about(&scene, path));
-        let user = User::new(&scene.both(), engine);
-        let mut command = user.env.program();
-        command.arg("--serve");
-        let mut front_end = FrontEnd::start(command);
-        let _watchdog = Watchdog::of(front_end.pid());
-        front_end.talk.infos(&[path]);
-        let first = front_end.talk.dump(path);
-        if first != scene.good.store.nar_hash(path) {
-            front_end.talk.fetch(path, &scene.good.store);
-        }
-        front_end.talk.fetch(&scene.small, &scene.good.store);
-        drop(front_end.end());
+        scene.fails_at_most_once(&User::new(&scene.both(), engine), path);
     }
 }
 

@@ -78,6 +78,11 @@ impl Scene {
         vec![self.hostile("&trusted=true"), self.good.trusted()]
     }
 
+    /// The same, and neither is trusted.
+    pub fn untrusted(&self) -> Vec<String> {
+        vec![self.hostile(""), self.good.url("")]
+    }
+
     /// The hostile one only.
     pub fn alone(&self) -> Vec<String> {
         vec![self.hostile("&trusted=true")]
@@ -124,6 +129,23 @@ impl Scene {
         let peak = peak(front_end.pid()).expect("a process");
         let stderr = front_end.end();
         Run { stderr, peak }
+    }
+
+    /// The first time, what comes may be anything that is complete and not what was promised; then it is right.
+    #[track_caller]
+    pub fn fails_at_most_once(&self, user: &User, path: &str) {
+        let mut command = user.env.program();
+        command.arg("--serve");
+        let mut front_end = FrontEnd::start(command);
+        let _watchdog = Watchdog::of(front_end.pid());
+        front_end.talk.infos(&[path]);
+        let first = front_end.talk.dump(path);
+        println!("came: {first}");
+        front_end.talk.fetch(path, &self.good.store);
+        front_end.talk.fetch(&self.small, &self.good.store);
+        let peak = peak(front_end.pid()).expect("a process");
+        let stderr = front_end.end();
+        Run { stderr, peak }.is_harmless();
     }
 
     /// An attack through both doors, with and without an engine: the path is brought all the same. Where the hostile host
