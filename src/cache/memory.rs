@@ -80,4 +80,16 @@ mod tests {
         cache.update(&path, |old| old.map_or(1, |_| 2));
         assert_eq!(cache.get(&path), Some(1));
     }
+
+    #[test]
+    fn what_is_weighed_stays_within_its_weight() {
+        let cache = MemoryCache::weighed(100, |weight: &u32| *weight);
+        for number in 0..50 {
+            let path = format!("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-{number}");
+            cache.insert(StorePath::parse(&path).unwrap(), 30);
+        }
+        cache.cache.run_pending_tasks();
+        let kept = cache.all().count();
+        assert!((1..=3).contains(&kept), "{kept}");
+    }
 }

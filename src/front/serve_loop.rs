@@ -102,7 +102,9 @@ pub enum ServeError {
     #[error("the caller ended in the middle of a request")]
     CutOff,
     /// What a host has begun to send cannot be completed for the caller.
-    #[error("cannot complete a NAR that broke off: {0} bytes are missing, at most {MOST_ZEROS} are filled up")]
+    #[error(
+        "cannot complete a NAR that broke off: {0} bytes are missing, at most {MOST_ZEROS} are filled up"
+    )]
     Incomplete(u64),
     /// Standard input or output failed.
     #[error("cannot talk to the caller: {0}")]

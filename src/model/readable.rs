@@ -95,7 +95,15 @@ mod tests {
         assert_eq!(signed.readable(), signed);
         let mut more = signed.clone();
         more.ca = Some("no address".to_owned());
-        for bad in ["", "x", ":AAAA", "test-1:", "test-1:!!!", "test-1:AAAA", "a\n:AAAA"] {
+        for bad in [
+            "",
+            "x",
+            ":AAAA",
+            "test-1:",
+            "test-1:!!!",
+            "test-1:AAAA",
+            "a\n:AAAA",
+        ] {
             more.sigs.push(bad.to_owned());
         }
         assert_eq!(more.readable(), signed);

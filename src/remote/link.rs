@@ -51,7 +51,11 @@ impl Link {
     }
 
     /// Waits until there is more in the input's buffer than now.
-    pub(super) async fn fill(&mut self, doing: &'static str, kind: Kind) -> Result<(), RemoteError> {
+    pub(super) async fn fill(
+        &mut self,
+        doing: &'static str,
+        kind: Kind,
+    ) -> Result<(), RemoteError> {
         let began = Instant::now();
         let limit = self.pace.limit(kind, self.silence);
         let filled = tokio::select! {
@@ -66,12 +70,10 @@ impl Link {
             filled = tokio::time::timeout(limit, self.input.fill()) => filled,
         };
         let TooSlow { bytes, after } = match filled {
-            Ok(Ok(len @ 1..)) => {
-                match self.pace.came(len, began.elapsed(), (kind, self.silence)) {
-                    Ok(()) => return Ok(()),
-                    Err(slow) => slow,
-                }
-            }
+            Ok(Ok(len @ 1..)) => match self.pace.came(len, began.elapsed(), (kind, self.silence)) {
+                Ok(()) => return Ok(()),
+                Err(slow) => slow,
+            },
             Ok(ended) => return Err(self.ended(doing, began, ended.err()).await),
             Err(_) if limit == self.silence => {
                 return Err(RemoteError::Silent {

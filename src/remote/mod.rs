@@ -135,10 +135,7 @@ impl Connection {
         for chunk in paths.chunks(INFOS_AT_ONCE) {
             let mut open: HashSet<&StorePath> = chunk.iter().collect();
             let mut bytes = 0;
-            while let InfosStep::Info(info) = self
-                .decode(INFOS, |buf| decoder.step(buf))
-                .await?
-            {
+            while let InfosStep::Info(info) = self.decode(INFOS, |buf| decoder.step(buf)).await? {
                 if !open.remove(&info.path) {
                     return Err(self.not_asked("QueryPathInfos", &info.path));
                 }

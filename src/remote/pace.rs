@@ -107,12 +107,18 @@ mod tests {
         assert_eq!(lasts(Kind::Stream, 64, 10), None);
         let mut pace = Pace::default();
         // What came fast at first does not count for later.
-        assert_eq!(pace.came(1 << 30, 10 * SECOND, (Kind::Stream, 10 * SECOND)), Ok(()));
+        assert_eq!(
+            pace.came(1 << 30, 10 * SECOND, (Kind::Stream, 10 * SECOND)),
+            Ok(())
+        );
         let slow = TooSlow {
             bytes: 1,
             after: 10 * SECOND,
         };
-        assert_eq!(pace.came(1, 10 * SECOND, (Kind::Stream, 10 * SECOND)), Err(slow));
+        assert_eq!(
+            pace.came(1, 10 * SECOND, (Kind::Stream, 10 * SECOND)),
+            Err(slow)
+        );
     }
 
     #[test]
@@ -120,7 +126,10 @@ mod tests {
         assert_eq!(lasts(Kind::Reply, 1 << 20, 10), Some(20));
         let mut pace = Pace::default();
         assert_eq!(pace.limit(Kind::Reply, 10 * SECOND), 10 * SECOND);
-        assert_eq!(pace.came(1, 15 * SECOND, (Kind::Reply, 10 * SECOND)), Ok(()));
+        assert_eq!(
+            pace.came(1, 15 * SECOND, (Kind::Reply, 10 * SECOND)),
+            Ok(())
+        );
         assert_eq!(pace.limit(Kind::Reply, 10 * SECOND), 5 * SECOND);
         assert_eq!(pace.limit(Kind::Stream, 10 * SECOND), 10 * SECOND);
     }

@@ -272,13 +272,19 @@ impl Flight {
         for chunk in unknown.chunks(AT_ONCE) {
             // A closure refers to nothing but itself; this is more than any has.
             if references > REFERENCES {
-                log::debug!("{}: too many references in a closure", inner.pool.host(host));
+                log::debug!(
+                    "{}: too many references in a closure",
+                    inner.pool.host(host)
+                );
                 return;
             }
             let Ok(infos) = inner.pool.query_path_infos(host, chunk).await else {
                 return;
             };
-            references += infos.iter().map(|info| info.references.len()).sum::<usize>();
+            references += infos
+                .iter()
+                .map(|info| info.references.len())
+                .sum::<usize>();
             inner.memory.heard(host, chunk, &infos);
             self.progress();
         }

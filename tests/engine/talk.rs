@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -108,6 +109,8 @@ impl Talk {
         infos
     }
 
+    // For those who include this module from elsewhere.
+    #[allow(dead_code)]
     pub fn closure(&mut self, path: &str) -> Vec<String> {
         self.ask(&Request::QueryClosure {
             include_outputs: false,
@@ -190,6 +193,16 @@ impl FrontEnd {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it has printed by now.
+    // For those who include this module from elsewhere.
+    #[allow(dead_code)]
+    pub fn so_far(&self) -> String {
+        let mut bytes = vec![0; 1 << 20];
+        // Not by its position, which the process shares.
+        let len = self.stderr.read_at(&mut bytes, 0).expect("read a file");
+        String::from_utf8_lossy(&bytes[..len]).into_owned()
     }
 
     /// Ends it as callers do; gives what it printed.

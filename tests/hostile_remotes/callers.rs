@@ -26,12 +26,30 @@ fn what_is_not_signed_does_not_keep_nix_from_the_path() {
     let elsewhere = "/etc/store/7rjj86a15146cq1d3qy068lml7n7ykzm-x.drv";
     let elsewhere = StorePath::parse(elsewhere).expect("a store path");
     let changes: [(&str, Box<dyn Fn(&mut PathInfo) + Send + Sync>); 6] = [
-        ("deriver", Box::new(move |info| info.deriver = Some(elsewhere.clone()))),
-        ("address", Box::new(|info| info.ca = Some("no address".to_owned()))),
-        ("hash", Box::new(|info| info.ca = Some("fixed:r:sha256:xyz".to_owned()))),
-        ("signature", Box::new(|info| info.sigs.insert(0, "test-1:!!!".to_owned()))),
-        ("short", Box::new(|info| info.sigs.insert(0, "test-1:AAAA".to_owned()))),
-        ("name", Box::new(|info| info.sigs.insert(0, "\x1b[2J\n\0".to_owned()))),
+        (
+            "deriver",
+            Box::new(move |info| info.deriver = Some(elsewhere.clone())),
+        ),
+        (
+            "address",
+            Box::new(|info| info.ca = Some("no address".to_owned())),
+        ),
+        (
+            "hash",
+            Box::new(|info| info.ca = Some("fixed:r:sha256:xyz".to_owned())),
+        ),
+        (
+            "signature",
+            Box::new(|info| info.sigs.insert(0, "test-1:!!!".to_owned())),
+        ),
+        (
+            "short",
+            Box::new(|info| info.sigs.insert(0, "test-1:AAAA".to_owned())),
+        ),
+        (
+            "name",
+            Box::new(|info| info.sigs.insert(0, "\x1b[2J\n\0".to_owned())),
+        ),
     ];
     for (what, change) in changes {
         scene.bad.attack(Tells(change));

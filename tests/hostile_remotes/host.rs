@@ -74,12 +74,16 @@ impl Line {
 
     /// To its stdout.
     pub fn out(&mut self, bytes: &[u8]) -> Io {
-        bytes.chunks(64 << 10).try_for_each(|piece| self.frame(b'o', piece))
+        bytes
+            .chunks(64 << 10)
+            .try_for_each(|piece| self.frame(b'o', piece))
     }
 
     /// To its stderr.
     pub fn err(&mut self, bytes: &[u8]) -> Io {
-        bytes.chunks(64 << 10).try_for_each(|piece| self.frame(b'e', piece))
+        bytes
+            .chunks(64 << 10)
+            .try_for_each(|piece| self.frame(b'e', piece))
     }
 
     /// The same to its stdout until it takes no more.

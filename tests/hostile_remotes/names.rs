@@ -122,13 +122,19 @@ fn references_and_derivers_elsewhere() {
         scene.gets_nothing(&user, &scene.small, &["the reply to QueryPathInfos"]);
     }
     let deriver = || Tells(|info: &mut PathInfo| info.deriver = Some(path(ELSEWHERE)));
-    scene.survives(deriver, &scene.small, &["deriver", ELSEWHERE, "a path in /nix/store"]);
+    scene.survives(
+        deriver,
+        &scene.small,
+        &["deriver", ELSEWHERE, "a path in /nix/store"],
+    );
 }
 
 #[test]
 fn closures_that_lead_elsewhere() {
     let scene = Scene::new();
-    scene.bad.attack(Closes(|root| vec![root.clone(), path(ELSEWHERE)]));
+    scene
+        .bad
+        .attack(Closes(|root| vec![root.clone(), path(ELSEWHERE)]));
     for engine in [false, true] {
         let user = User::new(&scene.alone(), engine);
         let mut command = user.env.program();
@@ -150,14 +156,27 @@ fn closures_that_lead_elsewhere() {
 fn names_that_lead_out_of_an_archive() {
     let scene = Scene::new();
     let long = [b'x'; 256];
-    for name in [&b".."[..], b".", b"", b"a/b", b"../x", b"/etc", b"a\0b", &long] {
+    for name in [
+        &b".."[..],
+        b".",
+        b"",
+        b"a/b",
+        b"../x",
+        b"/etc",
+        b"a\0b",
+        &long,
+    ] {
         let name = name.to_vec();
         let archive = move || nar(&directory(&[(&name, file())]));
         is_malformed(&scene, archive, "name of an entry");
     }
     for target in [&b""[..], b"a\0b", &[b'x'; 4096]] {
         let target = target.to_vec();
-        is_malformed(&scene, move || nar(&symlink(&target)), "target of a symlink");
+        is_malformed(
+            &scene,
+            move || nar(&symlink(&target)),
+            "target of a symlink",
+        );
     }
 }
 
@@ -184,13 +203,25 @@ fn depth_bombs() {
     let bomb = || {
         let mut out = string(b"nix-archive-1");
         for _ in 0..50_000 {
-            let head = [&b"("[..], b"type", b"directory", b"entry", b"(", b"name", b"a"];
+            let head = [
+                &b"("[..],
+                b"type",
+                b"directory",
+                b"entry",
+                b"(",
+                b"name",
+                b"a",
+            ];
             out.extend(head.map(string).concat());
             out.extend(string(b"node"));
         }
         out
     };
-    scene.survives(|| Sends(bomb), &scene.large, &[&scene.large, "at most 64 within each other"]);
+    scene.survives(
+        || Sends(bomb),
+        &scene.large,
+        &[&scene.large, "at most 64 within each other"],
+    );
 }
 
 /// Without an engine: this is about what comes, not about who gets it.
@@ -203,11 +234,19 @@ fn is_malformed(scene: &Scene, archive: impl Fn() -> Vec<u8> + Send + Sync + 'st
         assert!(run.stderr.is_empty() || run.stderr.contains("malformed NAR"));
     }
     let user = User::new(&scene.alone(), false);
-    let words = [&*scene.large, "malformed NAR at byte ", what, "expected ", "got "];
+    let words = [
+        &*scene.large,
+        "malformed NAR at byte ",
+        what,
+        "expected ",
+        "got ",
+    ];
     scene.gets_nothing(&user, &scene.large, &words);
     let left = std::fs::read_dir(user.env.folder()).expect("read a folder");
     let is_temporary = |name: &str| name.contains(".tmp-");
-    let left = left.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let left = left
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned());
     assert_eq!(left.filter(|name| is_temporary(name)).count(), 0);
 }
 
@@ -215,7 +254,17 @@ fn is_malformed(scene: &Scene, archive: impl Fn() -> Vec<u8> + Send + Sync + 'st
 #[test]
 fn names_that_differ_only_in_case_or_form_are_kept_apart() {
     let scene = Scene::new();
-    let names = ["a", "A", "\u{e9}", "e\u{301}", "\u{df}", "ss", "\u{fb01}", "fi", "a\u{200d}"];
+    let names = [
+        "a",
+        "A",
+        "\u{e9}",
+        "e\u{301}",
+        "\u{df}",
+        "ss",
+        "\u{fb01}",
+        "fi",
+        "a\u{200d}",
+    ];
     let store = &scene.good.store;
     let made = Random::new(1, "alike").store_path("alike");
     let alike = store.add_made(made, |to| {

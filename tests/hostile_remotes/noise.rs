@@ -139,7 +139,11 @@ fn in_place_of_an_archive() {
         archive: false,
         goes_on: &[0; 64],
     };
-    scene.survives(zeros, &scene.large, &[&scene.large, "malformed NAR at byte 0"]);
+    scene.survives(
+        zeros,
+        &scene.large,
+        &[&scene.large, "malformed NAR at byte 0"],
+    );
     let file = || Behind {
         archive: false,
         goes_on: b"\x0d\0\0\0\0\0\0\0nix-archive-1\0\0\0",
@@ -166,7 +170,11 @@ fn words_about(scene: &Scene, path: &str) -> [String; 3] {
     let hash = scene.good.store.nar_hash(path);
     let size = scene.good.store.nar_size(path);
     let expected = format!("expected {hash} ({size} bytes), got sha256:");
-    [path.to_owned(), "with the wrong content".to_owned(), expected]
+    [
+        path.to_owned(),
+        "with the wrong content".to_owned(),
+        expected,
+    ]
 }
 
 /// What sshd shows before the login.
@@ -209,6 +217,10 @@ fn lines_before_the_version_of_sshd() {
         let ran = user.substitute(&scene.small, &["-vv"]);
         assert_eq!(ran.stdout, "\n", "{}", ran.run.stderr);
         ran.run.is_harmless();
-        assert!(ran.run.stderr.contains(&port.to_string()), "{}", ran.run.stderr);
+        assert!(
+            ran.run.stderr.contains(&port.to_string()),
+            "{}",
+            ran.run.stderr
+        );
     }
 }

@@ -32,8 +32,11 @@ impl Lies {
         for (name, script) in tools {
             let real = tool(name).display().to_string();
             let path = folder.join(name);
-            fs::write(&path, format!("#!/bin/bash\n{}\n", script.replace("REAL", &real)))
-                .expect("write a script");
+            fs::write(
+                &path,
+                format!("#!/bin/bash\n{}\n", script.replace("REAL", &real)),
+            )
+            .expect("write a script");
             fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("make it executable");
         }
         Self(folder.to_owned())
@@ -95,7 +98,9 @@ fn find(lies: &str) -> String {
 
 /// The same with contents.
 fn read(lies: &str) -> String {
-    format!("if [ -t 0 ] || [ $# = 0 ] || [[ \"$*\" = *skip=3* ]]; then exec REAL \"$@\"; fi; {lies}")
+    format!(
+        "if [ -t 0 ] || [ $# = 0 ] || [[ \"$*\" = *skip=3* ]]; then exec REAL \"$@\"; fi; {lies}"
+    )
 }
 
 struct Stage {
@@ -163,13 +168,21 @@ fn listings_that_lie() {
     let root = record("d 555 0 ");
     for lies in [
         // Sizes that add up beyond all numbers, or nearly.
-        format!("{root}{}{}", record("f 444 9223372036854775808 a"), record("f 444 9223372036854775808 b")),
+        format!(
+            "{root}{}{}",
+            record("f 444 9223372036854775808 a"),
+            record("f 444 9223372036854775808 b")
+        ),
         format!("{root}{}", record("f 444 18446744073709551615 data")),
         format!("{root}{}", record("f 444 99999999999999999999999 data")),
         // Names that lead out.
         format!("{root}{}", record("f 444 20971520 ../data")),
         format!("{root}{}", record("f 444 20971520 /etc/passwd")),
-        format!("{root}{}{}", record("f 444 20971520 data"), record("f 444 20971520 data")),
+        format!(
+            "{root}{}{}",
+            record("f 444 20971520 data"),
+            record("f 444 20971520 data")
+        ),
         // Without end.
         "yes 'f 444 1 a' | tr '\\n' '\\0'".to_owned(),
         "cat /dev/zero".to_owned(),

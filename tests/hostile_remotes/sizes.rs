@@ -5,8 +5,9 @@ use ssh_substituter::wire::serve::{CLIENT_MAGIC, MAX_SIZE, Request, Version};
 use ssh_substituter::wire::{put_string, put_u64};
 
 use super::host::{Attack, Io, Line, World, infos_reply};
-use super::scene::{Door, LIMIT, Scene, User};
-use super::support::run_with_input;
+use super::scene::{Door, LIMIT, Run, Scene, User, Watchdog, peak};
+use super::support::{run_with_input, wait_until};
+use super::talk::FrontEnd;
 
 /// Says something else of each path than is so.
 pub struct Tells<F>(pub F);
@@ -84,7 +85,11 @@ fn a_million_references() {
         begins: million,
         goes_on: |number| numbered(number, &"x".repeat(211)),
     };
-    scene.survives(attack, &scene.small, &["the reply to QueryPathInfos", "references"]);
+    scene.survives(
+        attack,
+        &scene.small,
+        &["the reply to QueryPathInfos", "references"],
+    );
     let long = || Endless {
         begins: million,
         goes_on: |number| {
@@ -158,10 +163,26 @@ fn closures_of_a_million() {
     let scene = Scene::new();
     for each in [true, false] {
         scene.bad.attack(Closes(each));
-        for engine in [false, true] {
-            let user = User::new(&scene.both(), engine);
-            scene.fetch(&user, Door::Serve, &scene.small, &["-v"]);
-        }
+        scene.fetch(
+            &User::new(&scene.both(), true),
+            Door::Serve,
+            &scene.small,
+            &[],
+        );
+        let user = User::new(&scene.alone(), false);
+        let mut command = user.env.program();
+        command.args(["--serve", "-v"]);
+        let mut front_end = FrontEnd::start(command);
+        let _watchdog = Watchdog::of(front_end.pid());
+        front_end.talk.infos(&[&scene.small]);
+        // It is asked for in the background.
+        wait_until("the closure has come", || {
+            front_end.so_far().contains("a closure of 1000000 paths")
+        });
+        front_end.talk.fetch(&scene.small, &scene.good.store);
+        let peak = peak(front_end.pid()).expect("a process");
+        let stderr = front_end.end();
+        Run { stderr, peak }.is_harmless();
     }
 }
 
@@ -187,11 +208,17 @@ fn counts_and_lengths_beyond_all_limits() {
             out
         })
     };
-    scene.survives(references, &scene.small, &["number of references", "at most 1000000"]);
+    scene.survives(
+        references,
+        &scene.small,
+        &["number of references", "at most 1000000"],
+    );
     let signatures = || {
         Counts(|path| {
             let mut out = [string(path.as_str().as_bytes()), string(b"")].concat();
-            [0, 0, 0].iter().for_each(|number| put_u64(&mut out, *number));
+            [0, 0, 0]
+                .iter()
+                .for_each(|number| put_u64(&mut out, *number));
             let hash = "sha256:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73";
             out.extend(string(hash.as_bytes()));
             out.extend(string(b""));
@@ -199,5 +226,9 @@ fn counts_and_lengths_beyond_all_limits() {
             out
         })
     };
-    scene.survives(signatures, &scene.small, &["number of signatures", "at most 1000"]);
+    scene.survives(
+        signatures,
+        &scene.small,
+        &["number of signatures", "at most 1000"],
+    );
 }

@@ -99,12 +99,18 @@ fn in_place_of_an_answer() {
     let hash = || {
         Replies(|path| {
             let mut out = [string(path.as_str().as_bytes()), string(b"")].concat();
-            [0, 0, 0].iter().for_each(|number| put_u64(&mut out, *number));
+            [0, 0, 0]
+                .iter()
+                .for_each(|number| put_u64(&mut out, *number));
             out.extend(string(EVIL.as_bytes()));
             out
         })
     };
-    scene.survives(hash, &scene.small, &["the reply to QueryPathInfos", "NAR hash"]);
+    scene.survives(
+        hash,
+        &scene.small,
+        &["the reply to QueryPathInfos", "NAR hash"],
+    );
     let nobodys = || {
         Replies(|path| {
             let path = StorePath::parse(&format!("/n\u{202e}ix/{}", path.base_name()));
@@ -118,14 +124,22 @@ fn in_place_of_an_answer() {
 fn in_an_archive() {
     let scene = Scene::new();
     let magic = || Sends(|| string(EVIL[..20].as_bytes()));
-    scene.survives(magic, &scene.small, &[&scene.small, "malformed NAR at byte 0"]);
+    scene.survives(
+        magic,
+        &scene.small,
+        &[&scene.small, "malformed NAR at byte 0"],
+    );
     let kind = || {
         Sends(|| {
             let tokens: [&[u8]; 4] = [b"nix-archive-1", b"(", b"type", b"\x1b[2J\x9b\x07"];
             tokens.map(string).concat()
         })
     };
-    scene.survives(kind, &scene.small, &[&scene.small, "type of a node", "\\x1b[2J"]);
+    scene.survives(
+        kind,
+        &scene.small,
+        &[&scene.small, "type of a node", "\\x1b[2J"],
+    );
 }
 
 #[test]

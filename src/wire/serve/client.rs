@@ -3,8 +3,7 @@
 use bytes::{Buf, BytesMut};
 
 use super::{
-    MAX_BANNER, MAX_REFERENCES_BYTES, MAX_SET, MAX_SIGS, MAX_SIZE, MAX_SMALL,
-    SERVER_MAGIC, Version,
+    MAX_BANNER, MAX_REFERENCES_BYTES, MAX_SET, MAX_SIGS, MAX_SIZE, MAX_SMALL, SERVER_MAGIC, Version,
 };
 use crate::model::{MAX_PATH_LEN, NarHash, PathInfo, StorePath, StorePathError};
 use crate::wire::{Cursor, Stop, WireError, printable, take};
