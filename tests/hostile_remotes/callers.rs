@@ -7,6 +7,8 @@ use super::scene::Scene;
 use super::sizes::Tells;
 use super::support::{Nix, program};
 
+type Change = Box<dyn Fn(&mut PathInfo) + Send + Sync>;
+
 /// Nix itself checks again what comes through the program.
 fn nix(scene: &Scene, key: &str) -> Nix {
     let url = format!("ssh://localhost?remote-program={}", program().display());
@@ -25,7 +27,7 @@ fn what_is_not_signed_does_not_keep_nix_from_the_path() {
     scene.bad.set_world(World::of(&scene.good.store));
     let elsewhere = "/etc/store/7rjj86a15146cq1d3qy068lml7n7ykzm-x.drv";
     let elsewhere = StorePath::parse(elsewhere).expect("a store path");
-    let changes: [(&str, Box<dyn Fn(&mut PathInfo) + Send + Sync>); 6] = [
+    let changes: [(&str, Change); 6] = [
         (
             "deriver",
             Box::new(move |info| info.deriver = Some(elsewhere.clone())),

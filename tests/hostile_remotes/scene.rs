@@ -111,7 +111,6 @@ impl Scene {
             }
         };
         user.look_at_the_engine(&mut run);
-        println!("{door:?}, {:?}: {}", began.elapsed(), run.stderr);
         assert!(began.elapsed() < LIMIT, "{door:?}");
         run.is_harmless();
         run
@@ -139,8 +138,7 @@ impl Scene {
         let mut front_end = FrontEnd::start(command);
         let _watchdog = Watchdog::of(front_end.pid());
         front_end.talk.infos(&[path]);
-        let first = front_end.talk.dump(path);
-        println!("came: {first}");
+        front_end.talk.dump(path);
         front_end.talk.fetch(path, &self.good.store);
         front_end.talk.fetch(&self.small, &self.good.store);
         let peak = peak(front_end.pid()).expect("a process");
@@ -170,10 +168,8 @@ impl Scene {
     /// Nothing is brought, and what is printed names the hostile host and holds these words.
     #[track_caller]
     pub fn gets_nothing(&self, user: &User, path: &str, words: &[impl AsRef<str>]) -> Run {
-        let began = Instant::now();
         let mut ran = user.substitute(path, &[]);
         user.look_at_the_engine(&mut ran.run);
-        println!("nothing, {:?}: {}", began.elapsed(), ran.run.stderr);
         assert_eq!(ran.stdout, "\n", "{}", ran.run.stderr);
         assert!(!user.dest().exists(), "{}", ran.run.stderr);
         ran.run.is_harmless();

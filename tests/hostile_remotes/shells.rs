@@ -191,7 +191,6 @@ fn listings_that_lie() {
         "sleep 600".to_owned(),
         "while :; do printf x; sleep 0.2; done".to_owned(),
     ] {
-        println!("{lies}");
         stage.survives(&[("find", find(&format!("TOLD; {lies}")))]);
     }
     stage.has_told_most(11);
@@ -207,7 +206,6 @@ fn contents_that_lie() {
         "while :; do printf x; sleep 0.2; done",
         "kill -9 $PPID",
     ] {
-        println!("{lies}");
         let script = read(&format!("TOLD; {lies}"));
         stage.survives(&[("dd", script)]);
     }

@@ -139,7 +139,7 @@ fn a_promise_without_end_is_not_filled_up() {
         assert!(!ran.status.success(), "{stderr}");
         assert!(stderr.contains("cannot complete a NAR"), "{stderr}");
         assert!(ran.stdout.len() < 2 << 20, "{}", ran.stdout.len());
-        scene.gets_nothing(&user, &scene.small, &[scene.small.clone()]);
+        scene.gets_nothing(&user, &scene.small, &[&scene.small]);
     }
 }
 
