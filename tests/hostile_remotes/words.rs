@@ -123,7 +123,7 @@ fn in_place_of_an_answer() {
 #[test]
 fn in_an_archive() {
     let scene = Scene::new();
-    let magic = || Sends(|| string(EVIL[..20].as_bytes()));
+    let magic = || Sends(|| string(&EVIL.as_bytes()[..20]));
     scene.survives(
         magic,
         &scene.small,
