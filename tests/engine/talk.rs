@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -193,16 +192,6 @@ impl FrontEnd {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
-    }
-
-    /// What it has printed by now.
-    // For those who include this module from elsewhere.
-    #[allow(dead_code)]
-    pub fn so_far(&self) -> String {
-        let mut bytes = vec![0; 1 << 20];
-        // Not by its position, which the process shares.
-        let len = self.stderr.read_at(&mut bytes, 0).expect("read a file");
-        String::from_utf8_lossy(&bytes[..len]).into_owned()
     }
 
     /// Ends it as callers do; gives what it printed.
