@@ -55,6 +55,9 @@ fn shown(level: LevelFilter, metadata: &Metadata<'_>) -> bool {
         && (ours || metadata.level() <= Level::Warn || level == LevelFilter::Trace)
 }
 
+/// Most lines of one message.
+const LINES: usize = 40;
+
 /// Each line of a message has its beginning, so that none can pass for something else.
 fn lines(level: Level, message: &str) -> Vec<String> {
     let kind = match level {
@@ -64,6 +67,7 @@ fn lines(level: Level, message: &str) -> Vec<String> {
     };
     message
         .lines()
+        .take(LINES)
         .map(|line| format!("{NAME}: {kind}{line}"))
         .collect()
 }

@@ -3,7 +3,7 @@
 //! On a terminal each transfer that lasts has a bar; elsewhere it has a line now and then, also
 //! while nothing comes, since Nix takes a substituter that is silent for long to be hung. Bars,
 //! lines and log messages are kept apart from each other, and everything that is shown goes
-//! through [`sanitize`].
+//! through [`sanitize`], line by line and each of a bounded length ([`text::fit`]).
 //!
 //! A transfer itself only counts bytes; one thread looks at all of them and draws.
 
@@ -120,7 +120,7 @@ impl Screen {
     /// Prints a line with the bars out of its way. Errors are nobody's concern: there is nowhere
     /// else to tell them, and a closed stderr must not end a transfer.
     fn line(&self, line: &str) {
-        let line = format!("{}\n", sanitize(line));
+        let line = format!("{}\n", text::fit(line));
         self.bars.suspend(|| {
             let _ = std::io::stderr().lock().write_all(line.as_bytes());
         });
