@@ -48,12 +48,18 @@ pub enum QueryKind {
 /// # Errors
 /// When more than [`MAX_LINE`] bytes come without a line feed.
 pub fn take_line(buf: &mut BytesMut) -> Result<Option<BytesMut>, WireError> {
+    let Some(end) = line_end(buf)? else {
+        return Ok(None);
+    };
+    let line = buf.split_to(end);
+    buf.advance(1);
+    Ok(Some(line))
+}
+
+/// Where the first line ends.
+fn line_end(buf: &[u8]) -> Result<Option<usize>, WireError> {
     match buf.iter().position(|b| *b == b'\n') {
-        Some(end) if end <= MAX_LINE => {
-            let line = buf.split_to(end);
-            buf.advance(1);
-            Ok(Some(line))
-        }
+        Some(end) if end <= MAX_LINE => Ok(Some(end)),
         None if buf.len() <= MAX_LINE => Ok(None),
         _ => Err(WireError::new(
             "request line",
@@ -122,22 +128,25 @@ fn put_line(out: &mut Vec<u8>, value: impl std::fmt::Display) {
 
 /// The caller's side of the replies.
 pub mod caller {
-    use super::{BytesMut, PathInfo, StorePath, WireError, printable, take_line};
+    use super::{Buf, BytesMut, PathInfo, StorePath, WireError, line_end, printable, take_line};
 
     /// Takes the lines of a reply to `have`, up to the empty one that ends it. `lines` keeps what
     /// has come so far.
     ///
     /// # Errors
-    /// When a line is no store path or too long.
+    /// When a line is no store path or too long; it stays in the buffer.
     pub fn take_have(
         buf: &mut BytesMut,
         lines: &mut Vec<StorePath>,
     ) -> Result<Option<Vec<StorePath>>, WireError> {
-        while let Some(line) = take_line(buf)? {
-            if line.is_empty() {
-                return Ok(Some(std::mem::take(lines)));
+        while let Some(end) = line_end(buf)? {
+            // A line that is wrong stays, so that nobody goes on behind it.
+            let path = (end > 0).then(|| path(&buf[..end])).transpose()?;
+            buf.advance(end + 1);
+            match path {
+                Some(path) => lines.push(path),
+                None => return Ok(Some(std::mem::take(lines))),
             }
-            lines.push(path(&line)?);
         }
         Ok(None)
     }
@@ -196,8 +205,10 @@ pub mod caller {
     }
 
     fn number(line: &[u8]) -> Result<u64, WireError> {
+        // Digits are checked by hand: Rust's own parser would take "+5".
         std::str::from_utf8(line)
             .ok()
+            .filter(|line| line.bytes().all(|b| b.is_ascii_digit()))
             .and_then(|line| line.parse().ok())
             .ok_or_else(|| WireError::new("reply", "a decimal number", printable(line)))
     }
@@ -299,6 +310,31 @@ mod tests {
             QueryKind::Unknown(r#""\x1b[31m""#.to_owned())
         );
         assert_eq!(parse_query(b"").kind, QueryKind::Unknown("\"\"".to_owned()));
+    }
+
+    #[test]
+    fn nobody_goes_on_behind_a_wrong_line() {
+        let reply = "/etc\n/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a\n\n";
+        let mut buf = BytesMut::from(reply.as_bytes());
+        for _ in 0..2 {
+            assert!(caller::take_have(&mut buf, &mut Vec::new()).is_err());
+            assert_eq!(buf, reply);
+            assert!(caller::take_info(&mut buf).is_err());
+        }
+    }
+
+    #[test]
+    fn numbers_of_a_reply_are_digits() {
+        let path = "/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a";
+        let take = |number: &str| {
+            let reply = format!("{path}\n\n0\n{number}\n7\n");
+            caller::take_info(&mut BytesMut::from(reply.as_bytes()))
+        };
+        let info = take("18446744073709551615").unwrap().unwrap().unwrap();
+        assert_eq!((info.download_size, info.nar_size), (u64::MAX, 7));
+        for number in ["", "+5", "-5", "5 ", "0x5", "18446744073709551616"] {
+            assert!(take(number).is_err(), "{number:?}");
+        }
     }
 
     #[test]

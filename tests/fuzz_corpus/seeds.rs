@@ -1,0 +1,441 @@
+//! What the corpora in `fuzz/corpus` are made of: for each target inputs that get far into it, and those that
+//! once showed a mistake.
+
+use ssh_substituter::model::{PathInfo, StorePath};
+use ssh_substituter::wire::nar::{
+    Completion, Mark, directory_end, directory_start, entry_end, entry_start, file_end, file_start,
+    magic, symlink,
+};
+use ssh_substituter::wire::serve::engine::{Frame, put_attach, put_status, put_stop};
+use ssh_substituter::wire::serve::{
+    CLIENT_MAGIC, Request, SERVER_MAGIC, Version, put_info, put_infos_end, put_set,
+};
+use ssh_substituter::wire::text::{put_have, put_infos, put_query};
+use ssh_substituter::wire::{put_string, put_u64};
+
+use super::texts;
+
+/// An input of a target: name of the target, of the input, and its bytes.
+pub type Seed = (&'static str, String, Vec<u8>);
+
+/// All of them.
+pub fn all() -> Vec<Seed> {
+    let mut seeds = Vec::new();
+    let groups = [
+        ("nar", nars()),
+        ("serve_client", replies()),
+        ("serve_server", requests()),
+        ("engine", engine()),
+        ("text", text()),
+        ("nix_conf", texts::nix_conf()),
+        ("hosts", texts::hosts()),
+        ("infos", texts::infos()),
+    ];
+    for (target, group) in groups {
+        for (name, bytes) in group {
+            seeds.push((target, name.to_owned(), bytes));
+        }
+    }
+    seeds
+}
+
+pub type Group = Vec<(&'static str, Vec<u8>)>;
+
+fn nar(build: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    magic(&mut out);
+    build(&mut out);
+    out
+}
+
+fn file(out: &mut Vec<u8>, executable: bool, contents: &[u8]) {
+    file_start(out, executable, contents.len() as u64);
+    out.extend_from_slice(contents);
+    file_end(out, contents.len() as u64);
+}
+
+fn directory(out: &mut Vec<u8>, entries: &[(&[u8], &dyn Fn(&mut Vec<u8>))]) {
+    directory_start(out);
+    for (name, node) in entries {
+        entry_start(out, name);
+        node(out);
+        entry_end(out);
+    }
+    directory_end(out);
+}
+
+fn nested(out: &mut Vec<u8>, depth: usize) {
+    match depth {
+        0 => symlink(out, b"x"),
+        depth => directory(out, &[(b"d", &|out| nested(out, depth - 1))]),
+    }
+}
+
+fn nars() -> Group {
+    let with_name =
+        |name: &[u8]| nar(|out| directory(out, &[(name, &|out| file(out, false, b"x"))]));
+    let tree = nar(|out| {
+        directory(
+            out,
+            &[
+                (b" ", &|out| symlink(out, b"../a")),
+                (b"A", &|out| file(out, true, b"#!/bin/sh\n")),
+                (b"a", &|out| file(out, false, b"")),
+                (b"d", &|out| {
+                    directory(
+                        out,
+                        &[
+                            (b"a", &|out| file(out, false, &[7; 300])),
+                            (b"e", &|out| directory(out, &[])),
+                        ],
+                    );
+                }),
+                (b"\xff", &|out| symlink(out, b"/")),
+            ],
+        );
+    });
+    let mut trailing = nar(|out| file(out, false, b"x"));
+    trailing.extend_from_slice(b"more");
+    let cut = tree[..tree.len() - 40].to_vec();
+    let listing = |lines: &[&[u8]]| [b"listing\n", &lines.join(&b'\n')[..]].concat();
+    vec![
+        ("file", nar(|out| file(out, false, b"contents"))),
+        ("executable", nar(|out| file(out, true, b""))),
+        ("symlink", nar(|out| symlink(out, b"../../a"))),
+        ("empty-directory", nar(|out| directory(out, &[]))),
+        ("tree", tree),
+        ("cut", cut),
+        ("trailing", trailing),
+        ("deepest", nar(|out| nested(out, 64))),
+        ("too-deep", nar(|out| nested(out, 65))),
+        (
+            "size-near-2-64",
+            nar(|out| file_start(out, false, u64::MAX - 200)),
+        ),
+        (
+            "endless-file",
+            nar(|out| {
+                file_start(out, false, 1 << 40);
+                out.extend_from_slice(&[b'e'; 100]);
+            }),
+        ),
+        ("name-dot-dot", with_name(b"..")),
+        ("name-slash", with_name(b"../../a")),
+        ("name-absolute", with_name(b"/a")),
+        ("name-nul", with_name(b"a\0b")),
+        ("name-long", with_name(&[b'n'; 255])),
+        // A directory in the place of a symlink that leads out.
+        (
+            "through-symlink",
+            nar(|out| {
+                directory(
+                    out,
+                    &[
+                        (b"d", &|out| symlink(out, b"../../d")),
+                        (b"d", &|out| {
+                            directory(out, &[(b"a", &|out| file(out, false, b"out"))])
+                        }),
+                    ],
+                );
+            }),
+        ),
+        (
+            "unsorted",
+            nar(|out| {
+                directory(
+                    out,
+                    &[
+                        (b"b", &|out| symlink(out, b"x")),
+                        (b"a", &|out| symlink(out, b"x")),
+                    ],
+                );
+            }),
+        ),
+        ("target-long", nar(|out| symlink(out, &[b't'; 4095]))),
+        (
+            "listing",
+            listing(&[
+                b"d\0",
+                b"da\0",
+                b"fa/b\0\x05",
+                b"xa.b\0\x09",
+                b"la/c\0target",
+            ]),
+        ),
+        ("listing-of-a-file", listing(&[b"f\0\x09"])),
+        ("listing-no-tree", listing(&[b"d\0", b"fa/b\0\x05"])),
+        (
+            "listing-near-2-64",
+            listing(&[
+                b"d\0",
+                b"fa\0\xff\xff\xff\xff\xff\xff\xff\x7f",
+                b"fb\0\xff\xff\xff\xff\xff\xff\xff\x7f",
+            ]),
+        ),
+    ]
+}
+
+fn path(name: &str) -> StorePath {
+    StorePath::parse(&format!("/nix/store/{name}")).unwrap()
+}
+
+fn hello() -> StorePath {
+    path("7rjj86a15146cq1d3qy068lml7n7ykzm-hello-2.12")
+}
+
+fn libc() -> StorePath {
+    path("q3laishhmk84vl44j1973qpzkyhmr90c-libc")
+}
+
+fn info() -> PathInfo {
+    let hash = "sha256:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73";
+    PathInfo {
+        path: hello(),
+        deriver: Some(path("72f1hzld5g7dj6wknixkal0bd6zzy2mc-hello.drv")),
+        references: vec![hello(), libc()],
+        download_size: 500,
+        nar_size: 1008,
+        nar_hash: Some(hash.parse().unwrap()),
+        ca: Some(format!("fixed:r:{hash}")),
+        sigs: vec!["test-1:AAAA".to_owned(), String::new()],
+    }
+}
+
+fn replies() -> Group {
+    let tagged = |tag: &[u8], build: &dyn Fn(&mut Vec<u8>)| {
+        let mut out = tag.to_vec();
+        build(&mut out);
+        out
+    };
+    let infos = |minor: u8| {
+        tagged(&[b'i', minor], &|out| {
+            let version = Version::new(2, minor);
+            put_info(out, version, &info());
+            let bare = PathInfo {
+                path: libc(),
+                deriver: None,
+                references: vec![],
+                ca: None,
+                sigs: vec![],
+                ..info()
+            };
+            put_info(out, version, &bare);
+            put_infos_end(out);
+        })
+    };
+    let hello_words = |out: &mut Vec<u8>, version: u64| {
+        put_u64(out, SERVER_MAGIC);
+        put_u64(out, version);
+    };
+    vec![
+        ("hello", tagged(b"h", &|out| hello_words(out, 0x207))),
+        (
+            "banner",
+            tagged(b"h", &|out| {
+                out.extend_from_slice(b"Welcome!\r\n\xcb\xee");
+                hello_words(out, 0x1_0208);
+            }),
+        ),
+        (
+            "longest-banner",
+            tagged(b"H\x00\x80", &|out| hello_words(out, 0x208)),
+        ),
+        (
+            "endless-banner",
+            tagged(b"H\x08\x80", &|out| hello_words(out, 0x208)),
+        ),
+        ("infos-2.3", infos(3)),
+        ("infos-2.8", infos(8)),
+        (
+            "hash-spelled-otherwise",
+            tagged(b"i\x08", &|out| {
+                put_string(out, hello().as_str().as_bytes());
+                put_string(out, b"");
+                // Neither sorted nor each once.
+                put_set(out, &[libc(), hello(), libc()]);
+                put_u64(out, 0);
+                put_u64(out, u64::MAX);
+                put_string(
+                    out,
+                    b"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+                );
+                put_string(out, b"");
+                put_u64(out, 0);
+            }),
+        ),
+        (
+            "other-store",
+            tagged(b"i\x02", &|out| {
+                put_string(out, hello().as_str().as_bytes());
+                put_string(out, b"");
+                put_u64(out, 1);
+                put_string(out, b"/x\xe2\x80\xae/7rjj86a15146cq1d3qy068lml7n7ykzm-a");
+            }),
+        ),
+        (
+            "many-references",
+            tagged(b"i\x02", &|out| {
+                put_string(out, hello().as_str().as_bytes());
+                put_string(out, b"");
+                put_u64(out, 1_000_000);
+            }),
+        ),
+        (
+            "set",
+            tagged(b"s", &|out| {
+                put_set(out, &[hello(), libc()]);
+                put_set(out, &[]);
+            }),
+        ),
+        (
+            "set-too-large",
+            tagged(b"s", &|out| put_u64(out, 1_000_001)),
+        ),
+        (
+            "set-of-no-path",
+            tagged(b"s", &|out| {
+                put_u64(out, 2);
+                put_string(out, b"/etc/\x1b[31m");
+            }),
+        ),
+    ]
+}
+
+fn requests() -> Group {
+    let paths = || vec![hello(), libc()];
+    let all = |out: &mut Vec<u8>| {
+        let requests = [
+            Request::QueryValidPaths {
+                lock: true,
+                substitute: false,
+                paths: paths(),
+            },
+            Request::QueryPathInfos { paths: paths() },
+            Request::QueryPathInfos { paths: vec![] },
+            Request::DumpStorePath { path: hello() },
+            Request::QueryClosure {
+                include_outputs: true,
+                paths: paths(),
+            },
+        ];
+        requests.iter().for_each(|request| request.put(out));
+    };
+    let mut with_hello = b"h".to_vec();
+    put_u64(&mut with_hello, CLIENT_MAGIC);
+    put_u64(&mut with_hello, 0x208);
+    all(&mut with_hello);
+    let mut bare = b"r".to_vec();
+    all(&mut bare);
+    let words = |words: &[u64], strings: &[&[u8]]| {
+        let mut out = b"r".to_vec();
+        words.iter().for_each(|word| put_u64(&mut out, *word));
+        strings
+            .iter()
+            .for_each(|string| put_string(&mut out, string));
+        out
+    };
+    vec![
+        ("all", bare),
+        ("with-hello", with_hello),
+        (
+            "odd-booleans",
+            words(&[1, 2, u64::MAX, 1], &[hello().as_str().as_bytes()]),
+        ),
+        (
+            "no-paths",
+            words(&[7, 0, 3], &[b"", b"/etc/passwd", b"\xff\x1b[2J"]),
+        ),
+        (
+            "dump-of-no-path",
+            words(&[3], &[b"/nix/store/../../etc\x1b"]),
+        ),
+        ("long-path", words(&[3, 4097], &[])),
+        ("import", words(&[4, 0], &[])),
+        ("unknown", words(&[99], &[])),
+        ("set-too-large", words(&[2, 1 << 60], &[])),
+    ]
+}
+
+fn engine() -> Group {
+    let rest = Completion {
+        head: b"head".to_vec(),
+        fill: 9,
+        tail: b"tail of it".to_vec(),
+    };
+    let mark = || Mark {
+        hash: info().nar_hash.unwrap(),
+        rest: rest.clone(),
+    };
+    let frames = [
+        Frame::Attached,
+        Frame::Refused("another program".to_owned()),
+        Frame::Text("{}".to_owned()),
+        Frame::Reply,
+        Frame::Say(2, "host a is gone".to_owned()),
+        Frame::Beat,
+        Frame::From("u@a:22".to_owned()),
+        Frame::Inline((&b"some bytes"[..]).into(), Some(mark())),
+        Frame::Inline((&b"more"[..]).into(), None),
+        Frame::Piped(70_000, mark()),
+        Frame::Last(8),
+        Frame::Done,
+        Frame::Broken("no host".to_owned(), rest.clone()),
+    ];
+    let mut all = b"f".to_vec();
+    frames.iter().for_each(|frame| frame.put(&mut all));
+    let mut calls = b"c".to_vec();
+    put_attach(&mut calls, &"0f".repeat(32), 4711);
+    put_status(&mut calls);
+    Request::DumpStorePath { path: hello() }.put(&mut calls);
+    Request::QueryPathInfos {
+        paths: vec![libc()],
+    }
+    .put(&mut calls);
+    put_stop(&mut calls);
+    let words = |tag: u8, words: &[u64]| {
+        let mut out = vec![tag];
+        words.iter().for_each(|word| put_u64(&mut out, *word));
+        out
+    };
+    vec![
+        ("frames", all),
+        ("calls", calls),
+        ("number", words(b'n', &[0x1_0208])),
+        ("piece-too-long", words(b'f', &[8, (1 << 20) + 1])),
+        ("no-such-frame", words(b'f', &[13])),
+        ("short-hash", words(b'f', &[9, 1, 31, 0, 0, 0, 0])),
+        ("long-text", words(b'f', &[2, (64 << 10) + 1])),
+    ]
+}
+
+fn text() -> Group {
+    let mut queries = b"q".to_vec();
+    put_query(&mut queries, "have", &[hello(), libc()]);
+    put_query(&mut queries, "info", &[hello()]);
+    queries.extend_from_slice(
+        b"have  /etc /nix/store/\x1b \ninfo\nsubstitute x\n\x1b[31m\n\nhave cut",
+    );
+    let mut have = b"h".to_vec();
+    put_have(&mut have, &[hello(), libc()]);
+    put_have(&mut have, &[]);
+    let mut infos = b"i".to_vec();
+    let bare = PathInfo {
+        deriver: None,
+        references: vec![],
+        ..info()
+    };
+    put_infos(&mut infos, [&info(), &bare]);
+    let number = |number: &str| format!("i{}\n\n0\n{number}\n8\n\n", hello()).into_bytes();
+    vec![
+        ("queries", queries),
+        ("have", have),
+        ("infos", infos),
+        ("number-with-zeros", number("007")),
+        ("number-with-plus", number("+5")),
+        ("number-above-2-64", number("18446744073709551616")),
+        (
+            "many-references",
+            format!("i{}\n\n18446744073709551615\n", hello()).into_bytes(),
+        ),
+    ]
+}
