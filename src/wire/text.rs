@@ -21,6 +21,9 @@ use crate::model::{PathInfo, StorePath, StorePathError};
 /// Longest request line, in bytes, without its line feed.
 pub const MAX_LINE: usize = 16 << 20;
 
+/// How many words of a request that are no store paths are kept, to be told of.
+pub const MAX_BAD: usize = 20;
+
 /// A request, and the words in it that are no store paths (which nobody has).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
@@ -28,7 +31,7 @@ pub struct Query {
     pub kind: QueryKind,
     /// About which paths.
     pub paths: Vec<StorePath>,
-    /// What was named beside them.
+    /// What was named beside them, up to [`MAX_BAD`]: a line may hold millions of such words.
     pub bad: Vec<StorePathError>,
 }
 
@@ -82,7 +85,8 @@ pub fn parse_query(line: &[u8]) -> Query {
     for word in words {
         match StorePath::from_bytes(word) {
             Ok(path) => paths.push(path),
-            Err(error) => bad.push(error),
+            Err(error) if bad.len() < MAX_BAD => bad.push(error),
+            Err(_) => {}
         }
     }
     Query { kind, paths, bad }
@@ -310,6 +314,13 @@ mod tests {
             QueryKind::Unknown(r#""\x1b[31m""#.to_owned())
         );
         assert_eq!(parse_query(b"").kind, QueryKind::Unknown("\"\"".to_owned()));
+    }
+
+    #[test]
+    fn only_so_many_bad_words_are_kept() {
+        let good = "/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a";
+        let query = parse_query(format!("have {}{good}", "x ".repeat(1000)).as_bytes());
+        assert_eq!((query.paths.len(), query.bad.len()), (1, MAX_BAD));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Rules of what front ends and their engine say. The first byte tells what comes: `c` calls, `n` the number
 //! of a hello, any other frames.
 //!
-//! 1. However the bytes are cut, the same is decoded; after an error nothing more is.
+//! 1. However the bytes are cut, the same is decoded; after an error nothing more is. Memory is taken in
+//!    proportion to the bytes that have come.
 //! 2. What is decoded is encoded to the same bytes (of requests of the serve protocol see
 //!    [`super::serve_server`]).
 //! 3. No piece, text or completion is longer than its maximum.

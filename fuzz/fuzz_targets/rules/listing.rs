@@ -5,16 +5,17 @@
 //!
 //! 1. What a layout accepts, the decoder accepts: same size, same entries.
 //! 2. Neither the order of the listing nor the size of the segments matters.
-//! 3. Every range that is asked for lies in its file.
+//! 3. It takes memory in proportion to the listing, whatever sizes that tells.
+//! 4. Every range that is asked for lies in its file.
 
 use std::collections::HashMap;
 
 use ssh_substituter::model::StorePath;
 use ssh_substituter::wire::nar::layout::{Entry, EntryKind, Layout, Piece};
 
-use super::assert_plain;
 use super::nar::{End, Told, read};
 use super::pieces::Random;
+use super::{assert_plain, memory};
 
 /// Larger archives are not written out here.
 const LARGEST: u64 = 1 << 16;
@@ -27,7 +28,8 @@ fn path() -> StorePath {
 pub fn check(input: &[u8]) {
     let entries: Vec<Entry<'_>> = input.split(|b| *b == b'\n').filter_map(entry).collect();
     let shuffled = shuffled(&entries, input);
-    let layout = match (Layout::new(path(), entries.clone()), shuffled) {
+    let layout = memory::within(input.len(), || Layout::new(path(), entries.clone()));
+    let layout = match (layout, shuffled) {
         (Ok(layout), Ok(other)) => {
             assert_eq!(layout.nar_size(), other.nar_size());
             layout

@@ -16,6 +16,7 @@ pub mod engine;
 pub mod hosts;
 pub mod infos;
 pub mod listing;
+pub mod memory;
 pub mod nar;
 pub mod nix_conf;
 pub mod pieces;

@@ -6,7 +6,8 @@
 //! 4. After an error it stays there.
 //! 5. Whatever it has stepped over can be completed to a well-formed archive.
 //! 6. A layout of the same files has the same bytes (and see [`super::listing`]).
-//! 7. A restore never writes outside of its folder (see [`super::restore`]).
+//! 7. It takes memory in proportion to the bytes that have come.
+//! 8. A restore never writes outside of its folder (see [`super::restore`]).
 
 use ssh_substituter::wire::nar::{
     Completion, Decoder, Event, NarError, directory_end, directory_start, entry_end, entry_start,
@@ -14,7 +15,7 @@ use ssh_substituter::wire::nar::{
 };
 
 use super::pieces::{Random, cuts};
-use super::{assert_plain, listing, restore};
+use super::{assert_plain, listing, memory, restore};
 
 /// How many places of an input it is cut off at, to be completed.
 const BREAKS: usize = 6;
@@ -60,6 +61,14 @@ pub fn check(input: &[u8]) {
     for other in others {
         assert_eq!(other, whole, "it matters how the bytes are cut");
     }
+    memory::within(input.len(), || {
+        let (mut decoder, mut pos) = (Decoder::new(u64::MAX), 0);
+        while let Ok((read, Some(event))) = decoder.step(&input[pos..])
+            && event != Event::End
+        {
+            pos += read;
+        }
+    });
     written_back(input, &whole);
     limited(input, &whole);
     completed(input);

@@ -3,6 +3,8 @@
 use bytes::BytesMut;
 use ssh_substituter::wire::WireError;
 
+use super::memory;
+
 /// From this length on inputs are not fed byte by byte, since decoders may begin anew with each piece.
 const LONG: usize = 2048;
 
@@ -115,7 +117,7 @@ pub fn feed<T>(
     out
 }
 
-/// Feeds new decoders with each of the [`cuts`], which must make no difference.
+/// Feeds new decoders with each of the [`cuts`], which must make no difference; and one for its memory.
 pub fn decode<T: PartialEq + std::fmt::Debug, S>(
     input: &[u8],
     last: impl Fn(&T) -> bool,
@@ -124,6 +126,7 @@ pub fn decode<T: PartialEq + std::fmt::Debug, S>(
 where
     S: FnMut(&mut BytesMut) -> Result<Option<T>, WireError>,
 {
+    memory::decode(input, decoder());
     let [whole, others @ ..] = cuts(input).map(|pieces| feed(&pieces, &last, decoder()));
     for other in others {
         assert_eq!(other, whole, "it matters how the bytes are cut");

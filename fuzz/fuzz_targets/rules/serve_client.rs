@@ -7,7 +7,8 @@
 //! | `i` | a byte that is the minor version, then replies to QueryPathInfos |
 //! | any other | replies that are sets |
 //!
-//! 1. However the bytes are cut, the same is decoded; after an error nothing more is.
+//! 1. However the bytes are cut, the same is decoded; after an error nothing more is. Memory is taken in
+//!    proportion to the bytes that have come.
 //! 2. What is decoded, the server's side encodes to the same bytes; where the wire leaves a choice (order
 //!    and number of references, spelling of hashes) to what decodes to the same.
 //! 3. No byte of a hello is lost or invented: banner, magic, version, the rest.
@@ -20,6 +21,7 @@ use ssh_substituter::wire::serve::{
 };
 use ssh_substituter::wire::{Cursor, Stop, WireError};
 
+use super::memory;
 use super::pieces::{cuts, decode, feed};
 
 /// All rules, for any bytes.
@@ -47,6 +49,9 @@ pub fn check(input: &[u8]) {
 
 fn hello(input: &[u8]) {
     let magic = SERVER_MAGIC.to_le_bytes();
+    let mut hello = ServerHello::default();
+    let mut buf = BytesMut::from(input);
+    let _ = memory::within(input.len(), || hello.step(&mut buf));
     let outcomes = cuts(input).map(|pieces| {
         let mut hello = ServerHello::default();
         let outcome = feed(&pieces, |_| true, |buf| hello.step(buf));

@@ -1,7 +1,8 @@
 //! Rules of what a server decodes. With `h` as the first byte the client's hello comes first, with any
 //! other only requests.
 //!
-//! 1. However the bytes are cut, the same is decoded; after an error nothing more is.
+//! 1. However the bytes are cut, the same is decoded; after an error nothing more is. Memory is taken in
+//!    proportion to the bytes that have come.
 //! 2. What is decoded, the client's side encodes to the same bytes; where it means the same (any number
 //!    that is not 0 is true) or something was left out (no store path) to what decodes to the same.
 //! 3. Only between requests may the client end.

@@ -1,7 +1,8 @@
 //! Rules of the classic text protocol. The first byte tells what comes: `h` replies to `have`, `i` replies to
 //! `info`, any other request lines.
 //!
-//! 1. However the bytes are cut, the same is decoded; after an error nothing more is.
+//! 1. However the bytes are cut, the same is decoded; after an error nothing more is. Memory is taken in
+//!    proportion to the bytes that have come.
 //! 2. What is decoded is encoded to the same bytes; where the text leaves a choice (spaces, words that are no
 //!    paths, zeros before a number) to what decodes to the same.
 //! 3. What is shown of a request that nobody knows cannot steer a terminal.
@@ -9,11 +10,11 @@
 use bytes::BytesMut;
 use ssh_substituter::model::PathInfo;
 use ssh_substituter::wire::text::{
-    QueryKind, caller, parse_query, put_have, put_infos, put_query, take_line,
+    MAX_BAD, QueryKind, caller, parse_query, put_have, put_infos, put_query, take_line,
 };
 
-use super::assert_plain;
 use super::pieces::decode;
+use super::{assert_plain, memory};
 
 /// All rules, for any bytes.
 pub fn check(input: &[u8]) {
@@ -29,7 +30,7 @@ fn queries(input: &[u8]) {
     let outcome = decode(input, |_| false, || take_line);
     for (line, span) in outcome.spans(input) {
         assert_eq!([&line[..], b"\n"].concat(), span);
-        let query = parse_query(line);
+        let query = memory::within(line.len(), || parse_query(line));
         for error in &query.bad {
             assert_plain(&error.to_string());
         }
@@ -49,7 +50,8 @@ fn queries(input: &[u8]) {
             assert_eq!(out, span);
         }
         let words = words.filter(|word| !word.is_empty()).count();
-        assert_eq!(words, 1 + query.paths.len() + query.bad.len());
+        let bad = words - 1 - query.paths.len();
+        assert_eq!(query.bad.len(), bad.min(MAX_BAD));
         let again = parse_query(&out[..out.len() - 1]);
         assert_eq!((again.kind, again.paths), (query.kind, query.paths));
         assert!(again.bad.is_empty());
