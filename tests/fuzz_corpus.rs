@@ -4,6 +4,8 @@
 //! `UPDATE_FUZZ_CORPUS=1 cargo test --test fuzz_corpus` writes the corpora anew. Whatever else a fuzzer leaves
 //! there is checked too.
 
+#[path = "fuzz_corpus/nars.rs"]
+mod nars;
 #[path = "../fuzz/fuzz_targets/rules/mod.rs"]
 mod rules;
 #[path = "fuzz_corpus/seeds.rs"]

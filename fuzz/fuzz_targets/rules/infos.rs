@@ -201,7 +201,14 @@ fn signed(info: &PathInfo, fingerprint: &str, proofs: &[&str], random: &mut Rand
     }
     if let Some(other) = other.fingerprint() {
         assert_ne!(other, fingerprint);
-        assert!(verify(&[key.clone()], std::slice::from_ref(&ours), &other).is_err());
+        assert!(
+            verify(
+                std::slice::from_ref(&key),
+                std::slice::from_ref(&ours),
+                &other
+            )
+            .is_err()
+        );
     }
     // Nor under another name.
     let renamed = ours.replacen(NAME, "rules-2", 1);

@@ -116,15 +116,14 @@ fn load(sections: &Sections, dir: &Path) -> Result<(Config, Vec<String>), Config
         .filter_map(|name| Some((name, sections.get(name)?.trim_end_matches('\n').into())))
         .collect();
     variables.insert("NIX_CONF_DIR", dir.into());
-    Config::load(Sources {
-        env: Box::new(move |name| variables.get(name).cloned()),
-        uid: 0,
-        home: None,
-        hosts: lines("--host"),
-        store: sections.get("--store").cloned(),
-        options: lines("--option").into_iter().map(option).collect(),
-        ..Sources::from_process()
-    })
+    let mut sources = Sources::from_process();
+    sources.env = Box::new(move |name| variables.get(name).cloned());
+    sources.uid = 0;
+    sources.home = None;
+    sources.hosts = lines("--host");
+    sources.store = sections.get("--store").cloned();
+    sources.options = lines("--option").into_iter().map(option).collect();
+    Config::load(sources)
 }
 
 fn is_within_limits(config: &Config) {
