@@ -59,6 +59,8 @@ pub fn all() -> Group {
                         ],
                     );
                 }),
+                // Before what is in `d` by its bytes, behind it in the archive.
+                (b"d-x", &|out| file(out, false, b"")),
                 (b"\xff", &|out| symlink(out, b"/")),
             ],
         );
@@ -133,6 +135,8 @@ pub fn all() -> Group {
         ),
         ("listing-of-a-file", listing(&[b"f\0\x09"])),
         ("listing-no-tree", listing(&[b"d\0", b"fa/b\0\x05"])),
+        // Once taken for the root.
+        ("listing-of-a-slash", listing(&[b"f/\0\x09"])),
         (
             "listing-near-2-64",
             listing(&[

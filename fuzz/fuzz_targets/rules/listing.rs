@@ -60,7 +60,10 @@ pub fn check(input: &[u8]) {
     }
     assert_eq!(len, segment.len());
     if layout.nar_size() <= LARGEST {
-        let archive = written(&layout, layout.nar_size(), |_, len| vec![0; len]);
+        let archive = written(&layout, layout.nar_size(), |path, len| {
+            assert_eq!(sizes.get(path), Some(&(len as u64)));
+            vec![0; len]
+        });
         let reading = read(&[&archive], layout.nar_size());
         assert_eq!(reading.end, End::Complete, "{archive:?}");
         assert_eq!(reading.read, archive.len());
