@@ -263,6 +263,8 @@ fn engine() -> Group {
     vec![
         ("frames", all),
         ("calls", calls),
+        // Its number of elements is the number of another call.
+        ("count-like-a-call", words(b'c', &[2, 0x5302])),
         ("number", words(b'n', &[0x1_0208])),
         ("piece-too-long", words(b'f', &[8, (1 << 20) + 1])),
         ("no-such-frame", words(b'f', &[13])),
@@ -291,6 +293,10 @@ fn text() -> Group {
     let number = |number: &str| format!("i{}\n\n0\n{number}\n8\n\n", hello()).into_bytes();
     vec![
         ("queries", queries),
+        (
+            "many-bad-words",
+            [b"qhave ", &b"x ".repeat(30)[..], b"\n"].concat(),
+        ),
         ("have", have),
         ("infos", infos),
         ("number-with-zeros", number("007")),

@@ -39,7 +39,7 @@ pub fn hosts() -> Group {
         ),
         (
             "options",
-            "-oProxyCommand=x\n-l@a\nssh://a?remote-program=-x\nssh://a?ssh-key=-i",
+            "-oProxyCommand=x\n-l@a\nssh://a?remote-store=%60x\nssh://a?remote-program=x%20%60y\nssh://a?remote-program=-x\nssh://a?ssh-key=-i",
         ),
         (
             "escapes",
@@ -91,6 +91,11 @@ pub fn nix_conf() -> Group {
             "ssh-substituter-hosts = a b\n== --host\nb\nssh://c?priority=-1\n== --store\nb,c\n\
              == --option\nconnect-timeout 3\nunknown x\n",
         ),
+        (
+            "off-for-all",
+            "use-ssh-substituter = false\n== _NIX_OPTIONS\nuntrusted-use-ssh-substituter=true\n",
+        ),
+        ("short-timeout", "dead-link-timeout = 2\n"),
         ("circle", "include x\n== x\ninclude x\n"),
         ("twice-itself", "include nix.conf\ninclude nix.conf"),
         ("no-assignment", "a b = c\n"),
@@ -139,6 +144,15 @@ pub fn infos() -> Group {
             "/nix/store/50jhzyrdsdhdjysq20a3lwgm8gkahy0d-self\nsha256-RGK6keC2aLI8SXs7sipFZbuTgH79KAihyj1WsoWjBrM=\n1008\n\
              fixed:r:sha256:1mpn1d49d6w2xr6grcckln75zdajwa1idwbxk4mld9iwwdy6xbc0\n\
              /nix/store/50jhzyrdsdhdjysq20a3lwgm8gkahy0d-self\n/nix/store/72f1hzld5g7dj6wknixkal0bd6zzy2mc-text\n",
+        ),
+        // Once taken for a hash.
+        (
+            "padding-amid-base64",
+            "sha256-8S1nRRAoX0zwS2nF5Yoa5EG2GwVtd49uoe3lA9k=sigM\n",
+        ),
+        (
+            "no-paths",
+            "/nix/../7rjj86a15146cq1d3qy068lml7n7ykzm-a\n/./7rjj86a15146cq1d3qy068lml7n7ykzm-a\n",
         ),
         (
             "spellings",

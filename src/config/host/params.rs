@@ -190,6 +190,10 @@ fn public_host_key(value: &str) -> Result<String, &'static str> {
         return Err("base64 of one line that starts with a key type, such as ssh-ed25519 AAAA…");
     }
     // A blob begins with the length and name of its own type (RFC 4253, section 6.6).
+    // Padding amid it would be taken here, and by nobody else.
+    if blob.trim_end_matches('=').contains('=') {
+        return Err(EXPECTED);
+    }
     let decoded = BASE64.decode(blob.as_bytes()).map_err(|_| EXPECTED)?;
     let own = decoded
         .split_first_chunk::<4>()
