@@ -298,7 +298,7 @@ mod tests {
         assert_eq!(error("test-1:"), KeyError::Length(0));
         assert_eq!(error("test-1:TmSV"), KeyError::Length(3));
         assert_eq!(error("test-1:TmSV!"), KeyError::NotBase64);
-        assert_eq!(error("test-1:TmS=TmSV"), KeyError::NotBase64);
+        assert_eq!(error("test-1:TmQ=TmSV"), KeyError::NotBase64);
         assert_eq!(error(&KEY.replace('=', "")), KeyError::NotBase64);
         assert_eq!(error(SIGNATURE), KeyError::Secret);
         let zeros = format!("zero:{}", BASE64.encode(&[0; 32]));

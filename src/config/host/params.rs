@@ -340,6 +340,16 @@ mod tests {
     }
 
     #[test]
+    fn a_public_host_key_has_padding_at_its_end_alone() {
+        let (kind, blob) = KEY.split_once(' ').unwrap();
+        let blob = BASE64.decode(blob.as_bytes()).unwrap();
+        let two = [&blob[..40], &blob[40..]].map(|part| BASE64.encode(part));
+        let line = BASE64.encode(format!("{kind} {}", two.concat()).as_bytes());
+        let error = error(&format!("base64-ssh-public-host-key={line}"));
+        assert!(error.contains("base64 of one line"), "{error}");
+    }
+
+    #[test]
     fn refuses_what_is_no_public_host_key() {
         let blob = &KEY["ssh-ed25519 ".len()..];
         for line in [
