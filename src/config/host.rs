@@ -225,10 +225,11 @@ impl fmt::Display for Host {
         if let Some(user) = &self.user {
             write!(f, "{user}@")?;
         }
-        if self.name.contains(':') {
-            write!(f, "[{}]", self.name)?;
-        } else {
-            f.write_str(&self.name)?;
+        match self.name.split_once('%') {
+            // `%25` is how a URL spells the `%` before a zone, and would be taken for that.
+            Some((address, zone)) if zone.starts_with("25") => write!(f, "[{address}%25{zone}]")?,
+            _ if self.name.contains(':') => write!(f, "[{}]", self.name)?,
+            _ => f.write_str(&self.name)?,
         }
         match self.port {
             Some(port) => write!(f, ":{port}"),
@@ -252,6 +253,9 @@ mod tests {
             ("ssh://u@a:2222?compress=true", "u@a:2222"),
             ("ssh://u@[::1]:2222", "u@[::1]:2222"),
             ("ssh://[fe80::1%25eth0]", "[fe80::1%eth0]"),
+            ("ssh://[fe80::1%2525]", "[fe80::1%2525]"),
+            ("ssh://[fe80::1%25254]:22", "[fe80::1%25254]:22"),
+            ("[fe80::1%252525]", "[fe80::1%252525]"),
         ] {
             assert_eq!(host(spec).to_string(), shown);
             assert_eq!(host(shown).to_string(), shown);

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+use data_encoding::HEXLOWER_PERMISSIVE;
+
+use super::base64;
 
 const LEN: usize = 32;
 
@@ -64,7 +66,7 @@ fn parse(text: &str) -> Option<[u8; LEN]> {
     let bytes = match digits.len() {
         52 => nix_base32::from_nix_base32(digits)?,
         64 => HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).ok()?,
-        44 => BASE64.decode(digits.as_bytes()).ok()?,
+        44 => base64::decode(digits)?,
         _ => return None,
     };
     bytes.try_into().ok()
@@ -110,6 +112,7 @@ mod tests {
             "sha256:",
             "md5:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73",
             "0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73",
+            "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3g=uFUx",
             "sha256:zmdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73",
             "sha256:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9ce3",
             "sha256-e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",

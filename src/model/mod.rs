@@ -1,5 +1,6 @@
 //! What Nix talks about: store paths, NAR hashes, path infos, and what proves an info. No IO, no async.
 
+mod base64;
 mod content_address;
 mod fingerprint;
 mod hash;

@@ -14,6 +14,8 @@ use std::str::FromStr;
 
 use data_encoding::BASE64;
 
+use super::base64;
+
 /// How many signatures of one info are tried at most. Each costs about 0.1 ms, a host may send a thousand,
 /// and honest infos have one or two.
 const MOST: usize = 32;
@@ -53,10 +55,8 @@ impl FromStr for PublicKey {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        let (name, base64) = split(text).ok_or(KeyError::NoName)?;
-        let bytes = BASE64
-            .decode(base64.as_bytes())
-            .map_err(|_| KeyError::NotBase64)?;
+        let (name, digits) = split(text).ok_or(KeyError::NoName)?;
+        let bytes = base64::decode(digits).ok_or(KeyError::NotBase64)?;
         let bytes: [u8; KEY_LEN] = bytes.try_into().map_err(|bytes: Vec<u8>| {
             if bytes.len() == SECRET_KEY_LEN {
                 KeyError::Secret
@@ -166,8 +166,8 @@ pub(super) fn is_well_formed(signature: &str) -> bool {
 }
 
 fn parse(signature: &str) -> Option<(&str, [u8; SIGNATURE_LEN])> {
-    let (name, base64) = split(signature)?;
-    let bytes = BASE64.decode(base64.as_bytes()).ok()?;
+    let (name, digits) = split(signature)?;
+    let bytes = base64::decode(digits)?;
     Some((name, bytes.try_into().ok()?))
 }
 
@@ -303,6 +303,7 @@ mod tests {
         assert_eq!(error("test-1:"), KeyError::Length(0));
         assert_eq!(error("test-1:TmSV"), KeyError::Length(3));
         assert_eq!(error("test-1:TmSV!"), KeyError::NotBase64);
+        assert_eq!(error("test-1:TmQ=TmSV"), KeyError::NotBase64);
         assert_eq!(error(&KEY.replace('=', "")), KeyError::NotBase64);
         assert_eq!(error(SIGNATURE), KeyError::Secret);
         let zeros = format!("zero:{}", BASE64.encode(&[0; 32]));

@@ -69,21 +69,25 @@ impl LineDecoder {
     /// # Errors
     /// As [`take_line`].
     pub fn step(&mut self, buf: &mut BytesMut) -> Result<Option<BytesMut>, WireError> {
-        let looked = self.looked.min(buf.len());
-        let found = buf[looked..].iter().position(|b| *b == b'\n');
-        match found.map(|at| looked + at) {
-            Some(end) if end <= MAX_LINE => {
-                self.looked = 0;
-                let line = buf.split_to(end);
-                buf.advance(1);
-                Ok(Some(line))
-            }
-            None if buf.len() <= MAX_LINE => {
-                self.looked = buf.len();
-                Ok(None)
-            }
-            _ => Err(too_long(buf)),
-        }
+        let Some(end) = line_end(buf, self.looked)? else {
+            self.looked = buf.len();
+            return Ok(None);
+        };
+        self.looked = 0;
+        let line = buf.split_to(end);
+        buf.advance(1);
+        Ok(Some(line))
+    }
+}
+
+/// Where the first line ends, of which nothing does in the first `looked` bytes.
+fn line_end(buf: &[u8], looked: usize) -> Result<Option<usize>, WireError> {
+    let looked = looked.min(buf.len());
+    let found = buf[looked..].iter().position(|b| *b == b'\n');
+    match found.map(|at| looked + at) {
+        Some(end) if end <= MAX_LINE => Ok(Some(end)),
+        None if buf.len() <= MAX_LINE => Ok(None),
+        _ => Err(too_long(buf)),
     }
 }
 
@@ -157,22 +161,25 @@ fn put_line(out: &mut Vec<u8>, value: impl std::fmt::Display) {
 
 /// The caller's side of the replies.
 pub mod caller {
-    use super::{BytesMut, PathInfo, StorePath, WireError, printable, take_line};
+    use super::{Buf, BytesMut, PathInfo, StorePath, WireError, line_end, printable, take_line};
 
     /// Takes the lines of a reply to `have`, up to the empty one that ends it. `lines` keeps what
     /// has come so far.
     ///
     /// # Errors
-    /// When a line is no store path or too long.
+    /// When a line is no store path or too long; it stays in the buffer.
     pub fn take_have(
         buf: &mut BytesMut,
         lines: &mut Vec<StorePath>,
     ) -> Result<Option<Vec<StorePath>>, WireError> {
-        while let Some(line) = take_line(buf)? {
-            if line.is_empty() {
-                return Ok(Some(std::mem::take(lines)));
+        while let Some(end) = line_end(buf, 0)? {
+            // A line that is wrong stays, so that nobody goes on behind it.
+            let path = (end > 0).then(|| path(&buf[..end])).transpose()?;
+            buf.advance(end + 1);
+            match path {
+                Some(path) => lines.push(path),
+                None => return Ok(Some(std::mem::take(lines))),
             }
-            lines.push(path(&line)?);
         }
         Ok(None)
     }
@@ -348,14 +355,27 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_digits() {
-        let reply = |count: &str| {
-            let text = format!("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a\n\n{count}\n1\n2\n");
-            caller::take_info(&mut BytesMut::from(text.as_bytes()))
+    fn nobody_goes_on_behind_a_wrong_line() {
+        let reply = "/etc\n/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a\n\n";
+        let mut buf = BytesMut::from(reply.as_bytes());
+        for _ in 0..2 {
+            assert!(caller::take_have(&mut buf, &mut Vec::new()).is_err());
+            assert_eq!(buf, reply);
+            assert!(caller::take_info(&mut buf).is_err());
+        }
+    }
+
+    #[test]
+    fn numbers_of_a_reply_are_digits() {
+        let path = "/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a";
+        let take = |number: &str| {
+            let reply = format!("{path}\n\n0\n{number}\n7\n");
+            caller::take_info(&mut BytesMut::from(reply.as_bytes()))
         };
-        assert!(reply("0").unwrap().is_some());
-        for wrong in ["+0", "-0", "", " 0", "0x0", "18446744073709551616"] {
-            assert!(reply(wrong).is_err(), "{wrong:?}");
+        let info = take("18446744073709551615").unwrap().unwrap().unwrap();
+        assert_eq!((info.download_size, info.nar_size), (u64::MAX, 7));
+        for number in ["", "+5", "-5", "5 ", "0x5", "18446744073709551616"] {
+            assert!(take(number).is_err(), "{number:?}");
         }
     }
 

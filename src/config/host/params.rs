@@ -190,6 +190,10 @@ fn public_host_key(value: &str) -> Result<String, &'static str> {
         return Err("base64 of one line that starts with a key type, such as ssh-ed25519 AAAA…");
     }
     // A blob begins with the length and name of its own type (RFC 4253, section 6.6).
+    // Padding amid it would be taken here, and by nobody else.
+    if blob.trim_end_matches('=').contains('=') {
+        return Err(EXPECTED);
+    }
     let decoded = BASE64.decode(blob.as_bytes()).map_err(|_| EXPECTED)?;
     let own = decoded
         .split_first_chunk::<4>()
@@ -333,6 +337,16 @@ mod tests {
             }
         }
         assert_eq!(host("base64-ssh-public-host-key=").public_host_key, None);
+    }
+
+    #[test]
+    fn a_public_host_key_has_padding_at_its_end_alone() {
+        let (kind, blob) = KEY.split_once(' ').unwrap();
+        let blob = BASE64.decode(blob.as_bytes()).unwrap();
+        let two = [&blob[..40], &blob[40..]].map(|part| BASE64.encode(part));
+        let line = BASE64.encode(format!("{kind} {}", two.concat()).as_bytes());
+        let error = error(&format!("base64-ssh-public-host-key={line}"));
+        assert!(error.contains("base64 of one line"), "{error}");
     }
 
     #[test]

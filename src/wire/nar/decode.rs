@@ -61,6 +61,8 @@ pub struct Decoder {
     pub(super) open: Vec<Vec<u8>>,
     read: u64,
     limit: u64,
+    /// What was wrong, once something was.
+    failed: Option<NarError>,
 }
 
 impl Decoder {
@@ -72,6 +74,7 @@ impl Decoder {
             open: Vec::new(),
             read: 0,
             limit,
+            failed: None,
         }
     }
 
@@ -93,8 +96,20 @@ impl Decoder {
     ///
     /// # Errors
     /// When the bytes break the grammar, a limit of the module, or the size limit of this decoder.
-    /// The decoder stays before the unit that is wrong.
+    /// The decoder stays before the unit that is wrong: [`Decoder::bytes_read`] tells where that is,
+    /// and each further step gives the same error, whatever comes.
     pub fn step<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Option<Event<'a>>), NarError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let stepped = self.advance(input);
+        if let Err(error) = &stepped {
+            self.failed = Some(error.clone());
+        }
+        stepped
+    }
+
+    fn advance<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Option<Event<'a>>), NarError> {
         let mut consumed = 0;
         loop {
             let rest = &input[consumed..];

@@ -176,7 +176,7 @@ impl Nodes {
             None => (&b""[..], entry.path),
         };
         if index == 0 {
-            if !name.is_empty() || !dir.is_empty() {
+            if !entry.path.is_empty() {
                 return Err(no_tree("the root"));
             }
         } else {

@@ -285,6 +285,25 @@ fn an_archive_that_is_not_over_at_its_limit_is_refused_and_not_waited_for() {
 }
 
 #[test]
+fn after_an_error_nothing_is_read_any_more() {
+    let input = nar(&Tree::File(false, b"abc".to_vec()));
+    let mut broken = input.clone();
+    broken[8] = b'N';
+    let mut decoder = Decoder::new(u64::MAX);
+    let error = decoder.step(&broken).unwrap_err();
+    for more in [&input[..], &broken, b""] {
+        assert_eq!(decoder.step(more), Err(error.clone()));
+    }
+    assert_eq!(decoder.bytes_read(), 0);
+    // The same where the limit is what was wrong, and amid the archive.
+    let mut decoder = Decoder::new(60);
+    let error = decoder.step(&input).unwrap_err();
+    assert_eq!(decoder.step(&input[24..]), Err(error));
+    assert_eq!(decoder.bytes_read(), 24);
+    assert!(!decoder.is_complete());
+}
+
+#[test]
 fn a_failing_nar_is_a_file_that_holds_the_reason() {
     let out = failing_nar("host gone");
     assert_eq!(out, nar(&Tree::File(false, b"host gone".to_vec())));

@@ -112,7 +112,9 @@ fn refusal(entries: &[(&[u8], EntryKind<'_>)]) -> String {
 fn what_is_no_tree_is_refused() {
     let root = (&b""[..], EntryKind::Directory);
     assert!(refusal(&[]).contains("expected the root"));
-    assert!(refusal(&[(b"a", FILE)]).contains("expected the root"));
+    for strange in [&b"a"[..], b"/"] {
+        assert!(refusal(&[(strange, FILE)]).contains("expected the root"));
+    }
     for strange in [&b"a/b"[..], b"/a", b"a/", b"//"] {
         let message = refusal(&[root, (strange, FILE)]);
         assert!(message.contains("expected a"), "{message}");
