@@ -27,15 +27,15 @@ pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {
                 return commands::get(args, &configuration(&cli)?, display).await;
             }
             (Some(Command::Status(args)), _) => {
-                return commands::status(args.json, &configuration(&cli)?).await;
+                return commands::status(args.json, load(&cli)).await;
             }
             (Some(Command::Doctor(args)), _) => return commands::doctor(args, load(&cli)).await,
             (Some(Command::Cache { action }), _) => {
-                return commands::cache(action, &configuration(&cli)?).await;
+                return commands::cache(action, load(&cli)).await;
             }
             (Some(Command::Config { action }), _) => {
                 let ConfigAction::Show { json } = action;
-                return commands::show_config(*json, &configuration(&cli)?).await;
+                return commands::show_config(*json, load(&cli)).await;
             }
             (Some(Command::ServeLocal { store, .. }), _) => doors::serve_local(store).await,
             (Some(Command::Engine { action, .. }), _) => match action {

@@ -10,6 +10,9 @@ use crate::transfer::HostFault;
 use crate::transport::TransportError;
 
 mod hints;
+mod parts;
+
+pub use parts::{Parts, parts};
 
 /// One line: the message, its causes, and the hint where there is one.
 #[must_use]

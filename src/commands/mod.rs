@@ -7,11 +7,16 @@
 //! | `doctor` | `doctor`: what is wrong with the set-up, and its mend |
 //! | `cache` | `cache`: the answers on disk |
 //! | `config` | `config show`: the settings in force |
+//! | `probe`, `engines` | one look at all hosts, and at the engines that run |
+//! | `shared` | tables, numbers, JSON |
 
 mod cache;
 mod config;
 mod doctor;
+mod engines;
 mod get;
+mod probe;
+mod shared;
 mod status;
 
 use std::error::Error;

@@ -7,6 +7,7 @@
 //! | `server` | accepts front ends, ends when nobody needs it |
 //! | `session` | one connection |
 //! | `frames` | what goes to one client |
+//! | `look` | what people want to see of it |
 //! | `hurry` | the same for a client that knows nothing of engines |
 //! | `callers` | which connections are one caller's |
 //! | `board` | what is being transferred |
@@ -17,10 +18,12 @@ mod callers;
 mod frames;
 mod health;
 mod hurry;
+mod look;
 mod messages;
 mod server;
 mod session;
 
+pub use look::{Kept, keep_shell, kept};
 pub use messages::Messages;
 pub use server::{Setting, serve};
 
@@ -153,14 +156,20 @@ pub fn identity(host: &Host, ssh_options: &[String]) -> String {
     parts.collect::<Vec<_>>().join("\n")
 }
 
-/// The transport to the hosts of `config`: OpenSSH.
+/// How ssh is used for the hosts of `config`.
 #[must_use]
-pub fn ssh_transport(config: &Config) -> Arc<dyn Transport> {
-    Arc::new(OpenSsh::new(SshSettings {
+pub fn ssh_settings(config: &Config) -> SshSettings {
+    SshSettings {
         ssh_options: config.ssh_options.clone(),
         auth_sock: config.ssh_auth_sock.clone(),
         connect_timeout: config.connect_timeout,
         dead_link_timeout: config.dead_link_timeout,
         ..SshSettings::default()
-    }))
+    }
+}
+
+/// The transport to the hosts of `config`: OpenSSH.
+#[must_use]
+pub fn ssh_transport(config: &Config) -> Arc<dyn Transport> {
+    Arc::new(OpenSsh::new(ssh_settings(config)))
 }

@@ -20,8 +20,11 @@ mod ciphers;
 mod command;
 mod diagnose;
 mod identities;
+mod look;
 mod master;
 mod slots;
+
+pub use self::look::{login_command, masters};
 
 use self::diagnose::Log;
 use self::master::Master;

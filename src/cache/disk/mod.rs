@@ -15,6 +15,7 @@
 mod folder;
 mod health;
 mod infos;
+mod look;
 mod shell;
 
 use std::ffi::OsString;
@@ -29,6 +30,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
 pub use folder::{FolderError, OVERRIDE, Surroundings};
 pub use health::HostHealth;
 pub use infos::{Lifetimes, Lookup, News, Said};
+pub use look::{Cleared, Contents, HostAnswers, HostFailures, LookError};
 
 /// Marks a database as ours (`PRAGMA application_id`).
 const APPLICATION: i32 = 0x7373_6873;
