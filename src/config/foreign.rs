@@ -12,6 +12,8 @@ use super::sources::{OWN_FILE, Sources, read};
 pub struct OwnLine {
     /// The name as it stands there, `extra-` included.
     pub name: String,
+    /// The setting's own name.
+    pub setting: &'static str,
     /// Where it stands.
     pub origin: Origin,
     /// Whether Nix, from 2.0 on, does not know the name, so that it warns when this stands in a file
@@ -47,6 +49,7 @@ pub fn own_lines(sources: &Sources) -> Vec<OwnLine> {
         let (key, _) = Key::find(&line.name)?;
         Some(OwnLine {
             name: line.name,
+            setting: key.name(),
             origin: line.origin,
             is_unknown_to_nix: key.is_unknown_to_nix(),
         })

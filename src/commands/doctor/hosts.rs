@@ -1,0 +1,208 @@
+//! Each host: log-in, program, store, shell, trust.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::finding::{Finding, Level};
+use super::place::{self, Place};
+use crate::cache::disk::unix_seconds;
+use crate::commands::probe::{Probed, Prober, Reached, Shell, nix_of};
+use crate::commands::shared::{cut, number, seconds, short_time};
+use crate::config::{Config, Host};
+use crate::engine::ssh_settings;
+use crate::pool::{Banner, RemoteError};
+use crate::report;
+use crate::transport::{TransportError, openssh};
+
+const AREA: &str = "Host";
+
+/// How much of a banner is quoted, in characters.
+const BANNER: usize = 300;
+
+pub(super) async fn check(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<Finding> {
+    let places = places(prober, probed).await;
+    let mut all = Vec::new();
+    for (probed, place) in probed.iter().zip(places) {
+        let mut found = Vec::new();
+        found.extend(rest(probed));
+        match &probed.reached {
+            Ok(reached) => {
+                found.extend(reached_host(&prober.config, &probed.host, reached, &place))
+            }
+            Err(error) => found.push(failure(&prober.config, &probed.host, error).await),
+        }
+        let name = probed.host.to_string();
+        all.extend(found.into_iter().map(|finding| finding.about(&name)));
+    }
+    all
+}
+
+/// Where the programs are, of all hosts at the same time.
+async fn places(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<Place> {
+    let mut asked = JoinSet::new();
+    for (at, probed) in probed.iter().enumerate() {
+        let Ok(reached) = &probed.reached else {
+            continue;
+        };
+        if !matches!(reached.shell, Shell::Yes) {
+            continue;
+        }
+        let (prober, host) = (prober.clone(), probed.host.clone());
+        let in_usual_places = reached.in_usual_places;
+        asked.spawn(async move {
+            let limit = prober.config.connect_timeout;
+            (
+                at,
+                place::find(&*prober.transport, &host, in_usual_places, limit).await,
+            )
+        });
+    }
+    let mut places: Vec<Place> = probed.iter().map(|_| Place::default()).collect();
+    for (at, place) in asked.join_all().await {
+        places[at] = place;
+    }
+    places
+}
+
+/// What commands have met before.
+fn rest(probed: &Probed) -> Option<Finding> {
+    let health = probed.before.health?;
+    let left = (health.rest_until / 1000).saturating_sub(unix_seconds());
+    let failures = number(u64::from(health.failures), "failure");
+    let text = match (&probed.reached, left) {
+        (Ok(_), _) => {
+            format!("had failed before ({failures} in a row); commands ask it again from now on")
+        }
+        (Err(_), 0) => format!("had failed before ({failures} in a row)"),
+        (Err(_), left) => format!(
+            "had failed before ({failures} in a row), and was left alone by commands for another {}",
+            seconds(left)
+        ),
+    };
+    Some(Finding::note(AREA, text))
+}
+
+async fn failure(config: &Config, host: &Host, error: &RemoteError) -> Finding {
+    let finding = Finding::of(
+        Level::Error,
+        AREA,
+        report::parts(error),
+        "see what the command below says",
+    );
+    let by_hand = match error {
+        // Nothing was asked of ssh, or it says nothing about these.
+        RemoteError::Transport(
+            TransportError::SshMissing { .. }
+            | TransportError::RuntimeDir(_)
+            | TransportError::Local { .. }
+            | TransportError::BadCommand { .. },
+        ) => false,
+        RemoteError::Transport(_) => true,
+        _ => false,
+    };
+    match by_hand {
+        true => finding.see(openssh::login_command(host, &ssh_settings(config)).await),
+        false => finding,
+    }
+}
+
+fn reached_host(config: &Config, host: &Host, reached: &Reached, place: &Place) -> Vec<Finding> {
+    let ok = |text: String| Finding::ok(AREA, text);
+    let mut all = vec![ok(match &host.public_host_key {
+        Some(_) => "logs in; its host key is the one in the URL".to_owned(),
+        None => "logs in; its host key is known to ssh".to_owned(),
+    })];
+    if !reached.banner.trim().is_empty() {
+        let banner = Banner {
+            host: host.to_string(),
+            text: reached.banner.trim().chars().take(BANNER).collect(),
+        };
+        all.push(Finding::of(
+            Level::Warning,
+            AREA,
+            report::parts(&banner),
+            "",
+        ));
+    }
+    all.push(program(host, reached, place));
+    if !reached.version.has_hash() {
+        all.push(Finding::warning(
+            AREA,
+            "its Nix is too old to tell hashes: only Nix 1.x gets anything from it, with trusted=true",
+            "update Nix there, to 2.0 at least",
+        ));
+    }
+    all.push(match &reached.infos {
+        Ok(_) => {
+            let latency = reached.latency.map(short_time).unwrap_or_default();
+            ok(format!("answers about paths in {}, within {latency}", config.store_dir))
+        }
+        Err(error) => {
+            let parts = report::parts(&**error);
+            let finding = Finding::of(Level::Error, AREA, parts, "look at the program there");
+            match &place.store_dir {
+                Some(dir) if *dir != config.store_dir => finding.mend(format!(
+                    "NIX_STORE_DIR is {dir} there and {} here: let both be the same, or name the right store with remote-store in the host's URL",
+                    config.store_dir
+                )),
+                _ => finding,
+            }
+        }
+    });
+    all.push(match &reached.shell {
+        Shell::Yes => ok("has a shell: large paths come in parts".to_owned()),
+        Shell::No(none) => Finding::note(
+            AREA,
+            format!(
+                "large paths come over one channel only, for want of a shell ({})",
+                cut(&none.reason, BANNER)
+            ),
+        ),
+        Shell::Failed(error) => Finding::note(
+            AREA,
+            format!(
+                "it could not be found out whether it has a shell: {}",
+                report::parts(error).message
+            ),
+        ),
+    });
+    all.push(trust(config, host));
+    all
+}
+
+fn program(host: &Host, reached: &Reached, place: &Place) -> Finding {
+    let name = host.remote_program.join(" ");
+    let mut text = place.path.clone().unwrap_or(name);
+    if let Some(version) = &place.version {
+        text = format!("{text} is {version}");
+    }
+    let (version, nix) = (reached.version, nix_of(reached.version));
+    text = format!("{text}, serve protocol {version} ({nix})");
+    if reached.in_usual_places {
+        text = format!(
+            "{text}; found in the usual places of Nix, since it is not in the PATH of a non-interactive shell there"
+        );
+        let mend = "costs an attempt at each first log-in: name it with remote-program=/path/to/nix-store in the host's URL";
+        return Finding::note(AREA, text).mend(mend);
+    }
+    Finding::ok(AREA, text)
+}
+
+fn trust(config: &Config, host: &Host) -> Finding {
+    if host.trusted {
+        return Finding::ok(AREA, "trusted=true: all its paths are accepted");
+    }
+    if !config.require_sigs {
+        return Finding::ok(AREA, "require-sigs is false: all its paths are accepted");
+    }
+    if config.trusted_public_keys.is_empty() {
+        let text =
+            "only content-addressed paths are accepted from it: no key is in trusted-public-keys";
+        return Finding::note(AREA, text).mend("sign its paths and name the public key in trusted-public-keys, or add trusted=true to its URL");
+    }
+    Finding::ok(
+        AREA,
+        "paths are accepted that are content-addressed or signed by a key in trusted-public-keys; 'doctor PATH' tells of one",
+    )
+}
