@@ -26,6 +26,8 @@ pub(super) fn check(sources: &Sources, loaded: &Loaded, nix: &Nix) -> Vec<Findin
             all.extend(files(sources, &written(sources)));
             let mend = mends::of_configuration(error);
             all.push(Finding::of(Level::Error, AREA, report::parts(error), &mend));
+            let text = "as long as that is so nothing is served to Nix, and no host is asked here";
+            all.push(Finding::note(AREA, text));
         }
     }
     if !nix.is_of_old() {

@@ -30,7 +30,7 @@ pub(super) async fn check(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<Findin
             Ok(reached) => {
                 found.extend(reached_host(&prober.config, &probed.host, reached, &place))
             }
-            Err(error) => found.push(failure(&prober.config, &probed.host, error).await),
+            Err(error) => found.push(failure(prober, &probed.host, error).await),
         }
         let name = probed.host.to_string();
         all.extend(found.into_iter().map(|finding| finding.about(&name)));
@@ -83,28 +83,51 @@ fn rest(probed: &Probed) -> Option<Finding> {
     Some(Finding::note(AREA, text))
 }
 
-async fn failure(config: &Config, host: &Host, error: &RemoteError) -> Finding {
-    let finding = Finding::of(
-        Level::Error,
-        AREA,
-        report::parts(error),
-        "see what the command below says",
-    );
-    let by_hand = match error {
-        // Nothing was asked of ssh, or it says nothing about these.
+async fn failure(prober: &Prober, host: &Host, error: &RemoteError) -> Finding {
+    let config = &prober.config;
+    let mut parts = report::parts(error);
+    if let RemoteError::Transport(TransportError::HostKeyChanged { pinned: true, .. }) = error {
+        // ssh's advice is about a file of ours. What helps is which key the host showed.
+        parts.said.retain(|line| line.starts_with("SHA256:"));
+    }
+    let finding = Finding::of(Level::Error, AREA, parts, "see what the command below says");
+    match error {
         RemoteError::Transport(
             TransportError::SshMissing { .. }
             | TransportError::RuntimeDir(_)
             | TransportError::Local { .. }
             | TransportError::BadCommand { .. },
-        ) => false,
-        RemoteError::Transport(_) => true,
-        _ => false,
-    };
-    match by_hand {
-        true => finding.see(openssh::login_command(host, &ssh_settings(config)).await),
-        false => finding,
+        ) => finding,
+        RemoteError::Transport(_) => {
+            finding.see(openssh::login_command(host, &ssh_settings(config)).await)
+        }
+        RemoteError::NoServer { .. } => match elsewhere(prober, host).await {
+            Some(path) => finding.mend(format!(
+                "{path} is there: name it with remote-program={path} in the host's URL"
+            )),
+            None => finding,
+        },
+        _ => finding,
     }
+}
+
+/// Where Nix's own program is on a host that does not start the one that is named.
+async fn elsewhere(prober: &Prober, host: &Host) -> Option<String> {
+    let usual = Host {
+        remote_program: vec![Host::DEFAULT_REMOTE_PROGRAM.to_owned()],
+        ..host.clone()
+    };
+    let limit = prober.config.connect_timeout;
+    let place = place::find(&*prober.transport, &usual, true, limit).await;
+    // What may have to be quoted is no help.
+    let is_plain = |path: &String| {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._+-".contains(&b);
+        path.starts_with('/') && path.bytes().all(plain)
+    };
+    // One that runs, but not as a server, is no help either.
+    place
+        .path
+        .filter(|path| is_plain(path) && place.version.is_some())
 }
 
 fn reached_host(config: &Config, host: &Host, reached: &Reached, place: &Place) -> Vec<Finding> {
@@ -155,8 +178,8 @@ fn reached_host(config: &Config, host: &Host, reached: &Reached, place: &Place) 
         Shell::No(none) => Finding::note(
             AREA,
             format!(
-                "large paths come over one channel only, for want of a shell ({})",
-                cut(&none.reason, BANNER)
+                "large paths come over one channel only: its account has no shell ({})",
+                cut(none.reason.trim_start_matches("no shell: "), BANNER)
             ),
         ),
         Shell::Failed(error) => Finding::note(

@@ -76,8 +76,18 @@ pub async fn login_command(host: &Host, settings: &SshSettings) -> String {
     }
     words.extend(by_hand(arguments::of_master(host, settings, &paths)));
     words.push("true".into());
-    let words = words.iter().map(|word| word.to_string_lossy());
-    shell_words::join(words.collect::<Vec<_>>().iter().map(|word| &**word))
+    let words = words.iter().map(|word| quoted(&word.to_string_lossy()));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// For a shell. Most options hold a `=`, which is no reason to quote them.
+fn quoted(word: &str) -> String {
+    let name = word.split_once('=').map_or("", |(name, _)| name);
+    let is_plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    match is_plain {
+        true => format!("{name}={}", shell_words::quote(&word[name.len() + 1..])),
+        false => shell_words::quote(word).into_owned(),
+    }
 }
 
 /// The words of a master's command line without what makes it one.
@@ -118,17 +128,17 @@ mod tests {
         };
         let command = login_command(&host, &settings).await;
         assert!(
-            command.starts_with("env 'SSH_AUTH_SOCK=/sock' /no/ssh -v -o "),
+            command.starts_with("env SSH_AUTH_SOCK=/sock /no/ssh -v -o "),
             "{command}"
         );
         assert!(
-            command.ends_with("-o 'ControlPath=none' -- h true"),
+            command.ends_with("-o ControlPath=none -- h true"),
             "{command}"
         );
         for word in [
-            "'BatchMode=yes'",
+            " -o BatchMode=yes ",
             " -i '/a b' -p 2222 -l u -C -F '/my config' ",
-            "'ConnectTimeout=8'",
+            " -o ConnectTimeout=8 ",
         ] {
             assert!(command.contains(word), "no {word}: {command}");
         }
