@@ -31,6 +31,10 @@ pub struct Get {
 
 /// Arguments of commands that report.
 #[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "All hosts are asked, also those that failed lately. Exit status: 0 whatever was found; 1 the configuration \
+is wrong; 2 the command line is wrong."
+)]
 pub struct Report {
     /// As JSON
     #[arg(long)]
@@ -40,7 +44,7 @@ pub struct Report {
 /// Arguments of `doctor`.
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "Exit status: 0 all is well; 1 something is to be mended; 2 the command line is wrong."
+    after_help = "Exit status: 0 all is well, notes aside; 1 there are errors or warnings, each with its mend; 2 the command line is wrong."
 )]
 pub struct Doctor {
     /// Also say of these store paths who has them and whether they would be accepted

@@ -21,16 +21,16 @@ const AREA: &str = "Host";
 const BANNER: usize = 300;
 
 pub(super) async fn check(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<Finding> {
-    let places = places(prober, probed).await;
     let mut all = Vec::new();
-    for (probed, place) in probed.iter().zip(places) {
+    for (probed, more) in probed.iter().zip(more(prober, probed).await) {
         let mut found = Vec::new();
         found.extend(rest(probed));
-        match &probed.reached {
-            Ok(reached) => {
-                found.extend(reached_host(&prober.config, &probed.host, reached, &place))
+        match (&probed.reached, more) {
+            (Ok(reached), More::Place(place)) => {
+                found.extend(reached_host(&prober.config, &probed.host, reached, &place));
             }
-            Err(error) => found.push(failure(prober, &probed.host, error).await),
+            (_, More::Failure(failure)) => found.push(*failure),
+            (Err(error), More::Place(_)) => found.push(broken(error)),
         }
         let name = probed.host.to_string();
         all.extend(found.into_iter().map(|finding| finding.about(&name)));
@@ -38,31 +38,42 @@ pub(super) async fn check(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<Findin
     all
 }
 
-/// Where the programs are, of all hosts at the same time.
-async fn places(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<Place> {
+/// What has to be asked for yet.
+enum More {
+    Place(Place),
+    Failure(Box<Finding>),
+}
+
+/// Asks for it, of all hosts at the same time.
+async fn more(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<More> {
     let mut asked = JoinSet::new();
+    let mut all: Vec<More> = Vec::new();
     for (at, probed) in probed.iter().enumerate() {
-        let Ok(reached) = &probed.reached else {
-            continue;
-        };
-        if !matches!(reached.shell, Shell::Yes) {
-            continue;
-        }
+        all.push(More::Place(Place::default()));
         let (prober, host) = (prober.clone(), probed.host.clone());
-        let in_usual_places = reached.in_usual_places;
-        asked.spawn(async move {
-            let limit = prober.config.connect_timeout;
-            (
-                at,
-                place::find(&*prober.transport, &host, in_usual_places, limit).await,
-            )
-        });
+        match &probed.reached {
+            Ok(reached) if matches!(reached.shell, Shell::Yes) => {
+                let in_usual_places = reached.in_usual_places;
+                let limit = prober.config.connect_timeout;
+                asked.spawn(async move {
+                    let place = place::find(&*prober.transport, &host, in_usual_places, limit);
+                    (at, More::Place(place.await))
+                });
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let error = error.clone();
+                asked.spawn(async move {
+                    let failure = failure(&prober, &host, &error).await;
+                    (at, More::Failure(Box::new(failure)))
+                });
+            }
+        }
     }
-    let mut places: Vec<Place> = probed.iter().map(|_| Place::default()).collect();
-    for (at, place) in asked.join_all().await {
-        places[at] = place;
+    for (at, more) in asked.join_all().await {
+        all[at] = more;
     }
-    places
+    all
 }
 
 /// What commands have met before.
@@ -83,14 +94,23 @@ fn rest(probed: &Probed) -> Option<Finding> {
     Some(Finding::note(AREA, text))
 }
 
-async fn failure(prober: &Prober, host: &Host, error: &RemoteError) -> Finding {
-    let config = &prober.config;
+fn broken(error: &RemoteError) -> Finding {
     let mut parts = report::parts(error);
     if let RemoteError::Transport(TransportError::HostKeyChanged { pinned: true, .. }) = error {
         // ssh's advice is about a file of ours. What helps is which key the host showed.
         parts.said.retain(|line| line.starts_with("SHA256:"));
     }
-    let finding = Finding::of(Level::Error, AREA, parts, "see what the command below says");
+    Finding::of(
+        Level::Error,
+        AREA,
+        parts,
+        "see what the host's own log says",
+    )
+}
+
+async fn failure(prober: &Prober, host: &Host, error: &RemoteError) -> Finding {
+    let config = &prober.config;
+    let finding = broken(error);
     match error {
         RemoteError::Transport(
             TransportError::SshMissing { .. }
@@ -141,12 +161,13 @@ fn reached_host(config: &Config, host: &Host, reached: &Reached, place: &Place) 
             host: host.to_string(),
             text: reached.banner.trim().chars().take(BANNER).collect(),
         };
-        all.push(Finding::of(
-            Level::Warning,
-            AREA,
-            report::parts(&banner),
-            "",
-        ));
+        let finding = Finding::of(Level::Warning, AREA, report::parts(&banner), "");
+        all.push(match reached.shell {
+            Shell::No(_) => finding.mend(
+                "what the account is forced to run (ForceCommand, command= in authorized_keys) must print nothing before nix-store --serve does, nor may start-up files there",
+            ),
+            _ => finding,
+        });
     }
     all.push(program(host, reached, place));
     if !reached.version.has_hash() {

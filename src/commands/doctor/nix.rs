@@ -2,6 +2,7 @@
 //!
 //! Read off the same files that Nix reads; Nix itself is asked for its version only.
 
+use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -71,7 +72,9 @@ impl Nix {
             format!("{}: {}", program.display(), self.said),
         )];
         if self.is_of_old() {
-            all.push(led_of_old());
+            all.push(led_of_old(
+                &std::env::var_os("NIX_SUBSTITUTERS").unwrap_or_default(),
+            ));
         } else {
             all.extend(self.substituters(sources, config).await);
         }
@@ -252,9 +255,8 @@ fn is_us(path: &Path) -> bool {
 }
 
 /// Nix 1.x, which is told of its substituters by a variable or finds them in its own folder.
-fn led_of_old() -> Finding {
-    let list = std::env::var_os("NIX_SUBSTITUTERS").unwrap_or_default();
-    let ours = std::env::split_paths(&list).find(|path| {
+fn led_of_old(substituters: &OsStr) -> Finding {
+    let ours = std::env::split_paths(substituters).find(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         is_us(path) || name.contains(OUR_NAME)
     });
@@ -291,6 +293,7 @@ fn daemon(sources: &Sources) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::finding::Findings;
     use super::*;
 
     fn parse(url: &str) -> Option<Led> {
@@ -327,6 +330,14 @@ mod tests {
         ] {
             assert_eq!(parse(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn old_nix_is_led_by_a_variable() {
+        let is_fine = |list: &str| Findings(vec![led_of_old(list.as_ref())]).all_is_well();
+        assert!(is_fine("/x/other:/usr/bin/ssh-substituter"));
+        assert!(is_fine(&us().to_string_lossy()), "by whatever name");
+        assert!(!is_fine("/x/other") && !is_fine(""));
     }
 
     #[test]
