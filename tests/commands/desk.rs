@@ -149,7 +149,7 @@ pub struct Diagnosis {
 impl Diagnosis {
     /// That all is well, and it says so.
     #[track_caller]
-    pub fn is_well(self) -> Self {
+    pub fn healthy(self) -> Self {
         assert_eq!(self.status, 0, "{}", self.text);
         assert_eq!(self.found["well"], true, "{}", self.text);
         assert!(self.text.ends_with("\nAll is well.\n"), "{}", self.text);
@@ -158,7 +158,7 @@ impl Diagnosis {
 
     /// That it says it is not, with so many errors and warnings.
     #[track_caller]
-    pub fn is_ill(self, errors: u64, warnings: u64) -> Self {
+    pub fn ill(self, errors: u64, warnings: u64) -> Self {
         assert_eq!(self.status, 1, "{}", self.text);
         assert_eq!(self.found["well"], false, "{}", self.text);
         assert_eq!(self.found["errors"], errors, "{}", self.text);

@@ -12,7 +12,7 @@ fn a_healthy_set_up() {
     let host = Host::new();
     let path = host.store.add_text("text", "text", &[]);
     let desk = Desk::new(&[host.trusted()]);
-    let well = desk.doctor(&[&path]).is_well();
+    let well = desk.doctor(&[&path]).healthy();
     let conf = desk.env.conf_dir();
     for text in [
         format!(

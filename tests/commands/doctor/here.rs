@@ -10,7 +10,7 @@ use crate::support::{Host, is_root, program};
 fn a_line_that_is_no_setting() {
     let desk = Desk::new(&[]);
     desk.write_conf("engine = off\nssh-substituter-hosts ssh://a\n");
-    let ill = desk.doctor(&[]).is_ill(1, 0);
+    let ill = desk.doctor(&[]).ill(1, 0);
     let place = format!("{}/ssh-substituter.conf:2", desk.env.conf_dir().display());
     let text = format!("{place}: illegal line \"ssh-substituter-hosts ssh://a\"");
     ill.mends("error", &text, &["NAME = VALUE", &place]);
@@ -21,7 +21,7 @@ fn a_line_that_is_no_setting() {
 fn values_and_hosts_that_are_none() {
     let desk = Desk::new(&[]);
     desk.write_conf("connect-timeout = soon\n");
-    let ill = desk.doctor(&[]).is_ill(1, 0);
+    let ill = desk.doctor(&[]).ill(1, 0);
     let words = [
         "write a number of seconds at ",
         "ssh-substituter.conf:1",
@@ -29,7 +29,7 @@ fn values_and_hosts_that_are_none() {
     ];
     ill.mends("error", "connect-timeout is \"soon\"", &words);
     desk.write_conf("ssh-substituter-hosts = http://a\n");
-    let ill = desk.doctor(&[]).is_ill(1, 0);
+    let ill = desk.doctor(&[]).ill(1, 0);
     let words = ["a host is NAME, USER@NAME or ssh://USER@NAME"];
     ill.mends("error", "has the scheme \"http\"", &words);
 }
@@ -43,7 +43,7 @@ fn slips_of_the_pen() {
         "engine = off\nssh-substituter-host = a\nssh-substituter-hosts = {url} {name}\nextra-trusted-public-keys = k:x\nuse-ssh-substituter = false\n"
     ));
     desk.env.add_conf("readahead-memory = 64M");
-    let ill = desk.doctor(&[]).is_ill(0, 5);
+    let ill = desk.doctor(&[]).ill(0, 5);
     let words = ["correct its name", "config show"];
     ill.mends(
         "warning",
@@ -65,7 +65,7 @@ fn slips_of_the_pen() {
 #[test]
 fn nobody_to_ask() {
     let desk = Desk::new(&[]);
-    let ill = desk.doctor(&[]).is_ill(1, 0);
+    let ill = desk.doctor(&[]).ill(1, 0);
     let file = desk.env.conf_dir().join("ssh-substituter.conf");
     let into = format!("into {}", file.display());
     let words = ["ssh-substituter-hosts = ssh://USER@HOST", &into];
@@ -76,7 +76,7 @@ fn nobody_to_ask() {
 fn a_nix_that_knows_nothing_of_us() {
     let host = Host::new();
     let desk = Desk::without_nix(&[host.trusted()]);
-    let ill = desk.doctor(&[]).is_ill(0, 1);
+    let ill = desk.doctor(&[]).ill(0, 1);
     let line = format!(
         "extra-substituters = ssh://localhost?remote-program={}&trusted=true",
         program().display()
@@ -89,7 +89,7 @@ fn a_nix_that_knows_nothing_of_us() {
     );
     // What it says mends it.
     desk.env.add_conf(&line);
-    desk.doctor(&[]).is_well();
+    desk.doctor(&[]).healthy();
 }
 
 #[test]
@@ -112,14 +112,14 @@ fn a_nix_that_is_led_astray() {
     for (url, level, text, mend) in cases {
         let desk = Desk::without_nix(&[host.trusted()]);
         desk.env.add_conf(&format!("extra-substituters = {url}"));
-        let ill = desk.doctor(&[]).is_ill(1, 0);
+        let ill = desk.doctor(&[]).ill(1, 0);
         ill.mends(level, text, &[mend]);
     }
     let desk = Desk::without_nix(&[host.trusted()]);
     let url = format!("ssh://localhost?remote-program={}", program().display());
     desk.env
         .add_conf(&format!("extra-substituters = {url}\nsubstitute = false"));
-    let ill = desk.doctor(&[]).is_ill(0, 2);
+    let ill = desk.doctor(&[]).ill(0, 2);
     let text = format!(
         "so that trusted=true of {} brings nothing that has none",
         name(&host.sshd)
@@ -143,7 +143,7 @@ fn another_program_of_our_name() {
     desk.env.add_conf(&format!(
         "extra-substituters = ssh://localhost?remote-program={other}&trusted=true"
     ));
-    let ill = desk.doctor(&[]).is_ill(0, 1);
+    let ill = desk.doctor(&[]).ill(0, 1);
     let text = format!("{other} is another program than this one, ssh-substituter ");
     ill.mends("warning", &text, &["update it", "let remote-program be "]);
 }
@@ -157,17 +157,17 @@ fn a_cache_that_others_can_write() {
     fs::set_permissions(&cache, Permissions::from_mode(0o777)).expect("open it");
     let path = cache.to_str().expect("UTF-8 path").to_owned();
     let desk = desk.var("SSH_SUBSTITUTER_CACHE_DIR", &path);
-    let ill = desk.doctor(&[]).is_ill(0, 1);
+    let ill = desk.doctor(&[]).ill(0, 1);
     let text = format!(
         "no cache, so that nothing is remembered: the folder {path} is refused: it is open to other users"
     );
     let mend = format!("&& chmod 700 {path}'");
     ill.mends("warning", &text, &[&mend, "SSH_SUBSTITUTER_CACHE_DIR"]);
     fs::set_permissions(&cache, Permissions::from_mode(0o700)).expect("close it");
-    desk.doctor(&[]).is_well();
+    desk.doctor(&[]).healthy();
     if is_root() {
         chown(&cache, Some(65534), None).expect("give it away");
-        let ill = desk.doctor(&[]).is_ill(0, 1);
+        let ill = desk.doctor(&[]).ill(0, 1);
         let mend = format!("'chown 0 {path} && chmod 700 {path}'");
         ill.mends("warning", "it is owned by another user", &[&mend]);
     }
@@ -197,7 +197,7 @@ fn a_damaged_cache_mends_itself() {
     );
     // Asking the hosts has moved it aside.
     desk.doctor(&[])
-        .is_well()
+        .healthy()
         .has("ok", "cache.sqlite: can be read and written");
 }
 
@@ -211,7 +211,7 @@ fn a_runtime_folder_that_is_no_folder() {
         "SSH_SUBSTITUTER_RUNTIME_DIR",
         file.to_str().expect("UTF-8 path"),
     );
-    let ill = desk.doctor(&[]).is_ill(2, 0);
+    let ill = desk.doctor(&[]).ill(2, 0);
     let text = format!(
         "no place for connections: the folder {} is refused: it is not a folder",
         file.display()
@@ -231,7 +231,7 @@ fn a_runtime_folder_that_is_no_folder() {
 fn no_ssh_and_no_nix() {
     let host = Host::new();
     let desk = Desk::new(&[host.trusted()]).var("PATH", "/nowhere");
-    let ill = desk.doctor(&[]).is_ill(2, 0);
+    let ill = desk.doctor(&[]).ill(2, 0);
     ill.mends(
         "error",
         "ssh is not in the PATH",

@@ -46,7 +46,7 @@ fn a_key_that_is_not_let_in() {
         )],
         "",
     );
-    let ill = desk.doctor(&[]).is_ill(1, 0);
+    let ill = desk.doctor(&[]).ill(1, 0);
     let text = format!("permission denied (tried: key {key}; the host accepts: publickey)");
     let copy = format!(
         "'ssh-copy-id -i {key} -p {} {}@127.0.0.1'",
@@ -65,7 +65,7 @@ fn an_unknown_host_key() {
     let options = "-F none -o UserKnownHostsFile=/dev/null -o GlobalKnownHostsFile=/dev/null";
     let desk = desk.var("NIX_SSHOPTS", options);
     desk.env.configure(&[name(&sshd)], "");
-    let ill = desk.doctor(&[]).is_ill(1, 0);
+    let ill = desk.doctor(&[]).ill(1, 0);
     let log_in = format!("'ssh -p {} {}@127.0.0.1 true'", sshd.port(), sshd.user());
     let words = [
         &*log_in,
@@ -86,7 +86,7 @@ fn a_changed_host_key() {
         name(&host.sshd)
     );
     let desk = Desk::new(&[url]);
-    let ill = desk.doctor(&[]).is_ill(1, 0);
+    let ill = desk.doctor(&[]).ill(1, 0);
     let scan = format!("'ssh-keyscan -p {} 127.0.0.1'", host.sshd.port());
     let text = "its host key is not the known one";
     let finding = ill.mends("error", text, &[&scan, "find out why"]);
@@ -107,7 +107,7 @@ fn a_changed_host_key() {
 fn a_host_that_is_down() {
     let host = format!("u@127.0.0.1:{}", closed_port());
     let desk = Desk::new(std::slice::from_ref(&host));
-    let ill = desk.doctor(&[]).is_ill(1, 0);
+    let ill = desk.doctor(&[]).ill(1, 0);
     let finding = ill.mends(
         "error",
         "connection refused",
@@ -128,9 +128,7 @@ fn a_host_that_is_down() {
 fn a_host_that_lets_us_in_and_says_nothing() {
     let host = Host::new();
     let desk = Desk::new(&[scripted(&host, "exec sleep 50")]);
-    let ill = desk
-        .doctor(&["--option", "connect-timeout", "3"])
-        .is_ill(1, 0);
+    let ill = desk.doctor(&["--option", "connect-timeout", "3"]).ill(1, 0);
     let words = ["the login worked", "raise connect-timeout"];
     ill.mends("error", "no handshake from ", &words);
 }
@@ -139,7 +137,7 @@ fn a_host_that_lets_us_in_and_says_nothing() {
 fn a_program_that_is_not_there() {
     let host = Host::new();
     let desk = Desk::new(&[host.url("trusted=true&remote-program=/no/nix-store")]);
-    let ill = desk.doctor(&[]).is_ill(1, 0);
+    let ill = desk.doctor(&[]).ill(1, 0);
     let nix_store = tool("nix-store");
     let there = format!(
         "{p} is there: name it with remote-program={p} in",
@@ -162,7 +160,7 @@ fn a_program_that_is_nowhere() {
         .env("PATH", empty.to_str().expect("UTF-8 path"))
         .start();
     let desk = Desk::new(&[sshd.store_url("trusted=true")]);
-    let ill = desk.doctor(&[]).is_ill(1, 0);
+    let ill = desk.doctor(&[]).ill(1, 0);
     let env = format!("'ssh -p {} {}@127.0.0.1 env'", sshd.port(), sshd.user());
     let words = [
         "install Nix there",
@@ -188,7 +186,7 @@ fn a_program_in_a_usual_place_only() {
     symlink(tool("nix-store"), profile.join("nix-store")).expect("make a link");
     let store = host.store.remote_store_param();
     let desk = Desk::new(&[sshd.store_url(&format!("trusted=true&remote-store={store}"))]);
-    let well = desk.doctor(&[]).is_well();
+    let well = desk.doctor(&[]).healthy();
     let text = format!("{}/nix-store is nix-store (Nix) 2.8.0", profile.display());
     let finding = well.mends("note", &text, &["remote-program=/path/to/nix-store"]);
     let text = finding["text"].as_str().expect("a text");
@@ -208,7 +206,7 @@ fn an_account_that_can_only_serve() {
     let host = Host::new();
     let sshd = forced(&host, "exec nix-store --serve");
     let desk = Desk::new(&[sshd.store_url("trusted=true")]);
-    let well = desk.doctor(&[]).is_well();
+    let well = desk.doctor(&[]).healthy();
     let text = "large paths come over one channel only: its account has no shell (exit status 1)";
     well.has("note", text);
     well.has("ok", "nix-store, serve protocol 2.7");
@@ -222,7 +220,7 @@ fn an_account_that_can_only_serve_and_prints_text() {
         "printf 'Welcome\\033[1m!\\n'; exec nix-store --serve",
     );
     let desk = Desk::new(&[sshd.store_url("trusted=true")]);
-    let ill = desk.doctor(&[]).is_ill(0, 1);
+    let ill = desk.doctor(&[]).ill(0, 1);
     let text = "skipped text that was printed before the handshake: \"Welcome\\u{1b}[1m!\"";
     ill.mends(
         "warning",
@@ -238,7 +236,7 @@ fn an_account_that_can_only_serve_and_prints_text() {
 fn a_shell_that_greets() {
     let host = Host::new();
     let desk = Desk::new(&[scripted(&host, "echo Welcome; exec nix-store \"$@\"")]);
-    let ill = desk.doctor(&[]).is_ill(0, 1);
+    let ill = desk.doctor(&[]).ill(0, 1);
     let ssh = format!(
         "'ssh -p {} {}@127.0.0.1 true'",
         host.sshd.port(),
@@ -252,7 +250,7 @@ fn a_store_in_another_folder() {
     let host = Host::new();
     let script = "NIX_STORE_DIR=/elsewhere/store exec nix-store \"$@\"";
     let desk = Desk::new(&[scripted(&host, script)]);
-    let ill = desk.doctor(&[]).is_ill(1, 0);
+    let ill = desk.doctor(&[]).ill(1, 0);
     let words = ["in another folder", "NIX_STORE_DIR", "remote-store"];
     ill.mends("error", "is not in the Nix store", &words);
 
@@ -261,7 +259,7 @@ fn a_store_in_another_folder() {
         .start();
     let store = host.store.remote_store_param();
     let desk = Desk::new(&[sshd.store_url(&format!("trusted=true&remote-store={store}"))]);
-    let ill = desk.doctor(&[]).is_ill(1, 0);
+    let ill = desk.doctor(&[]).ill(1, 0);
     let words = ["NIX_STORE_DIR is /elsewhere/store there and /nix/store here"];
     ill.mends("error", "is not in the Nix store", &words);
 }
@@ -271,7 +269,7 @@ fn one_of_two_hosts_is_broken() {
     let host = Host::new();
     let down = format!("u@127.0.0.1:{}", closed_port());
     let desk = Desk::new(&[down.clone(), host.trusted()]);
-    let ill = desk.doctor(&[]).is_ill(1, 0);
+    let ill = desk.doctor(&[]).ill(1, 0);
     assert_eq!(ill.has("error", "connection refused")["about"], *down);
     let fine = ill.has("ok", "answers about paths in /nix/store");
     assert_eq!(fine["about"], name(&host.sshd));

@@ -15,7 +15,7 @@ fn each_reason_to_accept_or_to_refuse() {
     let host_name = name(&host.sshd);
     desk.env
         .configure(&[host.url("")], &format!("trusted-public-keys = {key}"));
-    let well = desk.doctor(&[&text, &signed]).is_well();
+    let well = desk.doctor(&[&text, &signed]).healthy();
     let by = |reason: &str| format!("{host_name} has it, accepted: {reason}");
     let addressed = well.has("ok", &by("it is content-addressed, text:sha256:"));
     assert_eq!(addressed["about"], *text);
@@ -24,7 +24,7 @@ fn each_reason_to_accept_or_to_refuse() {
 
     let ill = desk
         .doctor(&[&unsigned, &unknown, NOBODYS, "/nix/store/x"])
-        .is_ill(3, 1);
+        .ill(3, 1);
     let refused = |reason: &str| format!("{host_name} has it, refused: {reason}");
     let sign = format!("nix store sign --key-file FILE --recursive {unsigned}'");
     ill.mends(
@@ -51,7 +51,7 @@ fn who_else_has_it_and_who_did_not_answer() {
     assert_eq!(other.store.big("path", 1000), path);
     let down = format!("u@127.0.0.1:{}", closed_port());
     let desk = Desk::new(&[other.url(""), trusted.trusted(), down.clone()]);
-    let ill = desk.doctor(&[&path]).is_ill(1, 0);
+    let ill = desk.doctor(&[&path]).ill(1, 0);
     ill.has(
         "ok",
         &format!("{} has it, accepted: trusted=true", name(&trusted.sshd)),
@@ -72,7 +72,7 @@ fn what_nix_itself_would_refuse() {
     desk.env.configure(&[host.url("")], "require-sigs = false");
     let url = format!("ssh://localhost?remote-program={}", program().display());
     desk.env.add_conf(&format!("extra-substituters = {url}"));
-    let ill = desk.doctor(&[&path]).is_ill(0, 2);
+    let ill = desk.doctor(&[&path]).ill(0, 2);
     ill.has("ok", "accepted: require-sigs is false (");
     let text = format!("Nix itself refuses what {} has", name(&host.sshd));
     ill.mends(
