@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::error::ConfigError;
 use super::file::{self, Source};
 use super::origin::{Assignment, Origin};
 use super::settings::{Key, Value};
@@ -23,28 +24,33 @@ pub struct OwnLine {
 
 /// What Nix's own files and `NIX_CONFIG` say of a setting, in force: its value, then what `extra-`
 /// added, each with its origin. Empty when nobody says anything. Files that cannot be read say nothing.
-#[must_use]
-pub fn of_nix(sources: &Sources, name: &str) -> Vec<Value> {
+///
+/// # Errors
+/// When one of them is not in the syntax of nix.conf: Nix itself stops there.
+pub fn of_nix(sources: &Sources, name: &str) -> Result<Vec<Value>, ConfigError> {
     let mut values = Vec::new();
     let extra = format!("extra-{name}");
-    for assignment in assignments(sources, false) {
-        if assignment.name == name {
-            values.clear();
-        } else if assignment.name != extra {
-            continue;
+    for parsed in texts(sources, false) {
+        for assignment in parsed? {
+            if assignment.name == name {
+                values.clear();
+            } else if assignment.name != extra {
+                continue;
+            }
+            values.push(Value {
+                text: assignment.value,
+                origin: assignment.origin,
+            });
         }
-        values.push(Value {
-            text: assignment.value,
-            origin: assignment.origin,
-        });
     }
-    values
+    Ok(values)
 }
 
-/// All lines of all files that set something of ours, whether in force or not.
+/// All lines of all files that set something of ours, whether in force or not. Files that are not in
+/// the syntax of nix.conf are left out.
 #[must_use]
 pub fn own_lines(sources: &Sources) -> Vec<OwnLine> {
-    let lines = assignments(sources, true).into_iter();
+    let lines = texts(sources, true).into_iter().flatten().flatten();
     let lines = lines.filter_map(|line| {
         let (key, _) = Key::find(&line.name)?;
         Some(OwnLine {
@@ -57,7 +63,8 @@ pub fn own_lines(sources: &Sources) -> Vec<OwnLine> {
     lines.collect()
 }
 
-fn assignments(sources: &Sources, own: bool) -> Vec<Assignment> {
+/// All files, those of our name only with `own`, and `NIX_CONFIG`, each parsed.
+fn texts(sources: &Sources, own: bool) -> Vec<Result<Vec<Assignment>, ConfigError>> {
     let is_own = |path: &Path| path.file_name().is_some_and(|name| name == OWN_FILE);
     let mut all = Vec::new();
     for path in sources.files() {
@@ -68,12 +75,11 @@ fn assignments(sources: &Sources, own: bool) -> Vec<Assignment> {
             continue;
         };
         let source = Source::File(path.as_path().into());
-        all.extend(file::parse(&text, source, &mut read).unwrap_or_default());
+        all.push(file::parse(&text, source, &mut read));
     }
     if let Some(text) = sources.var("NIX_CONFIG") {
         let text = text.to_string_lossy();
-        let parsed = file::parse(&text, Source::Env("NIX_CONFIG"), &mut read);
-        all.extend(parsed.unwrap_or_default());
+        all.push(file::parse(&text, Source::Env("NIX_CONFIG"), &mut read));
     }
     all
 }
@@ -130,12 +136,13 @@ mod tests {
         let ours = "substituters = never\nengine = off\nconnect-timeout = 5\n";
         fs::write(temp.path().join("ssh-substituter.conf"), ours).unwrap();
         let text = |config| -> Vec<String> {
-            let values = of_nix(&sources(temp.path(), config), "substituters");
+            let values = of_nix(&sources(temp.path(), config), "substituters").unwrap();
             values.into_iter().map(|value| value.text).collect()
         };
         assert_eq!(text(""), ["a", "b"]);
         assert_eq!(text("extra-substituters = c"), ["a", "b", "c"]);
         assert_eq!(text("substituters = c"), ["c"]);
+        assert!(of_nix(&sources(temp.path(), "no setting"), "substituters").is_err());
         let lines = own_lines(&sources(temp.path(), "engine = auto"));
         let lines: Vec<_> = lines
             .iter()

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::desk::{Desk, NOBODYS, closed_port, name, scripted};
-use super::support::{DagOptions, Host, Nix, substituter};
+use super::support::{DagOptions, Host, Nix, SHORT, resume_tree, run, stop_tree, substituter};
 
 fn of<'a>(status: &'a Value, host: &str) -> &'a Value {
     let hosts = status["hosts"].as_array().expect("hosts");
@@ -146,8 +146,7 @@ fn the_engine_tells_connections_rates_and_where_answers_came_from() {
     nix.realise(&[&dag.root]).ok();
     let mut command = env.program();
     command.args(["status", "--json"]);
-    let status: Value =
-        serde_json::from_str(&super::support::run(command, super::support::SHORT)).expect("JSON");
+    let status: Value = serde_json::from_str(&run(command, SHORT)).expect("JSON");
     let engine = &status["engines"][0];
     assert_eq!(engine["pid"], engines.pid());
     let answers = &engine["answers"];
@@ -174,7 +173,7 @@ fn the_engine_tells_connections_rates_and_where_answers_came_from() {
     );
     let mut command = env.program();
     command.arg("status");
-    let text = super::support::run(command, super::support::SHORT);
+    let text = run(command, SHORT);
     assert!(
         text.contains(&format!("engine {}: up ", engines.pid())),
         "{text}"
@@ -183,6 +182,23 @@ fn the_engine_tells_connections_rates_and_where_answers_came_from() {
         text.contains(" % from memory, ") && text.contains(", 30 paths delivered ("),
         "{text}"
     );
+}
+
+#[test]
+fn an_engine_that_hangs_is_told() {
+    let host = Host::new();
+    let desk = Desk::new(&[]);
+    let engines = desk.env.configure_with_engine(&[host.trusted()], "");
+    desk.ask_for(&[NOBODYS]);
+    let pid = engines.pid();
+    stop_tree(pid);
+    let (text, json) = (desk.run(&["status"]), desk.run(&["status", "--json"]));
+    resume_tree(pid);
+    let line = ": no answer within 2 s\n";
+    assert!(text.stdout().contains(line), "{}", text.stdout());
+    let engine = &json.json()["engines"][0];
+    assert_eq!(engine["error"], "no answer within 2 s");
+    assert_eq!(of(&json.json(), &name(&host.sshd))["answers"], true);
 }
 
 #[test]

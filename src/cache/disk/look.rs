@@ -258,8 +258,12 @@ fn clear(db: &Connection, is_meant: impl Fn(&str) -> bool) -> rusqlite::Result<C
             cleared.notes += try_hard(|| db.execute(&remove, [key]))? as u64;
         }
     }
-    // The file gets smaller if nobody is in the way.
-    let _ = db.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)");
+    let is_empty = "SELECT NOT EXISTS (SELECT 1 FROM path_infos)";
+    if patiently(|| db.query_row(is_empty, (), |row| row.get(0))).unwrap_or(false) {
+        // The file gets smaller, if nobody is in the way. With much left that would take long, and
+        // hold up others.
+        let _ = db.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)");
+    }
     Ok(cleared)
 }
 
@@ -273,13 +277,5 @@ fn try_hard<T>(mut change: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Res
             }
             result => return result,
         }
-    }
-}
-
-impl LookError {
-    /// Whether the file, not its folder, is of no use.
-    #[must_use]
-    pub fn is_about_the_file(&self) -> bool {
-        !matches!(self, Self::Folder(_))
     }
 }

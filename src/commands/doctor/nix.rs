@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 
 use super::finding::Finding;
 use super::programs::{find, says};
-use crate::config::{Config, Origin, Sources, Value, of_nix};
+use crate::config::{Config, ConfigError, Origin, Sources, Value, of_nix};
 
 const AREA: &str = "Nix";
 
@@ -51,13 +51,19 @@ impl Nix {
 
     /// Whether it is Nix 1.x, which is led here in another way.
     pub(super) fn is_of_old(&self) -> bool {
-        let version = self.said.split(' ').next_back().unwrap_or_default();
-        version.starts_with("1.")
+        self.version()
+            .is_some_and(|version| version.starts_with("1."))
+    }
+
+    /// `nix-store (Nix) 2.8.0`; something else when Nix cannot even say that.
+    fn version(&self) -> Option<&str> {
+        let (_, version) = self.said.strip_prefix("nix-store (")?.rsplit_once(' ')?;
+        Some(version).filter(|version| version.starts_with(|c: char| c.is_ascii_digit()))
     }
 
     /// Whether Nix checks signatures of what comes through this program; `None` when nothing does.
     pub(super) fn asks_for_signatures(&self, sources: &Sources) -> Option<bool> {
-        let led = led(sources);
+        let led = led(sources).unwrap_or_default();
         (!led.is_empty()).then(|| led.iter().any(|led| !led.trusted))
     }
 
@@ -67,10 +73,15 @@ impl Nix {
                 "nix-store is not in the PATH: only 'ssh-substituter get --to' is of use here";
             return vec![Finding::note(AREA, text)];
         };
-        let mut all = vec![Finding::ok(
-            AREA,
-            format!("{}: {}", program.display(), self.said),
-        )];
+        let name = program.display();
+        let mut all = vec![match self.version() {
+            Some(_) => Finding::ok(AREA, format!("{name}: {}", self.said)),
+            None => Finding::warning(
+                AREA,
+                format!("{name} does not tell its version: {}", self.said),
+                format!("let '{name} --version' work for this user"),
+            ),
+        }];
         if self.is_of_old() {
             all.push(led_of_old(
                 &std::env::var_os("NIX_SUBSTITUTERS").unwrap_or_default(),
@@ -84,7 +95,11 @@ impl Nix {
 
     async fn substituters(&self, sources: &Sources, config: &Config) -> Vec<Finding> {
         let mut all = Vec::new();
-        if let Some(value) = of_nix(sources, "substitute").pop()
+        // Where Nix cannot read its configuration, that has been told.
+        let (Ok(mut switch), Ok(led)) = (of_nix(sources, "substitute"), led(sources)) else {
+            return all;
+        };
+        if let Some(value) = switch.pop()
             && matches!(value.text.trim(), "false" | "no" | "0")
         {
             all.push(Finding::warning(
@@ -96,7 +111,6 @@ impl Nix {
                 "remove that line",
             ));
         }
-        let led = led(sources);
         if led.is_empty() {
             let us = us().display().to_string();
             let folder = sources
@@ -120,13 +134,13 @@ impl Nix {
 }
 
 /// All substituters of Nix that are meant to be this program.
-fn led(sources: &Sources) -> Vec<Led> {
-    let values = of_nix(sources, "substituters");
+fn led(sources: &Sources) -> Result<Vec<Led>, ConfigError> {
+    let values = of_nix(sources, "substituters")?;
     let words = values.iter().flat_map(|Value { text, origin }| {
         let words = text.split_ascii_whitespace();
         words.filter_map(move |word| Led::parse(word, origin))
     });
-    words.collect()
+    Ok(words.collect())
 }
 
 impl Led {
@@ -348,6 +362,7 @@ mod tests {
         };
         assert!(nix("nix-store (Nix) 1.11.16").is_of_old());
         for said in [
+            "error: no such user 1.0",
             "nix-store (Nix) 2.8.0",
             "nix-store (Lix, like Nix) 2.91.1",
             "",

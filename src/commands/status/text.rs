@@ -137,6 +137,9 @@ fn notes(probed: &Probed, now: u64) -> Vec<String> {
 }
 
 fn engine_line(engine: &Value) -> String {
+    if let (Some(error), Some(socket)) = (engine["error"].as_str(), engine["socket"].as_str()) {
+        return format!("engine at {}: {error}", cut(socket, 4096));
+    }
     let field = |name: &str| engine[name].as_u64().unwrap_or_default();
     let clients = number(field("clients"), "client");
     let (used, limit) = (field("readaheadBytes"), field("readaheadLimit"));

@@ -18,6 +18,16 @@ fn a_line_that_is_no_setting() {
 }
 
 #[test]
+fn a_line_that_stops_nix_itself() {
+    let desk = Desk::new(&[]);
+    desk.env.add_conf("no setting");
+    let ill = desk.doctor(&[]).ill(1, 1);
+    ill.mends("error", "illegal line \"no setting\"", &["NAME = VALUE"]);
+    let words = ["nix-store --version' work for this user"];
+    ill.mends("warning", "does not tell its version: error: ", &words);
+}
+
+#[test]
 fn values_and_hosts_that_are_none() {
     let desk = Desk::new(&[]);
     desk.write_conf("connect-timeout = soon\n");
