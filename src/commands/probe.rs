@@ -16,8 +16,7 @@ use crate::engine::{Engine, Kept, keep_shell, kept, ssh_settings, ssh_transport}
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, RemoteError};
 use crate::remote::{NoShell, ShellError, ShellOptions, open_shell};
-use crate::transport::Transport;
-use crate::transport::openssh;
+use crate::transport::{self, Transport};
 use crate::wire::serve::Version;
 
 /// The base name of a path that no store has.
@@ -97,7 +96,7 @@ impl Prober {
         let host = self.engine.pool().host(id).clone();
         let before = self.before(&host).await;
         let settings = ssh_settings(&self.config);
-        let masters = openssh::masters(&host, &settings).await.unwrap_or(0);
+        let masters = transport::masters(&host, &settings).await.unwrap_or(0);
         let reached = self.reach(id, &host, paths).await;
         Probed {
             host,

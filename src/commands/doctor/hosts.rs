@@ -13,7 +13,7 @@ use crate::config::{Config, Host};
 use crate::engine::ssh_settings;
 use crate::pool::{Banner, RemoteError};
 use crate::report;
-use crate::transport::{TransportError, openssh};
+use crate::transport::{TransportError, login_command};
 
 const AREA: &str = "Host";
 
@@ -118,9 +118,7 @@ async fn failure(prober: &Prober, host: &Host, error: &RemoteError) -> Finding {
             | TransportError::Local { .. }
             | TransportError::BadCommand { .. },
         ) => finding,
-        RemoteError::Transport(_) => {
-            finding.see(openssh::login_command(host, &ssh_settings(config)).await)
-        }
+        RemoteError::Transport(_) => finding.see(login_command(host, &ssh_settings(config)).await),
         RemoteError::NoServer { .. } => match elsewhere(prober, host).await {
             Some(path) => finding.mend(format!(
                 "{path} is there: name it with remote-program={path} in the host's URL"
