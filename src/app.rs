@@ -7,9 +7,9 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::cli::{Cli, Command, EngineAction};
+use crate::cli::{Cli, Command, ConfigAction, EngineAction};
+use crate::commands::{self, Loaded};
 use crate::config::{Config, ConfigError, Sources};
-use crate::engine::{Engine, Messages, shared_disk, ssh_transport};
 use crate::front;
 use crate::progress::Display;
 use crate::report;
@@ -22,7 +22,21 @@ type Outcome = Result<(), Box<dyn Error>>;
 /// Runs what the command line asks for.
 pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {
     let door = async {
-        match (&cli.command, &cli.substitute) {
+        let done = match (&cli.command, &cli.substitute) {
+            (Some(Command::Get(args)), _) => {
+                return commands::get(args, &configuration(&cli)?, display).await;
+            }
+            (Some(Command::Status(args)), _) => {
+                return commands::status(args.json, load(&cli)).await;
+            }
+            (Some(Command::Doctor(args)), _) => return commands::doctor(args, load(&cli)).await,
+            (Some(Command::Cache { action }), _) => {
+                return commands::cache(action, load(&cli)).await;
+            }
+            (Some(Command::Config { action }), _) => {
+                let ConfigAction::Show { json } = action;
+                return commands::show_config(*json, load(&cli)).await;
+            }
             (Some(Command::ServeLocal { store, .. }), _) => doors::serve_local(store).await,
             (Some(Command::Engine { action, .. }), _) => match action {
                 None => engines::run(&cli).await,
@@ -32,7 +46,8 @@ pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {
             (None, Some(words)) => doors::substitute(&cli, &words[0], &words[1], display).await,
             (None, None) if cli.serve => doors::serve(&cli).await,
             (None, None) => doors::query(&cli).await,
-        }
+        };
+        done.map(|()| 0)
     };
     let result = match &cli.command {
         // Nobody reads what it says.
@@ -40,11 +55,11 @@ pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {
         _ => tokio::select! {
             result = door => result,
             // Whoever asked has gone: what a host still owes interests nobody.
-            () = front::stdout_closed() => Ok(()),
+            () = front::stdout_closed() => Ok(0),
         },
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             report::error(&*error);
             ExitCode::from(FAILED)
@@ -52,7 +67,7 @@ pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {
     }
 }
 
-fn load(cli: &Cli) -> Result<(Config, Vec<String>), ConfigError> {
+fn load(cli: &Cli) -> Loaded {
     let mut sources = Sources::from_process();
     sources.hosts = cli.hosts.clone();
     sources.store = match &cli.command {
@@ -70,18 +85,4 @@ fn configuration(cli: &Cli) -> Result<Config, ConfigError> {
         log::warn!("{warning}");
     }
     Ok(config)
-}
-
-/// An engine whose trouble with hosts is told here, and to those who read `messages`.
-fn engine(config: &Config, messages: Option<Messages>) -> Engine {
-    let notify = Arc::new(move |error: &(dyn Error + 'static)| {
-        report::warn(error);
-        if let Some(messages) = &messages {
-            messages.post(log::Level::Warn, report::line(error));
-            for detail in report::details(error) {
-                messages.post(log::Level::Debug, detail);
-            }
-        }
-    });
-    Engine::new(config, ssh_transport(config), notify, Some(shared_disk()))
 }

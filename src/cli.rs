@@ -1,8 +1,12 @@
 //! The command line: raw values, no IO.
 
+mod people;
+
 use std::path::PathBuf;
 
-use clap::{ArgGroup, CommandFactory, Parser, Subcommand};
+use clap::{ArgGroup, CommandFactory, Parser, Subcommand, ValueEnum};
+
+pub use people::{CacheAction, ConfigAction, Doctor, Get, Report};
 
 /// Machines that you can ssh into, as one binary cache for Nix.
 #[derive(Debug, Clone, Parser)]
@@ -50,14 +54,52 @@ pub struct Cli {
     #[arg(short, long, conflicts_with = "verbose", global = true)]
     pub quiet: bool,
 
+    /// How progress and messages are shown: bars (on a terminal), plain lines, or as Nix does for other programs
+    #[arg(long, value_name = "FORMAT", global = true)]
+    pub log_format: Option<LogFormat>,
+
     /// What to do when no door is asked for
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
+/// How progress and messages are shown, with Nix's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Bars on a terminal, plain lines elsewhere
+    Bar,
+    /// Plain lines
+    Raw,
+    /// Lines of JSON after `@nix`, as Nix prints them
+    InternalJson,
+}
+
 /// Commands for people and for the remote side.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
+    /// Fetch store paths and all they refer to, with Nix or without
+    Get(Get),
+
+    /// Say how the hosts, their connections and the cache are
+    Status(Report),
+
+    /// Check the whole set-up, and say how to mend what is wrong
+    Doctor(Doctor),
+
+    /// The answers that are kept on disk
+    Cache {
+        /// What to do with them
+        #[command(subcommand)]
+        action: CacheAction,
+    },
+
+    /// The configuration
+    Config {
+        /// What to do with it
+        #[command(subcommand)]
+        action: ConfigAction,
+    },
+
     /// Serve a local store on stdin and stdout, read only, as `nix-store --serve` does
     ServeLocal {
         /// Root of the store: a folder, or `local?root=FOLDER` as in Nix

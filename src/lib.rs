@@ -6,7 +6,8 @@
 //! | --- | --- |
 //! | [`config`] | nix.conf-style files, environment and flags become one validated [`config::Config`]; host specs |
 //! | [`front`] | the doors: the classic text protocol, the serve protocol, the local serve loop |
-//! | [`app`], [`cli`] | from the command line to a door |
+//! | [`app`], [`cli`] | from the command line to a door or a command |
+//! | [`commands`] | what people do by hand: fetch, look, check |
 //! | [`engine`] | the rooms below the doors, put together |
 //! | [`resolver`] | which paths there are, and where |
 //! | [`transfer`] | bytes of paths: choose hosts, read ahead, stream or put parts together, verify; restore to disk |
@@ -24,6 +25,7 @@
 pub mod app;
 pub mod cache;
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod engine;
 pub mod folder;

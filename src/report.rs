@@ -11,6 +11,9 @@ use crate::transfer::HostFault;
 use crate::transport::TransportError;
 
 mod hints;
+mod parts;
+
+pub use parts::{Parts, parts};
 
 /// One line: the message, its causes, and the hint where there is one. Nothing in it can drive a
 /// terminal, and it has an end, whatever remotes sent: also where others than the logger show it.

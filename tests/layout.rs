@@ -106,6 +106,7 @@ const ROOMS: &[Room] = &[
         &["transfer"],
         "draws the trait that transfer owns",
     ),
+    Room::anything("commands", "what people do by hand touches every room"),
     Room::anything("app", "from the command line to a door"),
     Room::anything("main", "puts everything together"),
     Room::anything("lib", "the map of the crate"),

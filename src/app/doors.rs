@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Outcome, configuration, engine};
+use super::{Outcome, configuration};
 use crate::cli::Cli;
+use crate::commands::engine;
 use crate::config::Config;
 use crate::front::{self, Alone, AttachedBackend, HostsBackend, LocalBackend, Source, Splice};
 use crate::local_store::LocalStore;

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use tokio::io::AsyncWriteExt;
 
-use super::{Outcome, configuration, engine, load};
+use super::{Outcome, configuration, load};
 use crate::cli::Cli;
+use crate::commands::engine;
 use crate::engine::{Messages, Setting, serve};
 use crate::front;
 use crate::meeting::{Client, Identity, Place};

@@ -23,6 +23,7 @@
 
 mod error;
 mod file;
+mod foreign;
 pub mod host;
 mod keys;
 mod origin;
@@ -39,6 +40,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::ConfigError;
+pub use foreign::{OwnLine, of_nix, own_lines};
 pub use host::{Host, HostError};
 pub use origin::Origin;
 pub use settings::{Key, Setting, Settings, Value};

@@ -118,7 +118,7 @@ impl Key {
 
     /// The key of a name, and whether the name is its `extra-` form. Nix 1.x calls
     /// `trusted-public-keys` `binary-cache-public-keys`, which Nix 2 still takes.
-    fn find(name: &str) -> Option<(Self, bool)> {
+    pub(super) fn find(name: &str) -> Option<(Self, bool)> {
         let plain = |name: &str| {
             let name = match name {
                 "binary-cache-public-keys" => "trusted-public-keys",

@@ -13,7 +13,7 @@ use super::settings::{Key, Settings};
 use super::untrusted::{Choice, Untrusted};
 use super::value::printable;
 
-const OWN_FILE: &str = "ssh-substituter.conf";
+pub(super) const OWN_FILE: &str = "ssh-substituter.conf";
 const NIX_FILE: &str = "nix.conf";
 const NIX_OPTIONS: &str = "_NIX_OPTIONS";
 
@@ -64,8 +64,9 @@ impl Sources {
             .filter(|path| path.is_absolute())
     }
 
-    /// The configuration files, lowest first.
-    fn files(&self) -> Vec<PathBuf> {
+    /// The configuration files, lowest first; not all of them need be there.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
         let system = self
             .var("NIX_CONF_DIR")
             .map_or_else(|| PathBuf::from("/etc/nix"), PathBuf::from);
@@ -235,7 +236,7 @@ impl Gathered {
 }
 
 /// Whether there is no such file, nor can be.
-fn is_missing(error: &io::Error) -> bool {
+pub(super) fn is_missing(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
@@ -244,7 +245,7 @@ fn is_missing(error: &io::Error) -> bool {
 
 /// Reads a file of limited size. Bytes that are not UTF-8 become U+FFFD: in a comment they do no
 /// harm, and no value of ours may hold that character.
-fn read(path: &Path) -> io::Result<String> {
+pub(super) fn read(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     let limit = MAX_FILE_SIZE + 1;
     File::open(path)?.take(limit).read_to_end(&mut bytes)?;

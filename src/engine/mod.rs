@@ -7,6 +7,7 @@
 //! | `server` | accepts front ends, ends when nobody needs it |
 //! | `session` | one connection |
 //! | `frames` | what goes to one client |
+//! | `look` | what people want to see of it |
 //! | `hurry` | the same for a client that knows nothing of engines |
 //! | `callers` | which connections are one caller's |
 //! | `board` | what is being transferred |
@@ -17,10 +18,12 @@ mod callers;
 mod frames;
 mod health;
 mod hurry;
+mod look;
 mod messages;
 mod server;
 mod session;
 
+pub use look::{Kept, keep_shell, kept};
 pub use messages::Messages;
 pub use server::{Setting, serve};
 
@@ -166,13 +169,13 @@ fn identity_for(config: &Config, host: &Host) -> String {
     identity
 }
 
-/// The transport to the hosts of `config`: OpenSSH.
+/// How ssh is used for the hosts of `config`.
 #[must_use]
-pub fn ssh_transport(config: &Config) -> Arc<dyn Transport> {
+pub fn ssh_settings(config: &Config) -> SshSettings {
     let only_for = config.is_client_agent.then(CallingProcess::of_process);
     let usual = SshSettings::default().idle_timeout;
     let idle_timeout = only_for.as_ref().map_or(usual, |_| CLIENT_AGENT_IDLE);
-    Arc::new(OpenSsh::new(SshSettings {
+    SshSettings {
         ssh_options: config.ssh_options.clone(),
         auth_sock: config.ssh_auth_sock.clone(),
         only_for,
@@ -181,5 +184,11 @@ pub fn ssh_transport(config: &Config) -> Arc<dyn Transport> {
         connect_timeout: config.connect_timeout,
         dead_link_timeout: config.dead_link_timeout,
         ..SshSettings::default()
-    }))
+    }
+}
+
+/// The transport to the hosts of `config`: OpenSSH.
+#[must_use]
+pub fn ssh_transport(config: &Config) -> Arc<dyn Transport> {
+    Arc::new(OpenSsh::new(ssh_settings(config)))
 }

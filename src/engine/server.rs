@@ -203,6 +203,7 @@ impl Server {
             "hosts": self.engine.hosts(),
             "transfers": self.board.running(),
             "delivered": self.board.delivered(),
+            "answers": self.engine.answers(),
             "readaheadBytes": used,
             "readaheadLimit": total,
             "residentBytes": resident(),

@@ -207,6 +207,13 @@ impl Pool {
         self.slots[id.0].close_idle(keep);
     }
 
+    /// Whether the host's program was found in the usual places of Nix only, not in the PATH of its
+    /// login shell.
+    #[must_use]
+    pub fn is_in_usual_places(&self, id: HostId) -> bool {
+        self.slots[id.0].is_in_usual_places()
+    }
+
     /// How many connections to a host there are, those that lie idle included.
     #[must_use]
     pub fn connections(&self, id: HostId) -> usize {

@@ -98,6 +98,10 @@ impl Slot {
         self.connected.load(Ordering::Relaxed)
     }
 
+    pub(super) fn is_in_usual_places(&self) -> bool {
+        self.usual_places.load(Ordering::Relaxed)
+    }
+
     pub(super) fn standing(&self) -> Standing {
         lock(&self.kept.health).standing(Instant::now())
     }

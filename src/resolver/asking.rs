@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout_at;
 
+use super::counts::Counters;
 use super::known::{Known, Says};
 use super::prefetch::Outlook;
 use super::{Found, Inner};
@@ -187,6 +188,7 @@ impl OpenBatch {
         let this = Arc::new(self);
         let mut asking = JoinSet::new();
         let inner = &this.inner;
+        let mut answered_by = &inner.counters.disk;
         loop {
             // Before looking, so that nothing is missed.
             let mut changed = inner.prefetches.changed();
@@ -210,10 +212,13 @@ impl OpenBatch {
                 }
                 false
             });
+            Counters::add(answered_by, answered.len());
+            answered_by = &inner.counters.ahead;
             if !answered.is_empty() {
                 this.settle(answered);
             }
             for (but, paths) in open {
+                Counters::add(&inner.counters.hosts, paths.len());
                 let this = this.clone();
                 asking.spawn(async move {
                     let inner = this.inner.clone();

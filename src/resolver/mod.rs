@@ -14,6 +14,7 @@
 
 mod asking;
 mod closure;
+mod counts;
 mod known;
 mod memory;
 mod prefetch;
@@ -24,6 +25,7 @@ mod trust;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use counts::Counts;
 pub use shelf::DiskTier;
 pub use trust::{Distrust, Reason, Trust, Why};
 
@@ -31,6 +33,7 @@ use crate::cache::Lifetimes;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, Pool, RemoteError};
 use asking::Questions;
+use counts::Counters;
 use memory::Memory;
 use prefetch::Prefetches;
 use recheck::Recheck;
@@ -88,6 +91,7 @@ struct Inner {
     questions: Questions,
     prefetches: Prefetches,
     recheck: Recheck,
+    counters: Counters,
 }
 
 impl Resolver {
@@ -115,6 +119,7 @@ impl Resolver {
                 questions: Questions::default(),
                 prefetches: Prefetches::new(hosts),
                 recheck: Recheck::default(),
+                counters: Counters::default(),
             }),
         }
     }
@@ -132,6 +137,8 @@ impl Resolver {
                 None => unknown.push(path.clone()),
             }
         }
+        let remembered = paths.len() - unknown.len();
+        Counters::add(&self.inner.counters.memory, remembered);
         if !unknown.is_empty() {
             unknown.sort();
             unknown.dedup();
@@ -139,6 +146,12 @@ impl Resolver {
         }
         // Taken out, so that a path that was asked for twice comes once.
         paths.iter().filter_map(|path| found.remove(path)).collect()
+    }
+
+    /// Where the answers came from so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.inner.counters.counts()
     }
 
     /// Who is known by now to have the NAR that was told of when `path` was found. Asks nobody.

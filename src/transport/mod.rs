@@ -20,7 +20,7 @@ pub mod runtime_dir;
 mod stdin;
 
 pub use error::{Phase, TransportError};
-pub use openssh::{OpenSsh, SshSettings};
+pub use openssh::{OpenSsh, SshSettings, login_command, masters};
 pub use process::ProcessTransport;
 
 /// Which program to start at the other end.

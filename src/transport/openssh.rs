@@ -23,10 +23,13 @@ mod command;
 mod diagnose;
 mod environment;
 mod identities;
+mod look;
 mod master;
 mod slots;
 
 pub use self::client::CallingProcess;
+pub use self::look::{login_command, masters};
+
 use self::diagnose::Log;
 
 use self::master::Master;

@@ -15,6 +15,7 @@
 mod folder;
 mod health;
 mod infos;
+mod look;
 mod shell;
 
 use std::ffi::OsString;
@@ -30,6 +31,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 pub use folder::{FolderError, OVERRIDE, Surroundings};
 pub use health::HostHealth;
 pub use infos::{Lifetimes, Lookup, News, Said};
+pub use look::{Cleared, Contents, HostAnswers, HostFailures, LookError};
 
 use crate::folder::{is_own_file, open_lock};
 

@@ -30,10 +30,10 @@ use crate::folder::open_lock;
 use crate::transport::{Phase, TransportError};
 
 /// A master answers within microseconds, unless it is stopped.
-const MASTER_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const MASTER_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long ssh may take to print its configuration (`Match exec` may run anything).
-const SSH_PRINTS_WITHIN: Duration = Duration::from_millis(500);
+pub(super) const SSH_PRINTS_WITHIN: Duration = Duration::from_millis(500);
 
 /// Which socket it was: two masters at the same path differ here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,281 @@
+//! What stands in the disk tier, for people who look at it or want it forgotten. Other processes may
+//! use it meanwhile. Everything here blocks.
+//!
+//! Other than for those who only want answers, here it matters why there are none.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, params};
+
+use super::{Disk, FILE, FolderError, PAUSE, Unusable, is_passing, open, patiently};
+
+/// How long a change is repeated while others write: people can wait longer than Nix.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Rows that are removed at a time, so that others can write in between.
+const AT_ONCE: i64 = 20_000;
+
+/// Why the disk tier is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum LookError {
+    /// There is no folder for it.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The file is not what it should be.
+    #[error("{}: {what}", .path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// SQLite cannot use it.
+    #[error("{}: {source}", .path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+}
+
+/// All that stands in it. Times are seconds of Unix time.
+#[derive(Debug, Clone, Default)]
+pub struct Contents {
+    /// The file.
+    pub path: PathBuf,
+    /// Its size in bytes, with its write-ahead log; `None` when it is not there yet.
+    pub size: Option<u64>,
+    /// The number of its schema.
+    pub schema: i32,
+    /// Answers, for each host and store directory.
+    pub answers: Vec<HostAnswers>,
+    /// Hosts that failed and were not well since.
+    pub failures: Vec<HostFailures>,
+    /// Keys of hosts, and whether their accounts have a shell.
+    pub shells: Vec<(String, bool)>,
+}
+
+/// What one host said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostAnswers {
+    /// The host's key; its first line is how messages name it.
+    pub key: String,
+    /// The store directory that the paths are in.
+    pub store_dir: String,
+    /// Paths that it has.
+    pub has: u64,
+    /// Paths that it lacks.
+    pub lacks: u64,
+    /// When it said the oldest of that.
+    pub oldest: u64,
+}
+
+/// Failures of one host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostFailures {
+    /// As in [`HostAnswers`].
+    pub key: String,
+    /// Failures since it last did what was asked; 0: it was only slow.
+    pub failures: u32,
+    /// When it failed last.
+    pub last: u64,
+    /// Until when it is left alone.
+    pub rest_until: u64,
+}
+
+/// What was forgotten.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cleared {
+    /// Answers about paths.
+    pub answers: u64,
+    /// Other notes: failures, shells.
+    pub notes: u64,
+}
+
+impl Disk {
+    /// Where the file is or would be; its folder is made if it is not there.
+    ///
+    /// # Errors
+    /// When there is no folder for it.
+    pub fn place(&self) -> Result<PathBuf, LookError> {
+        Ok(self.surroundings.folder()?.join(FILE))
+    }
+
+    /// All that stands in it. A file that is not there is not made.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn contents(&self) -> Result<Contents, LookError> {
+        let path = self.place()?;
+        let Some(size) = size(&path) else {
+            return Ok(Contents {
+                path,
+                ..Contents::default()
+            });
+        };
+        let db = connect(&path)?;
+        let failed = |source| LookError::Sqlite {
+            path: path.clone(),
+            source,
+        };
+        let contents = patiently(|| read(&db)).map_err(failed)?;
+        Ok(Contents {
+            path: path.clone(),
+            size: Some(size),
+            ..contents
+        })
+    }
+
+    /// Forgets all about the hosts whose keys `is_meant` picks.
+    ///
+    /// # Errors
+    /// When it cannot be read or changed.
+    pub fn clear(&self, is_meant: impl Fn(&str) -> bool) -> Result<Cleared, LookError> {
+        let path = self.place()?;
+        if size(&path).is_none() {
+            return Ok(Cleared::default());
+        }
+        let db = connect(&path)?;
+        clear(&db, is_meant).map_err(|source| LookError::Sqlite { path, source })
+    }
+
+    /// Looks whether it can be read and written.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self) -> Result<PathBuf, LookError> {
+        let path = self.place()?;
+        let db = connect(&path)?;
+        let written = try_hard(|| {
+            db.execute_batch("BEGIN IMMEDIATE; UPDATE upkeep SET written = written; ROLLBACK")
+        });
+        if written.is_err() && !db.is_autocommit() {
+            let _ = db.execute_batch("ROLLBACK");
+        }
+        match written {
+            Ok(()) => Ok(path),
+            Err(source) => Err(LookError::Sqlite { path, source }),
+        }
+    }
+}
+
+fn size(path: &Path) -> Option<u64> {
+    let length = |path: &Path| std::fs::metadata(path).ok().map(|meta| meta.len());
+    let log = length(&super::with(path, "-wal")).unwrap_or(0);
+    Some(length(path)? + log)
+}
+
+/// Opens it without mending anything.
+fn connect(path: &Path) -> Result<Connection, LookError> {
+    let what = match open(path) {
+        Ok(db) => return Ok(db),
+        Err(Unusable::Damaged) => "the file is damaged",
+        Err(Unusable::Foreign) => "the file is somebody else's database",
+        Err(Unusable::Newer) => "the file is of a later version of this program",
+        Err(Unusable::Other(source)) => {
+            let path = path.to_owned();
+            return Err(LookError::Sqlite { path, source });
+        }
+    };
+    let path = path.to_owned();
+    Err(LookError::Unusable { path, what })
+}
+
+fn number(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+fn read(db: &Connection) -> rusqlite::Result<Contents> {
+    let answers = "SELECT h.key, h.store_dir, count(p.nar_size), count(*), min(p.checked_at)
+        FROM cached_hosts h JOIN path_infos p ON p.host = h.id GROUP BY h.id ORDER BY h.id";
+    let answers = rows(db, answers, |row| {
+        let has = number(row.get(2)?);
+        Ok(HostAnswers {
+            key: row.get(0)?,
+            store_dir: row.get(1)?,
+            has,
+            lacks: number(row.get(3)?).saturating_sub(has),
+            oldest: number(row.get(4)?),
+        })
+    })?;
+    let failures = "SELECT host, failures, last_failure, rest_until FROM host_health
+        ORDER BY last_failure DESC";
+    let failures = rows(db, failures, |row| {
+        Ok(HostFailures {
+            key: row.get(0)?,
+            failures: u32::try_from(number(row.get(1)?)).unwrap_or(u32::MAX),
+            last: number(row.get(2)?) / 1000,
+            rest_until: number(row.get(3)?) / 1000,
+        })
+    })?;
+    let shells = rows(db, "SELECT host, has_shell FROM host_shell", |row| {
+        Ok((row.get(0)?, row.get::<_, i64>(1)? == 1))
+    })?;
+    Ok(Contents {
+        schema: db.pragma_query_value(None, "user_version", |row| row.get(0))?,
+        answers,
+        failures,
+        shells,
+        ..Contents::default()
+    })
+}
+
+fn rows<T>(
+    db: &Connection,
+    sql: &str,
+    read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    db.prepare(sql)?.query_map((), read)?.collect()
+}
+
+fn clear(db: &Connection, is_meant: impl Fn(&str) -> bool) -> rusqlite::Result<Cleared> {
+    let mut cleared = Cleared::default();
+    let hosts = patiently(|| {
+        rows(db, "SELECT id, key FROM cached_hosts", |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+        })
+    })?;
+    for (id, _) in hosts.into_iter().filter(|(_, key)| is_meant(key)) {
+        let some = "DELETE FROM path_infos WHERE host = ?1 AND path IN
+            (SELECT path FROM path_infos WHERE host = ?1 LIMIT ?2)";
+        loop {
+            let removed = try_hard(|| db.execute(some, params![id, AT_ONCE]))?;
+            cleared.answers += removed as u64;
+            if removed == 0 {
+                break;
+            }
+        }
+        // Not the row of the host: somebody may be about to write answers with its number.
+    }
+    for table in ["host_health", "host_shell"] {
+        let list = format!("SELECT host FROM {table}");
+        let keys = patiently(|| rows(db, &list, |row| row.get::<_, String>(0)))?;
+        let remove = format!("DELETE FROM {table} WHERE host = ?1");
+        for key in keys.iter().filter(|key| is_meant(key)) {
+            cleared.notes += try_hard(|| db.execute(&remove, [key]))? as u64;
+        }
+    }
+    let is_empty = "SELECT NOT EXISTS (SELECT 1 FROM path_infos)";
+    if patiently(|| db.query_row(is_empty, (), |row| row.get(0))).unwrap_or(false) {
+        // The file gets smaller, if nobody is in the way. With much left that would take long, and
+        // hold up others.
+        let _ = db.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)");
+    }
+    Ok(cleared)
+}
+
+/// Tries for longer than those do who serve Nix.
+fn try_hard<T>(mut change: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let started = Instant::now();
+    loop {
+        match change() {
+            Err(error) if is_passing(&error) && started.elapsed() < PATIENCE => {
+                std::thread::sleep(PAUSE);
+            }
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What people type: the arguments of the commands for them.
+
+use clap::{Args, Subcommand};
+
+/// Arguments of `get`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Exit status: 0 everything is there; 1 it could not begin, or what is fetched could not be put there; 2 the command line is
+wrong; 3 no host has some path; 4 a host has it, but it did not arrive. What did arrive is kept: run it again to go on.")]
+pub struct Get {
+    /// Store paths, as /nix/store/HASH-NAME
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<String>,
+
+    /// Put them into a folder laid out as a store (DIR/nix/store), or with file:///DIR into a binary cache
+    #[arg(long, value_name = "DIR", conflicts_with = "into_store")]
+    pub to: Option<String>,
+
+    /// Put them into this machine's Nix store, by the installed Nix
+    #[arg(long, required_unless_present_any = ["to", "dry_run"])]
+    pub into_store: bool,
+
+    /// Only say what would be fetched, from where
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// These paths alone, without what they refer to
+    #[arg(long)]
+    pub no_closure: bool,
+}
+
+/// Arguments of commands that report.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "All hosts are asked, also those that failed lately. Exit status: 0 whatever was found; 1 the configuration \
+is wrong; 2 the command line is wrong."
+)]
+pub struct Report {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Exit status: 0 all is well, notes aside; 1 there are errors or warnings, each with its mend; 2 the command line is wrong."
+)]
+pub struct Doctor {
+    /// Also say of these store paths who has them and whether they would be accepted
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<String>,
+
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to do with the answers that are kept on disk.
+#[derive(Debug, Clone, Subcommand)]
+pub enum CacheAction {
+    /// Say how many answers of which host there are, and how large the file is
+    Stats {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget all answers, or those of one host
+    Clear {
+        /// As it stands in the configuration
+        host: Option<String>,
+    },
+    /// Print the path of the file
+    Path,
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ConfigAction {
+    /// Print all settings that are in force, and where each comes from
+    Show {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}

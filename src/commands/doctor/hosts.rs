@@ -1,0 +1,250 @@
+//! Each host: log-in, program, store, shell, trust.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::finding::{Finding, Level};
+use super::place::{self, Place};
+use crate::cache::disk::unix_seconds;
+use crate::commands::probe::{Probed, Prober, Reached, Shell, nix_of};
+use crate::commands::shared::{cut, number, seconds, short_time};
+use crate::config::{Config, Host};
+use crate::engine::ssh_settings;
+use crate::pool::{Banner, RemoteError};
+use crate::report;
+use crate::transport::{TransportError, login_command};
+
+const AREA: &str = "Host";
+
+/// How much of a banner is quoted, in characters.
+const BANNER: usize = 300;
+
+pub(super) async fn check(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<Finding> {
+    let mut all = Vec::new();
+    for (probed, more) in probed.iter().zip(more(prober, probed).await) {
+        let mut found = Vec::new();
+        found.extend(rest(probed));
+        match (&probed.reached, more) {
+            (Ok(reached), More::Place(place)) => {
+                found.extend(reached_host(&prober.config, &probed.host, reached, &place));
+            }
+            (_, More::Failure(failure)) => found.push(*failure),
+            (Err(error), More::Place(_)) => found.push(broken(error)),
+        }
+        let name = probed.host.to_string();
+        all.extend(found.into_iter().map(|finding| finding.about(&name)));
+    }
+    all
+}
+
+/// What has to be asked for yet.
+enum More {
+    Place(Place),
+    Failure(Box<Finding>),
+}
+
+/// Asks for it, of all hosts at the same time.
+async fn more(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<More> {
+    let mut asked = JoinSet::new();
+    let mut all: Vec<More> = Vec::new();
+    for (at, probed) in probed.iter().enumerate() {
+        all.push(More::Place(Place::default()));
+        let (prober, host) = (prober.clone(), probed.host.clone());
+        match &probed.reached {
+            Ok(reached) if matches!(reached.shell, Shell::Yes) => {
+                let in_usual_places = reached.in_usual_places;
+                let limit = prober.config.connect_timeout;
+                asked.spawn(async move {
+                    let place = place::find(&*prober.transport, &host, in_usual_places, limit);
+                    (at, More::Place(place.await))
+                });
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let error = error.clone();
+                asked.spawn(async move {
+                    let failure = failure(&prober, &host, &error).await;
+                    (at, More::Failure(Box::new(failure)))
+                });
+            }
+        }
+    }
+    for (at, more) in asked.join_all().await {
+        all[at] = more;
+    }
+    all
+}
+
+/// What commands have met before.
+fn rest(probed: &Probed) -> Option<Finding> {
+    let health = probed.before.health?;
+    let left = (health.rest_until / 1000).saturating_sub(unix_seconds());
+    let failures = number(u64::from(health.failures), "failure");
+    let text = match (&probed.reached, left) {
+        (Ok(_), _) => {
+            format!("had failed before ({failures} in a row); commands ask it again from now on")
+        }
+        (Err(_), 0) => format!("had failed before ({failures} in a row)"),
+        (Err(_), left) => format!(
+            "had failed before ({failures} in a row), and was left alone by commands for another {}",
+            seconds(left)
+        ),
+    };
+    Some(Finding::note(AREA, text))
+}
+
+fn broken(error: &RemoteError) -> Finding {
+    let mut parts = report::parts(error);
+    if let RemoteError::Transport(TransportError::HostKeyChanged { pinned: true, .. }) = error {
+        // ssh's advice is about a file of ours. What helps is which key the host showed.
+        parts.said.retain(|line| line.starts_with("SHA256:"));
+    }
+    Finding::of(
+        Level::Error,
+        AREA,
+        parts,
+        "see what the host's own log says",
+    )
+}
+
+async fn failure(prober: &Prober, host: &Host, error: &RemoteError) -> Finding {
+    let config = &prober.config;
+    let finding = broken(error);
+    match error {
+        RemoteError::Transport(
+            TransportError::SshMissing { .. }
+            | TransportError::RuntimeDir(_)
+            | TransportError::Local { .. }
+            | TransportError::BadCommand { .. },
+        ) => finding,
+        RemoteError::Transport(_) => finding.see(login_command(host, &ssh_settings(config)).await),
+        RemoteError::NoServer { .. } => match elsewhere(prober, host).await {
+            Some(path) => finding.mend(format!(
+                "{path} is there: name it with remote-program={path} in the host's URL"
+            )),
+            None => finding,
+        },
+        _ => finding,
+    }
+}
+
+/// Where Nix's own program is on a host that does not start the one that is named.
+async fn elsewhere(prober: &Prober, host: &Host) -> Option<String> {
+    let usual = Host {
+        remote_program: vec![Host::DEFAULT_REMOTE_PROGRAM.to_owned()],
+        ..host.clone()
+    };
+    let limit = prober.config.connect_timeout;
+    let place = place::find(&*prober.transport, &usual, true, limit).await;
+    // What may have to be quoted is no help.
+    let is_plain = |path: &String| {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._+-".contains(&b);
+        path.starts_with('/') && path.bytes().all(plain)
+    };
+    // One that runs, but not as a server, is no help either.
+    place
+        .path
+        .filter(|path| is_plain(path) && place.version.is_some())
+}
+
+fn reached_host(config: &Config, host: &Host, reached: &Reached, place: &Place) -> Vec<Finding> {
+    let ok = |text: String| Finding::ok(AREA, text);
+    let mut all = vec![ok(match &host.public_host_key {
+        Some(_) => "logs in; its host key is the one in the URL".to_owned(),
+        None => "logs in; its host key is known to ssh".to_owned(),
+    })];
+    if !reached.banner.trim().is_empty() {
+        let banner = Banner {
+            host: host.to_string(),
+            text: reached.banner.trim().chars().take(BANNER).collect(),
+        };
+        let finding = Finding::of(Level::Warning, AREA, report::parts(&banner), "");
+        all.push(match reached.shell {
+            Shell::No(_) => finding.mend(
+                "what the account is forced to run (ForceCommand, command= in authorized_keys) must print nothing before nix-store --serve does, nor may start-up files there",
+            ),
+            _ => finding,
+        });
+    }
+    all.push(program(host, reached, place));
+    if !reached.version.has_hash() {
+        all.push(Finding::warning(
+            AREA,
+            "its Nix is too old to tell hashes: only Nix 1.x gets anything from it, with trusted=true",
+            "update Nix there, to 2.0 at least",
+        ));
+    }
+    all.push(match &reached.infos {
+        Ok(_) => {
+            let latency = reached.latency.map(short_time).unwrap_or_default();
+            ok(format!("answers about paths in {}, within {latency}", config.store_dir))
+        }
+        Err(error) => {
+            let parts = report::parts(&**error);
+            let finding = Finding::of(Level::Error, AREA, parts, "look at the program there");
+            match &place.store_dir {
+                Some(dir) if *dir != config.store_dir => finding.mend(format!(
+                    "NIX_STORE_DIR is {dir} there and {} here: let both be the same, or name the right store with remote-store in the host's URL",
+                    config.store_dir
+                )),
+                _ => finding,
+            }
+        }
+    });
+    all.push(match &reached.shell {
+        Shell::Yes => ok("has a shell: large paths come in parts".to_owned()),
+        Shell::No(none) => Finding::note(
+            AREA,
+            format!(
+                "large paths come over one channel only: its account has no shell ({})",
+                cut(none.reason.trim_start_matches("no shell: "), BANNER)
+            ),
+        ),
+        Shell::Failed(error) => Finding::note(
+            AREA,
+            format!(
+                "it could not be found out whether it has a shell: {}",
+                report::parts(error).message
+            ),
+        ),
+    });
+    all.push(trust(config, host));
+    all
+}
+
+fn program(host: &Host, reached: &Reached, place: &Place) -> Finding {
+    let name = host.remote_program.join(" ");
+    let mut text = place.path.clone().unwrap_or(name);
+    if let Some(version) = &place.version {
+        text = format!("{text} is {version}");
+    }
+    let (version, nix) = (reached.version, nix_of(reached.version));
+    text = format!("{text}, serve protocol {version} ({nix})");
+    if reached.in_usual_places {
+        text = format!(
+            "{text}; found in the usual places of Nix, since it is not in the PATH of a non-interactive shell there"
+        );
+        let mend = "costs an attempt at each first log-in: name it with remote-program=/path/to/nix-store in the host's URL";
+        return Finding::note(AREA, text).mend(mend);
+    }
+    Finding::ok(AREA, text)
+}
+
+fn trust(config: &Config, host: &Host) -> Finding {
+    if host.trusted {
+        return Finding::ok(AREA, "trusted=true: all its paths are accepted");
+    }
+    if !config.require_sigs {
+        return Finding::ok(AREA, "require-sigs is false: all its paths are accepted");
+    }
+    if config.trusted_public_keys.is_empty() {
+        let text =
+            "only content-addressed paths are accepted from it: no key is in trusted-public-keys";
+        return Finding::note(AREA, text).mend("sign its paths and name the public key in trusted-public-keys, or add trusted=true to its URL");
+    }
+    Finding::ok(
+        AREA,
+        "paths are accepted that are content-addressed or signed by a key in trusted-public-keys; 'doctor PATH' tells of one",
+    )
+}

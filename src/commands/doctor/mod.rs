@@ -1,0 +1,66 @@
+//! `doctor`: looks at the whole set-up, and says of each thing whether it is well, and else what mends
+//! it.
+//!
+//! | module | looks at |
+//! | --- | --- |
+//! | `configuration` | files, settings, hosts that are named |
+//! | `folders` | the runtime folder and the cache |
+//! | `programs` | ssh here |
+//! | `nix` | Nix here, and how it is led to this program |
+//! | `hosts` | each host: log-in, program, store, shell |
+//! | `place` | where the program of a host is, and which it is |
+//! | `trust` | store paths: who has them, and whether they would be accepted |
+//! | `mends` | what mends what the other rooms have no hint for |
+//! | `finding` | what is found, and how it is shown |
+
+mod configuration;
+mod finding;
+mod folders;
+mod hosts;
+mod mends;
+mod nix;
+mod place;
+mod programs;
+mod trust;
+
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+
+use super::probe::Prober;
+use super::shared::print_json;
+use super::{Loaded, Status, print};
+use crate::cli::Doctor;
+use crate::config::{Config, Sources};
+use crate::engine::shared_disk;
+use finding::Findings;
+
+/// Checks all and tells what was found. The exit status is 0 when nothing is an error or a warning.
+///
+/// # Errors
+/// When standard output cannot take it.
+pub async fn doctor(args: &Doctor, loaded: Loaded) -> Status {
+    let sources = Sources::from_process();
+    let mut all = Vec::new();
+    let nix = nix::Nix::find().await;
+    all.extend(configuration::check(&sources, &loaded, &nix));
+    let config = loaded.map_or_else(|_| Config::without_hosts(), |(config, _)| config);
+    let disk = shared_disk();
+    let looked_at = disk.clone();
+    // Before the hosts: asking them would mend what can be mended without a word.
+    all.extend(spawn_blocking(move || folders::check(&looked_at)).await?);
+    all.extend(programs::check(&config).await);
+    let wanted = trust::Wanted::parse(&args.paths, &config.store_dir);
+    let prober = Arc::new(Prober::new(config.clone(), disk));
+    let probed = prober.all(wanted.paths()).await;
+    all.extend(hosts::check(&prober, &probed).await);
+    all.extend(nix.check(&sources, &config).await);
+    all.extend(wanted.check(&config, &probed, nix.asks_for_signatures(&sources)));
+    let findings = Findings(all);
+    if args.json {
+        print_json(&findings.json()).await?;
+    } else {
+        print(&findings.text()).await?;
+    }
+    Ok(u8::from(!findings.all_is_well()))
+}

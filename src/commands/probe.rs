@@ -1,0 +1,239 @@
+//! One look at each host, all at the same time: log in as always, shake hands, ask, look for a shell.
+//!
+//! What comes of it counts as what comes of any connection: later commands know of a host that failed,
+//! or is back, or whose account has a shell now.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::timeout;
+
+use crate::cache::Disk;
+use crate::config::{Config, Host};
+use crate::engine::{Engine, Kept, keep_shell, kept, ssh_settings, ssh_transport};
+use crate::model::{PathInfo, StorePath};
+use crate::pool::{HostId, RemoteError};
+use crate::remote::{NoShell, ShellError, ShellOptions, open_shell};
+use crate::transport::{self, Transport};
+use crate::wire::serve::Version;
+
+/// The base name of a path that no store has.
+const NOBODYS: &str = "7rjj86a15146cq1d3qy068lml7n7ykzm-nobody-has-this";
+
+/// How long is waited for what stands on disk.
+const DISK: Duration = Duration::from_secs(2);
+
+/// All that is needed to look at hosts.
+pub(super) struct Prober {
+    pub(super) config: Arc<Config>,
+    pub(super) engine: Engine,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) disk: Arc<Disk>,
+}
+
+/// What was found out about one host.
+pub(super) struct Probed {
+    pub(super) host: Host,
+    /// What earlier processes knew.
+    pub(super) before: Kept,
+    /// How many ssh connections were open already.
+    pub(super) masters: usize,
+    /// What it is like.
+    pub(super) reached: Result<Reached, Arc<RemoteError>>,
+}
+
+/// A host that answers.
+pub(super) struct Reached {
+    pub(super) version: Version,
+    /// What was printed before the handshake.
+    pub(super) banner: String,
+    /// The shortest time of an answer.
+    pub(super) latency: Option<Duration>,
+    /// Whether its program was found only in the usual places of Nix.
+    pub(super) in_usual_places: bool,
+    /// What it has of the paths in question; an error when it gives no answer.
+    pub(super) infos: Result<Vec<PathInfo>, Arc<RemoteError>>,
+    pub(super) shell: Shell,
+}
+
+/// Whether large paths can come in parts.
+pub(super) enum Shell {
+    Yes,
+    No(NoShell),
+    /// It could not be found out.
+    Failed(RemoteError),
+}
+
+impl Prober {
+    pub(super) fn new(config: Config, disk: Arc<Disk>) -> Self {
+        let transport = ssh_transport(&config);
+        // Whoever probes tells what came of it.
+        let notify = Arc::new(|error: &(dyn Error + 'static)| log::debug!("{error}"));
+        let engine = Engine::new(&config, transport.clone(), notify, Some(disk.clone()));
+        Self {
+            config: Arc::new(config),
+            engine,
+            transport,
+            disk,
+        }
+    }
+
+    /// Looks at all hosts, in order; each is asked for these paths too.
+    pub(super) async fn all(self: &Arc<Self>, paths: &[StorePath]) -> Vec<Probed> {
+        let mut probes = JoinSet::new();
+        for id in self.engine.pool().hosts() {
+            let (prober, paths) = (self.clone(), paths.to_vec());
+            probes.spawn(async move { (id, prober.one(id, &paths).await) });
+        }
+        let mut probed = probes.join_all().await;
+        probed.sort_by_key(|(id, _)| id.index());
+        probed.into_iter().map(|(_, probed)| probed).collect()
+    }
+
+    async fn one(&self, id: HostId, paths: &[StorePath]) -> Probed {
+        let host = self.engine.pool().host(id).clone();
+        let before = self.before(&host).await;
+        let settings = ssh_settings(&self.config);
+        let masters = transport::masters(&host, &settings).await.unwrap_or(0);
+        let reached = self.reach(id, &host, paths).await;
+        Probed {
+            host,
+            before,
+            masters,
+            reached,
+        }
+    }
+
+    async fn before(&self, host: &Host) -> Kept {
+        let (config, disk, host) = (self.config.clone(), self.disk.clone(), host.clone());
+        let job = spawn_blocking(move || kept(&config, &disk, &host));
+        timeout(DISK, job)
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .unwrap_or_default()
+    }
+
+    async fn reach(
+        &self,
+        id: HostId,
+        host: &Host,
+        paths: &[StorePath],
+    ) -> Result<Reached, Arc<RemoteError>> {
+        let pool = self.engine.pool();
+        let mut lease = pool.lease(id).await?;
+        let version = lease.version();
+        let banner = String::from_utf8_lossy(lease.banner()).into_owned();
+        let mut asked = self.nobodys();
+        asked.extend_from_slice(paths);
+        let mut infos = self.ask(id, host, &mut lease, &asked).await;
+        // The first question had the program open the store; the second one tells the latency.
+        if infos.is_ok()
+            && let Err(error) = self.ask(id, host, &mut lease, &self.nobodys()).await
+        {
+            infos = Err(error);
+        }
+        let latency = lease.latency().shortest();
+        drop(lease);
+        Ok(Reached {
+            version,
+            banner,
+            latency,
+            in_usual_places: pool.is_in_usual_places(id),
+            infos,
+            shell: self.shell(host).await,
+        })
+    }
+
+    /// A path in our store directory that the host can say about nothing but that it lacks it.
+    fn nobodys(&self) -> Vec<StorePath> {
+        let path = format!("{}/{NOBODYS}", self.config.store_dir);
+        StorePath::parse(&path).into_iter().collect()
+    }
+
+    async fn ask(
+        &self,
+        id: HostId,
+        host: &Host,
+        lease: &mut crate::pool::Lease,
+        paths: &[StorePath],
+    ) -> Result<Vec<PathInfo>, Arc<RemoteError>> {
+        let limit = self.config.connect_timeout;
+        match timeout(limit, lease.query_path_infos(paths)).await {
+            Ok(Ok(infos)) => Ok(infos),
+            Ok(Err(error)) => {
+                let error = Arc::new(error);
+                self.engine.pool().failed(id, &error).await;
+                Err(error)
+            }
+            // Those who have more patience may get an answer yet.
+            Err(_) => Err(Arc::new(RemoteError::Silent {
+                host: host.to_string(),
+                doing: "the reply to QueryPathInfos",
+                after: limit,
+                stderr: String::new(),
+            })),
+        }
+    }
+
+    /// Looks anew, whatever earlier processes found: the account may have been changed.
+    async fn shell(&self, host: &Host) -> Shell {
+        let limit = self.config.connect_timeout;
+        let options = ShellOptions {
+            connect: limit,
+            silence: limit,
+        };
+        let has = match open_shell(&*self.transport, host, &options).await {
+            Ok(_) => Shell::Yes,
+            Err(ShellError::NoShell(none)) => Shell::No(none),
+            Err(ShellError::Remote(error)) => Shell::Failed(error),
+        };
+        let known = match &has {
+            Shell::Yes => Some(true),
+            Shell::No(none) if none.is_certain => Some(false),
+            _ => None,
+        };
+        if let Some(known) = known {
+            let (config, disk, host) = (self.config.clone(), self.disk.clone(), host.clone());
+            let job = spawn_blocking(move || keep_shell(&config, &disk, &host, known));
+            let _ = timeout(DISK, job).await;
+        }
+        has
+    }
+}
+
+/// Which Nix speaks that version of the serve protocol.
+pub(super) fn nix_of(version: Version) -> &'static str {
+    let number = version.number();
+    match (number >> 8, number & 0xff) {
+        (2, 0) => "Nix 1.8 or 1.9",
+        (2, 1) => "Nix 1.10",
+        (2, 2 | 3) => "Nix 1.11",
+        (2, 4) => "Nix 2.0 or 2.1",
+        (2, 5 | 6) => "Nix 2.2 or 2.3",
+        (2, 7) => "Nix 2.4 to 2.34",
+        (2, 8..) => "Nix 2.35 or later",
+        _ => "an unknown Nix",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_tells_which_nix_it_is() {
+        assert_eq!(nix_of(Version::OLDEST), "Nix 1.8 or 1.9");
+        assert_eq!(nix_of(Version::new(2, 7)), "Nix 2.4 to 2.34");
+        assert_eq!(nix_of(Version::NEWEST), "Nix 2.35 or later");
+    }
+
+    #[test]
+    fn nobodys_path_is_a_store_path() {
+        for dir in ["/nix/store", "/elsewhere"] {
+            StorePath::parse(&format!("{dir}/{NOBODYS}")).unwrap();
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! What can be wrong with a host.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use crate::desk::{Desk, Diagnosis, closed_port, name, script, scripted};
+use crate::support::{Host, NixEnv, SHORT, Sshd, percent_encode, run, run_with_timeout, tool};
+
+/// What a person sees who runs the command that `doctor` gives.
+fn by_hand(diagnosis: &Diagnosis, text: &str, env: &NixEnv) -> String {
+    let finding = diagnosis.has("error", text);
+    let line = finding["command"].as_str().expect("a command");
+    assert!(
+        diagnosis
+            .text
+            .contains(&format!("see for yourself: {line}\n"))
+    );
+    let mut command = env.command("sh");
+    command.args(["-c", line]);
+    let output = run_with_timeout(command, SHORT);
+    assert!(!output.status.success());
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        stderr.contains("debug1: "),
+        "it tells what it does: {stderr}"
+    );
+    stderr
+}
+
+#[test]
+fn a_key_that_is_not_let_in() {
+    let (host, desk) = (Host::new(), Desk::new(&[]));
+    let key = desk.env.folder().join("key");
+    let mut command = Command::new(tool("ssh-keygen"));
+    command
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&key);
+    run(command, SHORT);
+    let (key, sshd) = (key.display(), &host.sshd);
+    let host_key = percent_encode(&sshd.base64_public_host_key());
+    desk.env.configure(
+        &[format!(
+            "ssh://{}?ssh-key={key}&base64-ssh-public-host-key={host_key}",
+            name(sshd)
+        )],
+        "",
+    );
+    let ill = desk.doctor(&[]).ill(1, 0);
+    let text = format!("permission denied (tried: key {key}; the host accepts: publickey)");
+    let copy = format!(
+        "'ssh-copy-id -i {key} -p {} {}@127.0.0.1'",
+        sshd.port(),
+        sshd.user()
+    );
+    let finding = ill.mends("error", &text, &[&copy]);
+    assert_eq!(finding["about"], name(sshd));
+    let seen = by_hand(&ill, "permission denied", &desk.env);
+    assert!(seen.contains("Permission denied (publickey)"), "{seen}");
+}
+
+#[test]
+fn an_unknown_host_key() {
+    let (sshd, desk) = (Sshd::start(), Desk::new(&[]));
+    let options = "-F none -o UserKnownHostsFile=/dev/null -o GlobalKnownHostsFile=/dev/null";
+    let desk = desk.var("NIX_SSHOPTS", options);
+    desk.env.configure(&[name(&sshd)], "");
+    let ill = desk.doctor(&[]).ill(1, 0);
+    let log_in = format!("'ssh -p {} {}@127.0.0.1 true'", sshd.port(), sshd.user());
+    let words = [
+        &*log_in,
+        "root for the daemon",
+        "base64-ssh-public-host-key",
+    ];
+    ill.mends("error", "its host key is not known", &words);
+    let seen = by_hand(&ill, "its host key is not known", &desk.env);
+    assert!(seen.contains("Host key verification failed"), "{seen}");
+}
+
+#[test]
+fn a_changed_host_key() {
+    let (host, other) = (Host::new(), Sshd::start());
+    let key = percent_encode(&other.base64_public_host_key());
+    let url = format!(
+        "ssh://{}?base64-ssh-public-host-key={key}",
+        name(&host.sshd)
+    );
+    let desk = Desk::new(&[url]);
+    let ill = desk.doctor(&[]).ill(1, 0);
+    let scan = format!("'ssh-keyscan -p {} 127.0.0.1'", host.sshd.port());
+    let text = "its host key is not the known one";
+    let finding = ill.mends("error", text, &[&scan, "find out why"]);
+    let said = finding["said"].as_array().expect("what was said");
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(
+        said[0].as_str().expect("a line").starts_with("SHA256:"),
+        "{said:?}"
+    );
+    let seen = by_hand(&ill, text, &desk.env);
+    assert!(
+        seen.contains("REMOTE HOST IDENTIFICATION HAS CHANGED"),
+        "{seen}"
+    );
+}
+
+#[test]
+fn a_host_that_is_down() {
+    let host = format!("u@127.0.0.1:{}", closed_port());
+    let desk = Desk::new(std::slice::from_ref(&host));
+    let ill = desk.doctor(&[]).ill(1, 0);
+    let finding = ill.mends(
+        "error",
+        "connection refused",
+        &["check that sshd runs there"],
+    );
+    assert_eq!(finding["about"], *host);
+    // The first look, for JSON, has left its mark for the second.
+    assert!(
+        ill.text.contains("had failed before (1 failure in a row)"),
+        "{}",
+        ill.text
+    );
+    let seen = by_hand(&ill, "connection refused", &desk.env);
+    assert!(seen.contains("Connection refused"), "{seen}");
+}
+
+#[test]
+fn a_host_that_lets_us_in_and_says_nothing() {
+    let host = Host::new();
+    let desk = Desk::new(&[scripted(&host, "exec sleep 50")]);
+    let ill = desk.doctor(&["--option", "connect-timeout", "3"]).ill(1, 0);
+    let words = ["the login worked", "raise connect-timeout"];
+    ill.mends("error", "no handshake from ", &words);
+}
+
+#[test]
+fn a_program_that_is_not_there() {
+    let host = Host::new();
+    let desk = Desk::new(&[host.url("trusted=true&remote-program=/no/nix-store")]);
+    let ill = desk.doctor(&[]).ill(1, 0);
+    let nix_store = tool("nix-store");
+    let there = format!(
+        "{p} is there: name it with remote-program={p} in",
+        p = nix_store.display()
+    );
+    ill.mends(
+        "error",
+        "\"/no/nix-store\" ended before the handshake",
+        &[&there],
+    );
+}
+
+#[test]
+fn a_program_that_is_nowhere() {
+    let host = Host::new();
+    let empty = host.store.env().folder().join("bin");
+    fs::create_dir(&empty).expect("make a folder");
+    symlink(tool("sh"), empty.join("sh")).expect("make a link");
+    let sshd = Sshd::builder()
+        .env("PATH", empty.to_str().expect("UTF-8 path"))
+        .start();
+    let desk = Desk::new(&[sshd.store_url("trusted=true")]);
+    let ill = desk.doctor(&[]).ill(1, 0);
+    let env = format!("'ssh -p {} {}@127.0.0.1 env'", sshd.port(), sshd.user());
+    let words = [
+        "install Nix there",
+        "remote-program=/path/to/nix-store",
+        &env,
+    ];
+    ill.mends("error", "\"nix-store\" ended before the handshake", &words);
+}
+
+#[test]
+fn a_program_in_a_usual_place_only() {
+    let host = Host::new();
+    let bin = host.store.env().folder().join("bin");
+    fs::create_dir(&bin).expect("make a folder");
+    for name in ["sh", "dd", "head", "cat", "find"] {
+        symlink(tool(name), bin.join(name)).expect("make a link");
+    }
+    let sshd = Sshd::builder()
+        .env("PATH", bin.to_str().expect("UTF-8 path"))
+        .start();
+    let profile = sshd.home().join(".nix-profile/bin");
+    fs::create_dir_all(&profile).expect("make a folder");
+    symlink(tool("nix-store"), profile.join("nix-store")).expect("make a link");
+    let store = host.store.remote_store_param();
+    let desk = Desk::new(&[sshd.store_url(&format!("trusted=true&remote-store={store}"))]);
+    let well = desk.doctor(&[]).healthy();
+    let text = format!("{}/nix-store is nix-store (Nix) 2.8.0", profile.display());
+    let finding = well.mends("note", &text, &["remote-program=/path/to/nix-store"]);
+    let text = finding["text"].as_str().expect("a text");
+    assert!(text.contains("found in the usual places of Nix"), "{text}");
+}
+
+/// A server whose account is forced to run a script.
+fn forced(host: &Host, text: &str) -> Sshd {
+    let script = script(host, &format!("{text} --store '{}'", host.store.uri()));
+    Sshd::builder()
+        .line(format!("ForceCommand {script}"))
+        .start()
+}
+
+#[test]
+fn an_account_that_can_only_serve() {
+    let host = Host::new();
+    let sshd = forced(&host, "exec nix-store --serve");
+    let desk = Desk::new(&[sshd.store_url("trusted=true")]);
+    let well = desk.doctor(&[]).healthy();
+    let text = "large paths come over one channel only: its account has no shell (exit status 1)";
+    well.has("note", text);
+    well.has("ok", "nix-store, serve protocol 2.7");
+}
+
+#[test]
+fn an_account_that_can_only_serve_and_prints_text() {
+    let host = Host::new();
+    let sshd = forced(
+        &host,
+        "printf 'Welcome\\033[1m!\\n'; exec nix-store --serve",
+    );
+    let desk = Desk::new(&[sshd.store_url("trusted=true")]);
+    let ill = desk.doctor(&[]).ill(0, 1);
+    let text = "skipped text that was printed before the handshake: \"Welcome\\u{1b}[1m!\"";
+    ill.mends(
+        "warning",
+        text,
+        &[
+            "ForceCommand",
+            "must print nothing before nix-store --serve",
+        ],
+    );
+}
+
+#[test]
+fn a_shell_that_greets() {
+    let host = Host::new();
+    let desk = Desk::new(&[scripted(&host, "echo Welcome; exec nix-store \"$@\"")]);
+    let ill = desk.doctor(&[]).ill(0, 1);
+    let ssh = format!(
+        "'ssh -p {} {}@127.0.0.1 true'",
+        host.sshd.port(),
+        host.sshd.user()
+    );
+    ill.mends("warning", "skipped text", &[&ssh, "start-up files"]);
+}
+
+#[test]
+fn a_store_in_another_folder() {
+    let host = Host::new();
+    let script = "NIX_STORE_DIR=/elsewhere/store exec nix-store \"$@\"";
+    let desk = Desk::new(&[scripted(&host, script)]);
+    let ill = desk.doctor(&[]).ill(1, 0);
+    let words = ["in another folder", "NIX_STORE_DIR", "remote-store"];
+    ill.mends("error", "is not in the Nix store", &words);
+
+    let sshd = Sshd::builder()
+        .env("NIX_STORE_DIR", "/elsewhere/store")
+        .start();
+    let store = host.store.remote_store_param();
+    let desk = Desk::new(&[sshd.store_url(&format!("trusted=true&remote-store={store}"))]);
+    let ill = desk.doctor(&[]).ill(1, 0);
+    let words = ["NIX_STORE_DIR is /elsewhere/store there and /nix/store here"];
+    ill.mends("error", "is not in the Nix store", &words);
+}
+
+#[test]
+fn one_of_two_hosts_is_broken() {
+    let host = Host::new();
+    let down = format!("u@127.0.0.1:{}", closed_port());
+    let desk = Desk::new(&[down.clone(), host.trusted()]);
+    let ill = desk.doctor(&[]).ill(1, 0);
+    assert_eq!(ill.has("error", "connection refused")["about"], *down);
+    let fine = ill.has("ok", "answers about paths in /nix/store");
+    assert_eq!(fine["about"], name(&host.sshd));
+    assert!(ill.text.ends_with("\n1 error.\n"), "{}", ill.text);
+}
