@@ -3,7 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::local_store::LocalStoreError;
 use crate::model::{StorePath, StorePathError};
 use crate::transfer::unpack::UnpackError;
 use crate::wire::WireError;
@@ -94,9 +93,6 @@ pub enum GetError {
     /// The path could not be restored.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
-    /// What stands in the folder could not be read.
-    #[error(transparent)]
-    LocalStore(#[from] LocalStoreError),
     /// The local Nix failed.
     #[error(transparent)]
     Nix(#[from] NixError),

@@ -111,8 +111,11 @@ async fn fetched(args: &Get, config: &Config, display: &Arc<Display>) -> Status 
     let lacking = lacking?;
     let there = roots.iter().filter(|path| !lacking.contains(path));
     let text: String = there.map(|path| format!("{path}\n")).collect();
-    if !text.is_empty() {
-        print(&text).await?;
+    if !text.is_empty()
+        && let Err(error) = print(&text).await
+    {
+        // Nobody needs to read it: the paths are there.
+        log::debug!("cannot print: {error}");
     }
     Ok(match (lacking.is_empty(), absent) {
         (false, _) => UNDELIVERED,

@@ -105,3 +105,33 @@ pub(super) fn pack(
     };
     Ok((temporary, packed))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_packed_can_be_unpacked_and_leaves_nothing_when_it_is_not_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        let told = NarHash::new([7; 32]);
+        let nar = b"some bytes, some bytes, some bytes".repeat(10_000);
+        for known in [None, Some(told)] {
+            let (pieces, ready) = tokio::sync::mpsc::channel(100);
+            for piece in nar.chunks(65_536) {
+                pieces.try_send(Bytes::copy_from_slice(piece)).unwrap();
+            }
+            drop(pieces);
+            let temporary = Temporary::new(folder.path().join("temporary"));
+            let (temporary, packed) = pack(temporary, known, ready).unwrap();
+            let file = fs::read(temporary.path()).unwrap();
+            assert_eq!(zstd::decode_all(&file[..]).unwrap(), nar);
+            let hash = |bytes: &[u8]| NarHash::new(Sha256::digest(bytes).into());
+            assert_eq!(packed.nar_size, nar.len() as u64);
+            assert_eq!(packed.file_size, file.len() as u64);
+            assert_eq!(packed.file_hash, hash(&file));
+            assert_eq!(packed.nar_hash, known.unwrap_or(hash(&nar)));
+            drop(temporary);
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        }
+    }
+}
