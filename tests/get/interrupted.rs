@@ -7,19 +7,34 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::support::{Dag, DagOptions, Nix, Store, kill_tree, run_with_input, wait_until};
+use super::support::{
+    Dag, DagOptions, Entry, Nix, Random, Store, kill_tree, run_with_input, wait_until,
+};
 use super::{LIMIT, Site, base_names, names, text};
 
-/// A closure of 60 paths and about 120 MB.
+/// A closure of 40 paths and 120 MB.
 fn large(store: &Store) -> Dag {
-    let bytes = 1_000_000;
-    store.dag(
-        60,
-        DagOptions {
-            bytes,
-            ..DagOptions::default()
-        },
-    )
+    let mut random = Random::new(4, "large");
+    let mut paths: Vec<_> = (0..39)
+        .map(|index| {
+            let path = random.store_path(&format!("part-{index}"));
+            store.add_made(path, |path| {
+                fs::write(path, random.bytes(3_000_000)).unwrap()
+            })
+        })
+        .collect();
+    let references = paths.clone();
+    let root = random.store_path("root");
+    store.add_made(root.clone(), |path| {
+        fs::write(path, references.join("\n")).unwrap()
+    });
+    store.register(&[Entry {
+        path: root.clone(),
+        references,
+        deriver: None,
+    }]);
+    paths.push(root.clone());
+    Dag { root, paths }
 }
 
 fn start(mut command: Command, log: &Path) -> Child {
@@ -72,7 +87,7 @@ fn one_of_two_hosts_may_die() {
         "all came before the host was gone"
     );
     assert!(child.wait().unwrap().success(), "{said}");
-    assert!(said.contains("fetched 60 paths"), "{said}");
+    assert!(said.contains("fetched 40 paths"), "{said}");
     let other = format!("127.0.0.1:{}", site.hosts[1].sshd.port());
     assert!(said.contains(&other), "{said}");
     verify(&site, &folder, &dag);
@@ -136,7 +151,7 @@ fn signals_leave_nothing_half_done() {
                 closed(&folder);
             }
             let got = site.get(&["--to", place, &dag.root]).status(0);
-            let fetched = got.stderr().contains("fetched 60 paths");
+            let fetched = got.stderr().contains("fetched 40 paths");
             assert!(!fetched, "nothing was kept: {}", got.stderr());
             if to == "cache" {
                 closed(&folder);
@@ -195,11 +210,11 @@ fn a_run_into_a_store_that_was_killed_is_gone_on_with() {
     kill_tree(child.id());
     child.wait().unwrap();
     let there = own.all_paths().len();
-    assert!(there > 0 && there < 60, "{there}");
+    assert!(there > 0 && there < 40, "{there}");
     let got = super::Got(super::run_with_timeout(command(), LIMIT)).status(0);
-    got.says(&[&format!("fetched {} paths", 60 - there)]);
+    got.says(&[&format!("fetched {} paths", 40 - there)]);
     own.verify();
-    assert_eq!(own.all_paths().len(), 60);
+    assert_eq!(own.all_paths().len(), 40);
 }
 
 #[test]

@@ -264,3 +264,24 @@ fn a_folder_that_cannot_be_written_is_told() {
     assert_eq!(got.stdout(), "");
     assert!(names(&folder.join("nix/store")).is_empty());
 }
+
+#[test]
+fn what_cannot_be_mended_is_not_registered_and_nothing_above_it() {
+    let site = Site::new(1);
+    let lower = site.store().add_text("lower", "text", &[]);
+    let upper = site.store().add_text("upper", "text", &[&lower]);
+    let other = site.store().add_text("other", "text", &[]);
+    let folder = site.folder("out");
+    site.get_to(&folder, &[&upper, &other]).status(0);
+    fs::remove_file(folder.join(&lower[1..])).unwrap();
+    site.store().delete(&[&upper]);
+    site.store().delete(&[&lower]);
+    let lifetimes = "narinfo-cache-positive-ttl = 0";
+    site.configure("trusted=true", lifetimes);
+    let got = site.get_to(&folder, &[&upper]).status(3);
+    let words = format!("no host has {lower}; {upper} refers to it");
+    got.says(&[&words, "is registered, but is gone or not what it was"]);
+    load(&site, &folder);
+    let all = run(nix(&site, &folder, "nix", &["path-info", "--all"]), LIMIT);
+    assert_eq!(all, other);
+}

@@ -60,6 +60,8 @@ struct Shared {
     changed: bool,
     /// What is there without being registered, with its info.
     adopted: Vec<Arc<PathInfo>>,
+    /// What was registered and is not right.
+    dropped: HashSet<StorePath>,
 }
 
 impl Folder {
@@ -145,7 +147,7 @@ impl Destination for Folder {
             if !right.contains(&path) {
                 log::info!("{path} is registered, but is gone or not what it was");
                 shared.registration.0.remove(&path);
-                shared.changed = true;
+                shared.dropped.insert(path);
             } else if let Some(entry) = shared.registration.0.get(&path) {
                 let references = entry.references.clone();
                 known.push(Known { path, references });
@@ -196,6 +198,7 @@ impl Destination for Folder {
         blocking(move || {
             let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
             shared.register_adopted(closure);
+            shared.drop_referrers();
             match shared.changed {
                 true => shared.registration.write(&file),
                 false => Ok(()),
@@ -219,6 +222,23 @@ impl Shared {
         };
         self.registration.0.insert(info.path.clone(), entry);
         self.changed = true;
+    }
+
+    /// What refers to a path that was dropped, and did not come again, is of no use to Nix.
+    fn drop_referrers(&mut self) {
+        let mut gone = std::mem::take(&mut self.dropped);
+        self.changed |= !gone.is_empty();
+        gone.retain(|path| !self.registration.0.contains_key(path));
+        while !gone.is_empty() {
+            let referring = self.registration.0.iter().filter(|(path, entry)| {
+                let mut others = entry.references.iter().filter(|other| other != path);
+                others.any(|other| gone.contains(other))
+            });
+            gone = referring.map(|(path, _)| path.clone()).collect();
+            for path in &gone {
+                self.registration.0.remove(path);
+            }
+        }
     }
 
     /// What was there and refers to nothing that is not registered.

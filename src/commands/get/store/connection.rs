@@ -22,6 +22,9 @@ const ADD_TO_STORE_NAR: u64 = 9;
 /// From here there is AddToStoreNar (Nix 2.2).
 const OLDEST: Version = Version::new(2, 5);
 
+/// The newest version whose AddToStoreNar is known (Nix 2.34).
+const NEWEST: Version = Version::new(2, 7);
+
 /// How long its last words may take after its end.
 const LAG: Duration = Duration::from_millis(500);
 
@@ -97,11 +100,11 @@ impl Connection {
         let doing = "the handshake";
         let mut hello = Vec::new();
         put_u64(&mut hello, CLIENT_MAGIC);
-        put_u64(&mut hello, Version::NEWEST.number());
+        put_u64(&mut hello, NEWEST.number());
         self.write(&hello, doing).await?;
         let mut decoder = ServerHello::default();
         let theirs = self.read(doing, |buf| decoder.step(buf)).await?;
-        let version = Version::NEWEST.negotiate(theirs);
+        let version = NEWEST.negotiate(theirs);
         let good = version.filter(|version| *version >= OLDEST);
         self.version = good.ok_or_else(|| NixError::TooOld {
             expected: OLDEST.to_string(),
