@@ -297,9 +297,11 @@ mod tests {
             let fetch = (0..20).map(|index| found(index, &references[index])).collect();
             let mut board = Board::new(fetch, gate);
             let mut settled = Vec::new();
-            let mut running = Vec::new();
+            let (mut running, mut failed) = (Vec::new(), Vec::new());
             for pick in picks.iter().cycle() {
                 while running.len() < 3 && let Some(next) = board.ready.pop_first() {
+                    let needs_failed = references[next].iter().any(|other| failed.contains(other));
+                    prop_assert!(!needs_failed, "{} is of no use", next);
                     if begin {
                         let waits = references[next].iter().filter(|other| **other != next);
                         prop_assert!(waits.clone().all(|other| settled.contains(other)));
@@ -311,11 +313,14 @@ mod tests {
                 }
                 let index = running.swap_remove(pick % running.len());
                 match fails[index] {
-                    true => board.failed(index),
+                    true => {
+                        failed.push(index);
+                        board.failed(index);
+                    }
                     false => settled.extend(board.came(index)),
                 }
             }
-            let mut good = vec![true; 20];
+            let mut good = [true; 20];
             for index in 0..20 {
                 let others = references[index].iter().filter(|other| **other != index);
                 good[index] = !fails[index] && others.clone().all(|other| good[*other]);
