@@ -115,12 +115,20 @@ fn what_is_right_stays_and_what_is_wrong_is_replaced() {
     std::os::unix::fs::symlink("/nowhere", place(6)).unwrap();
     fs::remove_file(place(11)).unwrap();
     fs::create_dir(place(11)).unwrap();
+    // The size stays the same.
+    let flip = |path: &Path| {
+        let mut bytes = fs::read(path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::remove_file(path).unwrap();
+        fs::write(path, bytes).unwrap();
+    };
+    flip(&place(16));
     // What a run that was killed may leave.
     fs::create_dir(store.join(".left.tmp-1-2")).unwrap();
     fs::write(store.join(".left.tmp-1-2/file"), "x").unwrap();
     fs::write(store.join(".hidden"), "not ours").unwrap();
     let got = site.get_to(&folder, &[&dag.root]).status(0);
-    got.says(&["fetched 4 paths", "; 26 were there"]);
+    got.says(&["fetched 5 paths", "; 25 were there"]);
     let mut expected = base_names(&dag.paths);
     expected.insert(0, ".hidden".to_owned());
     assert_eq!(names(&store), expected);
@@ -129,8 +137,7 @@ fn what_is_right_stays_and_what_is_wrong_is_replaced() {
 
     // A path without its registration is known by its hash; a wrong one is not taken for right.
     fs::remove_file(&registration).unwrap();
-    fs::remove_file(place(1)).unwrap();
-    fs::write(place(1), "something else").unwrap();
+    flip(&place(1));
     let got = site.get_to(&folder, &[&dag.root]).status(0);
     got.says(&["fetched 1 paths", "; 29 were there"]);
     assert_eq!(fs::read(&registration).unwrap(), registered);
