@@ -230,7 +230,7 @@ fn without_the_closure_only_the_paths_come() {
     got.says(&["fetched 1 paths"]);
     assert_eq!(
         names(&folder.join("nix/store")),
-        base_names(&[dag.root.clone()])
+        base_names(std::slice::from_ref(&dag.root))
     );
     // The rest follows when it is wanted.
     site.get_to(&folder, &[&dag.root])
