@@ -50,8 +50,8 @@ pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {
         done.map(|()| 0)
     };
     let result = match &cli.command {
-        // Nobody reads what it says.
-        Some(Command::Engine { action: None, .. }) => door.await,
+        // Nobody reads what the one says, and what the other one fetches is wanted all the same.
+        Some(Command::Engine { action: None, .. } | Command::Get(_)) => door.await,
         _ => tokio::select! {
             result = door => result,
             // Whoever asked has gone: what a host still owes interests nobody.

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     let cli = cli::parse();
     let display = Arc::new(Display::new(Mode::Auto));
     display.log_to_stderr(level(cli.verbose, cli.quiet));
-    let restores = cli.substitute.is_some();
+    let restores = cli.substitute.is_some() || matches!(cli.command, Some(cli::Command::Get(_)));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

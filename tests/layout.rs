@@ -140,6 +140,11 @@ const DOORS: &[Door] = &[
         "SQLite blocks: two rooms fence it",
     ),
     Door::new("moka", &["src/cache/memory"], "the memory tier only"),
+    Door::new(
+        "zstd",
+        &["src/commands/get/cache/pack"],
+        "binary caches are compressed in one place",
+    ),
 ];
 
 const RULES: Rules = Rules {

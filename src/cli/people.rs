@@ -5,10 +5,16 @@ use clap::{Args, Subcommand};
 /// Arguments of `get`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
+--to DIR registers what is there in DIR/nix-path-registration, for 'nix-store --store DIR --load-db'. What is there and right
+is not fetched again, what is wrong is replaced.
+
+On standard output come those of the paths that are there in the end, one a line.
+
 Exit status: 0 everything is there; 1 it could not begin, or what is fetched could not be put there; 2 the command line is
-wrong; 3 no host has some path; 4 a host has it, but it did not arrive. What did arrive is kept: run it again to go on.")]
+wrong; 3 no host that answered has some path, or something that it refers to; 4 a host has it, but it did not arrive. What did
+arrive is kept: run it again to go on.")]
 pub struct Get {
-    /// Store paths, as /nix/store/HASH-NAME
+    /// Store paths, as /nix/store/HASH-NAME; also what lies in one, or a symlink that leads there (./result)
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<String>,
 

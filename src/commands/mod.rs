@@ -27,7 +27,7 @@ use tokio::io::AsyncWriteExt;
 pub use cache::cache;
 pub use config::show_config;
 pub use doctor::doctor;
-pub use get::get;
+pub use get::{GetError, NixError, get};
 pub use status::status;
 
 use crate::config::{Config, ConfigError};

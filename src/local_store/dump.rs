@@ -68,12 +68,20 @@ impl Dump {
     /// [`LocalStoreError::NotValid`] when it is not valid; when the database or the store's
     /// directory cannot be read. Errors in `path`'s own files come with the first chunk.
     pub fn open(store: &LocalStore, path: &StorePath) -> Result<Self, LocalStoreError> {
-        let size = store.nar_size(path)?;
+        Self::of_files(&store.files, path, store.nar_size(path)?)
+    }
+
+    /// Begins the dump of `path` from the folder that store paths lie in, whether it is valid there
+    /// or not. `size` is what the NAR shall have, 0 when that is unknown.
+    ///
+    /// # Errors
+    /// When the folder cannot be read. Errors in `path`'s own files come with the first chunk.
+    pub fn of_files(folder: &Path, path: &StorePath, size: u64) -> Result<Self, LocalStoreError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let store_dir = rustix::fs::openat(CWD, &store.files, flags, Mode::empty())
-            .map_err(|errno| NodeError::Io("open", errno).at(&store.files))?;
+        let store_dir = rustix::fs::openat(CWD, folder, flags, Mode::empty())
+            .map_err(|errno| NodeError::Io("open", errno).at(folder))?;
         Ok(Self {
-            files: store.files.join(path.base_name()),
+            files: folder.join(path.base_name()),
             path: path.clone(),
             store_dir,
             state: State::Start,

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::path::Path;
 
 use super::{remote, transport};
+use crate::commands::{GetError, NixError};
 use crate::config::{ConfigError, Host, HostError};
 use crate::local_store::LocalStoreError;
 use crate::model::Unproven;
@@ -33,6 +34,9 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<Hint> {
     if let Some(error) = error.downcast_ref() {
         return Some(of_distrust(error));
     }
+    if let Some(GetError::Nix(error)) = error.downcast_ref() {
+        return of_nix(error).map(Cow::Borrowed);
+    }
     if let Some(Banner { host, .. }) = error.downcast_ref() {
         let ssh = Login::of(host).ssh("true");
         return Some(format!("'{ssh}' must print nothing: let the shell start-up files there print only when they run in a terminal").into());
@@ -47,6 +51,9 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<Hint> {
         () if error.is::<RuntimeDirError>() => RUNTIME_DIR,
         () if error.is::<LocalStoreError>() => {
             "--store takes the folder that holds nix/store, / by default"
+        }
+        () if matches!(error.downcast_ref(), Some(GetError::Format { .. })) => {
+            "move that file away: paths that are there are registered anew"
         }
         () => match error.downcast_ref() {
             Some(ConfigError::UntrustedHost { .. }) => {
@@ -310,6 +317,21 @@ fn of_fault(error: &HostFault) -> Option<Hint> {
     };
     let ssh = Login::of(host).ssh(&format!("nix-store {command} {path}"));
     Some(format!("{what} '{ssh}'").into())
+}
+
+fn of_nix(error: &NixError) -> Option<&'static str> {
+    Some(match error {
+        NixError::Missing => "install Nix, or put the paths into a folder with --to",
+        NixError::Ended { said, .. } if said.contains("signature") => {
+            "the daemon takes unsigned paths from its trusted-users only: sign them with a key in trusted-public-keys of its nix.conf, or run this as root"
+        }
+        NixError::Ended { doing, said }
+            if doing.contains("addition") && said.contains("is not valid") =>
+        {
+            "Nix takes a path when all that it refers to is there: leave out --no-closure"
+        }
+        _ => return None,
+    })
 }
 
 /// The three ways to mend it, but where only one of them is left.

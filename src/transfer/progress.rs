@@ -27,6 +27,10 @@ pub trait Progress: Send + Sync {
     /// A transfer begins. Dropping what is returned without
     /// [`finish`](TransferProgress::finish) counts as a failure.
     fn start(&self, transfer: &TransferInfo) -> Box<dyn TransferProgress>;
+
+    /// So many paths and bytes of NARs are going to be transferred. Said once, before the first one,
+    /// by those who know.
+    fn expected(&self, _paths: u64, _bytes: u64) {}
 }
 
 /// Watches one transfer. Called for every piece that arrives, so it must be quick.

@@ -28,8 +28,13 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::wire::nar::{Decoder, Event, NarError};
 use tree::Tree;
@@ -209,6 +214,26 @@ impl Unpacker {
         }
         Ok(())
     }
+}
+
+/// Removes what stands at `path`, as restored trees are: read-only directories included, no symlink
+/// followed. Nothing there is as good.
+///
+/// # Errors
+/// The system's first reason why something could not be removed; the rest is removed all the same.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = rustix::fs::openat(CWD, parent, flags, Mode::empty())?;
+    Ok(remove::remove(parent.as_fd(), name.as_bytes())?)
+}
+
+/// Whether a file name is one under which trees grow.
+#[must_use]
+pub fn is_temporary(name: &OsStr) -> bool {
+    place::is_temporary(name.as_bytes())
 }
 
 /// Puts the next event of `input` on disk. Tells how many bytes were read and whether the rest can

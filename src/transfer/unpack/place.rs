@@ -178,6 +178,21 @@ fn temporary_name(name: &OsStr) -> Vec<u8> {
     [b".", &name[..len], end.as_bytes()].concat()
 }
 
+/// Whether a name is one of those.
+pub(super) fn is_temporary(name: &[u8]) -> bool {
+    let Some(rest) = name.strip_prefix(b".") else {
+        return false;
+    };
+    let mark = b".tmp-";
+    let Some(at) = rest.windows(mark.len()).rposition(|part| part == mark) else {
+        return false;
+    };
+    let numbers = &rest[at + mark.len()..];
+    let mut parts = numbers.split(|byte| *byte == b'-');
+    let number = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
+    parts.next().is_some_and(number) && parts.next().is_some_and(number) && parts.next().is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,9 +204,22 @@ mod tests {
             let (first, second) = (temporary_name(name.as_ref()), temporary_name(name.as_ref()));
             assert_ne!(first, second);
             assert!(first.len() <= 255 && first[0] == b'.');
+            assert!(is_temporary(&first), "{first:?}");
             assert!(std::str::from_utf8(&first).unwrap().contains(".tmp-"));
         }
         assert!(temporary_name(OsStr::from_bytes(&[0x80; 255])).starts_with(b"..tmp-"));
+        for other in [
+            "x",
+            ".x",
+            ".x.tmp-",
+            ".x.tmp-1",
+            ".x.tmp-1-",
+            ".x.tmp-1-2-3",
+            ".x.tmp-1-a",
+            "x.tmp-1-2",
+        ] {
+            assert!(!is_temporary(other.as_bytes()), "{other}");
+        }
     }
 
     #[test]
