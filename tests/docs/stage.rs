@@ -14,6 +14,9 @@ use super::support::{Scratch, children, is_root, kill_tree, program, run_with_ti
 /// How long one script may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// Installs the program, as the README does.
+pub const INSTALL: &str = "sudo install -m 755 ~/.cargo/bin/ssh-substituter /usr/local/bin/";
+
 /// Some machines, and a network that leads to no others. They end when this is dropped.
 pub struct Stage {
     keeper: Child,
@@ -89,12 +92,16 @@ impl Stage {
         };
         let mut command = Command::new(tool("nsenter"));
         let target = format!("--target={}", self.inside);
+        let keeper = fs::read_to_string(self.scratch.path().join(format!("{machine}.pid")));
+        let keeper = keeper.unwrap_or_else(|error| panic!("{machine}: {error}"));
+        let machine_target = format!("--target={}", keeper.trim_end());
         command
             .args([&target, "--net", "--mount", "--pid", "--"])
-            .arg(tool("chroot"))
-            .arg(format!("--userspec={user}"))
-            .arg(self.root(machine))
-            .args(["/usr/bin/env", "-i"])
+            // Now its process numbers count.
+            .arg(tool("nsenter"))
+            .args([&machine_target, "--mount", "--"])
+            .args(["chroot", &format!("--userspec={user}"), "/"])
+            .args(["env", "-i"])
             .args([format!("HOME={home}"), format!("USER={user}")])
             .arg("PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
             .arg("LANG=C.UTF-8")

@@ -1,7 +1,8 @@
-# Makes machines for the how-tos: folders with this machine's /usr and everything else of their own, each to be entered by
-# chroot. Runs in a network, mount and process namespace of its own, so that all of it ends with this process.
+# Makes machines for the how-tos: folders with this machine's /usr and everything else of their own, each the root of a mount
+# namespace. Runs in a network, mount and process namespace of its own, so that all of it ends with this process.
 #
-# stage.sh FOLDER PROGRAM NAME...: machine number N is FOLDER/NAME, and its sshd may listen on 127.0.0.(N+1).
+# stage.sh FOLDER PROGRAM NAME...: machine number N is FOLDER/NAME, the process FOLDER/NAME.pid is in its namespace, and its sshd
+# listens on 127.0.0.(N+1).
 set -eu
 stage=$1
 program=$2
@@ -35,8 +36,10 @@ for name; do
     number=$((number + 1))
     root=$stage/$name
     mkdir -p "$root"
+    # So that it can become the root.
+    mount --bind "$root" "$root"
     cd "$root"
-    mkdir -p usr dev proc etc/ssh etc/nix root/.cargo/bin home run/sshd var/empty var/log tmp nix/store
+    mkdir -p usr dev proc etc/ssh etc/nix root/.cargo/bin home run/sshd var/empty var/log tmp mnt nix/store
     for folder in bin sbin lib lib32 lib64; do
         [ ! -L "/$folder" ] || cp -P "/$folder" .
     done
@@ -64,7 +67,15 @@ for name; do
     ssh-keygen -q -t ed25519 -N '' -C "$name" -f etc/ssh/ssh_host_ed25519_key
     printf 'ListenAddress 127.0.0.%d\nUsePAM no\nPasswordAuthentication no\n' "$number" >etc/ssh/sshd_config
     printf 'HostKey /etc/ssh/ssh_host_ed25519_key\nPidFile none\n' >>etc/ssh/sshd_config
+    # No chroot: Nix's daemon goes back to the root of its namespace before it starts another program.
+    unshare --mount sh -euc 'pivot_root . mnt; umount -l /mnt; : >/run/up; exec sleep infinity' &
+    echo $! >"$root.pid"
+    until [ -e run/up ]; do
+        kill -0 $!
+        sleep 0.01
+    done
 done
+cd "$stage"
 
 echo ready
 # Ends with the test, whose end of this pipe closes.
