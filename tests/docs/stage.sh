@@ -66,7 +66,7 @@ for name; do
     printf 'sandbox = false\nsubstituters =\nexperimental-features = nix-command\n' >etc/nix/nix.conf
     ssh-keygen -q -t ed25519 -N '' -C "$name" -f etc/ssh/ssh_host_ed25519_key
     printf 'ListenAddress 127.0.0.%d\nUsePAM no\nPasswordAuthentication no\n' "$number" >etc/ssh/sshd_config
-    printf 'HostKey /etc/ssh/ssh_host_ed25519_key\nPidFile none\n' >>etc/ssh/sshd_config
+    printf 'HostKey /etc/ssh/ssh_host_ed25519_key\nPidFile /run/sshd.pid\n' >>etc/ssh/sshd_config
     # No chroot: Nix's daemon goes back to the root of its namespace before it starts another program.
     unshare --mount sh -euc 'pivot_root . mnt; umount -l /mnt; : >/run/up; exec sleep infinity' &
     echo $! >"$root.pid"
