@@ -162,8 +162,15 @@ impl Stage {
 
     /// Whether a machine's store has a valid path, with the right contents.
     pub fn has(&self, machine: &str, path: &str) -> bool {
-        let script = format!("NIX_REMOTE= nix-store --verify-path {path}");
-        self.try_run(machine, "root", &script).ok
+        self.owner_has(machine, "root", path)
+    }
+
+    /// The same for a store that is a user's own.
+    pub fn owner_has(&self, machine: &str, owner: &str, path: &str) -> bool {
+        let script = format!(
+            "NIX_REMOTE= nix-store --option build-users-group '' --verify-path {path}"
+        );
+        self.try_run(machine, owner, &script).ok
     }
 
     /// Lets a public key of one machine into an account of another.
