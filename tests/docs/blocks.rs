@@ -52,7 +52,9 @@ fn checked_by(program: &str, args: &[&str], text: &str) -> Checked {
 /// A script is one for sh, and the program understands what it is told in it.
 pub fn script(text: &str) -> Checked {
     checked_by("sh", &["-n"], text)?;
-    in_script(text).iter().try_for_each(|words| understood(words))
+    in_script(text)
+        .iter()
+        .try_for_each(|words| understood(words))
 }
 
 /// Output, trees, shapes; no place to hide a command in.
@@ -82,7 +84,9 @@ fn sshd_config(text: &str) -> Checked {
     let scratch = Scratch::new();
     let key = scratch.path().join("key");
     let mut keygen = Command::new(tool("ssh-keygen"));
-    keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key);
+    keygen
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&key);
     run_with_timeout(keygen, SHORT);
     let text = format!("HostKey {}\n{text}", key.display());
     checked_by("sshd", &["-t", "-f"], &text)
@@ -97,7 +101,9 @@ fn authorized_keys(text: &str) -> Checked {
     command.arg("-lf").arg(file);
     let output = run_with_timeout(command, SHORT);
     let told = String::from_utf8_lossy(&output.stdout).lines().count();
-    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines = text
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
     match lines.count() {
         lines if lines == told && lines > 0 => Ok(()),
         lines => Err(format!("{told} of {lines} keys are understood")),
@@ -116,7 +122,9 @@ fn nix(text: &str) -> Checked {
 fn yaml(text: &str) -> Checked {
     let documents = YamlLoader::load_from_str(text).map_err(|error| error.to_string())?;
     let mut scripts = Vec::new();
-    documents.iter().for_each(|document| collect_scripts(document, &mut scripts));
+    documents
+        .iter()
+        .for_each(|document| collect_scripts(document, &mut scripts));
     if scripts.is_empty() {
         return Err("it holds no script".to_owned());
     }
@@ -160,12 +168,20 @@ fn every_block_is_what_it_says() {
 /// A label is how a test gets at what it runs. One that no test names is a step that is not followed.
 #[test]
 fn every_labelled_script_is_run_by_a_test() {
-    let sources: String = pages::files("tests/docs", ".rs").iter().map(|f| pages::read(f)).collect();
+    let sources: String = pages::files("tests/docs", ".rs")
+        .iter()
+        .map(|f| pages::read(f))
+        .collect();
     for page in pages::all() {
         let labelled = |block: &&Block| matches!(block.language.as_str(), "sh" | "yaml");
         for block in page.blocks.iter().filter(labelled) {
             let named = block.label.is_empty() || sources.contains(&format!("{:?}", block.label));
-            assert!(named, "{}: no test runs {:?}", page.place(block), block.label);
+            assert!(
+                named,
+                "{}: no test runs {:?}",
+                page.place(block),
+                block.label
+            );
         }
     }
 }
@@ -179,25 +195,77 @@ fn checks_find_what_is_wrong() {
         line: 1,
     };
     for (language, label, right, wrong) in [
-        ("sh", "", "if true; then ssh-substituter status; fi", "if true"),
-        ("sh", "", "ssh-substituter status --json", "ssh-substituter statu"),
-        ("text", "", "ssh-substituter: warning", "ssh-substituter status"),
-        ("conf", "nix.conf", "substituters = ssh://localhost?remote-program=x", "substituter = x"),
+        (
+            "sh",
+            "",
+            "if true; then ssh-substituter status; fi",
+            "if true",
+        ),
+        (
+            "sh",
+            "",
+            "ssh-substituter status --json",
+            "ssh-substituter statu",
+        ),
+        (
+            "text",
+            "",
+            "ssh-substituter: warning",
+            "ssh-substituter status",
+        ),
+        (
+            "conf",
+            "nix.conf",
+            "substituters = ssh://localhost?remote-program=x",
+            "substituter = x",
+        ),
         ("conf", "nix.conf", "max-jobs = 1", "max-jobs"),
-        ("conf", "ssh-substituter.conf", "engine = off", "engines = off"),
-        ("conf", "ssh-substituter.conf", "engine = off", "engine = on"),
-        ("conf", "ssh_config", "Host a\n  Port 1", "Host a\n  Ports 1"),
+        (
+            "conf",
+            "ssh-substituter.conf",
+            "engine = off",
+            "engines = off",
+        ),
+        (
+            "conf",
+            "ssh-substituter.conf",
+            "engine = off",
+            "engine = on",
+        ),
+        (
+            "conf",
+            "ssh_config",
+            "Host a\n  Port 1",
+            "Host a\n  Ports 1",
+        ),
         ("conf", "sshd_config", "PermitTTY no", "PermitTTYs no"),
-        ("conf", "authorized_keys", "restrict ssh-ed25519 AAAA…", "restrict ssh-ed25519 AAAB"),
-        ("conf", "authorized_keys", "restrict ssh-ed25519 AAAA…", "restrict;ssh-ed25519 AAAA…"),
+        (
+            "conf",
+            "authorized_keys",
+            "restrict ssh-ed25519 AAAA…",
+            "restrict ssh-ed25519 AAAB",
+        ),
+        (
+            "conf",
+            "authorized_keys",
+            "restrict ssh-ed25519 AAAA…",
+            "restrict;ssh-ed25519 AAAA…",
+        ),
         ("nix", "", "a.b = true;", "a.b = true"),
         ("yaml", "", "a:\n  - run: 'true'", "a:\n  - run: 'true"),
         ("yaml", "", "a:\n  script: ['true']", "a:\n  script: ['if']"),
         ("json", "", "[]", "[}"),
         ("text", "", "x", "$ x"),
     ] {
-        assert_eq!(check(&block(language, label, right)), Ok(()), "{language} {label}");
-        assert!(check(&block(language, label, wrong)).is_err(), "{language} {label}: {wrong}");
+        assert_eq!(
+            check(&block(language, label, right)),
+            Ok(()),
+            "{language} {label}"
+        );
+        assert!(
+            check(&block(language, label, wrong)).is_err(),
+            "{language} {label}: {wrong}"
+        );
     }
     assert!(check(&block("", "", "x")).is_err());
     assert!(check(&block("cobol", "", "x")).is_err());

@@ -7,7 +7,9 @@ use ssh_substituter::cli::Cli;
 use super::pages;
 
 /// What may stand before a command's name.
-const BEFORE: &[&str] = &["sudo", "env", "exec", "time", "!", "if", "then", "else", "do", "while", "("];
+const BEFORE: &[&str] = &[
+    "sudo", "env", "exec", "time", "!", "if", "then", "else", "do", "while", "(",
+];
 
 /// What ends a simple command.
 const AFTER: &[&str] = &["|", "||", "&&", "&", ";", ")"];
@@ -27,7 +29,9 @@ pub fn in_script(script: &str) -> Vec<Vec<String>> {
         let line = without_comment(line);
         here = line.split_once("<<").map(|(_, word)| {
             let word = word.trim_start_matches('-').split_whitespace().next();
-            word.unwrap_or_default().trim_matches(['\'', '"']).to_owned()
+            word.unwrap_or_default()
+                .trim_matches(['\'', '"'])
+                .to_owned()
         });
         // `;` needs no blank before it.
         let line = line.replace("; ", " ; ");
@@ -44,7 +48,8 @@ fn of_program(command: &[String]) -> Option<Vec<String>> {
     let mut words = command.iter().map(String::as_str).peekable();
     while let Some(word) = words.peek() {
         let assignment = word.split_once('=').is_some_and(|(name, _)| {
-            name.chars().all(|c| c.is_ascii_uppercase() || c == '_' || c.is_ascii_digit())
+            name.chars()
+                .all(|c| c.is_ascii_uppercase() || c == '_' || c.is_ascii_digit())
         });
         if !assignment && !BEFORE.contains(word) {
             break;
@@ -86,7 +91,12 @@ fn without_comment(line: &str) -> &str {
 pub fn understood(words: &[String]) -> Result<(), String> {
     match Cli::try_parse_from(words) {
         Ok(_) => Ok(()),
-        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            ) =>
+        {
             Ok(())
         }
         Err(error) => Err(format!("{words:?}: {error}")),
@@ -97,14 +107,20 @@ pub fn understood(words: &[String]) -> Result<(), String> {
 fn commands_in_the_text_are_understood() {
     let mut count = 0;
     for page in pages::all() {
-        for span in page.spans.iter().filter(|s| s.starts_with("ssh-substituter ")) {
+        for span in page
+            .spans
+            .iter()
+            .filter(|s| s.starts_with("ssh-substituter "))
+        {
             let words = shell_words::split(span).unwrap_or_else(|error| panic!("{error}: {span}"));
             let parsed = Cli::try_parse_from(&words);
             // The text may name a command without what belongs to it.
             let fine = parsed.as_ref().err().is_none_or(|error| {
                 matches!(
                     error.kind(),
-                    ErrorKind::MissingRequiredArgument | ErrorKind::DisplayHelp | ErrorKind::MissingSubcommand
+                    ErrorKind::MissingRequiredArgument
+                        | ErrorKind::DisplayHelp
+                        | ErrorKind::MissingSubcommand
                         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
                 )
             });
@@ -124,7 +140,11 @@ fn command_lines_are_found() {
     let lines: Vec<String> = found.iter().map(|words| words.join("_")).collect();
     assert_eq!(
         lines,
-        ["/x/ssh-substituter_get_a b", "ssh-substituter_status", "ssh-substituter_doctor"]
+        [
+            "/x/ssh-substituter_get_a b",
+            "ssh-substituter_status",
+            "ssh-substituter_doctor"
+        ]
     );
     assert!(understood(&found[0]).is_err(), "there is nowhere to put it");
     assert!(understood(&found[1]).is_ok());

@@ -20,7 +20,8 @@ pub fn load(folder: &Path) -> Result<Config, String> {
         store: None,
         options: Vec::new(),
     };
-    let (config, warnings) = Config::load(sources).map_err(|error| ssh_substituter::report::line(&error))?;
+    let (config, warnings) =
+        Config::load(sources).map_err(|error| ssh_substituter::report::line(&error))?;
     match warnings.is_empty() {
         true => Ok(config),
         false => Err(warnings.join("\n")),
@@ -45,7 +46,11 @@ pub fn nix_conf(text: &str) -> Result<(), String> {
 fn nix_takes(folder: &Path) -> Result<(), String> {
     let mut command = Command::new(tool("nix"));
     command
-        .args(["--extra-experimental-features", "nix-command", "show-config"])
+        .args([
+            "--extra-experimental-features",
+            "nix-command",
+            "show-config",
+        ])
         .env("NIX_CONF_DIR", folder)
         .env("NIX_USER_CONF_FILES", "")
         .env_remove("NIX_CONFIG");

@@ -10,9 +10,17 @@ const SHOWN: &str = "/nix/store/…-hello-2.12";
 
 /// A page's configuration files, put where it says.
 fn configure(stage: &Stage, page: &Page, machine: &str) {
-    stage.write(machine, "/etc/nix/ssh-substituter.conf", page.block("ssh-substituter.conf"));
+    stage.write(
+        machine,
+        "/etc/nix/ssh-substituter.conf",
+        page.block("ssh-substituter.conf"),
+    );
     let nix_conf = stage.read(machine, "/etc/nix/nix.conf");
-    stage.write(machine, "/etc/nix/nix.conf", &(nix_conf + page.block("nix.conf")));
+    stage.write(
+        machine,
+        "/etc/nix/nix.conf",
+        &(nix_conf + page.block("nix.conf")),
+    );
 }
 
 #[test]
@@ -29,7 +37,11 @@ fn root_fetches_for_everybody() {
     stage.run("laptop", "root", page.block("daemon-scan"));
     let seen = stage.run("laptop", "root", "ssh-keygen -lf builder.key");
     let there = stage.run(HOST, "root", page.block("daemon-fingerprint"));
-    assert_eq!(seen.split(' ').nth(1), there.split(' ').nth(1), "{seen} {there}");
+    assert_eq!(
+        seen.split(' ').nth(1),
+        there.split(' ').nth(1),
+        "{seen} {there}"
+    );
     configure(&stage, &page, "laptop");
     stage.nix_daemon("laptop");
 
@@ -37,13 +49,24 @@ fn root_fetches_for_everybody() {
     let use_it = page.block("daemon-use").replace(SHOWN, &hello);
     let refused = stage.try_run("laptop", "alice", &use_it);
     let log = stage.read("laptop", "/var/log/nix-daemon");
-    assert!(!refused.ok && log.contains("its host key is not known"), "{log}");
+    assert!(
+        !refused.ok && log.contains("its host key is not known"),
+        "{log}"
+    );
 
     stage.run("laptop", "root", page.block("daemon-known"));
-    stage.run("laptop", "root", "rm -rf ~/.cache/ssh-substituter; ssh-substituter engine stop");
+    stage.run(
+        "laptop",
+        "root",
+        "rm -rf ~/.cache/ssh-substituter; ssh-substituter engine stop",
+    );
     stage.run("laptop", "alice", &use_it);
     assert!(stage.has("laptop", &hello));
-    assert!(stage.run("laptop", "alice", &format!("cat {hello}")).starts_with("hello from"));
+    assert!(
+        stage
+            .run("laptop", "alice", &format!("cat {hello}"))
+            .starts_with("hello from")
+    );
 }
 
 #[test]
@@ -60,7 +83,11 @@ fn a_key_in_the_url_needs_no_known_hosts() {
     let conf = format!("{}&base64-ssh-public-host-key={pin}\n", conf.trim_end());
     stage.write("laptop", "/etc/nix/ssh-substituter.conf", &conf);
     stage.nix_daemon("laptop");
-    stage.run("laptop", "alice", &page.block("daemon-use").replace(SHOWN, &hello));
+    stage.run(
+        "laptop",
+        "alice",
+        &page.block("daemon-use").replace(SHOWN, &hello),
+    );
     assert!(stage.has("laptop", &hello));
     assert!(!stage.root("laptop").join("root/.ssh/known_hosts").exists());
 }

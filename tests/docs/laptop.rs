@@ -35,23 +35,39 @@ impl Site {
         let conf = "/home/alice/.config/nix";
         for (file, label) in [
             ("/home/alice/.ssh/config".to_owned(), "ssh_config"),
-            (format!("{conf}/ssh-substituter.conf"), "ssh-substituter.conf"),
+            (
+                format!("{conf}/ssh-substituter.conf"),
+                "ssh-substituter.conf",
+            ),
             (format!("{conf}/nix.conf"), "nix.conf"),
         ] {
             stage.write("laptop", &file, page.block(label));
         }
         // It is the user's own store: there is no daemon.
-        stage.run("laptop", "root", "chown -R alice: /home/alice /nix; chmod 600 /home/alice/.ssh/*");
+        stage.run(
+            "laptop",
+            "root",
+            "chown -R alice: /home/alice /nix; chmod 600 /home/alice/.ssh/*",
+        );
         stage.run("laptop", "alice", page.block("laptop-try"));
-        Self { stage, both, only_office }
+        Self {
+            stage,
+            both,
+            only_office,
+        }
     }
 
     fn realise(&self, path: &str) -> String {
-        self.stage.run("laptop", "alice", &format!("nix-store --realise {path} --option build-users-group ''"))
+        self.stage.run(
+            "laptop",
+            "alice",
+            &format!("nix-store --realise {path} --option build-users-group ''"),
+        )
     }
 
     fn forget(&self, path: &str) {
-        self.stage.run("laptop", "alice", &format!("nix-store --delete {path}"));
+        self.stage
+            .run("laptop", "alice", &format!("nix-store --delete {path}"));
     }
 }
 
@@ -67,7 +83,8 @@ fn each_place_serves_when_it_can_be_reached() {
 
     // At home without a network to anywhere else: the gateway is out of reach.
     site.forget(&site.both);
-    site.stage.run("laptop", "alice", "ssh-substituter engine stop");
+    site.stage
+        .run("laptop", "alice", "ssh-substituter engine stop");
     site.stage.run(GATEWAY, "root", "kill $(cat /run/sshd.pid)");
     let said = site.realise(&site.both);
     assert!(!said.contains("error"), "{said}");

@@ -47,7 +47,11 @@ fn links_lead_to_files_and_headings_that_exist() {
 #[test]
 fn every_page_can_be_found_from_the_index() {
     let index = Page::open("docs/README.md");
-    let linked: Vec<PathBuf> = index.links.iter().map(|link| target(&index, link)).collect();
+    let linked: Vec<PathBuf> = index
+        .links
+        .iter()
+        .map(|link| target(&index, link))
+        .collect();
     let lost: Vec<String> = pages::files("docs", ".md")
         .into_iter()
         .filter(|name| name != "docs/README.md" && !linked.iter().any(|l| l == Path::new(name)))

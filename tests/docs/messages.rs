@@ -34,7 +34,10 @@ fn literals(code: &str) -> Vec<(&str, String)> {
         if starts("//") {
             while chars.next_if(|(_, c)| *c != '\n').is_some() {}
         } else if starts("'\"'") || starts("'\\\"'") || starts("'\\''") {
-            while chars.next_if(|(_, c)| *c != '\n' && *c != ',' && *c != ')' && *c != ' ').is_some() {}
+            while chars
+                .next_if(|(_, c)| *c != '\n' && *c != ',' && *c != ')' && *c != ' ')
+                .is_some()
+            {}
         } else if c == '"' && (last == 'r' || last == '#') {
             // Raw: ends with the same number of hashes; none of them is a message.
             while chars.next_if(|(_, c)| *c != '"').is_some() {}
@@ -82,9 +85,15 @@ fn fixed_parts(literal: &str) -> Vec<String> {
         }
     }
     let trimmed = parts.iter().map(|part| plain(part));
-    let mut long: Vec<String> = trimmed.filter(|part| part.chars().filter(|c| c.is_alphabetic()).count() > 3).collect();
+    let mut long: Vec<String> = trimmed
+        .filter(|part| part.chars().filter(|c| c.is_alphabetic()).count() > 3)
+        .collect();
     // Behind the host, a colon says nothing.
-    long.iter_mut().for_each(|part| *part = part.trim_start_matches([':', ' ', ')', ';', ',']).to_owned());
+    long.iter_mut().for_each(|part| {
+        *part = part
+            .trim_start_matches([':', ' ', ')', ';', ','])
+            .to_owned()
+    });
     long
 }
 
@@ -111,7 +120,10 @@ fn hints() -> Vec<Text> {
     let file = "src/report/hints.rs";
     literals(&pages::read(file))
         .into_iter()
-        .map(|(_, literal)| Text { file: file.to_owned(), literal })
+        .map(|(_, literal)| Text {
+            file: file.to_owned(),
+            literal,
+        })
         .filter(|text| plain(&text.literal).len() > 24)
         .collect()
 }
@@ -119,16 +131,23 @@ fn hints() -> Vec<Text> {
 /// Those that no row tells of. `column` is where to look.
 fn untold(texts: &[Text], column: usize) -> Vec<String> {
     let page = Page::open("docs/messages.md");
-    let cells: Vec<String> = page.rows.iter().filter_map(|row| row.get(column)).map(|cell| plain(cell)).collect();
+    let cells: Vec<String> = page
+        .rows
+        .iter()
+        .filter_map(|row| row.get(column))
+        .map(|cell| plain(cell))
+        .collect();
     let holds = |cell: &String, parts: &[String]| {
         let mut rest = cell.as_str();
-        parts.iter().all(|part| match rest.split_once(part.as_str()) {
-            Some((_, after)) => {
-                rest = after;
-                true
-            }
-            None => false,
-        })
+        parts
+            .iter()
+            .all(|part| match rest.split_once(part.as_str()) {
+                Some((_, after)) => {
+                    rest = after;
+                    true
+                }
+                None => false,
+            })
     };
     let mut missing = Vec::new();
     for text in texts {
@@ -143,9 +162,17 @@ fn untold(texts: &[Text], column: usize) -> Vec<String> {
 #[test]
 fn every_message_stands_there() {
     let messages = messages();
-    assert!(messages.len() > 60, "only {} messages were found", messages.len());
+    assert!(
+        messages.len() > 60,
+        "only {} messages were found",
+        messages.len()
+    );
     let missing = untold(&messages, 0);
-    assert!(missing.is_empty(), "docs/messages.md does not tell of\n{}", missing.join("\n"));
+    assert!(
+        missing.is_empty(),
+        "docs/messages.md does not tell of\n{}",
+        missing.join("\n")
+    );
 }
 
 #[test]
@@ -153,7 +180,11 @@ fn every_hint_stands_there() {
     let hints = hints();
     assert!(hints.len() > 35, "only {} hints were found", hints.len());
     let missing = untold(&hints, 1);
-    assert!(missing.is_empty(), "docs/messages.md does not tell of\n{}", missing.join("\n"));
+    assert!(
+        missing.is_empty(),
+        "docs/messages.md does not tell of\n{}",
+        missing.join("\n")
+    );
 }
 
 #[test]
@@ -163,5 +194,8 @@ fn literals_are_found() {
     let texts: Vec<&str> = found.iter().map(|(_, text)| text.as_str()).collect();
     assert_eq!(texts, ["b \"c\" d", "{x:?}: not there: {y}"]);
     assert!(found[1].0.ends_with("#[error("));
-    assert_eq!(fixed_parts("{host}: it's in {path}, or {}'s"), ["its in", "or"][..1].to_vec());
+    assert_eq!(
+        fixed_parts("{host}: it's in {path}, or {}'s"),
+        ["its in", "or"][..1].to_vec()
+    );
 }

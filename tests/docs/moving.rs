@@ -22,7 +22,11 @@ fn what_worked_before_works_afterwards() {
     let [first, second] = ["first-1", "second-1"].map(|name| stage.build(OFFICE, name));
     let unsigned = stage.build(BUILDER, "unsigned-1");
 
-    stage.run("laptop", "root", "ssh-keygen -q -t ed25519 -N '' -f /etc/nix/key");
+    stage.run(
+        "laptop",
+        "root",
+        "ssh-keygen -q -t ed25519 -N '' -f /etc/nix/key",
+    );
     let known = [BUILDER, OFFICE].map(|host| stage.known_host(host));
     stage.write("laptop", "/root/.ssh/known_hosts", &known.join("\n"));
     for host in [BUILDER, OFFICE] {
@@ -33,18 +37,34 @@ fn what_worked_before_works_afterwards() {
         stage.try_run("laptop", "root", &script)
     };
 
-    stage.write("laptop", "/etc/nix/nix.conf", &offline(page.block("before")));
+    stage.write(
+        "laptop",
+        "/etc/nix/nix.conf",
+        &offline(page.block("before")),
+    );
     assert!(realise(&first).ok, "this is how it was before");
     assert!(!realise(&unsigned).ok, "the builder is not trusted");
 
     stage.run("laptop", "root", page.block("moving-install"));
-    stage.write("laptop", "/etc/nix/nix.conf", &offline(page.block("nix.conf")));
-    stage.write("laptop", "/etc/nix/ssh-substituter.conf", page.block("ssh-substituter.conf"));
+    stage.write(
+        "laptop",
+        "/etc/nix/nix.conf",
+        &offline(page.block("nix.conf")),
+    );
+    stage.write(
+        "laptop",
+        "/etc/nix/ssh-substituter.conf",
+        page.block("ssh-substituter.conf"),
+    );
     let ran = realise(&second);
     assert!(ran.ok, "{}", ran.text);
     assert!(stage.has("laptop", &second));
     let ran = realise(&unsigned);
-    assert!(!ran.ok && ran.text.contains("it is not signed"), "{}", ran.text);
+    assert!(
+        !ran.ok && ran.text.contains("it is not signed"),
+        "{}",
+        ran.text
+    );
 }
 
 #[test]

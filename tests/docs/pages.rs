@@ -182,7 +182,10 @@ fn pages_are_taken_apart() {
     assert_eq!(page.anchors, ["a-b-c", "a", "a-1"]);
     assert_eq!(page.blocks[0].language, "");
     assert_eq!(page.block("key"), "one\ntwo\n");
-    assert_eq!((page.blocks[1].language.as_str(), page.blocks[1].line), ("sh", 12));
+    assert_eq!(
+        (page.blocks[1].language.as_str(), page.blocks[1].line),
+        ("sh", 12)
+    );
     assert_eq!(page.links, ["c#d"]);
     assert_eq!(page.rows, [vec!["a", "b"], vec!["e | f", "g"]]);
 }

@@ -25,13 +25,24 @@ impl Site {
         let public = stage.run("laptop", "root", key);
         let blob = public.split(' ').nth(1).expect("a key").to_owned();
         stage.write("laptop", "/root/.ssh/known_hosts", &stage.known_host(HOST));
-        Self { page, stage, hello, blob }
+        Self {
+            page,
+            stage,
+            hello,
+            blob,
+        }
     }
 
     /// The blocks of authorized_keys on the page, in order, with the real key.
     fn lines(&self) -> Vec<String> {
-        let blocks = self.page.blocks.iter().filter(|block| block.label == "authorized_keys");
-        blocks.map(|block| block.text.replace("AAAA…", &self.blob)).collect()
+        let blocks = self
+            .page
+            .blocks
+            .iter()
+            .filter(|block| block.label == "authorized_keys");
+        blocks
+            .map(|block| block.text.replace("AAAA…", &self.blob))
+            .collect()
     }
 
     fn authorize(&self, lines: &str) {
@@ -47,7 +58,9 @@ impl Site {
         );
         let fetched = self.stage.run("laptop", "root", &fetch);
         assert!(fetched.contains("hello from /nix/store/"), "{fetched}");
-        let tried = self.stage.try_run("laptop", "root", self.page.block("restricted-try"));
+        let tried = self
+            .stage
+            .try_run("laptop", "root", self.page.block("restricted-try"));
         let nothing = ["", "error: unexpected end-of-file"];
         assert!(nothing.contains(&tried.text.as_str()), "{}", tried.text);
         assert!(self.page.text.contains(nothing[1]));
@@ -63,7 +76,11 @@ impl Site {
         assert!(!self.stage.root(HOST).join("home/nix-serve/owned").exists());
         let terminal = format!("ssh -tt nix-serve@{HOST} </dev/null");
         let ran = self.stage.try_run("laptop", "root", &terminal);
-        assert!(ran.text.contains("PTY allocation request failed"), "{}", ran.text);
+        assert!(
+            ran.text.contains("PTY allocation request failed"),
+            "{}",
+            ran.text
+        );
     }
 }
 
@@ -89,8 +106,10 @@ fn by_the_configuration_of_sshd() {
     let config = site.stage.read(HOST, "/etc/ssh/sshd_config");
     let config = config + site.page.block("sshd_config");
     site.stage.write(HOST, "/etc/ssh/sshd_config", &config);
-    site.stage.run(HOST, "root", site.page.block("restricted-check"));
-    site.stage.run(HOST, "root", "kill -HUP $(cat /run/sshd.pid); sleep 0.5");
+    site.stage
+        .run(HOST, "root", site.page.block("restricted-check"));
+    site.stage
+        .run(HOST, "root", "kill -HUP $(cat /run/sshd.pid); sleep 0.5");
     site.serves_only_the_store();
 }
 
@@ -103,9 +122,16 @@ fn by_this_program_where_nix_cannot_serve() {
     site.serves_only_the_store();
     // By the URL, with an account that may run anything.
     site.authorize(&format!("ssh-ed25519 {}", site.blob));
-    let config = site.page.block("ssh-substituter.conf").replace("nix@", "nix-serve@");
-    site.stage.write("laptop", "/etc/nix/ssh-substituter.conf", &config);
-    let fetch = format!("ssh-substituter --option engine off --substitute {} there; cat there", site.hello);
+    let config = site
+        .page
+        .block("ssh-substituter.conf")
+        .replace("nix@", "nix-serve@");
+    site.stage
+        .write("laptop", "/etc/nix/ssh-substituter.conf", &config);
+    let fetch = format!(
+        "ssh-substituter --option engine off --substitute {} there; cat there",
+        site.hello
+    );
     let fetched = site.stage.run("laptop", "root", &fetch);
     assert!(fetched.contains("hello from /nix/store/"), "{fetched}");
 }

@@ -32,12 +32,18 @@ fn all_settings_stand_there_with_their_defaults() {
         let values: Vec<&str> = rows.map(|(_, value)| value.as_str()).collect();
         assert_eq!(values, [default(key.default_value())], "{}", key.name());
     }
-    assert_eq!(told.len(), Key::ALL.len(), "a setting that does not exist: {told:?}");
+    assert_eq!(
+        told.len(),
+        Key::ALL.len(),
+        "a setting that does not exist: {told:?}"
+    );
 }
 
 #[test]
 fn all_parameters_of_hosts_stand_there_with_their_defaults() {
-    let error = Host::parse("ssh://a?no-such-thing=1").expect_err("unknown").to_string();
+    let error = Host::parse("ssh://a?no-such-thing=1")
+        .expect_err("unknown")
+        .to_string();
     let (_, known) = error.rsplit_once("expected one of ").expect("a list");
     let known: BTreeSet<&str> = known.split(", ").collect();
     let page = Page::open("docs/settings.md");
@@ -54,13 +60,21 @@ fn all_parameters_of_hosts_stand_there_with_their_defaults() {
     let spelled = Host::parse(&format!("ssh://a?{}", spelled.join("&"))).expect("a host");
     let plain = Host::parse("a").expect("a host");
     assert_eq!(spelled.priority, Some(0));
-    assert_eq!(Host { priority: None, ..spelled }, plain);
+    assert_eq!(
+        Host {
+            priority: None,
+            ..spelled
+        },
+        plain
+    );
 }
 
 #[test]
 fn what_is_ignored_is_ignored() {
     let text = pages::read("docs/settings.md");
-    let (_, list) = text.split_once("taken and ignored").expect("the sentence is there");
+    let (_, list) = text
+        .split_once("taken and ignored")
+        .expect("the sentence is there");
     let (list, _) = list.split_once("Any other").expect("its end is there");
     let names: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
     assert!(names.len() > 5, "{names:?}");
@@ -80,7 +94,8 @@ fn variables() -> BTreeSet<String> {
         }
         for literal in pages::read(&file).split('"') {
             let capitals = |c: char| c.is_ascii_uppercase() || c == '_';
-            let is_name = literal.chars().all(capitals) && literal.contains('_') && literal.len() > 4;
+            let is_name =
+                literal.chars().all(capitals) && literal.contains('_') && literal.len() > 4;
             if (is_name || short.contains(&literal)) && !literal.starts_with("CARGO_") {
                 found.insert(literal.to_owned());
             }
@@ -92,7 +107,10 @@ fn variables() -> BTreeSet<String> {
 #[test]
 fn all_variables_stand_there() {
     let page = Page::open("docs/settings.md");
-    let mut told: BTreeSet<String> = table(&page, "variable").into_iter().map(|mut row| row.remove(0)).collect();
+    let mut told: BTreeSet<String> = table(&page, "variable")
+        .into_iter()
+        .map(|mut row| row.remove(0))
+        .collect();
     // They are told of below the table: they are set, not read.
     for name in ["SSH_ASKPASS", "SSH_ASKPASS_REQUIRE"] {
         assert!(page.spans.iter().any(|span| span == name));

@@ -167,9 +167,8 @@ impl Stage {
 
     /// The same for a store that is a user's own.
     pub fn owner_has(&self, machine: &str, owner: &str, path: &str) -> bool {
-        let script = format!(
-            "NIX_REMOTE= nix-store --option build-users-group '' --verify-path {path}"
-        );
+        let script =
+            format!("NIX_REMOTE= nix-store --option build-users-group '' --verify-path {path}");
         self.try_run(machine, owner, &script).ok
     }
 
