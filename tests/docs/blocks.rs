@@ -6,9 +6,9 @@ use std::process::Command;
 
 use yaml_rust2::{Yaml, YamlLoader};
 
-use super::commands::{in_script, understood};
+use super::commands::{commands_in, in_script, understood};
 use super::configuration;
-use super::pages::{self, Block, Page};
+use super::pages::{self, Block, Page, crate_root};
 use super::support::{SHORT, Scratch, run_with_timeout, tool};
 
 /// A public key, for where the text says `AAAA…`.
@@ -49,12 +49,49 @@ fn checked_by(program: &str, args: &[&str], text: &str) -> Checked {
     }
 }
 
-/// A script is one for sh, and the program understands what it is told in it.
+/// A script is one for sh, the program understands what it is told in it, and what it names of this repository is there.
 pub fn script(text: &str) -> Checked {
     checked_by("sh", &["-n"], text)?;
+    commands_in(text)
+        .iter()
+        .try_for_each(|words| names(words))?;
     in_script(text)
         .iter()
         .try_for_each(|words| understood(words))
+}
+
+/// Cargo's targets, and files by their place in the repository.
+fn names(words: &[String]) -> Checked {
+    let cargo = words.first().is_some_and(|word| word == "cargo");
+    for (word, next) in words.iter().zip(words.iter().skip(1)) {
+        let folder = match word.as_str() {
+            "--example" => "examples",
+            "--bench" => "benches",
+            "--test" => "tests",
+            _ => continue,
+        };
+        let kinds = [
+            format!("{folder}/{next}.rs"),
+            format!("{folder}/{next}/main.rs"),
+        ];
+        if cargo && !kinds.iter().any(|file| crate_root().join(file).is_file()) {
+            return Err(format!("there is no {word} {next}"));
+        }
+    }
+    for word in words {
+        let word = word.trim_start_matches("./");
+        let ours = ["packaging/", "examples/", "tests/", "docs/"];
+        let place = word.split('*').next().unwrap_or_default();
+        let folder = Path::new(place.trim_end_matches(|c| c != '/'));
+        let there = match place == word {
+            true => crate_root().join(word).exists(),
+            false => crate_root().join(folder).is_dir(),
+        };
+        if ours.iter().any(|ours| word.starts_with(ours)) && !there {
+            return Err(format!("there is no {word}"));
+        }
+    }
+    Ok(())
 }
 
 /// Output, trees, shapes; no place to hide a command in.
@@ -256,6 +293,25 @@ fn checks_find_what_is_wrong() {
         ("yaml", "", "a:\n  script: ['true']", "a:\n  script: ['if']"),
         ("json", "", "[]", "[}"),
         ("text", "", "x", "$ x"),
+        (
+            "sh",
+            "",
+            "cargo run --example closure",
+            "cargo run --example closur",
+        ),
+        (
+            "sh",
+            "",
+            "cargo bench --bench inner",
+            "sudo cargo bench --bench outer",
+        ),
+        ("sh", "", "./tests/run", "./tests/runs"),
+        (
+            "sh",
+            "",
+            "cp packaging/systemd/user/* x",
+            "cp packaging/upstart/* x",
+        ),
     ] {
         assert_eq!(
             check(&block(language, label, right)),

@@ -14,8 +14,9 @@ const BEFORE: &[&str] = &[
 /// What ends a simple command.
 const AFTER: &[&str] = &["|", "||", "&&", "&", ";", ")"];
 
-/// Command lines of the program in a shell script, split into words. Quoting and comments are the shell's.
-pub fn in_script(script: &str) -> Vec<Vec<String>> {
+/// Simple commands in a shell script, split into words. Quoting, comments and here-documents are the shell's; what stands before a
+/// command's name is left out.
+pub fn commands_in(script: &str) -> Vec<Vec<String>> {
     let joined = script.replace("\\\n", " ");
     let mut here: Option<String> = None;
     let mut found = Vec::new();
@@ -29,44 +30,48 @@ pub fn in_script(script: &str) -> Vec<Vec<String>> {
         let line = without_comment(line);
         here = line.split_once("<<").map(|(_, word)| {
             let word = word.trim_start_matches('-').split_whitespace().next();
-            word.unwrap_or_default()
-                .trim_matches(['\'', '"'])
-                .to_owned()
+            let word = word.unwrap_or_default();
+            word.trim_matches(['\'', '"']).to_owned()
         });
         // `;` needs no blank before it.
         let line = line.replace("; ", " ; ");
         let words = shell_words::split(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         for command in words.split(|word| AFTER.contains(&word.as_str())) {
-            found.extend(of_program(command));
+            let named = command.iter().skip_while(|word| stands_before(word));
+            found.push(named.cloned().collect());
         }
     }
     found
 }
 
-/// The command without what stands before the program's name, and without redirections; `None` where it is another program.
+/// Whether a word is an assignment, or one that stands before a command's name.
+fn stands_before(word: &str) -> bool {
+    let capitals = |c: char| c.is_ascii_uppercase() || c == '_' || c.is_ascii_digit();
+    let assigned = word.split_once('=');
+    assigned.is_some_and(|(name, _)| name.chars().all(capitals)) || BEFORE.contains(&word)
+}
+
+/// Command lines of the program in a shell script, without redirections.
+pub fn in_script(script: &str) -> Vec<Vec<String>> {
+    let commands = commands_in(script).into_iter();
+    commands
+        .filter_map(|command| of_program(&command))
+        .collect()
+}
+
 fn of_program(command: &[String]) -> Option<Vec<String>> {
-    let mut words = command.iter().map(String::as_str).peekable();
-    while let Some(word) = words.peek() {
-        let assignment = word.split_once('=').is_some_and(|(name, _)| {
-            name.chars()
-                .all(|c| c.is_ascii_uppercase() || c == '_' || c.is_ascii_digit())
-        });
-        if !assignment && !BEFORE.contains(word) {
-            break;
-        }
-        words.next();
-    }
+    let mut words = command.iter();
     let program = words.next()?;
     if program.rsplit('/').next() != Some("ssh-substituter") {
         return None;
     }
-    let mut line = vec![program.to_owned()];
+    let mut line = vec![program.clone()];
     while let Some(word) = words.next() {
         let redirects = word.trim_start_matches(|c: char| c.is_ascii_digit());
-        if redirects == ">" || redirects == "<" || redirects == ">>" {
+        if [">", "<", ">>"].contains(&redirects) {
             words.next();
         } else if !redirects.starts_with(['>', '<']) {
-            line.push(word.to_owned());
+            line.push(word.clone());
         }
     }
     Some(line)

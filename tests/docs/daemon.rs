@@ -1,12 +1,9 @@
 //! `docs/daemon.md`, followed to the letter: a Nix daemon whose root fetches for everybody.
 
-use super::pages::Page;
+use super::pages::{Page, SHOWN};
 use super::stage::{INSTALL, Stage};
 
 const HOST: &str = "builder.example.org";
-
-/// What the pages call `/nix/store/…-hello-2.12`.
-const SHOWN: &str = "/nix/store/…-hello-2.12";
 
 /// A page's configuration files, put where it says.
 fn configure(stage: &Stage, page: &Page, machine: &str) {

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
+/// What the pages call a path of their hosts; the only thing in them that no machine can have under that name.
+pub const SHOWN: &str = "/nix/store/…-hello-2.12";
+
 /// A code block.
 #[derive(Debug, Clone)]
 pub struct Block {
