@@ -120,8 +120,14 @@ fn by_this_program_where_nix_cannot_serve() {
     site.authorize(&site.lines()[1]);
     site.stage.run(HOST, "root", INSTALL);
     site.serves_only_the_store();
-    // By the URL, with an account that may run anything.
+}
+
+#[test]
+fn by_this_program_where_the_url_asks_for_it() {
+    let site = Site::new();
+    // On a connection that was made under a forced command, that command would run.
     site.authorize(&format!("ssh-ed25519 {}", site.blob));
+    site.stage.run(HOST, "root", INSTALL);
     let config = site
         .page
         .block("ssh-substituter.conf")
