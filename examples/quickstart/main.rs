@@ -5,13 +5,12 @@
 //!
 //! Run it with `cargo run --release --example quickstart`.
 
+#[path = "../demo/mod.rs"]
 mod demo;
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::io::Write;
-use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,26 +18,22 @@ use sha2::{Digest, Sha256};
 use ssh_substituter::config::Config;
 use ssh_substituter::config::host::Host;
 use ssh_substituter::engine::Engine;
-use ssh_substituter::front::{self, LocalBackend};
+use ssh_substituter::front;
 use ssh_substituter::local_store::{Dump, LocalStore};
 use ssh_substituter::model::{NarHash, StorePath};
 use ssh_substituter::progress::{Display, Mode, level};
 use ssh_substituter::report;
-use ssh_substituter::transport::process::ProcessTransport;
-use ssh_substituter::wire::serve::Version;
 
-type Outcome = Result<(), Box<dyn Error>>;
+use demo::{Outcome, say};
 
-/// With this argument the example is the serve loop at the other end.
-const SERVE: &str = "serve-local";
+/// How large three of the paths are, so that there is progress to see.
+const LARGE: usize = 96 << 20;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
-    let result = if args.next().is_some_and(|arg| arg == SERVE) {
-        serve(Path::new(&args.next().unwrap_or_default())).await
-    } else {
-        quickstart().await
+    let result = match demo::serves() {
+        Some(root) => demo::serve(&root).await,
+        None => quickstart().await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -49,12 +44,6 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn serve(root: &Path) -> Outcome {
-    let backend = LocalBackend::new(LocalStore::open(root)?);
-    front::serve(front::stdin(), front::stdout(), &backend, Version::NEWEST).await?;
-    Ok(())
-}
-
 async fn quickstart() -> Outcome {
     let display = Arc::new(Display::new(Mode::Auto));
     display.log_to_stderr(level(0, false));
@@ -63,7 +52,7 @@ async fn quickstart() -> Outcome {
     let dest = folder.path().join("restored");
 
     say("1. Making two demo stores with 31 store paths ...");
-    let paths = demo::paths();
+    let paths = demo::paths(LARGE);
     let root = paths.last().ok_or("no paths")?.path.clone();
     // The first host lacks the upper third of the graph; what it has is closed under references.
     demo::make_store(&first, &paths[..20])?;
@@ -75,15 +64,8 @@ async fn quickstart() -> Outcome {
         Host::parse("ssh://first?trusted=true")?,
         Host::parse("ssh://second?trusted=true")?,
     ];
-    let example = std::env::current_exe()?;
-    let stores = folder.path().to_owned();
-    let transport = ProcessTransport::new(move |host: &Host| {
-        let mut command = Command::new(&example);
-        command.arg(SERVE).arg(stores.join(&host.name));
-        command
-    });
     let notify = Arc::new(|error: &(dyn Error + 'static)| report::warn(error));
-    let transport = Arc::new(transport);
+    let transport = Arc::new(demo::transport(folder.path())?);
     // Nothing is kept for later: these hosts are gone when this ends.
     let engine = Engine::new(&config, transport, notify, None);
     let backend = engine.backend(Arc::new(engine.transfers.caller()), display.clone());
@@ -142,7 +124,7 @@ async fn quickstart() -> Outcome {
     say(&format!(
         "\nDone: {} paths, {} MB in {seconds:.1} s, every NAR hash right.\n\n\
          What next:\n  \
-         - let a real Nix use your machines: see \"With today's Nix\" in README.md\n  \
+         - let a real Nix use your machines: see \"Five-minute start\" in README.md\n  \
          - fetch one path by hand:\n      \
          ssh-substituter --host 'ssh://you@host?trusted=true' --substitute /nix/store/… ./here\n  \
          - serve this machine's own store: ssh-substituter serve-local",
@@ -163,9 +145,4 @@ fn hash_on_disk(store: &LocalStore, path: &StorePath) -> Result<NarHash, Box<dyn
             return Ok(NarHash::new(hasher.finalize().into()));
         }
     }
-}
-
-/// To stderr: stdout is for protocol, in the examples as in the program.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }

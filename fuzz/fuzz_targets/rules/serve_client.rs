@@ -95,8 +95,11 @@ fn negotiated(theirs: u64) {
 }
 
 fn infos(version: Version, input: &[u8]) {
-    let decoder = InfosDecoder::new(version);
-    let outcome = decode(input, |_| false, || |buf: &mut BytesMut| decoder.step(buf));
+    let begin = || {
+        let mut decoder = InfosDecoder::new(version);
+        move |buf: &mut BytesMut| decoder.step(buf)
+    };
+    let outcome = decode(input, |_| false, begin);
     for (step, span) in outcome.spans(input) {
         let mut out = Vec::new();
         let InfosStep::Info(info) = step else {

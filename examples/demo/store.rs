@@ -1,4 +1,4 @@
-//! Demo stores, made without Nix: the files, and the database as Nix lays it out.
+//! Stores, made without Nix: the files, and the database as Nix lays it out.
 
 use std::error::Error;
 use std::fs;
@@ -28,7 +28,8 @@ pub struct DemoPath {
 }
 
 /// 31 paths, each of which refers to some that come before it; the last one to all, through others.
-pub fn paths() -> Vec<DemoPath> {
+/// Three of them are so many bytes large.
+pub fn paths(large: usize) -> Vec<DemoPath> {
     let mut paths: Vec<DemoPath> = Vec::new();
     for number in 0..31_usize {
         let hash = Sha256::digest(format!("demo {number}"));
@@ -49,11 +50,7 @@ pub fn paths() -> Vec<DemoPath> {
             .flat_map(|r| format!("{r}\n").into_bytes())
             .collect();
         // A few are large, so that there is progress to see.
-        let size = if number % 10 == 9 {
-            96 << 20
-        } else {
-            200 << 10
-        };
+        let size = if number % 10 == 9 { large } else { 200 << 10 };
         let mut state = number as u64 + 1;
         while data.len() < size {
             // xorshift: cheap bytes that do not compress

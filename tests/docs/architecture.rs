@@ -1,0 +1,99 @@
+//! `docs/architecture.md` names files and functions that exist, and all rooms.
+
+use super::pages::{self, Page, crate_root};
+
+/// `FILE.rs::NAME` taken apart; `None` for other code between words.
+fn place(span: &str) -> Option<(String, Vec<&str>)> {
+    let mut parts = span.split("::");
+    let file = parts
+        .next()
+        .filter(|file| file.ends_with(".rs") || file.ends_with(".md"))?;
+    let inside = format!("src/{file}");
+    let file = if crate_root().join(&inside).exists() {
+        inside
+    } else {
+        file.to_owned()
+    };
+    Some((file, parts.collect()))
+}
+
+/// Whether Rust code defines something of this name.
+fn defines(code: &str, name: &str) -> bool {
+    let kinds = ["fn", "struct", "enum", "trait", "const", "type", "static"];
+    kinds.iter().any(|kind| {
+        code.match_indices(&format!("{kind} {name}"))
+            .any(|(at, found)| {
+                let after = code[at + found.len()..].chars().next();
+                let before = code[..at].chars().next_back();
+                before.is_none_or(char::is_whitespace)
+                    && after.is_some_and(|c| !c.is_alphanumeric() && c != '_')
+            })
+    })
+}
+
+#[test]
+fn all_places_exist() {
+    let page = Page::open("docs/architecture.md");
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for span in &page.spans {
+        let Some((file, names)) = place(span) else {
+            continue;
+        };
+        if !crate_root().join(&file).is_file() {
+            wrong.push(format!("no file {span}"));
+            continue;
+        }
+        count += 1;
+        let code = pages::read(&file);
+        wrong.extend(
+            names
+                .iter()
+                .filter(|name| !defines(&code, name))
+                .map(|name| format!("no {name} in {file}")),
+        );
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(count > 80, "only {count} places were found");
+}
+
+#[test]
+fn all_rooms_stand_there() {
+    let page = Page::open("docs/architecture.md");
+    let named: Vec<String> = page
+        .spans
+        .iter()
+        .filter_map(|span| Some(place(span)?.0))
+        .collect();
+    for file in pages::files("src", ".rs") {
+        let inside = file.trim_start_matches("src/");
+        let room = inside
+            .split('/')
+            .next()
+            .expect("a room")
+            .trim_end_matches(".rs");
+        if room == "lib" {
+            continue;
+        }
+        let told = named.iter().any(|file| {
+            let of_room = [format!("src/{room}.rs"), format!("src/{room}/mod.rs")];
+            of_room.contains(file)
+        });
+        assert!(told, "the room {room} is not told of");
+    }
+}
+
+#[test]
+fn definitions_are_found() {
+    let code = "pub(super) async fn one(a: B) {}\nconst TWO: u8 = 2;\nstruct Three<'a>(&'a str);";
+    assert!(
+        ["one", "TWO", "Three"]
+            .iter()
+            .all(|name| defines(code, name))
+    );
+    assert!(
+        !["on", "two", "Thre", "a"]
+            .iter()
+            .any(|name| defines(code, name))
+    );
+}

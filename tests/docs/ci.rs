@@ -1,0 +1,152 @@
+//! `docs/ci.md`: the jobs run as they stand there, on machines that are what a runner is.
+
+use yaml_rust2::YamlLoader;
+
+use super::blocks::collect_scripts;
+use super::pages::Page;
+use super::stage::{INSTALL, Stage};
+
+const HOST: &str = "builder.example.org";
+
+/// A package that the job builds, unless somebody has it. The builder tells who did.
+const PACKAGE: &str =
+    "derivation { name = \"package\"; system = builtins.currentSystem; builder = \"/bin/sh\";
+    args = [ \"-c\" \"read host </etc/hostname; echo built on $host >$out\" ]; }";
+
+/// A build server that has built the package; what is secret and what is not.
+struct Site {
+    stage: Stage,
+    page: Page,
+    secret: String,
+    host_key: String,
+}
+
+impl Site {
+    fn new() -> Self {
+        let page = Page::open("docs/ci.md");
+        let stage = Stage::new(&[HOST, "runner"]);
+        for machine in [HOST, "runner"] {
+            stage.write(machine, "/etc/hostname", &format!("{machine}\n"));
+            stage.write(machine, "/srv/default.nix", PACKAGE);
+        }
+        stage.host(HOST);
+        stage.run(HOST, "root", "NIX_REMOTE= nix-build --no-out-link /srv");
+        stage.run("runner", "root", page.block("ci-key"));
+        let public = stage.read("runner", "/root/ci_key.pub");
+        let blob = public.split(' ').nth(1).expect("a key");
+        stage.authorize(
+            HOST,
+            "nix",
+            &page.block("authorized_keys").replace("AAAA…", blob),
+        );
+        Self {
+            secret: stage.read("runner", "/root/ci_key").trim_end().to_owned(),
+            host_key: stage.run("runner", "root", page.block("ci-host-key")),
+            stage,
+            page,
+        }
+    }
+
+    /// The scripts of a job, in order.
+    fn job(&self, label: &str) -> Vec<String> {
+        let documents = YamlLoader::load_from_str(self.page.block(label)).expect("YAML");
+        let mut scripts = Vec::new();
+        collect_scripts(&documents[0], &mut scripts);
+        scripts
+    }
+
+    /// Runs a step as the runner does: what one step leaves is in files alone.
+    fn step(&self, user: &str, env: &[(&str, &str)], script: &str) -> String {
+        let ran = self.stage.with_env("runner", user, env, script);
+        assert!(ran.ok, "{script}\n{}", ran.text);
+        ran.text
+    }
+
+    fn was_fetched(&self, built: &str) {
+        let path = built.lines().last().expect("a path");
+        let text = self.stage.run("runner", "root", &format!("cat {path}"));
+        let log = self
+            .stage
+            .try_run("runner", "root", "cat /var/log/nix-daemon")
+            .text;
+        assert_eq!(text, format!("built on {HOST}"), "{built}\n{log}");
+        assert!(self.stage.has("runner", path));
+    }
+}
+
+#[test]
+fn a_job_on_github_fetches_from_the_build_server() {
+    let site = Site::new();
+    let jobs = site.job("github");
+    let [install, set_up, build] = &jobs[..] else {
+        panic!("{jobs:?}");
+    };
+    // There is no Rust on the machine; what the step leaves is there.
+    assert!(install.contains("cargo install"));
+    // As install-nix-action leaves it.
+    let nix_conf = site.stage.read("runner", "/etc/nix/nix.conf");
+    site.stage.write(
+        "runner",
+        "/etc/nix/nix.conf",
+        &format!("{nix_conf}trusted-users = root alice\n"),
+    );
+    site.stage.nix_daemon("runner");
+    let env = [
+        ("CACHE_SSH_KEY", site.secret.as_str()),
+        ("CACHE_HOST_KEY", &site.host_key),
+    ];
+    // Only root may do what this step does by sudo.
+    site.step("root", &env, set_up);
+    let documents = YamlLoader::load_from_str(site.page.block("github")).expect("YAML");
+    let config = documents[0]["jobs"]["build"]["env"]["NIX_CONFIG"].as_str();
+    let env = [("NIX_CONFIG", config.expect("a variable").trim_end())];
+    let built = site.step("alice", &env, &format!("cp /srv/default.nix .\n{build}"));
+    site.was_fetched(&built);
+    let mode = site
+        .stage
+        .run("runner", "root", "stat -c %a:%U /etc/nix/cache_key");
+    assert_eq!(mode, "600:root");
+}
+
+#[test]
+fn a_job_on_gitlab_fetches_from_the_build_server() {
+    let site = Site::new();
+    site.stage.run("runner", "root", INSTALL);
+    let documents = YamlLoader::load_from_str(site.page.block("gitlab")).expect("YAML");
+    let config = documents[0]["build"]["variables"]["NIX_CONFIG"]
+        .as_str()
+        .expect("a variable");
+    site.stage
+        .write("runner", "/builds/key", &format!("{}\n", site.secret));
+    site.stage.run("runner", "root", "chmod 666 /builds/key");
+    let env = [
+        ("CACHE_SSH_KEY", "/builds/key"),
+        ("CACHE_HOST_KEY", &site.host_key),
+        ("NIX_CONFIG", config.trim_end()),
+    ];
+    // Both parts run in one shell there.
+    let script = format!("cd /srv\n{}", site.job("gitlab").join("\n"));
+    let built = site.step("root", &env, &script);
+    site.was_fetched(&built);
+}
+
+#[test]
+fn a_job_goes_on_when_the_host_is_down() {
+    let site = Site::new();
+    site.stage.run("runner", "root", INSTALL);
+    let env = [
+        ("CACHE_SSH_KEY", site.secret.as_str()),
+        ("CACHE_HOST_KEY", &site.host_key),
+    ];
+    site.step("root", &env, &site.job("github")[1]);
+    site.stage.run(HOST, "root", "kill $(cat /run/sshd.pid)");
+    let config = "extra-substituters = ssh://localhost?remote-program=ssh-substituter&trusted=true";
+    let env = [("NIX_CONFIG", config)];
+    let built = site.step("root", &env, "cd /srv; nix-build --no-out-link");
+    assert!(built.contains("connection refused (hint: "), "{built}");
+    let path = built.lines().last().expect("a path");
+    assert_eq!(
+        site.stage.run("runner", "root", &format!("cat {path}")),
+        "built on runner"
+    );
+}
