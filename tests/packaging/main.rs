@@ -1,0 +1,9 @@
+//! What goes into packages beside the program: real shells complete, real groff renders, a real Nix evaluates, and a real Nix
+//! fetches through what the NixOS module writes.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod generated;
+mod man;
+mod shells;
