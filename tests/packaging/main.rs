@@ -6,4 +6,6 @@ mod support;
 
 mod generated;
 mod man;
+mod module;
+mod nix_files;
 mod shells;
