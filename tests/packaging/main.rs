@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod crate_files;
 mod generated;
 mod man;
 mod module;
