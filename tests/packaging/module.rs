@@ -195,6 +195,8 @@ fn a_real_nix_fetches_through_what_the_module_wrote() {
         "settings": { "connect-timeout": 20, "use-ssh-substituter": true },
     });
     let machine = machine_with(&settings, &package).unwrap();
+    let encoded = "/h4sh-ssh%2Bsubstituter%3D1%3F2/bin/ssh-substituter&";
+    assert!(substituter(&machine).contains(encoded), "{machine}");
     let nix = Nix::new();
     assert_eq!(install(&machine, &nix), "");
     nix.realise(&[&path]).ok();
