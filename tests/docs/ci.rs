@@ -3,7 +3,7 @@
 use yaml_rust2::YamlLoader;
 
 use super::blocks::collect_scripts;
-use super::pages::Page;
+use super::pages::{Page, SHOWN};
 use super::stage::{INSTALL, Stage};
 
 const HOST: &str = "builder.example.org";
@@ -149,4 +149,31 @@ fn a_job_goes_on_when_the_host_is_down() {
         site.stage.run("runner", "root", &format!("cat {path}")),
         "built on runner"
     );
+}
+
+#[test]
+fn a_job_without_nix_gets_what_it_wants() {
+    let site = Site::new();
+    let hello = site.stage.build(HOST, "hello-2.12");
+    site.stage.run("runner", "root", INSTALL);
+    let env = [
+        ("CACHE_SSH_KEY", site.secret.as_str()),
+        ("CACHE_HOST_KEY", &site.host_key),
+    ];
+    site.step("root", &env, &site.job("github")[1]);
+    let [get, cache] =
+        ["ci-get", "ci-get-cache"].map(|label| site.page.block(label).replace(SHOWN, &hello));
+    site.step("root", &[], &get);
+    let text = site.step("root", &[], &format!("cat root{hello}"));
+    assert!(text.starts_with("hello from /nix/store/"), "{text}");
+    site.step("root", &[], &cache);
+    assert!(site.stage.has("runner", &hello));
+    // The second job finds it there, with the host gone.
+    site.stage.run(HOST, "root", "kill $(cat /run/sshd.pid)");
+    site.step(
+        "root",
+        &[],
+        &format!("nix-store --delete {hello} >/dev/null; {cache}"),
+    );
+    assert!(site.stage.has("runner", &hello));
 }

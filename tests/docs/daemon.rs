@@ -57,6 +57,11 @@ fn root_fetches_for_everybody() {
         "root",
         "rm -rf ~/.cache/ssh-substituter; ssh-substituter engine stop",
     );
+    stage.run(
+        "laptop",
+        "root",
+        &page.block("daemon-check").replace(SHOWN, &hello),
+    );
     stage.run("laptop", "alice", &use_it);
     assert!(stage.has("laptop", &hello));
     assert!(

@@ -81,6 +81,15 @@ fn each_place_serves_when_it_can_be_reached() {
     let passed = site.stage.read(GATEWAY, "/var/log/sshd");
     assert!(passed.contains("Accepted publickey for alice"), "{passed}");
 
+    let page = Page::open("docs/laptop.md");
+    let status = site
+        .stage
+        .run("laptop", "alice", page.block("laptop-status"));
+    assert!(
+        status.contains("home") && status.contains("office"),
+        "{status}"
+    );
+
     // At home without a network to anywhere else: the gateway is out of reach.
     site.forget(&site.both);
     site.stage

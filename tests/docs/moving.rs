@@ -56,6 +56,7 @@ fn what_worked_before_works_afterwards() {
         "/etc/nix/ssh-substituter.conf",
         page.block("ssh-substituter.conf"),
     );
+    stage.run("laptop", "root", page.block("moving-check"));
     let ran = realise(&second);
     assert!(ran.ok, "{}", ran.text);
     assert!(stage.has("laptop", &second));

@@ -56,3 +56,57 @@ fn one_path_comes_by_hand() {
             .starts_with("hello from /nix/store/")
     );
 }
+
+#[test]
+fn a_closure_comes_by_hand_into_each_place() {
+    let page = Page::open("README.md");
+    let (stage, hello) = site(&page);
+    let fetch = page.block("start-fetch").replace(SHOWN, &hello);
+    stage.run("laptop", "root", &fetch);
+    let fetched = |script: &str| stage.run("laptop", "root", script);
+    let text = fetched(&format!("cat fetched{hello}; rm -r fetched"));
+    let lib = text
+        .strip_prefix("hello from ")
+        .expect("the package")
+        .to_owned();
+
+    // As the configuration says, with a second host that does not answer.
+    stage.write(
+        "laptop",
+        "/etc/nix/ssh-substituter.conf",
+        page.block("ssh-substituter.conf"),
+    );
+    stage.run("laptop", "root", &page.block("get").replace(SHOWN, &hello));
+    for path in [&hello, &lib] {
+        assert!(stage.has("laptop", path), "--into-store");
+        fetched(&format!("cat fetched{path}"));
+    }
+    let other = "nix-store --store /tmp/other --option require-sigs false --option substituters file:///srv/cache";
+    fetched(&format!(
+        "{other} --realise {hello} && cat /tmp/other{hello} /tmp/other{lib}"
+    ));
+}
+
+#[test]
+fn what_there_is_to_see_can_be_seen() {
+    let page = Page::open("README.md");
+    let (stage, _) = site(&page);
+    let one = page
+        .block("ssh-substituter.conf")
+        .split(" ssh://nix@office")
+        .next()
+        .expect("one host")
+        .to_owned();
+    stage.write("laptop", "/etc/nix/ssh-substituter.conf", &one);
+    let nix_conf = stage.read("laptop", "/etc/nix/nix.conf") + &offline(page.block("nix.conf"));
+    stage.write("laptop", "/etc/nix/nix.conf", &nix_conf);
+    let text = stage.run("laptop", "root", page.block("look"));
+    for word in [
+        HOST,
+        "ssh-substituter-hosts",
+        "/etc/nix/ssh-substituter.conf:1",
+        "cache.sqlite",
+    ] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+}
