@@ -98,6 +98,7 @@ impl Key {
             | Self::TrustedHosts
             | Self::UseSshSubstituter
             | Self::SshAuthSock
+            | Self::SshEnvironment
             | Self::DeadLinkTimeout
             | Self::ReadaheadMemory
             | Self::Engine

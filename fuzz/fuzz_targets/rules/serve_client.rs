@@ -111,7 +111,7 @@ fn infos(version: Version, input: &[u8]) {
         if is_canonical(version, info, span) {
             assert_eq!(out, span);
         }
-        let again = decoder.step(&mut BytesMut::from(&out[..]));
+        let again = InfosDecoder::new(version).step(&mut BytesMut::from(&out[..]));
         assert_eq!(again.as_ref(), Ok(&Some(step.clone())));
         limits(info);
     }
