@@ -246,19 +246,19 @@ fn what_no_serve_client_would_send_ends_at_once_in_bounded_memory() {
 #[test]
 fn a_huge_set_of_nonsense_is_answered_without_being_kept() {
     let element = [numbers(&[4000]), vec![b'x'; 4000]].concat();
-    let count = 60_000;
+    let count = 15_000;
     let head = numbers(&[HELLO[0], HELLO[1], 1, 0, 0, count]);
     let elements = std::iter::repeat_n(element.clone(), count as usize);
     let heard = tell(&env(), &["--serve"], std::iter::once(head).chain(elements));
     assert_eq!(heard.code, Some(0), "{}", heard.stderr);
     assert_eq!(heard.stdout[16..], 0_u64.to_le_bytes());
     assert!(heard.peak < 100 * MIB, "{} bytes", heard.peak);
-    // 256 MiB are the most.
-    let head = numbers(&[HELLO[0], HELLO[1], 1, 0, 0, 100_000]);
+    // 64 MiB are the most.
+    let head = numbers(&[HELLO[0], HELLO[1], 1, 0, 0, 20_000]);
     let heard = tell(
         &env(),
         &["--serve"],
-        std::iter::once(head).chain(std::iter::repeat_n(element, 100_000)),
+        std::iter::once(head).chain(std::iter::repeat_n(element, 20_000)),
     );
     assert_eq!(heard.code, Some(1), "{}", heard.stderr);
     assert!(heard.peak < 100 * MIB, "{} bytes", heard.peak);
