@@ -116,11 +116,6 @@ const DOORS: &[Door] = &[
         "parsing gives raw values",
     ),
     Door::new(
-        "indicatif",
-        &["src/progress.rs", "src/progress/"],
-        "bars are drawn in one place",
-    ),
-    Door::new(
         "openssh",
         &["src/transport/openssh"],
         "everyone else sees byte streams",

@@ -36,11 +36,13 @@ pub enum Key {
     Engine,
     /// `engine-idle-timeout`
     EngineIdleTimeout,
+    /// `progress`
+    Progress,
 }
 
 impl Key {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Hosts,
         Self::TrustedHosts,
         Self::UseSshSubstituter,
@@ -55,6 +57,7 @@ impl Key {
         Self::ReadaheadMemory,
         Self::Engine,
         Self::EngineIdleTimeout,
+        Self::Progress,
     ];
 
     /// Its name in a configuration file.
@@ -75,6 +78,7 @@ impl Key {
             Self::ReadaheadMemory => "readahead-memory",
             Self::Engine => "engine",
             Self::EngineIdleTimeout => "engine-idle-timeout",
+            Self::Progress => "progress",
         }
     }
 
@@ -103,7 +107,7 @@ impl Key {
             Self::PositiveTtl => "2592000",
             Self::NegativeTtl => "3600",
             Self::ReadaheadMemory => "256M",
-            Self::Engine => "auto",
+            Self::Engine | Self::Progress => "auto",
         }
     }
 

@@ -27,6 +27,10 @@ pub trait Progress: Send + Sync {
     /// A transfer begins. Dropping what is returned without
     /// [`finish`](TransferProgress::finish) counts as a failure.
     fn start(&self, transfer: &TransferInfo) -> Box<dyn TransferProgress>;
+
+    /// So many paths, with so many bytes of NARs together, are to be fetched in all. Called once by a command
+    /// that knows beforehand; what is fetched without it adds up as it comes.
+    fn expected(&self, _paths: u64, _bytes: u64) {}
 }
 
 /// Watches one transfer. Called for every piece that arrives, so it must be quick.
