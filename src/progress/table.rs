@@ -7,7 +7,7 @@ use super::text::{Standing, part, size, time};
 /// Widest name and host, in characters.
 const WORD: usize = 24;
 /// Narrowest and widest bar.
-const BAR: (usize, usize) = (12, 40);
+const BAR: (usize, usize) = (8, 40);
 /// Between two columns.
 const GAP: usize = 2;
 /// Bars leave so many lines of the terminal to what stands above them.
@@ -32,6 +32,7 @@ impl Row {
         let Standing { done, total, .. } = *standing;
         let (rate, left) = match standing.quiet_for() {
             Some(silence) => (format!("no data {}", time(silence)), None),
+            None if standing.rate < 1.0 => (String::new(), None),
             None => (format!("{}/s", size(standing.rate as u64)), standing.left()),
         };
         let bytes = part(done, total).replace(" of ", "/");
@@ -115,8 +116,8 @@ impl Columns {
             room = instead;
         }
         columns.left = room.column(widest(|row| &row.left));
-        room.grow(&mut columns.name, name.min(16));
-        columns.host = room.column(host.min(14));
+        room.grow(&mut columns.name, name.min(14));
+        columns.host = room.column(host.min(12));
         if rows.iter().any(|row| row.share.is_some()) {
             columns.bar = room.column(BAR.0);
         }

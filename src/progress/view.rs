@@ -70,7 +70,8 @@ impl Pace {
             self.samples.push_back((now, done));
         }
         let span = now.duration_since(then).as_secs_f64();
-        let rate = if span > 0.0 {
+        // Too short a time says nothing.
+        let rate = if span >= 0.25 {
             done.saturating_sub(before) as f64 / span
         } else {
             0.0

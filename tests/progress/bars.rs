@@ -75,11 +75,11 @@ fn bars_and_messages_share_a_terminal() {
         if size.0 >= 80 {
             assert!(
                 any(&[
-                    "package-0.0",
+                    "package-11.0",
                     "/12.0 MiB",
                     "/s",
                     " s left",
-                    "nix@build0",
+                    "nix@build2",
                     "=>",
                     "["
                 ]),
@@ -158,7 +158,7 @@ fn a_terminal_that_cannot_move_has_lines() {
     );
     // The whole is told about; its parts do not last long enough.
     assert!(
-        rows.iter().any(|row| row.starts_with("1 of 14 paths: ")),
+        rows.iter().any(|row| row.contains(" of 14 paths: ")),
         "{printed}"
     );
     assert!(!printed.contains("package-"), "{printed}");

@@ -4,5 +4,7 @@
 mod support;
 
 mod bars;
+mod json;
+mod nix;
 mod scenes;
 mod terminal;
