@@ -122,6 +122,9 @@ impl Columns {
             columns.bar = room.column(BAR.0);
         }
         room.grow(&mut columns.name, name.min(WORD));
+        if columns.bar > 0 {
+            room.grow(&mut columns.bar, BAR.1 / 3);
+        }
         if columns.host > 0 {
             room.grow(&mut columns.host, host.min(WORD));
         }
@@ -254,12 +257,30 @@ mod tests {
     fn what_matters_most_stays_when_it_gets_narrow() {
         let at = |columns| lines(whole(), three(), (columns, 24), false);
         assert_eq!(
-            at(100),
+            at(110),
             [
-                "12 of 40 paths          [==>         ]  1000.0/4000.0 MiB  24.0 MiB/s  2 min left",
-                "gcc-14.2.0              [==>         ]    120.0/400.0 MiB  24.0 MiB/s   12 s left  build1",
-                "texlive-2024-a-name-th… [            ]        0.0/2.0 GiB  24.0 MiB/s  85 s left  nix@build2.exa…",
-                "unknown                                           7.0 MiB  24.0 MiB/s             build1",
+                "12 of 40 paths            [===>            ]      1.0/3.9 GiB  24.0 MiB/s  2 min left",
+                "gcc-14.2.0                [===>            ]  120.0/400.0 MiB  24.0 MiB/s   12 s left  build1",
+                "texlive-2024-a-name-tha…  [                ]      0.0/2.0 GiB  24.0 MiB/s   85 s left  nix@build2.example.org",
+                "unknown                                               7.0 MiB  24.0 MiB/s              build1",
+            ]
+        );
+        assert_eq!(
+            at(80),
+            [
+                "12 of 40 paths  [>     ]      1.0/3.9 GiB  24.0 MiB/s  2 min left",
+                "gcc-14.2.0      [>     ]  120.0/400.0 MiB  24.0 MiB/s   12 s left  build1",
+                "texlive-2024-…  [      ]      0.0/2.0 GiB  24.0 MiB/s   85 s left  nix@build2.…",
+                "unknown                           7.0 MiB  24.0 MiB/s              build1",
+            ]
+        );
+        assert_eq!(
+            at(40),
+            [
+                "12 of 40 paths         25 %  24.0 MiB/s",
+                "gcc-14.2.0             30 %  24.0 MiB/s",
+                "texlive-2024-a-name-…   0 %  24.0 MiB/s",
+                "unknown                      24.0 MiB/s",
             ]
         );
         assert_eq!(
@@ -283,12 +304,15 @@ mod tests {
                     assert!(lines.len() <= height.saturating_sub(2).max(1));
                     let widest = lines.iter().map(|line| chars(line)).max();
                     assert!(widest < Some(columns.max(1)), "{columns}: {lines:#?}");
+                    if columns <= 20 {
+                        continue;
+                    }
                     let bars = lines.iter().filter(|line| !line.starts_with('…')).count();
                     let bars = bars - usize::from(whole.is_some());
                     let said = lines.last().filter(|line| line.starts_with('…'));
-                    if let Some(said) = said.filter(|_| columns > 20) {
+                    if let Some(said) = said {
                         assert_eq!(*said, format!("… and {} more", 9 - bars));
-                    } else if height > 4 && columns > 20 {
+                    } else if height > 3 + usize::from(whole.is_some()) {
                         assert_eq!(bars, 9, "{lines:#?}");
                     }
                 }

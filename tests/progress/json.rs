@@ -163,8 +163,7 @@ fn events_have_the_form_of_those_of_nix() {
     }
     // What this program prints.
     let env = NixEnv::new();
-    env.configure(&[host.trusted()], "");
-    let _masters = env.masters();
+    let _engines = env.configure_with_engine(&[host.trusted()], "");
     let mut command = env.program();
     command.args([
         "--log-format",
@@ -175,6 +174,10 @@ fn events_have_the_form_of_those_of_nix() {
     ]);
     let mut ours = events(&said(command));
     assert_orderly(&ours);
+    // The engine has told from where it comes.
+    let from = of_kind(&ours, "start", 100)[0]["fields"][1].as_str();
+    let host = format!("ssh://{}@127.0.0.1:{}", host.sshd.user(), host.sshd.port());
+    assert_eq!(from, Some(host.as_str()));
     ours.extend(events(&said(scene("json"))));
     for event in &ours {
         let mut form = form(event);

@@ -11,12 +11,12 @@ use crate::terminal::{Replay, on_terminal};
 
 const SIZE: (u16, u16) = (120, 20);
 
-/// A host that sends about 1.3 MB a second.
+/// A host that sends about 1.5 MB a second.
 fn slow(host: &Host, folder: &Path) -> String {
     let program = folder.join("slow-nix-store");
     let text = format!(
         "#!/bin/sh\n\
-         {} \"$@\" | {{ while n=$(dd bs=65536 count=1 2>&1 >&3 | sed -n 's/ byte.*//p'); [ \"$n\" != 0 ]; do sleep 0.05; done; }} 3>&1\n",
+         {} \"$@\" | {{ while n=$(dd bs=65536 count=1 2>&1 >&3 | sed -n 's/ byte.*//p'); [ \"$n\" != 0 ]; do sleep 0.04; done; }} 3>&1\n",
         tool("nix-store").display()
     );
     fs::write(&program, text).unwrap();
@@ -66,8 +66,8 @@ fn ours(printed: &str) -> Vec<String> {
 fn nothing_is_torn_into_the_bar_of_nix() {
     let host = Host::new();
     let scratch = NixEnv::new();
-    let paths: Vec<String> = (0..3)
-        .map(|n| host.store.big(&format!("large-{n}"), (7 << 20) + n))
+    let paths: Vec<String> = (0..2)
+        .map(|n| host.store.big(&format!("large-{n}"), (5 << 20) + n))
         .collect();
     let slow = slow(&host, scratch.folder());
     // As a matter of course: warnings, no progress.
@@ -126,7 +126,7 @@ fn one_transfer_is_shown_as_asked_for() {
     let host = Host::new();
     let env = NixEnv::new();
     let _masters = env.masters();
-    let path = host.store.big("large", 7 << 20);
+    let path = host.store.big("large", 5 << 20);
     let hosts = [slow(&host, env.folder())];
     let piped = |arguments: &[&str]| {
         let output = run_with_timeout(substitute(&env, &path, arguments), Duration::from_secs(60));
@@ -134,7 +134,7 @@ fn one_transfer_is_shown_as_asked_for() {
         assert!(output.status.success(), "{stderr}");
         stderr
     };
-    let is_line = |line: &str| line.starts_with("large: ") && line.contains(" of 7.0 MiB (");
+    let is_line = |line: &str| line.starts_with("large: ") && line.contains(" of 5.0 MiB (");
     let lines = |text: &str| text.lines().filter(|line| is_line(line)).count();
     env.configure(&hosts, "");
     // In a pipe, so that Nix does not take it for hung.
@@ -142,7 +142,7 @@ fn one_transfer_is_shown_as_asked_for() {
     assert!(lines(&stderr) > 0, "{stderr}");
     assert_eq!(piped(&["-q"]), "");
     // Verbose: also of those that have no lines.
-    assert!(piped(&["-v", "--log-format", "bar"]).contains("large: done, 7.0 MiB in "));
+    assert!(piped(&["-v", "--log-format", "bar"]).contains("large: done, 5.0 MiB in "));
     // On a terminal: a bar, or as asked for.
     let shown = |arguments: &[&str]| on_terminal(&substitute(&env, &path, arguments), (100, 24));
     let bar = shown(&[]);
@@ -151,7 +151,7 @@ fn one_transfer_is_shown_as_asked_for() {
     let bars: Vec<&String> = rows.filter(|row| row.starts_with("large")).collect();
     assert!(
         bars.iter()
-            .any(|row| row.contains("/7.0 MiB") && row.contains("127.0.0.1") && row.contains("=>")),
+            .any(|row| row.contains("/5.0 MiB") && row.contains("127.0.0.1") && row.contains("=>")),
         "{bars:?}"
     );
     let all = replay.all();
