@@ -109,7 +109,7 @@ fn many_transfers_are_one_activity_with_parts() {
     assert_eq!(of_kind(&events, "start", 100).len(), 13);
     let of_whole = |event: &&&Value| event["id"] == whole["id"];
     let progress = of_kind(&events, "result", 105);
-    let last = progress.iter().filter(of_whole).next_back().unwrap();
+    let last = progress.iter().rfind(of_whole).unwrap();
     assert_eq!(last["fields"], serde_json::json!([10, 14, 0, 3]));
     let bytes = progress.iter().filter(|event| !of_whole(event));
     let bytes: Vec<u64> = bytes

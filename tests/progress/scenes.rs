@@ -1,6 +1,7 @@
 //! What is drawn: made-up transfers, shown by the real display on the real stderr of a process of its own, which the tests
 //! start on a terminal or with a pipe.
 
+use std::io::Write;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -92,7 +93,8 @@ fn resizing() {
             ws_ypixel: 0,
         };
         tcsetwinsize(std::io::stderr(), size).expect("a terminal");
-        eprint!("{}", resized(columns, rows));
+        let told = resized(columns, rows);
+        std::io::stderr().write_all(told.as_bytes()).unwrap();
     });
 }
 
