@@ -190,7 +190,7 @@ fn infos_decode_500_paths(bencher: Bencher) {
         .counter(ItemsCount::new(PATHS))
         .with_inputs(|| BytesMut::from(&reply[..]))
         .bench_local_values(|mut buffer| {
-            let decoder = InfosDecoder::new(version);
+            let mut decoder = InfosDecoder::new(version);
             let mut infos = Vec::with_capacity(PATHS);
             while let Some(InfosStep::Info(info)) = decoder.step(&mut buffer).expect("a reply") {
                 infos.push(info);

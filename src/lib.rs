@@ -16,6 +16,7 @@
 //! | [`remote`] | typed client of one serve connection, and of one shell |
 //! | [`transport`] | a host becomes a pair of byte streams: OpenSSH, or a local child process |
 //! | [`meeting`] | where front ends and their engine find each other |
+//! | [`folder`] | which folders and files other users cannot have a hand in |
 //! | [`local_store`] | a real local Nix store, read only |
 //! | [`wire`] | codecs without IO |
 //! | [`model`] | store paths, hashes, path infos |
@@ -27,6 +28,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod engine;
+pub mod folder;
 pub mod front;
 pub mod local_store;
 pub mod meeting;

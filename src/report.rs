@@ -5,13 +5,15 @@
 use std::error::Error;
 use std::sync::Arc;
 
+use crate::progress::text::fit;
 use crate::remote::RemoteError;
 use crate::transfer::HostFault;
 use crate::transport::TransportError;
 
 mod hints;
 
-/// One line: the message, its causes, and the hint where there is one.
+/// One line: the message, its causes, and the hint where there is one. Nothing in it can drive a
+/// terminal, and it has an end, whatever remotes sent: also where others than the logger show it.
 #[must_use]
 pub fn line(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -26,14 +28,20 @@ pub fn line(error: &(dyn Error + 'static)) -> String {
         text = format!("{text} (hint: {hint})");
     }
     // Remotes have their words quoted here; they get no line of their own.
-    text.replace(['\r', '\n'], " ")
+    fit(&text.replace(['\r', '\n'], " ")).into_owned()
 }
 
-/// What ssh or the remote said, line by line, for those who want to know.
+/// Most lines of [`details`]. Each is a message to those whom an engine serves, and of too many at once
+/// they would miss the one that matters.
+const DETAILS: usize = 40;
+
+/// What ssh or the remote said, line by line, for those who want to know: the end of it.
 #[must_use]
 pub fn details(error: &(dyn Error + 'static)) -> Vec<String> {
     let said = chain(error).find_map(said).unwrap_or_default();
-    said.lines().map(|line| format!("  {line}")).collect()
+    let lines: Vec<&str> = said.lines().collect();
+    let last = &lines[lines.len().saturating_sub(DETAILS)..];
+    last.iter().map(|line| format!("  {}", fit(line))).collect()
 }
 
 /// Tells of something that does not stop the work.

@@ -7,10 +7,9 @@ mod support;
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rig::{Fault, Setup, setup, setup_as, setup_with};
+use rig::{Fault, Setup, setup, setup_as, setup_with, until};
 use ssh_substituter::model::NarHash;
 use ssh_substituter::transfer::progress::NoProgress;
 use ssh_substituter::transfer::{Caller, NarSink, Piece, Resume, Wish};
@@ -18,33 +17,9 @@ use support::{DagOptions, Random, Store};
 
 const MIB: u64 = 1 << 20;
 
-async fn until(what: &str, is_true: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !is_true() {
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "waited for {what}"
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-async fn expect_for(setup: &Setup, caller: &Caller, paths: &[String]) {
-    for path in paths {
-        let found = setup.find(path).await.expect("a host has it");
-        caller.expect(&found.info, &found.holders);
-    }
-}
-
-async fn fetch_right(setup: &Setup, caller: &Caller, store: &Store, path: &str) {
-    let (nar, result) = setup.fetch_for(caller, path, None).await;
-    assert!(result.is_ok(), "{path}: {:?}", result.err());
-    assert!(nar == store.nar(path), "{path}: wrong content");
-}
-
 async fn fetch_all(setup: &Setup, caller: &Caller, store: &Store, paths: &[String]) {
     for path in paths {
-        fetch_right(setup, caller, store, path).await;
+        setup.fetch_right_for(caller, store, path).await;
     }
 }
 
@@ -61,11 +36,11 @@ async fn what_two_callers_want_is_asked_for_once() {
     let paths = store.dag(60, DagOptions::default()).paths;
     let one = setup(&[(&store, 0.0, None)]);
     let (a, b) = (&one.caller, &one.transfers.caller());
-    expect_for(&one, a, &paths).await;
-    expect_for(&one, b, &paths).await;
+    one.expect_for(a, &paths).await;
+    one.expect_for(b, &paths).await;
     // Nothing is read ahead before the first fetch, so that one goes its own way.
-    fetch_right(&one, a, &store, &paths[0]).await;
-    fetch_right(&one, b, &store, &paths[0]).await;
+    one.fetch_right_for(a, &store, &paths[0]).await;
+    one.fetch_right_for(b, &store, &paths[0]).await;
     let rest = &paths[1..];
     let size: u64 = rest.iter().map(|path| store.nar_size(path)).sum();
     until("both have room for all of it", || {
@@ -87,19 +62,19 @@ async fn what_is_read_along_is_read_ahead_again_when_the_other_caller_goes() {
     // Each connection brings one, and stalls in the middle of the next.
     let one = setup(&[(&store, 0.0, Some(Fault::Stall(150_000)))]);
     let (first, second) = (one.transfers.caller(), one.transfers.caller());
-    expect_for(&one, &first, &paths).await;
-    expect_for(&one, &second, &paths).await;
+    one.expect_for(&first, &paths).await;
+    one.expect_for(&second, &paths).await;
     let rest = &paths[1..];
     let room: u64 = 3 * 100_000;
-    fetch_right(&one, &first, &store, &paths[0]).await;
+    one.fetch_right_for(&first, &store, &paths[0]).await;
     until("the first has room", || one.transfers.memory().0 > room).await;
     // On a connection of its own.
-    fetch_right(&one, &second, &store, &paths[0]).await;
+    one.fetch_right_for(&second, &store, &paths[0]).await;
     until("both have room", || one.transfers.memory().0 > 2 * room).await;
     drop(first);
     until("one has gone", || one.transfers.memory().0 < 2 * room).await;
     let before = one.dumps("one", rest).len();
-    fetch_right(&one, &second, &store, &rest[0]).await;
+    one.fetch_right_for(&second, &store, &rest[0]).await;
     until("the rest is asked for again", || {
         one.dumps("one", rest).len() >= before + rest.len()
     })
@@ -117,7 +92,7 @@ async fn callers_that_begin_together_get_everything_right() {
     let mut backwards = paths.clone();
     backwards.reverse();
     for caller in others.iter().chain([&one.caller]) {
-        expect_for(&one, caller, &paths).await;
+        one.expect_for(caller, &paths).await;
     }
     tokio::join!(
         fetch_all(&one, &one.caller, &store, &paths),
@@ -134,15 +109,15 @@ async fn a_caller_that_never_fetches_leaves_the_other_its_share() {
     let paths = parts(&store, 12, 300_000);
     let one = setup_with(&[(&store, 0.0, None)], 2 << 20);
     let lazy = one.transfers.caller();
-    expect_for(&one, &lazy, &paths).await;
-    expect_for(&one, &one.caller, &paths).await;
-    fetch_right(&one, &lazy, &store, &paths[0]).await;
+    one.expect_for(&lazy, &paths).await;
+    one.expect_for(&one.caller, &paths).await;
+    one.fetch_right_for(&lazy, &store, &paths[0]).await;
     until("the lazy one holds its share", || {
         one.transfers.memory().0 > 900_000
     })
     .await;
     for (number, path) in paths.iter().enumerate() {
-        fetch_right(&one, &one.caller, &store, path).await;
+        one.fetch_right_for(&one.caller, &store, path).await;
         let next = &paths[(number + 1).min(paths.len() - 1)..][..1];
         until(&format!("{} is read ahead", next[0]), || {
             !one.dumps("one", next).is_empty()
@@ -180,7 +155,7 @@ async fn in_the_middle<'a>(one: &'a Store, two: &'a Store, small: &str, large: &
     let both = setup_with(&[(one, 0.0, stalls), (two, 1.0, None)], 256 << 20);
     let paths = [small.to_owned(), large.to_owned()];
     both.expect(&paths).await;
-    fetch_right(&both, &both.caller, one, small).await;
+    both.fetch_right_for(&both.caller, one, small).await;
     until("the large one is asked for", || {
         !both.dumps("one", &paths[1..]).is_empty()
     })
@@ -241,7 +216,7 @@ async fn a_caller_that_reads_along_may_go_in_the_middle() {
     let large = [large];
     assert_eq!(both.dumps("one", &large).len(), 1, "it reads along");
     drop(second);
-    fetch_right(&both, &both.caller, &one, &large[0]).await;
+    both.fetch_right_for(&both.caller, &one, &large[0]).await;
     until("nothing is held", || both.transfers.memory().0 == 0).await;
 }
 

@@ -71,7 +71,7 @@ fn set(bytes: &mut Trickle) -> Vec<StorePath> {
 }
 
 fn infos(bytes: &mut Trickle, version: Version) -> Vec<PathInfo> {
-    let decoder = InfosDecoder::new(version);
+    let mut decoder = InfosDecoder::new(version);
     let mut infos = Vec::new();
     loop {
         match bytes.decode(|buf| decoder.step(buf)).expect("infos") {

@@ -16,6 +16,11 @@ use check::{Door, Room, Rules};
 
 /// Imports point downwards only, so that each room can be understood and tested without those above it.
 const ROOMS: &[Room] = &[
+    Room::new(
+        "folder",
+        &[],
+        "what the file system says of folders: nothing of what is in them",
+    ),
     Room::new("model", &[], "plain values: everything rests on them"),
     Room::new(
         "wire",
@@ -29,7 +34,7 @@ const ROOMS: &[Room] = &[
     ),
     Room::new(
         "transport",
-        &["config::host"],
+        &["config::host", "folder"],
         "a host becomes bytes: nothing else is needed",
     ),
     Room::new(
@@ -42,7 +47,11 @@ const ROOMS: &[Room] = &[
         &["remote", "transport", "model", "config::host"],
         "hosts and failover: bytes are remote's",
     ),
-    Room::new("cache", &["model"], "remembers answers, whoever gave them"),
+    Room::new(
+        "cache",
+        &["model", "folder"],
+        "remembers answers, whoever gave them",
+    ),
     Room::new(
         "local_store",
         &["wire", "model"],
@@ -76,7 +85,7 @@ const ROOMS: &[Room] = &[
     ),
     Room::new(
         "meeting",
-        &["config", "transport::runtime_dir", "wire"],
+        &["config", "transport::runtime_dir", "folder", "wire"],
         "how front ends and their engine find each other and talk: nothing of what they say",
     ),
     Room::new(
@@ -114,6 +123,11 @@ const DOORS: &[Door] = &[
         "clap",
         &["src/cli.rs", "src/cli/"],
         "parsing gives raw values",
+    ),
+    Door::new(
+        "indicatif",
+        &["src/progress.rs", "src/progress/"],
+        "bars are drawn in one place",
     ),
     Door::new(
         "openssh",

@@ -4,9 +4,9 @@ mod rig;
 mod support;
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rig::{Fault, Setup, setup, setup_with};
+use rig::{Fault, setup, setup_with, until};
 use support::{DagOptions, Random, Store};
 
 /// A store with a closure: all of its paths, references first.
@@ -21,23 +21,6 @@ fn second(first: &Store, count: usize) -> Store {
     assert_eq!(first.all_paths(), store.all_paths());
     assert_eq!(paths.len(), count);
     store
-}
-
-async fn until(what: &str, is_true: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !is_true() {
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "waited for {what}"
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-async fn fetch_right(setup: &Setup, store: &Store, path: &str) {
-    let (nar, result) = setup.fetch(path).await;
-    assert!(result.is_ok(), "{path}: {:?}", result.err());
-    assert!(nar == store.nar(path), "{path}: wrong content");
 }
 
 #[tokio::test]
@@ -56,7 +39,7 @@ async fn after_the_first_dump_the_rest_is_asked_for_references_first_and_once() 
     // From the root downwards, as Nix asks.
     let downwards: Vec<_> = paths.iter().rev().cloned().collect();
     one.expect(&downwards).await;
-    fetch_right(&one, &store, &paths[0]).await;
+    one.fetch_right(&store, &paths[0]).await;
     until("all of it", || {
         one.dumps("one", &paths).len() == paths.len()
     })
@@ -71,7 +54,7 @@ async fn after_the_first_dump_the_rest_is_asked_for_references_first_and_once() 
         }
     }
     for path in &paths[1..] {
-        fetch_right(&one, &store, path).await;
+        one.fetch_right(&store, path).await;
     }
     assert_eq!(one.dumps("one", &paths), asked, "each was asked for once");
     // What was fetched is not expected again.
@@ -88,7 +71,7 @@ async fn any_order_of_fetching_is_served() {
     let one = setup(&[(&store, 0.0, None)]);
     one.expect(&paths).await;
     for path in &paths {
-        fetch_right(&one, &store, path).await;
+        one.fetch_right(&store, path).await;
     }
 }
 
@@ -102,18 +85,18 @@ async fn memory_is_bounded_and_freed_by_fetching() {
     let one = setup_with(&[(&store, 0.0, None)], 1 << 20);
     one.expect(&paths).await;
     one.expect(std::slice::from_ref(&too_large)).await;
-    fetch_right(&one, &store, &paths[0]).await;
+    one.fetch_right(&store, &paths[0]).await;
     until("three", || one.dumps("one", &paths).len() == 4).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(one.dumps("one", &paths).len(), 4, "three more fit");
-    fetch_right(&one, &store, &paths[1]).await;
+    one.fetch_right(&store, &paths[1]).await;
     until("one more", || one.dumps("one", &paths).len() == 5).await;
     for path in &paths[2..] {
-        fetch_right(&one, &store, path).await;
+        one.fetch_right(&store, path).await;
     }
     let too_large = [too_large];
     assert_eq!(one.dumps("one", &too_large), []);
-    fetch_right(&one, &store, &too_large[0]).await;
+    one.fetch_right(&store, &too_large[0]).await;
     assert_eq!(one.dumps("one", &paths).len(), paths.len());
 }
 
@@ -130,7 +113,7 @@ async fn both_hosts_take_part() {
     let both = setup_with(&[(&store, 0.0, None), (&twin, 0.0, None)], 256 << 20);
     both.expect(&paths).await;
     for path in &paths {
-        fetch_right(&both, &store, path).await;
+        both.fetch_right(&store, path).await;
     }
     let shares = ["one", "two"].map(|host| both.dumps(host, &paths).len());
     // One that has fallen behind is relieved of some, so these may be asked for twice.
@@ -187,6 +170,6 @@ async fn a_host_that_stops_in_the_middle_is_not_waited_for_when_another_one_has_
     let both = setup(&[(&store, 0.0, fault), (&twin, 0.0, None)]);
     both.expect(&paths).await;
     for path in &paths {
-        fetch_right(&both, &store, path).await;
+        both.fetch_right(&store, path).await;
     }
 }

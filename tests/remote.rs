@@ -127,14 +127,14 @@ async fn read_ahead(connection: &mut Connection, store: &Store, all: &[String]) 
     connection.start_closure(&known[..1], false);
     assert!(!connection.is_clean());
     assert_eq!(nar(connection).await, store.nar(&all[1]));
-    let closure = connection.finish_closure().await.unwrap();
+    let closure = connection.finish_closure(&known).await.unwrap();
     assert_eq!(closure.len(), known.len());
     let infos = connection.finish_path_infos(&known).await.unwrap();
     assert_eq!(infos.len(), known.len());
     assert_eq!(nar(connection).await, store.nar(&all[0]));
     let infos = connection.finish_path_infos(&known[..1]).await.unwrap();
     assert_eq!(infos[0].path, known[0]);
-    assert_eq!(connection.finish_closure().await.unwrap(), known[..1]);
+    assert_eq!(connection.finish_closure(&known).await.unwrap(), known[..1]);
     assert!(connection.is_clean());
 }
 

@@ -238,7 +238,7 @@ impl Caller {
             .map(|path| StorePath::parse(path).unwrap())
             .collect();
         self.ask(&Request::QueryPathInfos { paths });
-        let decoder = InfosDecoder::new(self.version);
+        let mut decoder = InfosDecoder::new(self.version);
         let mut infos = Vec::new();
         while let InfosStep::Info(info) = self.read(|buf| decoder.step(buf)) {
             infos.push(info);

@@ -100,7 +100,7 @@ impl Client {
         Request::QueryPathInfos { paths }.put(&mut request);
         self.send(&request)?;
         // The server speaks at least as new a version as this client's infos need: it is this very crate.
-        let decoder = InfosDecoder::new(Version::NEWEST);
+        let mut decoder = InfosDecoder::new(Version::NEWEST);
         let mut found = None;
         loop {
             match decoder.step(&mut self.buffer).map_err(text)? {

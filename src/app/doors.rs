@@ -110,10 +110,13 @@ fn beside_nix(cli: &Cli, setting: Shown) -> Mode {
 
 /// The configuration, without hosts when it is wrong or the program is switched off.
 fn usable(cli: &Cli) -> Config {
-    let mut config = configuration(cli).unwrap_or_else(|error| {
-        report::error(&error);
-        Config::without_hosts()
-    });
+    let mut config = match configuration(cli) {
+        Ok(config) => config,
+        Err(error) => {
+            report::error(&error);
+            return Config::without_hosts();
+        }
+    };
     if !config.enabled {
         config.hosts.clear();
     }

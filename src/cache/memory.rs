@@ -21,6 +21,15 @@ impl<V: Clone + Send + Sync + 'static> MemoryCache<V> {
         }
     }
 
+    /// A cache of entries that are `weigh`ed, at most this much of them altogether.
+    #[must_use]
+    pub fn weighed(most: u64, weigh: impl Fn(&V) -> u32 + Send + Sync + 'static) -> Self {
+        let cache = Cache::builder().max_capacity(most);
+        Self {
+            cache: cache.weigher(move |_, value| weigh(value)).build(),
+        }
+    }
+
     /// What is known about a path.
     #[must_use]
     pub fn get(&self, path: &StorePath) -> Option<V> {
@@ -70,5 +79,17 @@ mod tests {
         assert_eq!(cache.get(&path), None);
         cache.update(&path, |old| old.map_or(1, |_| 2));
         assert_eq!(cache.get(&path), Some(1));
+    }
+
+    #[test]
+    fn what_is_weighed_stays_within_its_weight() {
+        let cache = MemoryCache::weighed(100, |weight: &u32| *weight);
+        for number in 0..50 {
+            let path = format!("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-{number}");
+            cache.insert(StorePath::parse(&path).unwrap(), 30);
+        }
+        cache.cache.run_pending_tasks();
+        let kept = cache.all().count();
+        assert!((1..=3).contains(&kept), "{kept}");
     }
 }

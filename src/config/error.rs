@@ -76,10 +76,15 @@ pub enum ConfigError {
         source: shell_words::ParseError,
     },
     /// An unprivileged user chose a host that the system's configuration does not allow.
-    #[error("{origin}: host {host} may not be chosen: neither {configured} nor {trusted} names it")]
+    #[error(
+        "{}host {host} may not be chosen: neither {configured} nor {trusted} lists it",
+        place(origin, setting)
+    )]
     UntrustedHost {
         /// Where the choice stands.
         origin: Origin,
+        /// The setting or flag that makes it.
+        setting: &'static str,
         /// The host, as `user@name:port`.
         host: String,
         /// The setting that lists the hosts in use.
@@ -87,4 +92,12 @@ pub enum ConfigError {
         /// The setting that lists further hosts that may be chosen.
         trusted: &'static str,
     },
+}
+
+/// `$_NIX_OPTIONS:7: untrusted-ssh-substituter-hosts: `, or `--store: ` where the flag is both.
+fn place(origin: &Origin, setting: &str) -> String {
+    match origin {
+        Origin::Flag(flag) if *flag == setting => format!("{flag}: "),
+        origin => format!("{origin}: {setting}: "),
+    }
 }

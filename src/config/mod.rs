@@ -11,6 +11,11 @@
 //! 6. `_NIX_OPTIONS`: what a Nix 1.x that started us knows, `untrusted-` choices included
 //! 7. flags
 //!
+//! All but `untrusted-` choices and `--store` are the word of somebody who may decide for this process:
+//! the administrator, the user who runs it, or one whom Nix's daemon has found in its `trusted-users`
+//! (`SECURITY.md`, "Which hosts are used"). Root has no files in a home: they would be those of
+//! whoever became root while keeping `HOME`.
+//!
 //! A missing file is fine, one that cannot be read is a warning. A bad value is an error when it is
 //! in force, that is, when no higher source replaced it; a bad public key is a warning, and left out.
 //! Settings that are not ours are nobody's business here, but for a warning where they can only be slips of the pen (`ssh-substituter.conf`
@@ -67,6 +72,10 @@ pub struct Config {
     /// `ssh-auth-sock`: the ssh agent's socket, an absolute path. An unprivileged user may have
     /// chosen it, so hand it to ssh as `SSH_AUTH_SOCK`, where nothing in it is expanded.
     pub ssh_auth_sock: Option<PathBuf>,
+    /// The agent is the choice of an unprivileged client of Nix's daemon: for that client alone.
+    pub is_client_agent: bool,
+    /// `ssh-environment`: names of variables that ssh gets besides those that it needs.
+    pub ssh_environment: Vec<String>,
     /// `connect-timeout`: how long connecting to a host may take, authentication included.
     /// 15 seconds by default, at least one second. Nix's 0, no limit, means the default here.
     pub connect_timeout: Duration,
@@ -141,6 +150,8 @@ impl Config {
             trusted_hosts: _,
             enabled,
             ssh_auth_sock,
+            is_client_agent,
+            ssh_environment,
             connect_timeout,
             stall_timeout,
             dead_link_timeout,
@@ -157,12 +168,14 @@ impl Config {
             ssh_options,
             settings: _,
         } = self;
-        let hosts = (hosts, ssh_options, ssh_auth_sock, store_dir);
+        let ssh = (ssh_options, ssh_auth_sock, ssh_environment);
+        let hosts = (hosts, ssh, store_dir);
         let trust = (
             enabled,
             require_sigs,
             trusted_public_keys,
             is_untrusted_choice,
+            is_client_agent,
         );
         let times = (connect_timeout, stall_timeout, dead_link_timeout);
         let times = (times, positive_ttl, negative_ttl, engine_idle_timeout);

@@ -16,6 +16,8 @@ pub enum Key {
     UseSshSubstituter,
     /// `ssh-auth-sock`
     SshAuthSock,
+    /// `ssh-environment`
+    SshEnvironment,
     /// `connect-timeout`
     ConnectTimeout,
     /// `stalled-download-timeout`
@@ -42,11 +44,12 @@ pub enum Key {
 
 impl Key {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Hosts,
         Self::TrustedHosts,
         Self::UseSshSubstituter,
         Self::SshAuthSock,
+        Self::SshEnvironment,
         Self::ConnectTimeout,
         Self::StalledDownloadTimeout,
         Self::DeadLinkTimeout,
@@ -68,6 +71,7 @@ impl Key {
             Self::TrustedHosts => "trusted-ssh-substituter-hosts",
             Self::UseSshSubstituter => "use-ssh-substituter",
             Self::SshAuthSock => "ssh-auth-sock",
+            Self::SshEnvironment => "ssh-environment",
             Self::ConnectTimeout => "connect-timeout",
             Self::StalledDownloadTimeout => "stalled-download-timeout",
             Self::DeadLinkTimeout => "dead-link-timeout",
@@ -87,7 +91,7 @@ impl Key {
     pub fn is_list(self) -> bool {
         matches!(
             self,
-            Self::Hosts | Self::TrustedHosts | Self::TrustedPublicKeys
+            Self::Hosts | Self::TrustedHosts | Self::TrustedPublicKeys | Self::SshEnvironment
         )
     }
 
@@ -96,7 +100,7 @@ impl Key {
     #[must_use]
     pub fn default_value(self) -> &'static str {
         match self {
-            Self::Hosts | Self::TrustedHosts | Self::SshAuthSock => "",
+            Self::Hosts | Self::TrustedHosts | Self::SshAuthSock | Self::SshEnvironment => "",
             Self::UseSshSubstituter | Self::RequireSigs => "true",
             Self::ConnectTimeout => "15",
             Self::StalledDownloadTimeout | Self::EngineIdleTimeout => "300",
@@ -109,6 +113,11 @@ impl Key {
             Self::ReadaheadMemory => "256M",
             Self::Engine | Self::Progress => "auto",
         }
+    }
+
+    /// Whether a setting of ours has this name.
+    pub(super) fn is_known(name: &str) -> bool {
+        Self::find(name).is_some()
     }
 
     /// The key of a name, and whether the name is its `extra-` form. Nix 1.x calls

@@ -168,12 +168,14 @@ impl Gathered {
     }
 
     /// The whole configuration of a Nix 1.x that started us, `name=value` on each line, without
-    /// comments (Nix 1.11, `Settings::unpack`).
+    /// comments, and sorted (Nix 1.11, `Settings::pack`): so what stands first says nothing, and
+    /// each `extra-` adds to its plain form.
     fn nix_options(&mut self, text: &str) {
-        for (number, line) in (1..).zip(text.split('\n')) {
-            let Some((name, value)) = line.split_once('=') else {
-                continue;
-            };
+        let lines = (1..).zip(text.split('\n'));
+        let lines = lines.filter_map(|(number, line)| Some((number, line.split_once('=')?)));
+        let (extra, plain): (Vec<_>, Vec<_>) =
+            lines.partition(|(_, (name, _))| name.starts_with("extra-"));
+        for (number, (name, value)) in plain.into_iter().chain(extra) {
             let assignment = Assignment {
                 name: name.to_owned(),
                 value: value.trim().to_owned(),
@@ -182,7 +184,9 @@ impl Gathered {
                     line: Some(number),
                 },
             };
-            if !self.untrusted.note(&assignment) {
+            // Every client sends its SSH_AUTH_SOCK, and an empty one when it has none.
+            let is_none = name == Key::SshAuthSock.name() && assignment.value.is_empty();
+            if !is_none && !self.untrusted.note(&assignment) {
                 self.settings.apply(assignment);
             }
         }

@@ -6,6 +6,11 @@
 //! error for the plain form, and left out of the `extra-` form. The user's spec only *selects*: the
 //! configured host's parameters count, since those of a spec decide what is believed
 //! (`trusted=true`), whose key is used and what runs on the remote.
+//!
+//! Who is privileged is for the daemon to say: only it knows its client. It has weighed
+//! `trusted-users` before it gives a name its `untrusted-` or leaves it plain (Nix 1.11,
+//! `nix-daemon.cc`). One name stays plain whoever sent it: `use-ssh-substituter`. So in
+//! `_NIX_OPTIONS` that can switch the program off and not on.
 
 use super::error::ConfigError;
 use super::host::Host;
@@ -21,8 +26,8 @@ pub(super) struct Untrusted {
     pub extra_hosts: Option<Choice>,
     /// `untrusted-ssh-auth-sock`.
     pub ssh_auth_sock: Option<Value>,
-    /// `untrusted-use-ssh-substituter`.
-    pub use_ssh_substituter: Option<Value>,
+    /// `use-ssh-substituter` and its untrusted form, with the name.
+    pub use_ssh_substituter: Vec<(&'static str, Value)>,
 }
 
 /// Hosts that were chosen.
@@ -39,10 +44,13 @@ pub(super) struct Choice {
 const HOSTS: &str = "untrusted-ssh-substituter-hosts";
 const EXTRA_HOSTS: &str = "untrusted-extra-ssh-substituter-hosts";
 pub(super) const SSH_AUTH_SOCK: &str = "untrusted-ssh-auth-sock";
-pub(super) const USE_SSH_SUBSTITUTER: &str = "untrusted-use-ssh-substituter";
+const USE_SSH_SUBSTITUTER: &str = "untrusted-use-ssh-substituter";
+
+/// How names begin that come from an unprivileged client.
+const PREFIX: &str = "untrusted-";
 
 impl Untrusted {
-    /// Takes note of an assignment. `false` when it is none of the choices that are honoured.
+    /// Takes note of an assignment. `false` when it is none that an unprivileged client may have made.
     pub fn note(&mut self, assignment: &Assignment) -> bool {
         let choice = |setting| {
             Some(Choice {
@@ -51,30 +59,49 @@ impl Untrusted {
                 origin: assignment.origin.clone(),
             })
         };
-        let value = || {
-            Some(Value {
-                text: assignment.value.clone(),
-                origin: assignment.origin.clone(),
-            })
+        let value = || Value {
+            text: assignment.value.clone(),
+            origin: assignment.origin.clone(),
         };
+        let plain = Key::UseSshSubstituter.name();
         match assignment.name.as_str() {
             HOSTS => self.hosts = choice(HOSTS),
             EXTRA_HOSTS => self.extra_hosts = choice(EXTRA_HOSTS),
-            SSH_AUTH_SOCK => self.ssh_auth_sock = value(),
-            USE_SSH_SUBSTITUTER => self.use_ssh_substituter = value(),
-            _ => return false,
+            SSH_AUTH_SOCK => self.ssh_auth_sock = Some(value()),
+            USE_SSH_SUBSTITUTER => self
+                .use_ssh_substituter
+                .push((USE_SSH_SUBSTITUTER, value())),
+            // The daemon lets everybody set this one, and gives it no other name.
+            name if name == plain => self.use_ssh_substituter.push((plain, value())),
+            name => {
+                let Some(rest) = name.strip_prefix(PREFIX) else {
+                    return false;
+                };
+                if Key::is_known(rest) {
+                    let origin = &assignment.origin;
+                    log::debug!(
+                        "{origin}: {name} does not count: an unprivileged user may not set {rest}"
+                    );
+                }
+            }
         }
         true
+    }
+
+    /// Whether a client of Nix's daemon has chosen an agent. A client without one sends an empty
+    /// choice, which is none.
+    pub fn has_agent(&self) -> bool {
+        let agent = self.ssh_auth_sock.as_ref();
+        agent.is_some_and(|socket| !socket.text.trim().is_empty())
     }
 
     /// Whether a client of Nix's daemon has chosen hosts or an agent. `--store` stands in the
     /// configuration of Nix.
     pub fn is_of_client(&self) -> bool {
         let chosen = self.hosts.as_ref();
-        let agent = self.ssh_auth_sock.as_ref();
         chosen.is_some_and(|choice| choice.setting == HOSTS)
             || self.extra_hosts.is_some()
-            || agent.is_some_and(|socket| !socket.text.trim().is_empty())
+            || self.has_agent()
     }
 
     /// Weighs the choice of hosts against the configured and the trusted ones.
@@ -128,6 +155,7 @@ impl Choice {
         let Some(host) = allowed.iter().find(|host| host.same_as(&chosen)) else {
             return Err(ConfigError::UntrustedHost {
                 origin: self.origin.clone(),
+                setting: self.setting,
                 host: chosen.to_string(),
                 configured: Key::Hosts.name(),
                 trusted: Key::TrustedHosts.name(),
@@ -221,7 +249,8 @@ mod tests {
             assert!(matches!(error, ConfigError::UntrustedHost { .. }), "{spec}");
             let error = error.to_string();
             let name = Host::parse(spec).unwrap().to_string();
-            assert!(error.starts_with("$_NIX_OPTIONS:7: "), "{error}");
+            let place = "$_NIX_OPTIONS:7: untrusted-ssh-substituter-hosts: ";
+            assert!(error.starts_with(place), "{error}");
             assert!(error.contains(&format!("host {name} ")), "{error}");
             assert!(error.contains("trusted-ssh-substituter-hosts"), "{error}");
         }
@@ -247,18 +276,25 @@ mod tests {
     }
 
     #[test]
-    fn other_untrusted_settings_are_not_noted() {
-        for name in [
-            "untrusted-require-sigs",
-            "untrusted-trusted-ssh-substituter-hosts",
-            "x",
+    fn what_an_unprivileged_client_said_never_counts_as_a_setting() {
+        for (name, is_untrusted) in [
+            ("untrusted-require-sigs", true),
+            ("untrusted-trusted-ssh-substituter-hosts", true),
+            ("untrusted-x", true),
+            ("untrusted-", true),
+            ("use-ssh-substituter", true),
+            ("ssh-substituter-hosts", false),
+            ("extra-untrusted-ssh-substituter-hosts", false),
+            ("x", false),
         ] {
             let mut untrusted = Untrusted::default();
-            assert!(!untrusted.note(&Assignment {
+            let noted = untrusted.note(&Assignment {
                 name: name.to_owned(),
                 value: "x".to_owned(),
                 origin: Origin::BuiltIn,
-            }));
+            });
+            assert_eq!(noted, is_untrusted, "{name}");
+            assert!(!untrusted.is_of_client(), "{name}");
         }
     }
 }

@@ -42,10 +42,11 @@ pub(super) fn validate(
     hosts.sort_by_key(|host| host.priority.unwrap_or(0));
 
     let mut enabled = boolean(&settings, Key::UseSshSubstituter)?;
-    if let Some(value) = &untrusted.use_ssh_substituter {
+    for (name, value) in &untrusted.use_ssh_substituter {
         // Everybody may switch it off for themselves, nobody on.
-        enabled &= to_bool(untrusted::USE_SSH_SUBSTITUTER, value)?;
+        enabled &= to_bool(name, value)?;
     }
+    let is_client_agent = untrusted.has_agent();
     let chosen = untrusted.ssh_auth_sock.as_ref();
     let chosen = chosen.map(|value| to_socket(untrusted::SSH_AUTH_SOCK, value));
     // A client without an agent sends an empty choice, which is none.
@@ -61,6 +62,8 @@ pub(super) fn validate(
         trusted_hosts,
         enabled,
         ssh_auth_sock,
+        is_client_agent,
+        ssh_environment: ssh_environment(&settings)?,
         connect_timeout: timeout(&settings, Key::ConnectTimeout)?,
         stall_timeout: timeout(&settings, Key::StalledDownloadTimeout)?,
         dead_link_timeout: dead_link(&settings)?,
@@ -207,6 +210,19 @@ fn to_socket(setting: &'static str, value: &Value) -> Result<Option<PathBuf>, Co
         let expected = "an absolute path without control characters";
         Err(bad(setting, text, &value.origin, expected))
     }
+}
+
+fn ssh_environment(settings: &Settings) -> Result<Vec<String>, ConfigError> {
+    let key = Key::SshEnvironment;
+    let name = |(word, origin): (&str, &Origin)| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if word.starts_with(|c: char| c.is_ascii_digit()) || !word.chars().all(fits) {
+            let expected = "names of environment variables";
+            return Err(bad(key.name(), word, origin, expected));
+        }
+        Ok(word.to_owned())
+    };
+    settings.get(key).words().map(name).collect()
 }
 
 /// Nix looks at `NIX_STORE_DIR`, then at `NIX_STORE` (`libstore/globals.cc`).

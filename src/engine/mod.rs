@@ -41,10 +41,13 @@ use crate::resolver::{DiskTier, Resolver, Trust};
 use crate::transfer::progress::Progress;
 use crate::transfer::{Caller, Transfers, Whereabouts};
 use crate::transport::Transport;
-use crate::transport::openssh::{OpenSsh, SshSettings};
+use crate::transport::openssh::{CallingProcess, OpenSsh, SshSettings};
 
 /// How long a host may hold up an answer that one behind it in the order has given.
 const HEDGE: Duration = Duration::from_millis(150);
+
+/// How long a connection that a client's agent opened is kept for that client's next process.
+const CLIENT_AGENT_IDLE: Duration = Duration::from_secs(30);
 
 /// What finds paths and brings them; shared by all doors.
 pub struct Engine {
@@ -86,7 +89,7 @@ impl Engine {
             positive: config.positive_ttl,
             negative: config.negative_ttl,
         };
-        let identity = |host| identity(host, &config.ssh_options).into();
+        let identity = |host| identity_for(config, host).into();
         let disk = disk.map(|disk| DiskTier {
             disk,
             hosts: config.hosts.iter().map(identity).collect(),
@@ -153,12 +156,28 @@ pub fn identity(host: &Host, ssh_options: &[String]) -> String {
     parts.collect::<Vec<_>>().join("\n")
 }
 
+/// With an agent that an unprivileged client chose, an account may run something else than with our
+/// own keys: what it answers then is for those who choose the same agent.
+fn identity_for(config: &Config, host: &Host) -> String {
+    let mut identity = identity(host, &config.ssh_options);
+    if let (true, Some(agent)) = (config.is_client_agent, &config.ssh_auth_sock) {
+        identity.push_str(&format!("\nagent {}", agent.display()));
+    }
+    identity
+}
+
 /// The transport to the hosts of `config`: OpenSSH.
 #[must_use]
 pub fn ssh_transport(config: &Config) -> Arc<dyn Transport> {
+    let only_for = config.is_client_agent.then(CallingProcess::of_process);
+    let usual = SshSettings::default().idle_timeout;
+    let idle_timeout = only_for.as_ref().map_or(usual, |_| CLIENT_AGENT_IDLE);
     Arc::new(OpenSsh::new(SshSettings {
         ssh_options: config.ssh_options.clone(),
         auth_sock: config.ssh_auth_sock.clone(),
+        only_for,
+        idle_timeout,
+        environment: config.ssh_environment.clone(),
         connect_timeout: config.connect_timeout,
         dead_link_timeout: config.dead_link_timeout,
         ..SshSettings::default()

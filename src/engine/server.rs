@@ -131,7 +131,8 @@ impl Server {
             }
             let idle = self.idle_since().elapsed();
             if idle >= CALM {
-                self.engine.pool.close_idle();
+                let pool = &self.engine.pool;
+                pool.hosts().for_each(|host| pool.close_idle(host, 1));
             }
             let reason = if idle >= self.config.engine_idle_timeout {
                 "nobody was there for long"

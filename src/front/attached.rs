@@ -196,7 +196,7 @@ async fn ask_infos(
     let paths = paths.to_vec();
     ask(client, &Request::QueryPathInfos { paths }).await?;
     reply(client).await?;
-    let (decoder, mut infos) = (InfosDecoder::new(Version::NEWEST), Vec::new());
+    let (mut decoder, mut infos) = (InfosDecoder::new(Version::NEWEST), Vec::new());
     loop {
         match decoder.step(client.buffer())? {
             Some(InfosStep::Info(info)) => infos.push(info),

@@ -104,7 +104,7 @@ impl Backend for HostsBackend {
         let mut infos = Vec::with_capacity(found.len());
         for found in found {
             self.caller.expect(&found.info, &found.holders);
-            infos.push((*found.info).clone());
+            infos.push(found.info.readable());
             self.remember(found);
         }
         Ok(infos)

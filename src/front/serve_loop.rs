@@ -17,6 +17,10 @@ use crate::wire::{WireError, put_u64};
 /// Space for one read of requests.
 const READ: usize = 64 << 10;
 
+/// How much is filled up at most, in bytes: 64 GiB, a minute or two. A host that only promises an endless
+/// file shall not fill the caller's disk, which costs more than the connection.
+const MOST_ZEROS: u64 = 64 << 30;
+
 /// How much is written at a time where contents are filled up.
 const ZEROS: usize = 64 << 10;
 
@@ -97,6 +101,11 @@ pub enum ServeError {
     /// The caller went away in the middle of a request.
     #[error("the caller ended in the middle of a request")]
     CutOff,
+    /// What a host has begun to send cannot be completed for the caller.
+    #[error(
+        "cannot complete a NAR that broke off: {0} bytes are missing, at most {MOST_ZEROS} are filled up"
+    )]
+    Incomplete(u64),
     /// Standard input or output failed.
     #[error("cannot talk to the caller: {0}")]
     Io(#[from] io::Error),
@@ -204,7 +213,10 @@ async fn answer(
 async fn complete(
     output: &mut (impl AsyncWrite + Send + Unpin),
     rest: &Completion,
-) -> io::Result<()> {
+) -> Result<(), ServeError> {
+    if rest.fill > MOST_ZEROS {
+        return Err(ServeError::Incomplete(rest.fill));
+    }
     output.write_all(&rest.head).await?;
     let zeros = vec![0; ZEROS];
     let mut fill = rest.fill;
@@ -213,5 +225,5 @@ async fn complete(
         output.write_all(&zeros[..len]).await?;
         fill -= len as u64;
     }
-    output.write_all(&rest.tail).await
+    Ok(output.write_all(&rest.tail).await?)
 }

@@ -14,7 +14,7 @@ use crate::model::{PathInfo, StorePath, StorePathError};
 use crate::transfer::unpack::{UnpackError, Unpacker};
 use crate::transfer::{NarSink, Piece};
 use crate::wire::WireError;
-use crate::wire::text::{QueryKind, parse_query, put_have, put_infos, take_line};
+use crate::wire::text::{LineDecoder, QueryKind, parse_query, put_have, put_infos};
 
 /// Space for one read of requests.
 const READ: usize = 64 << 10;
@@ -50,8 +50,9 @@ pub async fn query(
     output.write_all(b"\n").await?;
     output.flush().await?;
     let mut buf = BytesMut::with_capacity(READ);
+    let mut lines = LineDecoder::default();
     loop {
-        if let Some(line) = take_line(&mut buf)? {
+        if let Some(line) = lines.step(&mut buf)? {
             let reply = answer(&line, source).await?;
             output.write_all(&reply).await?;
             output.flush().await?;
@@ -68,6 +69,9 @@ async fn answer(line: &[u8], source: &dyn Source) -> Result<Vec<u8>, ServeError>
     let query = parse_query(line);
     for bad in &query.bad {
         log::warn!("{bad}");
+    }
+    if query.more_bad > 0 {
+        log::warn!("{} more words are no store paths", query.more_bad);
     }
     let mut out = Vec::new();
     match query.kind {

@@ -1,14 +1,15 @@
 //! The socket's folder, names and lock.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
 use super::{Identity, MeetingError};
+use crate::folder::open_lock;
 use crate::transport::runtime_dir::Surroundings;
 
 /// How the sockets' names begin.
@@ -91,12 +92,7 @@ impl Place {
     /// # Errors
     /// When somebody has it, or it cannot be made.
     pub fn try_lock(&self) -> io::Result<Lock> {
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(self.folder.join(format!("{}.lock", self.name)))?;
+        let file = open_lock(&self.folder.join(format!("{}.lock", self.name)))?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Lock(file))
     }

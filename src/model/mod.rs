@@ -4,6 +4,7 @@ mod content_address;
 mod fingerprint;
 mod hash;
 mod info;
+mod readable;
 #[cfg(test)]
 mod samples;
 mod signature;

@@ -160,6 +160,11 @@ pub fn verify(
     })
 }
 
+/// Whether it is `NAME:BASE64` of as many bytes as a signature has.
+pub(super) fn is_well_formed(signature: &str) -> bool {
+    parse(signature).is_some_and(|(name, _)| !name.contains(char::is_control))
+}
+
 fn parse(signature: &str) -> Option<(&str, [u8; SIGNATURE_LEN])> {
     let (name, base64) = split(signature)?;
     let bytes = BASE64.decode(base64.as_bytes()).ok()?;

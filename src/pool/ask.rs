@@ -269,9 +269,11 @@ impl Pool {
         include_outputs: bool,
     ) -> Result<Vec<StorePath>, Arc<RemoteError>> {
         self.load().await;
+        let asked: Arc<[StorePath]> = roots.into();
         self.slots[host.0]
             .exchange(&[closure(roots, include_outputs)], |lease| {
-                Box::pin(lease.finish_closure())
+                let asked = asked.clone();
+                Box::pin(async move { lease.finish_closure(&asked).await })
             })
             .await
     }

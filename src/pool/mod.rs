@@ -201,23 +201,16 @@ impl Pool {
         self.slots[id.0].lease_in_background(&[dump(path)]).await
     }
 
-    /// Ends the connections to a host that lie idle. A `nix-store` goes on telling what it has told once,
-    /// as long as it lives; another one looks into the store.
-    pub fn end_idle(&self, id: HostId) {
-        lock(&self.slots[id.0].idle).clear();
+    /// Ends what lies idle at a host, but for `keep` connections. A `nix-store` goes on telling what it
+    /// has told once, as long as it lives; another one looks into the store.
+    pub fn close_idle(&self, id: HostId, keep: usize) {
+        self.slots[id.0].close_idle(keep);
     }
 
     /// How many connections to a host there are, those that lie idle included.
     #[must_use]
     pub fn connections(&self, id: HostId) -> usize {
         self.slots[id.0].connections()
-    }
-
-    /// Ends what lies idle, but for one connection to each host.
-    pub fn close_idle(&self) {
-        for slot in &self.slots {
-            slot.close_idle();
-        }
     }
 
     /// How many connections to a host work in the background may hold at a time: all but one, at

@@ -45,12 +45,12 @@ impl Slot {
         self.used() + self.shells.idle() + lock(&self.idle).len()
     }
 
-    /// Ends what lies idle, but for one connection.
-    pub(super) fn close_idle(&self) {
+    /// Ends what lies idle, but for so many connections.
+    pub(super) fn close_idle(&self, keep: usize) {
         while self.shells.idle() > 0 {
             self.shells.close_one();
         }
-        lock(&self.idle).truncate(1);
+        lock(&self.idle).truncate(keep);
     }
 
     /// To be called when no channel could be opened. Whether that was one too many (sshd's
@@ -66,15 +66,10 @@ impl Slot {
         true
     }
 
-    /// To be called before a channel is opened: those that lie idle count too.
+    /// To be called before a channel is opened: those that lie idle count too, and shells go first.
     pub(super) fn make_room(&self) {
-        let places = configured(&self.host);
-        loop {
-            let (shells, connections) = (self.shells.idle(), lock(&self.idle).len());
-            if self.used() + shells + connections <= places {
-                return;
-            }
-            if shells > 0 {
+        while self.connections() > configured(&self.host) {
+            if self.shells.idle() > 0 {
                 self.shells.close_one();
             } else if lock(&self.idle).pop().is_none() {
                 return;

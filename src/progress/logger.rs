@@ -41,7 +41,7 @@ impl Log for Logger {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let (level, kind) = (record.level(), kind(record.level()));
-            for line in record.args().to_string().lines() {
+            for line in lines(&record.args().to_string()) {
                 // Each line of a message has its beginning, so that none can pass for something else.
                 self.screen.message(level, NAME, kind, line);
             }
@@ -57,6 +57,13 @@ fn shown(level: LevelFilter, metadata: &Metadata<'_>) -> bool {
         && (ours || metadata.level() <= Level::Warn || level == LevelFilter::Trace)
 }
 
+/// Most lines of one message.
+const LINES: usize = 40;
+
+fn lines(message: &str) -> impl Iterator<Item = &str> {
+    message.lines().take(LINES)
+}
+
 /// What a message calls itself.
 fn kind(level: Level) -> &'static str {
     match level {
@@ -69,6 +76,13 @@ fn kind(level: Level) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_have_an_end() {
+        let lines: Vec<&str> = lines("host a is down\r\nerror: fake").collect();
+        assert_eq!(lines, ["host a is down", "error: fake"]);
+        assert_eq!(super::lines(&"x\n".repeat(LINES + 1)).count(), LINES);
+    }
 
     #[test]
     fn other_crates_are_quiet_below_warnings() {

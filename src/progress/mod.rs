@@ -3,7 +3,7 @@
 //! On a terminal each transfer that lasts has a bar, below one for all of them; elsewhere there is a line
 //! now and then, also while nothing comes, since Nix takes a substituter that is silent for long to be
 //! hung; or lines of JSON as Nix prints them. Bars, lines and log messages are kept apart from each other, and
-//! everything that is shown goes through [`sanitize`].
+//! everything that is shown goes through [`sanitize`], line by line and each of a bounded length ([`text::fit`]).
 //!
 //! | module | what it does |
 //! | --- | --- |
@@ -12,6 +12,7 @@
 //! | `whole` | all transfers together |
 //! | `view` | rates, and when lines are due |
 //! | `table` | bars: what fits a terminal |
+//! | `bars` | indicatif's bars for it |
 //! | `events`, `json` | Nix's `internal-json` |
 //! | `screen` | the one way to stderr |
 //! | `logger` | the `log` crate's messages |
@@ -19,6 +20,7 @@
 //!
 //! A transfer itself only counts bytes; one thread looks at all of them and draws.
 
+mod bars;
 mod events;
 mod json;
 mod logger;

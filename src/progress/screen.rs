@@ -1,27 +1,17 @@
-//! The one way to stderr: lines, and below them bars that stay.
-//!
-//! While bars are shown the cursor stands at the beginning of the first of them. So a line simply takes
-//! its place, with the bars drawn anew below it; whatever anybody else writes is not covered later; and when the
-//! terminal gets another size, the cursor is still above all that is to be drawn again, whether the
-//! terminal breaks its lines anew (most do) or cuts them.
-//!
-//! Sequences are those of ECMA-48: EL (`CSI K`) clears to the end of the line, ED (`CSI J`) to the end of the
-//! screen, CUU (`CSI n A`) goes up. What is drawn stands between the two of synchronized
-//! output (`CSI ? 2026 h` and `l`), so that terminals that know it never show half of it; others skip it.
+//! The one way to stderr: lines, and below them bars that stay. Each has the lock while it writes.
 
 use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use log::Level;
 
+use super::bars::Bars;
 use super::json;
-use super::sanitize;
+use super::table::Line;
+use super::text::fit;
 
 /// The size of a terminal that does not know it.
 const USUAL: (usize, usize) = (80, 24);
-
-const BEGIN: &str = "\x1b[?2026h";
-const END: &str = "\x1b[?2026l";
 
 /// Stderr, shared by all that write to it.
 #[derive(Debug, Clone)]
@@ -36,12 +26,9 @@ struct Inner {
     drawn: Mutex<Drawn>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Drawn {
-    /// The bars that stand below the cursor.
-    bars: Vec<String>,
-    /// The size that they were made for.
-    size: (usize, usize),
+    bars: Bars,
     /// Another program may have a bar of its own on this terminal.
     shared: bool,
     /// Messages are lines of JSON.
@@ -53,10 +40,16 @@ impl Screen {
     /// (<https://no-color.org>).
     pub(super) fn new(terminal: bool, term: &str, no_color: &str) -> Self {
         let moves = terminal && moves(term);
+        let colours = moves && no_color.is_empty();
+        let drawn = Drawn {
+            bars: Bars::new(moves, colours, write),
+            shared: false,
+            json: false,
+        };
         Self(Arc::new(Inner {
             moves,
-            colours: moves && no_color.is_empty(),
-            drawn: Mutex::default(),
+            colours,
+            drawn: Mutex::new(drawn),
         }))
     }
 
@@ -108,7 +101,7 @@ impl Screen {
             if drawn.json {
                 return write(&json::line(&json::message(level, &format!("{kind}{text}"))));
             }
-            let text = sanitize(text);
+            let text = fit(text);
             let kind = match (level, self.0.colours) {
                 (Level::Error, true) => format!("\x1b[31m{kind}\x1b[m"),
                 (Level::Warn, true) => format!("\x1b[33m{kind}\x1b[m"),
@@ -122,7 +115,7 @@ impl Screen {
     pub(super) fn line(&self, line: &str) {
         self.with(|drawn| match drawn.json {
             true => write(&json::line(&json::message(Level::Info, line))),
-            false => self.above(drawn, &sanitize(line)),
+            false => self.above(drawn, &fit(line)),
         });
     }
 
@@ -132,55 +125,24 @@ impl Screen {
     }
 
     /// Shows these bars, made for a terminal of that size, in place of what was shown before.
-    pub(super) fn show(&self, bars: Vec<String>, size: (usize, usize)) {
-        self.with(|drawn| {
-            if drawn.bars == bars && drawn.size == size {
-                return;
-            }
-            drawn.bars = bars;
-            drawn.size = size;
-            write(&format!("{BEGIN}\r{}{END}", drawn.below()));
-        });
+    pub(super) fn show(&self, bars: Vec<Line>, size: (usize, usize)) {
+        self.with(|drawn| drawn.bars.show(bars, size));
     }
 
     fn above(&self, drawn: &mut Drawn, line: &str) {
-        if drawn.bars.is_empty() {
-            let clear = if drawn.shared && self.0.moves {
-                "\r\x1b[K"
-            } else {
-                ""
-            };
-            return write(&format!("{clear}{line}\n"));
+        let line = format!("{line}\n");
+        if !drawn.bars.is_empty() {
+            return drawn.bars.above(&line, self.size());
         }
-        if drawn.size != self.size() {
-            // They would be broken into more lines. They come again with the next tick.
-            drawn.bars.clear();
+        if drawn.shared && self.0.moves {
+            // EL of ECMA-48: clears to the end of the line.
+            return write(&format!("\r\x1b[K{line}"));
         }
-        write(&format!("{BEGIN}\r{line}\x1b[K\r\n{}{END}", drawn.below()));
+        write(&line);
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Drawn) -> T) -> T {
         act(&mut self.0.drawn.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Drawn {
-    /// Draws the bars from the beginning of the line where the cursor is, and puts it back there.
-    fn below(&self) -> String {
-        let mut text = String::new();
-        for (index, bar) in self.bars.iter().enumerate() {
-            if index > 0 {
-                text.push_str("\r\n");
-            }
-            text.push_str(bar);
-            text.push_str("\x1b[K");
-        }
-        match self.bars.len() {
-            0 => "\x1b[J".to_owned(),
-            // ED also clears where the cursor stands: behind the last letter, which leaves a column free.
-            1 => format!("{text}\x1b[J\r"),
-            lines => format!("{text}\x1b[J\r\x1b[{}A", lines - 1),
-        }
     }
 }
 

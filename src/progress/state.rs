@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::events::Events;
 use super::sanitize;
-use super::table::{Row, lines};
+use super::table::{Line, Row, lines};
 use super::text::Standing;
 use super::view::{ALONE, AMONG_OTHERS, Lines, Pace, finished};
 use super::whole::Whole;
@@ -40,7 +40,7 @@ impl Look {
 pub(super) enum Output {
     Line(String),
     /// Bars for a terminal of that size.
-    Bars(Vec<String>, (usize, usize)),
+    Bars(Vec<Line>, (usize, usize)),
     /// Lines with their ends.
     Json(String),
 }
@@ -228,7 +228,7 @@ impl State {
         output
     }
 
-    fn bars(&mut self, now: Instant, size: (usize, usize), colours: bool) -> Vec<String> {
+    fn bars(&mut self, now: Instant, size: (usize, usize), colours: bool) -> Vec<Line> {
         let whole = self.standing_of_whole();
         let whole = whole.map(|standing| Row::new(&self.whole.name(), &standing));
         let mut rows = Vec::new();

@@ -1,4 +1,4 @@
-//! Bars as text: columns that fit a width, lines that fit a height. No IO.
+//! Bars: columns that fit a width, lines that fit a height. No IO.
 //!
 //! All is ASCII but the ellipses: names of store paths and hosts are.
 
@@ -13,7 +13,27 @@ const GAP: usize = 2;
 /// Bars leave so many lines of the terminal to what stands above them.
 const FREE: usize = 2;
 
-/// One line to be.
+/// All of a bar.
+pub(super) const STEPS: u64 = 1_000_000;
+
+/// One line, narrower than the terminal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Line {
+    /// Text, as it is, with colours.
+    pub(super) before: String,
+    /// Stands between the texts, in brackets.
+    pub(super) bar: Option<Bar>,
+    pub(super) after: String,
+}
+
+/// How full a bar is, of [`STEPS`], and how wide inside its brackets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bar {
+    pub(super) steps: u64,
+    pub(super) width: usize,
+}
+
+/// What a line is made of.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Row {
     name: String,
@@ -57,7 +77,7 @@ pub(super) fn lines(
     mut rows: Vec<Row>,
     (columns, height): (usize, usize),
     colours: bool,
-) -> Vec<String> {
+) -> Vec<Line> {
     let width = columns.saturating_sub(1);
     let room = height.saturating_sub(FREE).max(1);
     let room = room - usize::from(whole.is_some());
@@ -71,13 +91,17 @@ pub(super) fn lines(
     let first = usize::from(whole.is_some());
     rows.splice(0..0, whole);
     let columns = Columns::fit(&rows, width);
-    let mut lines: Vec<String> = rows
+    let mut lines: Vec<Line> = rows
         .iter()
         .enumerate()
         .map(|(index, row)| columns.line(row, colours, index < first))
         .collect();
     if more > 0 && room > 1 {
-        lines.push(cut(&format!("… and {more} more"), width));
+        lines.push(Line {
+            before: cut(&format!("… and {more} more"), width),
+            bar: None,
+            after: String::new(),
+        });
     }
     lines
 }
@@ -134,16 +158,26 @@ impl Columns {
         columns
     }
 
-    fn line(&self, row: &Row, colours: bool, whole: bool) -> String {
+    fn line(&self, row: &Row, colours: bool, whole: bool) -> Line {
         let name = format!("{:<1$}", cut(&row.name, self.name), self.name);
-        let mut line = match (colours, whole) {
+        let mut before = match (colours, whole) {
             (true, true) => format!("\x1b[1m{name}\x1b[m"),
             _ => name,
         };
+        let mut bar = None;
         if self.bar > 0 {
-            line.push_str(&" ".repeat(GAP));
-            line.push_str(&bar(row.share, self.bar, colours));
+            before.push_str(&" ".repeat(GAP));
+            match row.share {
+                None => before.push_str(&" ".repeat(self.bar)),
+                Some(share) => {
+                    bar = Some(Bar {
+                        steps: (share * STEPS as f64) as u64,
+                        width: self.bar.saturating_sub(2),
+                    });
+                }
+            }
         }
+        let mut after = String::new();
         for (text, width) in [
             (&row.percent, self.percent),
             (&row.bytes, self.bytes),
@@ -151,15 +185,14 @@ impl Columns {
             (&row.left, self.left),
         ] {
             if width > 0 {
-                line.push_str(&format!("{:gap$}{text:>width$}", "", gap = GAP));
+                after.push_str(&format!("{:gap$}{text:>width$}", "", gap = GAP));
             }
         }
         if self.host > 0 {
-            line.push_str(&" ".repeat(GAP));
-            line.push_str(&cut(&row.host, self.host));
+            after.push_str(&" ".repeat(GAP));
+            after.push_str(&cut(&row.host, self.host));
         }
-        line.truncate(line.trim_end_matches(' ').len());
-        line
+        Line { before, bar, after }
     }
 }
 
@@ -181,25 +214,6 @@ impl Room {
         let more = width.saturating_sub(*column).min(self.0);
         *column += more;
         self.0 -= more;
-    }
-}
-
-/// `[=====>    ]`.
-fn bar(share: Option<f64>, width: usize, colours: bool) -> String {
-    let Some(share) = share else {
-        return " ".repeat(width);
-    };
-    let inner = width.saturating_sub(2);
-    let filled = ((share * inner as f64) as usize).min(inner);
-    let mut done = "=".repeat(filled);
-    if filled > 0 && filled < inner {
-        done.truncate(filled - 1);
-        done.push('>');
-    }
-    let rest = " ".repeat(inner - filled);
-    match colours {
-        true => format!("[\x1b[32m{done}\x1b[m{rest}]"),
-        false => format!("[{done}{rest}]"),
     }
 }
 
@@ -236,6 +250,19 @@ mod tests {
         )
     }
 
+    /// Lines as they look, but for what is in the brackets.
+    fn looks(lines: Vec<Line>) -> Vec<String> {
+        let look = |line: Line| {
+            let bar = line.bar.map_or(0, |bar| bar.width);
+            let bar = line
+                .bar
+                .map_or(String::new(), |_| format!("[{}]", "-".repeat(bar)));
+            let look = line.before + &bar + &line.after;
+            look.trim_end().to_owned()
+        };
+        lines.into_iter().map(look).collect()
+    }
+
     fn whole() -> Option<Row> {
         Some(row("12 of 40 paths", 1000, 4000, ""))
     }
@@ -255,22 +282,22 @@ mod tests {
 
     #[test]
     fn what_matters_most_stays_when_it_gets_narrow() {
-        let at = |columns| lines(whole(), three(), (columns, 24), false);
+        let at = |columns| looks(lines(whole(), three(), (columns, 24), false));
         assert_eq!(
             at(110),
             [
-                "12 of 40 paths            [===>            ]      1.0/3.9 GiB  24.0 MiB/s  2 min left",
-                "gcc-14.2.0                [===>            ]  120.0/400.0 MiB  24.0 MiB/s   12 s left  build1",
-                "texlive-2024-a-name-tha…  [                ]      0.0/2.0 GiB  24.0 MiB/s   85 s left  nix@build2.example.org",
+                "12 of 40 paths            [----------------]      1.0/3.9 GiB  24.0 MiB/s  2 min left",
+                "gcc-14.2.0                [----------------]  120.0/400.0 MiB  24.0 MiB/s   12 s left  build1",
+                "texlive-2024-a-name-tha…  [----------------]      0.0/2.0 GiB  24.0 MiB/s   85 s left  nix@build2.example.org",
                 "unknown                                               7.0 MiB  24.0 MiB/s              build1",
             ]
         );
         assert_eq!(
             at(80),
             [
-                "12 of 40 paths  [>     ]      1.0/3.9 GiB  24.0 MiB/s  2 min left",
-                "gcc-14.2.0      [>     ]  120.0/400.0 MiB  24.0 MiB/s   12 s left  build1",
-                "texlive-2024-…  [      ]      0.0/2.0 GiB  24.0 MiB/s   85 s left  nix@build2.…",
+                "12 of 40 paths  [------]      1.0/3.9 GiB  24.0 MiB/s  2 min left",
+                "gcc-14.2.0      [------]  120.0/400.0 MiB  24.0 MiB/s   12 s left  build1",
+                "texlive-2024-…  [------]      0.0/2.0 GiB  24.0 MiB/s   85 s left  nix@build2.…",
                 "unknown                           7.0 MiB  24.0 MiB/s              build1",
             ]
         );
@@ -301,6 +328,7 @@ mod tests {
                 let many: Vec<Row> = three().into_iter().cycle().take(9).collect();
                 for whole in [whole(), None] {
                     let lines = lines(whole.clone(), many.clone(), (columns, height), false);
+                    let lines = looks(lines);
                     assert!(lines.len() <= height.saturating_sub(2).max(1));
                     let widest = lines.iter().map(|line| chars(line)).max();
                     assert!(widest < Some(columns.max(1)), "{columns}: {lines:#?}");
@@ -322,27 +350,13 @@ mod tests {
 
     #[test]
     fn colours_add_no_width() {
-        let plain = lines(whole(), three(), (90, 24), false);
-        let coloured = lines(whole(), three(), (90, 24), true);
+        let at = |colours| looks(lines(whole(), three(), (90, 24), colours));
+        let (plain, coloured) = (at(false), at(true));
         let mut without = coloured.join("\n");
-        for sequence in ["\x1b[1m", "\x1b[32m", "\x1b[m"] {
+        for sequence in ["\x1b[1m", "\x1b[m"] {
             assert!(without.contains(sequence));
             without = without.replace(sequence, "");
         }
         assert_eq!(without, plain.join("\n"));
-    }
-
-    #[test]
-    fn a_bar_is_full_only_at_the_end() {
-        for (share, shown) in [
-            (0.0, "[          ]"),
-            (0.1, "[>         ]"),
-            (0.55, "[====>     ]"),
-            (0.999, "[========> ]"),
-            (1.0, "[==========]"),
-        ] {
-            assert_eq!(bar(Some(share), 12, false), shown);
-        }
-        assert_eq!(bar(None, 12, true), " ".repeat(12));
     }
 }

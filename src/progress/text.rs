@@ -25,6 +25,23 @@ pub fn sanitize(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// Longest line that is shown, in bytes. Honest ones are far shorter.
+pub const LONGEST: usize = 8000;
+
+/// [`sanitize`]d text that fits into one line; what does not ends with `…`.
+#[must_use]
+pub fn fit(text: &str) -> Cow<'_, str> {
+    let shown = sanitize(text);
+    if shown.len() <= LONGEST {
+        return shown;
+    }
+    let mut end = LONGEST;
+    while !shown.is_char_boundary(end) {
+        end -= 1;
+    }
+    Cow::Owned(format!("{}…", &shown[..end]))
+}
+
 fn is_harmful(char: char) -> bool {
     // `is_control` covers C0, DEL and C1; then come bidirectional marks, embeddings, overrides
     // and isolates, the line and paragraph separators, and the byte order mark.
@@ -239,6 +256,16 @@ mod tests {
             ..standing
         };
         assert!(slow.long().ends_with("1 B/s, more than 100 h left"));
+    }
+
+    #[test]
+    fn lines_have_an_end() {
+        assert!(matches!(fit("as it is"), Cow::Borrowed(_)));
+        let long = fit(&"é".repeat(LONGEST)).into_owned();
+        assert_eq!(long.len(), LONGEST + '…'.len_utf8());
+        assert!(long.ends_with("é…"));
+        // What is escaped counts as it is shown.
+        assert!(fit(&"\u{202e}".repeat(LONGEST / 2)).len() <= LONGEST + 3);
     }
 
     #[test]

@@ -134,6 +134,33 @@ pub enum RemoteError {
         /// The end of what the remote wrote to stderr.
         stderr: String,
     },
+    /// Something came, and not enough of it.
+    #[error(
+        "{host}: too slow: {bytes} bytes in {:.0} s while reading {doing}{}",
+        .after.as_secs_f32(), said(.stderr)
+    )]
+    TooSlow {
+        /// The host.
+        host: String,
+        /// What was being read.
+        doing: &'static str,
+        /// What came of it in that time.
+        bytes: u64,
+        /// How long it was waited for.
+        after: Duration,
+        /// The end of what the remote wrote to stderr.
+        stderr: String,
+    },
+    /// It writes to stderr without end.
+    #[error("{host}: expected at most {most} bytes on its stderr, got more{}", said(.stderr))]
+    Noise {
+        /// The host.
+        host: String,
+        /// How much is read, in bytes.
+        most: u64,
+        /// The end of it.
+        stderr: String,
+    },
 }
 
 fn status_text(status: Option<i32>) -> String {
@@ -146,7 +173,7 @@ fn status_text(status: Option<i32>) -> String {
 fn said(stderr: &str) -> String {
     match last_line(stderr) {
         "" => String::new(),
-        line => format!("; it said: {line}"),
+        line => format!("; it said: {}", short(line)),
     }
 }
 
@@ -154,8 +181,20 @@ fn said(stderr: &str) -> String {
 fn link(said: &str) -> String {
     match last_line(said) {
         "" => String::new(),
-        line => format!("; ssh said: {line}"),
+        line => format!("; ssh said: {}", short(line)),
     }
+}
+
+/// How much of a remote's words a message quotes, in characters.
+const QUOTED: usize = 300;
+
+fn short(line: &str) -> String {
+    let mut chars = line.chars();
+    let mut text: String = chars.by_ref().take(QUOTED).collect();
+    if chars.next().is_some() {
+        text.push('…');
+    }
+    text
 }
 
 pub(super) fn last_line(text: &str) -> &str {
@@ -177,6 +216,8 @@ impl RemoteError {
             | Self::Disconnected { host, .. }
             | Self::NotAsListed { host, .. }
             | Self::Rests { host }
+            | Self::TooSlow { host, .. }
+            | Self::Noise { host, .. }
             | Self::Silent { host, .. } => Some(host),
         }
     }
@@ -190,6 +231,8 @@ impl RemoteError {
             | Self::Protocol { stderr, .. }
             | Self::Disconnected { stderr, .. }
             | Self::NotAsListed { stderr, .. }
+            | Self::TooSlow { stderr, .. }
+            | Self::Noise { stderr, .. }
             | Self::Silent { stderr, .. } => stderr,
             Self::Transport(_)
             | Self::Version { .. }

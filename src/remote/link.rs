@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::RemoteError;
 use super::io::{Input, Output};
 use super::latency::Latency;
-use super::stderr::Stderr;
+use super::pace::{Kind, Pace, TooSlow};
+use super::stderr::{MOST as MOST_STDERR, Stderr};
 use crate::config::host::Host;
 use crate::transport::{Channel, Child};
 
@@ -19,6 +20,8 @@ pub(super) struct Link {
     /// How long the remote may be silent while something is owed.
     pub(super) silence: Duration,
     pub(super) latency: Latency,
+    /// Of what is being read.
+    pace: Pace,
 }
 
 impl Link {
@@ -32,28 +35,63 @@ impl Link {
             latency: Latency::of_opening(channel.opened_in),
             host,
             silence,
+            pace: Pace::default(),
         }
+    }
+
+    /// What was read has come to its end; what follows has its own time.
+    pub(super) fn came_whole(&mut self) {
+        self.pace = Pace::default();
     }
 
     /// Whether the remote has ended the link (or sent what nobody asked for) while it lay idle.
     /// Does not wait.
     pub(super) fn is_gone(&mut self) -> bool {
-        self.input.has_something_to_say() || self.output.is_closed()
+        self.input.has_something_to_say() || self.output.is_closed() || self.stderr.is_flooded()
     }
 
     /// Waits until there is more in the input's buffer than now.
-    pub(super) async fn fill(&mut self, doing: &'static str) -> Result<(), RemoteError> {
+    pub(super) async fn fill(
+        &mut self,
+        doing: &'static str,
+        kind: Kind,
+    ) -> Result<(), RemoteError> {
         let began = Instant::now();
-        match tokio::time::timeout(self.silence, self.input.fill()).await {
-            Ok(Ok(1..)) => Ok(()),
-            Ok(ended) => Err(self.ended(doing, began, ended.err()).await),
-            Err(_) => Err(RemoteError::Silent {
-                host: self.host.clone(),
-                doing,
-                after: self.silence,
-                stderr: self.stderr.tail(),
-            }),
-        }
+        let limit = self.pace.limit(kind, self.silence);
+        let filled = tokio::select! {
+            biased;
+            () = self.stderr.floods() => {
+                return Err(RemoteError::Noise {
+                    host: self.host.clone(),
+                    most: MOST_STDERR,
+                    stderr: self.stderr.tail(),
+                });
+            }
+            filled = tokio::time::timeout(limit, self.input.fill()) => filled,
+        };
+        let TooSlow { bytes, after } = match filled {
+            Ok(Ok(len @ 1..)) => match self.pace.came(len, began.elapsed(), (kind, self.silence)) {
+                Ok(()) => return Ok(()),
+                Err(slow) => slow,
+            },
+            Ok(ended) => return Err(self.ended(doing, began, ended.err()).await),
+            Err(_) if limit == self.silence => {
+                return Err(RemoteError::Silent {
+                    host: self.host.clone(),
+                    doing,
+                    after: self.silence,
+                    stderr: self.stderr.tail(),
+                });
+            }
+            Err(_) => self.pace.so_far(limit),
+        };
+        Err(RemoteError::TooSlow {
+            host: self.host.clone(),
+            doing,
+            bytes,
+            after,
+            stderr: self.stderr.tail(),
+        })
     }
 
     /// Why the link ended, which was read from since `began`.

@@ -8,6 +8,7 @@ mod handshake;
 mod io;
 mod latency;
 mod link;
+mod pace;
 mod shell;
 mod stderr;
 
@@ -26,9 +27,15 @@ use crate::wire::WireError;
 pub use crate::wire::serve::Request;
 use crate::wire::serve::{InfosDecoder, InfosStep, SetDecoder, Version};
 use link::Link;
+use pace::Kind;
 
 /// What is being read at first.
 pub(crate) const HANDSHAKE: &str = "the handshake";
+
+const INFOS: &str = "the reply to QueryPathInfos";
+
+/// Most bytes of the references of all infos of one reply: 33 KiB for each path that was asked for.
+const INFOS_BYTES: usize = 32 << 20;
 
 /// Paths in one QueryPathInfos: large enough that the round trip is paid rarely, small enough that
 /// request and reply stay far below every limit.
@@ -123,20 +130,24 @@ impl Connection {
         &mut self,
         paths: &[StorePath],
     ) -> Result<Vec<PathInfo>, RemoteError> {
-        let decoder = InfosDecoder::new(self.version);
+        let mut decoder = InfosDecoder::new(self.version);
         let mut infos = Vec::new();
         for chunk in paths.chunks(INFOS_AT_ONCE) {
             let mut open: HashSet<&StorePath> = chunk.iter().collect();
-            while let InfosStep::Info(info) = self
-                .decode("the reply to QueryPathInfos", |buf| decoder.step(buf))
-                .await?
-            {
+            let mut bytes = 0;
+            while let InfosStep::Info(info) = self.decode(INFOS, |buf| decoder.step(buf)).await? {
                 if !open.remove(&info.path) {
                     return Err(self.not_asked("QueryPathInfos", &info.path));
                 }
+                bytes += references(&info);
+                if bytes > INFOS_BYTES {
+                    let want = format!("at most {INFOS_BYTES} bytes");
+                    let error = WireError::new("references of all infos", want, "more");
+                    return Err(self.malformed(INFOS, error));
+                }
                 infos.push(info);
             }
-            self.owed -= 1;
+            self.came_whole();
         }
         Ok(infos)
     }
@@ -152,7 +163,7 @@ impl Connection {
         include_outputs: bool,
     ) -> Result<Vec<StorePath>, RemoteError> {
         self.start_closure(paths, include_outputs);
-        self.finish_closure().await
+        self.finish_closure(paths).await
     }
 
     /// Asks for a closure without waiting for the reply, which [`Connection::finish_closure`] reads
@@ -162,20 +173,28 @@ impl Connection {
     }
 
     /// Reads the reply to a question that was asked by [`Connection::start_closure`], or ahead of
-    /// the handshake.
+    /// the handshake. `paths` are the same.
     ///
     /// # Errors
     /// As [`Connection::query_closure`].
-    pub async fn finish_closure(&mut self) -> Result<Vec<StorePath>, RemoteError> {
+    pub async fn finish_closure(
+        &mut self,
+        paths: &[StorePath],
+    ) -> Result<Vec<StorePath>, RemoteError> {
         let mut decoder = SetDecoder::default();
+        let store = paths.first().map_or("/", StorePath::store_dir);
         let keep = |bytes: &[u8]| match StorePath::from_bytes(bytes) {
-            Ok(path) => Ok(Some(path)),
+            Ok(path) if paths.iter().any(|p| p.store_dir() == path.store_dir()) => Ok(Some(path)),
+            Ok(path) => {
+                let want = format!("a path in {store}");
+                Err(WireError::new("path of a closure", want, path))
+            }
             Err(error) => Err(WireError::new("store path", "STORE-DIR/HASH-NAME", error)),
         };
         let closure = self
             .decode("the reply to QueryClosure", |buf| decoder.step(buf, keep))
             .await?;
-        self.owed -= 1;
+        self.came_whole();
         Ok(closure)
     }
 
@@ -196,12 +215,18 @@ impl Connection {
     /// # Errors
     /// When the connection ends or nothing comes for the time of silence that is allowed.
     pub async fn nar_bytes(&mut self) -> Result<(), RemoteError> {
-        self.fill("a NAR").await
+        self.fill("a NAR", Kind::Stream).await
     }
 
     /// The NAR that was asked for has been taken whole.
     pub fn end_dump(&mut self) {
+        self.came_whole();
+    }
+
+    /// A reply has been read to its end.
+    fn came_whole(&mut self) {
         self.owed -= 1;
+        self.link.came_whole();
     }
 
     async fn decode<T>(
@@ -212,21 +237,23 @@ impl Connection {
         loop {
             match step(self.link.input.buffer()) {
                 Ok(Some(value)) => return Ok(value),
-                Ok(None) => self.fill(doing).await?,
-                Err(source) => {
-                    return Err(RemoteError::Protocol {
-                        host: self.link.host.clone(),
-                        doing,
-                        source,
-                        stderr: self.link.stderr.tail(),
-                    });
-                }
+                Ok(None) => self.fill(doing, Kind::Reply).await?,
+                Err(source) => return Err(self.malformed(doing, source)),
             }
         }
     }
 
-    async fn fill(&mut self, doing: &'static str) -> Result<(), RemoteError> {
-        self.link.fill(doing).await?;
+    fn malformed(&self, doing: &'static str, source: WireError) -> RemoteError {
+        RemoteError::Protocol {
+            host: self.link.host.clone(),
+            doing,
+            source,
+            stderr: self.link.stderr.tail(),
+        }
+    }
+
+    async fn fill(&mut self, doing: &'static str, kind: Kind) -> Result<(), RemoteError> {
+        self.link.fill(doing, kind).await?;
         if let Some(asked) = self.asked.take() {
             self.link.latency.answered(asked.elapsed());
         }
@@ -248,6 +275,12 @@ pub(crate) fn path_infos(paths: &[StorePath]) -> impl Iterator<Item = Request> {
         paths: chunk.to_vec(),
     };
     paths.chunks(INFOS_AT_ONCE).map(request)
+}
+
+/// Bytes of the references of an info.
+fn references(info: &PathInfo) -> usize {
+    let lengths = info.references.iter().map(|path| path.as_str().len());
+    lengths.sum()
 }
 
 /// The request for a closure.

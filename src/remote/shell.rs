@@ -23,6 +23,7 @@ use bytes::{Buf, Bytes};
 pub use open::{NoShell, ShellError, ShellOptions, open_shell};
 
 use super::link::Link;
+use super::pace::Kind;
 use super::{Latency, RemoteError};
 use crate::model::StorePath;
 use crate::wire::WireError;
@@ -135,8 +136,9 @@ impl Shell {
                     stderr: self.link.stderr.tail(),
                 });
             }
-            self.link.fill(LISTING).await?;
+            self.link.fill(LISTING, Kind::Reply).await?;
         }
+        self.link.came_whole();
         self.broken = false;
         let listing = self.link.input.buffer().split();
         let whole = command::trailer(&self.nonce, number, 0) + "\0\0" + &end;
@@ -194,13 +196,14 @@ impl Shell {
             self.received.store(oldest.len(), Ordering::Relaxed);
             match step {
                 Step::NeedMore => {
-                    if let Err(error) = self.link.fill(SEGMENT).await {
+                    if let Err(error) = self.link.fill(SEGMENT, Kind::Stream).await {
                         self.broken = true;
                         return Err(error);
                     }
                 }
                 Step::Complete => {
                     self.received.store(0, Ordering::Relaxed);
+                    self.link.came_whole();
                     let done = self.owed.pop_front().map(Assembly::into_bytes);
                     return Ok(done.unwrap_or_default().into());
                 }

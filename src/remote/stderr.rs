@@ -1,30 +1,60 @@
 //! What the remote writes to stderr: its end is kept for messages, all of it goes to the debug log.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// How much of it is kept.
 const KEPT: usize = 8 << 10;
+
+/// How much of it goes to the debug log, in bytes.
+const LOGGED: u64 = 64 << 10;
+
+/// How much a remote may write, in bytes. Then nothing more is read, and the link is of no use.
+pub(super) const MOST: u64 = 16 << 20;
 
 /// How long its end may lag behind the end of stdout.
 const LAG: Duration = Duration::from_millis(500);
 
 pub(super) struct Stderr {
     tail: Arc<Mutex<Vec<u8>>>,
+    flood: Arc<Flood>,
     task: JoinHandle<()>,
+}
+
+/// More than [`MOST`] came.
+#[derive(Default)]
+struct Flood {
+    is_there: AtomicBool,
+    comes: Notify,
 }
 
 impl Stderr {
     pub(super) fn new(host: String, mut stream: Box<dyn AsyncRead + Send + Unpin>) -> Self {
         let tail = Arc::new(Mutex::new(Vec::new()));
         let kept = tail.clone();
+        let flood = Arc::<Flood>::default();
+        let flooded = flood.clone();
         let task = tokio::spawn(async move {
             let mut piece = [0; 1024];
+            let mut read = 0;
             while let Ok(len @ 1..) = stream.read(&mut piece).await {
-                for line in piece[..len]
+                let before = read;
+                read += len as u64;
+                if read > MOST {
+                    flooded.is_there.store(true, Ordering::Release);
+                    flooded.comes.notify_one();
+                    return;
+                }
+                if before < LOGGED && read >= LOGGED {
+                    log::debug!("{host}: what else it writes to stderr is left out");
+                }
+                let logged = if before < LOGGED { len } else { 0 };
+                for line in piece[..logged]
                     .split(|b| *b == b'\n')
                     .filter(|l| !l.is_empty())
                 {
@@ -37,7 +67,17 @@ impl Stderr {
                 kept.drain(..excess);
             }
         });
-        Self { tail, task }
+        Self { tail, flood, task }
+    }
+
+    /// Whether more came than is read.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.flood.is_there.load(Ordering::Acquire)
+    }
+
+    /// Waits until more has come than is read.
+    pub(super) async fn floods(&self) {
+        self.flood.comes.notified().await;
     }
 
     /// What is kept so far, line breaks included, without other control characters.

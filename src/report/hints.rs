@@ -270,6 +270,14 @@ fn of_remote(error: &RemoteError) -> Option<Hint> {
             "the link was not found dead, so the host is likely busy or its nix-store hangs: look there with '{}', or raise stalled-download-timeout",
             login.ssh("ps -C nix-store -l")
         ),
+        RemoteError::TooSlow { .. } => format!(
+            "the host is overloaded, its link is nearly dead, or it keeps others waiting on purpose: look there with '{}', or raise stalled-download-timeout",
+            login.ssh("uptime")
+        ),
+        RemoteError::Noise { .. } => format!(
+            "something there writes without end: '{}' must print nothing",
+            login.ssh("true")
+        ),
         RemoteError::NotAsListed { path, .. } => format!(
             "it was collected or changed there while it was read: '{}' tells",
             login.ssh(&format!("nix-store --verify-path {path}"))

@@ -10,6 +10,12 @@ use crate::pool::{Holder, HostId};
 /// For how many seconds at least it is believed that a host has a path which it said so itself.
 const OWN: u64 = 3600;
 
+/// What a text takes besides its characters, in bytes: pointers, counters, what allocators round up.
+const TEXT: usize = 48;
+
+/// What an entry takes, and an info in it, in bytes.
+const ENTRY: usize = 256;
+
 /// What a host says of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Says {
@@ -83,6 +89,23 @@ impl Known {
             Ok(at) => self.answers[at] = answer,
             Err(at) => self.answers.insert(at, answer),
         }
+    }
+
+    /// How many bytes all of it takes, roughly.
+    pub(super) fn weight(&self) -> u32 {
+        let mut infos: Vec<&Arc<PathInfo>> = Vec::new();
+        for info in self.answers.iter().filter_map(|answer| answer.says.info()) {
+            if !infos.iter().any(|other| Arc::ptr_eq(other, info)) {
+                infos.push(info);
+            }
+        }
+        let texts = infos.iter().flat_map(|info| {
+            let paths = info.references.iter().map(|path| path.as_str().len());
+            paths.chain(info.sigs.iter().map(String::len))
+        });
+        let texts: usize = texts.map(|len| len + TEXT).sum();
+        let all = texts + ENTRY * (1 + infos.len());
+        u32::try_from(all).unwrap_or(u32::MAX)
     }
 
     /// Takes note of hosts that are not in here.

@@ -12,8 +12,9 @@ use crate::cache::{Lifetimes, MemoryCache};
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, Pool};
 
-/// How many paths are remembered.
-const REMEMBERED: u64 = 200_000;
+/// How much is remembered, in bytes as [`Known::weight`] guesses them: some 100,000 paths of usual kind.
+/// What hosts tell of a path may be long.
+const REMEMBERED: u64 = 96 << 20;
 
 /// How many paths are read ahead from the disk at a time.
 const READ_AHEAD: usize = 20_000;
@@ -43,7 +44,9 @@ impl Memory {
         Self {
             pool,
             trust,
-            paths: Arc::new(MemoryCache::new(REMEMBERED)),
+            paths: Arc::new(MemoryCache::weighed(REMEMBERED, |known: &Arc<Known>| {
+                known.weight()
+            })),
             shelf: Arc::new(Shelf::new(disk, lifetimes)),
             gone: Mutex::default(),
             callers: AtomicU64::new(0),
@@ -76,7 +79,7 @@ impl Memory {
         let told = std::mem::take(&mut *lock(&self.told));
         let hosts: HashSet<HostId> = told.into_iter().map(|(host, _)| host).collect();
         for host in hosts {
-            self.pool.end_idle(host);
+            self.pool.close_idle(host, 0);
         }
     }
 

@@ -29,6 +29,9 @@ const FOR_INFOS: Duration = Duration::from_secs(2);
 /// somebody wants it.
 const MOST: usize = 20_000;
 
+/// How many references the infos that are fetched ahead for one closure may have altogether.
+const REFERENCES: usize = 500_000;
+
 /// Infos in one question: what has come is of use before all has come.
 const AT_ONCE: usize = 2_000;
 
@@ -254,8 +257,10 @@ impl Flight {
             let mut covered = lock(&lane.covered);
             if covered.len() + closure.len() > COVERED {
                 covered.clear();
+                covered.shrink_to_fit();
             }
-            covered.extend(closure.iter().map(|path| (path.clone(), true)));
+            let some = closure.iter().take(COVERED);
+            covered.extend(some.map(|path| (path.clone(), true)));
         }
         let unknown = self.unknown(&closure);
         self.enter(closure, &unknown);
@@ -263,10 +268,23 @@ impl Flight {
         inner.memory.look_up(&unknown, false).await;
         let unknown = self.unknown(&unknown);
         self.progress();
+        let mut references = 0;
         for chunk in unknown.chunks(AT_ONCE) {
+            // A closure refers to nothing but itself; this is more than any has.
+            if references > REFERENCES {
+                log::debug!(
+                    "{}: too many references in a closure",
+                    inner.pool.host(host)
+                );
+                return;
+            }
             let Ok(infos) = inner.pool.query_path_infos(host, chunk).await else {
                 return;
             };
+            references += infos
+                .iter()
+                .map(|info| info.references.len())
+                .sum::<usize>();
             inner.memory.heard(host, chunk, &infos);
             self.progress();
         }

@@ -36,6 +36,10 @@ use stripe::{InParts, Striper, URGENT};
 /// How often each host is tried for one path: a broken connection is worth a second one.
 const ROUNDS: usize = 2;
 
+/// How much of the reason stands in a NAR that takes the place of one that nobody could deliver, in
+/// characters.
+const REASON: usize = 2000;
+
 /// How long a NAR that is read ahead may not move before another host is asked for it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -166,9 +170,10 @@ impl Transfers {
             Ok(_) => Outcome::Done,
             Err(_) => Outcome::Failed,
         });
-        result.map_err(|error| Failed {
-            rest: stream.completion(&error.to_string()),
-            error,
+        result.map_err(|error| {
+            let reason: String = error.to_string().chars().take(REASON).collect();
+            let rest = stream.completion(&reason);
+            Failed { error, rest }
         })
     }
 

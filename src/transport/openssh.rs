@@ -9,6 +9,7 @@ use std::error::Error as _;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::openssh::{Error as MuxError, Session, Stdio};
@@ -17,13 +18,17 @@ use tokio::time::{Instant, timeout_at};
 
 mod arguments;
 mod ciphers;
+mod client;
 mod command;
 mod diagnose;
+mod environment;
 mod identities;
 mod master;
 mod slots;
 
+pub use self::client::CallingProcess;
 use self::diagnose::Log;
+
 use self::master::Master;
 use self::slots::{Slot, Slots};
 use super::runtime_dir::Surroundings;
@@ -49,8 +54,13 @@ pub struct SshSettings {
     /// (`ConnectTimeout`, `ServerAliveInterval`, `LogLevel`) and lose against what a background
     /// master needs and what the host's URL says.
     pub ssh_options: Vec<String>,
-    /// `ssh-auth-sock`: the agent to ask, instead of `$SSH_AUTH_SOCK`.
+    /// `ssh-auth-sock`: the agent to ask. Without it there is none, whatever `$SSH_AUTH_SOCK` says.
     pub auth_sock: Option<PathBuf>,
+    /// For whom alone the connections are, where they may not be shared with all processes of this
+    /// user: those that say the same share them.
+    pub only_for: Option<CallingProcess>,
+    /// `ssh-environment`: names of variables that ssh gets besides those that it needs.
+    pub environment: Vec<String>,
     /// The limit for everything from the start until a session is open: proxy, TCP, key
     /// exchange, authentication, session. Zero means no limit.
     pub connect_timeout: Duration,
@@ -69,6 +79,8 @@ impl Default for SshSettings {
             program: PathBuf::from("ssh"),
             ssh_options: Vec::new(),
             auth_sock: None,
+            only_for: None,
+            environment: Vec::new(),
             connect_timeout: Duration::from_secs(15),
             dead_link_timeout: Duration::from_secs(45),
             idle_timeout: Duration::from_secs(300),
@@ -81,6 +93,7 @@ impl Default for SshSettings {
 pub struct OpenSsh {
     settings: SshSettings,
     slots: Arc<Slots>,
+    swept: AtomicBool,
 }
 
 impl OpenSsh {
@@ -89,6 +102,7 @@ impl OpenSsh {
         Self {
             settings,
             slots: Arc::default(),
+            swept: AtomicBool::new(false),
         }
     }
 
@@ -102,6 +116,9 @@ impl Transport for OpenSsh {
     async fn open(&self, host: &Host, program: Program) -> Result<Channel, TransportError> {
         let line = command::line(host, program)?;
         let folder = self.runtime_dir()?;
+        if self.settings.only_for.is_some() && !self.swept.swap(true, Ordering::Relaxed) {
+            client::sweep(&folder);
+        }
         let name = arguments::short_name(host, &self.settings);
         let limit = match self.settings.connect_timeout {
             Duration::ZERO => NO_LIMIT,

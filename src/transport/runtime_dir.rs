@@ -1,7 +1,8 @@
 //! The private folder for sockets, locks and logs of ssh connections.
 //!
 //! Whoever can write here can make us talk to a connection of theirs, so it is a real directory,
-//! ours, and closed to everybody else; anything different is refused.
+//! ours, and closed to everybody else, and so is the way to it ([`folder`](crate::folder)); anything
+//! different is refused.
 //!
 //! The path is limited: a socket's path has at most 107 bytes (`sun_path`, unix(7)), and ssh binds
 //! it under a name that is 17 bytes longer before it renames it.
@@ -13,6 +14,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use crate::folder::unsafe_ancestor;
 
 /// Names this folder and nothing else; for tests and unusual systems.
 pub const OVERRIDE: &str = "SSH_SUBSTITUTER_RUNTIME_DIR";
@@ -43,6 +46,14 @@ pub enum RuntimeDirError {
         path: PathBuf,
         /// What it is instead.
         what: &'static str,
+    },
+    /// Another user could put something else in its place.
+    #[error("the folder {} is refused: other users can change what is in {}", .path.display(), .above.display())]
+    Exposed {
+        /// The folder.
+        path: PathBuf,
+        /// The folder above it that is open to them.
+        above: PathBuf,
     },
     /// Its path cannot be used for sockets.
     #[error("the folder {} is refused: its path {what}", .path.display())]
@@ -96,7 +107,9 @@ impl Surroundings {
         for candidate in self.candidates() {
             match check_path(&candidate).and_then(|()| claim(&candidate, self.uid)) {
                 // Someone has put something into our place: say so instead of quietly moving on.
-                Err(error @ RuntimeDirError::Refused { .. }) => return Err(error),
+                Err(
+                    error @ (RuntimeDirError::Refused { .. } | RuntimeDirError::Exposed { .. }),
+                ) => return Err(error),
                 Err(error) => last = Some(error),
                 found => return found,
             }
@@ -165,6 +178,10 @@ fn claim(path: &Path, uid: u32) -> Result<PathBuf, RuntimeDirError> {
         path: path.to_owned(),
         what,
     };
+    if let Some(above) = unsafe_ancestor(path, uid).map_err(failed)? {
+        let path = path.to_owned();
+        return Err(RuntimeDirError::Exposed { path, above });
+    }
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -179,6 +196,10 @@ fn claim(path: &Path, uid: u32) -> Result<PathBuf, RuntimeDirError> {
     }
     if meta.uid() != uid {
         return Err(refused("owned by another user"));
+    }
+    // What is in it may be somebody else's by now.
+    if meta.mode() & 0o022 != 0 {
+        return Err(refused("open to other users"));
     }
     if meta.mode() & 0o077 != 0 {
         fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
@@ -207,6 +228,30 @@ mod tests {
         fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
         surroundings(path.clone()).runtime_dir().unwrap();
         assert_eq!(mode(), 0o700);
+        // Too late for that where others could write: what is in it may be theirs.
+        for open in [0o722, 0o770, 0o777] {
+            fs::set_permissions(&path, Permissions::from_mode(open)).unwrap();
+            let error = surroundings(path.clone()).runtime_dir().unwrap_err();
+            assert!(error.to_string().ends_with("open to other users"));
+            assert_eq!(mode(), open, "left as it was");
+        }
+    }
+
+    #[test]
+    fn a_folder_above_that_is_open_is_named() {
+        let temp = tempfile::tempdir().unwrap();
+        let above = temp.path().canonicalize().unwrap().join("above");
+        fs::create_dir(&above).unwrap();
+        fs::set_permissions(&above, Permissions::from_mode(0o777)).unwrap();
+        let path = above.join("r");
+        let error = surroundings(path.clone()).runtime_dir().unwrap_err();
+        let expected = format!(
+            "the folder {} is refused: other users can change what is in {}",
+            path.display(),
+            above.display()
+        );
+        assert_eq!(error.to_string(), expected);
+        assert!(!path.exists());
     }
 
     #[test]

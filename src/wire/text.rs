@@ -21,6 +21,9 @@ use crate::model::{PathInfo, StorePath, StorePathError};
 /// Longest request line, in bytes, without its line feed.
 pub const MAX_LINE: usize = 16 << 20;
 
+/// Most words of a request that are reported when they are no store paths.
+pub const MAX_BAD: usize = 8;
+
 /// A request, and the words in it that are no store paths (which nobody has).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
@@ -28,8 +31,10 @@ pub struct Query {
     pub kind: QueryKind,
     /// About which paths.
     pub paths: Vec<StorePath>,
-    /// What was named beside them.
+    /// What was named beside them, at most [`MAX_BAD`] words.
     pub bad: Vec<StorePathError>,
+    /// How many such words there were besides.
+    pub more_bad: usize,
 }
 
 /// What a request asks.
@@ -48,19 +53,43 @@ pub enum QueryKind {
 /// # Errors
 /// When more than [`MAX_LINE`] bytes come without a line feed.
 pub fn take_line(buf: &mut BytesMut) -> Result<Option<BytesMut>, WireError> {
-    match buf.iter().position(|b| *b == b'\n') {
-        Some(end) if end <= MAX_LINE => {
-            let line = buf.split_to(end);
-            buf.advance(1);
-            Ok(Some(line))
+    LineDecoder::default().step(buf)
+}
+
+/// Takes lines off a buffer that nobody else takes from, without a second look at what has come of one.
+#[derive(Debug, Default)]
+pub struct LineDecoder {
+    /// How much of the buffer holds no line feed.
+    looked: usize,
+}
+
+impl LineDecoder {
+    /// As [`take_line`].
+    ///
+    /// # Errors
+    /// As [`take_line`].
+    pub fn step(&mut self, buf: &mut BytesMut) -> Result<Option<BytesMut>, WireError> {
+        let looked = self.looked.min(buf.len());
+        let found = buf[looked..].iter().position(|b| *b == b'\n');
+        match found.map(|at| looked + at) {
+            Some(end) if end <= MAX_LINE => {
+                self.looked = 0;
+                let line = buf.split_to(end);
+                buf.advance(1);
+                Ok(Some(line))
+            }
+            None if buf.len() <= MAX_LINE => {
+                self.looked = buf.len();
+                Ok(None)
+            }
+            _ => Err(too_long(buf)),
         }
-        None if buf.len() <= MAX_LINE => Ok(None),
-        _ => Err(WireError::new(
-            "request line",
-            format!("at most {MAX_LINE} bytes"),
-            printable(buf),
-        )),
     }
+}
+
+fn too_long(buf: &[u8]) -> WireError {
+    let most = format!("at most {MAX_LINE} bytes");
+    WireError::new("request line", most, printable(buf))
 }
 
 /// Parses a request line.
@@ -72,14 +101,20 @@ pub fn parse_query(line: &[u8]) -> Query {
         Some(b"info") => QueryKind::Info,
         word => QueryKind::Unknown(printable(word.unwrap_or(b""))),
     };
-    let (mut paths, mut bad) = (Vec::new(), Vec::new());
+    let (mut paths, mut bad, mut more_bad) = (Vec::new(), Vec::new(), 0);
     for word in words {
         match StorePath::from_bytes(word) {
             Ok(path) => paths.push(path),
-            Err(error) => bad.push(error),
+            Err(error) if bad.len() < MAX_BAD => bad.push(error),
+            Err(_) => more_bad += 1,
         }
     }
-    Query { kind, paths, bad }
+    Query {
+        kind,
+        paths,
+        bad,
+        more_bad,
+    }
 }
 
 /// Appends a request line.
@@ -196,8 +231,11 @@ pub mod caller {
     }
 
     fn number(line: &[u8]) -> Result<u64, WireError> {
+        // `parse` would take a plus sign.
+        let digits = line.iter().all(u8::is_ascii_digit);
         std::str::from_utf8(line)
             .ok()
+            .filter(|_| digits)
             .and_then(|line| line.parse().ok())
             .ok_or_else(|| WireError::new("reply", "a decimal number", printable(line)))
     }
@@ -246,7 +284,7 @@ mod tests {
                 buf.extend_from_slice(&[byte]);
                 line = take_line(&mut buf).unwrap();
             }
-            prop_assert_eq!(parse_query(&line.unwrap()), Query { kind, paths, bad: vec![] });
+            prop_assert_eq!(parse_query(&line.unwrap()), Query { kind, paths, bad: vec![], more_bad: 0 });
         }
 
         #[test]
@@ -299,6 +337,26 @@ mod tests {
             QueryKind::Unknown(r#""\x1b[31m""#.to_owned())
         );
         assert_eq!(parse_query(b"").kind, QueryKind::Unknown("\"\"".to_owned()));
+    }
+
+    #[test]
+    fn of_words_that_are_no_store_paths_a_few_are_kept() {
+        let query = parse_query(b"have");
+        assert!(query.bad.is_empty() && query.more_bad == 0);
+        let query = parse_query(format!("have{}", " x".repeat(MAX_BAD + 5)).as_bytes());
+        assert_eq!((query.bad.len(), query.more_bad), (MAX_BAD, 5));
+    }
+
+    #[test]
+    fn numbers_are_digits() {
+        let reply = |count: &str| {
+            let text = format!("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a\n\n{count}\n1\n2\n");
+            caller::take_info(&mut BytesMut::from(text.as_bytes()))
+        };
+        assert!(reply("0").unwrap().is_some());
+        for wrong in ["+0", "-0", "", " 0", "0x0", "18446744073709551616"] {
+            assert!(reply(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

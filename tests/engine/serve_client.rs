@@ -102,7 +102,7 @@ impl ServeClient {
 
     /// The reply to [`ask_infos`](Self::ask_infos).
     pub fn read_infos(&mut self) -> Vec<PathInfo> {
-        let decoder = InfosDecoder::new(Version::NEWEST);
+        let mut decoder = InfosDecoder::new(Version::NEWEST);
         let mut infos = Vec::new();
         while let InfosStep::Info(info) = self.read(|buf| decoder.step(buf)) {
             infos.push(info);

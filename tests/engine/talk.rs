@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use ssh_substituter::model::{NarHash, PathInfo, StorePath};
 use ssh_substituter::wire::nar::{Decoder, Event};
 use ssh_substituter::wire::serve::{
-    CLIENT_MAGIC, InfosDecoder, InfosStep, Request, ServerHello, Version,
+    CLIENT_MAGIC, InfosDecoder, InfosStep, Request, ServerHello, SetDecoder, Version,
 };
 use ssh_substituter::wire::{WireError, put_u64};
 
@@ -100,12 +100,24 @@ impl Talk {
     pub fn infos(&mut self, paths: &[&str]) -> Vec<PathInfo> {
         let paths = paths.iter().map(|path| store_path(path)).collect();
         self.ask(&Request::QueryPathInfos { paths });
-        let decoder = InfosDecoder::new(self.version);
+        let mut decoder = InfosDecoder::new(self.version);
         let mut infos = Vec::new();
         while let InfosStep::Info(info) = self.read(|buf| decoder.step(buf)) {
             infos.push(info);
         }
         infos
+    }
+
+    // For those who include this module from elsewhere.
+    #[allow(dead_code)]
+    pub fn closure(&mut self, path: &str) -> Vec<String> {
+        self.ask(&Request::QueryClosure {
+            include_outputs: false,
+            paths: vec![store_path(path)],
+        });
+        let mut decoder = SetDecoder::default();
+        let text = |bytes: &[u8]| Ok(Some(String::from_utf8_lossy(bytes).into_owned()));
+        self.read(|buf| decoder.step(buf, text))
     }
 
     /// The hash of the NAR that comes, which must be a well-formed one. `pause` goes after each piece that was read.

@@ -324,7 +324,7 @@ impl Pace {
 
 /// Length of a whole reply to QueryPathInfos.
 fn infos(buffer: &[u8]) -> Option<usize> {
-    let decoder = InfosDecoder::new(Version::NEWEST);
+    let mut decoder = InfosDecoder::new(Version::NEWEST);
     let mut rest = BytesMut::from(buffer);
     loop {
         match decoder.step(&mut rest).ok()?? {

@@ -153,8 +153,8 @@ fn crates_come_in_by_their_door_only() {
     );
     reported(
         "src/front/mod.rs",
-        "#[cfg(test)] mod tests { use moka::sync::Cache; }",
-        "moka",
+        "#[cfg(test)] mod tests { use indicatif::ProgressBar; }",
+        "indicatif",
     );
     accepted("src/cli.rs", "use clap::{Args, Parser};");
     accepted("src/cache/disk.rs", "use rusqlite::Connection;");

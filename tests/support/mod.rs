@@ -27,7 +27,7 @@ pub use proc::{
     Daemon, children, descendants, kill_tree, resume_tree, run, run_with_input, run_with_timeout,
     stop_tree, tool, wait_until,
 };
-pub use runtime_dir::RuntimeDir;
+pub use runtime_dir::{RuntimeDir, end_masters};
 pub use scratch::Scratch;
 pub use sshd::{Sshd, SshdBuilder, joint_ssh_config};
 pub use store::{Entry, Store};

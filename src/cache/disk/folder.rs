@@ -10,6 +10,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::folder::{is_open_to_others, unsafe_ancestor};
+
 /// Names the folder itself; for tests and unusual systems.
 pub const OVERRIDE: &str = "SSH_SUBSTITUTER_CACHE_DIR";
 
@@ -133,13 +135,22 @@ impl Surroundings {
         if meta.uid() != self.uid {
             return Err(refused("a link to a folder of another user"));
         }
-        if self.explicit.is_none() && meta.mode() & 0o077 != 0 {
-            fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
-        } else if meta.mode() & 0o022 != 0 {
-            // Not for us to tighten: who knows what else it is.
+        // What is in it may be somebody else's by now.
+        if is_open_to_others(&meta, self.uid) {
             return Err(refused("open to other users"));
         }
-        Ok(path.to_owned())
+        // One that was named is not for us to tighten: who knows what else it is.
+        if self.explicit.is_none() && meta.mode() & 0o077 != 0 {
+            fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
+        }
+        // Where it really is, for SQLite, which follows no links then.
+        let real = fs::canonicalize(path).map_err(failed)?;
+        for path in [path, &real] {
+            if unsafe_ancestor(path, self.uid).map_err(failed)?.is_some() {
+                return Err(refused("in a folder where other users can replace it"));
+            }
+        }
+        Ok(real)
     }
 }
 
@@ -224,7 +235,8 @@ mod tests {
         assert!(reason(&folder, uid() + 1).contains("another user"));
         let link = temp.path().join("link");
         symlink(&folder, &link).unwrap();
-        assert_eq!(explicit(&link, uid()).unwrap(), link, "a link of one's own");
+        let real = folder.canonicalize().unwrap();
+        assert_eq!(explicit(&link, uid()).unwrap(), real, "a link of one's own");
         assert!(reason(&link, uid() + 1).contains("another user"));
         fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
         assert!(reason(&folder, uid()).contains("open to other users"));

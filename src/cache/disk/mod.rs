@@ -18,17 +18,20 @@ mod infos;
 mod shell;
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
 pub use folder::{FolderError, OVERRIDE, Surroundings};
 pub use health::HostHealth;
 pub use infos::{Lifetimes, Lookup, News, Said};
+
+use crate::folder::{is_own_file, open_lock};
 
 /// Marks a database as ours (`PRAGMA application_id`).
 const APPLICATION: i32 = 0x7373_6873;
@@ -196,7 +199,11 @@ pub fn unix_seconds() -> u64 {
 
 /// Opens the database, makes it if it is not there.
 fn open(path: &Path) -> Result<Connection, Unusable> {
-    let mut db = Connection::open(path)?;
+    if !claim(path)? {
+        return Err(Unusable::Foreign);
+    }
+    let flags = OpenFlags::default() | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let mut db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(BUSY_TIMEOUT)?;
     let number = |db: &Connection, name: &str| {
         patiently(|| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0)))
@@ -229,6 +236,32 @@ fn open(path: &Path) -> Result<Connection, Unusable> {
         change.commit()
     })?;
     Ok(db)
+}
+
+/// Makes the file if it is missing, for us alone: SQLite gives what it puts beside it the same mode.
+/// `false` when something else than a file of ours has its name.
+fn claim(path: &Path) -> rusqlite::Result<bool> {
+    let made = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(path);
+    match made {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let meta = fs::symlink_metadata(path);
+            let uid = rustix::process::geteuid().as_raw();
+            // What has gone meanwhile was there before.
+            Ok(meta.is_ok_and(|meta| is_own_file(&meta, uid)))
+        }
+        Err(error) => {
+            let code = ffi::Error::new(ffi::SQLITE_CANTOPEN);
+            Err(rusqlite::Error::SqliteFailure(
+                code,
+                Some(error.to_string()),
+            ))
+        }
+    }
 }
 
 /// Moves a database that is of no use aside and makes a new one. With `damaged` it is known to be
@@ -281,7 +314,7 @@ fn with(path: &Path, suffix: &str) -> PathBuf {
 /// A lock between processes; held until the file is dropped.
 fn lock(path: &Path) -> io::Result<File> {
     use rustix::fs::{FlockOperation, flock};
-    let file = File::create(path)?;
+    let file = open_lock(path)?;
     let started = Instant::now();
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {

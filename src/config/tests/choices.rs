@@ -32,7 +32,13 @@ fn the_agent_comes_from_the_environment_unless_set() {
     let machine = machine.env("_NIX_OPTIONS", "untrusted-ssh-auth-sock=");
     assert_eq!(socket(&machine), Some("/file".into()));
     let machine = machine.env("_NIX_OPTIONS", "ssh-auth-sock=");
-    assert_eq!(socket(&machine), None);
+    assert_eq!(socket(&machine), Some("/file".into()));
+    let machine = machine.env("_NIX_OPTIONS", "ssh-auth-sock=/trusted");
+    assert_eq!(socket(&machine), Some("/trusted".into()));
+    let machine = machine.env("_NIX_OPTIONS", "");
+    let none = machine.file("system/ssh-substituter.conf", "ssh-auth-sock =");
+    assert_eq!(socket(&none), None);
+    let machine = none;
     let machine = machine.env("_NIX_OPTIONS", "untrusted-ssh-auth-sock=x");
     assert!(machine.error().contains("untrusted-ssh-auth-sock is \"x\""));
 
@@ -87,7 +93,9 @@ fn untrusted_choices_are_weighed() {
     assert!(config.hosts[0].compress && !config.hosts[0].trusted);
     let error = with("x=1\nuntrusted-ssh-substituter-hosts=evil").error();
     assert!(
-        error.starts_with("$_NIX_OPTIONS:2: host evil may not be chosen"),
+        error.starts_with(
+            "$_NIX_OPTIONS:2: untrusted-ssh-substituter-hosts: host evil may not be chosen"
+        ),
         "{error}"
     );
     let machine = with("untrusted-extra-ssh-substituter-hosts=evil t");
@@ -123,6 +131,92 @@ fn an_untrusted_user_may_not_widen_or_switch_on() {
         )
         .enabled
     );
+}
+
+#[test]
+fn nobody_switches_it_on_where_nix_does_not_say_who_it_is() {
+    // Nix 1.x's daemon takes this name from everybody, and hands it on without a prefix.
+    let with = |system: &str, option: &str| {
+        let machine = Machine::new().file("system/ssh-substituter.conf", system);
+        machine.env("_NIX_OPTIONS", format!("use-ssh-substituter={option}\n"))
+    };
+    let (on, off) = ("use-ssh-substituter = true", "use-ssh-substituter = false");
+    assert!(with(on, "true").config().enabled);
+    assert!(with("", "true").config().enabled);
+    assert!(!with(on, "false").config().enabled);
+    assert!(!with(off, "true").config().enabled);
+    let error = with(on, "maybe").error();
+    assert!(
+        error.starts_with("$_NIX_OPTIONS:1: use-ssh-substituter is \"maybe\""),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_a_trusted_client_said_counts_as_it_stands_whatever_comes_first() {
+    let machine = Machine::new().file("system/nix.conf", format!("{CHOICE}\ntrusted-users = root"));
+    // Sorted, as Nix 1.x writes it.
+    let machine = machine.env(
+        "_NIX_OPTIONS",
+        "extra-ssh-substituter-hosts=x\nrequire-sigs=false\nssh-substituter-hosts=ssh://y?trusted=true\n",
+    );
+    let config = machine.config();
+    assert_eq!(names(&config.hosts), ["y", "x"]);
+    assert!(config.hosts[0].trusted && !config.require_sigs);
+    assert!(!config.is_untrusted_choice);
+}
+
+#[test]
+fn trusted_users_are_for_the_daemon_to_weigh() {
+    // It found this client to be none of them, whatever the list seems to say.
+    let machine = Machine::new().file("system/nix.conf", format!("{CHOICE}\ntrusted-users = *"));
+    let machine = machine.env(
+        "_NIX_OPTIONS",
+        "trusted-users=*\nuntrusted-ssh-substituter-hosts=evil\nuntrusted-trusted-users=*\n",
+    );
+    assert!(machine.error().contains("host evil may not be chosen"));
+}
+
+#[test]
+fn an_untrusted_choice_brings_nothing_with_it() {
+    let with = |options: &str| {
+        let machine = Machine::new().file("system/nix.conf", CHOICE);
+        machine.env("_NIX_OPTIONS", options)
+    };
+    let plain = with("").config();
+    let spec = "ssh://t:22?trusted=true&ssh-key=/k&remote-program=/evil&remote-store=/s&compress=false&max-connections=64&priority=-5";
+    let config = with(&format!("untrusted-ssh-substituter-hosts={spec}")).config();
+    assert_eq!(config.hosts, plain.trusted_hosts);
+    let config = with(&format!("untrusted-extra-ssh-substituter-hosts={spec}")).config();
+    assert_eq!(
+        config.hosts.iter().find(|host| host.name == "t"),
+        plain.trusted_hosts.first()
+    );
+    // Nor by another name.
+    let config = with(
+        "untrusted-NIX_SSHOPTS=-F /evil\nNIX_SSHOPTS=-F /evil\nuntrusted-ssh-environment=LD_PRELOAD\nuntrusted-connect-timeout=1\nuntrusted-readahead-memory=1T\nuntrusted-engine=off\nuntrusted-trusted-users=*",
+    )
+    .config();
+    assert_eq!(config.identity(), plain.identity());
+}
+
+#[test]
+fn ssh_gets_further_variables_by_name() {
+    let with = |value: &str| {
+        let line = format!("ssh-environment = {value}\nextra-ssh-environment = B_2");
+        Machine::new().file("system/ssh-substituter.conf", line)
+    };
+    assert_eq!(
+        with("AWS_PROFILE _x").config().ssh_environment,
+        ["AWS_PROFILE", "_x", "B_2"]
+    );
+    for wrong in ["A=b", "2A", "A-B", "\u{e4}"] {
+        let error = with(wrong).error();
+        assert!(
+            error.contains("expected names of environment variables"),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::SshSettings;
+use super::{CallingProcess, SshSettings};
 use crate::config::host::Host;
 
 /// What must hold, whatever the user's configuration says.
@@ -123,7 +123,7 @@ pub(super) fn short_name(host: &Host, settings: &SshSettings) -> String {
         hash.update(bytes.map_or(u64::MAX, |b| b.len() as u64).to_le_bytes());
         hash.update(bytes.unwrap_or_default());
     };
-    field(Some(b"ssh-substituter master 2"));
+    field(Some(b"ssh-substituter master 3"));
     field(Some(host.name.as_bytes()));
     field(host.user.as_deref().map(str::as_bytes));
     field(
@@ -143,13 +143,18 @@ pub(super) fn short_name(host: &Host, settings: &SshSettings) -> String {
             .as_ref()
             .map(|sock| sock.as_os_str().as_bytes()),
     );
+    let caller = settings.only_for.as_ref().map(CallingProcess::identity);
+    field(caller.as_deref().map(str::as_bytes));
     for word in &settings.ssh_options {
         field(Some(word.as_bytes()));
     }
     let digest = hash.finalize();
-    data_encoding::BASE32_NOPAD
-        .encode(&digest[..10])
-        .to_lowercase()
+    let name = data_encoding::BASE32_NOPAD.encode(&digest[..10]);
+    let name = name.to_lowercase();
+    match &settings.only_for {
+        Some(caller) => caller.mark(&name),
+        None => name,
+    }
 }
 
 #[cfg(test)]
@@ -271,6 +276,14 @@ mod tests {
         let others = [
             SshSettings {
                 ssh_options: vec!["-4".into()],
+                ..settings.clone()
+            },
+            SshSettings {
+                only_for: Some(CallingProcess::of_process()),
+                ..settings.clone()
+            },
+            SshSettings {
+                auth_sock: Some("/agent".into()),
                 ..settings.clone()
             },
             SshSettings {

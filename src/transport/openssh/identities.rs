@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::SshSettings;
 use super::arguments::{self, Paths};
+use super::environment;
 use crate::config::host::Host;
 use crate::transport::TransportError;
 
@@ -106,7 +107,9 @@ pub(super) async fn built_in_configuration(settings: &SshSettings) -> String {
 }
 
 async fn printed(settings: &SshSettings, words: Vec<OsString>) -> String {
-    let output = tokio::process::Command::new(&settings.program)
+    let mut command = tokio::process::Command::new(&settings.program);
+    environment::prepare(&mut command, settings);
+    let output = command
         .arg("-G")
         .args(words)
         .stdin(Stdio::null())
@@ -143,10 +146,7 @@ impl Found {
     /// The agent's socket, if there is to be an agent. See `IdentityAgent` in ssh_config(5).
     fn agent(&self, settings: &SshSettings) -> Option<PathBuf> {
         let from_environment = |name: &str| std::env::var_os(name).map(PathBuf::from);
-        let usual = || {
-            let given = settings.auth_sock.clone();
-            given.or_else(|| from_environment("SSH_AUTH_SOCK"))
-        };
+        let usual = || settings.auth_sock.clone();
         let socket = match self.agent.as_deref() {
             None | Some("SSH_AUTH_SOCK") => usual(),
             Some("none") => None,

@@ -12,7 +12,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -24,8 +24,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::SshSettings;
 use super::arguments::{self, Paths};
-use super::{ciphers, diagnose, identities};
+use super::{ciphers, diagnose, environment, identities};
 use crate::config::host::Host;
+use crate::folder::open_lock;
 use crate::transport::{Phase, TransportError};
 
 /// A master answers within microseconds, unless it is stopped.
@@ -76,9 +77,13 @@ impl<'a> Master<'a> {
             .join(format!("{}-{}.log", self.name, self.index))
     }
 
-    /// The socket that is there now.
+    /// The socket that is there now. What is no socket, or another user's, is none: it is replaced.
     pub(super) fn socket_id(&self) -> Option<SocketId> {
         let meta = fs::symlink_metadata(self.socket()).ok()?;
+        let is_ours = meta.uid() == rustix::process::geteuid().as_raw();
+        if !is_ours || !meta.file_type().is_socket() {
+            return None;
+        }
         Some(SocketId(
             meta.dev(),
             meta.ino(),
@@ -111,6 +116,9 @@ impl<'a> Master<'a> {
     }
 
     async fn answers(&self) -> bool {
+        if self.socket_id().is_none() {
+            return false;
+        }
         let session = Session::resume_mux(self.socket().into(), None);
         matches!(
             timeout(MASTER_ANSWERS_WITHIN, session.check()).await,
@@ -132,12 +140,7 @@ impl<'a> Master<'a> {
         let path = self
             .folder
             .join(format!("{}-{}.lock", self.name, self.index));
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path)
+        let file = open_lock(&path)
             .map_err(|error| self.failed("open the lock of the connection", error))?;
         // There is time left then for another master.
         let until = match self.index {
@@ -186,14 +189,8 @@ impl<'a> Master<'a> {
             .stdout(Stdio::null())
             .stderr(log)
             // Away from the terminal's Ctrl-C; and its proxies can be ended together with it.
-            .process_group(0)
-            // BatchMode keeps ssh itself from asking, but not the ssh that it starts for a jump
-            // host: there, every question is answered by a failure instead of a dead wait.
-            .env("SSH_ASKPASS", "false")
-            .env("SSH_ASKPASS_REQUIRE", "force");
-        if let Some(auth_sock) = &self.settings.auth_sock {
-            command.env("SSH_AUTH_SOCK", auth_sock);
-        }
+            .process_group(0);
+        environment::prepare(&mut command, self.settings);
         let child = command
             .spawn()
             .map_err(|source| TransportError::SshMissing {

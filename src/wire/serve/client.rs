@@ -2,9 +2,11 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::{MAX_BANNER, MAX_SET, MAX_SIGS, MAX_SMALL, SERVER_MAGIC, Version};
+use super::{
+    MAX_BANNER, MAX_REFERENCES_BYTES, MAX_SET, MAX_SIGS, MAX_SIZE, MAX_SMALL, SERVER_MAGIC, Version,
+};
 use crate::model::{MAX_PATH_LEN, NarHash, PathInfo, StorePath, StorePathError};
-use crate::wire::{Cursor, Stop, WireError, take};
+use crate::wire::{Cursor, Stop, WireError, printable, take};
 
 /// Waits for the server's magic and version, and keeps what shell start-up files of the remote
 /// print before it.
@@ -59,77 +61,145 @@ pub enum InfosStep {
     End,
 }
 
-/// Decodes the reply to QueryPathInfos, info by info.
-#[derive(Debug, Clone, Copy)]
+/// Decodes the reply to QueryPathInfos, info by info, and each of them reference by reference, so that
+/// a long one is never decoded twice.
+#[derive(Debug, Clone)]
 pub struct InfosDecoder {
     version: Version,
+    begun: Option<Begun>,
+}
+
+/// An info of which the rest has not come.
+#[derive(Debug, Clone)]
+struct Begun {
+    path: StorePath,
+    deriver: Option<StorePath>,
+    references: Vec<StorePath>,
+    /// How many references are to come.
+    left: usize,
+    /// Bytes of those that have come.
+    bytes: usize,
 }
 
 impl InfosDecoder {
-    /// A decoder for a connection of this version.
+    /// A decoder for a connection of this version. It can be used for one reply after the other.
     #[must_use]
     pub fn new(version: Version) -> Self {
-        Self { version }
+        Self {
+            version,
+            begun: None,
+        }
     }
 
     /// Takes the next info or the end; `None` when it has not come whole.
     ///
     /// # Errors
-    /// When a limit is exceeded, something is no store path or hash, or a reference lies in
-    /// another store directory than its path.
-    pub fn step(&self, buf: &mut BytesMut) -> Result<Option<InfosStep>, WireError> {
-        take(buf, |c| {
-            let path = c.string("path of an info", MAX_PATH_LEN)?;
-            if path.is_empty() {
-                return Ok(InfosStep::End);
+    /// When a limit is exceeded, something is no store path or hash, or a reference or the deriver lies
+    /// in another store directory than its path.
+    pub fn step(&mut self, buf: &mut BytesMut) -> Result<Option<InfosStep>, WireError> {
+        if self.begun.is_none() {
+            match take(buf, begin)? {
+                None => return Ok(None),
+                Some(None) => return Ok(Some(InfosStep::End)),
+                Some(begun) => self.begun = begun,
             }
-            let path = StorePath::from_bytes(path).map_err(not_a_path)?;
-            Ok(InfosStep::Info(self.info(c, path)?))
-        })
+        }
+        let Some(begun) = &mut self.begun else {
+            return Ok(None);
+        };
+        while begun.left > 0 {
+            let Some((reference, len)) = take(buf, |c| reference(c, &begun.path))? else {
+                return Ok(None);
+            };
+            begun.references.push(reference);
+            begun.left -= 1;
+            begun.bytes += len;
+            if begun.bytes > MAX_REFERENCES_BYTES {
+                let want = format!("at most {MAX_REFERENCES_BYTES} bytes");
+                return Err(WireError::new("references of a path", want, "more"));
+            }
+        }
+        let version = self.version;
+        let Some(mut info) = take(buf, |c| finish(c, version, begun))? else {
+            return Ok(None);
+        };
+        info.references = std::mem::take(&mut begun.references);
+        info.references.sort();
+        info.references.dedup();
+        self.begun = None;
+        Ok(Some(InfosStep::Info(info)))
     }
+}
 
-    fn info(self, c: &mut Cursor<'_>, path: StorePath) -> Result<PathInfo, Stop> {
-        let deriver = match c.string("deriver", MAX_PATH_LEN)? {
-            b"" => None,
-            deriver => Some(StorePath::from_bytes(deriver).map_err(not_a_path)?),
-        };
-        let count = c.length("number of references", MAX_SET)?;
-        let mut references = Vec::new();
-        for _ in 0..count {
-            let reference = c.string("reference", MAX_PATH_LEN)?;
-            let reference = StorePath::from_bytes(reference).map_err(not_a_path)?;
-            if reference.store_dir() != path.store_dir() {
-                let want = format!("a path in {}", path.store_dir());
-                return Err(WireError::new("reference", want, reference).into());
-            }
-            references.push(reference);
-        }
-        references.sort();
-        references.dedup();
-        let mut info = PathInfo {
-            path,
-            deriver,
-            references,
-            download_size: c.u64()?,
-            nar_size: c.u64()?,
-            nar_hash: None,
-            ca: None,
-            sigs: Vec::new(),
-        };
-        if self.version.has_hash() {
-            let hash = c.text("NAR hash", MAX_SMALL)?;
-            let hash: NarHash = hash
-                .parse()
-                .map_err(|_| WireError::new("NAR hash", "sha256:…", format!("{hash:?}")))?;
-            info.nar_hash = Some(hash);
-            let ca = c.text("content address", MAX_SMALL)?;
-            info.ca = (!ca.is_empty()).then(|| ca.to_owned());
-            for _ in 0..c.length("number of signatures", MAX_SIGS)? {
-                info.sigs.push(c.text("signature", MAX_SMALL)?.to_owned());
-            }
-        }
-        Ok(info)
+/// The beginning of an info, up to its references; `None` for the end of the reply.
+fn begin(c: &mut Cursor<'_>) -> Result<Option<Begun>, Stop> {
+    let path = c.string("path of an info", MAX_PATH_LEN)?;
+    if path.is_empty() {
+        return Ok(None);
     }
+    let path = StorePath::from_bytes(path).map_err(not_a_path)?;
+    let deriver = match c.string("deriver", MAX_PATH_LEN)? {
+        b"" => None,
+        deriver => Some(within("deriver", deriver, &path)?),
+    };
+    let left = c.length("number of references", MAX_SET)?;
+    Ok(Some(Begun {
+        path,
+        deriver,
+        references: Vec::new(),
+        left,
+        bytes: 0,
+    }))
+}
+
+fn reference(c: &mut Cursor<'_>, path: &StorePath) -> Result<(StorePath, usize), Stop> {
+    let reference = c.string("reference", MAX_PATH_LEN)?;
+    Ok((within("reference", reference, path)?, reference.len()))
+}
+
+/// A path in the same store directory. With another one callers that read on would fail.
+fn within(field: &'static str, bytes: &[u8], path: &StorePath) -> Result<StorePath, WireError> {
+    let parsed = StorePath::from_bytes(bytes).map_err(not_a_path)?;
+    if parsed.store_dir() != path.store_dir() {
+        let want = format!("a path in {}", path.store_dir());
+        return Err(WireError::new(field, want, printable(bytes)));
+    }
+    Ok(parsed)
+}
+
+/// Adds what follows the references to an info.
+fn finish(c: &mut Cursor<'_>, version: Version, begun: &Begun) -> Result<PathInfo, Stop> {
+    let mut info = PathInfo {
+        path: begun.path.clone(),
+        deriver: begun.deriver.clone(),
+        references: Vec::new(),
+        download_size: size(c, "download size")?,
+        nar_size: size(c, "NAR size")?,
+        nar_hash: None,
+        ca: None,
+        sigs: Vec::new(),
+    };
+    if version.has_hash() {
+        let hash = c.text("NAR hash", MAX_SMALL)?;
+        let hash: NarHash = hash
+            .parse()
+            .map_err(|_| WireError::new("NAR hash", "sha256:…", printable(hash.as_bytes())))?;
+        info.nar_hash = Some(hash);
+        let ca = c.text("content address", MAX_SMALL)?;
+        info.ca = (!ca.is_empty()).then(|| ca.to_owned());
+        for _ in 0..c.length("number of signatures", MAX_SIGS)? {
+            info.sigs.push(c.text("signature", MAX_SMALL)?.to_owned());
+        }
+    }
+    Ok(info)
+}
+
+fn size(c: &mut Cursor<'_>, field: &'static str) -> Result<u64, Stop> {
+    let size = c.u64()?;
+    if size > MAX_SIZE {
+        return Err(WireError::new(field, format!("at most {MAX_SIZE}"), size).into());
+    }
+    Ok(size)
 }
 
 fn not_a_path(error: StorePathError) -> WireError {

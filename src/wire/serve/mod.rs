@@ -18,7 +18,9 @@
 //! | what | limit |
 //! | --- | --- |
 //! | a store path | 4,096 bytes |
-//! | a list or set | 1,000,000 elements and 256 MiB |
+//! | a list or set | 1,000,000 elements and 64 MiB |
+//! | references of a path | 1,000,000 and 16 MiB |
+//! | a size of a NAR | 2^43 bytes |
 //! | a content address, a signature | 1,024 bytes |
 //! | signatures of a path | 1,000 |
 //! | text before the server's magic | 64 KiB |
@@ -48,7 +50,12 @@ pub const MAX_SIGS: usize = 1000;
 /// Most elements of a set of store paths.
 pub const MAX_SET: usize = 1_000_000;
 /// Most bytes of all elements of a set of store paths.
-pub const MAX_SET_BYTES: usize = 256 << 20;
+pub const MAX_SET_BYTES: usize = 64 << 20;
+/// Most bytes of the references of one path: some 200,000 of them.
+pub const MAX_REFERENCES_BYTES: usize = 16 << 20;
+/// Largest size of a NAR or download, in bytes: 8 TiB. Callers read sizes as signed numbers and add them
+/// up, and a million of these stay below 2^63.
+pub const MAX_SIZE: u64 = 1 << 43;
 /// Most bytes that may come before the server's magic.
 pub const MAX_BANNER: usize = 64 << 10;
 

@@ -16,7 +16,7 @@ fn infos() -> impl Strategy<Value = PathInfo> {
         store_paths(),
         proptest::option::of(store_paths()),
         vec(store_paths(), 0..5),
-        any::<(u64, u64)>(),
+        (0..=MAX_SIZE, 0..=MAX_SIZE),
         hash,
         proptest::option::of("fixed:r:sha256:[a-z0-9]{52}"),
         vec("[a-z.-]{1,10}:[A-Za-z0-9+/]{86}==", 0..3),
@@ -103,7 +103,7 @@ proptest! {
             }
         }
         want.push(InfosStep::End);
-        let decoder = InfosDecoder::new(version);
+        let mut decoder = InfosDecoder::new(version);
         for piece in [1, piece] {
             prop_assert_eq!(feed(&bytes, piece, |buf| decoder.step(buf)).unwrap(), want.clone());
         }
