@@ -44,8 +44,8 @@ pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {
                 Some(EngineAction::Status) => engines::status().await,
             },
             (None, Some(words)) => doors::substitute(&cli, &words[0], &words[1], display).await,
-            (None, None) if cli.serve => doors::serve(&cli).await,
-            (None, None) => doors::query(&cli).await,
+            (None, None) if cli.serve => doors::serve(&cli, display).await,
+            (None, None) => doors::query(&cli, display).await,
         };
         done.map(|()| 0)
     };

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Outcome, configuration};
-use crate::cli::Cli;
+use crate::cli::{Cli, LogFormat};
 use crate::commands::engine;
-use crate::config::Config;
+use crate::config::{Config, Shown};
 use crate::front::{self, Alone, AttachedBackend, HostsBackend, LocalBackend, Source, Splice};
 use crate::local_store::LocalStore;
 use crate::meeting::{Identity, Starter, meet};
-use crate::progress::Display;
+use crate::progress::{Display, Mode};
 use crate::report;
 use crate::transfer::progress::{NoProgress, Progress};
 use crate::wire::serve::Version;
@@ -22,7 +22,8 @@ const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_s
 
 /// `--query`. A program that may not be used, or cannot be, ends before its first line and with
 /// status 0: to Nix 1.x that means "disabled", anything else would stop its whole command.
-pub(super) async fn query(cli: &Cli) -> Outcome {
+pub(super) async fn query(cli: &Cli, display: &Display) -> Outcome {
+    display.share_terminal();
     let config = match configuration(cli) {
         Ok(config) => config,
         Err(error) => {
@@ -48,7 +49,11 @@ pub(super) async fn substitute(
     dest: &Path,
     display: &Arc<Display>,
 ) -> Outcome {
-    let answers = Answers::of(cli, usable(cli), display.clone(), true).await;
+    let config = usable(cli);
+    if let Some(mode) = of_transfer(cli, config.progress) {
+        display.set_mode(mode);
+    }
+    let answers = Answers::of(cli, config, display.clone(), true).await;
     let path = path.to_string_lossy();
     let substituted = front::substitute(&path, dest, front::stdout(), answers.source()).await;
     answers.flush().await;
@@ -57,8 +62,11 @@ pub(super) async fn substitute(
 
 /// `--serve`. Without a usable configuration it serves nothing rather than to end: a program that
 /// ends stops the whole command of today's Nix.
-pub(super) async fn serve(cli: &Cli) -> Outcome {
-    let answers = Answers::of(cli, usable(cli), Arc::new(NoProgress), false).await;
+pub(super) async fn serve(cli: &Cli, display: &Arc<Display>) -> Outcome {
+    display.share_terminal();
+    let config = usable(cli);
+    display.set_mode(beside_nix(cli, config.progress));
+    let answers = Answers::of(cli, config, display.clone(), false).await;
     let (input, output) = (front::stdin(), front::stdout());
     let served = front::serve(input, output, answers.source(), Version::NEWEST).await;
     answers.flush().await;
@@ -75,6 +83,29 @@ pub(super) async fn serve_local(store: &str) -> Outcome {
     let backend = LocalBackend::new(store);
     front::serve(front::stdin(), front::stdout(), &backend, Version::NEWEST).await?;
     Ok(())
+}
+
+/// How `--substitute` shows its transfer, if not as a matter of course: with bars where a person has started it in a
+/// terminal, with lines in the pipe that Nix reads, which takes a substituter that says nothing to be hung.
+fn of_transfer(cli: &Cli, setting: Shown) -> Option<Mode> {
+    match setting {
+        // Who types is heard before what is configured.
+        _ if cli.quiet || cli.log_format.is_some() => None,
+        Shown::Auto => None,
+        Shown::Plain => Some(Mode::Plain),
+        Shown::Never => Some(Mode::Off),
+    }
+}
+
+/// How `--serve` shows transfers: never with bars, since Nix has one of its own in the same terminal, and tells
+/// by it what this program would.
+fn beside_nix(cli: &Cli, setting: Shown) -> Mode {
+    match (cli.log_format, setting) {
+        _ if cli.quiet => Mode::Off,
+        (Some(LogFormat::InternalJson), _) => Mode::Json,
+        (Some(LogFormat::Raw), _) | (None, Shown::Plain) => Mode::Plain,
+        (Some(LogFormat::Bar), _) | (None, Shown::Auto | Shown::Never) => Mode::Off,
+    }
 }
 
 /// The configuration, without hosts when it is wrong or the program is switched off.

@@ -102,7 +102,8 @@ impl Key {
             | Self::DeadLinkTimeout
             | Self::ReadaheadMemory
             | Self::Engine
-            | Self::EngineIdleTimeout => true,
+            | Self::EngineIdleTimeout
+            | Self::Progress => true,
         }
     }
 }

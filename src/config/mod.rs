@@ -48,6 +48,18 @@ pub use sources::{EnvLookup, Sources};
 
 use crate::model::PublicKey;
 
+/// What `progress` may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Shown {
+    /// What is right where it is shown: nothing where Nix has a bar of its own.
+    #[default]
+    Auto,
+    /// Nothing.
+    Never,
+    /// A line now and then.
+    Plain,
+}
+
 /// The configuration, validated.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -95,6 +107,8 @@ pub struct Config {
     /// `engine-idle-timeout`: how long an engine stays without anybody to serve. 300 seconds by
     /// default; 0 means the default.
     pub engine_idle_timeout: Duration,
+    /// `progress`: what the doors that Nix opens show of transfers.
+    pub progress: Shown,
     /// Hosts or an agent were chosen by an unprivileged client of Nix's daemon, for itself alone.
     pub is_untrusted_choice: bool,
     /// `NIX_STORE_DIR` or `NIX_STORE`: absolute, normalised, without a slash at its end.
@@ -150,6 +164,7 @@ impl Config {
             readahead_memory,
             engine: _,
             engine_idle_timeout,
+            progress: _,
             is_untrusted_choice,
             store_dir,
             ssh_options,

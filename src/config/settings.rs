@@ -38,11 +38,13 @@ pub enum Key {
     Engine,
     /// `engine-idle-timeout`
     EngineIdleTimeout,
+    /// `progress`
+    Progress,
 }
 
 impl Key {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Hosts,
         Self::TrustedHosts,
         Self::UseSshSubstituter,
@@ -58,6 +60,7 @@ impl Key {
         Self::ReadaheadMemory,
         Self::Engine,
         Self::EngineIdleTimeout,
+        Self::Progress,
     ];
 
     /// Its name in a configuration file.
@@ -79,6 +82,7 @@ impl Key {
             Self::ReadaheadMemory => "readahead-memory",
             Self::Engine => "engine",
             Self::EngineIdleTimeout => "engine-idle-timeout",
+            Self::Progress => "progress",
         }
     }
 
@@ -107,7 +111,7 @@ impl Key {
             Self::PositiveTtl => "2592000",
             Self::NegativeTtl => "3600",
             Self::ReadaheadMemory => "256M",
-            Self::Engine => "auto",
+            Self::Engine | Self::Progress => "auto",
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{Config, ConfigError, Host, Key, Sources};
+use super::{Config, ConfigError, Host, Key, Shown, Sources};
 
 /// A public key.
 const KEY: &str = "test-1:TmSVqZEzdiGzR/VUmPvGtwgUPN3SICN5e1Yp9BYG+Wo=";
@@ -315,6 +315,10 @@ fn bad_values_name_their_origin() {
         ("readahead-memory = 1 MB", "a number of bytes"),
         ("readahead-memory = M", "a number of bytes"),
         (
+            "progress = bar",
+            "progress is \"bar\": expected auto, never or plain",
+        ),
+        (
             "ssh-auth-sock = agent",
             "ssh-auth-sock is \"agent\": expected an absolute path",
         ),
@@ -335,6 +339,20 @@ fn bad_values_name_their_origin() {
     let machine = Machine::new().file("system/nix.conf", "connect-timeout = soon");
     let config = machine.option("connect-timeout", " 7 ").config();
     assert_eq!(config.connect_timeout, Duration::from_secs(7));
+}
+
+#[test]
+fn progress_is_shown_as_set_and_no_matter_of_an_engine() {
+    let with = |value: &str| Machine::new().option("progress", value).config();
+    assert_eq!(Machine::new().config().progress, Shown::Auto);
+    for (value, shown) in [
+        ("auto", Shown::Auto),
+        (" never ", Shown::Never),
+        ("plain", Shown::Plain),
+    ] {
+        assert_eq!(with(value).progress, shown);
+        assert_eq!(with(value).identity(), with("auto").identity());
+    }
 }
 
 #[test]

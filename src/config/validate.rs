@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Config;
 use super::error::ConfigError;
 use super::host::Host;
 use super::keys::public_keys;
@@ -12,6 +11,7 @@ use super::settings::{Key, Settings, Value};
 use super::sources::{Gathered, Sources};
 use super::untrusted;
 use super::value::{BOOLEAN, parse_bool, printable};
+use super::{Config, Shown};
 
 const DEFAULT_STORE_DIR: &str = "/nix/store";
 
@@ -74,6 +74,7 @@ pub(super) fn validate(
         readahead_memory: bytes(&settings, Key::ReadaheadMemory)?,
         engine: engine(&settings)?,
         engine_idle_timeout: timeout(&settings, Key::EngineIdleTimeout)?,
+        progress: progress(&settings)?,
         is_untrusted_choice,
         store_dir: store_dir(sources)?,
         ssh_options: ssh_options(sources)?,
@@ -141,6 +142,20 @@ fn engine(settings: &Settings) -> Result<bool, ConfigError> {
         "auto" => Ok(true),
         "off" => Ok(false),
         text => Err(bad(Key::Engine.name(), text, &value.origin, "auto or off")),
+    }
+}
+
+fn progress(settings: &Settings) -> Result<Shown, ConfigError> {
+    let key = Key::Progress;
+    let value = &settings.get(key).value;
+    match value.text.trim() {
+        "auto" => Ok(Shown::Auto),
+        "never" => Ok(Shown::Never),
+        "plain" => Ok(Shown::Plain),
+        text => {
+            let want = "auto, never or plain";
+            Err(bad(key.name(), text, &value.origin, want))
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use super::Screen;
+use super::screen::Screen;
 
 /// What begins every message.
 const NAME: &str = "ssh-substituter";
@@ -40,8 +40,10 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            for line in lines(record.level(), &record.args().to_string()) {
-                self.screen.line(&line);
+            let (level, kind) = (record.level(), kind(record.level()));
+            for line in lines(&record.args().to_string()) {
+                // Each line of a message has its beginning, so that none can pass for something else.
+                self.screen.message(level, NAME, kind, line);
             }
         }
     }
@@ -58,18 +60,17 @@ fn shown(level: LevelFilter, metadata: &Metadata<'_>) -> bool {
 /// Most lines of one message.
 const LINES: usize = 40;
 
-/// Each line of a message has its beginning, so that none can pass for something else.
-fn lines(level: Level, message: &str) -> Vec<String> {
-    let kind = match level {
+fn lines(message: &str) -> impl Iterator<Item = &str> {
+    message.lines().take(LINES)
+}
+
+/// What a message calls itself.
+fn kind(level: Level) -> &'static str {
+    match level {
         Level::Error => "error: ",
         Level::Warn => "warning: ",
         Level::Info | Level::Debug | Level::Trace => "",
-    };
-    message
-        .lines()
-        .take(LINES)
-        .map(|line| format!("{NAME}: {kind}{line}"))
-        .collect()
+    }
 }
 
 #[cfg(test)]
@@ -77,16 +78,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_say_who_speaks_on_each_line() {
-        assert_eq!(
-            lines(Level::Warn, "host a is down\r\nerror: fake"),
-            [
-                "ssh-substituter: warning: host a is down",
-                "ssh-substituter: warning: error: fake"
-            ]
-        );
-        assert_eq!(lines(Level::Error, "x"), ["ssh-substituter: error: x"]);
-        assert_eq!(lines(Level::Debug, "x"), ["ssh-substituter: x"]);
+    fn messages_have_an_end() {
+        let lines: Vec<&str> = lines("host a is down\r\nerror: fake").collect();
+        assert_eq!(lines, ["host a is down", "error: fake"]);
+        assert_eq!(super::lines(&"x\n".repeat(LINES + 1)).count(), LINES);
     }
 
     #[test]

@@ -1,61 +1,102 @@
 //! What people read while the program works: progress of transfers and log messages, on stderr.
 //!
-//! On a terminal each transfer that lasts has a bar; elsewhere it has a line now and then, also
-//! while nothing comes, since Nix takes a substituter that is silent for long to be hung. Bars,
-//! lines and log messages are kept apart from each other, and everything that is shown goes
-//! through [`sanitize`], line by line and each of a bounded length ([`text::fit`]).
+//! On a terminal each transfer that lasts has a bar, below one for all of them; elsewhere there is a line
+//! now and then, also while nothing comes, since Nix takes a substituter that is silent for long to be
+//! hung; or lines of JSON as Nix prints them. Bars, lines and log messages are kept apart from each other, and
+//! everything that is shown goes through [`sanitize`], line by line and each of a bounded length ([`text::fit`]).
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | `ticker` | the thread that looks at all transfers and draws |
+//! | `state` | what is to be written when |
+//! | `whole` | all transfers together |
+//! | `view` | rates, and when lines are due |
+//! | `table` | bars: what fits a terminal |
+//! | `bars` | indicatif's bars for it |
+//! | `events`, `json` | Nix's `internal-json` |
+//! | `screen` | the one way to stderr |
+//! | `logger` | the `log` crate's messages |
+//! | `text` | numbers, times, names |
 //!
 //! A transfer itself only counts bytes; one thread looks at all of them and draws.
 
+mod bars;
+mod events;
+mod json;
 mod logger;
+mod screen;
+mod state;
+mod table;
 pub mod text;
 mod ticker;
 mod view;
+mod whole;
 
-use std::io::{IsTerminal, Write};
-use std::sync::Arc;
-
-use indicatif::{MultiProgress, ProgressDrawTarget};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::transfer::progress::{NoProgress, Progress, TransferInfo, TransferProgress};
 pub use logger::level;
+use screen::Screen;
+use state::Look;
 pub use text::sanitize;
-use ticker::{Look, Ticker};
+use ticker::Ticker;
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// [`Bar`](Mode::Bar) on a terminal that can move its cursor, [`Plain`](Mode::Plain) elsewhere.
+    /// [`Bar`](Mode::Bar) on a terminal that can move its cursor (`TERM` is not `dumb`),
+    /// [`Plain`](Mode::Plain) elsewhere.
     #[default]
     Auto,
-    /// A bar for each transfer; as `Plain` where stderr is no terminal.
+    /// A bar for each transfer; as `Plain` where stderr is no such terminal.
     Bar,
-    /// A line about each transfer every few seconds.
+    /// A line every few seconds.
     Plain,
+    /// Lines of JSON, messages as well, as Nix prints them with `--log-format internal-json`.
+    Json,
     /// Not at all.
     Off,
 }
 
 /// Draws progress on stderr. Log messages that are to be readable between bars go through its
-/// logger ([`Display::log_to_stderr`]).
+/// logger ([`Display::log_to_stderr`]). Where `NO_COLOR` is set nothing is coloured.
 #[derive(Debug)]
 pub struct Display {
     screen: Screen,
-    ticker: Option<Arc<Ticker>>,
+    // Held for a moment only.
+    ticker: Mutex<Option<Arc<Ticker>>>,
 }
 
 impl Display {
     /// A display that draws in this mode. At most one in a process should draw.
     #[must_use]
     pub fn new(mode: Mode) -> Self {
-        let term = std::env::var("TERM").unwrap_or_default();
-        Self::with(resolve(mode, std::io::stderr().is_terminal(), &term))
+        let display = Self {
+            screen: Screen::of_process(),
+            ticker: Mutex::default(),
+        };
+        display.set_mode(mode);
+        display
     }
 
-    fn with(look: Option<Look>) -> Self {
-        let screen = Screen::new(look == Some(Look::Bars));
-        let ticker = look.map(|look| Ticker::new(look, screen.clone()));
-        Self { screen, ticker }
+    /// Draws in another mode from now on: for the time before the first transfer. Messages that have become JSON
+    /// stay so.
+    pub fn set_mode(&self, mode: Mode) {
+        if mode == Mode::Json {
+            self.screen.speak_json();
+        }
+        let look = resolve(mode, self.screen.moves());
+        let ticker = look.map(|look| Ticker::new(look, self.screen.clone()));
+        let before = std::mem::replace(&mut *self.lock(), ticker);
+        if let Some(before) = before {
+            before.close();
+        }
+    }
+
+    /// Another program draws a bar of its own on this terminal, as Nix does where it has started this
+    /// one: each line clears that bar, which is drawn again by who draws it.
+    pub fn share_terminal(&self) {
+        self.screen.share();
     }
 
     /// Prints one line, above the bars if there are any.
@@ -70,60 +111,44 @@ impl Display {
     pub fn log_to_stderr(&self, level: log::LevelFilter) {
         logger::install(self.screen.clone(), level);
     }
+
+    /// Takes the bars away, and draws no more. Waits a moment for what is still to be written.
+    pub fn close(&self) {
+        self.set_mode(Mode::Off);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<Ticker>>> {
+        self.ticker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Progress for Display {
     fn start(&self, transfer: &TransferInfo) -> Box<dyn TransferProgress> {
-        match &self.ticker {
+        match &*self.lock() {
             Some(ticker) => Box::new(Ticker::start(ticker, transfer)),
             None => Box::new(NoProgress),
+        }
+    }
+
+    fn expected(&self, paths: u64, bytes: u64) {
+        if let Some(ticker) = &*self.lock() {
+            Ticker::expect(ticker, paths, bytes);
         }
     }
 }
 
 impl Drop for Display {
     fn drop(&mut self) {
-        if let Some(ticker) = &self.ticker {
-            ticker.close();
-        }
+        self.close();
     }
 }
 
-fn resolve(mode: Mode, terminal: bool, term: &str) -> Option<Look> {
-    let moves = !term.is_empty() && term != "dumb";
+fn resolve(mode: Mode, moves: bool) -> Option<Look> {
     match mode {
         Mode::Off => None,
-        Mode::Bar if terminal => Some(Look::Bars),
-        Mode::Auto if terminal && moves => Some(Look::Bars),
+        Mode::Json => Some(Look::Json),
+        Mode::Auto | Mode::Bar if moves => Some(Look::Bars),
         Mode::Auto | Mode::Bar | Mode::Plain => Some(Look::Lines),
-    }
-}
-
-/// The one way to stderr.
-#[derive(Debug, Clone)]
-struct Screen {
-    bars: MultiProgress,
-}
-
-impl Screen {
-    fn new(bars: bool) -> Self {
-        let target = if bars {
-            ProgressDrawTarget::stderr_with_hz(10)
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        Self {
-            bars: MultiProgress::with_draw_target(target),
-        }
-    }
-
-    /// Prints a line with the bars out of its way. Errors are nobody's concern: there is nowhere
-    /// else to tell them, and a closed stderr must not end a transfer.
-    fn line(&self, line: &str) {
-        let line = format!("{}\n", text::fit(line));
-        self.bars.suspend(|| {
-            let _ = std::io::stderr().lock().write_all(line.as_bytes());
-        });
     }
 }
 
@@ -144,9 +169,13 @@ mod tests {
 
     #[test]
     fn finished_transfers_are_forgotten_and_the_thread_ends() {
-        for look in [Look::Bars, Look::Lines] {
-            let display = Display::with(Some(look));
-            let ticker = Arc::clone(display.ticker.as_ref().unwrap());
+        for look in [Look::Bars, Look::Lines, Look::Json] {
+            let screen = Screen::new(false, "", "");
+            let ticker = Ticker::new(look, screen.clone());
+            let display = Display {
+                screen,
+                ticker: Mutex::new(Some(ticker.clone())),
+            };
             let (first, second) = (
                 display.start(&transfer("hello-2.12", 9)),
                 display.start(&transfer("hello-2.13", 0)),
@@ -168,68 +197,33 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "run by bars_and_messages_share_a_terminal"]
-    fn draws() {
-        let display = Display::new(Mode::Auto);
-        display.log_to_stderr(log::LevelFilter::Info);
-        let running = display.start(&transfer("hello-2.12", 4 << 20));
-        let wait = || std::thread::sleep(std::time::Duration::from_millis(700));
-        wait();
-        running.advance(1 << 20);
-        wait();
-        log::warn!("host \x1b[31mred\nis down");
-        wait();
-        running.finish(Outcome::Done);
-        log::info!("all done");
-    }
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn bars_and_messages_share_a_terminal() {
-        let exe = std::env::current_exe().unwrap();
-        let run = format!(
-            "stty cols 100; '{}' --exact progress::tests::draws --ignored --nocapture",
-            exe.display()
-        );
-        let out = std::process::Command::new("script")
-            .args(["-qec", &run, "/dev/null"])
-            .env("TERM", "xterm")
-            .stdin(std::process::Stdio::null())
-            .output()
-            .expect("this test needs script(1)");
-        let text = String::from_utf8(out.stdout).unwrap();
-        assert!(out.status.success(), "{text:?}");
-        assert!(text.contains("hello-2.12 1.0 of 4.0 MiB, "), "{text:?}");
-        assert!(text.contains(" s left, build1 [==="), "{text:?}");
-        // Messages stand at the beginning of a line that was cleared, and end with one.
-        for message in [
-            "warning: host \\u{1b}[31mred",
-            "warning: is down",
-            "all done",
+    fn bars_need_a_capable_terminal() {
+        for (terminal, term, moves) in [
+            (true, "xterm", true),
+            (true, "dumb", false),
+            (true, "", false),
+            (false, "xterm", false),
         ] {
-            let line = format!("ssh-substituter: {message}\r\n");
-            let at = text.find(&line).unwrap_or_else(|| panic!("{text:?}"));
-            let before = &text[..at];
-            let clear = before.ends_with('\n') || before.ends_with("\r\x1b[2K");
-            assert!(clear, "{text:?}");
+            assert_eq!(Screen::new(terminal, term, "").moves(), moves, "{term}");
         }
-        assert!(!text.contains("\x1b[31m"));
+        for (mode, here, elsewhere) in [
+            (Mode::Auto, Some(Look::Bars), Some(Look::Lines)),
+            (Mode::Bar, Some(Look::Bars), Some(Look::Lines)),
+            (Mode::Plain, Some(Look::Lines), Some(Look::Lines)),
+            (Mode::Json, Some(Look::Json), Some(Look::Json)),
+            (Mode::Off, None, None),
+        ] {
+            assert_eq!(resolve(mode, true), here, "{mode:?}");
+            assert_eq!(resolve(mode, false), elsewhere, "{mode:?}");
+        }
     }
 
     #[test]
-    fn bars_need_a_terminal_and_auto_a_capable_one() {
-        let cases = [
-            (Mode::Auto, true, "xterm", Some(Look::Bars)),
-            (Mode::Auto, true, "dumb", Some(Look::Lines)),
-            (Mode::Auto, true, "", Some(Look::Lines)),
-            (Mode::Auto, false, "xterm", Some(Look::Lines)),
-            (Mode::Bar, true, "dumb", Some(Look::Bars)),
-            (Mode::Bar, false, "xterm", Some(Look::Lines)),
-            (Mode::Plain, true, "xterm", Some(Look::Lines)),
-            (Mode::Off, true, "xterm", None),
-        ];
-        for (mode, terminal, term, look) in cases {
-            assert_eq!(resolve(mode, terminal, term), look, "{mode:?} {term}");
-        }
+    fn any_no_color_means_none() {
+        let colours = |term, value| Screen::new(true, term, value).colours();
+        assert!(colours("xterm", ""));
+        assert!(!colours("xterm", "1"));
+        assert!(!colours("xterm", "0"));
+        assert!(!colours("dumb", ""));
     }
 }

@@ -107,7 +107,7 @@ pub struct Standing<'a> {
     pub done: u64,
     /// All bytes that will; 0 when that is not known.
     pub total: u64,
-    /// Where they come from.
+    /// Where they come from; empty when that is not known, or several.
     pub host: &'a str,
     /// Bytes a second of late.
     pub rate: f64,
@@ -126,36 +126,46 @@ impl Standing<'_> {
         if let Some(percent) = self.percent() {
             let _ = write!(text, " ({percent} %)");
         }
-        let _ = write!(text, " from {}", self.host);
+        if !self.host.is_empty() {
+            let _ = write!(text, " from {}", self.host);
+        }
         self.pace(&mut text);
         text
     }
 
-    /// For beside a bar: `120.0 of 400.0 MiB, 24.0 MiB/s, 12 s left, HOST`.
+    /// How much of it is there, from 0 to 100.
     #[must_use]
-    pub fn short(&self) -> String {
-        let mut text = part(self.done, self.total);
-        self.pace(&mut text);
-        let _ = write!(text, ", {}", self.host);
-        text
-    }
-
-    fn percent(&self) -> Option<u64> {
+    pub fn percent(&self) -> Option<u64> {
         let percent = u128::from(self.done) * 100 / u128::from(self.total).max(1);
         (self.total > 0).then(|| percent.min(100) as u64)
     }
 
+    /// How long nothing has come, where that is worth telling.
+    #[must_use]
+    pub fn quiet_for(&self) -> Option<Duration> {
+        (self.silence >= SILENCE).then_some(self.silence)
+    }
+
+    /// How long the rest is going to take at this rate.
+    #[must_use]
+    pub fn left(&self) -> Option<Duration> {
+        let left = self.total.saturating_sub(self.done);
+        if left == 0 || self.rate < 1.0 {
+            return None;
+        }
+        // A rate of 1 makes at most 2^64 seconds, which a `Duration` just does not hold.
+        let left = Duration::try_from_secs_f64(left as f64 / self.rate);
+        Some(left.unwrap_or(Duration::MAX))
+    }
+
     fn pace(&self, text: &mut String) {
-        if self.silence >= SILENCE {
-            let _ = write!(text, ", no data for {}", time(self.silence));
+        if let Some(silence) = self.quiet_for() {
+            let _ = write!(text, ", no data for {}", time(silence));
             return;
         }
         let _ = write!(text, ", {}/s", size(self.rate as u64));
-        let left = self.total.saturating_sub(self.done);
-        if left > 0 && self.rate >= 1.0 {
-            // A rate of 1 makes at most 2^64 seconds, which a `Duration` just does not hold.
-            let left = Duration::try_from_secs_f64(left as f64 / self.rate);
-            let _ = write!(text, ", {} left", time(left.unwrap_or(Duration::MAX)));
+        if let Some(left) = self.left() {
+            let _ = write!(text, ", {} left", time(left));
         }
     }
 }
@@ -216,10 +226,11 @@ mod tests {
             standing.long(),
             "120.0 of 400.0 MiB (30 %) from build1, 24.0 MiB/s, 12 s left"
         );
-        assert_eq!(
-            standing.short(),
-            "120.0 of 400.0 MiB, 24.0 MiB/s, 12 s left, build1"
-        );
+        let nowhere = Standing {
+            host: "",
+            ..standing
+        };
+        assert!(nowhere.long().contains("(30 %), 24"));
         let stalled = Standing {
             rate: 0.0,
             silence: Duration::from_secs(70),

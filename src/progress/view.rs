@@ -1,19 +1,37 @@
-//! One transfer as it is shown. Time is an argument.
+//! One transfer, or all of them, as lines show them. Time is an argument.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::text::{Standing, part, size, time};
+use super::text::{part, size, time};
 use crate::transfer::progress::Outcome;
 
 /// The rate is that of about so much time before now.
 const WINDOW: Duration = Duration::from_secs(15);
 /// Samples lie at least so far apart, which bounds their number.
 const SAMPLE: Duration = Duration::from_secs(1);
-/// A transfer has lines only when it lasts longer than this.
-const FIRST_LINE: Duration = Duration::from_secs(2);
-/// Time from line to line.
-const NEXT_LINE: Duration = Duration::from_secs(5);
+/// When lines come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rhythm {
+    /// What lasts no longer than this has none.
+    first: Duration,
+    /// Shortest time from line to line.
+    next: Duration,
+}
+
+/// Of a transfer that nothing else tells about, and of all together.
+pub(super) const ALONE: Rhythm = Rhythm {
+    first: Duration::from_secs(2),
+    next: Duration::from_secs(5),
+};
+/// Of one transfer where lines tell about the whole, too.
+pub(super) const AMONG_OTHERS: Rhythm = Rhythm {
+    first: Duration::from_secs(10),
+    next: Duration::from_secs(30),
+};
+/// Longest time from line to line. What has lasted long is told about less often: after a time a
+/// tenth of that time.
+const RAREST: Duration = Duration::from_secs(30);
 
 /// Bytes over time.
 #[derive(Debug)]
@@ -52,7 +70,8 @@ impl Pace {
             self.samples.push_back((now, done));
         }
         let span = now.duration_since(then).as_secs_f64();
-        let rate = if span > 0.0 {
+        // Too short a time says nothing.
+        let rate = if span >= 0.25 {
             done.saturating_sub(before) as f64 / span
         } else {
             0.0
@@ -61,66 +80,74 @@ impl Pace {
     }
 }
 
-/// A transfer shown by lines.
+/// Something that is shown by lines.
 #[derive(Debug)]
 pub(super) struct Lines {
-    name: String,
-    total: u64,
     started: Instant,
-    pace: Pace,
-    due: Instant,
+    last: Instant,
     printed: bool,
 }
 
 impl Lines {
-    pub(super) fn new(name: &str, total: u64, now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
-            name: name.to_owned(),
-            total,
             started: now,
-            pace: Pace::new(now),
-            due: now + FIRST_LINE,
+            last: now,
             printed: false,
         }
     }
 
-    /// The line that is due, if one is.
-    pub(super) fn tick(&mut self, now: Instant, done: u64, host: &str) -> Option<String> {
-        let (rate, silence) = self.pace.note(now, done);
-        if now < self.due {
-            return None;
-        }
-        self.due = now + NEXT_LINE;
-        self.printed = true;
-        let standing = Standing {
-            done,
-            total: self.total,
-            host,
-            rate,
-            silence,
+    /// Whether a line is due; if so it counts as printed.
+    pub(super) fn is_due(&mut self, now: Instant, rhythm: Rhythm) -> bool {
+        let rarer = (now.duration_since(self.started) / 10).min(RAREST);
+        let pause = match self.printed {
+            true => rhythm.next.max(rarer),
+            false => rhythm.first,
         };
-        Some(format!("{}: {}", self.name, standing.long()))
+        if now.duration_since(self.last) < pause {
+            return false;
+        }
+        self.last = now;
+        self.printed = true;
+        true
     }
 
-    /// The last line, where there were others.
-    pub(super) fn finish(&self, now: Instant, done: u64, outcome: Outcome) -> Option<String> {
-        if !self.printed {
-            return None;
+    /// The last line, where there were others. `done` of `total` bytes have come.
+    pub(super) fn finish(
+        &self,
+        now: Instant,
+        name: &str,
+        (done, total): (u64, u64),
+        outcome: Outcome,
+    ) -> Option<String> {
+        self.printed.then(|| {
+            finished(
+                name,
+                (done, total),
+                now.duration_since(self.started),
+                outcome,
+            )
+        })
+    }
+}
+
+/// How something ended that took so long.
+pub(super) fn finished(
+    name: &str,
+    (done, total): (u64, u64),
+    lasted: Duration,
+    outcome: Outcome,
+) -> String {
+    match outcome {
+        Outcome::Done => {
+            let rate = done as f64 / lasted.as_secs_f64().max(0.001);
+            let (size, rate) = (size(done), size(rate as u64));
+            format!("{name}: done, {size} in {}, {rate}/s", time(lasted))
         }
-        let Self { name, total, .. } = self;
-        let lasted = now.duration_since(self.started);
-        let text = match outcome {
-            Outcome::Done => {
-                let rate = done as f64 / lasted.as_secs_f64().max(0.001);
-                let (size, rate) = (size(done), size(rate as u64));
-                format!("{name}: done, {size} in {}, {rate}/s", time(lasted))
-            }
-            Outcome::Failed => {
-                let part = part(done, *total);
-                format!("{name}: failed after {part} in {}", time(lasted))
-            }
-        };
-        Some(text)
+        Outcome::Failed => {
+            let part = part(done, total);
+            format!("{name}: failed after {part} in {}", time(lasted))
+        }
     }
 }
 
@@ -160,49 +187,48 @@ mod tests {
     #[test]
     fn short_transfers_have_no_lines() {
         let start = Instant::now();
-        let mut lines = Lines::new("hello", 9, start);
-        assert_eq!(lines.tick(at(start, 1.9), 9, "h"), None);
-        assert_eq!(lines.finish(at(start, 1.9), 9, Outcome::Done), None);
-        assert_eq!(lines.finish(at(start, 1.9), 9, Outcome::Failed), None);
-    }
-
-    #[test]
-    fn long_transfers_have_one_now_and_then_and_one_at_the_end() {
-        let start = Instant::now();
-        let mut lines = Lines::new("gcc-14", 400 * MIB, start);
-        let mut printed = Vec::new();
-        for quarter in 0..=68u32 {
-            let seconds = f64::from(quarter) / 4.0;
-            let done = u64::from(quarter) * 6 * MIB;
-            printed.extend(lines.tick(at(start, seconds), done.min(400 * MIB), "build1"));
+        let mut lines = Lines::new(start);
+        assert!(!lines.is_due(at(start, 1.9), ALONE));
+        for outcome in [Outcome::Done, Outcome::Failed] {
+            assert_eq!(lines.finish(at(start, 1.9), "hello", (9, 9), outcome), None);
         }
-        assert_eq!(
-            printed,
-            [
-                "gcc-14: 48.0 of 400.0 MiB (12 %) from build1, 24.0 MiB/s, 15 s left",
-                "gcc-14: 168.0 of 400.0 MiB (42 %) from build1, 24.0 MiB/s, 10 s left",
-                "gcc-14: 288.0 of 400.0 MiB (72 %) from build1, 24.0 MiB/s, 5 s left",
-                "gcc-14: 400.0 of 400.0 MiB (100 %) from build1, 23.5 MiB/s",
-            ]
-        );
-        assert_eq!(
-            lines.finish(at(start, 17.0), 400 * MIB, Outcome::Done),
-            Some("gcc-14: done, 400.0 MiB in 17 s, 23.5 MiB/s".to_owned())
-        );
-        assert_eq!(
-            lines.finish(at(start, 17.0), 120 * MIB, Outcome::Failed),
-            Some("gcc-14: failed after 120.0 of 400.0 MiB in 17 s".to_owned())
-        );
     }
 
     #[test]
-    fn silence_is_told_too() {
+    fn lines_come_less_often_as_time_goes_by() {
+        let due = |rhythm, seconds: u32| {
+            let start = Instant::now();
+            let mut lines = Lines::new(start);
+            let ticks = (0..=2 * seconds).map(|tick| f64::from(tick) / 2.0);
+            let due = ticks.filter(|tick| lines.is_due(at(start, *tick), rhythm));
+            due.collect::<Vec<f64>>()
+        };
+        assert_eq!(due(ALONE, 20), [2.0, 7.0, 12.0, 17.0]);
+        assert_eq!(due(AMONG_OTHERS, 75), [10.0, 40.0, 70.0]);
+        let hour = due(ALONE, 3600);
+        assert!(hour.len() < 150, "{}", hour.len());
+        let gaps: Vec<f64> = hour.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(
+            gaps.iter().all(|gap| (5.0..=30.0).contains(gap)),
+            "{gaps:?}"
+        );
+        assert_eq!(gaps.last(), Some(&30.0));
+    }
+
+    #[test]
+    fn long_transfers_have_a_last_line() {
         let start = Instant::now();
-        let mut lines = Lines::new("gcc-14", 400 * MIB, start);
-        lines.tick(at(start, 3.0), 4 * MIB, "a");
+        let mut lines = Lines::new(start);
+        assert!(lines.is_due(at(start, 2.0), ALONE));
+        let last =
+            |done, outcome| lines.finish(at(start, 17.0), "gcc-14", (done, 400 * MIB), outcome);
         assert_eq!(
-            lines.tick(at(start, 33.0), 4 * MIB, "b").as_deref(),
-            Some("gcc-14: 4.0 of 400.0 MiB (1 %) from b, no data for 30 s")
+            last(400 * MIB, Outcome::Done).as_deref(),
+            Some("gcc-14: done, 400.0 MiB in 17 s, 23.5 MiB/s")
+        );
+        assert_eq!(
+            last(120 * MIB, Outcome::Failed).as_deref(),
+            Some("gcc-14: failed after 120.0 of 400.0 MiB in 17 s")
         );
     }
 }
