@@ -178,7 +178,7 @@ impl Scene {
             self.bad.attack(attack());
             self.fetch(&User::new(&self.both(), engine), door, path, &[]);
         }
-        let engine = self.turns.0.get() % 4 == 0;
+        let engine = self.turns.0.get().is_multiple_of(4);
         self.bad.attack(attack());
         self.gets_nothing(&User::new(&self.alone(), engine), path, words);
     }
