@@ -188,7 +188,11 @@ fn signatures_and_addresses_reach_nix_untouched() {
     let addressed = Addressed::make(&host.store);
     let signed = host.store.big("signed", 100);
     let key = host.store.sign("test-1", &[&signed, &addressed.flat]);
-    let more = format!("{} k:AAAA nonsense", host.store.claim(&signed, "sigs"));
+    // Of nobody who is known; and two that Nix could not read, which are left out.
+    let unknown = format!("k:{}==", "A".repeat(86));
+    let unreadable = ["k:AAAA", "nonsense"];
+    let sigs = host.store.claim(&signed, "sigs");
+    let more = format!("{sigs} {unknown} {}", unreadable.join(" "));
     host.store.set_claim(&signed, "sigs", &more);
     let nix = nix(&host, &key)
         .substituters(&substituter("").replace("&trusted=true", ""))
@@ -210,7 +214,9 @@ fn signatures_and_addresses_reach_nix_untouched() {
                 words.sort();
                 words
             };
-            assert_eq!(read(nix.store()), read(&host.store), "{column} of {path}");
+            let mut told = read(&host.store);
+            told.retain(|word| !unreadable.contains(&word.as_str()));
+            assert_eq!(read(nix.store()), told, "{column} of {path}");
         }
     }
 }

@@ -9,6 +9,7 @@ mod support;
 mod talk;
 
 mod callers;
+mod far;
 mod host;
 mod names;
 mod noise;

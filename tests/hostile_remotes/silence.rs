@@ -1,12 +1,13 @@
 //! Hosts that stop in the middle, or send just enough not to be silent.
 
+use std::thread;
 use std::time::Duration;
 
 use ssh_substituter::model::{PathInfo, StorePath};
 use ssh_substituter::wire::serve::put_set;
 
-use super::host::{Attack, Honest, Io, Line, World, hello, infos_reply};
-use super::scene::{Scene, User};
+use super::host::{Attack, Io, Line, World, hello, infos_reply};
+use super::scene::{BOTH, Scene, User};
 
 /// Far more often than hosts may be silent in these tests.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -41,7 +42,15 @@ impl How {
     }
 }
 
-const ALL: [How; 3] = [How::Stops, How::Ends, How::Trickles];
+/// All of them at once, each with hosts of its own: most of the time is waiting.
+fn all(check: impl Fn(How, &Scene) + Sync) {
+    thread::scope(|scope| {
+        for how in [How::Stops, How::Ends, How::Trickles] {
+            let check = &check;
+            scope.spawn(move || check(how, &Scene::new()));
+        }
+    });
+}
 
 struct Hello(How);
 
@@ -81,23 +90,16 @@ impl Attack for Dumps {
 
 #[test]
 fn in_the_handshake() {
-    let scene = Scene::new();
-    for how in ALL {
-        let words = match how {
-            How::Ends => "ended before the handshake",
-            How::Stops | How::Trickles => "no handshake from ",
-        };
+    all(|how, scene| match how {
         // Eight bytes of it in as many pauses would come in time.
-        let slow = move || Hello(how);
-        match how {
-            How::Trickles => {
-                scene.bad.attack(Slow);
-                let user = User::new(&scene.alone(), false);
-                scene.gets_nothing(&user, &scene.small, &[words]);
-            }
-            _ => scene.survives(slow, &scene.small, &[words]),
+        How::Trickles => {
+            scene.bad.attack(Slow);
+            let user = User::new(&scene.alone(), false);
+            scene.gets_nothing(&user, &scene.small, &["no handshake from "]);
         }
-    }
+        How::Stops => scene.survives(|| Hello(how), &scene.small, &["no handshake from "]),
+        How::Ends => scene.survives(|| Hello(how), &scene.small, &["ended before the handshake"]),
+    });
 }
 
 /// Says hello for longer than anybody waits.
@@ -111,43 +113,38 @@ impl Attack for Slow {
 
 #[test]
 fn in_an_answer() {
-    let scene = Scene::new();
-    for how in ALL {
+    all(|how, scene| {
         let words = [how.words(), "the reply to QueryPathInfos"];
-        scene.survives(move || Infos(how), &scene.small, &words);
-    }
+        scene.survives(|| Infos(how), &scene.small, &words);
+    });
 }
 
 /// It is asked for ahead of what callers need.
 #[test]
 fn in_a_closure() {
-    let scene = Scene::new();
-    for how in ALL {
+    all(|how, scene| {
         scene.bad.attack(Closures(how));
         for engine in [false, true] {
-            for door in super::scene::BOTH {
+            for door in BOTH {
                 let user = User::new(&scene.both(), engine);
                 scene.fetch(&user, door, &scene.small, &[]);
             }
         }
-    }
-    scene.bad.attack(Honest);
+    });
 }
 
 #[test]
 fn in_a_small_archive() {
-    let scene = Scene::new();
-    for how in ALL {
+    all(|how, scene| {
         let words = [how.words(), &*scene.small];
-        scene.survives(move || Dumps(how), &scene.small, &words);
-    }
+        scene.survives(|| Dumps(how), &scene.small, &words);
+    });
 }
 
 #[test]
 fn in_a_large_archive() {
-    let scene = Scene::new();
-    for how in ALL {
+    all(|how, scene| {
         let words = [how.words(), &*scene.large];
-        scene.survives(move || Dumps(how), &scene.large, &words);
-    }
+        scene.survives(|| Dumps(how), &scene.large, &words);
+    });
 }
