@@ -109,6 +109,8 @@ async fn fetched(args: &Get, config: &Config, display: &Arc<Display>) -> Status 
     let lacking = carry_out(plan, &engine, destination, display, started).await;
     engine.resolver.flush().await;
     let lacking = lacking?;
+    // Bars stand where this is going to be printed.
+    display.close();
     let there = roots.iter().filter(|path| !lacking.contains(path));
     let text: String = there.map(|path| format!("{path}\n")).collect();
     if !text.is_empty()
