@@ -21,6 +21,7 @@ pub use error::RemoteError;
 pub use handshake::{ConnectOptions, connect};
 pub use latency::Latency;
 pub use shell::{NoShell, Shell, ShellError, ShellOptions, open_shell};
+pub use stderr::readable;
 
 use crate::model::{PathInfo, StorePath};
 use crate::wire::WireError;

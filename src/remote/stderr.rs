@@ -101,7 +101,8 @@ impl Drop for Stderr {
 
 /// Text from a remote, with control characters but line feeds left out, so that it cannot drive a
 /// terminal.
-pub(super) fn readable(bytes: &[u8]) -> String {
+#[must_use]
+pub fn readable(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes)
         .chars()
         .filter(|c| *c == '\n' || !c.is_control())

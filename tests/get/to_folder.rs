@@ -17,6 +17,12 @@ fn nix(site: &Site, folder: &Path, program: &str, args: &[&str]) -> std::process
     command
 }
 
+/// Nix finds each path as it is registered.
+fn verify(site: &Site, folder: &Path) {
+    let words = ["--verify", "--check-contents"];
+    run(nix(site, folder, "nix-store", &words), LIMIT);
+}
+
 /// Has the real Nix load the registration.
 fn load(site: &Site, folder: &Path) {
     let registration = fs::read(folder.join("nix-path-registration")).unwrap();
@@ -68,15 +74,7 @@ fn nix_loads_and_verifies_what_comes() {
     let mut expected = dag.paths.clone();
     expected.sort();
     assert_eq!(closure, expected);
-    run(
-        nix(
-            &site,
-            &folder,
-            "nix-store",
-            &["--verify", "--check-contents"],
-        ),
-        LIMIT,
-    );
+    verify(&site, &folder);
     run(nix(&site, &folder, "nix", &["path-info", &dag.root]), LIMIT);
     let there = run(nix(&site, &folder, "nix-store", &["--dump-db"]), LIMIT);
     let mut theirs = site.store().command("nix-store");
@@ -142,15 +140,7 @@ fn what_is_right_stays_and_what_is_wrong_is_replaced() {
     got.says(&["fetched 1 paths", "; 29 were there"]);
     assert_eq!(fs::read(&registration).unwrap(), registered);
     load(&site, &folder);
-    run(
-        nix(
-            &site,
-            &folder,
-            "nix-store",
-            &["--verify", "--check-contents"],
-        ),
-        LIMIT,
-    );
+    verify(&site, &folder);
 }
 
 #[test]
@@ -237,15 +227,7 @@ fn without_the_closure_only_the_paths_come() {
         .status(0)
         .says(&["fetched 9 paths", "; 1 were there"]);
     load(&site, &folder);
-    run(
-        nix(
-            &site,
-            &folder,
-            "nix-store",
-            &["--verify", "--check-contents"],
-        ),
-        LIMIT,
-    );
+    verify(&site, &folder);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::commands::get::error::NixError;
 use crate::model::{MAX_PATH_LEN, PathInfo, StorePath};
+use crate::remote::readable;
 use crate::wire::serve::{CLIENT_MAGIC, Request, ServerHello, SetDecoder, Version};
 use crate::wire::{WireError, put_string, put_u64, take};
 
@@ -260,11 +261,4 @@ async fn listen(mut stderr: ChildStderr, said: Arc<Mutex<Vec<u8>>>) {
         let excess = said.len().saturating_sub(KEPT);
         said.drain(..excess);
     }
-}
-
-/// Without control characters, so that it cannot drive a terminal.
-fn readable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let good = |c: &char| *c == '\n' || !c.is_control();
-    text.chars().filter(good).collect()
 }
