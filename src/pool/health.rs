@@ -18,7 +18,9 @@
 //! What outlives the process is a [`Record`] with times of the wall clock. Nothing in it is
 //! believed further than the longest pause: clocks are set back, and files hold nonsense.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// How long a host is left alone after its first failure; doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);

@@ -98,7 +98,7 @@ async fn attempt(
         asked: None,
     };
     connection.link.output.send_hello(ahead);
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let mut hello = ServerHello::default();
     let theirs = timeout_at(deadline, shake(&mut connection, &mut hello)).await;
     let said = |connection: &Connection, stderr: String| {

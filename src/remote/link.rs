@@ -1,6 +1,8 @@
 //! One channel to a program on a host, whatever it speaks.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::RemoteError;
 use super::io::{Input, Output};

@@ -13,7 +13,7 @@ mod shell;
 mod stderr;
 
 use std::collections::HashSet;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use bytes::BytesMut;
 

@@ -2,7 +2,9 @@
 //! writing goes on in the background and holds up nobody.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;

@@ -91,7 +91,7 @@ pub async fn open_shell(
     let mut link = Link::new(host, channel, options.silence);
     let proof = Proof::new();
     link.output.send_bytes(proof.script().into_bytes());
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     loop {
         match proof.step(link.input.peek()) {
             Step::NeedMore => {}
