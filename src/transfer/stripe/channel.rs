@@ -2,11 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::nar::Nar;
 use super::parts::Channel;
@@ -24,6 +23,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long a channel without work is kept, since the next NAR may come soon.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// How often it is told how much of a part has come.
+const TICK: Duration = Duration::from_millis(250);
+
 /// A channel's place. When it is dropped, what the channel owes is for others.
 pub(super) struct Seat {
     pub(super) shared: Arc<Shared>,
@@ -31,11 +33,14 @@ pub(super) struct Seat {
     pub(super) channel: Channel,
     /// The host is asked although it rests.
     pub(super) nevertheless: bool,
+    /// It ends of itself, since there is nothing to ask for.
+    pub(super) idle: AtomicBool,
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.shared.leave(self.host, self.channel);
+        let failed = !*self.idle.get_mut();
+        self.shared.leave(self.host, self.channel, failed);
     }
 }
 
@@ -63,6 +68,7 @@ pub(super) async fn run(seat: Seat) {
         let result = match worker.ask().await {
             Ok(()) if worker.owed.is_empty() => {
                 if idle.elapsed() > IDLE {
+                    seat.idle.store(true, Ordering::Relaxed);
                     return;
                 }
                 let _ = timeout(LOOK, changes.changed()).await;
@@ -109,13 +115,32 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Receives the part that was asked for first.
+    /// Receives the part that was asked for first. Who waits for it is told while it comes, since a part
+    /// takes seconds on a slow link.
     async fn receive(&mut self) -> Result<(), RemoteError> {
-        let bytes = self.shell.segment().await?;
-        if let Some((nar, part, mut due)) = self.owed.pop_front() {
-            due.received(bytes.len() as u64);
-            nar.arrived(part, bytes, self.seat.channel);
-        }
+        let Some((nar, part, mut due)) = self.owed.pop_front() else {
+            return Ok(());
+        };
+        let channel = self.seat.channel;
+        let (meter, mut received) = (self.shell.meter(), 0);
+        let mut progressed = |now: u64| {
+            let more = now.saturating_sub(received);
+            received = received.max(now);
+            if more > 0 {
+                due.received(more);
+                nar.progressed(part, channel, now, more);
+            }
+        };
+        let segment = self.shell.segment();
+        tokio::pin!(segment);
+        let bytes = loop {
+            match timeout(TICK, &mut segment).await {
+                Ok(bytes) => break bytes?,
+                Err(_) => progressed(meter.load(Ordering::Relaxed)),
+            }
+        };
+        progressed(bytes.len() as u64);
+        nar.arrived(part, bytes, channel);
         Ok(())
     }
 }

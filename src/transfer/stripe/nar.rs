@@ -1,12 +1,13 @@
 //! One NAR that comes in parts.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::time::Instant;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::parts::{Channel, Parts};
 use crate::model::PathInfo;
@@ -19,11 +20,21 @@ pub(in crate::transfer) type Priority = Arc<AtomicU64>;
 /// Of a NAR that somebody waits for.
 pub(in crate::transfer) const URGENT: u64 = 0;
 
+/// How long a host whose channels all failed is not asked for this NAR; doubled with each further time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest such pause, as a power of two of the first.
+const PAUSE_DOUBLINGS: u32 = 5;
+
 pub(super) struct Nar {
     pub(super) info: Arc<PathInfo>,
     /// It is in parts only because its one host may be far away.
     pub(super) only_if_far: bool,
+    /// Its hosts are asked although they rest.
+    pub(super) nevertheless: bool,
     priority: Priority,
+    /// Bytes that have come of it, from whomever.
+    received: Arc<AtomicU64>,
     // Held for a few instructions, never over an await.
     state: Mutex<State>,
     /// For the one who takes the parts.
@@ -34,7 +45,9 @@ struct State {
     parts: Parts,
     /// Who may be asked.
     hosts: Vec<HostId>,
-    listings: HashMap<HostId, Listing>,
+    listings: BTreeMap<HostId, Listing>,
+    /// Hosts whose channels all failed: how often in a row, and until when none is opened there.
+    failed: BTreeMap<HostId, (u32, Instant)>,
 }
 
 enum Listing {
@@ -54,22 +67,27 @@ pub(super) enum Next {
 }
 
 impl Nar {
+    /// A NAR of which everything from the byte `from` on is wanted.
     pub(super) fn new(
         info: Arc<PathInfo>,
         hosts: Vec<HostId>,
         from: u64,
         only_if_far: bool,
+        nevertheless: bool,
         priority: Priority,
     ) -> Self {
         let parts = Parts::new(from..info.nar_size);
         Self {
             info,
             only_if_far,
+            nevertheless,
             priority,
+            received: Arc::default(),
             state: Mutex::new(State {
                 parts,
                 hosts,
-                listings: HashMap::new(),
+                listings: BTreeMap::new(),
+                failed: BTreeMap::new(),
             }),
             arrived: Notify::new(),
         }
@@ -83,25 +101,48 @@ impl Nar {
         self.priority.load(Ordering::Relaxed)
     }
 
-    /// What that channel of that host should ask for.
-    pub(super) fn next(&self, host: HostId, channel: Channel) -> Next {
+    /// Counts the bytes that come, whole parts or not.
+    pub(super) fn received(&self) -> &Arc<AtomicU64> {
+        &self.received
+    }
+
+    /// What that channel of that host should ask for. `is_worth` tells whether the host would not be
+    /// the last to be done, given how many bytes nobody was asked for yet, and who else can bring them.
+    pub(super) fn next(
+        &self,
+        host: HostId,
+        channel: Channel,
+        is_worth: impl FnOnce(u64, &[HostId]) -> bool,
+    ) -> Next {
         let mut state = self.lock();
         let State {
             parts,
             hosts,
             listings,
+            ..
         } = &mut *state;
         if !hosts.contains(&host) {
             return Next::Nothing;
         }
         match listings.get(&host) {
-            Some(Listing::Known(layout)) => match parts.next(channel, Instant::now()) {
-                Some(part) => {
-                    let (start, len) = parts.range(part);
-                    Next::Part(part, layout.segment(start, len))
+            Some(Listing::Known(layout)) => {
+                let unasked = parts.unasked();
+                let may_add = unasked > 0 && {
+                    let listed = listings.iter();
+                    let others = listed.filter_map(|(other, listing)| {
+                        let can = matches!(listing, Listing::Known(_)) && *other != host;
+                        can.then_some(*other)
+                    });
+                    is_worth(unasked, &others.collect::<Vec<_>>())
+                };
+                match parts.next(channel, may_add, Instant::now()) {
+                    Some(part) => {
+                        let (start, len) = parts.range(part);
+                        Next::Part(part, layout.segment(start, len))
+                    }
+                    None => Next::Nothing,
                 }
-                None => Next::Nothing,
-            },
+            }
             None if parts.is_missing_some() => Next::Unlisted,
             _ => Next::Nothing,
         }
@@ -132,31 +173,38 @@ impl Nar {
     /// What came of it.
     pub(super) fn listed(&self, host: HostId, layout: Option<Layout>) {
         let fits = layout.filter(|layout| layout.nar_size() == self.info.nar_size);
-        if fits.is_none() {
-            log::debug!(
-                "{}: cannot be read in parts on host {host:?}",
-                self.info.path
-            );
-        }
         let listing = fits.map_or(Listing::Unfit, Listing::Known);
         self.lock().listings.insert(host, listing);
         self.arrived.notify_one();
     }
 
+    /// So many bytes of a part have come by now, `more` of them since this was last told.
+    pub(super) fn progressed(&self, part: u64, channel: Channel, received: u64, more: u64) {
+        self.received.fetch_add(more, Ordering::Relaxed);
+        self.lock().parts.progressed(part, channel, received);
+    }
+
     pub(super) fn arrived(&self, part: u64, bytes: Bytes, channel: Channel) {
-        self.lock()
-            .parts
-            .arrived(part, bytes, channel, Instant::now());
+        let mut state = self.lock();
+        state.failed.remove(&channel.host);
+        state.parts.arrived(part, bytes, channel, Instant::now());
+        drop(state);
         self.arrived.notify_one();
     }
 
-    /// A channel of that host is gone.
-    pub(super) fn lost(&self, host: HostId, channel: Channel) {
+    /// A channel of that host is gone. `failed`: it was the last one, and it did not leave of itself.
+    pub(super) fn lost(&self, host: HostId, channel: Channel, failed: bool) {
         let mut state = self.lock();
         state.parts.lost(channel);
         // It may have been the one that was at it.
         if matches!(state.listings.get(&host), Some(Listing::Asked)) {
             state.listings.remove(&host);
+        }
+        if failed {
+            let now = Instant::now();
+            let (times, until) = state.failed.entry(host).or_insert((0, now));
+            *until = now + FIRST_PAUSE * (1 << (*times).min(PAUSE_DOUBLINGS));
+            *times += 1;
         }
         drop(state);
         self.arrived.notify_one();
@@ -167,10 +215,25 @@ impl Nar {
         !matches!(self.lock().listings.get(&host), Some(Listing::Unfit))
     }
 
+    /// Hosts that could be asked for something now, had they a channel.
+    pub(super) fn could_ask(&self) -> Vec<HostId> {
+        let state = self.lock();
+        if !state.parts.can_ask() {
+            return Vec::new();
+        }
+        let now = Instant::now();
+        let may = |host: &&HostId| {
+            let pauses = state.failed.get(*host);
+            let unfit = matches!(state.listings.get(*host), Some(Listing::Unfit));
+            !unfit && pauses.is_none_or(|(_, until)| *until <= now)
+        };
+        state.hosts.iter().filter(may).copied().collect()
+    }
+
     /// The next part in order, if it has come; and whether that was all.
     pub(super) fn take(&self) -> (Option<Bytes>, bool) {
         let mut state = self.lock();
-        (state.parts.take(), state.parts.is_done())
+        (state.parts.take(|_, _| false), state.parts.is_done())
     }
 
     /// Waits for news.

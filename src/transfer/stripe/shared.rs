@@ -1,6 +1,7 @@
 //! What channels, and those for whom they work, share.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::task::JoinSet;
 use super::FAR;
 use super::channel::{Seat, run};
 use super::nar::{Nar, Next};
-use super::parts::Channel;
+use super::parts::{Channel, PART};
 use crate::model::StorePath;
 use crate::pool::HostId;
 use crate::transfer::book::Book;
@@ -43,7 +44,7 @@ pub(super) struct Shared {
 struct State {
     /// NARs that are wanted.
     active: Vec<Arc<Nar>>,
-    hosts: HashMap<HostId, AtWork>,
+    hosts: BTreeMap<HostId, AtWork>,
     channels: u64,
 }
 
@@ -108,15 +109,31 @@ impl Shared {
     }
 
     /// Has this NAR brought.
-    pub(super) fn add(self: &Arc<Self>, nar: &Arc<Nar>, nevertheless: bool) {
+    pub(super) fn add(self: &Arc<Self>, nar: &Arc<Nar>) {
         let mut state = self.lock();
         state.active.push(nar.clone());
         state.active.sort_by_key(|nar| nar.priority());
         drop(state);
         for host in nar.hosts() {
-            self.engage(host, nevertheless);
+            self.engage(host, nar.nevertheless);
         }
         self.wake();
+    }
+
+    /// Channels leave when there is nothing to ask for, be it that the caller is slow; and a host that
+    /// failed may be back. Brings them back for a NAR of which something may be asked for now.
+    pub(super) fn call_back(self: &Arc<Self>, nar: &Nar) {
+        for host in nar.could_ask() {
+            let usable = nar.nevertheless || self.book.pool.is_well(host);
+            if usable && !self.has_channels(host) && self.may_have_parts(host, &nar.info.path) {
+                self.engage(host, nar.nevertheless);
+            }
+        }
+    }
+
+    fn has_channels(&self, host: HostId) -> bool {
+        let state = self.lock();
+        state.hosts.get(&host).is_some_and(|work| work.count > 0)
     }
 
     /// More hosts turned out to have it.
@@ -152,24 +169,26 @@ impl Shared {
                     number: state.channels,
                 },
                 nevertheless,
+                idle: AtomicBool::new(false),
             };
             tasks.spawn(run(seat));
         }
     }
 
-    /// A channel is gone.
-    pub(super) fn leave(&self, host: HostId, channel: Channel) {
-        let active = {
+    /// A channel is gone, of itself or since it `failed`.
+    pub(super) fn leave(&self, host: HostId, channel: Channel, failed: bool) {
+        let (active, last) = {
             let mut state = self.lock();
             let at_work = state.hosts.entry(host).or_default();
             at_work.count = at_work.count.saturating_sub(1);
             if at_work.lister == Some(channel) {
                 at_work.lister = None;
             }
-            state.active.clone()
+            let last = at_work.count == 0;
+            (state.active.clone(), last)
         };
         for nar in active {
-            nar.lost(host, channel);
+            nar.lost(host, channel, failed && last);
         }
         self.wake();
     }
@@ -177,6 +196,15 @@ impl Shared {
     fn is_busy(&self, host: HostId) -> bool {
         let latency = self.book.pool.latency(host).unwrap_or_default();
         self.book.rates.queue(host) > 2.0 * latency.as_secs_f64() + QUEUE
+    }
+
+    /// Whether this host should be asked for one more part where nobody was asked yet for so many
+    /// bytes: not when the others will have brought all of them long before it is done.
+    fn is_worth(&self, host: HostId, bytes: u64, others: &[HostId]) -> bool {
+        let mut others = others.to_vec();
+        others.retain(|other| self.book.pool.is_well(*other));
+        let part = bytes.min(PART);
+        !self.book.rates.would_be_last(host, part, bytes, &others)
     }
 
     /// What a channel should do; one that is `free` owes nothing and can list.
@@ -189,7 +217,8 @@ impl Shared {
         state.active.sort_by_key(|nar| nar.priority());
         let active = state.active.clone();
         for nar in active {
-            match nar.next(host, channel) {
+            let is_worth = |bytes: u64, others: &[HostId]| self.is_worth(host, bytes, others);
+            match nar.next(host, channel, is_worth) {
                 Next::Nothing => {}
                 Next::Part(part, segment) => return Work::Part(nar, part, segment),
                 Next::Unlisted => {
@@ -219,7 +248,12 @@ impl Shared {
             let small = layout.nar_size() / (layout.entries() as u64).max(1) < SMALL_FILES;
             (round_trip >= FAR || !nar.only_if_far) && (!small || round_trip >= VERY_FAR)
         };
-        nar.listed(host, layout.filter(suits));
+        let layout = layout.filter(suits);
+        if layout.is_none() {
+            let (path, host) = (&nar.info.path, self.book.pool.host(host));
+            log::debug!("{path}: is not read in parts from {host}");
+        }
+        nar.listed(host, layout);
         self.wake();
     }
 
@@ -228,8 +262,7 @@ impl Shared {
         let hosts = nar.hosts();
         let state = self.lock();
         let works = |host: &HostId| state.hosts.get(host).is_some_and(|work| work.count > 0);
-        hosts
-            .iter()
-            .any(|host| works(host) && nar.may_come_from(*host))
+        let mut hosts = hosts.iter();
+        hosts.any(|host| works(host) && nar.may_come_from(*host))
     }
 }
