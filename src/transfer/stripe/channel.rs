@@ -88,7 +88,14 @@ struct Worker<'a> {
     seat: &'a Seat,
     shell: ShellLease,
     /// What is asked for, in order.
-    owed: VecDeque<(Arc<Nar>, u64, Owed)>,
+    owed: VecDeque<(Arc<Nar>, Asked)>,
+}
+
+/// What a channel was asked for.
+enum Asked {
+    Part(u64, Owed),
+    Compare(u64),
+    Proof,
 }
 
 impl Worker<'_> {
@@ -100,7 +107,15 @@ impl Worker<'_> {
                 Work::Part(nar, part, segment) => {
                     self.shell.request(&segment);
                     let due = shared.book.rates.ask(host, segment.len());
-                    self.owed.push_back((nar, part, due));
+                    self.owed.push_back((nar, Asked::Part(part, due)));
+                }
+                Work::Compare(nar, part, segment) => {
+                    self.shell.request_digest(&segment);
+                    self.owed.push_back((nar, Asked::Compare(part)));
+                }
+                Work::Prove(nar, all) => {
+                    self.shell.request_digest(&all);
+                    self.owed.push_back((nar, Asked::Proof));
                 }
                 Work::List(nar) => {
                     let began = Instant::now();
@@ -115,12 +130,38 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Receives the part that was asked for first. Who waits for it is told while it comes, since a part
-    /// takes seconds on a slow link.
+    /// Receives what was asked for first.
     async fn receive(&mut self) -> Result<(), RemoteError> {
-        let Some((nar, part, mut due)) = self.owed.pop_front() else {
-            return Ok(());
-        };
+        let channel = self.seat.channel;
+        match self.owed.pop_front() {
+            None => {}
+            Some((nar, Asked::Part(part, due))) => self.receive_part(&nar, part, due).await?,
+            Some((nar, Asked::Compare(part))) => {
+                let digest = self.shell.digest().await?;
+                nar.compared(part, channel, digest);
+                self.seat.shared.wake();
+            }
+            Some((nar, Asked::Proof)) => {
+                let digest = self.shell.digest().await?;
+                if let Some(got) = nar.proved(channel.host, digest) {
+                    self.seat
+                        .shared
+                        .has_another(channel.host, &nar.info, got)
+                        .await;
+                }
+                self.seat.shared.wake();
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives a part. Who waits for it is told while it comes, since that takes seconds on a slow link.
+    async fn receive_part(
+        &mut self,
+        nar: &Nar,
+        part: u64,
+        mut due: Owed,
+    ) -> Result<(), RemoteError> {
         let channel = self.seat.channel;
         let (meter, mut received) = (self.shell.meter(), 0);
         let mut progressed = |now: u64| {
@@ -141,6 +182,8 @@ impl Worker<'_> {
         };
         progressed(bytes.len() as u64);
         nar.arrived(part, bytes, channel);
+        // Another channel may have to compare it.
+        self.seat.shared.wake();
         Ok(())
     }
 }

@@ -6,9 +6,14 @@
 //! who is waited for comes first, and what it leaves of them goes to those that are read ahead.
 //! Whatever goes wrong here ends with the plain transfer, which goes on from the same byte.
 //!
+//! Nothing of a large NAR can be verified before its end, so what one host sends is compared with what
+//! another one has, part by part, before it is passed on: the other one sends a digest only. Where the two
+//! differ, both are asked for the digest of the whole NAR, and what the wrong one has sent is replaced.
+//!
 //! | module | what it does |
 //! | --- | --- |
 //! | `parts` | which part is asked of whom; pure |
+//! | `proof` | who is right when two hosts disagree; pure |
 //! | `nar` | one NAR |
 //! | `shared` | all NARs, and the channels of each host |
 //! | `channel` | one shell on one host |
@@ -16,6 +21,7 @@
 mod channel;
 mod nar;
 mod parts;
+mod proof;
 mod shared;
 
 use std::sync::Arc;
@@ -41,6 +47,9 @@ pub(super) const LEAST: u64 = 8 << 20;
 
 /// How long the first part may take before the NAR is asked for in the plain way.
 const START: Duration = Duration::from_secs(4);
+
+/// How often it is looked whether a part that has come is still to be held back.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Brings NARs in parts, with tasks of its own that end when it is dropped.
 pub(super) struct Striper(Arc<Shared>);
@@ -159,7 +168,8 @@ impl InParts {
 
     async fn part(&self) -> Option<Bytes> {
         loop {
-            let (part, done) = self.nar.take();
+            let at_work = self.shared.at_work(self.nar.hosts());
+            let (part, done) = self.nar.take(&at_work);
             self.shared.call_back(&self.nar);
             if part.is_some() {
                 self.shared.wake();
@@ -169,7 +179,11 @@ impl InParts {
             if done || !self.shared.can_bring(&self.nar) {
                 return None;
             }
-            self.nar.changed().await;
+            let limit = match self.nar.waits_for_check() {
+                true => LOOK,
+                false => Duration::MAX,
+            };
+            let _ = timeout(limit, self.nar.changed()).await;
         }
     }
 

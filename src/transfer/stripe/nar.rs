@@ -1,16 +1,18 @@
 //! One NAR that comes in parts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::parts::{Channel, Parts};
-use crate::model::PathInfo;
+use super::proof::{Proofs, Verdict};
+use crate::model::{NarHash, PathInfo};
 use crate::pool::HostId;
 use crate::wire::nar::layout::{Layout, Segment};
 
@@ -22,6 +24,10 @@ pub(in crate::transfer) const URGENT: u64 = 0;
 
 /// How long a host whose channels all failed is not asked for this NAR; doubled with each further time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a part that has come is held back until another host has confirmed it. After that this is not
+/// waited for any more.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(10);
 
 /// The longest such pause, as a power of two of the first.
 const PAUSE_DOUBLINGS: u32 = 5;
@@ -48,6 +54,9 @@ struct State {
     listings: BTreeMap<HostId, Listing>,
     /// Hosts whose channels all failed: how often in a row, and until when none is opened there.
     failed: BTreeMap<HostId, (u32, Instant)>,
+    /// Hosts that cannot, or are too slow to, compare what others sent.
+    no_comparing: BTreeSet<HostId>,
+    proofs: Proofs,
 }
 
 enum Listing {
@@ -88,6 +97,8 @@ impl Nar {
                 hosts,
                 listings: BTreeMap::new(),
                 failed: BTreeMap::new(),
+                no_comparing: BTreeSet::new(),
+                proofs: Proofs::default(),
             }),
             arrived: Notify::new(),
         }
@@ -196,6 +207,7 @@ impl Nar {
     pub(super) fn lost(&self, host: HostId, channel: Channel, failed: bool) {
         let mut state = self.lock();
         state.parts.lost(channel);
+        state.proofs.lost(channel);
         // It may have been the one that was at it.
         if matches!(state.listings.get(&host), Some(Listing::Asked)) {
             state.listings.remove(&host);
@@ -215,14 +227,14 @@ impl Nar {
         !matches!(self.lock().listings.get(&host), Some(Listing::Unfit))
     }
 
-    /// Hosts that could be asked for something now, had they a channel.
+    /// Hosts that could be asked for something now, or could compare something, had they a channel.
     pub(super) fn could_ask(&self) -> Vec<HostId> {
         let state = self.lock();
-        if !state.parts.can_ask() {
-            return Vec::new();
-        }
         let now = Instant::now();
         let may = |host: &&HostId| {
+            if !state.parts.can_ask() && !state.parts.has_check_for(**host) {
+                return false;
+            }
             let pauses = state.failed.get(*host);
             let unfit = matches!(state.listings.get(*host), Some(Listing::Unfit));
             !unfit && pauses.is_none_or(|(_, until)| *until <= now)
@@ -230,14 +242,127 @@ impl Nar {
         state.hosts.iter().filter(may).copied().collect()
     }
 
-    /// The next part in order, if it has come; and whether that was all.
-    pub(super) fn take(&self) -> (Option<Bytes>, bool) {
+    /// The next part in order, if it has come and, where one of the hosts `at_work` can, another host than
+    /// its sender has confirmed it; and whether that was all.
+    pub(super) fn take(&self, at_work: &[HostId]) -> (Option<Bytes>, bool) {
         let mut state = self.lock();
-        (state.parts.take(|_, _| false), state.parts.is_done())
+        // Who has no channel any more cannot settle anything.
+        for host in state.proofs.concerned() {
+            if !at_work.contains(&host) {
+                state.proofs.give_up(host);
+            }
+        }
+        state.settle();
+        let State {
+            parts,
+            listings,
+            no_comparing,
+            ..
+        } = &mut *state;
+        let mut slow = false;
+        let can_compare = |host: &HostId| {
+            let unfit = matches!(listings.get(host), Some(Listing::Unfit));
+            !unfit && !no_comparing.contains(host)
+        };
+        let others: Vec<_> = at_work.iter().filter(|host| can_compare(host)).collect();
+        let now = Instant::now();
+        let part = parts.take(|sender, came| {
+            let waits = others.iter().any(|other| **other != sender);
+            slow = waits && now.saturating_duration_since(came) >= CONFIRM_LIMIT;
+            waits && !slow
+        });
+        if slow {
+            log::debug!("{}: other hosts are slow to confirm it", self.info.path);
+            no_comparing.extend(at_work);
+            parts.stop_comparing();
+        }
+        (part, parts.is_done())
+    }
+
+    /// Whether the next part in order has come and only waits for being confirmed.
+    pub(super) fn waits_for_check(&self) -> bool {
+        self.lock().parts.is_next_unconfirmed()
+    }
+
+    /// The part that this channel should compare with what its host has.
+    pub(super) fn next_check(&self, channel: Channel) -> Option<(u64, Segment)> {
+        let mut state = self.lock();
+        if state.no_comparing.contains(&channel.host) {
+            return None;
+        }
+        let Some(Listing::Known(layout)) = state.listings.get(&channel.host) else {
+            return None;
+        };
+        let layout = layout.clone();
+        let part = state.parts.next_check(channel)?;
+        let (start, len) = state.parts.range(part);
+        Some((part, layout.segment(start, len)))
+    }
+
+    /// Whether this channel should ask for the digest of the whole NAR, to settle a dispute.
+    pub(super) fn next_proof(&self, channel: Channel) -> Option<Segment> {
+        let mut state = self.lock();
+        let Some(Listing::Known(layout)) = state.listings.get(&channel.host) else {
+            return None;
+        };
+        let all = layout.segment(0, self.info.nar_size);
+        state.proofs.ask(channel).then_some(all)
+    }
+
+    /// What that channel's host has in place of a part that another one sent; `None` when it cannot tell.
+    pub(super) fn compared(&self, part: u64, channel: Channel, digest: Option<[u8; 32]>) {
+        let Some((bytes, sender)) = self.lock().parts.to_compare(part, channel) else {
+            return;
+        };
+        // Outside the lock: it takes some milliseconds.
+        let agreed = digest.map(|digest| Sha256::digest(&bytes)[..] == digest);
+        let mut state = self.lock();
+        state.parts.compared(part, channel, agreed);
+        match agreed {
+            Some(true) => {}
+            Some(false) => state.proofs.dispute([sender, channel.host]),
+            None => {
+                state.no_comparing.insert(channel.host);
+            }
+        }
+        state.settle();
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    /// What that host has all in all; `None` when it cannot tell. Gives what it has, if that is wrong.
+    pub(super) fn proved(&self, host: HostId, digest: Option<[u8; 32]>) -> Option<NarHash> {
+        let expected = self.info.nar_hash?;
+        let got = digest.map(NarHash::new);
+        let mut state = self.lock();
+        state.proofs.told(host, got, expected);
+        state.settle();
+        drop(state);
+        self.arrived.notify_one();
+        got.filter(|got| *got != expected)
     }
 
     /// Waits for news.
     pub(super) async fn changed(&self) {
         self.arrived.notified().await;
+    }
+}
+
+impl State {
+    /// Ends a dispute, if its end is known.
+    fn settle(&mut self) {
+        match self.proofs.verdict() {
+            Some(Verdict::Wrong(hosts)) => {
+                self.parts.settle(&hosts);
+                for host in hosts {
+                    self.listings.insert(host, Listing::Unfit);
+                }
+            }
+            Some(Verdict::Unknown) => {
+                self.no_comparing.extend(self.hosts.iter().copied());
+                self.parts.stop_comparing();
+            }
+            None => {}
+        }
     }
 }

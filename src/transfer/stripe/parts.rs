@@ -250,13 +250,15 @@ impl Parts {
         asked.then(|| (arrived.bytes.clone(), arrived.host))
     }
 
-    /// What came of comparing: whether that host has the same.
-    pub(super) fn compared(&mut self, part: u64, agreed: bool) {
+    /// What came of comparing: whether the host of that channel has the same; `None` when it cannot tell.
+    pub(super) fn compared(&mut self, part: u64, channel: Channel, agreed: Option<bool>) {
         let arrived = self.part(part).and_then(|part| part.arrived.as_mut());
-        if let Some(arrived) = arrived {
+        let asked = arrived.filter(|part| part.check == Check::Asked(channel));
+        if let Some(arrived) = asked {
             arrived.check = match agreed {
-                true => Check::Agreed,
-                false => Check::Disputed,
+                Some(true) => Check::Agreed,
+                Some(false) => Check::Disputed,
+                None => Check::Open,
             };
         }
     }
@@ -283,7 +285,7 @@ impl Parts {
     /// The next part in order, if it has come and may be passed on: another host has the same bytes, or
     /// none can tell. `waits` says whether one is waited for that could confirm what a host sent at that
     /// time.
-    pub(super) fn take(&mut self, waits: impl Fn(HostId, Instant) -> bool) -> Option<Bytes> {
+    pub(super) fn take(&mut self, mut waits: impl FnMut(HostId, Instant) -> bool) -> Option<Bytes> {
         let arrived = self.open.front()?.arrived.as_ref()?;
         match arrived.check {
             Check::Disputed => return None,
@@ -295,18 +297,26 @@ impl Parts {
         part.arrived.map(|arrived| arrived.bytes)
     }
 
-    /// Whether the next part in order has come.
-    pub(super) fn is_next_here(&self) -> bool {
-        self.open.front().is_some_and(|part| part.arrived.is_some())
+    /// Whether the next part in order has come and is not confirmed yet.
+    pub(super) fn is_next_unconfirmed(&self) -> bool {
+        let arrived = self.open.front().and_then(|part| part.arrived.as_ref());
+        arrived.is_some_and(|part| part.check != Check::Agreed)
     }
 
-    /// Since when the comparing of the next part in order is waited for, and by whom it is done.
-    pub(super) fn is_waiting_for_check(&self) -> Option<(Instant, Option<HostId>)> {
-        let arrived = self.open.front()?.arrived.as_ref()?;
-        match arrived.check {
-            Check::Open => Some((arrived.at, None)),
-            Check::Asked(channel) => Some((arrived.at, Some(channel.host))),
-            Check::Agreed | Check::Disputed => None,
+    /// Whether a part waits for being compared with what that host has.
+    pub(super) fn has_check_for(&self, host: HostId) -> bool {
+        let mut arrived = self.open.iter().filter_map(|part| part.arrived.as_ref());
+        arrived.any(|part| part.check == Check::Open && part.host != host)
+    }
+
+    /// Nothing is compared any more: what was asked for so far does not count.
+    pub(super) fn stop_comparing(&mut self) {
+        let arrived = self
+            .open
+            .iter_mut()
+            .filter_map(|part| part.arrived.as_mut());
+        for part in arrived.filter(|part| part.check != Check::Agreed) {
+            part.check = Check::Open;
         }
     }
 

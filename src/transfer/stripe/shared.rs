@@ -12,9 +12,10 @@ use super::FAR;
 use super::channel::{Seat, run};
 use super::nar::{Nar, Next};
 use super::parts::{Channel, PART};
-use crate::model::StorePath;
+use crate::model::{NarHash, PathInfo, StorePath};
 use crate::pool::HostId;
 use crate::transfer::book::Book;
+use crate::transfer::error::HostFault;
 use crate::wire::nar::layout::{Layout, Segment};
 
 /// Channels of a host that are left for small NARs.
@@ -58,6 +59,10 @@ struct AtWork {
 /// What a channel can do.
 pub(super) enum Work {
     Part(Arc<Nar>, u64, Segment),
+    /// Compare a part that another host sent.
+    Compare(Arc<Nar>, u64, Segment),
+    /// Tell what the host has all in all.
+    Prove(Arc<Nar>, Segment),
     List(Arc<Nar>),
     None,
 }
@@ -193,6 +198,18 @@ impl Shared {
         self.wake();
     }
 
+    /// A host was found to have something else than was promised.
+    pub(super) async fn has_another(&self, host: HostId, info: &PathInfo, got: NarHash) {
+        let text = |hash: NarHash| format!("{hash} ({} bytes)", info.nar_size);
+        let fault = HostFault::Mismatch {
+            host: self.book.pool.host(host).to_string(),
+            path: info.path.clone(),
+            expected: info.nar_hash.map(text).unwrap_or_default(),
+            got: text(got),
+        };
+        self.book.take_note(host, &info.path, &fault).await;
+    }
+
     fn is_busy(&self, host: HostId) -> bool {
         let latency = self.book.pool.latency(host).unwrap_or_default();
         self.book.rates.queue(host) > 2.0 * latency.as_secs_f64() + QUEUE
@@ -209,13 +226,22 @@ impl Shared {
 
     /// What a channel should do; one that is `free` owes nothing and can list.
     pub(super) fn work_for(&self, host: HostId, channel: Channel, free: bool) -> Work {
-        if self.is_busy(host) {
-            return Work::None;
-        }
         let mut state = self.lock();
         // Somebody may have become urgent.
         state.active.sort_by_key(|nar| nar.priority());
         let active = state.active.clone();
+        // What others have sent is held back until it is confirmed; that puts next to nothing on the link.
+        for nar in &active {
+            if let Some(all) = nar.next_proof(channel) {
+                return Work::Prove(nar.clone(), all);
+            }
+            if let Some((part, segment)) = nar.next_check(channel) {
+                return Work::Compare(nar.clone(), part, segment);
+            }
+        }
+        if self.is_busy(host) {
+            return Work::None;
+        }
         for nar in active {
             let is_worth = |bytes: u64, others: &[HostId]| self.is_worth(host, bytes, others);
             match nar.next(host, channel, is_worth) {
@@ -257,12 +283,15 @@ impl Shared {
         self.wake();
     }
 
+    /// Those of `hosts` that have channels.
+    pub(super) fn at_work(&self, mut hosts: Vec<HostId>) -> Vec<HostId> {
+        hosts.retain(|host| self.has_channels(*host));
+        hosts
+    }
+
     /// Whether somebody may still bring something of it.
     pub(super) fn can_bring(&self, nar: &Nar) -> bool {
-        let hosts = nar.hosts();
-        let state = self.lock();
-        let works = |host: &HostId| state.hosts.get(host).is_some_and(|work| work.count > 0);
-        let mut hosts = hosts.iter();
-        hosts.any(|host| works(host) && nar.may_come_from(*host))
+        let mut hosts = self.at_work(nar.hosts()).into_iter();
+        hosts.any(|host| nar.may_come_from(host))
     }
 }
