@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 
 use super::book::Book;
 use crate::model::PathInfo;
@@ -170,14 +170,20 @@ impl InParts {
         loop {
             let at_work = self.shared.at_work(self.nar.hosts());
             let (part, done) = self.nar.take(&at_work);
-            self.shared.call_back(&self.nar);
+            self.shared.call_back(&self.nar, self.nar.nevertheless);
             if part.is_some() {
                 self.shared.wake();
                 self.look_around();
                 return part;
             }
-            if done || !self.shared.can_bring(&self.nar) {
+            if done {
                 return None;
+            }
+            if !self.shared.can_bring(&self.nar) {
+                // What has come out of order is kept meanwhile.
+                sleep_until(self.nar.retry_at()?).await;
+                self.shared.call_back(&self.nar, true);
+                continue;
             }
             let limit = match self.nar.waits_for_check() {
                 true => LOOK,

@@ -23,7 +23,7 @@ pub(in crate::transfer) type Priority = Arc<AtomicU64>;
 pub(in crate::transfer) const URGENT: u64 = 0;
 
 /// How long a host whose channels all failed is not asked for this NAR; doubled with each further time.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// How long a part that has come is held back until another host has confirmed it. After that this is not
 /// waited for any more.
@@ -54,6 +54,9 @@ struct State {
     listings: BTreeMap<HostId, Listing>,
     /// Hosts whose channels all failed: how often in a row, and until when none is opened there.
     failed: BTreeMap<HostId, (u32, Instant)>,
+    /// Parts that have come, and how many had when all hosts had failed last.
+    arrivals: u64,
+    arrivals_at_failure: Option<u64>,
     /// Hosts that cannot, or are too slow to, compare what others sent.
     no_comparing: BTreeSet<HostId>,
     proofs: Proofs,
@@ -97,6 +100,8 @@ impl Nar {
                 hosts,
                 listings: BTreeMap::new(),
                 failed: BTreeMap::new(),
+                arrivals: 0,
+                arrivals_at_failure: None,
                 no_comparing: BTreeSet::new(),
                 proofs: Proofs::default(),
             }),
@@ -197,8 +202,8 @@ impl Nar {
 
     pub(super) fn arrived(&self, part: u64, bytes: Bytes, channel: Channel) {
         let mut state = self.lock();
-        state.failed.remove(&channel.host);
         state.parts.arrived(part, bytes, channel, Instant::now());
+        state.arrivals += 1;
         drop(state);
         self.arrived.notify_one();
     }
@@ -240,6 +245,23 @@ impl Nar {
             !unfit && pauses.is_none_or(|(_, until)| *until <= now)
         };
         state.hosts.iter().filter(may).copied().collect()
+    }
+
+    /// When all hosts have failed: until when is to be waited before they are tried again. `None` when no
+    /// part has come since that was the case before, or nobody is left: then it is over.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        let mut state = self.lock();
+        if state.arrivals_at_failure.unwrap_or(0) == state.arrivals {
+            return None;
+        }
+        let left = state.hosts.iter().filter(|host| {
+            let listing = state.listings.get(host);
+            !matches!(listing, Some(Listing::Unfit))
+        });
+        let until = left.filter_map(|host| Some(state.failed.get(host)?.1));
+        let until = until.min()?;
+        state.arrivals_at_failure = Some(state.arrivals);
+        Some(until)
     }
 
     /// The next part in order, if it has come and, where one of the hosts `at_work` can, another host than

@@ -126,12 +126,13 @@ impl Shared {
     }
 
     /// Channels leave when there is nothing to ask for, be it that the caller is slow; and a host that
-    /// failed may be back. Brings them back for a NAR of which something may be asked for now.
-    pub(super) fn call_back(self: &Arc<Self>, nar: &Nar) {
+    /// failed may be back. Brings them back for a NAR of which something may be asked for now; with
+    /// `nevertheless`, also those of hosts that rest after a failure.
+    pub(super) fn call_back(self: &Arc<Self>, nar: &Nar, nevertheless: bool) {
         for host in nar.could_ask() {
-            let usable = nar.nevertheless || self.book.pool.is_well(host);
+            let usable = nevertheless || self.book.pool.is_well(host);
             if usable && !self.has_channels(host) && self.may_have_parts(host, &nar.info.path) {
-                self.engage(host, nar.nevertheless);
+                self.engage(host, nevertheless);
             }
         }
     }
