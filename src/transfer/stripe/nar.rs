@@ -29,6 +29,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// waited for any more.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long after the beginning a host is waited for that does not even list the files yet.
+const OPEN_LIMIT: Duration = Duration::from_millis(1500);
+
 /// The longest such pause, as a power of two of the first.
 const PAUSE_DOUBLINGS: u32 = 5;
 
@@ -39,6 +42,9 @@ pub(super) struct Nar {
     /// Its hosts are asked although they rest.
     pub(super) nevertheless: bool,
     priority: Priority,
+    /// Its bytes come from elsewhere: hosts are only to compare them.
+    only_compare: bool,
+    began: Instant,
     /// Bytes that have come of it, from whomever.
     received: Arc<AtomicU64>,
     // Held for a few instructions, never over an await.
@@ -79,21 +85,21 @@ pub(super) enum Next {
 }
 
 impl Nar {
-    /// A NAR of which everything from the byte `from` on is wanted.
+    /// A NAR of which everything from the byte `from` on is wanted, from these hosts.
     pub(super) fn new(
         info: Arc<PathInfo>,
         hosts: Vec<HostId>,
         from: u64,
-        only_if_far: bool,
-        nevertheless: bool,
         priority: Priority,
     ) -> Self {
         let parts = Parts::new(from..info.nar_size);
         Self {
             info,
-            only_if_far,
-            nevertheless,
+            only_if_far: false,
+            nevertheless: false,
             priority,
+            only_compare: false,
+            began: Instant::now(),
             received: Arc::default(),
             state: Mutex::new(State {
                 parts,
@@ -107,6 +113,28 @@ impl Nar {
             }),
             arrived: Notify::new(),
         }
+    }
+
+    /// The same for a NAR that comes by itself from elsewhere, for these hosts to compare.
+    pub(super) fn to_compare(info: Arc<PathInfo>, hosts: Vec<HostId>, from: u64) -> Self {
+        Self {
+            only_compare: true,
+            ..Self::new(info, hosts, from, Arc::new(AtomicU64::new(URGENT)))
+        }
+    }
+
+    /// Whether its hosts only compare what comes from elsewhere.
+    pub(super) fn is_only_compared(&self) -> bool {
+        self.only_compare
+    }
+
+    /// The range of the next part that is to come from elsewhere, as offset and length; `None` while no more
+    /// can be held, or when that is all.
+    pub(super) fn next_supply(&self, sender: Channel) -> Option<(u64, u64)> {
+        let mut state = self.lock();
+        let part = state.parts.next(sender, true, Instant::now())?;
+        let (_, len) = state.parts.range(part);
+        Some((part, len))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -141,6 +169,7 @@ impl Nar {
             return Next::Nothing;
         }
         match listings.get(&host) {
+            Some(Listing::Known(_)) if self.only_compare => Next::Nothing,
             Some(Listing::Known(layout)) => {
                 let unasked = parts.unasked();
                 let may_add = unasked > 0 && {
@@ -159,7 +188,7 @@ impl Nar {
                     None => Next::Nothing,
                 }
             }
-            None if parts.is_missing_some() => Next::Unlisted,
+            None if parts.is_missing_some() || parts.has_check_for(host) => Next::Unlisted,
             _ => Next::Nothing,
         }
     }
@@ -227,6 +256,16 @@ impl Nar {
         self.arrived.notify_one();
     }
 
+    /// Whether some part has not come yet.
+    pub(super) fn lacks_some(&self) -> bool {
+        self.lock().parts.is_missing_some()
+    }
+
+    /// Whether that host was found to have something wrong, or nothing of use.
+    pub(super) fn is_unfit(&self, host: HostId) -> bool {
+        !self.may_come_from(host)
+    }
+
     /// Whether that host may still bring something.
     pub(super) fn may_come_from(&self, host: HostId) -> bool {
         !matches!(self.lock().listings.get(&host), Some(Listing::Unfit))
@@ -282,12 +321,14 @@ impl Nar {
             ..
         } = &mut *state;
         let mut slow = false;
-        let can_compare = |host: &HostId| {
-            let unfit = matches!(listings.get(host), Some(Listing::Unfit));
-            !unfit && !no_comparing.contains(host)
+        let now = Instant::now();
+        let can_compare = |host: &HostId| match listings.get(host) {
+            Some(Listing::Unfit) => false,
+            Some(Listing::Asked | Listing::Known(_)) => !no_comparing.contains(host),
+            // It may be long until it can be connected to.
+            None => now < self.began + OPEN_LIMIT,
         };
         let others: Vec<_> = at_work.iter().filter(|host| can_compare(host)).collect();
-        let now = Instant::now();
         let part = parts.take(|sender, came| {
             let waits = others.iter().any(|other| **other != sender);
             slow = waits && now.saturating_duration_since(came) >= CONFIRM_LIMIT;
