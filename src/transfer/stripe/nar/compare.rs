@@ -23,7 +23,7 @@ const OPEN_LIMIT: Duration = Duration::from_millis(1500);
 impl Nar {
     /// The next part in order, if it has come and, where one of the hosts `at_work` can, another host than
     /// its sender has confirmed it; and whether that was all.
-    pub(super) fn take(&self, at_work: &[HostId]) -> (Option<Bytes>, bool) {
+    pub(in crate::transfer::stripe) fn take(&self, at_work: &[HostId]) -> (Option<Bytes>, bool) {
         let mut state = self.lock();
         // Who has no channel any more cannot settle anything.
         for host in state.proofs.concerned() {
@@ -61,12 +61,15 @@ impl Nar {
     }
 
     /// Whether the next part in order has come and only waits for being confirmed.
-    pub(super) fn waits_for_check(&self) -> bool {
+    pub(in crate::transfer::stripe) fn waits_for_check(&self) -> bool {
         self.lock().parts.is_next_unconfirmed()
     }
 
     /// The part that this channel should compare with what its host has.
-    pub(super) fn next_check(&self, channel: Channel) -> Option<(u64, Segment)> {
+    pub(in crate::transfer::stripe) fn next_check(
+        &self,
+        channel: Channel,
+    ) -> Option<(u64, Segment)> {
         let mut state = self.lock();
         if state.no_comparing.contains(&channel.host) {
             return None;
@@ -81,7 +84,7 @@ impl Nar {
     }
 
     /// Whether this channel should ask for the digest of the whole NAR, to settle a dispute.
-    pub(super) fn next_proof(&self, channel: Channel) -> Option<Segment> {
+    pub(in crate::transfer::stripe) fn next_proof(&self, channel: Channel) -> Option<Segment> {
         let mut state = self.lock();
         let Some(Listing::Known(layout)) = state.listings.get(&channel.host) else {
             return None;
@@ -92,7 +95,12 @@ impl Nar {
 
     /// What the files of that channel's host come to in place of a part that another one sent; `None` when
     /// it cannot tell.
-    pub(super) fn compared(&self, part: u64, channel: Channel, digest: Option<[u8; 32]>) {
+    pub(in crate::transfer::stripe) fn compared(
+        &self,
+        part: u64,
+        channel: Channel,
+        digest: Option<[u8; 32]>,
+    ) {
         let (bytes, sender, segment) = {
             let state = self.lock();
             let Some((bytes, sender)) = state.parts.to_compare(part, channel) else {
@@ -121,7 +129,11 @@ impl Nar {
     }
 
     /// What that host has all in all; `None` when it cannot tell. Gives what it has, if that is wrong.
-    pub(super) fn proved(&self, host: HostId, digest: Option<[u8; 32]>) -> Option<NarHash> {
+    pub(in crate::transfer::stripe) fn proved(
+        &self,
+        host: HostId,
+        digest: Option<[u8; 32]>,
+    ) -> Option<NarHash> {
         let expected = self.info.nar_hash?;
         let got = digest.map(NarHash::new);
         let mut state = self.lock();
