@@ -146,23 +146,21 @@ impl Connection {
         let mut infos = Vec::new();
         for chunk in paths.chunks(INFOS_AT_ONCE) {
             let mut open: HashSet<&StorePath> = chunk.iter().collect();
-            let (mut bytes, mut entries) = (0, 0);
+            let (mut bytes, mut unreadable) = (0, 0);
             loop {
                 let info = match self.decode(INFOS, |buf| decoder.step(buf)).await? {
                     InfosStep::End => break,
-                    InfosStep::Info(info) => Some(info),
+                    InfosStep::Info(info) => info,
                     InfosStep::Unreadable(entry) => {
+                        unreadable += 1;
+                        if unreadable > chunk.len() {
+                            let want = format!("at most {}, as were asked for", chunk.len());
+                            let error = WireError::new("infos", want, "more");
+                            return Err(self.malformed(INFOS, error));
+                        }
                         self.left_out(entry);
-                        None
+                        continue;
                     }
-                };
-                entries += 1;
-                if entries > chunk.len() {
-                    let want = format!("at most {}, as many as were asked for", chunk.len());
-                    return Err(self.malformed(INFOS, WireError::new("infos", want, "more")));
-                }
-                let Some(info) = info else {
-                    continue;
                 };
                 if !open.remove(&info.path) {
                     return Err(self.not_asked("QueryPathInfos", &info.path));

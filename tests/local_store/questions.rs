@@ -242,7 +242,7 @@ fn opens_only_what_it_knows() {
     assert!(matches!(error, LocalStoreError::Io { .. }), "{error}");
 }
 
-/// `serve-local` says why: `tests/odd_names.rs`.
+/// `serve-local` says why: `tests/odd_stores.rs`.
 #[test]
 fn nonsense_in_a_row_costs_that_path_only() {
     let store = Store::new();

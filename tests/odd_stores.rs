@@ -1,0 +1,200 @@
+//! Stores as they are, with what other versions of Nix or other systems have put into them: a real Nix as caller, a real
+//! sshd and a real `nix-store --serve` (or `serve-local`) at the other end.
+
+mod support;
+
+use std::fs;
+
+use bytes::BytesMut;
+use ssh_substituter::model::{PathInfo, StorePath};
+use ssh_substituter::wire::put_u64;
+use ssh_substituter::wire::serve::{
+    CLIENT_MAGIC, InfosDecoder, InfosStep, Request, ServerHello, Version,
+};
+use support::{Host, Nix, NixEnv, SHORT, Store, program, run_with_input};
+
+/// Adds a file of this name.
+fn add_file(store: &Store, name: &str) -> String {
+    let folder = store.env().folder().join("sources");
+    fs::create_dir_all(&folder).expect("make a folder");
+    let source = folder.join(name);
+    fs::write(&source, name).expect("write a file");
+    store.add_dir(&source)
+}
+
+/// Which of these `--query` finds, sorted, and what is said.
+fn have(env: &NixEnv, flags: &[&str], paths: &[&String]) -> (Vec<String>, String) {
+    let mut command = env.program();
+    command.args(flags).arg("--query");
+    let words: Vec<&str> = paths.iter().map(|path| path.as_str()).collect();
+    let line = format!("have {}\n", words.join(" "));
+    let output = run_with_input(command, line.as_bytes(), SHORT);
+    assert!(output.status.success(), "{output:?}");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let found = text(&output.stdout);
+    let found = found.lines().filter(|line| !line.is_empty());
+    (sorted(found), text(&output.stderr))
+}
+
+/// What `--serve` tells of a path.
+fn info(env: &NixEnv, path: &str) -> Option<PathInfo> {
+    let mut input = Vec::new();
+    put_u64(&mut input, CLIENT_MAGIC);
+    put_u64(&mut input, Version::NEWEST.number());
+    let paths = vec![StorePath::parse(path).expect("a store path")];
+    Request::QueryPathInfos { paths }.put(&mut input);
+    let mut command = env.program();
+    command.arg("--serve");
+    let output = run_with_input(command, &input, SHORT);
+    assert!(output.status.success(), "{output:?}");
+    let mut reply = BytesMut::from(&output.stdout[..]);
+    let hello = ServerHello::default().step(&mut reply);
+    assert!(matches!(hello, Ok(Some(_))), "{output:?}");
+    match InfosDecoder::new(Version::NEWEST).step(&mut reply) {
+        Ok(Some(InfosStep::Info(info))) => Some(info),
+        step => {
+            assert_eq!(step, Ok(Some(InfosStep::End)));
+            None
+        }
+    }
+}
+
+fn sorted<T: AsRef<str>>(paths: impl IntoIterator<Item = T>) -> Vec<String> {
+    let mut paths: Vec<String> = paths
+        .into_iter()
+        .map(|path| path.as_ref().to_owned())
+        .collect();
+    paths.sort();
+    paths
+}
+
+/// The host's URL, also with this program in the place of its nix-store.
+fn both_programs(host: &Host) -> [String; 2] {
+    let program = program().display();
+    let local = format!("trusted=true&remote-program={program}%20serve-local");
+    [host.trusted(), host.url(&local)]
+}
+
+#[test]
+fn names_that_begin_with_a_dot_arrive() {
+    let host = Host::new();
+    let names = [".p10k.zsh", "..a", "...", ".drv-not"];
+    let dotted: Vec<String> = names
+        .iter()
+        .map(|name| add_file(&host.store, name))
+        .collect();
+    assert!(dotted[0].ends_with("-.p10k.zsh"), "{}", dotted[0]);
+    let references: Vec<&str> = dotted.iter().map(String::as_str).collect();
+    let config = host.store.add_text("config", "text", &references);
+    for url in both_programs(&host) {
+        let nix = Nix::through(&[url.clone()]);
+        let _masters = nix.store().env().masters();
+        let stderr = nix.realise(&[&config]).ok().stderr();
+        assert!(!stderr.contains("ssh-substituter:"), "{stderr}");
+        for path in dotted.iter().chain([&config]) {
+            assert!(nix.store().verify_path(path), "{path}");
+        }
+        // By hand and by the text protocol too.
+        let env = NixEnv::new();
+        let _more = env.masters();
+        env.configure(&[url], "");
+        let (found, stderr) = have(&env, &[], &dotted.iter().collect::<Vec<_>>());
+        assert_eq!(found, sorted(&dotted), "{stderr}");
+        let mut command = env.program();
+        command.args(["get", "--to", "folder", &config]);
+        let output = run_with_input(command, b"", SHORT);
+        assert!(output.status.success(), "{output:?}");
+        let file = env.folder().join("folder").join(&dotted[0][1..]);
+        let read = fs::read_to_string(file);
+        assert_eq!(read.expect("read a file"), ".p10k.zsh");
+    }
+}
+
+/// Nix 2.8 takes names that newer ones refuse.
+#[test]
+fn what_cannot_be_read_costs_that_path_only() {
+    let host = Host::new();
+    let store = &host.store;
+    let odd = add_file(store, "..-odd");
+    let config = store.add_text("config", "text", &[&odd]);
+    let also = store.add_text("also", "text", &[&odd]);
+    let leaf = store.add_text("leaf", "text", &[]);
+    let fine = store.add_text("fine", "text", &[&leaf]);
+    let env = NixEnv::new();
+    let _masters = env.masters();
+    env.configure(&[host.trusted()], "");
+    let (found, stderr) = have(&env, &[], &[&config, &fine, &also, &leaf]);
+    assert_eq!(found, sorted([&fine, &leaf]), "{stderr}");
+    // Told once, of one of the two, and nobody is blamed.
+    let told = "cannot be read, so that this path is left out: reference: ";
+    assert_eq!(stderr.matches(told).count(), 1, "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(
+        stderr.contains(&odd) && !stderr.contains("hint"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains(&config) || stderr.contains(&also),
+        "{stderr}"
+    );
+    // The host is asked for other paths, by others too.
+    let nix = Nix::through(&[host.trusted()]);
+    let _more = nix.store().env().masters();
+    let mut command = nix.command("nix-store");
+    command.args(["--realise", "--keep-going", &config, &fine]);
+    let ran = nix.run(command).failed();
+    assert!(nix.store().verify_path(&fine), "{}", ran.stderr());
+    assert!(!nix.store().is_valid(&config));
+    assert_eq!(ran.stderr().matches(told).count(), 1, "{}", ran.stderr());
+    let (found, stderr) = have(nix.store().env(), &[], &[&fine]);
+    assert_eq!((found, &*stderr), (vec![fine], ""));
+}
+
+#[test]
+fn serve_local_leaves_out_what_its_database_garbles() {
+    let host = Host::new();
+    let fine = host.store.add_text("fine", "text", &[]);
+    let garbled = host.store.add_text("garbled", "text", &[]);
+    host.store.set_claim(&garbled, "deriver", "no path");
+    let [_, url] = both_programs(&host);
+    let env = NixEnv::new();
+    let _masters = env.masters();
+    env.configure(&[url], "narinfo-cache-negative-ttl = 0");
+    let (found, stderr) = have(&env, &[], &[&garbled, &fine]);
+    assert_eq!((found, &*stderr), (vec![fine], ""));
+    // Why stands on the stderr of the program there.
+    let (found, stderr) = have(&env, &["-v"], &[&garbled]);
+    assert!(found.is_empty(), "{stderr}");
+    let why = format!("bad deriver of {garbled} in the store database");
+    assert!(stderr.contains(&why), "{stderr}");
+}
+
+/// The installed Nix cannot read all of them, so that it is `serve-local` that tells them.
+#[test]
+fn content_addresses_of_all_versions_are_passed_on_untouched() {
+    let host = Host::new();
+    let path = host.store.big("path", 100);
+    let [_, url] = both_programs(&host);
+    let env = NixEnv::new();
+    let _masters = env.masters();
+    env.configure(&[url], "narinfo-cache-positive-ttl = 0");
+    let address_of = |address: &str| {
+        host.store.set_claim(&path, "ca", address);
+        info(&env, &path).expect("it is there").ca
+    };
+    let sha1 = "sha1:da39a3ee5e6b4b0d3255bfef95601890afd80709";
+    let blake3 = "blake3:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73";
+    for address in [
+        format!("fixed:git:{sha1}"),
+        format!("fixed:r:{blake3}"),
+        format!("fixed:{blake3}"),
+        format!("text:{sha1}"),
+        format!("text:{blake3}"),
+        format!("fixed:r:{sha1}"),
+    ] {
+        assert_eq!(address_of(&address), Some(address));
+    }
+    for address in ["no address", "fixed:git:sha1:xyz", "fixed:nar:sha1:xyz"] {
+        assert_eq!(address_of(address), None, "{address}");
+    }
+}
