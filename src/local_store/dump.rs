@@ -195,6 +195,10 @@ impl Dump {
     }
 
     fn node(&mut self, node: Node, buf: &mut Vec<u8>) -> Result<(), LocalStoreError> {
+        if self.open.len() >= MAX_DEPTH {
+            let expected = "at most 64 nodes within each other";
+            return Err(NodeError::Limit(expected, "one more".to_owned()).at(&self.place()));
+        }
         match node {
             Node::File {
                 file,
@@ -209,10 +213,6 @@ impl Dump {
             Node::Symlink(target) => {
                 symlink(buf, &target);
                 self.end_node(buf, self.open.len())
-            }
-            Node::Directory(_) if self.open.len() >= MAX_DEPTH => {
-                let expected = "at most 64 directories within each other";
-                Err(NodeError::Limit(expected, "one more".to_owned()).at(&self.place()))
             }
             Node::Directory(level) => {
                 directory_start(buf);

@@ -256,7 +256,7 @@ fn other_kinds_of_files_are_named() {
 }
 
 #[test]
-fn sixty_four_folders_within_each_other_are_the_limit() {
+fn sixty_four_nodes_within_each_other_are_the_limit() {
     let store = Store::new();
     let nested = |depth: usize| {
         let name = format!("depth{depth}");
@@ -265,11 +265,22 @@ fn sixty_four_folders_within_each_other_are_the_limit() {
             fs::create_dir_all(folders).unwrap();
         })
     };
-    let (most, too_many) = (nested(64), nested(65));
+    let inside = |folders: usize| {
+        let name = format!("inside{folders}");
+        store.add(&name, |path| {
+            let innermost = path.join(vec!["d"; folders - 1].iter().collect::<PathBuf>());
+            fs::create_dir_all(&innermost).unwrap();
+            fs::write(innermost.join("file"), "x").unwrap();
+        })
+    };
     let ours = store.open();
-    assert!(is_well_formed(&dump(&ours, &most).unwrap()));
-    let message = dump(&ours, &too_many).unwrap_err().to_string();
-    assert!(message.contains("at most 64 directories"), "{message}");
+    for most in [nested(64), inside(63)] {
+        assert!(is_well_formed(&dump(&ours, &most).unwrap()));
+    }
+    for too_many in [nested(65), inside(64)] {
+        let message = dump(&ours, &too_many).unwrap_err().to_string();
+        assert!(message.contains("at most 64 nodes"), "{message}");
+    }
 }
 
 #[test]
