@@ -3,7 +3,8 @@
 
 mod support;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 
 use bytes::BytesMut;
 use ssh_substituter::model::{PathInfo, StorePath};
@@ -167,6 +168,86 @@ fn serve_local_leaves_out_what_its_database_garbles() {
     assert!(found.is_empty(), "{stderr}");
     let why = format!("bad deriver of {garbled} in the store database");
     assert!(stderr.contains(&why), "{stderr}");
+}
+
+/// A program in the place of the host's nix-store, which says what goes wrong in other words.
+fn saying(host: &Host, name: &str, words: &str) -> String {
+    let script = host.store.env().folder().join(name);
+    let text =
+        format!("#!/bin/sh\n{{ nix-store \"$@\" 2>&1 >&3 3>&- | sed -E '{words}' >&2; }} 3>&1\n");
+    fs::write(&script, text).expect("write a script");
+    fs::set_permissions(&script, Permissions::from_mode(0o755)).expect("change a mode");
+    let script = script.display();
+    host.url(&format!("trusted=true&remote-program={script}"))
+}
+
+#[test]
+fn a_path_whose_files_are_gone_or_closed_costs_that_path_only() {
+    let host = Host::new();
+    let closed = host.store.add_text("closed", "text", &[]);
+    let gone = host.store.add_text("gone", "text", &[]);
+    let fine: Vec<String> = ["a", "b", "c", "d", "e"]
+        .map(|name| host.store.add_text(name, name, &[]))
+        .into();
+    fs::remove_file(host.store.physical(&gone)).expect("remove a file");
+    let lacks = format!("does not have {gone}, or has it with another NAR hash");
+    let cannot = format!("cannot send {closed}; it said: error: ");
+    let status = "getting status of .([^ ]*/nix/store/[^ ]*).: No such file or directory";
+    let told = [
+        (host.trusted(), &gone, &lacks),
+        // As Nix 2.34.8 and 2.35 say it.
+        (
+            saying(
+                &host,
+                "slash",
+                &format!("s|{status}|path \\x27\\1/\\x27 does not exist|"),
+            ),
+            &gone,
+            &lacks,
+        ),
+        (
+            saying(
+                &host,
+                "file",
+                &format!("s|{status}|file \\x27\\1\\x27 does not exist|"),
+            ),
+            &gone,
+            &lacks,
+        ),
+        (
+            saying(
+                &host,
+                "valid",
+                &format!("s|{status}|path \\x27\\1\\x27 is not a valid store path|"),
+            ),
+            &gone,
+            &lacks,
+        ),
+        // What root does not meet in its own store.
+        (
+            saying(
+                &host,
+                "closed",
+                "s|: No such file or directory|: Permission denied|",
+            ),
+            &closed,
+            &cannot,
+        ),
+    ];
+    fs::remove_file(host.store.physical(&closed)).expect("remove a file");
+    for ((url, bad, words), fine) in told.into_iter().zip(&fine) {
+        let nix = Nix::through(&[url]);
+        let _masters = nix.store().env().masters();
+        let mut command = nix.command("nix-store");
+        command.args(["--realise", "--keep-going", bad, fine]);
+        let stderr = nix.run(command).failed().stderr();
+        assert!(nix.store().verify_path(fine), "{stderr}");
+        assert!(stderr.contains(words), "no {words:?} in {stderr}");
+        assert!(!stderr.contains("the connection ended"), "{stderr}");
+        // Nor do later processes take the host for one that failed.
+        let (found, stderr) = have(nix.store().env(), &[], &[fine]);
+        assert_eq!((found, &*stderr), (vec![fine.clone()], ""));
+    }
 }
 
 /// The installed Nix cannot read all of them, so that it is `serve-local` that tells them.

@@ -311,6 +311,12 @@ fn of_fault(error: &HostFault) -> Option<Hint> {
             "--verify-path",
             "find out whether its store is damaged with",
         ),
+        HostFault::CannotSend { host, path, .. } => (
+            host,
+            path,
+            "--verify-path",
+            "its store may be damaged, or the account may not read all of it: look with",
+        ),
         HostFault::Remote(_) | HostFault::Lacks { .. } | HostFault::SpoiltBefore { .. } => {
             return None;
         }

@@ -20,6 +20,16 @@ pub enum HostFault {
         /// The path.
         path: StorePath,
     },
+    /// It has the path, and cannot read it. Its nix-store ends then.
+    #[error("{host}: cannot send {path}; it said: {}", shown(.said))]
+    CannotSend {
+        /// The host.
+        host: String,
+        /// The path.
+        path: StorePath,
+        /// What its program said.
+        said: String,
+    },
     /// What it sent is no acceptable NAR.
     #[error("{host}: sent {path} wrongly: {source}")]
     Malformed {
@@ -58,6 +68,13 @@ pub enum HostFault {
         /// The path.
         path: StorePath,
     },
+}
+
+/// How much of a host's words a message quotes, in characters.
+const QUOTED: usize = 300;
+
+fn shown(said: &str) -> String {
+    said.chars().take(QUOTED).collect()
 }
 
 /// Why a path could not be brought.
