@@ -12,7 +12,7 @@ use ssh_substituter::wire::put_u64;
 use ssh_substituter::wire::serve::{
     CLIENT_MAGIC, InfosDecoder, InfosStep, Request, ServerHello, Version,
 };
-use support::{Host, Nix, NixEnv, SHORT, Store, program, run_with_input};
+use support::{Host, Nix, NixEnv, SHORT, Store, program, run, run_with_input};
 
 /// Adds a file of this name.
 fn add_file(store: &Store, name: &str) -> String {
@@ -248,6 +248,30 @@ fn a_path_whose_files_are_gone_or_closed_costs_that_path_only() {
         let (found, stderr) = have(nix.store().env(), &[], &[fine]);
         assert_eq!((found, &*stderr), (vec![fine.clone()], ""));
     }
+}
+
+#[test]
+fn a_store_with_the_case_hack_is_served_as_nix_serves_it() {
+    let host = Host::new();
+    let source = host.store.env().folder().join("source");
+    fs::create_dir(&source).expect("make a folder");
+    for name in ["Foo", "foo~nix~case~hack~1"] {
+        fs::write(source.join(name), name).expect("write a file");
+    }
+    let mut command = host.store.command("nix-store");
+    command.args(["--option", "use-case-hack", "true", "--add"]);
+    command.arg(&source);
+    let path = run(command, SHORT).trim().to_owned();
+    let there = host.store.physical(&path).join("foo~nix~case~hack~1");
+    assert!(there.exists());
+    let [_, url] = both_programs(&host);
+    let nix = Nix::through(&[url]);
+    let _masters = nix.store().env().masters();
+    let stderr = nix.realise(&[&path]).ok().stderr();
+    assert!(!stderr.contains("ssh-substituter:"), "{stderr}");
+    assert!(nix.store().verify_path(&path));
+    let here = fs::read_to_string(nix.store().physical(&path).join("foo"));
+    assert_eq!(here.expect("read a file"), "foo~nix~case~hack~1");
 }
 
 /// The installed Nix cannot read all of them, so that it is `serve-local` that tells them.

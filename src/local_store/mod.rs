@@ -15,6 +15,7 @@
 //!
 //! Everything here blocks: call it where blocking is allowed.
 
+mod case_hack;
 mod db;
 mod dump;
 mod error;
