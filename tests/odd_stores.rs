@@ -5,8 +5,10 @@ mod support;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use bytes::BytesMut;
+use sha2::{Digest, Sha256};
 use ssh_substituter::model::{PathInfo, StorePath};
 use ssh_substituter::wire::put_u64;
 use ssh_substituter::wire::serve::{
@@ -272,6 +274,81 @@ fn a_store_with_the_case_hack_is_served_as_nix_serves_it() {
     assert!(nix.store().verify_path(&path));
     let here = fs::read_to_string(nix.store().physical(&path).join("foo"));
     assert_eq!(here.expect("read a file"), "foo~nix~case~hack~1");
+}
+
+/// A path that refers to itself, with the content address that Nix 2.17 to 2.34 give such: of its NAR with its own hash part
+/// zeroed, without the places where that stood.
+fn addressed_without_places(store: &Store) -> String {
+    let write = |folder: &Path, hash_part: &str| {
+        fs::create_dir(folder).expect("make a folder");
+        let text = format!("/nix/store/{hash_part}-itself and again {hash_part}");
+        fs::write(folder.join("file"), text).expect("write a file");
+    };
+    let zeroed = store.env().folder().join("zeroed");
+    write(&zeroed, &"\0".repeat(32));
+    let mut command = store.env().command("nix-hash");
+    command.args(["--type", "sha256"]).arg(&zeroed);
+    let hash = run(command, SHORT).trim().to_owned();
+    let fingerprint = format!("source:self:sha256:{hash}:/nix/store:itself");
+    let mut folded = [0; 20];
+    for (place, byte) in Sha256::digest(fingerprint).iter().enumerate() {
+        folded[place % 20] ^= byte;
+    }
+    let hash_part = nix_base32::to_nix_base32(&folded);
+    let path = format!("/nix/store/{hash_part}-itself");
+    let path = store.add_made(path, |folder| write(folder, &hash_part));
+    store.refer(&path, &path);
+    store.set_claim(&path, "ca", &format!("fixed:r:sha256:{hash}"));
+    path
+}
+
+#[test]
+fn a_self_reference_as_newer_nix_addressed_it_needs_trust_and_blames_nobody() {
+    let host = Host::new();
+    let path = addressed_without_places(&host.store);
+    let fine = host.store.add_text("fine", "text", &[]);
+    let get = |url: String, lines: &str, paths: [&String; 2]| {
+        let env = NixEnv::new();
+        let masters = env.masters();
+        env.configure(&[url], lines);
+        let mut command = env.program();
+        command.args(["get", "--to", "folder"]).args(paths);
+        let output = run_with_input(command, b"", SHORT);
+        let arrived = |path: &&String| env.folder().join("folder").join(&path[1..]).exists();
+        let arrived = paths
+            .into_iter()
+            .filter(arrived)
+            .cloned()
+            .collect::<Vec<_>>();
+        let (found, said) = have(&env, &[], &[&fine]);
+        assert_eq!((found, &*said), (vec![fine.clone()], ""));
+        drop(masters);
+        (
+            arrived,
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let both = [&path, &fine];
+    let (arrived, stderr) = get(host.url(""), "", both);
+    assert_eq!(arrived, [fine.clone()], "{stderr}");
+    let told = format!("has {path}, but its content address, as Nix 2.17 to 2.34 make it");
+    assert!(stderr.contains(&told), "{stderr}");
+    assert!(
+        stderr.contains("add trusted=true to the host's URL"),
+        "{stderr}"
+    );
+    for blame in ["wrong", "repair", "damaged"] {
+        assert!(!stderr.contains(blame), "{stderr}");
+    }
+    let arrives = |url: String, lines: &str| {
+        let (arrived, stderr) = get(url, lines, both);
+        assert_eq!(arrived, [path.clone(), fine.clone()], "{stderr}");
+        assert!(!stderr.contains("warning"), "{stderr}");
+    };
+    arrives(host.trusted(), "");
+    arrives(host.url(""), "require-sigs = false");
+    let key = host.store.sign("test-1", &[&path]);
+    arrives(host.url(""), &format!("trusted-public-keys = {key}"));
 }
 
 /// The installed Nix cannot read all of them, so that it is `serve-local` that tells them.

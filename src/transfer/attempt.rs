@@ -130,14 +130,9 @@ impl Attempt<'_> {
             pace.came(lease.buffer().len());
         }
         lease.end_dump();
-        let held = stream.verify().map_err(|(expected, got)| {
+        let held = stream.verify().map_err(|unfit| {
             let (host, path) = self.names();
-            HostFault::Mismatch {
-                host,
-                path,
-                expected,
-                got,
-            }
+            unfit.into_fault(host, path)
         })?;
         for piece in held {
             sink.write(piece).await.map_err(Stopped::Sink)?;

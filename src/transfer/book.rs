@@ -64,7 +64,7 @@ impl Book {
                 self.whereabouts.disappointed(host, path);
             }
             HostFault::Differs { .. } => self.pool.notify(fault),
-            HostFault::CannotSend { .. } => {
+            HostFault::CannotSend { .. } | HostFault::Unproven { .. } => {
                 self.pool.notify(fault);
                 self.whereabouts.disappointed(host, path);
             }

@@ -52,6 +52,17 @@ pub enum HostFault {
         /// Hash and size as they came.
         got: String,
     },
+    /// It has what its content address says, but by a way of counting that proves nothing.
+    #[error(
+        "{host}: has {path}, but its content address, as Nix 2.17 to 2.34 make it where a path refers to \
+         itself, proves nothing, and it is not signed by a trusted key: such paths from there are not used"
+    )]
+    Unproven {
+        /// The host.
+        host: String,
+        /// The path.
+        path: StorePath,
+    },
     /// It sent it wrongly before, and is not asked again.
     #[error("{host}: sent {path} wrongly before")]
     SpoiltBefore {
@@ -68,6 +79,30 @@ pub enum HostFault {
         /// The path.
         path: StorePath,
     },
+}
+
+/// Why a NAR that has come whole is not taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// It is not what was promised: expected, got.
+    Mismatch(String, String),
+    /// See [`HostFault::Unproven`].
+    Unproven,
+}
+
+impl Unfit {
+    /// What it means for the host that sent it.
+    pub(super) fn into_fault(self, host: String, path: StorePath) -> HostFault {
+        match self {
+            Self::Mismatch(expected, got) => HostFault::Mismatch {
+                host,
+                path,
+                expected,
+                got,
+            },
+            Self::Unproven => HostFault::Unproven { host, path },
+        }
+    }
 }
 
 /// How much of a host's words a message quotes, in characters.
