@@ -199,22 +199,20 @@ fn sixty_four_nodes_within_each_other_are_the_limit() {
         }
         rewrite(&out, 1000)
     };
-    let nodes: [&dyn Fn(&mut Vec<u8>); 3] = [
-        &|out| symlink(out, b"x"),
-        &|out| {
-            file_start(out, false, 0);
-            file_end(out, 0);
-        },
-        &|out| {
-            directory_start(out);
-            directory_end(out);
-        },
-    ];
-    for node in nodes {
+    let check = |node: &dyn Fn(&mut Vec<u8>)| {
         assert!(within(63, node).is_ok());
         let error = within(64, node).unwrap_err().to_string();
         assert!(error.contains("nodes: expected at most 64"), "{error}");
-    }
+    };
+    check(&|out| symlink(out, b"x"));
+    check(&|out| {
+        file_start(out, false, 0);
+        file_end(out, 0);
+    });
+    check(&|out| {
+        directory_start(out);
+        directory_end(out);
+    });
     assert!(refusal(nested(64)).contains("at most 64"));
 }
 
