@@ -90,7 +90,7 @@ fn names_that_begin_with_a_dot_arrive() {
     let references: Vec<&str> = dotted.iter().map(String::as_str).collect();
     let config = host.store.add_text("config", "text", &references);
     for url in both_programs(&host) {
-        let nix = Nix::through(&[url.clone()]);
+        let nix = Nix::through(std::slice::from_ref(&url));
         let _masters = nix.store().env().masters();
         let stderr = nix.realise(&[&config]).ok().stderr();
         assert!(!stderr.contains("ssh-substituter:"), "{stderr}");
@@ -330,7 +330,7 @@ fn a_self_reference_as_newer_nix_addressed_it_needs_trust_and_blames_nobody() {
     };
     let both = [&path, &fine];
     let (arrived, stderr) = get(host.url(""), "", both);
-    assert_eq!(arrived, [fine.clone()], "{stderr}");
+    assert_eq!(arrived, [fine.as_str()], "{stderr}");
     let told = format!("has {path}, but its content address, as Nix 2.17 to 2.34 make it");
     assert!(stderr.contains(&told), "{stderr}");
     assert!(
