@@ -200,6 +200,8 @@ async fn ask_infos(
     loop {
         match decoder.step(client.buffer())? {
             Some(InfosStep::Info(info)) => infos.push(info),
+            // An engine passes on what it has read itself.
+            Some(InfosStep::Unreadable(_)) => {}
             Some(InfosStep::End) => return Ok(infos),
             None => client.fill().await?,
         }

@@ -57,8 +57,12 @@ impl HostsBackend {
 
     /// This was told by somebody else to the same caller.
     pub fn was_told(&self, info: PathInfo) {
-        let (info, holders) = (Arc::new(info), Arc::from([]));
-        self.remember(Found { info, holders });
+        let info = Arc::new(info);
+        self.remember(Found {
+            to_fetch: info.clone(),
+            info,
+            holders: Arc::from([]),
+        });
     }
 
     fn remember(&self, found: Found) {
@@ -103,7 +107,7 @@ impl Backend for HostsBackend {
         let found = self.resolver.find(paths).await;
         let mut infos = Vec::with_capacity(found.len());
         for found in found {
-            self.caller.expect(&found.info, &found.holders);
+            self.caller.expect(&found.to_fetch, &found.holders);
             infos.push(found.info.readable());
             self.remember(found);
         }
@@ -151,7 +155,10 @@ impl HostsBackend {
         sink: &mut dyn NarSink,
     ) -> Result<(), Undelivered> {
         self.resolver.download_begins();
-        let Some(Found { info, holders }) = self.found(path).await else {
+        let Some(Found {
+            to_fetch, holders, ..
+        }) = self.found(path).await
+        else {
             let reason = self.resolver.not_found(path);
             let rest = match resume {
                 Some(resume) => resume.mark.rest,
@@ -164,7 +171,7 @@ impl HostsBackend {
             return Err(Undelivered { reason, rest });
         };
         let wish = Wish {
-            info: &info,
+            info: &to_fetch,
             holders: &holders,
             caller: &self.caller,
             resume,

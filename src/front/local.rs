@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::serve_loop::{Backend, DumpError, ServeError};
 use crate::local_store::{Dump, LocalStore, LocalStoreError};
 use crate::model::{PathInfo, StorePath};
-use crate::wire::nar::Completion;
+use crate::wire::nar::{Completion, failing_nar};
 
 /// How many pieces of a NAR may be read ahead of the caller.
 const AHEAD: usize = 4;
@@ -69,7 +69,7 @@ impl Backend for LocalBackend {
     ) -> Result<(), DumpError> {
         let asked = path.clone();
         let dump = self.blocking(move |store| Dump::open(store, &asked)).await;
-        let mut dump = dump.map_err(DumpError::Fatal)?;
+        let mut dump = dump.map_err(not_begun)?;
         let (pieces, mut ready) = mpsc::channel::<Vec<u8>>(AHEAD);
         let reader = tokio::task::spawn_blocking(move || read(&mut dump, &pieces));
         while let Some(piece) = ready.recv().await {
@@ -81,6 +81,22 @@ impl Backend for LocalBackend {
             Err(error) => Err(DumpError::Fatal(ServeError::Backend(Box::new(error)))),
         }
     }
+}
+
+/// What it means that no dump began. Nonsense in the database is about that path alone; for one that is
+/// not valid the loop ends, as that of `nix-store --serve` does.
+fn not_begun(error: ServeError) -> DumpError {
+    let ServeError::Backend(source) = &error else {
+        return DumpError::Fatal(error);
+    };
+    if !matches!(source.downcast_ref(), Some(LocalStoreError::Row { .. })) {
+        return DumpError::Fatal(error);
+    }
+    log::error!("{source}");
+    DumpError::Broken(Completion {
+        head: failing_nar(&source.to_string()),
+        ..Completion::default()
+    })
 }
 
 /// Reads all of it; what completes the NAR when that fails.

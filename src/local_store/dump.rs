@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
+use super::case_hack;
 use super::level::{self, Level, Node, NodeError};
 use super::{LocalStore, LocalStoreError};
 use crate::model::StorePath;
@@ -43,6 +44,8 @@ pub struct Dump {
     given: u64,
     /// The registered size of the NAR; 0 when unknown.
     size: u64,
+    /// Whether Nix's case hack is to be undone; unknown before a name looks like it.
+    case_hack: Option<bool>,
     /// An error that waits for the bytes before it to be given out.
     failed: Option<LocalStoreError>,
 }
@@ -88,6 +91,7 @@ impl Dump {
             open: Vec::new(),
             given: 0,
             size,
+            case_hack: None,
             failed: None,
         })
     }
@@ -172,12 +176,16 @@ impl Dump {
     }
 
     fn start(&mut self, buf: &mut Vec<u8>) -> Result<(), LocalStoreError> {
-        let error = |error: NodeError| error.at(&self.files);
-        let name = CString::new(self.path.base_name())
-            .map_err(|_| error(NodeError::Limit("a name without NUL", "NUL".to_owned())))?;
-        let node = level::open(self.store_dir.as_fd(), &name, FileType::Unknown).map_err(error)?;
+        let node = level::open(self.store_dir.as_fd(), &self.name()?, FileType::Unknown);
+        let node = node.map_err(|error| error.at(&self.files))?;
         magic(buf);
         self.node(node, buf)
+    }
+
+    /// The name of the path in the store's folder.
+    fn name(&self) -> Result<CString, LocalStoreError> {
+        let nul = |_| NodeError::Limit("a name without NUL", "NUL".to_owned()).at(&self.files);
+        CString::new(self.path.base_name()).map_err(nul)
     }
 
     fn directory(&mut self, buf: &mut Vec<u8>) -> Result<(), LocalStoreError> {
@@ -190,11 +198,15 @@ impl Dump {
         };
         let node =
             level::open(level.dir.as_fd(), name, kind).map_err(|error| error.at(&self.place()))?;
-        entry_start(buf, name.to_bytes());
+        entry_start(buf, level.nar_name());
         self.node(node, buf)
     }
 
     fn node(&mut self, node: Node, buf: &mut Vec<u8>) -> Result<(), LocalStoreError> {
+        if self.open.len() >= MAX_DEPTH {
+            let expected = "at most 64 nodes within each other";
+            return Err(NodeError::Limit(expected, "one more".to_owned()).at(&self.place()));
+        }
         match node {
             Node::File {
                 file,
@@ -210,17 +222,30 @@ impl Dump {
                 symlink(buf, &target);
                 self.end_node(buf, self.open.len())
             }
-            Node::Directory(_) if self.open.len() >= MAX_DEPTH => {
-                let expected = "at most 64 directories within each other";
-                Err(NodeError::Limit(expected, "one more".to_owned()).at(&self.place()))
-            }
-            Node::Directory(level) => {
+            Node::Directory(mut level) => {
+                if level.has_case_hack() && self.has_case_hack()? {
+                    level.undo_case_hack();
+                }
                 directory_start(buf);
                 self.open.push(level);
                 self.state = State::Directory;
                 Ok(())
             }
         }
+    }
+
+    /// Whether the names of this path have to be undone. All that came before is the same either way.
+    fn has_case_hack(&mut self) -> Result<bool, LocalStoreError> {
+        if let Some(known) = self.case_hack {
+            return Ok(known);
+        }
+        let gives_size = match self.size {
+            0 => Ok(false),
+            size => case_hack::gives_size(self.store_dir.as_fd(), &self.name()?, size),
+        };
+        let has = gives_size.map_err(|error| error.at(&self.files))?;
+        self.case_hack = Some(has);
+        Ok(has)
     }
 
     /// Goes on after a node that is complete in `buf`, with `open` directories around it.

@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::LocalStoreError;
+use super::case_hack::unhacked_len;
 use crate::wire::nar::{MAX_NAME, MAX_TARGET};
 
 /// An object that was found and opened.
@@ -56,9 +57,29 @@ pub(super) struct Level {
     pub(super) dir: OwnedFd,
     /// Each name with a NUL behind it.
     names: Vec<u8>,
-    /// For each entry the place of its name, without the NUL, and its kind.
-    entries: Vec<(usize, usize, FileType)>,
+    entries: Vec<Entry>,
     next: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Where its name is.
+    start: usize,
+    /// Length of its name, without the NUL.
+    len: usize,
+    /// How much of its name it has in a NAR.
+    nar_len: usize,
+    kind: FileType,
+}
+
+impl Entry {
+    fn name<'a>(&self, names: &'a [u8]) -> &'a [u8] {
+        &names[self.start..self.start + self.len]
+    }
+
+    fn nar_name<'a>(&self, names: &'a [u8]) -> &'a [u8] {
+        &names[self.start..self.start + self.nar_len]
+    }
 }
 
 impl Level {
@@ -76,16 +97,17 @@ impl Level {
                 let got = format!("one of {len} bytes in it");
                 return Err(NodeError::Limit("names of at most 255 bytes", got));
             }
-            entries.push((names.len(), len, entry.file_type()));
+            entries.push(Entry {
+                start: names.len(),
+                len,
+                nar_len: len,
+                kind: entry.file_type(),
+            });
             names.extend_from_slice(name);
         }
-        entries.sort_unstable_by(|(a, a_len, _), (b, b_len, _)| {
-            names[*a..a + a_len].cmp(&names[*b..b + b_len])
-        });
+        entries.sort_unstable_by(|a, b| a.name(&names).cmp(b.name(&names)));
         // A listing of a directory that changes meanwhile may tell a name twice.
-        entries.dedup_by(|(a, a_len, _), (b, b_len, _)| {
-            names[*a..*a + *a_len] == names[*b..*b + *b_len]
-        });
+        entries.dedup_by(|a, b| a.name(&names) == b.name(&names));
         Ok(Self {
             dir,
             names,
@@ -96,9 +118,45 @@ impl Level {
 
     /// The entry that is due, and its kind as the listing told it.
     pub(super) fn entry(&self) -> Option<(&CStr, FileType)> {
-        let (start, len, kind) = *self.entries.get(self.next)?;
+        let Entry {
+            start, len, kind, ..
+        } = *self.entries.get(self.next)?;
         let name = CStr::from_bytes_with_nul(&self.names[start..=start + len]).ok()?;
         Some((name, kind))
+    }
+
+    /// The name of the entry that is due, as a NAR has it.
+    pub(super) fn nar_name(&self) -> &[u8] {
+        let entry = self.entries.get(self.next);
+        entry.map_or(b"", |entry| entry.nar_name(&self.names))
+    }
+
+    /// Whether a name in it looks like one that Nix made for the sake of a file system without case.
+    pub(super) fn has_case_hack(&self) -> bool {
+        let mut names = self.entries.iter().map(|entry| entry.name(&self.names));
+        names.any(|name| unhacked_len(name) < name.len())
+    }
+
+    /// Gives the entries the names that they had before, and orders them by these. False, and nothing is
+    /// changed, when one would have no name or two the same.
+    pub(super) fn undo_case_hack(&mut self) -> bool {
+        let names = &self.names;
+        for entry in &mut self.entries {
+            entry.nar_len = unhacked_len(entry.name(names));
+        }
+        self.entries
+            .sort_unstable_by(|a, b| a.nar_name(names).cmp(b.nar_name(names)));
+        let mut pairs = self.entries.windows(2);
+        let are_names = self.entries.first().is_none_or(|first| first.nar_len > 0)
+            && pairs.all(|pair| pair[0].nar_name(names) != pair[1].nar_name(names));
+        if !are_names {
+            self.entries
+                .iter_mut()
+                .for_each(|entry| entry.nar_len = entry.len);
+            self.entries
+                .sort_unstable_by(|a, b| a.name(names).cmp(b.name(names)));
+        }
+        are_names
     }
 
     /// The name of the entry that is due, for messages.

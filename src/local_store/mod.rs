@@ -15,6 +15,7 @@
 //!
 //! Everything here blocks: call it where blocking is allowed.
 
+mod case_hack;
 mod db;
 mod dump;
 mod error;
@@ -118,17 +119,22 @@ impl LocalStore {
 
     /// The infos of those of `paths` that are valid, sorted, each once. As in the replies of
     /// `nix-store --serve`, references and signatures are sorted and the download size is the NAR
-    /// size. A path whose files are gone has its info still.
+    /// size. A path whose files are gone has its info still. One of which the database holds nonsense
+    /// is left out, and logged.
     ///
     /// # Errors
-    /// When the database cannot be read, or holds nonsense about one of the paths.
+    /// When the database cannot be read.
     pub fn query_path_infos(&self, paths: &[StorePath]) -> Result<Vec<PathInfo>, LocalStoreError> {
-        self.db
-            .ask("find path infos", |db| query::path_infos(db, paths))
+        let (infos, left_out) = self
+            .db
+            .ask("find path infos", |db| query::path_infos(db, paths))?;
+        log_left_out(&left_out);
+        Ok(infos)
     }
 
     /// `paths` and all that they refer to, sorted; with `include_outputs` also the valid outputs
-    /// of every derivation among them, and what those refer to.
+    /// of every derivation among them, and what those refer to. What the database holds that is no
+    /// store path is left out, and logged.
     ///
     /// # Errors
     /// [`LocalStoreError::NotValid`] when one of `paths` is not valid (as in Nix); when the
@@ -138,9 +144,11 @@ impl LocalStore {
         paths: &[StorePath],
         include_outputs: bool,
     ) -> Result<Vec<StorePath>, LocalStoreError> {
-        self.db.ask("find a closure", |db| {
+        let (closure, left_out) = self.db.ask("find a closure", |db| {
             query::closure(db, paths, include_outputs, &self.root)
-        })
+        })?;
+        log_left_out(&left_out);
+        Ok(closure)
     }
 
     /// The recorded NAR size of a valid path, 0 when none is recorded.
@@ -150,6 +158,16 @@ impl LocalStore {
             path: path.clone(),
             root: self.root.clone(),
         })
+    }
+}
+
+/// The first at length: there may be as many as the store has paths.
+fn log_left_out(left_out: &[LocalStoreError]) {
+    if let Some(first) = left_out.first() {
+        log::warn!("{first}: that path is left out");
+    }
+    for error in left_out.iter().skip(1) {
+        log::debug!("{error}: that path is left out");
     }
 }
 

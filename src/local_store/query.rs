@@ -1,8 +1,12 @@
 //! The questions, in SQL. Each runs inside a read transaction that the caller has begun.
+//!
+//! What the database holds of a path and nobody can read costs that path only: it is left out of the
+//! answer.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
+use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, Row, Statement};
 
 use super::LocalStoreError;
@@ -33,13 +37,18 @@ pub(super) fn valid_paths(db: &Connection, paths: &[StorePath]) -> Result<Vec<St
 
 pub(super) fn nar_size(db: &Connection, path: &StorePath) -> Result<Option<u64>, Failed> {
     let mut find = db.prepare("select narSize from ValidPaths where path = ?")?;
-    let size: Option<Option<i64>> = find
-        .query_row([path.as_str()], |row| row.get(0))
-        .optional()?;
-    Ok(size.map(|size| read_size(path, size)).transpose()?)
+    let mut rows = find.query([path.as_str()])?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    let size = column(path.as_str(), row, "narSize")?;
+    Ok(Some(read_size(path, size)?))
 }
 
-pub(super) fn path_infos(db: &Connection, paths: &[StorePath]) -> Result<Vec<PathInfo>, Failed> {
+/// An answer, and why paths were left out of it.
+pub(super) type Answer<T> = (Vec<T>, Vec<LocalStoreError>);
+
+pub(super) fn path_infos(db: &Connection, paths: &[StorePath]) -> Result<Answer<PathInfo>, Failed> {
     let mut find =
         db.prepare("select id, hash, deriver, narSize, sigs, ca from ValidPaths where path = ?")?;
     let mut refs =
@@ -51,52 +60,59 @@ pub(super) fn path_infos(db: &Connection, paths: &[StorePath]) -> Result<Vec<Pat
         }
         let mut rows = find.query([path.as_str()])?;
         if let Some(row) = rows.next()? {
-            let references = references(&mut refs, path, row.get("id")?)?;
-            infos.insert(path.clone(), read_info(path, references, row)?);
+            infos.insert(path.clone(), readable(read_info(path, &mut refs, row))?);
         }
     }
-    Ok(infos.into_values().collect())
+    let (mut found, mut left_out) = (Vec::new(), Vec::new());
+    for info in infos.into_values() {
+        match info {
+            Ok(info) => found.push(info),
+            Err(error) => left_out.push(error),
+        }
+    }
+    Ok((found, left_out))
 }
 
-fn references(
-    refs: &mut Statement<'_>,
-    path: &StorePath,
-    id: i64,
-) -> Result<Vec<StorePath>, Failed> {
-    let mut found = BTreeSet::new();
-    let mut rows = refs.query([id])?;
-    while let Some(row) = rows.next()? {
-        found.insert(read_path(path.as_str(), "reference", row.get(0)?)?);
+/// Takes what is wrong with a row apart from what is wrong with the database.
+fn readable<T>(read: Result<T, Failed>) -> Result<Result<T, LocalStoreError>, Failed> {
+    match read {
+        Ok(value) => Ok(Ok(value)),
+        Err(Failed::Answer(error)) => Ok(Err(error)),
+        Err(error) => Err(error),
     }
-    Ok(found.into_iter().collect())
 }
 
 fn read_info(
     path: &StorePath,
-    references: Vec<StorePath>,
+    refs: &mut Statement<'_>,
     row: &Row<'_>,
 ) -> Result<PathInfo, Failed> {
-    let text = |column: &'static str| -> Result<Option<String>, rusqlite::Error> {
-        let text: Option<String> = row.get(column)?;
+    let text = |field: &'static str| -> Result<Option<String>, Failed> {
+        let text: Option<String> = column(path.as_str(), row, field)?;
         Ok(text.filter(|text| !text.is_empty()))
     };
-    let hash: String = row.get("hash")?;
+    let hash: String = column(path.as_str(), row, "hash")?;
     let nar_hash: NarHash = hash.parse().map_err(|_| {
         let expected = "sha256: and a hash";
         bad(path.as_str(), "hash", expected, &hash)
     })?;
-    let nar_size = read_size(path, row.get("narSize")?)?;
+    let nar_size = read_size(path, column(path.as_str(), row, "narSize")?)?;
     let sigs: BTreeSet<String> = text("sigs")?
         .unwrap_or_default()
         .split_whitespace()
         .map(str::to_owned)
         .collect();
+    let deriver = text("deriver")?.map(|deriver| read_path(path.as_str(), "deriver", &deriver));
+    let mut references = BTreeSet::new();
+    let mut rows = refs.query([row.get::<_, i64>("id")?])?;
+    while let Some(row) = rows.next()? {
+        let reference: String = column(path.as_str(), row, "path")?;
+        references.insert(read_path(path.as_str(), "reference", &reference)?);
+    }
     Ok(PathInfo {
         path: path.clone(),
-        deriver: text("deriver")?
-            .map(|deriver| read_path(path.as_str(), "deriver", deriver))
-            .transpose()?,
-        references,
+        deriver: deriver.transpose()?,
+        references: references.into_iter().collect(),
         download_size: nar_size,
         nar_size,
         nar_hash: Some(nar_hash),
@@ -105,12 +121,29 @@ fn read_info(
     })
 }
 
+/// A column of a row about a path. What is of another type or no UTF-8 is nonsense in that row.
+fn column<T: FromSql>(about: &str, row: &Row<'_>, field: &'static str) -> Result<T, Failed> {
+    use rusqlite::Error::{
+        FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error,
+    };
+    row.get(field).map_err(|error| match error {
+        FromSqlConversionFailure(..)
+        | IntegralValueOutOfRange(..)
+        | InvalidColumnType(..)
+        | Utf8Error(..) => {
+            let expected = "what Nix writes there";
+            bad(about, field, expected, &error.to_string()).into()
+        }
+        error => error.into(),
+    })
+}
+
 pub(super) fn closure(
     db: &Connection,
     roots: &[StorePath],
     include_outputs: bool,
     store_root: &Path,
-) -> Result<Vec<StorePath>, Failed> {
+) -> Result<Answer<StorePath>, Failed> {
     let mut find = db.prepare("select id from ValidPaths where path = ?")?;
     let mut refs = db.prepare(
         "select id, path from Refs join ValidPaths on reference = id where referrer = ?",
@@ -119,7 +152,7 @@ pub(super) fn closure(
         "select v.id, v.path from DerivationOutputs o join ValidPaths v on v.path = o.path \
          where o.drv = ?",
     )?;
-    let mut closure = BTreeSet::new();
+    let (mut closure, mut left_out) = (BTreeSet::new(), Vec::new());
     let mut seen = HashSet::new();
     let mut due = Vec::new();
     for path in roots {
@@ -139,8 +172,14 @@ pub(super) fn closure(
             let mut rows = find.query([id])?;
             while let Some(row) = rows.next()? {
                 let next: i64 = row.get(0)?;
-                if seen.insert(next) {
-                    due.push((next, read_path(path.as_str(), field, row.get(1)?)?));
+                if !seen.insert(next) {
+                    continue;
+                }
+                let read = column(path.as_str(), row, "path")
+                    .and_then(|text: String| Ok(read_path(path.as_str(), field, &text)?));
+                match readable(read)? {
+                    Ok(path) => due.push((next, path)),
+                    Err(error) => left_out.push(error),
                 }
             }
             Ok(())
@@ -151,7 +190,7 @@ pub(super) fn closure(
         }
         closure.insert(path);
     }
-    Ok(closure.into_iter().collect())
+    Ok((closure.into_iter().collect(), left_out))
 }
 
 /// Rows written by very old Nix have no size.
@@ -163,8 +202,8 @@ fn read_size(path: &StorePath, size: Option<i64>) -> Result<u64, LocalStoreError
     })
 }
 
-fn read_path(about: &str, field: &'static str, text: String) -> Result<StorePath, LocalStoreError> {
-    StorePath::parse(&text).map_err(|_| bad(about, field, "a store path", &text))
+fn read_path(about: &str, field: &'static str, text: &str) -> Result<StorePath, LocalStoreError> {
+    StorePath::parse(text).map_err(|_| bad(about, field, "a store path", text))
 }
 
 fn bad(path: &str, field: &'static str, expected: &'static str, got: &str) -> LocalStoreError {

@@ -2,14 +2,29 @@
 //! whoever keeps a rightly signed path can add to them what he likes; and Nix ends a whole command at an
 //! address it cannot parse (`libstore/content-address.cc`) or at a signature of a known key that is no
 //! base64 of 64 bytes (`libstore/crypto.cc`).
+//!
+//! ```text
+//! address = ( "text:" | "fixed:" [ "r:" | "git:" ] ) ALGORITHM ":" HASH
+//! ```
+//!
+//! ALGORITHM is `md5`, `sha1`, `sha256`, `sha512` or `blake3`, HASH base16, base32 or base64. Not every Nix
+//! reads all of these: `text:` with anything but SHA-256 needs 2.16, `git:` 2.21, `blake3` 2.27 or newer, the
+//! last two with their experimental features. What of them a store holds is passed on as `nix-store --serve`
+//! would pass it on.
 
-use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+use data_encoding::HEXLOWER_PERMISSIVE;
 
-use super::PathInfo;
 use super::signature::is_well_formed;
+use super::{PathInfo, base64};
 
 /// Names of hashes, and their lengths in bytes.
-const HASHES: [(&str, usize); 4] = [("md5", 16), ("sha1", 20), ("sha256", 32), ("sha512", 64)];
+const HASHES: [(&str, usize); 5] = [
+    ("md5", 16),
+    ("sha1", 20),
+    ("sha256", 32),
+    ("sha512", 64),
+    ("blake3", 32),
+];
 
 impl PathInfo {
     /// The same without a content address or signatures that no Nix can read. All others are left as
@@ -23,15 +38,18 @@ impl PathInfo {
     }
 }
 
-/// `text:sha256:…`, `fixed:HASH` or `fixed:r:HASH`.
+/// See the head of this module.
 fn is_address(address: &str) -> bool {
     if let Some(hash) = address.strip_prefix("text:") {
-        return hash.starts_with("sha256:") && is_hash(hash);
+        return is_hash(hash);
     }
-    let Some(hash) = address.strip_prefix("fixed:") else {
+    let Some(rest) = address.strip_prefix("fixed:") else {
         return false;
     };
-    is_hash(hash.strip_prefix("r:").unwrap_or(hash))
+    let method = ["r:", "git:"]
+        .iter()
+        .find(|method| rest.starts_with(**method));
+    is_hash(&rest[method.map_or(0, |method| method.len())..])
 }
 
 fn is_hash(hash: &str) -> bool {
@@ -47,7 +65,7 @@ fn is_hash(hash: &str) -> bool {
     } else if digits.len() == (8 * length).div_ceil(5) {
         nix_base32::from_nix_base32(digits)
     } else {
-        BASE64.decode(digits.as_bytes()).ok()
+        base64::decode(digits)
     };
     bytes.is_some_and(|bytes| bytes.len() == length)
 }
@@ -67,6 +85,12 @@ mod tests {
             "fixed:r:sha1:da39a3ee5e6b4b0d3255bfef95601890afd80709",
             "fixed:md5:d41d8cd98f00b204e9800998ecf8427e",
             "fixed:r:md5:1B2M2Y8AsgTpgAmY7PhCfg==",
+            "fixed:git:sha1:da39a3ee5e6b4b0d3255bfef95601890afd80709",
+            "fixed:git:sha256:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73",
+            "fixed:blake3:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73",
+            "fixed:r:blake3:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            "text:sha1:da39a3ee5e6b4b0d3255bfef95601890afd80709",
+            "text:blake3:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",
         ] {
             assert!(is_address(address), "{address}");
         }
@@ -79,8 +103,13 @@ mod tests {
             "fixed:r:",
             "fixed:sha256:xyz",
             "fixed:sha3:00xyyr3fi8l6hb839bv3f7yb86yjv7xi1cgh1xnhipym4asvb4aq",
-            "fixed:git:sha1:da39a3ee5e6b4b0d3255bfef95601890afd80709",
-            "text:sha1:da39a3ee5e6b4b0d3255bfef95601890afd80709",
+            "fixed:git:",
+            "fixed:git:r:sha1:da39a3ee5e6b4b0d3255bfef95601890afd80709",
+            "fixed:r:git:sha1:da39a3ee5e6b4b0d3255bfef95601890afd80709",
+            "text:r:sha256:00xyyr3fi8l6hb839bv3f7yb86yjv7xi1cgh1xnhipym4asvb4aq",
+            "fixed:blake3:da39a3ee5e6b4b0d3255bfef95601890afd80709",
+            "fixed:r:sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",
+            "fixed:md5:1B2M2Y8AsgTpgAmY7PhCfg==1B2M2Y8AsgTpgAmY7PhCfg==",
             "text:sha256:00xyyr3fi8l6hb839bv3f7yb86yjv7xi1cgh1xnhipym4asvb4aq ",
             "fixed:sha256:\u{1b}[2J",
             "fixed:sha256:ééééééééééééééééééééééééééééééééééé",

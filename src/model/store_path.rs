@@ -1,8 +1,10 @@
 //! Store paths: `STORE-DIR/HASH-NAME`.
 //!
 //! HASH is 32 characters of Nix's base32 (160 bits), NAME is 1 to 211 characters of
-//! `A-Za-z0-9+-._?=` that do not start with a dot (Nix, `libstore/path.cc`). On the wire a store
-//! path always travels whole, with its store directory.
+//! `A-Za-z0-9+-._?=`; what stands before its first hyphen is neither `.` nor `..` (Nix 2.21 and newer,
+//! `libstore/path.cc`, `checkName`). Nix 2.4 to 2.18 take those two as well; Nix before 2.4, 2.19 and
+//! 2.20 take no name that begins with a dot. On the wire a store path always travels whole, with its
+//! store directory.
 
 use std::fmt;
 use std::sync::Arc;
@@ -132,8 +134,9 @@ fn check(path: &str) -> Result<(), &'static str> {
     if name.len() > MAX_NAME_LEN {
         return Err("its name is longer than 211 characters");
     }
-    if name[0] == b'.' {
-        return Err("its name starts with a dot");
+    let first_part = name.split(|b| *b == b'-').next().unwrap_or(name);
+    if first_part == b"." || first_part == b".." {
+        return Err("its name is . or .., alone or before a hyphen");
     }
     if !name
         .iter()
@@ -201,7 +204,10 @@ mod tests {
             ("/nix/store/", "HASH-NAME"),
             ("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-", "HASH-NAME"),
             ("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykze-a", "base32"),
-            ("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-.a", "dot"),
+            ("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-.", ". or .."),
+            ("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-..", ". or .."),
+            ("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-.-a", ". or .."),
+            ("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-..-", ". or .."),
             (
                 "/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a b",
                 "character",
@@ -215,6 +221,25 @@ mod tests {
         assert!(StorePath::parse(&long).is_err());
         assert!(StorePath::parse(&long[..long.len() - 1]).is_ok());
         assert!(StorePath::from_bytes(b"/nix/store/\xff").is_err());
+    }
+
+    /// As Nix 2.34.8 takes them.
+    #[test]
+    fn a_name_may_begin_with_a_dot() {
+        for name in [
+            ".p10k.zsh",
+            "..a",
+            "...",
+            ".a-b",
+            "..a-",
+            "-",
+            "-.",
+            "?",
+            ".drv",
+        ] {
+            let path = format!("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-{name}");
+            assert_eq!(StorePath::parse(&path).unwrap().name(), name);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod ask;
 mod flight;
 mod health;
 mod keeper;
+mod left_out;
 mod places;
 mod shells;
 mod slot;
@@ -27,6 +28,7 @@ pub use crate::remote::RemoteError;
 use crate::remote::dump;
 use crate::transport::Transport;
 use keeper::Keeper;
+pub use left_out::LeftOut;
 use slot::Slot;
 
 /// Tells the user of something that went wrong and does not stop the work.
@@ -146,6 +148,9 @@ impl Pool {
     /// From now on somebody else is told too: what is told once is told once more.
     pub fn tell_again(&self) {
         self.told_that_all_rest.store(false, Ordering::Relaxed);
+        self.slots
+            .iter()
+            .for_each(|slot| slot.left_out.tell_again());
     }
 
     /// Tells the user.

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::flight::{Flight, Ticket, Turn};
 use super::health::Standing;
 use super::keeper::{Keeper, Kept, now, random};
+use super::left_out::LeftOutTold;
 use super::places::{Learnt, configured, for_background};
 use super::shells::Shells;
 use super::{HostId, Limits, Notify, lock};
@@ -45,7 +46,7 @@ pub(super) struct Slot {
     pub(super) host: Host,
     transport: Arc<dyn Transport>,
     limits: Limits,
-    notify: Notify,
+    pub(super) notify: Notify,
     pub(super) permits: Arc<Semaphore>,
     /// Who works ahead of what was asked takes one of these first: there are fewer, so that a
     /// question never waits behind such work.
@@ -60,6 +61,7 @@ pub(super) struct Slot {
     latency: Mutex<Latency>,
     usual_places: AtomicBool,
     banner_told: AtomicBool,
+    pub(super) left_out: LeftOutTold,
     /// A connection has come about once.
     connected: AtomicBool,
     pub(super) learnt: Learnt,
@@ -91,6 +93,7 @@ impl Slot {
             latency: Mutex::default(),
             usual_places: AtomicBool::new(false),
             banner_told: AtomicBool::new(false),
+            left_out: LeftOutTold::default(),
             connected: AtomicBool::new(false),
             learnt: Learnt::default(),
         }
@@ -381,9 +384,11 @@ impl DerefMut for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some(connection) = self.connection.take() else {
+        let Some(mut connection) = self.connection.take() else {
             return;
         };
+        let left_out = connection.take_unreadable();
+        self.slot.left_out.tell(&self.slot, left_out);
         lock(&self.slot.latency).learn(connection.latency());
         if connection.is_clean() {
             if self.slot.succeeded() {

@@ -96,6 +96,7 @@ async fn attempt(
         banner: Vec::new(),
         owed: 1 + ahead.len(),
         asked: None,
+        unreadable: Vec::new(),
     };
     connection.link.output.send_hello(ahead);
     let began = Instant::now();

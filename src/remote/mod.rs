@@ -24,9 +24,9 @@ pub use shell::{NoShell, Shell, ShellError, ShellOptions, open_shell};
 pub use stderr::readable;
 
 use crate::model::{PathInfo, StorePath};
-use crate::wire::WireError;
-pub use crate::wire::serve::Request;
 use crate::wire::serve::{InfosDecoder, InfosStep, SetDecoder, Version};
+pub use crate::wire::serve::{Request, Unreadable};
+use crate::wire::{WireError, printable};
 use link::Link;
 use pace::Kind;
 
@@ -42,6 +42,9 @@ const INFOS_BYTES: usize = 32 << 20;
 /// request and reply stay far below every limit.
 const INFOS_AT_ONCE: usize = 1000;
 
+/// How many parts of replies that cannot be read are kept for messages.
+const UNREADABLE: usize = 16;
+
 /// One serve loop on one host, after the handshake.
 pub struct Connection {
     link: Link,
@@ -51,6 +54,7 @@ pub struct Connection {
     owed: usize,
     /// When a question was asked while nothing else was owed, until its answer begins.
     asked: Option<Instant>,
+    unreadable: Vec<Unreadable>,
 }
 
 impl Connection {
@@ -92,6 +96,12 @@ impl Connection {
         self.link.latency
     }
 
+    /// What could not be read in replies since the last call and was left out of them, at most 16 of
+    /// it: for the user to be told.
+    pub fn take_unreadable(&mut self) -> Vec<Unreadable> {
+        std::mem::take(&mut self.unreadable)
+    }
+
     /// Asks without waiting. Replies come strictly in the order of the requests, and each has to be
     /// read to its end before the next one.
     pub(crate) fn send(&mut self, request: &Request) {
@@ -102,7 +112,8 @@ impl Connection {
         self.link.output.send(request);
     }
 
-    /// Infos of those of `paths` that the remote has; in no particular order, each at most once.
+    /// Infos of those of `paths` that the remote has; in no particular order, each at most once. One
+    /// that cannot be read is left out (see [`Connection::take_unreadable`]).
     ///
     /// # Errors
     /// When the connection breaks, falls silent, or what comes is no proper reply to the question.
@@ -135,8 +146,22 @@ impl Connection {
         let mut infos = Vec::new();
         for chunk in paths.chunks(INFOS_AT_ONCE) {
             let mut open: HashSet<&StorePath> = chunk.iter().collect();
-            let mut bytes = 0;
-            while let InfosStep::Info(info) = self.decode(INFOS, |buf| decoder.step(buf)).await? {
+            let (mut bytes, mut unreadable) = (0, 0);
+            loop {
+                let info = match self.decode(INFOS, |buf| decoder.step(buf)).await? {
+                    InfosStep::End => break,
+                    InfosStep::Info(info) => info,
+                    InfosStep::Unreadable(entry) => {
+                        unreadable += 1;
+                        if unreadable > chunk.len() {
+                            let want = format!("at most {}, as were asked for", chunk.len());
+                            let error = WireError::new("infos", want, "more");
+                            return Err(self.malformed(INFOS, error));
+                        }
+                        self.left_out(entry);
+                        continue;
+                    }
+                };
                 if !open.remove(&info.path) {
                     return Err(self.not_asked("QueryPathInfos", &info.path));
                 }
@@ -153,7 +178,8 @@ impl Connection {
         Ok(infos)
     }
 
-    /// `paths` and everything they refer to, as the remote tells it.
+    /// `paths` and everything they refer to, as the remote tells it. What is no path of their store is
+    /// left out (see [`Connection::take_unreadable`]).
     ///
     /// # Errors
     /// As [`Connection::query_path_infos`]; a remote that lacks one of the paths ends the
@@ -183,18 +209,24 @@ impl Connection {
         paths: &[StorePath],
     ) -> Result<Vec<StorePath>, RemoteError> {
         let mut decoder = SetDecoder::default();
-        let store = paths.first().map_or("/", StorePath::store_dir);
-        let keep = |bytes: &[u8]| match StorePath::from_bytes(bytes) {
-            Ok(path) if paths.iter().any(|p| p.store_dir() == path.store_dir()) => Ok(Some(path)),
-            Ok(path) => {
-                let want = format!("a path in {store}");
-                Err(WireError::new("path of a closure", want, path))
-            }
-            Err(error) => Err(WireError::new("store path", "STORE-DIR/HASH-NAME", error)),
+        let mut left_out = Vec::new();
+        let mut keep = |bytes: &[u8]| {
+            let path = path_of_closure(bytes, paths);
+            let kept = path.map_err(|unreadable| {
+                if left_out.len() < UNREADABLE {
+                    left_out.push(unreadable);
+                }
+            });
+            Ok(kept.ok())
         };
         let closure = self
-            .decode("the reply to QueryClosure", |buf| decoder.step(buf, keep))
+            .decode("the reply to QueryClosure", |buf| {
+                decoder.step(buf, &mut keep)
+            })
             .await?;
+        for entry in left_out {
+            self.left_out(entry);
+        }
         self.came_whole();
         Ok(closure)
     }
@@ -261,6 +293,13 @@ impl Connection {
         Ok(())
     }
 
+    /// Takes note of what cannot be read.
+    fn left_out(&mut self, entry: Unreadable) {
+        if self.unreadable.len() < UNREADABLE {
+            self.unreadable.push(entry);
+        }
+    }
+
     fn not_asked(&self, request: &'static str, path: &StorePath) -> RemoteError {
         RemoteError::NotAsked {
             host: self.link.host.clone(),
@@ -276,6 +315,22 @@ pub(crate) fn path_infos(paths: &[StorePath]) -> impl Iterator<Item = Request> {
         paths: chunk.to_vec(),
     };
     paths.chunks(INFOS_AT_ONCE).map(request)
+}
+
+/// An element of the closure of `roots`.
+fn path_of_closure(bytes: &[u8], roots: &[StorePath]) -> Result<StorePath, Unreadable> {
+    let unreadable = |want, got: &dyn std::fmt::Display| Unreadable {
+        path: printable(bytes),
+        why: WireError::new("path of a closure", want, got),
+    };
+    let path = StorePath::from_bytes(bytes)
+        .map_err(|error| unreadable("STORE-DIR/HASH-NAME".to_owned(), &error))?;
+    let is_sibling = |root: &StorePath| root.store_dir() == path.store_dir();
+    if roots.iter().any(is_sibling) {
+        return Ok(path);
+    }
+    let store_dir = roots.first().map_or("/", StorePath::store_dir);
+    Err(unreadable(format!("a path in {store_dir}"), &path))
 }
 
 /// Bytes of the references of an info.

@@ -8,7 +8,7 @@ use super::{remote, transport};
 use crate::commands::{GetError, NixError};
 use crate::config::{ConfigError, Host, HostError};
 use crate::local_store::LocalStoreError;
-use crate::model::Unproven;
+use crate::model::{StorePath, Unproven};
 use crate::pool::{AllRest, Banner};
 use crate::remote::{HANDSHAKE, RemoteError};
 use crate::resolver::{Distrust, Why};
@@ -301,6 +301,9 @@ fn no_nix(login: &Login<'_>) -> String {
 }
 
 fn of_fault(error: &HostFault) -> Option<Hint> {
+    if let HostFault::Unproven { host, path } = error {
+        return Some(sign_or_trust(host, path).into());
+    }
     let (host, path, command, what) = match error {
         HostFault::Mismatch { host, path, .. } | HostFault::Differs { host, path } => {
             (host, path, "--repair-path", "mend its store with")
@@ -311,9 +314,16 @@ fn of_fault(error: &HostFault) -> Option<Hint> {
             "--verify-path",
             "find out whether its store is damaged with",
         ),
-        HostFault::Remote(_) | HostFault::Lacks { .. } | HostFault::SpoiltBefore { .. } => {
-            return None;
-        }
+        HostFault::CannotSend { host, path, .. } => (
+            host,
+            path,
+            "--verify-path",
+            "its store may be damaged, or the account may not read all of it: look with",
+        ),
+        HostFault::Remote(_)
+        | HostFault::Lacks { .. }
+        | HostFault::Unproven { .. }
+        | HostFault::SpoiltBefore { .. } => return None,
     };
     let ssh = Login::of(host).ssh(&format!("nix-store {command} {path}"));
     Some(format!("{what} '{ssh}'").into())
@@ -336,10 +346,7 @@ fn of_nix(error: &NixError) -> Option<&'static str> {
 
 /// The three ways to mend it, but where only one of them is left.
 fn of_distrust(error: &Distrust) -> Hint {
-    let path = error.path.as_str();
-    let command = format!("nix store sign --key-file FILE --recursive {path}");
-    let sign = Login::of(&error.host).ssh(&command);
-    let trust = "add trusted=true to the host's URL, which accepts all that it sends";
+    let (sign, trust) = (signing(&error.host, &error.path), TRUSTING);
     Cow::Owned(match &error.why {
         // Nix 2.x has to be told a hash by whoever answers it.
         Why::NoHash => "update Nix there; with Nix 1.x as the caller, trusted=true in the host's URL does as well".to_owned(),
@@ -349,10 +356,20 @@ fn of_distrust(error: &Distrust) -> Hint {
         Why::Unproven(Unproven::Wrong { .. }) => format!(
             "find out how the path came there; to have it all the same, sign it anew with a key that stands in trusted-public-keys: '{sign}'; or {trust}"
         ),
-        Why::NoSize | Why::Unproven(_) => format!(
-            "sign there: '{sign}', and add the public key to trusted-public-keys; or {trust}"
-        ),
+        Why::NoSize | Why::Unproven(_) => sign_or_trust(&error.host, &error.path),
     })
+}
+
+const TRUSTING: &str = "add trusted=true to the host's URL, which accepts all that it sends";
+
+fn signing(host: &str, path: &StorePath) -> String {
+    let command = format!("nix store sign --key-file FILE --recursive {path}");
+    Login::of(host).ssh(&command)
+}
+
+fn sign_or_trust(host: &str, path: &StorePath) -> String {
+    let sign = signing(host, path);
+    format!("sign there: '{sign}', and add the public key to trusted-public-keys; or {TRUSTING}")
 }
 
 #[cfg(test)]

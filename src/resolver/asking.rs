@@ -63,7 +63,7 @@ impl Inner {
             known.holders().any(|(host, _)| self.pool.is_well(host))
                 || !others.any(|host| self.pool.is_well(host))
         };
-        answered.then(|| known.tell())
+        answered.then(|| self.memory.tell(known))
     }
 
     /// Finds out about paths, each of them once.
@@ -154,7 +154,7 @@ impl Inner {
                 let mut known = self.memory.get(&path).unwrap_or_default();
                 // The memory may have dropped what was heard.
                 known.add_holders(holders);
-                (path, known.tell())
+                (path, self.memory.tell(&known))
             });
             batch.settle(answers.collect());
         };

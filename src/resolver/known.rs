@@ -206,6 +206,7 @@ impl Known {
         };
         Some(Found {
             info: info.clone(),
+            to_fetch: info.clone(),
             holders,
         })
     }

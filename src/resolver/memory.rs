@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::Found;
 use super::known::{Answer, Known, Says};
 use super::shelf::{DiskTier, Shelf};
 use super::trust::{Distrust, Glance, Reason, Trust};
 use crate::cache::disk::{Said, unix_seconds};
 use crate::cache::{Lifetimes, MemoryCache};
-use crate::model::{PathInfo, StorePath};
+use crate::model::{Content, PathInfo, StorePath};
 use crate::pool::{HostId, Pool};
 
 /// How much is remembered, in bytes as [`Known::weight`] guesses them: some 100,000 paths of usual kind.
@@ -170,7 +171,7 @@ impl Memory {
                 // It may have been signed since.
                 Glance::Refused(_) if from_disk => return,
                 Glance::Refused(distrust) => {
-                    self.tell(host, &distrust);
+                    self.notify(host, &distrust);
                     Says::Refused(self.callers())
                 }
             },
@@ -196,11 +197,31 @@ impl Memory {
     pub(super) fn accepts(&self, host: HostId, info: &PathInfo) -> bool {
         let checked = self.trust.check(self.pool.host(host), info);
         checked
-            .map_err(|distrust| self.tell(host, &distrust))
+            .map_err(|distrust| self.notify(host, &distrust))
             .is_ok()
     }
 
-    fn tell(&self, host: HostId, distrust: &Distrust) {
+    /// What a caller is told now of a path of which this is known.
+    pub(super) fn tell(&self, known: &Known) -> Option<Found> {
+        let mut found = known.tell()?;
+        // That a NAR hash is the address needs no second look.
+        let is_judged = found
+            .info
+            .content()
+            .is_ok_and(|content| content != Content::Nar);
+        let hash = found.info.nar_hash;
+        let vouches = |(host, info): (HostId, &Arc<PathInfo>)| {
+            info.nar_hash == hash && self.trust.vouches(self.pool.host(host), info)
+        };
+        if is_judged && known.holders().any(vouches) {
+            let mut info = (*found.info).clone();
+            info.ca = None;
+            found.to_fetch = Arc::new(info);
+        }
+        Some(found)
+    }
+
+    fn notify(&self, host: HostId, distrust: &Distrust) {
         if lock(&self.told).insert((host, distrust.reason())) {
             self.pool.notify(distrust);
         }

@@ -44,6 +44,10 @@ use recheck::Recheck;
 pub struct Found {
     /// What the best host knows about it.
     pub info: Arc<PathInfo>,
+    /// What its NAR has to be. The same, without the content address where that is not what proves it:
+    /// whose NAR hash is trusted or signed is not judged by its address as well, which Nix 2.17 to 2.34
+    /// have computed otherwise than all others (for paths that refer to themselves).
+    pub to_fetch: Arc<PathInfo>,
     /// Who has it; never empty.
     pub holders: Arc<[HostId]>,
 }
@@ -157,7 +161,8 @@ impl Resolver {
     /// Who is known by now to have the NAR that was told of when `path` was found. Asks nobody.
     #[must_use]
     pub fn holders(&self, path: &StorePath) -> Option<Arc<[HostId]>> {
-        Some(self.inner.memory.get(path)?.tell()?.holders)
+        let known = self.inner.memory.get(path)?;
+        Some(self.inner.memory.tell(&known)?.holders)
     }
 
     /// That nobody has `path`, with the hosts that could not be asked.

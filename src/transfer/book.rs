@@ -64,6 +64,10 @@ impl Book {
                 self.whereabouts.disappointed(host, path);
             }
             HostFault::Differs { .. } => self.pool.notify(fault),
+            HostFault::CannotSend { .. } | HostFault::Unproven { .. } => {
+                self.pool.notify(fault);
+                self.whereabouts.disappointed(host, path);
+            }
             HostFault::Malformed { .. }
             | HostFault::Mismatch { .. }
             | HostFault::Disproved { .. } => {

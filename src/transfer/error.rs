@@ -20,6 +20,16 @@ pub enum HostFault {
         /// The path.
         path: StorePath,
     },
+    /// It has the path, and cannot read it. Its nix-store ends then.
+    #[error("{host}: cannot send {path}; it said: {}", shown(.said))]
+    CannotSend {
+        /// The host.
+        host: String,
+        /// The path.
+        path: StorePath,
+        /// What its program said.
+        said: String,
+    },
     /// What it sent is no acceptable NAR.
     #[error("{host}: sent {path} wrongly: {source}")]
     Malformed {
@@ -52,6 +62,17 @@ pub enum HostFault {
         /// The path.
         path: StorePath,
     },
+    /// It has what its content address says, but by a way of counting that proves nothing.
+    #[error(
+        "{host}: has {path}, but its content address, as Nix 2.17 to 2.34 make it where a path refers to \
+         itself, proves nothing, and it is not signed by a trusted key: such paths from there are not used"
+    )]
+    Unproven {
+        /// The host.
+        host: String,
+        /// The path.
+        path: StorePath,
+    },
     /// It sent it wrongly before, and is not asked again.
     #[error("{host}: sent {path} wrongly before")]
     SpoiltBefore {
@@ -68,6 +89,37 @@ pub enum HostFault {
         /// The path.
         path: StorePath,
     },
+}
+
+/// Why a NAR that has come whole is not taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// It is not what was promised: expected, got.
+    Mismatch(String, String),
+    /// See [`HostFault::Unproven`].
+    Unproven,
+}
+
+impl Unfit {
+    /// What it means for the host that sent it.
+    pub(super) fn into_fault(self, host: String, path: StorePath) -> HostFault {
+        match self {
+            Self::Mismatch(expected, got) => HostFault::Mismatch {
+                host,
+                path,
+                expected,
+                got,
+            },
+            Self::Unproven => HostFault::Unproven { host, path },
+        }
+    }
+}
+
+/// How much of a host's words a message quotes, in characters.
+const QUOTED: usize = 300;
+
+fn shown(said: &str) -> String {
+    said.chars().take(QUOTED).collect()
 }
 
 /// Why a path could not be brought.

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
 use super::content::ContentCheck;
-use super::error::HostFault;
+use super::error::{HostFault, Unfit};
 use super::piece::{Mark, Piece, Resume};
 use crate::model::{NarHash, PathInfo, StorePath};
 use crate::wire::nar::{Completion, Decoder, Event, NarError};
@@ -204,14 +204,15 @@ impl Stream {
     }
 
     /// Compares hash and size with the promised ones, and the content with its address where it has one,
-    /// once the archive is complete. Gives what was held back, or what was expected and what came.
-    pub(super) fn verify(&mut self) -> Result<Vec<Piece>, (String, String)> {
+    /// once the archive is complete. Gives what was held back.
+    pub(super) fn verify(&mut self) -> Result<Vec<Piece>, Unfit> {
         let (size, hash) = (self.taken(), self.ahead.hash());
         let wanted_size = if self.size == 0 { size } else { self.size };
         let wanted_hash = self.hash.unwrap_or(hash);
         if (size, hash) != (wanted_size, wanted_hash) {
             let text = |hash: NarHash, size: u64| format!("{hash} ({size} bytes)");
-            return Err((text(wanted_hash, wanted_size), text(hash, size)));
+            let (expected, got) = (text(wanted_hash, wanted_size), text(hash, size));
+            return Err(Unfit::Mismatch(expected, got));
         }
         if let Some(content) = &self.content {
             content.verify()?;

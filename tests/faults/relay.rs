@@ -328,7 +328,7 @@ fn infos(buffer: &[u8]) -> Option<usize> {
     let mut rest = BytesMut::from(buffer);
     loop {
         match decoder.step(&mut rest).ok()?? {
-            InfosStep::Info(_) => {}
+            InfosStep::Info(_) | InfosStep::Unreadable(_) => {}
             InfosStep::End => return Some(buffer.len() - rest.len()),
         }
     }

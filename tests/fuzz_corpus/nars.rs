@@ -77,8 +77,8 @@ pub fn all() -> Group {
         ("tree", tree),
         ("cut", cut),
         ("trailing", trailing),
-        ("deepest", nar(|out| nested(out, 64))),
-        ("too-deep", nar(|out| nested(out, 65))),
+        ("deepest", nar(|out| nested(out, 63))),
+        ("too-deep", nar(|out| nested(out, 64))),
         (
             "size-near-2-64",
             nar(|out| file_start(out, false, u64::MAX - 200)),

@@ -135,6 +135,7 @@ fn replies() -> Group {
                 put_string(out, b"/x\xe2\x80\xae/7rjj86a15146cq1d3qy068lml7n7ykzm-a");
             }),
         ),
+        ("unreadable-entries", unreadable_entries()),
         (
             "many-references",
             tagged(b"i\x02", &|out| {
@@ -162,6 +163,39 @@ fn replies() -> Group {
             }),
         ),
     ]
+}
+
+/// Between entries that can be read, those with a bad path, deriver, reference, size, hash, address and
+/// signature.
+fn unreadable_entries() -> Vec<u8> {
+    let good = hello();
+    let hash = b"sha256:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73";
+    let good = good.as_str().as_bytes();
+    let entry = |strings: [&[u8]; 6], size: u64| {
+        let [path, deriver, reference, hash, ca, sig] = strings;
+        let mut out = Vec::new();
+        put_string(&mut out, path);
+        put_string(&mut out, deriver);
+        put_u64(&mut out, 1);
+        put_string(&mut out, reference);
+        put_u64(&mut out, 0);
+        put_u64(&mut out, size);
+        put_string(&mut out, hash);
+        put_string(&mut out, ca);
+        put_u64(&mut out, 1);
+        put_string(&mut out, sig);
+        out
+    };
+    let mut out = b"i\x08".to_vec();
+    for bad in 0..6 {
+        let mut strings: [&[u8]; 6] = [good, b"", good, hash, b"", b"a:AAAA"];
+        out.extend(entry(strings, 1008));
+        strings[bad] = b"/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-..-\xff\x1b";
+        out.extend(entry(strings, 1008));
+    }
+    out.extend(entry([good, b"", good, hash, b"", b""], u64::MAX));
+    put_infos_end(&mut out);
+    out
 }
 
 fn requests() -> Group {

@@ -37,8 +37,12 @@ impl Attack for Refers {
         let mut out = [string(asked[0].as_str().as_bytes()), string(b"")].concat();
         put_u64(&mut out, 1);
         out.extend(string(self.0.as_bytes()));
-        line.out(&out)?;
-        line.hold()
+        [8, 8].iter().for_each(|size| put_u64(&mut out, *size));
+        let hash = "sha256:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73";
+        out.extend([hash.as_bytes(), b""].map(string).concat());
+        put_u64(&mut out, 0);
+        out.extend(string(b""));
+        line.out(&out)
     }
 }
 
@@ -119,7 +123,9 @@ fn references_and_derivers_elsewhere() {
         let user = User::new(&scene.both(), false);
         scene.fetch(&user, Door::Serve, &scene.small, &[]);
         let user = User::new(&scene.alone(), false);
-        scene.gets_nothing(&user, &scene.small, &["the reply to QueryPathInfos"]);
+        let words = ["cannot be read", "left out: reference", &scene.small];
+        let run = scene.gets_nothing(&user, &scene.small, &words);
+        assert!(!run.stderr.contains("malformed"), "{}", run.stderr);
     }
     let deriver = || Tells(|info: &mut PathInfo| info.deriver = Some(path(ELSEWHERE)));
     scene.survives(

@@ -38,14 +38,21 @@ impl Attack for Leaves {
     }
 }
 
-/// Answers with these bytes.
-struct Replies(fn(&StorePath) -> Vec<u8>);
+/// Answers with these bytes as path, deriver, NAR hash and content address.
+struct Replies(fn(&str) -> [Vec<u8>; 4]);
 
 impl Attack for Replies {
     fn infos(&self, line: &mut Line, _: &World, asked: &[StorePath]) -> Io {
         line.err(&evil())?;
-        line.out(&(self.0)(&asked[0]))?;
-        line.hold()
+        let [path, deriver, hash, ca] = (self.0)(asked[0].as_str());
+        let mut out = [string(&path), string(&deriver)].concat();
+        [0, 8, 8]
+            .iter()
+            .for_each(|number| put_u64(&mut out, *number));
+        out.extend([string(&hash), string(&ca)].concat());
+        put_u64(&mut out, 0);
+        out.extend(string(b""));
+        line.out(&out)
     }
 }
 
@@ -90,34 +97,30 @@ fn where_all_is_logged() {
 #[test]
 fn in_place_of_an_answer() {
     let scene = Scene::new();
-    let path = || Replies(|_| string(format!("/nix/store/{EVIL}").as_bytes()));
-    scene.survives(path, &scene.small, &["the reply to QueryPathInfos"]);
-    let raw = || Replies(|_| string(RAW));
-    scene.survives(raw, &scene.small, &["the reply to QueryPathInfos"]);
-    let deriver = || Replies(|path| [string(path.as_str().as_bytes()), string(&evil())].concat());
-    scene.survives(deriver, &scene.small, &["the reply to QueryPathInfos"]);
-    let hash = || {
-        Replies(|path| {
-            let mut out = [string(path.as_str().as_bytes()), string(b"")].concat();
-            [0, 0, 0]
-                .iter()
-                .for_each(|number| put_u64(&mut out, *number));
-            out.extend(string(EVIL.as_bytes()));
-            out
+    const HASH: &[u8] = b"sha256:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73";
+    let told = |field| ["cannot be read", "this path is left out", field];
+    let path = || {
+        Replies(|_| {
+            let path = format!("/nix/store/{EVIL}");
+            [path.into(), vec![], HASH.to_vec(), vec![]]
         })
     };
-    scene.survives(
-        hash,
-        &scene.small,
-        &["the reply to QueryPathInfos", "NAR hash"],
-    );
+    scene.survives(path, &scene.small, &told("path of an info: "));
+    let raw = || Replies(|_| [RAW.to_vec(), vec![], HASH.to_vec(), vec![]]);
+    scene.survives(raw, &scene.small, &told("path of an info: "));
+    let deriver = || Replies(|path| [path.into(), evil(), HASH.to_vec(), vec![]]);
+    scene.survives(deriver, &scene.small, &told("deriver: "));
+    let hash = || Replies(|path| [path.into(), vec![], EVIL.into(), vec![]]);
+    scene.survives(hash, &scene.small, &told("NAR hash: "));
+    let address = || Replies(|path| [path.into(), vec![], HASH.to_vec(), evil()]);
+    scene.survives(address, &scene.small, &told("content address: "));
     let nobodys = || {
         Replies(|path| {
-            let path = StorePath::parse(&format!("/n\u{202e}ix/{}", path.base_name()));
-            string(path.expect("a path").as_str().as_bytes())
+            let path = path.replace("/nix/", "/n\u{202e}ix/");
+            [path.into(), vec![], HASH.to_vec(), vec![]]
         })
     };
-    scene.survives(nobodys, &scene.small, &["the reply to QueryPathInfos"]);
+    scene.survives(nobodys, &scene.small, &["which was not asked for"]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use ssh_substituter::local_store::{CHUNK, Dump, LocalStore, LocalStoreError};
 use ssh_substituter::model::StorePath;
 use ssh_substituter::wire::nar::{Completion, failing_nar};
 
-use crate::store::{Store, dump, is_well_formed, remove};
+use crate::store::{Store, dump, is_well_formed, make_writable, remove};
 
 fn make_tree(path: &Path) {
     fs::create_dir_all(path.join("empty")).unwrap();
@@ -255,8 +255,57 @@ fn other_kinds_of_files_are_named() {
     drop(socket);
 }
 
+/// Files whose names differ in case, and such as they have where that is not allowed.
+fn hacked_tree(path: &Path) {
+    fs::create_dir_all(path.join("a/Sub")).unwrap();
+    fs::create_dir_all(path.join("a/sub~nix~case~hack~1/deep")).unwrap();
+    for name in ["Foo", "foo~nix~case~hack~1", "fop", "FOO~nix~case~hack~2"] {
+        fs::write(path.join(name), name).unwrap();
+        fs::write(path.join("a/sub~nix~case~hack~1/deep").join(name), name).unwrap();
+    }
+    symlink("Foo", path.join("a/x~nix~case~hack~12~nix~case~hack~3")).unwrap();
+}
+
 #[test]
-fn sixty_four_folders_within_each_other_are_the_limit() {
+fn the_case_hack_is_undone_where_only_that_gives_the_size() {
+    let store = Store::new();
+    let source = store.dir().join("hacked");
+    hacked_tree(&source);
+    let source = source.to_str().unwrap();
+    let hack = ["--option", "use-case-hack", "true"];
+    let hacked = store.nix("nix-store", &[&hack[..], &["--add", source]].concat());
+    let hacked = StorePath::parse(&hacked).unwrap();
+    assert!(store.files(&hacked).join("foo~nix~case~hack~2").exists());
+    // The same files in a store that has nothing to do with it.
+    let plain = store.add("hacked-really", hacked_tree);
+    let ours = store.open();
+    let files = store.files(&hacked);
+    let dump_of_nix = [&hack[..], &["--dump", files.to_str().unwrap()]].concat();
+    let by_nix = store.nix_output("nix-store", &dump_of_nix).stdout;
+    let nar = dump(&ours, &hacked).unwrap();
+    assert!(nar == by_nix && is_well_formed(&nar));
+    assert!(dump(&ours, &plain).unwrap() == store.dump_by_nix(&store.files(&plain)));
+    // Neither of the two gives this size, or names would come twice.
+    let db = rusqlite::Connection::open(store.db()).unwrap();
+    let set_size = |size: usize| {
+        let query = format!("update ValidPaths set narSize = {size} where path = ?1");
+        db.execute(&query, [hacked.as_str()]).unwrap();
+    };
+    set_size(nar.len() + 8);
+    assert!(dump(&ours, &hacked).is_err());
+    // With what an entry of an empty file takes of a NAR, by the length of its name.
+    for (name, size) in [("Foo~nix~case~hack~7", 184), ("~nix~case~hack~7", 176)] {
+        set_size(nar.len() + size);
+        make_writable(&files);
+        fs::write(files.join(name), "").unwrap();
+        let error = dump(&ours, &hacked).unwrap_err();
+        fs::remove_file(files.join(name)).unwrap();
+        assert!(matches!(error, LocalStoreError::Size { .. }), "{error}");
+    }
+}
+
+#[test]
+fn sixty_four_nodes_within_each_other_are_the_limit() {
     let store = Store::new();
     let nested = |depth: usize| {
         let name = format!("depth{depth}");
@@ -265,11 +314,22 @@ fn sixty_four_folders_within_each_other_are_the_limit() {
             fs::create_dir_all(folders).unwrap();
         })
     };
-    let (most, too_many) = (nested(64), nested(65));
+    let inside = |folders: usize| {
+        let name = format!("inside{folders}");
+        store.add(&name, |path| {
+            let innermost = path.join(vec!["d"; folders - 1].iter().collect::<PathBuf>());
+            fs::create_dir_all(&innermost).unwrap();
+            fs::write(innermost.join("file"), "x").unwrap();
+        })
+    };
     let ours = store.open();
-    assert!(is_well_formed(&dump(&ours, &most).unwrap()));
-    let message = dump(&ours, &too_many).unwrap_err().to_string();
-    assert!(message.contains("at most 64 directories"), "{message}");
+    for most in [nested(64), inside(63)] {
+        assert!(is_well_formed(&dump(&ours, &most).unwrap()));
+    }
+    for too_many in [nested(65), inside(64)] {
+        let message = dump(&ours, &too_many).unwrap_err().to_string();
+        assert!(message.contains("at most 64 nodes"), "{message}");
+    }
 }
 
 #[test]

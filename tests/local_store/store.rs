@@ -156,7 +156,7 @@ pub fn remove(path: &Path) {
     }
 }
 
-fn make_writable(folder: &Path) {
+pub fn make_writable(folder: &Path) {
     fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
     for entry in fs::read_dir(folder).unwrap() {
         let entry = entry.unwrap();

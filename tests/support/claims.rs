@@ -27,6 +27,14 @@ impl Store {
         assert_eq!(changed.expect("change a store's database"), 1, "{path}");
     }
 
+    /// Has the store say that a path refers to another one of its own.
+    pub fn refer(&self, path: &str, reference: &str) {
+        let change = "INSERT INTO Refs (referrer, reference) SELECT a.id, b.id FROM ValidPaths a, ValidPaths b
+            WHERE a.path = ?1 AND b.path = ?2";
+        let changed = self.database().execute(change, [path, reference]);
+        assert_eq!(changed.expect("change a store's database"), 1, "{path}");
+    }
+
     /// Writes other contents into a file of a path (`None`: the path is the file), and has the store say that NAR hash and
     /// size are those of what stands there now. A content address then tells that it is wrong, and nothing else.
     pub fn falsify(&self, path: &str, file: Option<&str>, contents: impl AsRef<[u8]>) {

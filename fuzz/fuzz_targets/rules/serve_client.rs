@@ -11,13 +11,14 @@
 //!    proportion to the bytes that have come.
 //! 2. What is decoded, the server's side encodes to the same bytes; where the wire leaves a choice (order
 //!    and number of references, spelling of hashes) to what decodes to the same.
-//! 3. No byte of a hello is lost or invented: banner, magic, version, the rest.
+//! 3. An entry that cannot be read is stepped over whole, whatever follows; it is told printably.
+//! 4. No byte of a hello is lost or invented: banner, magic, version, the rest.
 
 use bytes::BytesMut;
 use ssh_substituter::model::{MAX_PATH_LEN, PathInfo, StorePath};
 use ssh_substituter::wire::serve::{
     InfosDecoder, InfosStep, MAX_BANNER, MAX_SET, MAX_SIGS, MAX_SMALL, SERVER_MAGIC, ServerHello,
-    SetDecoder, Version, put_info, put_infos_end, put_set,
+    SetDecoder, Unreadable, Version, put_info, put_infos_end, put_set,
 };
 use ssh_substituter::wire::{Cursor, Stop, WireError};
 
@@ -102,10 +103,17 @@ fn infos(version: Version, input: &[u8]) {
     let outcome = decode(input, |_| false, begin);
     for (step, span) in outcome.spans(input) {
         let mut out = Vec::new();
-        let InfosStep::Info(info) = step else {
-            put_infos_end(&mut out);
-            assert_eq!(out, span);
-            continue;
+        let info = match step {
+            InfosStep::Info(info) => info,
+            InfosStep::Unreadable(entry) => {
+                unreadable(version, entry, span);
+                continue;
+            }
+            InfosStep::End => {
+                put_infos_end(&mut out);
+                assert_eq!(out, span);
+                continue;
+            }
         };
         put_info(&mut out, version, info);
         if is_canonical(version, info, span) {
@@ -115,6 +123,22 @@ fn infos(version: Version, input: &[u8]) {
         assert_eq!(again.as_ref(), Ok(&Some(step.clone())));
         limits(info);
     }
+}
+
+fn unreadable(version: Version, entry: &Unreadable, span: &[u8]) {
+    super::assert_plain(&format!("{}: {}", entry.path, entry.why));
+    let mut decoder = InfosDecoder::new(version);
+    let mut buf = BytesMut::from(span);
+    put_end(&mut buf);
+    let again = decoder.step(&mut buf);
+    assert_eq!(again, Ok(Some(InfosStep::Unreadable(entry.clone()))));
+    assert_eq!(decoder.step(&mut buf), Ok(Some(InfosStep::End)));
+}
+
+fn put_end(buf: &mut BytesMut) {
+    let mut out = Vec::new();
+    put_infos_end(&mut out);
+    buf.extend_from_slice(&out);
 }
 
 fn limits(info: &PathInfo) {

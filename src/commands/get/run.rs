@@ -54,7 +54,7 @@ impl Means {
     /// When the destination takes no more. What it has taken is in order.
     pub(super) async fn run(&self, fetch: Vec<Found>) -> Result<Done, GetError> {
         for found in &fetch {
-            self.caller.expect(&found.info, &found.holders);
+            self.caller.expect(&found.to_fetch, &found.holders);
         }
         let mut board = Board::new(fetch, self.destination.gate());
         let mut tasks = JoinSet::new();
@@ -101,14 +101,18 @@ impl Means {
     }
 
     async fn fetch(&self, found: Found) -> Result<u64, Fault> {
-        let Found { info, holders } = found;
+        let Found {
+            info,
+            to_fetch,
+            holders,
+        } = found;
         let mut incoming = self
             .destination
             .receive(&info)
             .await
             .map_err(Fault::Place)?;
         let wish = Wish {
-            info: &info,
+            info: &to_fetch,
             holders: &holders,
             caller: &self.caller,
             resume: None,
@@ -268,8 +272,10 @@ mod tests {
             ca: None,
             sigs: Vec::new(),
         };
+        let info = Arc::new(info);
         Found {
-            info: Arc::new(info),
+            to_fetch: info.clone(),
+            info,
             holders: Arc::from([]),
         }
     }

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::budget::Reservation;
 use crate::model::PathInfo;
 use crate::pool::HostId;
+use crate::transfer::error::Unfit;
 use crate::transfer::piece::Piece;
 use crate::transfer::stream::{Refused, Stream, Taken};
 use crate::transfer::stripe::{Priority, URGENT};
@@ -78,8 +79,8 @@ pub(in crate::transfer) enum Fed {
     Complete,
     /// It is another worker's by now, or the readers' own.
     Lost,
-    /// It is not what was promised: expected, got.
-    Mismatch(String, String),
+    /// It has come whole, and is not taken.
+    Unfit(Unfit),
 }
 
 /// What a reader gets next.
@@ -190,7 +191,7 @@ impl Job {
                         *end = Some(End::Complete);
                         break Fed::Complete;
                     }
-                    Err((expected, got)) => return Ok(Fed::Mismatch(expected, got)),
+                    Err(unfit) => return Ok(Fed::Unfit(unfit)),
                 },
             }
         };

@@ -33,7 +33,7 @@ async fn bring(desk: &Desk, taken: Taken) {
             match job.feed(taken.token, buf) {
                 Ok(Fed::More) => {}
                 Ok(Fed::Complete | Fed::Lost) => return taken.finish(),
-                Ok(Fed::Mismatch(..)) | Err(_) => {
+                Ok(Fed::Unfit(_)) | Err(_) => {
                     parts.came_wrongly();
                     break;
                 }

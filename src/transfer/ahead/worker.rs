@@ -154,14 +154,7 @@ impl Worker {
                         return Ok(lease);
                     }
                     Ok(Fed::Lost) => return Err(Broken),
-                    Ok(Fed::Mismatch(expected, got)) => {
-                        break HostFault::Mismatch {
-                            host,
-                            path,
-                            expected,
-                            got,
-                        };
-                    }
+                    Ok(Fed::Unfit(unfit)) => break unfit.into_fault(host, path),
                     Err(refused) => break refused.into_fault(host, path),
                 }
             }

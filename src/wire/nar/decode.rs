@@ -233,10 +233,6 @@ impl Decoder {
                 let event = Event::Symlink(target);
                 Ok((self.after_node(self.open.len()), Some(event)))
             }
-            b"directory" if self.open.len() >= MAX_DEPTH => {
-                let want = format!("at most {MAX_DEPTH} within each other");
-                Err(WireError::new("directories", want, "one more").into())
-            }
             b"directory" => Ok((State::Directory, Some(Event::Directory))),
             other => {
                 let want = "regular, symlink or directory";
@@ -250,6 +246,11 @@ impl Decoder {
             b")" => {
                 let state = self.after_node(self.open.len().saturating_sub(1));
                 Ok((state, Some(Event::DirectoryEnd)))
+            }
+            // Before it is stepped over: what completes the archive there has to be allowed too.
+            b"entry" if self.open.len() >= MAX_DEPTH => {
+                let want = format!("at most {MAX_DEPTH} within each other");
+                Err(WireError::new("nodes", want, "one more").into())
             }
             b"entry" => {
                 tag(cursor, "beginning of an entry", b"(")?;

@@ -189,13 +189,13 @@ impl Nodes {
                 return Err(no_tree("an entry in a directory of the listing"));
             }
         }
+        if open.len() >= MAX_DEPTH {
+            let want = format!("at most {MAX_DEPTH} within each other");
+            return Err(WireError::new("nodes", want, "one more"));
+        }
         let text = self.text.len();
         self.text.extend_from_slice(name);
         let kind = match entry.kind {
-            EntryKind::Directory if open.len() >= MAX_DEPTH => {
-                let want = format!("at most {MAX_DEPTH} within each other");
-                return Err(WireError::new("directories", want, "one more"));
-            }
             EntryKind::Directory => Kind::Directory,
             EntryKind::File { executable, size } => Kind::File { executable, size },
             EntryKind::Symlink(target) => {

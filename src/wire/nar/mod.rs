@@ -15,7 +15,7 @@
 //! | --- | --- |
 //! | NAME | 1 to 255 bytes; not `.` or `..`; no `/`, no NUL |
 //! | TARGET | 1 to 4,095 bytes, no NUL |
-//! | directories within each other | 64 |
+//! | nodes within each other | 64, the root being the first (Nix 2.34.7 and newer, `libutil/archive.cc`) |
 //! | any other token but BYTES | 32 bytes |
 
 mod complete;
@@ -35,7 +35,7 @@ pub const MAGIC: &[u8] = b"nix-archive-1";
 pub const MAX_NAME: usize = 255;
 /// Longest target of a symlink, in bytes.
 pub const MAX_TARGET: usize = 4095;
-/// How many directories may stand within each other.
+/// How many nodes may stand within each other: what is in the 64th directory is one too many.
 pub const MAX_DEPTH: usize = 64;
 /// Longest token that is neither a name, a target nor contents, in bytes.
 pub const MAX_TAG: usize = 32;

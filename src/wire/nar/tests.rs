@@ -179,7 +179,7 @@ fn bad_targets_are_refused() {
 }
 
 #[test]
-fn sixty_four_directories_are_the_limit() {
+fn sixty_four_nodes_within_each_other_are_the_limit() {
     let nested = |depth| {
         move |out: &mut Vec<u8>| {
             for _ in 0..depth {
@@ -188,16 +188,32 @@ fn sixty_four_directories_are_the_limit() {
             }
         }
     };
-    assert!(refusal(nested(65)).contains("at most 64"));
-    let mut out = Vec::new();
-    magic(&mut out);
-    nested(64)(&mut out);
-    symlink(&mut out, b"x");
-    for _ in 0..64 {
-        entry_end(&mut out);
-        directory_end(&mut out);
-    }
-    assert!(rewrite(&out, 1000).is_ok());
+    let within = |depth: usize, node: &dyn Fn(&mut Vec<u8>)| {
+        let mut out = Vec::new();
+        magic(&mut out);
+        nested(depth)(&mut out);
+        node(&mut out);
+        for _ in 0..depth {
+            entry_end(&mut out);
+            directory_end(&mut out);
+        }
+        rewrite(&out, 1000)
+    };
+    let check = |node: &dyn Fn(&mut Vec<u8>)| {
+        assert!(within(63, node).is_ok());
+        let error = within(64, node).unwrap_err().to_string();
+        assert!(error.contains("nodes: expected at most 64"), "{error}");
+    };
+    check(&|out| symlink(out, b"x"));
+    check(&|out| {
+        file_start(out, false, 0);
+        file_end(out, 0);
+    });
+    check(&|out| {
+        directory_start(out);
+        directory_end(out);
+    });
+    assert!(refusal(nested(64)).contains("at most 64"));
 }
 
 #[test]

@@ -57,8 +57,19 @@ impl ServerHello {
 pub enum InfosStep {
     /// One of the paths that were asked for (which the caller checks).
     Info(PathInfo),
+    /// An entry that cannot be read. It has been stepped over whole.
+    Unreadable(Unreadable),
     /// That was all.
     End,
+}
+
+/// A part of a reply that is framed rightly, but holds what cannot be read: what follows it can.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The path that it is about, quoted and printable.
+    pub path: String,
+    /// The first thing in it that cannot be read.
+    pub why: WireError,
 }
 
 /// Decodes the reply to QueryPathInfos, info by info, and each of them reference by reference, so that
@@ -72,9 +83,8 @@ pub struct InfosDecoder {
 /// An info of which the rest has not come.
 #[derive(Debug, Clone)]
 struct Begun {
-    path: StorePath,
-    deriver: Option<StorePath>,
-    references: Vec<StorePath>,
+    /// What has come of it. Once something cannot be read only the framing of the rest matters.
+    info: Result<PathInfo, Unreadable>,
     /// How many references are to come.
     left: usize,
     /// Bytes of those that have come.
@@ -91,11 +101,13 @@ impl InfosDecoder {
         }
     }
 
-    /// Takes the next info or the end; `None` when it has not come whole.
+    /// Takes the next info or the end; `None` when it has not come whole. An info is unreadable when
+    /// something in it is no store path, hash or text, a size is too large, or a reference or the
+    /// deriver lies in another store directory than its path.
     ///
     /// # Errors
-    /// When a limit is exceeded, something is no store path or hash, or a reference or the deriver lies
-    /// in another store directory than its path.
+    /// When a limit of a length or number is exceeded, or padding is not zero: where the next info
+    /// begins is not known then.
     pub fn step(&mut self, buf: &mut BytesMut) -> Result<Option<InfosStep>, WireError> {
         if self.begun.is_none() {
             match take(buf, begin)? {
@@ -107,27 +119,26 @@ impl InfosDecoder {
         let Some(begun) = &mut self.begun else {
             return Ok(None);
         };
-        while begun.left > 0 {
-            let Some((reference, len)) = take(buf, |c| reference(c, &begun.path))? else {
-                return Ok(None);
-            };
-            begun.references.push(reference);
-            begun.left -= 1;
-            begun.bytes += len;
+        loop {
             if begun.bytes > MAX_REFERENCES_BYTES {
                 let want = format!("at most {MAX_REFERENCES_BYTES} bytes");
                 return Err(WireError::new("references of a path", want, "more"));
             }
+            if begun.left == 0 {
+                break;
+            }
+            let Some(()) = take(buf, |c| begun.reference(c))? else {
+                return Ok(None);
+            };
         }
         let version = self.version;
-        let Some(mut info) = take(buf, |c| finish(c, version, begun))? else {
+        let Some(()) = take(buf, |c| begun.rest(c, version))? else {
             return Ok(None);
         };
-        info.references = std::mem::take(&mut begun.references);
-        info.references.sort();
-        info.references.dedup();
-        self.begun = None;
-        Ok(Some(InfosStep::Info(info)))
+        Ok(self.begun.take().map(|begun| match begun.info {
+            Ok(info) => InfosStep::Info(info),
+            Err(unreadable) => InfosStep::Unreadable(unreadable),
+        }))
     }
 }
 
@@ -137,29 +148,41 @@ fn begin(c: &mut Cursor<'_>) -> Result<Option<Begun>, Stop> {
     if path.is_empty() {
         return Ok(None);
     }
-    let path = StorePath::from_bytes(path).map_err(not_a_path)?;
-    let deriver = match c.string("deriver", MAX_PATH_LEN)? {
-        b"" => None,
-        deriver => Some(within("deriver", deriver, &path)?),
-    };
+    let deriver = c.string("deriver", MAX_PATH_LEN)?;
     let left = c.length("number of references", MAX_SET)?;
+    let info = head(path, deriver).map_err(|why| Unreadable {
+        path: printable(path),
+        why,
+    });
     Ok(Some(Begun {
-        path,
-        deriver,
-        references: Vec::new(),
+        info,
         left,
         bytes: 0,
     }))
 }
 
-fn reference(c: &mut Cursor<'_>, path: &StorePath) -> Result<(StorePath, usize), Stop> {
-    let reference = c.string("reference", MAX_PATH_LEN)?;
-    Ok((within("reference", reference, path)?, reference.len()))
+fn head(path: &[u8], deriver: &[u8]) -> Result<PathInfo, WireError> {
+    let field = "path of an info";
+    let path = StorePath::from_bytes(path).map_err(|error| not_a_path(field, error))?;
+    let deriver = match deriver {
+        b"" => None,
+        deriver => Some(sibling("deriver", deriver, &path)?),
+    };
+    Ok(PathInfo {
+        path,
+        deriver,
+        references: Vec::new(),
+        download_size: 0,
+        nar_size: 0,
+        nar_hash: None,
+        ca: None,
+        sigs: Vec::new(),
+    })
 }
 
 /// A path in the same store directory. With another one callers that read on would fail.
-fn within(field: &'static str, bytes: &[u8], path: &StorePath) -> Result<StorePath, WireError> {
-    let parsed = StorePath::from_bytes(bytes).map_err(not_a_path)?;
+fn sibling(field: &'static str, bytes: &[u8], path: &StorePath) -> Result<StorePath, WireError> {
+    let parsed = StorePath::from_bytes(bytes).map_err(|error| not_a_path(field, error))?;
     if parsed.store_dir() != path.store_dir() {
         let want = format!("a path in {}", path.store_dir());
         return Err(WireError::new(field, want, printable(bytes)));
@@ -167,44 +190,85 @@ fn within(field: &'static str, bytes: &[u8], path: &StorePath) -> Result<StorePa
     Ok(parsed)
 }
 
-/// Adds what follows the references to an info.
-fn finish(c: &mut Cursor<'_>, version: Version, begun: &Begun) -> Result<PathInfo, Stop> {
-    let mut info = PathInfo {
-        path: begun.path.clone(),
-        deriver: begun.deriver.clone(),
-        references: Vec::new(),
-        download_size: size(c, "download size")?,
-        nar_size: size(c, "NAR size")?,
-        nar_hash: None,
-        ca: None,
-        sigs: Vec::new(),
-    };
-    if version.has_hash() {
-        let hash = c.text("NAR hash", MAX_SMALL)?;
-        let hash: NarHash = hash
-            .parse()
-            .map_err(|_| WireError::new("NAR hash", "sha256:…", printable(hash.as_bytes())))?;
-        info.nar_hash = Some(hash);
-        let ca = c.text("content address", MAX_SMALL)?;
-        info.ca = (!ca.is_empty()).then(|| ca.to_owned());
-        for _ in 0..c.length("number of signatures", MAX_SIGS)? {
-            info.sigs.push(c.text("signature", MAX_SMALL)?.to_owned());
+impl Begun {
+    /// Adds what was read to the info, if that can be read so far.
+    fn add(&mut self, read: impl FnOnce(&mut PathInfo) -> Result<(), WireError>) {
+        if let Ok(info) = &mut self.info
+            && let Err(why) = read(info)
+        {
+            let path = printable(info.path.as_str().as_bytes());
+            self.info = Err(Unreadable { path, why });
         }
     }
-    Ok(info)
+
+    /// Takes the next reference.
+    fn reference(&mut self, c: &mut Cursor<'_>) -> Result<(), Stop> {
+        let reference = c.string("reference", MAX_PATH_LEN)?;
+        self.bytes += reference.len();
+        self.left -= 1;
+        self.add(|info| {
+            let reference = sibling("reference", reference, &info.path)?;
+            info.references.push(reference);
+            Ok(())
+        });
+        Ok(())
+    }
+
+    /// Takes what follows the references.
+    fn rest(&mut self, c: &mut Cursor<'_>, version: Version) -> Result<(), Stop> {
+        let (download_size, nar_size) = (c.u64()?, c.u64()?);
+        let mut texts = None;
+        if version.has_hash() {
+            let hash = c.string("NAR hash", MAX_SMALL)?;
+            let ca = c.string("content address", MAX_SMALL)?;
+            let mut sigs = Vec::new();
+            for _ in 0..c.length("number of signatures", MAX_SIGS)? {
+                sigs.push(c.string("signature", MAX_SMALL)?);
+            }
+            texts = Some((hash, ca, sigs));
+        }
+        // All of it has come: from here on it is taken.
+        self.add(|info| {
+            info.references.sort();
+            info.references.dedup();
+            info.download_size = size("download size", download_size)?;
+            info.nar_size = size("NAR size", nar_size)?;
+            let Some((hash, ca, sigs)) = texts else {
+                return Ok(());
+            };
+            info.nar_hash = Some(nar_hash(hash)?);
+            let ca = text("content address", ca)?;
+            info.ca = Some(ca).filter(|ca| !ca.is_empty());
+            let sigs = sigs.into_iter().map(|sig| text("signature", sig));
+            info.sigs = sigs.collect::<Result<_, _>>()?;
+            Ok(())
+        });
+        Ok(())
+    }
 }
 
-fn size(c: &mut Cursor<'_>, field: &'static str) -> Result<u64, Stop> {
-    let size = c.u64()?;
+fn size(field: &'static str, size: u64) -> Result<u64, WireError> {
     if size > MAX_SIZE {
-        return Err(WireError::new(field, format!("at most {MAX_SIZE}"), size).into());
+        return Err(WireError::new(field, format!("at most {MAX_SIZE}"), size));
     }
     Ok(size)
 }
 
-fn not_a_path(error: StorePathError) -> WireError {
+fn nar_hash(bytes: &[u8]) -> Result<NarHash, WireError> {
+    let wrong = || WireError::new("NAR hash", "sha256:…", printable(bytes));
+    let hash = std::str::from_utf8(bytes).map_err(|_| wrong())?;
+    hash.parse().map_err(|_| wrong())
+}
+
+fn text(field: &'static str, bytes: &[u8]) -> Result<String, WireError> {
+    let text = std::str::from_utf8(bytes);
+    text.map(str::to_owned)
+        .map_err(|_| WireError::new(field, "UTF-8 text", printable(bytes)))
+}
+
+fn not_a_path(field: &'static str, error: StorePathError) -> WireError {
     WireError::new(
-        "store path",
+        field,
         "STORE-DIR/HASH-NAME",
         format!("{:?} ({})", error.path, error.reason),
     )

@@ -24,13 +24,16 @@
 //! | a content address, a signature | 1,024 bytes |
 //! | signatures of a path | 1,000 |
 //! | text before the server's magic | 64 KiB |
+//!
+//! What is longer or more, or is padded with anything but zeros, breaks the connection: where the next
+//! thing begins is not known then. What is framed rightly and cannot be read costs one entry of the reply.
 
 mod client;
 pub mod engine;
 mod server;
 mod set;
 
-pub use client::{InfosDecoder, InfosStep, ServerHello};
+pub use client::{InfosDecoder, InfosStep, ServerHello, Unreadable};
 pub use server::{Incoming, RequestDecoder, put_info, put_infos_end, put_set, take_client_hello};
 pub use set::SetDecoder;
 

@@ -145,19 +145,30 @@ fn what_no_nar_may_hold_is_refused() {
 }
 
 #[test]
-fn sixty_four_directories_are_the_limit_here_too() {
-    let nested = |depth: usize| {
+fn sixty_four_nodes_within_each_other_are_the_limit_here_too() {
+    let file = EntryKind::File {
+        executable: false,
+        size: 0,
+    };
+    let nested = |depth: usize, innermost| {
         let paths: Vec<Vec<u8>> = (0..depth)
             .map(|level| vec![&b"d"[..]; level].join(&b'/'))
             .collect();
-        let entry = |path| Entry {
+        let entries = paths.iter().enumerate().map(|(level, path)| Entry {
             path,
-            kind: EntryKind::Directory,
-        };
-        Layout::new(path(), paths.iter().map(|p| entry(&p[..])).collect())
+            kind: match level + 1 == depth {
+                true => innermost,
+                false => EntryKind::Directory,
+            },
+        });
+        Layout::new(path(), entries.collect())
     };
-    assert!(nested(65).unwrap_err().to_string().contains("at most 64"));
-    let deepest = nested(64).unwrap();
+    for innermost in [EntryKind::Directory, EntryKind::Symlink(b"x"), file] {
+        let error = nested(65, innermost).unwrap_err().to_string();
+        assert!(error.contains("at most 64"), "{error}");
+        assert!(nested(64, innermost).is_ok());
+    }
+    let deepest = nested(64, EntryKind::Directory).unwrap();
     let mut decoder = Decoder::new(deepest.nar_size());
     let bytes = fill(&deepest.segment(0, u64::MAX), &HashMap::new());
     let mut at = 0;

@@ -1,0 +1,47 @@
+//! What hosts say and nobody can read: it costs the path that it is about, never the host.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+
+use super::lock;
+use super::slot::Slot;
+use crate::remote::Unreadable;
+
+/// What a host tells of a path, or which path it tells of, cannot be read. No fault of the host: its Nix
+/// may allow what others do not.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{host}: what it tells of {} cannot be read, so that this path is left out: {}",
+    .entry.path, .entry.why
+)]
+pub struct LeftOut {
+    /// The host.
+    pub host: String,
+    /// The path, and what cannot be read.
+    pub entry: Unreadable,
+}
+
+/// The fields that users have been told of, so that each is told once.
+#[derive(Default)]
+pub(super) struct LeftOutTold(Mutex<HashSet<&'static str>>);
+
+impl LeftOutTold {
+    /// Tells the user of what could not be read, the first of each field.
+    pub(super) fn tell(&self, slot: &Slot, entries: Vec<Unreadable>) {
+        for entry in entries {
+            let first = lock(&self.0).insert(entry.why.field);
+            let host = slot.host.to_string();
+            let left_out = LeftOut { host, entry };
+            if first {
+                (slot.notify)(&left_out);
+            } else {
+                log::debug!("{left_out}");
+            }
+        }
+    }
+
+    /// From now on somebody else is told too.
+    pub(super) fn tell_again(&self) {
+        lock(&self.0).clear();
+    }
+}
