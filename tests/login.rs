@@ -7,7 +7,8 @@ use std::fs;
 use std::process::Command;
 
 use support::{
-    Daemon, Host, NixEnv, Scratch, Sshd, joint_ssh_config, run, run_with_input, tool, wait_until,
+    Daemon, Host, NixEnv, Scratch, Sshd, TempUser, joint_ssh_config, run, run_with_input, tool,
+    wait_until,
 };
 
 /// Whether `--query` with this host and this environment finds the path; panics with what was printed otherwise.
@@ -83,4 +84,39 @@ fn a_forced_command_serves_whatever_is_asked_for() {
     );
     let sshd = Sshd::builder().line(forced).start();
     finds(&NixEnv::new(), &sshd.store_url("trusted=true"), &[], &path);
+}
+
+#[test]
+fn a_user_of_a_domain_has_an_at_sign_in_the_name() {
+    let user = TempUser::with_suffix("bash", "@corp");
+    let host = Host {
+        store: support::Store::new(),
+        sshd: Sshd::builder().user(&user).start(),
+    };
+    let path = host.store.add_text("text", "text", &[]);
+    host.store.give_to(&user);
+    for (spelled, logins) in [
+        (user.name().to_owned(), 1),
+        (user.name().replace('@', "%40"), 2),
+    ] {
+        let url = host.trusted().replacen(user.name(), &spelled, 1);
+        finds(&NixEnv::new(), &url, &[], &path);
+        assert_eq!(host.sshd.logins(), logins, "{url}");
+    }
+    // What cannot be logged in to is named so that the command in the hint can be pasted.
+    let url = host.trusted().replacen(user.name(), "nobody%40corp", 1);
+    let env = NixEnv::new();
+    env.configure(&[url], "");
+    let _masters = env.masters();
+    let mut command = env.program();
+    command.arg("--query");
+    let output = run_with_input(command, format!("have {path}\n").as_bytes(), support::SHORT);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let port = host.sshd.port();
+    for words in [
+        format!("nobody@corp@127.0.0.1:{port}: permission denied"),
+        format!("-p {port} nobody@corp@127.0.0.1'"),
+    ] {
+        assert!(stderr.contains(&words), "{words}: {stderr}");
+    }
 }

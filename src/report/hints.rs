@@ -82,9 +82,13 @@ impl<'a> Login<'a> {
             return self.text.to_owned();
         };
         let port = host.port.map(|port| format!("{port_flag} {port} "));
-        let user = host.user.as_ref().map(|user| format!("{user}@"));
-        let (port, user) = (port.unwrap_or_default(), user.unwrap_or_default());
-        format!("{port}{user}{}", host.name)
+        let port = port.unwrap_or_default();
+        // ssh takes what is behind the last `@` for the host, and decodes nothing.
+        let login = match &host.user {
+            Some(user) => format!("{user}@{}", host.name),
+            None => host.name.clone(),
+        };
+        format!("{port}{}", shell_words::quote(&login))
     }
 
     /// `ssh … COMMAND`
@@ -364,6 +368,8 @@ mod tests {
         assert_eq!(Login::of("h").ssh("true"), "ssh h true");
         assert_eq!(Login::of("u@h:22").ssh("true"), "ssh -p 22 u@h true");
         assert_eq!(Login::of("[::1]:22").ssh("true"), "ssh -p 22 ::1 true");
+        assert_eq!(Login::of("u@v@h").ssh("true"), "ssh u@v@h true");
+        assert_eq!(Login::of("V%5Cu@h").ssh("true"), "ssh 'V\\u@h' true");
         assert_eq!(
             Login::of("u@h:22").copy_id(Some(Path::new("/a b"))),
             "ssh-copy-id -i '/a b' -p 22 u@h"
