@@ -17,7 +17,7 @@ use super::shells::Shells;
 use super::{HostId, Limits, Notify, lock};
 use crate::config::host::Host;
 use crate::remote::{ConnectOptions, Connection, Latency, RemoteError, Request, connect};
-use crate::transport::{Transport, TransportError};
+use crate::transport::Transport;
 
 /// Text that a host printed before the handshake.
 #[derive(Debug, thiserror::Error)]
@@ -302,15 +302,7 @@ impl Slot {
         }
         let counts = lock(&self.kept.health).failed(now(), random());
         // A fault of this machine is not to be held against the host by processes to come.
-        let local = matches!(
-            **error,
-            RemoteError::Transport(
-                TransportError::SshMissing { .. }
-                    | TransportError::RuntimeDir(_)
-                    | TransportError::Local { .. }
-                    | TransportError::BadCommand { .. }
-            )
-        );
+        let local = matches!(&**error, RemoteError::Transport(error) if error.is_local());
         if counts && !local {
             self.keeper.save(&self.kept).await;
         }

@@ -195,6 +195,10 @@ fn of_transport(error: &TransportError) -> Option<Hint> {
         TransportError::SessionRefused { .. } => {
             "the host allows no (further) sessions: see MaxSessions in its sshd_config".to_owned()
         }
+        TransportError::NoUser { uid, .. } => format!(
+            "add a line such as 'ci:x:{uid}:{}::/tmp:/bin/sh' to /etc/passwd; or set LD_PRELOAD=libnss_wrapper.so (of nss_wrapper) with NSS_WRAPPER_PASSWD and NSS_WRAPPER_GROUP naming files of one's own, which ssh gets too",
+            rustix::process::getgid().as_raw()
+        ),
         TransportError::SshMissing { .. } => "install OpenSSH's client".to_owned(),
         TransportError::BadCommand { .. } => {
             "remote-program and remote-store may hold no quotes, backslashes or exclamation marks"

@@ -112,12 +112,7 @@ async fn failure(prober: &Prober, host: &Host, error: &RemoteError) -> Finding {
     let config = &prober.config;
     let finding = broken(error);
     match error {
-        RemoteError::Transport(
-            TransportError::SshMissing { .. }
-            | TransportError::RuntimeDir(_)
-            | TransportError::Local { .. }
-            | TransportError::BadCommand { .. },
-        ) => finding,
+        RemoteError::Transport(error) if error.is_local() => finding,
         RemoteError::Transport(_) => finding.see(login_command(host, &ssh_settings(config)).await),
         RemoteError::NoServer { .. } => match elsewhere(prober, host).await {
             Some(path) => finding.mend(format!(
