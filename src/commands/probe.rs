@@ -16,7 +16,7 @@ use crate::engine::{Engine, Kept, keep_shell, kept, ssh_settings, ssh_transport}
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, RemoteError};
 use crate::remote::{NoShell, ShellError, ShellOptions, open_shell};
-use crate::transport::{self, Transport};
+use crate::transport::{self, Program, Transport};
 use crate::wire::serve::Version;
 
 /// The base name of a path that no store has.
@@ -51,8 +51,8 @@ pub(super) struct Reached {
     pub(super) banner: String,
     /// The shortest time of an answer.
     pub(super) latency: Option<Duration>,
-    /// Whether its program was found only in the usual places of Nix.
-    pub(super) in_usual_places: bool,
+    /// How its program has to be asked for.
+    pub(super) program: Program,
     /// What it has of the paths in question; an error when it gives no answer.
     pub(super) infos: Result<Vec<PathInfo>, Arc<RemoteError>>,
     pub(super) shell: Shell,
@@ -141,7 +141,7 @@ impl Prober {
             version,
             banner,
             latency,
-            in_usual_places: pool.is_in_usual_places(id),
+            program: pool.program(id),
             infos,
             shell: self.shell(host).await,
         })

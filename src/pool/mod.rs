@@ -25,7 +25,7 @@ use crate::config::host::Host;
 use crate::model::StorePath;
 pub use crate::remote::RemoteError;
 use crate::remote::dump;
-use crate::transport::Transport;
+use crate::transport::{Program, Transport};
 use keeper::Keeper;
 use slot::Slot;
 
@@ -207,11 +207,10 @@ impl Pool {
         self.slots[id.0].close_idle(keep);
     }
 
-    /// Whether the host's program was found in the usual places of Nix only, not in the PATH of its
-    /// login shell.
+    /// How the host's program has to be asked for, as far as that is known by now.
     #[must_use]
-    pub fn is_in_usual_places(&self, id: HostId) -> bool {
-        self.slots[id.0].is_in_usual_places()
+    pub fn program(&self, id: HostId) -> Program {
+        self.slots[id.0].program()
     }
 
     /// How many connections to a host there are, those that lie idle included.

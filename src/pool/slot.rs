@@ -16,8 +16,10 @@ use super::places::{Learnt, configured, for_background};
 use super::shells::Shells;
 use super::{HostId, Limits, Notify, lock};
 use crate::config::host::Host;
-use crate::remote::{ConnectOptions, Connection, Latency, RemoteError, Request, connect};
-use crate::transport::Transport;
+use crate::remote::{
+    ConnectOptions, Connection, Latency, LearntProgram, RemoteError, Request, connect,
+};
+use crate::transport::{Program, Transport};
 
 /// Text that a host printed before the handshake.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +60,7 @@ pub(super) struct Slot {
     pub(super) idle: Mutex<Vec<Connection>>,
     told: Mutex<Told>,
     latency: Mutex<Latency>,
-    usual_places: AtomicBool,
+    program: LearntProgram,
     banner_told: AtomicBool,
     /// A connection has come about once.
     connected: AtomicBool,
@@ -89,7 +91,7 @@ impl Slot {
             idle: Mutex::default(),
             told: Mutex::default(),
             latency: Mutex::default(),
-            usual_places: AtomicBool::new(false),
+            program: LearntProgram::default(),
             banner_told: AtomicBool::new(false),
             connected: AtomicBool::new(false),
             learnt: Learnt::default(),
@@ -100,8 +102,8 @@ impl Slot {
         self.connected.load(Ordering::Relaxed)
     }
 
-    pub(super) fn is_in_usual_places(&self) -> bool {
-        self.usual_places.load(Ordering::Relaxed)
+    pub(super) fn program(&self) -> Program {
+        self.program.get()
     }
 
     pub(super) fn standing(&self) -> Standing {
@@ -254,7 +256,7 @@ impl Slot {
         let options = ConnectOptions {
             connect: self.limits.connect,
             silence: self.limits.silence,
-            usual_places: &self.usual_places,
+            program: &self.program,
         };
         self.make_room();
         let connection = connect(&*self.transport, &self.host, &options, ahead).await?;

@@ -251,9 +251,10 @@ fn of_remote(error: &RemoteError) -> Option<Hint> {
             "the account there may not read the Nix store or its database: log in as a user who may, or set remote-store=daemon in the host's URL".to_owned()
         }
         RemoteError::NoServer { program, .. } => format!(
-            "run it by hand: '{}'; a ForceCommand there must run nix-store --serve",
+            "run it by hand: '{}'; a ForceCommand there must run nix-store --serve, and an account that allows certain commands only must allow exactly '{program} --serve' or '{program} --serve --write', which were both tried",
             login.ssh(&format!("{program} --serve"))
         ),
+        RemoteError::OnlyDaemon { .. } => "put nix-store --serve in place of nix-daemon --stdio: as command=\"nix-store --serve\" before the key in authorized_keys there, as ForceCommand in its sshd_config, or on NixOS with nix.sshServe.protocol = \"ssh\"; or log in with a key or as a user for whom it stands there".to_owned(),
         RemoteError::HandshakeTimedOut { program, .. } => format!(
             "the login worked: look for a shell start-up file or wrapper there that waits with '{}', or raise connect-timeout",
             login.ssh(&format!("{program} --serve"))

@@ -12,8 +12,9 @@ use crate::commands::shared::{cut, number, seconds, short_time};
 use crate::config::{Config, Host};
 use crate::engine::ssh_settings;
 use crate::pool::{Banner, RemoteError};
+use crate::remote::NoShell;
 use crate::report;
-use crate::transport::{TransportError, login_command};
+use crate::transport::{Program, TransportError, login_command};
 
 const AREA: &str = "Host";
 
@@ -53,7 +54,7 @@ async fn more(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<More> {
         let (prober, host) = (prober.clone(), probed.host.clone());
         match &probed.reached {
             Ok(reached) if matches!(reached.shell, Shell::Yes) => {
-                let in_usual_places = reached.in_usual_places;
+                let in_usual_places = reached.program == Program::InUsualPlaces;
                 let limit = prober.config.connect_timeout;
                 asked.spawn(async move {
                     let place = place::find(&*prober.transport, &host, in_usual_places, limit);
@@ -189,13 +190,7 @@ fn reached_host(config: &Config, host: &Host, reached: &Reached, place: &Place) 
     });
     all.push(match &reached.shell {
         Shell::Yes => ok("has a shell: large paths come in parts".to_owned()),
-        Shell::No(none) => Finding::note(
-            AREA,
-            format!(
-                "large paths come over one channel only: its account has no shell ({})",
-                cut(none.reason.trim_start_matches("no shell: "), BANNER)
-            ),
-        ),
+        Shell::No(none) => Finding::note(AREA, no_shell(config, none)),
         Shell::Failed(error) => Finding::note(
             AREA,
             format!(
@@ -208,6 +203,17 @@ fn reached_host(config: &Config, host: &Host, reached: &Reached, place: &Place) 
     all
 }
 
+fn no_shell(config: &Config, none: &NoShell) -> String {
+    let reason = cut(none.reason.trim_start_matches("no shell: "), BANNER);
+    let alone = match config.hosts.len() {
+        ..=1 => "",
+        _ => {
+            ", and from one host: those of some tens of megabytes and more are not spread over the hosts"
+        }
+    };
+    format!("large paths come over one channel only{alone}: its account has no shell ({reason})")
+}
+
 fn program(host: &Host, reached: &Reached, place: &Place) -> Finding {
     let name = host.remote_program.join(" ");
     let mut text = place.path.clone().unwrap_or(name);
@@ -216,7 +222,14 @@ fn program(host: &Host, reached: &Reached, place: &Place) -> Finding {
     }
     let (version, nix) = (reached.version, nix_of(reached.version));
     text = format!("{text}, serve protocol {version} ({nix})");
-    if reached.in_usual_places {
+    if reached.program == Program::WithWrite {
+        text = format!(
+            "{text}; its account allows 'nix-store --serve --write' only, which is asked for since 'nix-store --serve' was refused"
+        );
+        let mend = "costs an attempt at each first log-in: let the account allow nix-store --serve too, since nothing is written";
+        return Finding::note(AREA, text).mend(mend);
+    }
+    if reached.program == Program::InUsualPlaces {
         text = format!(
             "{text}; found in the usual places of Nix, since it is not in the PATH of a non-interactive shell there"
         );

@@ -129,18 +129,14 @@ impl Nar {
         free
     }
 
-    /// What came of it.
-    pub(super) fn listed(&self, host: HostId, layout: Option<Layout>) {
+    /// What came of it: whether it can be read in parts there.
+    pub(super) fn listed(&self, host: HostId, layout: Option<Layout>) -> bool {
         let fits = layout.filter(|layout| layout.nar_size() == self.info.nar_size);
-        if fits.is_none() {
-            log::debug!(
-                "{}: cannot be read in parts on host {host:?}",
-                self.info.path
-            );
-        }
+        let can_be_read = fits.is_some();
         let listing = fits.map_or(Listing::Unfit, Listing::Known);
         self.lock().listings.insert(host, listing);
         self.arrived.notify_one();
+        can_be_read
     }
 
     pub(super) fn arrived(&self, part: u64, bytes: Bytes, channel: Channel) {

@@ -219,7 +219,10 @@ impl Shared {
             let small = layout.nar_size() / (layout.entries() as u64).max(1) < SMALL_FILES;
             (round_trip >= FAR || !nar.only_if_far) && (!small || round_trip >= VERY_FAR)
         };
-        nar.listed(host, layout.filter(suits));
+        if !nar.listed(host, layout.filter(suits)) {
+            let (name, path) = (self.book.pool.host(host), &nar.info.path);
+            log::debug!("{name}: {path} is not read in parts there");
+        }
         self.wake();
     }
 

@@ -213,6 +213,31 @@ fn an_account_that_can_only_serve() {
 }
 
 #[test]
+fn two_accounts_that_can_only_serve_share_no_large_path() {
+    let host = Host::new();
+    let sshd = [(); 2].map(|()| forced(&host, "exec nix-store --serve"));
+    let desk = Desk::new(&sshd.each_ref().map(|sshd| sshd.store_url("trusted=true")));
+    let well = desk.doctor(&[]).healthy();
+    well.has(
+        "note",
+        "and from one host: those of some tens of megabytes and more are not spread over the hosts",
+    );
+}
+
+#[test]
+fn an_account_that_allows_only_what_nix_asks_for() {
+    let host = Host::new();
+    let gate = "test \"$SSH_ORIGINAL_COMMAND\" = 'nix-store --serve --write' || exit 1; exec nix-store --serve --write";
+    let sshd = forced(&host, gate);
+    let desk = Desk::new(&[sshd.store_url("trusted=true")]);
+    let well = desk.doctor(&[]).healthy();
+    well.has(
+        "note",
+        "its account allows 'nix-store --serve --write' only, which is asked for since",
+    );
+}
+
+#[test]
 fn an_account_that_can_only_serve_and_prints_text() {
     let host = Host::new();
     let sshd = forced(
