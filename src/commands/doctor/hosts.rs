@@ -207,11 +207,9 @@ fn no_shell(config: &Config, none: &NoShell) -> String {
     let reason = cut(none.reason.trim_start_matches("no shell: "), BANNER);
     let alone = match config.hosts.len() {
         ..=1 => "",
-        _ => {
-            ", and from one host: those of some tens of megabytes and more are not spread over the hosts"
-        }
+        _ => "; those of some tens of megabytes and more are not spread over the hosts",
     };
-    format!("large paths come over one channel only{alone}: its account has no shell ({reason})")
+    format!("large paths come over one channel only: its account has no shell ({reason}){alone}")
 }
 
 fn program(host: &Host, reached: &Reached, place: &Place) -> Finding {
