@@ -168,7 +168,7 @@ impl Shell {
                 let name = std::str::from_utf8(name.strip_suffix(b"\0")?).ok()?;
                 StorePath::parse(&format!("{store_dir}/{name}")).ok()
             });
-            all.push((crate::wire::printable(&dir), paths.collect()));
+            all.push((String::from_utf8_lossy(&dir).into_owned(), paths.collect()));
         }
         Ok(all)
     }

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use super::finding::{Finding, Level};
 use super::place::{self, Place};
 use crate::cache::disk::unix_seconds;
-use crate::commands::probe::{Probed, Prober, Reached, Shell, nix_of};
+use crate::commands::probe::{Files, Probed, Prober, Reached, Shell, nix_of};
 use crate::commands::shared::{cut, number, seconds, short_time};
 use crate::config::{Config, Host};
 use crate::engine::ssh_settings;
@@ -53,7 +53,7 @@ async fn more(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<More> {
         all.push(More::Place(Place::default()));
         let (prober, host) = (prober.clone(), probed.host.clone());
         match &probed.reached {
-            Ok(reached) if matches!(reached.shell, Shell::Yes) => {
+            Ok(reached) if matches!(reached.shell, Shell::Yes(_)) => {
                 let in_usual_places = reached.program == Program::InUsualPlaces;
                 let limit = prober.config.connect_timeout;
                 asked.spawn(async move {
@@ -188,19 +188,43 @@ fn reached_host(config: &Config, host: &Host, reached: &Reached, place: &Place) 
             }
         }
     });
-    all.push(match &reached.shell {
-        Shell::Yes => ok("has a shell: large paths come in parts".to_owned()),
+    all.push(in_parts(config, &reached.shell));
+    all.push(trust(config, host));
+    all
+}
+
+/// Whether large paths come in parts.
+fn in_parts(config: &Config, shell: &Shell) -> Finding {
+    match shell {
+        Shell::Yes(Files::In(dir)) if *dir == config.store_dir => {
+            Finding::ok(AREA, "has a shell: large paths come in parts")
+        }
+        Shell::Yes(Files::In(dir)) => Finding::ok(
+            AREA,
+            format!("has a shell: large paths come in parts, from the files in {dir}"),
+        ),
+        Shell::Yes(Files::Nowhere { looked, is_empty }) => {
+            let looked = looked.join(", ");
+            let text = match is_empty {
+                true => format!(
+                    "has a shell, and no store path is in {looked}: large paths come in parts once there are some"
+                ),
+                false => format!(
+                    "large paths come over one channel only: its account has a shell, but nothing that it serves is in {looked}"
+                ),
+            };
+            let mend = "where its store is somewhere else, name that with remote-store in the host's URL (remote-store=local?root=/DIR, percent-encoded)";
+            Finding::note(AREA, text).mend(mend)
+        }
         Shell::No(none) => Finding::note(AREA, no_shell(config, none)),
         Shell::Failed(error) => Finding::note(
             AREA,
             format!(
-                "it could not be found out whether it has a shell: {}",
-                report::parts(error).message
+                "it could not be found out whether it has a shell that reads its store: {}",
+                report::parts(&**error).message
             ),
         ),
-    });
-    all.push(trust(config, host));
-    all
+    }
 }
 
 fn no_shell(config: &Config, none: &NoShell) -> String {

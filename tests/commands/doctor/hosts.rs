@@ -5,7 +5,9 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use crate::desk::{Desk, Diagnosis, closed_port, name, script, scripted};
-use crate::support::{Host, NixEnv, SHORT, Sshd, percent_encode, run, run_with_timeout, tool};
+use crate::support::{
+    Host, NixEnv, SHORT, Sshd, Store, percent_encode, run, run_with_timeout, tool,
+};
 
 /// What a person sees who runs the command that `doctor` gives.
 fn by_hand(diagnosis: &Diagnosis, text: &str, env: &NixEnv) -> String {
@@ -191,6 +193,53 @@ fn a_program_in_a_usual_place_only() {
     let finding = well.mends("note", &text, &["remote-program=/path/to/nix-store"]);
     let text = finding["text"].as_str().expect("a text");
     assert!(text.contains("found in the usual places of Nix"), "{text}");
+}
+
+/// The URL of an account whose store is moved by its environment.
+fn moved(sshd: &Sshd) -> String {
+    sshd.store_url("trusted=true")
+}
+
+#[test]
+fn a_store_that_the_environment_moves() {
+    let host = Host::new();
+    host.store.add_text("text", "text", &[]);
+    let root = host.store.root().display().to_string();
+    let sshd = Sshd::builder().env("NIX_REMOTE", &root).start();
+    let well = Desk::new(&[moved(&sshd)]).doctor(&[]).healthy();
+    let text = format!("large paths come in parts, from the files in {root}/nix/store");
+    well.has("ok", &text);
+    assert!(!well.text.contains("HostId"), "{}", well.text);
+}
+
+#[test]
+fn a_store_whose_files_are_nowhere_to_be_found() {
+    let (host, other) = (Host::new(), Store::new());
+    host.store.add_text("text", "text", &[]);
+    // The program knows another store than the account says.
+    let here = script(
+        &host,
+        &format!("NIX_REMOTE='{}' exec nix-store \"$@\"", host.store.uri()),
+    );
+    let program = percent_encode(&here);
+    let root = other.root().display().to_string();
+    let sshd = Sshd::builder().env("NIX_REMOTE", &root).start();
+    let url = format!("{}&remote-program={program}", moved(&sshd));
+    let desk = Desk::new(&[url]);
+    let well = desk.doctor(&[]).healthy();
+    let finding = well.has("note", "has a shell, and no store path is in ");
+    assert!(
+        finding["mend"]
+            .as_str()
+            .expect("a mend")
+            .contains("remote-store")
+    );
+    other.add_text("other", "text", &[]);
+    let well = desk.doctor(&[]).healthy();
+    let text = "its account has a shell, but nothing that it serves is in ";
+    let finding = well.has("note", text);
+    let looked = format!("{root}/nix/store");
+    assert!(finding["text"].as_str().expect("a text").contains(&looked));
 }
 
 /// A server whose account is forced to run a script.
