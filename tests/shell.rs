@@ -190,6 +190,46 @@ async fn the_files_of_a_store_that_its_environment_moves_are_found() {
     }
 }
 
+#[test]
+fn a_host_whose_files_are_not_found_is_named_and_serves_the_path_whole() {
+    let hosts = [(); 2].map(|()| support::Host::new());
+    let [one, two] = &hosts;
+    let path = one.store.big("large", 20 * MIB);
+    assert_eq!(two.store.big("large", 20 * MIB), path);
+    let urls = hosts.each_ref().map(|host| {
+        // Nobody but the program knows where its store is.
+        let script = host.store.env().folder().join("program");
+        let text = format!(
+            "#!/bin/sh\nNIX_REMOTE='{}' exec nix-store \"$@\"\n",
+            host.store.uri()
+        );
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        let program = support::percent_encode(script.to_str().unwrap());
+        host.sshd
+            .store_url(&format!("trusted=true&remote-program={program}"))
+    });
+    let env = support::NixEnv::new();
+    env.configure(&urls, "");
+    let _masters = env.masters();
+    let dest = env.folder().join("dest");
+    let mut command = env.program();
+    command.args(["-vv", "--substitute", &path]).arg(&dest);
+    let output = support::run_with_timeout(command, support::SHORT);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let named = |host: &support::Host| {
+        let words = format!(
+            "127.0.0.1:{}: {path} is not read in parts there",
+            host.sshd.port()
+        );
+        stderr.contains(&words)
+    };
+    assert!(hosts.iter().any(named), "{stderr}");
+    assert!(!stderr.contains("HostId"), "{stderr}");
+    assert_eq!(fs::metadata(dest.join("data")).unwrap().len(), 20 * MIB);
+}
+
 fn forced(command: &str) -> SshdBuilder {
     Sshd::builder().line(format!("ForceCommand {command}"))
 }
