@@ -143,6 +143,15 @@ impl Pool {
         slots.filter_map(|slot| slot.trouble()).collect()
     }
 
+    /// Hosts in trouble that did not let us in; and those of whose trouble nothing is known but that an
+    /// earlier process met it.
+    #[must_use]
+    pub fn hosts_that_refuse_login(&self) -> Vec<HostId> {
+        let slots = self.slots.iter();
+        let refuse = slots.filter(|slot| slot.may_refuse_login());
+        refuse.map(|slot| slot.id).collect()
+    }
+
     /// From now on somebody else is told too: what is told once is told once more.
     pub fn tell_again(&self) {
         self.told_that_all_rest.store(false, Ordering::Relaxed);

@@ -283,6 +283,12 @@ impl Slot {
             .filter(|_| told.user && self.standing() != Standing::Healthy)
     }
 
+    /// Whether it is in trouble, and that may be because it does not let us in.
+    pub(super) fn may_refuse_login(&self) -> bool {
+        let cause = lock(&self.told).last.clone();
+        self.standing() != Standing::Healthy && cause.is_none_or(|error| error.is_login_refused())
+    }
+
     pub(super) async fn failed(&self, error: &Arc<RemoteError>) {
         self.flight.doubt();
         let first = {

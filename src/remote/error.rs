@@ -231,6 +231,17 @@ impl RemoteError {
         }
     }
 
+    /// Whether the host was reached and let nobody in with the keys and the agent that were tried.
+    #[must_use]
+    pub fn is_login_refused(&self) -> bool {
+        matches!(
+            self,
+            Self::Transport(
+                TransportError::PermissionDenied { .. } | TransportError::AgentUnusable { .. }
+            )
+        )
+    }
+
     /// The end of what the remote wrote to stderr; empty when it wrote nothing or was not reached.
     #[must_use]
     pub fn stderr(&self) -> &str {
