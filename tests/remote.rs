@@ -4,7 +4,6 @@
 mod support;
 
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +11,9 @@ use ssh_substituter::config::host::Host;
 use ssh_substituter::front::{LocalBackend, serve};
 use ssh_substituter::local_store::LocalStore;
 use ssh_substituter::model::StorePath;
-use ssh_substituter::remote::{ConnectOptions, Connection, RemoteError, Request, connect};
+use ssh_substituter::remote::{
+    ConnectOptions, Connection, LearntProgram, RemoteError, Request, connect,
+};
 use ssh_substituter::transport::process::ProcessTransport;
 use ssh_substituter::transport::{Channel, Child, Program, Transport, TransportError};
 use ssh_substituter::wire::nar::{Decoder, Event};
@@ -69,7 +70,7 @@ async fn connect_asking(
     let options = ConnectOptions {
         connect: Duration::from_secs(5),
         silence: Duration::from_secs(5),
-        usual_places: &AtomicBool::new(false),
+        program: &LearntProgram::default(),
     };
     connect(transport, &Host::parse("example").unwrap(), &options, ahead).await
 }
@@ -322,11 +323,11 @@ async fn a_program_that_is_not_found_is_looked_for_in_the_usual_places() {
         newest: Version::NEWEST,
         banner: Vec::new(),
     });
-    let usual_places = AtomicBool::new(false);
+    let learnt = LearntProgram::default();
     let options = ConnectOptions {
         connect: Duration::from_secs(5),
         silence: Duration::from_secs(5),
-        usual_places: &usual_places,
+        program: &learnt,
     };
     let host = Host::parse("example").unwrap();
     let dump = Request::DumpStorePath {
@@ -335,8 +336,9 @@ async fn a_program_that_is_not_found_is_looked_for_in_the_usual_places() {
     let mut connection = connect(&transport, &host, &options, &[dump]).await.unwrap();
     assert_eq!(nar(&mut connection).await, store.nar(&path));
     assert!(connection.is_clean(), "asked twice, owed once");
-    assert!(
-        usual_places.load(Ordering::Relaxed),
+    assert_eq!(
+        learnt.get(),
+        Program::InUsualPlaces,
         "remembered for the next connection"
     );
 }
@@ -351,7 +353,7 @@ async fn silence_and_lies_end_the_exchange() {
         let options = ConnectOptions {
             connect: Duration::from_secs(5),
             silence: Duration::from_millis(600),
-            usual_places: &AtomicBool::new(false),
+            program: &LearntProgram::default(),
         };
         let host = Host::parse("example").unwrap();
         let mut connection = connect(&transport, &host, &options, &[]).await.unwrap();

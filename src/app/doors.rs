@@ -9,7 +9,10 @@ use super::{Outcome, configuration};
 use crate::cli::{Cli, LogFormat};
 use crate::commands::engine;
 use crate::config::{Config, Shown};
-use crate::front::{self, Alone, AttachedBackend, HostsBackend, LocalBackend, Source, Splice};
+use crate::front::{
+    self, Alone, AttachedBackend, ForHosts, HostsBackend, LocalBackend, OwnLoginBackend, Source,
+    Splice,
+};
 use crate::local_store::LocalStore;
 use crate::meeting::{Identity, Starter, meet};
 use crate::progress::{Display, Mode};
@@ -129,6 +132,7 @@ fn usable(cli: &Cli) -> Config {
 /// Where a door's answers come from.
 enum Answers {
     Attached(AttachedBackend),
+    OwnLogin(OwnLoginBackend),
     Alone(HostsBackend),
 }
 
@@ -136,23 +140,32 @@ impl Answers {
     /// From an engine, if that may be and can be. `one` when there will be one question only.
     async fn of(cli: &Cli, config: Config, progress: Arc<dyn Progress>, one: bool) -> Self {
         let patience = config.stall_timeout.clamp(PATIENCE.0, PATIENCE.1);
-        let client = match may_share(&config) {
+        let shared = config.clone().without_client_agent();
+        let client = match may_share(&shared) {
             Ok(()) => {
-                let (identity, caller) = (Identity::of_process(&config), caller());
+                let (identity, caller) = (Identity::of_process(&shared), caller());
                 let met = meet(&identity, &starter(cli), caller, patience).await;
                 met.map_err(|error| report::line(&error))
             }
             Err(reason) => Err(reason.to_owned()),
         };
-        let shown = progress.clone();
-        let alone: Alone = Box::new(move || alone(&config, shown.clone(), one));
+        let config = Arc::new(config);
+        let (shown, all) = (progress.clone(), config.clone());
+        let alone: Alone = Box::new(move || self::alone(&all, shown.clone(), one));
         match client {
-            Ok(client) => Self::Attached(AttachedBackend::new(
-                client,
-                alone,
-                progress,
-                Splice::stdout(),
-            )),
+            Ok(client) => {
+                let shown = progress.clone();
+                let attached = AttachedBackend::new(client, alone, progress, Splice::stdout());
+                if !config.is_client_agent {
+                    return Self::Attached(attached);
+                }
+                let for_hosts: ForHosts = Box::new(move |names| {
+                    let mut some = Config::clone(&config);
+                    some.hosts.retain(|host| names.contains(&host.to_string()));
+                    self::alone(&some, shown.clone(), one)
+                });
+                Self::OwnLogin(OwnLoginBackend::new(attached, for_hosts))
+            }
             Err(reason) => {
                 log::debug!("works without an engine: {reason}");
                 Self::Alone(alone())
@@ -163,6 +176,7 @@ impl Answers {
     fn source(&self) -> &dyn Source {
         match self {
             Self::Attached(backend) => backend,
+            Self::OwnLogin(backend) => backend,
             Self::Alone(backend) => backend,
         }
     }
@@ -170,6 +184,7 @@ impl Answers {
     async fn flush(&self) {
         match self {
             Self::Attached(backend) => backend.flush().await,
+            Self::OwnLogin(backend) => backend.flush().await,
             Self::Alone(backend) => backend.flush().await,
         }
     }
@@ -181,7 +196,7 @@ fn may_share(config: &Config) -> Result<(), &'static str> {
         Err("it is switched off")
     } else if config.is_untrusted_choice {
         // What an unprivileged client chose is for itself alone.
-        Err("hosts or agent are the choice of an unprivileged user")
+        Err("hosts are the choice of an unprivileged user")
     } else if config.hosts.is_empty() {
         Err("there are no hosts")
     } else {

@@ -21,7 +21,8 @@ pub(super) async fn run(cli: &Cli) -> Outcome {
     // Whatever ends the terminal or the process group of the caller is not meant for this one.
     // Refused where it leads a group already, which is as good.
     let _ = rustix::process::setsid();
-    let config = configuration(cli)?;
+    // An engine is for all: what one client chose for itself has no part in it.
+    let config = configuration(cli)?.without_client_agent();
     let identity = Identity::of_process(&config);
     let place = Place::of(&identity)?;
     let (listener, managed) = match given()? {
@@ -44,7 +45,7 @@ pub(super) async fn run(cli: &Cli) -> Outcome {
         identity,
         place: (!managed).then_some(place),
         is_current: Box::new(move || {
-            load(&cli).is_ok_and(|(config, _)| config.identity() == expected)
+            load(&cli).is_ok_and(|(config, _)| config.without_client_agent().identity() == expected)
         }),
         render: report::line,
         messages,

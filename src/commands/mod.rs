@@ -32,6 +32,7 @@ pub use status::status;
 
 use crate::config::{Config, ConfigError};
 use crate::engine::{Engine, Messages, shared_disk, ssh_transport};
+use crate::pool::{AllRest, RemoteError};
 use crate::{front, report};
 
 /// The exit status of a command, or what ended it.
@@ -46,7 +47,15 @@ pub fn engine(config: &Config, messages: Option<Messages>) -> Engine {
     let notify = Arc::new(move |error: &(dyn Error + 'static)| {
         report::warn(error);
         if let Some(messages) = &messages {
-            messages.post(log::Level::Warn, report::line(error));
+            let text = report::line(error);
+            let refused = error
+                .downcast_ref()
+                .filter(|error| RemoteError::is_login_refused(error));
+            match refused.and_then(RemoteError::host) {
+                Some(host) => messages.post_closed(host, text),
+                None if error.is::<AllRest>() => messages.post_closed("", text),
+                None => messages.post(log::Level::Warn, text),
+            }
             for detail in report::details(error) {
                 messages.post(log::Level::Debug, detail);
             }

@@ -3,9 +3,13 @@
 //! What comes of it counts as what comes of any connection: later commands know of a host that failed,
 //! or is back, or whose account has a shell now.
 
+mod files;
+
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub(super) use files::Files;
 
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
@@ -15,8 +19,8 @@ use crate::config::{Config, Host};
 use crate::engine::{Engine, Kept, keep_shell, kept, ssh_settings, ssh_transport};
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, RemoteError};
-use crate::remote::{NoShell, ShellError, ShellOptions, open_shell};
-use crate::transport::{self, Transport};
+use crate::remote::{self, NoShell, ShellError, ShellOptions, open_shell};
+use crate::transport::{self, Program, Transport};
 use crate::wire::serve::Version;
 
 /// The base name of a path that no store has.
@@ -51,8 +55,8 @@ pub(super) struct Reached {
     pub(super) banner: String,
     /// The shortest time of an answer.
     pub(super) latency: Option<Duration>,
-    /// Whether its program was found only in the usual places of Nix.
-    pub(super) in_usual_places: bool,
+    /// How its program has to be asked for.
+    pub(super) program: Program,
     /// What it has of the paths in question; an error when it gives no answer.
     pub(super) infos: Result<Vec<PathInfo>, Arc<RemoteError>>,
     pub(super) shell: Shell,
@@ -60,10 +64,10 @@ pub(super) struct Reached {
 
 /// Whether large paths can come in parts.
 pub(super) enum Shell {
-    Yes,
+    Yes(Files),
     No(NoShell),
     /// It could not be found out.
-    Failed(RemoteError),
+    Failed(Arc<RemoteError>),
 }
 
 impl Prober {
@@ -141,9 +145,9 @@ impl Prober {
             version,
             banner,
             latency,
-            in_usual_places: pool.is_in_usual_places(id),
+            program: pool.program(id),
             infos,
-            shell: self.shell(host).await,
+            shell: self.shell(id, host).await,
         })
     }
 
@@ -179,28 +183,43 @@ impl Prober {
     }
 
     /// Looks anew, whatever earlier processes found: the account may have been changed.
-    async fn shell(&self, host: &Host) -> Shell {
+    async fn shell(&self, id: HostId, host: &Host) -> Shell {
         let limit = self.config.connect_timeout;
         let options = ShellOptions {
             connect: limit,
             silence: limit,
         };
-        let has = match open_shell(&*self.transport, host, &options).await {
-            Ok(_) => Shell::Yes,
-            Err(ShellError::NoShell(none)) => Shell::No(none),
-            Err(ShellError::Remote(error)) => Shell::Failed(error),
-        };
-        let known = match &has {
-            Shell::Yes => Some(true),
-            Shell::No(none) if none.is_certain => Some(false),
-            _ => None,
+        let opened = open_shell(&*self.transport, host, &options).await;
+        let known = match &opened {
+            Ok(_) => Some(true),
+            Err(ShellError::NoShell(none)) if none.is_certain => Some(false),
+            Err(_) => None,
         };
         if let Some(known) = known {
             let (config, disk, host) = (self.config.clone(), self.disk.clone(), host.clone());
             let job = spawn_blocking(move || keep_shell(&config, &disk, &host, known));
             let _ = timeout(DISK, job).await;
         }
-        has
+        match opened {
+            Ok(mut shell) => self.files(id, host, &mut shell).await,
+            Err(ShellError::NoShell(none)) => Shell::No(none),
+            Err(ShellError::Remote(error)) => Shell::Failed(Arc::new(error)),
+        }
+    }
+
+    async fn files(&self, id: HostId, host: &Host, shell: &mut remote::Shell) -> Shell {
+        let (pool, limit) = (self.engine.pool(), self.config.connect_timeout);
+        let found = files::find(pool, id, shell, &self.config.store_dir);
+        match timeout(limit, found).await {
+            Ok(Ok(files)) => Shell::Yes(files),
+            Ok(Err(error)) => Shell::Failed(error),
+            Err(_) => Shell::Failed(Arc::new(RemoteError::Silent {
+                host: host.to_string(),
+                doing: "where the files of its store are",
+                after: limit,
+                stderr: String::new(),
+            })),
+        }
     }
 }
 

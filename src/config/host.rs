@@ -3,7 +3,8 @@
 //! # Grammar of a host spec
 //! ```text
 //! spec      = [ "ssh://" ] [ user "@" ] name [ ":" port ] [ "/" ] [ "?" param *( "&" param ) ]
-//! user      = 1*( A-Z a-z 0-9 . _ + - )      not starting with "-"; may be percent-encoded
+//! user      = 1*255( A-Z a-z 0-9 . _ + - @ \ )   the last "@" ends it; not starting with "-";
+//!                                            percent-encoded also : % # = , ~ ^ /
 //! name      = 1*255( A-Z a-z 0-9 . _ - )     starting with a letter, a digit or "_"
 //!           | "[" IPv6 address [ "%" zone ] "]"
 //! port      = 1 to 65535
@@ -34,8 +35,19 @@ mod parse;
 use std::fmt;
 use std::path::PathBuf;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 /// The port that ssh takes when nobody says otherwise.
 const SSH_PORT: u16 = 22;
+
+/// What a user's name is not shown with as it is, since it means something else in a host spec, in a
+/// list of them or to a shell.
+const NOT_IN_A_USER: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'+')
+    .remove(b'-')
+    .remove(b'@');
 
 /// One host, parsed and validated: nothing in it can be taken for an option or a shell word.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -223,7 +235,7 @@ impl Host {
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(user) = &self.user {
-            write!(f, "{user}@")?;
+            write!(f, "{}@", utf8_percent_encode(user, NOT_IN_A_USER))?;
         }
         match self.name.split_once('%') {
             // `%25` is how a URL spells the `%` before a zone, and would be taken for that.
@@ -251,6 +263,9 @@ mod tests {
         for (spec, shown) in [
             ("a", "a"),
             ("ssh://u@a:2222?compress=true", "u@a:2222"),
+            ("ssh://u%40corp@a:2222", "u@corp@a:2222"),
+            ("CORP\\u@a", "CORP%5Cu@a"),
+            ("ssh://u%3ax%2Fy%25z%23,@a", "u%3Ax%2Fy%25z%23%2C@a"),
             ("ssh://u@[::1]:2222", "u@[::1]:2222"),
             ("ssh://[fe80::1%25eth0]", "[fe80::1%eth0]"),
             ("ssh://[fe80::1%2525]", "[fe80::1%2525]"),
@@ -268,6 +283,7 @@ mod tests {
             ("a", "ssh://a"),
             ("a", "A:22"),
             ("u@a", "ssh://%75@a?trusted=true&priority=3"),
+            ("u@corp@a", "ssh://u%40corp@a:22"),
             ("[::1]", "ssh://[0:0::1]:22"),
         ] {
             assert!(host(one).same_as(&host(other)), "{one} {other}");
@@ -281,6 +297,8 @@ mod tests {
             ("a", "b"),
             ("a", "u@a"),
             ("u@a", "U@a"),
+            ("u@a", "u@corp@a"),
+            ("u@corp@a", "corp@a"),
             ("a", "a:2222"),
             ("a", "a."),
         ] {

@@ -76,6 +76,8 @@ pub struct Config {
     pub ssh_auth_sock: Option<PathBuf>,
     /// The agent is the choice of an unprivileged client of Nix's daemon: for that client alone.
     pub is_client_agent: bool,
+    /// The agent without that choice.
+    pub own_auth_sock: Option<PathBuf>,
     /// `ssh-environment`: names of variables that ssh gets besides those that it needs.
     pub ssh_environment: Vec<String>,
     /// `connect-timeout`: how long connecting to a host may take, authentication included.
@@ -111,6 +113,8 @@ pub struct Config {
     pub progress: Shown,
     /// Hosts or an agent were chosen by an unprivileged client of Nix's daemon, for itself alone.
     pub is_untrusted_choice: bool,
+    /// Hosts were.
+    pub is_untrusted_choice_of_hosts: bool,
     /// `NIX_STORE_DIR` or `NIX_STORE`: absolute, normalised, without a slash at its end.
     /// `/nix/store` by default.
     pub store_dir: String,
@@ -153,6 +157,7 @@ impl Config {
             enabled,
             ssh_auth_sock,
             is_client_agent,
+            own_auth_sock: _,
             ssh_environment,
             connect_timeout,
             stall_timeout,
@@ -166,6 +171,7 @@ impl Config {
             engine_idle_timeout,
             progress: _,
             is_untrusted_choice,
+            is_untrusted_choice_of_hosts: _,
             store_dir,
             ssh_options,
             settings: _,
@@ -182,6 +188,18 @@ impl Config {
         let times = (connect_timeout, stall_timeout, dead_link_timeout);
         let times = (times, positive_ttl, negative_ttl, engine_idle_timeout);
         format!("{hosts:?} {trust:?} {times:?} {readahead_memory}")
+    }
+
+    /// The same without the agent that an unprivileged client chose: with that of the configuration, as
+    /// for a client without an agent.
+    #[must_use]
+    pub fn without_client_agent(mut self) -> Self {
+        if self.is_client_agent {
+            self.is_client_agent = false;
+            self.ssh_auth_sock = self.own_auth_sock.clone();
+            self.is_untrusted_choice = self.is_untrusted_choice_of_hosts;
+        }
+        self
     }
 
     /// Reads all sources and validates the outcome. Beside the configuration come warnings, one

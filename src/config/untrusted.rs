@@ -95,13 +95,10 @@ impl Untrusted {
         agent.is_some_and(|socket| !socket.text.trim().is_empty())
     }
 
-    /// Whether a client of Nix's daemon has chosen hosts or an agent. `--store` stands in the
-    /// configuration of Nix.
-    pub fn is_of_client(&self) -> bool {
+    /// Whether a client of Nix's daemon has chosen hosts. `--store` stands in the configuration of Nix.
+    pub fn has_hosts_of_client(&self) -> bool {
         let chosen = self.hosts.as_ref();
-        chosen.is_some_and(|choice| choice.setting == HOSTS)
-            || self.extra_hosts.is_some()
-            || self.has_agent()
+        chosen.is_some_and(|choice| choice.setting == HOSTS) || self.extra_hosts.is_some()
     }
 
     /// Weighs the choice of hosts against the configured and the trusted ones.
@@ -294,7 +291,10 @@ mod tests {
                 origin: Origin::BuiltIn,
             });
             assert_eq!(noted, is_untrusted, "{name}");
-            assert!(!untrusted.is_of_client(), "{name}");
+            assert!(
+                !untrusted.has_hosts_of_client() && !untrusted.has_agent(),
+                "{name}"
+            );
         }
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn validate(
     let configured = without_duplicates(configured, &mut warnings);
     let trusted_hosts = hosts(&settings, Key::TrustedHosts)?;
     let trusted_hosts = without_duplicates(trusted_hosts, &mut warnings);
-    let is_untrusted_choice = untrusted.is_of_client();
+    let is_untrusted_choice_of_hosts = untrusted.has_hosts_of_client();
     let hosts = untrusted.choose(configured, &trusted_hosts)?;
     let mut hosts = without_duplicates(hosts, &mut warnings);
     hosts.sort_by_key(|host| host.priority.unwrap_or(0));
@@ -50,19 +50,17 @@ pub(super) fn validate(
     let chosen = untrusted.ssh_auth_sock.as_ref();
     let chosen = chosen.map(|value| to_socket(untrusted::SSH_AUTH_SOCK, value));
     // A client without an agent sends an empty choice, which is none.
-    let ssh_auth_sock = match chosen.transpose()?.flatten() {
-        Some(socket) => Some(socket),
-        None => {
-            let key = Key::SshAuthSock;
-            to_socket(key.name(), &settings.get(key).value)?
-        }
-    };
+    let chosen = chosen.transpose()?.flatten();
+    let key = Key::SshAuthSock;
+    let own_auth_sock = to_socket(key.name(), &settings.get(key).value)?;
+    let ssh_auth_sock = chosen.or_else(|| own_auth_sock.clone());
     let config = Config {
         hosts,
         trusted_hosts,
         enabled,
         ssh_auth_sock,
         is_client_agent,
+        own_auth_sock,
         ssh_environment: ssh_environment(&settings)?,
         connect_timeout: timeout(&settings, Key::ConnectTimeout)?,
         stall_timeout: timeout(&settings, Key::StalledDownloadTimeout)?,
@@ -75,7 +73,8 @@ pub(super) fn validate(
         engine: engine(&settings)?,
         engine_idle_timeout: timeout(&settings, Key::EngineIdleTimeout)?,
         progress: progress(&settings)?,
-        is_untrusted_choice,
+        is_untrusted_choice: is_client_agent || is_untrusted_choice_of_hosts,
+        is_untrusted_choice_of_hosts,
         store_dir: store_dir(sources)?,
         ssh_options: ssh_options(sources)?,
         settings,

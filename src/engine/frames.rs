@@ -14,7 +14,6 @@ use tokio::sync::{Mutex, broadcast};
 use tokio::time::timeout;
 
 use super::board::Source;
-use super::messages::Message;
 use crate::meeting::Channel;
 use crate::transfer::{NarSink, Piece};
 use crate::wire::serve::engine::Frame;
@@ -47,13 +46,13 @@ pub(super) struct Out {
     channel: Arc<Channel>,
     /// Held while frames are written. What users should know goes before all else that is sent
     /// later: whoever has its answer may end, and would never read it.
-    turn: Mutex<broadcast::Receiver<Message>>,
+    turn: Mutex<broadcast::Receiver<Frame>>,
     /// The client waits for something.
     pub(super) busy: AtomicBool,
 }
 
 impl Out {
-    pub(super) fn new(channel: Arc<Channel>, messages: broadcast::Receiver<Message>) -> Self {
+    pub(super) fn new(channel: Arc<Channel>, messages: broadcast::Receiver<Frame>) -> Self {
         Self {
             channel,
             turn: Mutex::new(messages),
@@ -67,7 +66,7 @@ impl Out {
             match messages.try_recv() {
                 Ok(message) => {
                     let mut out = Vec::new();
-                    Frame::Say(message.level, message.text).put(&mut out);
+                    message.put(&mut out);
                     taken(self.channel.send(&out)).await?;
                 }
                 Err(broadcast::error::TryRecvError::Lagged(_)) => {}
@@ -83,7 +82,7 @@ impl Out {
     }
 
     /// Tells the client what the user should know, and that the engine is alive, until it is gone.
-    pub(super) async fn chat(&self, mut messages: broadcast::Receiver<Message>) {
+    pub(super) async fn chat(&self, mut messages: broadcast::Receiver<Frame>) {
         loop {
             let sent = tokio::select! {
                 message = messages.recv() => match message {

@@ -19,6 +19,7 @@ use super::hurry::Hurry;
 use super::server::{Need, Server};
 use crate::front::{self, Backend, HostsBackend, Reason, ServeError, Source};
 use crate::meeting::Channel;
+use crate::pool::{HostId, Pool};
 use crate::wire::serve::engine::{Call, CallDecoder, EXTENSION, Frame, hello_number, split_number};
 use crate::wire::serve::{
     Incoming, Request, SERVER_MAGIC, Version, put_info, put_infos_end, put_set, take_client_hello,
@@ -91,6 +92,18 @@ async fn plain(channel: Channel, buf: BytesMut, server: Arc<Server>) -> Result<(
     Ok(front::serve(input, Hurry::new(write), &backend, Version::NEWEST).await?)
 }
 
+/// Frames that name the hosts that do not let the engine in and are not in `known`, where they are then.
+fn newly_closed(pool: &Pool, known: &mut Vec<HostId>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for id in pool.hosts_that_refuse_login() {
+        if !known.contains(&id) {
+            known.push(id);
+            Frame::Closed(pool.host(id).to_string(), String::new()).put(&mut out);
+        }
+    }
+    out
+}
+
 struct Extended {
     server: Arc<Server>,
     channel: Arc<Channel>,
@@ -103,6 +116,8 @@ struct Extended {
 struct Attached {
     backend: HostsBackend,
     host: Arc<Host>,
+    /// Hosts of which the client knows that they do not let the engine in.
+    closed: Vec<HostId>,
     _present: Present,
     _need: Need,
 }
@@ -193,12 +208,17 @@ impl Extended {
             self.server.engine.resolver.tell_again();
             for trouble in self.server.engine.pool.troubles() {
                 let text = (self.server.render)(&*trouble);
-                Frame::Say(log::Level::Warn as u64, text).put(&mut greeting);
+                let frame = match (trouble.is_login_refused(), trouble.host()) {
+                    (true, Some(host)) => Frame::Closed(host.to_owned(), text),
+                    _ => Frame::Say(log::Level::Warn as u64, text),
+                };
+                frame.put(&mut greeting);
             }
         }
         self.attached = Some(Attached {
             backend,
             host,
+            closed: Vec::new(),
             _present: present,
             _need: self.server.need(),
         });
@@ -207,7 +227,7 @@ impl Extended {
 
     async fn serve(&mut self, incoming: Incoming) -> Result<(), SessionError> {
         let Self {
-            attached: Some(Attached { backend, host, .. }),
+            attached: Some(attached),
             out,
             pipe,
             ..
@@ -215,6 +235,13 @@ impl Extended {
         else {
             return Err(SessionError::NotAttached);
         };
+        let Attached {
+            backend,
+            host,
+            closed,
+            ..
+        } = attached;
+        let pool = self.server.engine.pool();
         let mut reply = Vec::new();
         Frame::Reply.put(&mut reply);
         match incoming {
@@ -244,7 +271,9 @@ impl Extended {
                         }
                         let reason = (self.server.render)(&undelivered.reason);
                         let frame = Frame::Broken(reason, undelivered.rest);
-                        return Ok(out.frame(&frame).await?);
+                        let mut reply = newly_closed(pool, closed);
+                        frame.put(&mut reply);
+                        return Ok(out.send(&reply).await?);
                     }
                 }
             }
@@ -257,7 +286,9 @@ impl Extended {
                 return Err(ServeError::NotServed { op, name }.into());
             }
         }
-        Ok(out.send(&reply).await?)
+        let mut all = newly_closed(pool, closed);
+        all.append(&mut reply);
+        Ok(out.send(&all).await?)
     }
 }
 

@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::AsyncWrite;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
 
+use super::closed::Closed;
+use super::engine_replies::{aside, ask, ask_infos, ask_set};
 use super::hosts::HostsBackend;
 use super::serve_loop::{Backend, DumpError, ServeError};
 use super::source::{Reason, Source, Undelivered};
@@ -21,8 +21,8 @@ use crate::model::{PathInfo, StorePath};
 use crate::transfer::progress::{Outcome, Progress, TransferInfo, TransferProgress};
 use crate::transfer::{NarSink, Piece, Resume};
 use crate::wire::WireError;
+use crate::wire::serve::Request;
 use crate::wire::serve::engine::Frame;
-use crate::wire::serve::{InfosDecoder, InfosStep, Request, SetDecoder, Version};
 
 /// Of how many paths it is remembered what the engine told of them.
 const TOLD: usize = 200_000;
@@ -30,9 +30,8 @@ const TOLD: usize = 200_000;
 /// How much of a verified NAR may come before its end, in bytes.
 const MAX_HELD: usize = 16 << 20;
 
-/// How long an engine may take to read a request. It reads them whatever it is at, and the longest is
-/// some megabytes.
-const TAKES_WITHIN: Duration = Duration::from_secs(10);
+/// Gives what brings a path that the engine cannot, from hosts that do not let it in.
+pub(super) type More<'a> = &'a (dyn Fn(&[String]) -> Option<Arc<HostsBackend>> + Send + Sync);
 
 /// Makes what goes on without an engine.
 pub type Alone = Box<dyn Fn() -> HostsBackend + Send + Sync>;
@@ -44,6 +43,8 @@ pub struct AttachedBackend {
     progress: Arc<dyn Progress>,
     /// What `dump` writes to, where bytes can be moved there without being looked at.
     splice: Option<Splice>,
+    /// Hosts that do not let the engine in.
+    closed: Closed,
 }
 
 enum State {
@@ -89,7 +90,21 @@ impl AttachedBackend {
             alone,
             progress,
             splice,
+            closed: Closed::default(),
         }
+    }
+
+    /// For a caller with a login of its own: what the engine says of hosts that do not let it in is not
+    /// told to the user, and [`closed`](Self::closed) gives them.
+    #[must_use]
+    pub(super) fn with_own_login(mut self) -> Self {
+        self.closed = Closed::for_own_login();
+        self
+    }
+
+    /// The hosts that do not let the engine in, as far as it has said.
+    pub(super) fn closed(&self) -> Vec<String> {
+        self.closed.hosts()
     }
 
     /// To be called before the process ends: waits until the answers that were given without an
@@ -113,7 +128,13 @@ impl AttachedBackend {
         alone
     }
 
-    async fn deliver(&self, path: &StorePath, taker: &mut dyn Taker) -> Result<(), Undelivered> {
+    /// Where the engine cannot deliver it, `more` may be able to.
+    async fn deliver(
+        &self,
+        path: &StorePath,
+        taker: &mut dyn Taker,
+        more: More<'_>,
+    ) -> Result<(), Undelivered> {
         let mut state = self.state.lock().await;
         let mut resume = None;
         let alone = match &mut *state {
@@ -128,6 +149,7 @@ impl AttachedBackend {
                     client,
                     taker,
                     watch: &*watch,
+                    closed: &self.closed,
                     held: Vec::new(),
                     passed: &mut resume,
                 };
@@ -138,7 +160,16 @@ impl AttachedBackend {
                 });
                 match result {
                     Ok(()) => return Ok(()),
-                    Err(Stop::Broken(undelivered)) => return Err(undelivered),
+                    Err(Stop::Broken(undelivered)) => {
+                        let Some(more) = more(&self.closed()) else {
+                            return Err(undelivered);
+                        };
+                        log::debug!("{path} comes by another login: {}", undelivered.reason);
+                        if let Some(info) = told.get(path) {
+                            more.was_told(info.clone());
+                        }
+                        more
+                    }
                     Err(Stop::Caller(error)) => {
                         return Err(Undelivered {
                             reason: Reason::Sink(error),
@@ -154,73 +185,6 @@ impl AttachedBackend {
     }
 }
 
-/// Sends a request. One that lists many paths is more than a socket holds, and an engine that is
-/// stopped takes no more.
-async fn ask(client: &mut Client, request: &Request) -> Result<(), MeetingError> {
-    let sent = timeout(TAKES_WITHIN, client.ask(request)).await;
-    sent.unwrap_or(Err(MeetingError::Silent(TAKES_WITHIN)))
-}
-
-/// Waits for the reply to a request that has been sent; what users should know goes to the log.
-async fn reply(client: &mut Client) -> Result<(), MeetingError> {
-    loop {
-        match client.frame().await? {
-            Frame::Reply => return Ok(()),
-            frame => aside(frame)?,
-        }
-    }
-}
-
-/// Frames that may come at any time.
-fn aside(frame: Frame) -> Result<(), MeetingError> {
-    match frame {
-        Frame::Say(level, text) => {
-            let level = log::Level::iter().find(|known| *known as u64 == level);
-            log::log!(level.unwrap_or(log::Level::Debug), "{text}");
-            Ok(())
-        }
-        Frame::Beat | Frame::From(_) => Ok(()),
-        other => Err(unexpected(&other)),
-    }
-}
-
-fn unexpected(frame: &Frame) -> MeetingError {
-    let got = format!("{frame:?}").chars().take(100).collect::<String>();
-    WireError::new("frame", "an answer to what was asked", got).into()
-}
-
-async fn ask_infos(
-    client: &mut Client,
-    paths: &[StorePath],
-) -> Result<Vec<PathInfo>, MeetingError> {
-    let paths = paths.to_vec();
-    ask(client, &Request::QueryPathInfos { paths }).await?;
-    reply(client).await?;
-    let (mut decoder, mut infos) = (InfosDecoder::new(Version::NEWEST), Vec::new());
-    loop {
-        match decoder.step(client.buffer())? {
-            Some(InfosStep::Info(info)) => infos.push(info),
-            // An engine passes on what it has read itself.
-            Some(InfosStep::Unreadable(_)) => {}
-            Some(InfosStep::End) => return Ok(infos),
-            None => client.fill().await?,
-        }
-    }
-}
-
-async fn ask_set(client: &mut Client, request: &Request) -> Result<Vec<StorePath>, MeetingError> {
-    ask(client, request).await?;
-    reply(client).await?;
-    let mut decoder = SetDecoder::default();
-    loop {
-        let path = |bytes: &[u8]| Ok(StorePath::from_bytes(bytes).ok());
-        match decoder.step(client.buffer(), path)? {
-            Some(paths) => return Ok(paths),
-            None => client.fill().await?,
-        }
-    }
-}
-
 #[async_trait]
 impl Backend for AttachedBackend {
     async fn valid_paths(&self, paths: &[StorePath]) -> Result<Vec<StorePath>, ServeError> {
@@ -232,7 +196,7 @@ impl Backend for AttachedBackend {
         let mut state = self.state.lock().await;
         let alone = match &mut *state {
             State::Alone(alone) => alone.clone(),
-            State::Attached { client, .. } => match ask_set(client, &request).await {
+            State::Attached { client, .. } => match ask_set(client, &request, &self.closed).await {
                 Ok(valid) => return Ok(valid),
                 Err(error) => self.go_alone(&mut state, &error),
             },
@@ -245,17 +209,19 @@ impl Backend for AttachedBackend {
         let mut state = self.state.lock().await;
         let alone = match &mut *state {
             State::Alone(alone) => alone.clone(),
-            State::Attached { client, told } => match ask_infos(client, paths).await {
-                Ok(infos) => {
-                    for info in &infos {
-                        if told.len() < TOLD {
-                            told.insert(info.path.clone(), info.clone());
+            State::Attached { client, told } => {
+                match ask_infos(client, paths, &self.closed).await {
+                    Ok(infos) => {
+                        for info in &infos {
+                            if told.len() < TOLD {
+                                told.insert(info.path.clone(), info.clone());
+                            }
                         }
+                        return Ok(infos);
                     }
-                    return Ok(infos);
+                    Err(error) => self.go_alone(&mut state, &error),
                 }
-                Err(error) => self.go_alone(&mut state, &error),
-            },
+            }
         };
         drop(state);
         alone.path_infos(paths).await
@@ -273,7 +239,7 @@ impl Backend for AttachedBackend {
         let mut state = self.state.lock().await;
         let alone = match &mut *state {
             State::Alone(alone) => alone.clone(),
-            State::Attached { client, .. } => match ask_set(client, &request).await {
+            State::Attached { client, .. } => match ask_set(client, &request, &self.closed).await {
                 Ok(closure) => return Ok(closure),
                 Err(error) => self.go_alone(&mut state, &error),
             },
@@ -287,16 +253,40 @@ impl Backend for AttachedBackend {
         path: &StorePath,
         out: &mut (dyn AsyncWrite + Send + Unpin),
     ) -> Result<(), DumpError> {
+        self.dump_or(path, out, &|_| None).await
+    }
+}
+
+impl AttachedBackend {
+    /// As [`Backend::dump`]; where the engine cannot deliver it, what `more` gives goes on.
+    pub(super) async fn dump_or(
+        &self,
+        path: &StorePath,
+        out: &mut (dyn AsyncWrite + Send + Unpin),
+        more: More<'_>,
+    ) -> Result<(), DumpError> {
         let splice = self.splice.as_ref();
-        let delivered = self.deliver(path, &mut ToCaller { out, splice }).await;
+        let delivered = self
+            .deliver(path, &mut ToCaller { out, splice }, more)
+            .await;
         delivered.map_err(Undelivered::into_dump_error)
+    }
+
+    /// As [`Source::bring`], in the same way.
+    pub(super) async fn bring_or(
+        &self,
+        path: &StorePath,
+        sink: &mut dyn NarSink,
+        more: More<'_>,
+    ) -> Result<(), Undelivered> {
+        self.deliver(path, &mut ToSink(sink), more).await
     }
 }
 
 #[async_trait]
 impl Source for AttachedBackend {
     async fn bring(&self, path: &StorePath, sink: &mut dyn NarSink) -> Result<(), Undelivered> {
-        self.deliver(path, &mut ToSink(sink)).await
+        self.bring_or(path, sink, &|_| None).await
     }
 }
 
@@ -305,6 +295,7 @@ struct Nar<'a> {
     client: &'a mut Client,
     taker: &'a mut dyn Taker,
     watch: &'a dyn TransferProgress,
+    closed: &'a Closed,
     /// Verified, and passed on once all of it is here.
     held: Vec<Piece>,
     /// How much was passed on.
@@ -347,7 +338,7 @@ impl Nar<'_> {
                     return Err(Stop::Broken(Undelivered { reason, rest }));
                 }
                 Frame::From(host) => self.watch.set_host(&host),
-                frame => aside(frame)?,
+                frame => aside(frame, self.closed)?,
             }
         }
     }

@@ -12,8 +12,13 @@ use crate::wire::serve::engine::EXTENSION;
 /// This process's own program. Linux leads to it even after it was replaced.
 const SELF: &str = "/proc/self/exe";
 
-/// What else decides what an engine does: where it keeps what it knows, and where ssh looks.
-const ENVIRONMENT: &[&str] = &["SSH_SUBSTITUTER_CACHE_DIR", "SSH_SUBSTITUTER_RUNTIME_DIR"];
+/// What else decides what an engine does: where it keeps what it knows, where ssh looks, and whom ssh
+/// takes itself for.
+const ENVIRONMENT: &[&str] = &[
+    "SSH_SUBSTITUTER_CACHE_DIR",
+    "SSH_SUBSTITUTER_RUNTIME_DIR",
+    "NSS_WRAPPER_PASSWD",
+];
 
 /// The identity of a program that runs with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -26,7 +26,7 @@ use crate::config::host::Host;
 use crate::model::StorePath;
 pub use crate::remote::RemoteError;
 use crate::remote::dump;
-use crate::transport::Transport;
+use crate::transport::{Program, Transport};
 use keeper::Keeper;
 pub use left_out::LeftOut;
 use slot::Slot;
@@ -145,6 +145,15 @@ impl Pool {
         slots.filter_map(|slot| slot.trouble()).collect()
     }
 
+    /// Hosts in trouble that did not let us in; and those of whose trouble nothing is known but that an
+    /// earlier process met it.
+    #[must_use]
+    pub fn hosts_that_refuse_login(&self) -> Vec<HostId> {
+        let slots = self.slots.iter();
+        let refuse = slots.filter(|slot| slot.may_refuse_login());
+        refuse.map(|slot| slot.id).collect()
+    }
+
     /// From now on somebody else is told too: what is told once is told once more.
     pub fn tell_again(&self) {
         self.told_that_all_rest.store(false, Ordering::Relaxed);
@@ -212,11 +221,10 @@ impl Pool {
         self.slots[id.0].close_idle(keep);
     }
 
-    /// Whether the host's program was found in the usual places of Nix only, not in the PATH of its
-    /// login shell.
+    /// How the host's program has to be asked for, as far as that is known by now.
     #[must_use]
-    pub fn is_in_usual_places(&self, id: HostId) -> bool {
-        self.slots[id.0].is_in_usual_places()
+    pub fn program(&self, id: HostId) -> Program {
+        self.slots[id.0].program()
     }
 
     /// How many connections to a host there are, those that lie idle included.

@@ -17,8 +17,10 @@ use super::places::{Learnt, configured, for_background};
 use super::shells::Shells;
 use super::{HostId, Limits, Notify, lock};
 use crate::config::host::Host;
-use crate::remote::{ConnectOptions, Connection, Latency, RemoteError, Request, connect};
-use crate::transport::{Transport, TransportError};
+use crate::remote::{
+    ConnectOptions, Connection, Latency, LearntProgram, RemoteError, Request, connect,
+};
+use crate::transport::{Program, Transport};
 
 /// Text that a host printed before the handshake.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +61,7 @@ pub(super) struct Slot {
     pub(super) idle: Mutex<Vec<Connection>>,
     told: Mutex<Told>,
     latency: Mutex<Latency>,
-    usual_places: AtomicBool,
+    program: LearntProgram,
     banner_told: AtomicBool,
     pub(super) left_out: LeftOutTold,
     /// A connection has come about once.
@@ -91,7 +93,7 @@ impl Slot {
             idle: Mutex::default(),
             told: Mutex::default(),
             latency: Mutex::default(),
-            usual_places: AtomicBool::new(false),
+            program: LearntProgram::default(),
             banner_told: AtomicBool::new(false),
             left_out: LeftOutTold::default(),
             connected: AtomicBool::new(false),
@@ -103,8 +105,8 @@ impl Slot {
         self.connected.load(Ordering::Relaxed)
     }
 
-    pub(super) fn is_in_usual_places(&self) -> bool {
-        self.usual_places.load(Ordering::Relaxed)
+    pub(super) fn program(&self) -> Program {
+        self.program.get()
     }
 
     pub(super) fn standing(&self) -> Standing {
@@ -257,7 +259,7 @@ impl Slot {
         let options = ConnectOptions {
             connect: self.limits.connect,
             silence: self.limits.silence,
-            usual_places: &self.usual_places,
+            program: &self.program,
         };
         self.make_room();
         let connection = connect(&*self.transport, &self.host, &options, ahead).await?;
@@ -284,6 +286,12 @@ impl Slot {
             .filter(|_| told.user && self.standing() != Standing::Healthy)
     }
 
+    /// Whether it is in trouble, and that may be because it does not let us in.
+    pub(super) fn may_refuse_login(&self) -> bool {
+        let cause = lock(&self.told).last.clone();
+        self.standing() != Standing::Healthy && cause.is_none_or(|error| error.is_login_refused())
+    }
+
     pub(super) async fn failed(&self, error: &Arc<RemoteError>) {
         self.flight.doubt();
         let first = {
@@ -305,15 +313,7 @@ impl Slot {
         }
         let counts = lock(&self.kept.health).failed(now(), random());
         // A fault of this machine is not to be held against the host by processes to come.
-        let local = matches!(
-            **error,
-            RemoteError::Transport(
-                TransportError::SshMissing { .. }
-                    | TransportError::RuntimeDir(_)
-                    | TransportError::Local { .. }
-                    | TransportError::BadCommand { .. }
-            )
-        );
+        let local = matches!(&**error, RemoteError::Transport(error) if error.is_local());
         if counts && !local {
             self.keeper.save(&self.kept).await;
         }

@@ -25,6 +25,14 @@ pub enum RemoteError {
         /// The end of what it wrote to stderr, or printed.
         stderr: String,
     },
+    /// The account starts Nix's daemon and no serve program.
+    #[error(
+        "{host}: this account serves ssh-ng only: nix-daemon --stdio answers, expected nix-store --serve"
+    )]
+    OnlyDaemon {
+        /// The host.
+        host: String,
+    },
     /// The login worked, but no handshake came.
     #[error("{host}: no handshake from {program:?} within {} s{}", .after.as_secs_f32(), said(.stderr))]
     HandshakeTimedOut {
@@ -208,6 +216,7 @@ impl RemoteError {
         match self {
             Self::Transport(error) => error.host(),
             Self::NoServer { host, .. }
+            | Self::OnlyDaemon { host }
             | Self::HandshakeTimedOut { host, .. }
             | Self::Version { host, .. }
             | Self::Protocol { host, .. }
@@ -220,6 +229,17 @@ impl RemoteError {
             | Self::Noise { host, .. }
             | Self::Silent { host, .. } => Some(host),
         }
+    }
+
+    /// Whether the host was reached and let nobody in with the keys and the agent that were tried.
+    #[must_use]
+    pub fn is_login_refused(&self) -> bool {
+        matches!(
+            self,
+            Self::Transport(
+                TransportError::PermissionDenied { .. } | TransportError::AgentUnusable { .. }
+            )
+        )
     }
 
     /// The end of what the remote wrote to stderr; empty when it wrote nothing or was not reached.
@@ -235,6 +255,7 @@ impl RemoteError {
             | Self::Noise { stderr, .. }
             | Self::Silent { stderr, .. } => stderr,
             Self::Transport(_)
+            | Self::OnlyDaemon { .. }
             | Self::Version { .. }
             | Self::NotAsked { .. }
             | Self::Rests { .. }

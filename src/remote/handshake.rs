@@ -1,11 +1,11 @@
 //! From a host to a connection.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::link::{Link, is_dead};
+use super::program::{LearntProgram, is_a_daemon, may_be_a_daemon};
 use super::stderr::readable;
 use super::{Connection, HANDSHAKE, RemoteError};
 use crate::config::host::Host;
@@ -28,14 +28,17 @@ pub struct ConnectOptions<'a> {
     pub connect: Duration,
     /// How long the remote may be silent later on while something is owed.
     pub silence: Duration,
-    /// Whether the host's program has to be looked for in the usual places. Learnt here and to be
-    /// passed again for the same host.
-    pub usual_places: &'a AtomicBool,
+    /// How the host's program has to be asked for. Learnt here and to be passed again for the same
+    /// host.
+    pub program: &'a LearntProgram,
 }
 
 /// Connects to `host` and shakes hands. The requests `ahead` are written right behind our hello,
 /// since no version encodes them differently: that saves a round trip. Their replies are owed by
 /// the connection that comes back, in this order and before anything that is asked on it.
+///
+/// A program that its shell does not find is looked for in the usual places. One that ends for
+/// another reason is asked for once more with `--write`, as Nix does: some accounts allow exactly that.
 ///
 /// # Errors
 /// When the host cannot be reached, does not start a serve program, or speaks another protocol.
@@ -47,21 +50,41 @@ pub async fn connect(
 ) -> Result<Connection, RemoteError> {
     let deadline = Instant::now() + options.connect;
     let attempt = |program| attempt(transport, host, program, deadline, options, ahead);
-    let program = if options.usual_places.load(Ordering::Relaxed) {
-        Program::InUsualPlaces
-    } else {
-        Program::AsConfigured
-    };
-    match attempt(program).await {
-        Err(RemoteError::NoServer { status, stderr, .. })
-            if program == Program::AsConfigured && is_not_found(status, &stderr) =>
-        {
-            let found = attempt(Program::InUsualPlaces).await?;
-            options.usual_places.store(true, Ordering::Relaxed);
-            Ok(found)
-        }
-        result => result,
+    let mut program = options.program.get();
+    let mut result = attempt(program).await;
+    if program == Program::WithWrite && is_no_server(&result) {
+        // The account may have been changed since that was learnt.
+        program = Program::AsConfigured;
+        result = attempt(program).await;
     }
+    if program == Program::AsConfigured
+        && let Err(RemoteError::NoServer { status, stderr, .. }) = &result
+        && is_not_found(*status, stderr)
+    {
+        program = Program::InUsualPlaces;
+        result = attempt(program).await;
+    }
+    if let Err(RemoteError::NoServer { status, stderr, .. }) = &result
+        && *status != Some(NOT_FOUND)
+    {
+        if may_be_a_daemon(stderr) && is_a_daemon(transport, host, deadline).await {
+            return Err(RemoteError::OnlyDaemon {
+                host: host.to_string(),
+            });
+        }
+        if let Ok(connection) = attempt(Program::WithWrite).await {
+            program = Program::WithWrite;
+            result = Ok(connection);
+        }
+    }
+    if result.is_ok() {
+        options.program.learn(program);
+    }
+    result
+}
+
+fn is_no_server(result: &Result<Connection, RemoteError>) -> bool {
+    matches!(result, Err(RemoteError::NoServer { .. }))
 }
 
 /// Whether a shell says that there is no such program. csh exits with 1 and only says so.

@@ -9,6 +9,7 @@ mod io;
 mod latency;
 mod link;
 mod pace;
+mod program;
 mod shell;
 mod stderr;
 
@@ -20,6 +21,7 @@ use bytes::BytesMut;
 pub use error::RemoteError;
 pub use handshake::{ConnectOptions, connect};
 pub use latency::Latency;
+pub use program::LearntProgram;
 pub use shell::{NoShell, Shell, ShellError, ShellOptions, open_shell};
 pub use stderr::readable;
 

@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 
 pub use open::{NoShell, ShellError, ShellOptions, open_shell};
 
@@ -31,10 +31,13 @@ use crate::wire::WireError;
 use crate::wire::nar::layout::{Layout, Segment};
 use assembly::{Assembly, Step};
 use digest::Digest;
-use location::Root;
+use location::Places;
 
 /// The longest listing that is read, in bytes.
 const LISTING_MAX: usize = 32 << 20;
+
+/// How many bytes of names are read of one folder of [`Shell::sample`].
+const SAMPLE_MAX: usize = 16 << 10;
 
 /// The most file system objects in a listing.
 const ENTRIES_MAX: usize = 200_000;
@@ -47,7 +50,9 @@ const DIGEST: &str = "the digest of a part of a NAR";
 pub struct Shell {
     link: Link,
     nonce: String,
-    root: Root,
+    places: Places,
+    /// The store directory whose places the shell has been told.
+    set_up_for: Option<String>,
     /// The number of the next command.
     next: u32,
     /// The path whose folder the shell is in. While it is, Nix does not collect the path as a rule:
@@ -75,11 +80,12 @@ impl Owed {
 }
 
 impl Shell {
-    fn new(link: Link, nonce: String, root: Root) -> Self {
+    fn new(link: Link, nonce: String, places: Places) -> Self {
         Self {
             link,
             nonce,
-            root,
+            places,
+            set_up_for: None,
             next: 0,
             inside: None,
             owed: VecDeque::new(),
@@ -139,26 +145,10 @@ impl Shell {
         if self.broken || !self.owed.is_empty() {
             return Ok(None);
         }
-        // Poisoned until its end has come, also for a caller that does not wait for that.
-        self.broken = true;
+        self.set_up(path.store_dir());
         let number = self.number();
-        let line = command::list(&self.root.place(path), number, LISTING_MAX);
-        self.link.output.send_bytes(line);
-        let end = command::trailer(&self.nonce, number, 9);
-        while !self.link.input.peek().ends_with(end.as_bytes()) {
-            if self.link.input.peek().len() > LISTING_MAX + end.len() {
-                return Err(RemoteError::Protocol {
-                    host: self.link.host.clone(),
-                    doing: LISTING,
-                    source: WireError::new("end of the listing", end, "something else"),
-                    stderr: self.link.stderr.tail(),
-                });
-            }
-            self.link.fill(LISTING, Kind::Reply).await?;
-        }
-        self.link.came_whole();
-        self.broken = false;
-        let listing = self.link.input.buffer().split();
+        let line = command::list(path.base_name().as_bytes(), number, LISTING_MAX);
+        let (listing, end) = self.printed(line, number, LISTING_MAX).await?;
         let whole = command::trailer(&self.nonce, number, 0) + "\0\0" + &end;
         let Some(listing) = listing.strip_suffix(whole.as_bytes()) else {
             log::debug!("{}: {path} cannot be listed", self.link.host);
@@ -170,6 +160,71 @@ impl Shell {
             log::debug!("{}: {path} is not read in parts: {error}", self.link.host);
         }
         Ok(layout.ok())
+    }
+
+    /// Names of store paths, as far as they can be told by their names, in each folder that may be the
+    /// host's store directory; at most some hundreds of each.
+    ///
+    /// # Errors
+    /// As [`Shell::list`].
+    pub async fn sample(
+        &mut self,
+        store_dir: &str,
+    ) -> Result<Vec<(String, Vec<StorePath>)>, RemoteError> {
+        let mut all = Vec::new();
+        if self.broken || !self.owed.is_empty() {
+            return Ok(all);
+        }
+        for dir in self.places.dirs(store_dir) {
+            let number = self.number();
+            let line = command::names(&dir, number, SAMPLE_MAX);
+            let (names, end) = self.printed(line, number, SAMPLE_MAX).await?;
+            let names = names.strip_suffix(end.as_bytes()).unwrap_or_default();
+            // The last one may have been cut.
+            let names = names.split_inclusive(|byte| *byte == 0);
+            let paths = names.filter_map(|name| {
+                let name = std::str::from_utf8(name.strip_suffix(b"\0")?).ok()?;
+                StorePath::parse(&format!("{store_dir}/{name}")).ok()
+            });
+            all.push((String::from_utf8_lossy(&dir).into_owned(), paths.collect()));
+        }
+        Ok(all)
+    }
+
+    /// What a command prints, with its end, which is told too. It prints at most `max` bytes before
+    /// that. The shell is poisoned until the end has come, also for a caller that does not wait for it.
+    async fn printed(
+        &mut self,
+        line: Vec<u8>,
+        number: u32,
+        max: usize,
+    ) -> Result<(BytesMut, String), RemoteError> {
+        self.broken = true;
+        self.link.output.send_bytes(line);
+        let end = command::trailer(&self.nonce, number, 9);
+        while !self.link.input.peek().ends_with(end.as_bytes()) {
+            if self.link.input.peek().len() > max + end.len() {
+                return Err(RemoteError::Protocol {
+                    host: self.link.host.clone(),
+                    doing: LISTING,
+                    source: WireError::new("end of the listing", end, "something else"),
+                    stderr: self.link.stderr.tail(),
+                });
+            }
+            self.link.fill(LISTING, Kind::Reply).await?;
+        }
+        self.link.came_whole();
+        self.broken = false;
+        Ok((self.link.input.buffer().split(), end))
+    }
+
+    /// Tells the shell where the files of paths in this store directory may be.
+    fn set_up(&mut self, store_dir: &str) {
+        if self.set_up_for.as_deref() != Some(store_dir) {
+            let line = command::set_up(&self.places.dirs(store_dir));
+            self.link.output.send_bytes(line);
+            self.set_up_for = Some(store_dir.to_owned());
+        }
     }
 
     /// Asks for a segment, which then comes by [`Shell::segment`]. Several may be asked for ahead;
@@ -211,16 +266,12 @@ impl Shell {
     /// Goes to the folder that the files of a path are read from.
     fn enter(&mut self, lines: &mut Vec<u8>, layout: &Layout) {
         let path = layout.path();
-        if self.inside.as_ref() == Some(path) {
-            return;
+        self.set_up(path.store_dir());
+        if self.inside.as_ref() != Some(path) {
+            let name = path.base_name().as_bytes();
+            command::enter(lines, name, layout.is_directory());
+            self.inside = Some(path.clone());
         }
-        let folder = if layout.is_directory() {
-            self.root.place(path)
-        } else {
-            self.root.store_dir(path)
-        };
-        command::enter(lines, &folder);
-        self.inside = Some(path.clone());
     }
 
     /// The segment that is owed next, framing included: exactly its length. Empty when none is.

@@ -82,9 +82,13 @@ impl<'a> Login<'a> {
             return self.text.to_owned();
         };
         let port = host.port.map(|port| format!("{port_flag} {port} "));
-        let user = host.user.as_ref().map(|user| format!("{user}@"));
-        let (port, user) = (port.unwrap_or_default(), user.unwrap_or_default());
-        format!("{port}{user}{}", host.name)
+        let port = port.unwrap_or_default();
+        // ssh takes what is behind the last `@` for the host, and decodes nothing.
+        let login = match &host.user {
+            Some(user) => format!("{user}@{}", host.name),
+            None => host.name.clone(),
+        };
+        format!("{port}{}", shell_words::quote(&login))
     }
 
     /// `ssh … COMMAND`
@@ -191,6 +195,10 @@ fn of_transport(error: &TransportError) -> Option<Hint> {
         TransportError::SessionRefused { .. } => {
             "the host allows no (further) sessions: see MaxSessions in its sshd_config".to_owned()
         }
+        TransportError::NoUser { uid, .. } => format!(
+            "add a line such as 'ci:x:{uid}:{}::/tmp:/bin/sh' to /etc/passwd; or set LD_PRELOAD=libnss_wrapper.so (of nss_wrapper) with NSS_WRAPPER_PASSWD and NSS_WRAPPER_GROUP naming files of one's own, which ssh gets too",
+            rustix::process::getgid().as_raw()
+        ),
         TransportError::SshMissing { .. } => "install OpenSSH's client".to_owned(),
         TransportError::BadCommand { .. } => {
             "remote-program and remote-store may hold no quotes, backslashes or exclamation marks"
@@ -243,9 +251,10 @@ fn of_remote(error: &RemoteError) -> Option<Hint> {
             "the account there may not read the Nix store or its database: log in as a user who may, or set remote-store=daemon in the host's URL".to_owned()
         }
         RemoteError::NoServer { program, .. } => format!(
-            "run it by hand: '{}'; a ForceCommand there must run nix-store --serve",
+            "run it by hand: '{}'; a ForceCommand there must run nix-store --serve, and an account that allows certain commands only must allow exactly '{program} --serve' or '{program} --serve --write', which were both tried",
             login.ssh(&format!("{program} --serve"))
         ),
+        RemoteError::OnlyDaemon { .. } => "put nix-store --serve in place of nix-daemon --stdio: as command=\"nix-store --serve\" before the key in authorized_keys there, as ForceCommand in its sshd_config, or on NixOS with nix.sshServe.protocol = \"ssh\"; or log in with a key or as a user for whom it stands there".to_owned(),
         RemoteError::HandshakeTimedOut { program, .. } => format!(
             "the login worked: look for a shell start-up file or wrapper there that waits with '{}', or raise connect-timeout",
             login.ssh(&format!("{program} --serve"))
@@ -381,6 +390,8 @@ mod tests {
         assert_eq!(Login::of("h").ssh("true"), "ssh h true");
         assert_eq!(Login::of("u@h:22").ssh("true"), "ssh -p 22 u@h true");
         assert_eq!(Login::of("[::1]:22").ssh("true"), "ssh -p 22 ::1 true");
+        assert_eq!(Login::of("u@v@h").ssh("true"), "ssh u@v@h true");
+        assert_eq!(Login::of("V%5Cu@h").ssh("true"), "ssh 'V\\u@h' true");
         assert_eq!(
             Login::of("u@h:22").copy_id(Some(Path::new("/a b"))),
             "ssh-copy-id -i '/a b' -p 22 u@h"

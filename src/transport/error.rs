@@ -141,6 +141,19 @@ pub enum TransportError {
         /// What ssh printed.
         said: String,
     },
+    /// ssh ends at once where the user database of this machine does not know who runs it, as in
+    /// containers that are started with any uid.
+    #[error(
+        "{host}: ssh refuses to run as uid {uid}, which has no entry in this machine's user database"
+    )]
+    NoUser {
+        /// The host as configured.
+        host: String,
+        /// Who runs it.
+        uid: u32,
+        /// What ssh printed.
+        said: String,
+    },
     /// There is no ssh.
     #[error("cannot run '{program}'")]
     SshMissing {
@@ -200,6 +213,7 @@ impl TransportError {
             | Self::AgentUnusable { host, .. }
             | Self::Disconnected { host, .. }
             | Self::SessionRefused { host, .. }
+            | Self::NoUser { host, .. }
             | Self::Local { host, .. }
             | Self::BadCommand { host, .. }
             | Self::Other { host, .. } => Some(host),
@@ -220,12 +234,28 @@ impl TransportError {
             | Self::AgentUnusable { said, .. }
             | Self::Disconnected { said, .. }
             | Self::SessionRefused { said, .. }
+            | Self::NoUser { said, .. }
             | Self::Other { said, .. } => Some(said.as_str()).filter(|said| !said.is_empty()),
             Self::SshMissing { .. }
             | Self::RuntimeDir(_)
             | Self::Local { .. }
             | Self::BadCommand { .. } => None,
         }
+    }
+}
+
+impl TransportError {
+    /// Whether it is this machine's own fault, which says nothing about the host.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        matches!(
+            self,
+            Self::SshMissing { .. }
+                | Self::RuntimeDir(_)
+                | Self::NoUser { .. }
+                | Self::Local { .. }
+                | Self::BadCommand { .. }
+        )
     }
 }
 

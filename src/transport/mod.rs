@@ -32,6 +32,9 @@ pub enum Program {
     /// The same through `sh`, with the usual places of Nix added to PATH: for remotes whose
     /// non-interactive shell has no Nix in its PATH.
     InUsualPlaces,
+    /// What the host's URL says, with `--write` behind `--serve`. That is what Nix always asks for, so
+    /// that there are accounts which allow exactly that. Nothing is ever written.
+    WithWrite,
     /// No serve program but a POSIX shell (`sh`) that reads commands from its stdin. A transport or
     /// an account without one (a forced command, git-shell, …) starts something else or ends the
     /// channel: nothing but what comes back tells.

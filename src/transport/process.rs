@@ -41,7 +41,8 @@ impl Transport for ProcessTransport {
         let command = match (program, &self.shell) {
             (Program::AsConfigured | Program::InUsualPlaces, _) => &self.command,
             (Program::Shell, Some(shell)) => shell,
-            (Program::Shell, None) => return Ok(ended()),
+            // Nobody stands in between who would allow the one and not the other.
+            (Program::WithWrite, _) | (Program::Shell, None) => return Ok(ended()),
         };
         let failed = |source: io::Error| TransportError::Local {
             host: host.to_string(),

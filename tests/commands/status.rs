@@ -14,6 +14,7 @@ fn of<'a>(status: &'a Value, host: &str) -> &'a Value {
 #[test]
 fn hosts_that_answer_and_hosts_that_do_not() {
     let (host, restricted) = (Host::new(), Host::new());
+    host.store.add_text("text", "text", &[]);
     let down = format!("u@127.0.0.1:{}", closed_port());
     let url = scripted(
         &restricted,

@@ -30,7 +30,7 @@ fn an_unprivileged_choice_has_no_part_in_an_engine() {
     let choices = [
         format!("untrusted-ssh-substituter-hosts={host}"),
         format!("untrusted-extra-ssh-substituter-hosts={host}"),
-        "untrusted-ssh-auth-sock=/nowhere/agent".to_owned(),
+        format!("untrusted-ssh-substituter-hosts={host}\nuntrusted-ssh-auth-sock=/nowhere/agent"),
     ];
     for (number, choice) in choices.iter().enumerate() {
         let mut front_end = choosing(&site, choice);
@@ -53,6 +53,24 @@ fn an_unprivileged_choice_has_no_part_in_an_engine() {
     assert_eq!(site.clients(), [(engine, 1)]);
     front_end.end_quietly();
     assert_eq!(site.engines.status()[0]["delivered"]["paths"], 2);
+}
+
+#[test]
+fn a_clients_agent_is_no_reason_to_do_without_an_engine_and_never_gets_there() {
+    let site = Site::new("");
+    // The first one starts it, the second one finds it.
+    for (number, agent) in ["/nowhere/agent", "/elsewhere/agent"].iter().enumerate() {
+        let mut front_end = choosing(&site, &format!("untrusted-ssh-auth-sock={agent}"));
+        site.fetch(&mut front_end, number);
+        let engine = site.process();
+        assert_eq!(site.clients(), [(engine, 1)]);
+        front_end.end_quietly();
+    }
+    assert_eq!(site.engines.status()[0]["delivered"]["paths"], 2);
+    assert_eq!(site.host.sshd.logins(), 1);
+    // It is the one of clients without an agent, too.
+    site.visit(2);
+    assert_eq!(site.engines.status()[0]["delivered"]["paths"], 3);
 }
 
 #[test]

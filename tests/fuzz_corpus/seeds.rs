@@ -277,6 +277,7 @@ fn engine() -> Group {
         Frame::Last(8),
         Frame::Done,
         Frame::Broken("no host".to_owned(), rest.clone()),
+        Frame::Closed("u@a:22".to_owned(), String::new()),
     ];
     let mut all = b"f".to_vec();
     frames.iter().for_each(|frame| frame.put(&mut all));

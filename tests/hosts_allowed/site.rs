@@ -80,6 +80,7 @@ impl Site {
             SHORT,
         );
         let _ = std::fs::remove_file(dest);
+        let _ = std::fs::remove_dir_all(dest);
         output
     }
 

@@ -10,3 +10,4 @@ mod login;
 mod program;
 mod reach;
 mod silence;
+mod uid;

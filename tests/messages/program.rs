@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::Command;
 
 use super::caller::{Caller, NOBODYS, name, scripted, ssh, url};
-use super::support::{SHORT, Sshd, Store, is_root, run, tool};
+use super::support::{Daemon, SHORT, Sshd, Store, is_root, run, tool, wait_until};
 
 #[test]
 fn no_such_program() {
@@ -20,6 +20,56 @@ fn no_such_program() {
             &format!("'{}env'", ssh(&sshd)),
         ],
     );
+}
+
+#[test]
+fn an_account_that_allows_other_commands_only() {
+    let sshd = Sshd::builder()
+        .line("ForceCommand echo 'not allowed here' >&2; exit 3")
+        .start();
+    Caller::of(&sshd.store_url("")).substitute(NOBODYS).fails_with(
+        &name(&sshd),
+        "\"nix-store\" ended before the handshake with exit status 3; it said: not allowed here",
+        &["exactly 'nix-store --serve' or 'nix-store --serve --write'"],
+    );
+}
+
+/// With and without another process that does the daemon's work.
+#[test]
+fn an_account_that_is_forced_to_run_the_daemon() {
+    let store = Store::new();
+    let socket = store.env().folder().join("socket");
+    let arguments = [
+        format!("NIX_CONF_DIR={}", store.env().conf_dir().display()),
+        format!("NIX_REMOTE={}", store.uri()),
+        format!("NIX_DAEMON_SOCKET_PATH={}", socket.display()),
+        tool("nix-daemon").display().to_string(),
+    ];
+    let log = store.env().folder().join("log");
+    let _daemon = Daemon::start(tool("env"), arguments, &log);
+    wait_until("the daemon listens", || socket.exists());
+    let socket = socket.to_str().expect("UTF-8");
+    for store in [store.uri().as_str(), "daemon"] {
+        let sshd = Sshd::builder()
+            .line(format!(
+                "ForceCommand {} --stdio",
+                tool("nix-daemon").display()
+            ))
+            .env("NIX_REMOTE", store)
+            .env("NIX_DAEMON_SOCKET_PATH", socket)
+            .start();
+        Caller::of(&sshd.store_url("")).substitute(NOBODYS).fails_with(
+            &name(&sshd),
+            "this account serves ssh-ng only: nix-daemon --stdio answers, expected nix-store --serve (hint",
+            &[
+                "command=\"nix-store --serve\"",
+                "ForceCommand",
+                "nix.sshServe.protocol = \"ssh\"",
+            ],
+        );
+        // It said so by itself: nobody asked for permission to write.
+        assert!(!sshd.log().contains("--write"), "{}", sshd.log());
+    }
 }
 
 /// A user who owns nothing. Only root can become somebody else.

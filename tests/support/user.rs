@@ -17,15 +17,26 @@ pub struct TempUser {
 impl TempUser {
     /// Makes a user with this login shell (a name to be looked up, or a path). Panics if not run by root.
     pub fn new(shell: &str) -> Self {
+        Self::with_suffix(shell, "")
+    }
+
+    /// The same; the user's name ends with `suffix`, which may hold what names of local users do not have as a rule.
+    pub fn with_suffix(shell: &str, suffix: &str) -> Self {
         assert!(is_root(), "only root can make users");
         let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let name = format!("sshsub{}x{number}", std::process::id());
+        let name = format!("sshsub{}x{number}{suffix}", std::process::id());
         let home = Scratch::new();
         let mut command = Command::new(tool("useradd"));
         // A password of `*` matches nothing, but, other than the `!` that is there by default, doesn't lock the account:
         // sshd lets nobody into a locked one.
         command
-            .args(["--no-create-home", "--password", "*", "--home-dir"])
+            .args([
+                "--badname",
+                "--no-create-home",
+                "--password",
+                "*",
+                "--home-dir",
+            ])
             .arg(home.path())
             .arg("--shell");
         command.arg(tool(shell)).arg(&name);

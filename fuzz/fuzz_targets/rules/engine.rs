@@ -75,6 +75,9 @@ fn frames(input: &[u8]) {
             Frame::Refused(text) | Frame::Say(_, text) | Frame::From(text) => {
                 assert!(text.len() <= MAX_TEXT);
             }
+            Frame::Closed(host, text) => {
+                assert!(host.len() <= MAX_TEXT && text.len() <= MAX_TEXT);
+            }
             Frame::Broken(text, rest) => {
                 assert!(text.len() <= MAX_TEXT);
                 assert!(rest.head.len() <= MAX_TEXT && rest.tail.len() <= MAX_TEXT);

@@ -63,7 +63,8 @@ pub fn is_harmless(host: &Host) {
         assert!(address.parse::<std::net::Ipv6Addr>().is_ok(), "{address:?}");
     }
     if let Some(user) = &host.user {
-        word(user, "+");
+        word(user, "+@:%#=,~^/\\");
+        assert!(!user.ends_with('\\'), "{user:?}");
     }
     assert_ne!(host.port, Some(0));
     // In single quotes these are themselves in every shell.

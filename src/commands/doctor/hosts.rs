@@ -7,13 +7,14 @@ use tokio::task::JoinSet;
 use super::finding::{Finding, Level};
 use super::place::{self, Place};
 use crate::cache::disk::unix_seconds;
-use crate::commands::probe::{Probed, Prober, Reached, Shell, nix_of};
+use crate::commands::probe::{Files, Probed, Prober, Reached, Shell, nix_of};
 use crate::commands::shared::{cut, number, seconds, short_time};
 use crate::config::{Config, Host};
 use crate::engine::ssh_settings;
 use crate::pool::{Banner, RemoteError};
+use crate::remote::NoShell;
 use crate::report;
-use crate::transport::{TransportError, login_command};
+use crate::transport::{Program, TransportError, login_command};
 
 const AREA: &str = "Host";
 
@@ -52,8 +53,8 @@ async fn more(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<More> {
         all.push(More::Place(Place::default()));
         let (prober, host) = (prober.clone(), probed.host.clone());
         match &probed.reached {
-            Ok(reached) if matches!(reached.shell, Shell::Yes) => {
-                let in_usual_places = reached.in_usual_places;
+            Ok(reached) if matches!(reached.shell, Shell::Yes(_)) => {
+                let in_usual_places = reached.program == Program::InUsualPlaces;
                 let limit = prober.config.connect_timeout;
                 asked.spawn(async move {
                     let place = place::find(&*prober.transport, &host, in_usual_places, limit);
@@ -112,12 +113,7 @@ async fn failure(prober: &Prober, host: &Host, error: &RemoteError) -> Finding {
     let config = &prober.config;
     let finding = broken(error);
     match error {
-        RemoteError::Transport(
-            TransportError::SshMissing { .. }
-            | TransportError::RuntimeDir(_)
-            | TransportError::Local { .. }
-            | TransportError::BadCommand { .. },
-        ) => finding,
+        RemoteError::Transport(error) if error.is_local() => finding,
         RemoteError::Transport(_) => finding.see(login_command(host, &ssh_settings(config)).await),
         RemoteError::NoServer { .. } => match elsewhere(prober, host).await {
             Some(path) => finding.mend(format!(
@@ -192,25 +188,52 @@ fn reached_host(config: &Config, host: &Host, reached: &Reached, place: &Place) 
             }
         }
     });
-    all.push(match &reached.shell {
-        Shell::Yes => ok("has a shell: large paths come in parts".to_owned()),
-        Shell::No(none) => Finding::note(
+    all.push(in_parts(config, &reached.shell));
+    all.push(trust(config, host));
+    all
+}
+
+/// Whether large paths come in parts.
+fn in_parts(config: &Config, shell: &Shell) -> Finding {
+    match shell {
+        Shell::Yes(Files::In(dir)) if *dir == config.store_dir => {
+            Finding::ok(AREA, "has a shell: large paths come in parts")
+        }
+        Shell::Yes(Files::In(dir)) => Finding::ok(
             AREA,
-            format!(
-                "large paths come over one channel only: its account has no shell ({})",
-                cut(none.reason.trim_start_matches("no shell: "), BANNER)
-            ),
+            format!("has a shell: large paths come in parts, from the files in {dir}"),
         ),
+        Shell::Yes(Files::Nowhere { looked, is_empty }) => {
+            let looked = looked.join(", ");
+            let text = match is_empty {
+                true => format!(
+                    "has a shell, and no store path is in {looked}: large paths come in parts once there are some"
+                ),
+                false => format!(
+                    "large paths come over one channel only: its account has a shell, but nothing that it serves is in {looked}"
+                ),
+            };
+            let mend = "where its store is somewhere else, name that with remote-store in the host's URL (remote-store=local?root=/DIR, percent-encoded)";
+            Finding::note(AREA, text).mend(mend)
+        }
+        Shell::No(none) => Finding::note(AREA, no_shell(config, none)),
         Shell::Failed(error) => Finding::note(
             AREA,
             format!(
-                "it could not be found out whether it has a shell: {}",
-                report::parts(error).message
+                "it could not be found out whether it has a shell that reads its store: {}",
+                report::parts(&**error).message
             ),
         ),
-    });
-    all.push(trust(config, host));
-    all
+    }
+}
+
+fn no_shell(config: &Config, none: &NoShell) -> String {
+    let reason = cut(none.reason.trim_start_matches("no shell: "), BANNER);
+    let alone = match config.hosts.len() {
+        ..=1 => "",
+        _ => "; those of some tens of megabytes and more are not spread over the hosts",
+    };
+    format!("large paths come over one channel only: its account has no shell ({reason}){alone}")
 }
 
 fn program(host: &Host, reached: &Reached, place: &Place) -> Finding {
@@ -221,7 +244,14 @@ fn program(host: &Host, reached: &Reached, place: &Place) -> Finding {
     }
     let (version, nix) = (reached.version, nix_of(reached.version));
     text = format!("{text}, serve protocol {version} ({nix})");
-    if reached.in_usual_places {
+    if reached.program == Program::WithWrite {
+        text = format!(
+            "{text}; its account allows 'nix-store --serve --write' only, which is asked for since 'nix-store --serve' was refused"
+        );
+        let mend = "costs an attempt at each first log-in: let the account allow nix-store --serve too, since nothing is written";
+        return Finding::note(AREA, text).mend(mend);
+    }
+    if reached.program == Program::InUsualPlaces {
         text = format!(
             "{text}; found in the usual places of Nix, since it is not in the PATH of a non-interactive shell there"
         );

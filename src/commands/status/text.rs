@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Found;
-use crate::commands::probe::{Probed, Shell, nix_of};
+use crate::commands::probe::{Files, Probed, Shell, nix_of};
 use crate::commands::shared::{columns, cut, number, seconds, short_time};
 use crate::progress::text::size;
 use crate::report;
@@ -72,8 +72,9 @@ impl Found {
                 reached.latency.map_or_else(none, short_time),
                 format!("{} ({})", reached.version, nix_of(reached.version)),
                 match reached.shell {
-                    Shell::Yes => "yes",
-                    Shell::No(_) => "no",
+                    Shell::Yes(Files::In(_)) => "yes",
+                    Shell::Yes(Files::Nowhere { is_empty: true, .. }) => "?",
+                    Shell::Yes(Files::Nowhere { .. }) | Shell::No(_) => "no",
                     Shell::Failed(_) => "?",
                 },
             ),

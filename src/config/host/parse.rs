@@ -14,7 +14,13 @@ const MAX_NAME_LEN: usize = 255;
 
 const NAME_EXPECTED: &str = "1 to 255 characters of A-Za-z0-9._- that start with a letter, a digit or _, \
      or an IPv6 address in brackets";
-const USER_EXPECTED: &str = "1 to 255 characters of A-Za-z0-9._+- that do not start with -";
+const USER_EXPECTED: &str = "1 to 255 characters of A-Za-z0-9._+@-, or percent-encoded also :%#=,~^/\\, \
+     that do not start with - or end with \\";
+
+/// What a login name may hold besides letters and digits. Domains (`alice@corp`, `CORP\\alice`) and
+/// jump services (`alice@target#22`) have such names; those of ssh's own `valid_ruser` that a shell
+/// would take for its own (ssh's `ProxyCommand` may hold the name) are not among them.
+const USER_MARKS: &[u8] = b"._+-@:%#=,~^/\\";
 
 /// Parses a whole spec; the grammar stands in the parent module.
 pub(super) fn parse(spec: &str) -> Result<Host, HostError> {
@@ -124,16 +130,23 @@ fn parse_v6(inner: &str) -> Option<String> {
 }
 
 fn parse_user(spec: &str, raw: &str) -> Result<String, HostError> {
-    let user = decode(raw).unwrap_or_else(|| raw.to_owned());
-    let valid = user.len() <= MAX_NAME_LEN
-        && !user.is_empty()
-        && !user.starts_with('-')
-        && user
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"._+-".contains(&b));
-    if valid {
-        return Ok(user);
+    let decoded = decode(raw);
+    let is_user = |user: &String| {
+        user.len() <= MAX_NAME_LEN
+            && !user.is_empty()
+            && !user.starts_with('-')
+            && !user.ends_with('\\')
+            && user
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || USER_MARKS.contains(&b))
+    };
+    // In a URL a password would follow a plain colon.
+    if let Some(user) = decoded.as_ref().filter(|user| is_user(user))
+        && !raw.contains(':')
+    {
+        return Ok(user.clone());
     }
+    let user = decoded.unwrap_or_else(|| raw.to_owned());
     Err(HostError::User {
         spec: printable(spec),
         user: printable(&user),
@@ -194,6 +207,13 @@ mod tests {
             ("ssh://a/", None, "a", None),
             ("ssh://a?", None, "a", None),
             ("ssh://u%2Dv@a:65535", Some("u-v"), "a", Some(65535)),
+            ("ssh://u%40v@a", Some("u@v"), "a", None),
+            ("u@v@a:22", Some("u@v"), "a", Some(22)),
+            ("u@v@[::1]", Some("u@v"), "::1", None),
+            ("ssh://u%40t%2322%3Ax@a", Some("u@t#22:x"), "a", None),
+            ("ssh://V%5cu@a", Some("V\\u"), "a", None),
+            ("V\\u@a", Some("V\\u"), "a", None),
+            ("ssh://u%2fv%25w@a", Some("u/v%w"), "a", None),
             ("u@[::1]:2222", Some("u"), "::1", Some(2222)),
             ("ssh://[2001:DB8::1]", None, "2001:db8::1", None),
             ("[fe80::1%eth0.5]", None, "fe80::1%eth0.5", None),
@@ -257,16 +277,18 @@ mod tests {
             "-l@a",
             "u v@a",
             "u:password@a",
-            "u@v@a",
             "ssh://%2dl@a",
-            "ssh://u%40v@a",
+            "u%5c@a",
+            "ssh://u%24%28v%29@a",
+            "ssh://u%3bv@a",
+            "ssh://u%27@a",
+            "ssh://u%20-v@a",
             "ssh://u%0a@a",
             "ssh://u%4@a",
             "ssh://u%zz@a",
             "ssh://%ff@a",
             "$u@a",
             "ü@a",
-            "\\u@a",
         ] {
             let error = error(spec);
             assert!(error.contains("has the user"), "{error}");
@@ -330,7 +352,7 @@ mod tests {
         prop_assert!(host.name.chars().all(allowed), "{:?}", host.name);
         if let Some(user) = &host.user {
             prop_assert!(!user.is_empty() && !user.starts_with('-'));
-            let allowed = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
+            let allowed = |c: char| c.is_ascii_alphanumeric() || "._+-@:%#=,~^/\\".contains(c);
             prop_assert!(user.chars().all(allowed), "{user:?}");
         }
         let again = Host::parse(&host.to_string()).unwrap();
@@ -351,7 +373,7 @@ mod tests {
 
         #[test]
         fn what_is_a_host_parses(
-            user in "[a-zA-Z0-9._+][a-zA-Z0-9._+-]{0,20}",
+            user in "[a-zA-Z0-9._+@][a-zA-Z0-9._+@-]{0,20}",
             name in "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,40}",
             port in 1u16..,
         ) {

@@ -36,10 +36,25 @@ fn put_trailer(out: &mut Vec<u8>, number: u32, status: &str, end: &str) {
     out.extend_from_slice(line.as_bytes());
 }
 
-/// Lists everything at and below a place, at most `max` bytes of it; see [`super::listing`].
-pub(super) fn list(place: &[u8], number: u32, max: usize) -> Vec<u8> {
-    let mut out = b"{ find ".to_vec();
-    put_word(&mut out, place);
+/// Sets `p` to the first of these folders that has an object of the name that it is called with; to the
+/// last one where none has it.
+pub(super) fn set_up(dirs: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = b"w(){ for p in".to_vec();
+    for dir in dirs {
+        out.push(b' ');
+        put_word(&mut out, dir);
+    }
+    out.extend_from_slice(b";do [ -e \"$p/$1\" ]||[ -h \"$p/$1\" ]&&return;done;}\n");
+    out
+}
+
+/// Lists everything at and below the path of that name, at most `max` bytes of it; see
+/// [`super::listing`].
+pub(super) fn list(name: &[u8], number: u32, max: usize) -> Vec<u8> {
+    let mut out = b"w ".to_vec();
+    put_word(&mut out, name);
+    out.extend_from_slice(b";{ find \"$p/\"");
+    put_word(&mut out, name);
     out.extend_from_slice(b" -printf '%y %m %s %P\\0%l\\0';");
     put_trailer(&mut out, number, "$?", "\\0\\0");
     out.extend_from_slice(format!(";}}|head -c {max};").as_bytes());
@@ -48,10 +63,26 @@ pub(super) fn list(place: &[u8], number: u32, max: usize) -> Vec<u8> {
     out
 }
 
-/// Goes to a folder. When it fails, so does what is read next.
-pub(super) fn enter(out: &mut Vec<u8>, folder: &[u8]) {
-    out.extend_from_slice(b"e=0;cd ");
-    put_word(out, folder);
+/// Names what is in a folder, each with a zero byte behind it, at most `max` bytes of it.
+pub(super) fn names(dir: &[u8], number: u32, max: usize) -> Vec<u8> {
+    let mut out = b"find ".to_vec();
+    put_word(&mut out, dir);
+    let rest = format!("/ -mindepth 1 -maxdepth 1 -printf '%f\\0'|head -c {max};");
+    out.extend_from_slice(rest.as_bytes());
+    put_trailer(&mut out, number, "9", "");
+    out.push(b'\n');
+    out
+}
+
+/// Goes to the path of that name, or to the folder that it is in. When it fails, so does what is read
+/// next.
+pub(super) fn enter(out: &mut Vec<u8>, name: &[u8], is_folder: bool) {
+    out.extend_from_slice(b"e=0;w ");
+    put_word(out, name);
+    out.extend_from_slice(b";cd \"$p/\"");
+    if is_folder {
+        put_word(out, name);
+    }
     out.extend_from_slice(b"||e=1\n");
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::command::{NONCE, dd};
-use super::location::Root;
+use super::location::{Places, Told};
 use super::{Shell, listing};
 use crate::config::host::Host;
 use crate::remote::RemoteError;
@@ -25,8 +25,15 @@ const DOING: &str = "the proof of a shell";
 /// How much may be printed before the proof, in bytes: start-up files of login shells do.
 const BANNER_MAX: usize = 64 << 10;
 
-/// The longest proof in bytes.
-const PROOF_MAX: usize = 1 << 10;
+/// The longest proof in bytes, with what the account tells of its store.
+const PROOF_MAX: usize = 64 << 10;
+
+/// Prints what may say where the files of a store are. Files are read with what is known to be there.
+const SETTINGS: &str = r#"t(){ IFS=' 	';while read -r k q v||[ -n "$k" ];do case "$k$q" in store=)printf '%s\0' "${v%%[ #]*}";;esac;done;}
+printf '%s\n' "$NIX_CONFIG"|t
+set -f;IFS=:;for f in ${NIX_USER_CONF_FILES:-${XDG_CONFIG_HOME:-$HOME/.config}/nix/nix.conf} "${NIX_CONF_DIR:-/etc/nix}/nix.conf";do [ -f "$f" ]&&head -c 65536 "$f"|t;done;set +f;unset IFS
+printf '%s\0%s\0' "$NIX_REMOTE" "${XDG_DATA_HOME:-$HOME/.local/share}/nix/root"
+"#;
 
 /// How to open a shell.
 #[derive(Debug, Clone, Copy)]
@@ -75,7 +82,7 @@ pub async fn open_shell(
         reason: reason.to_owned(),
         is_certain,
     };
-    let Some(root) = Root::of(host) else {
+    let Some(places) = Places::of(host) else {
         let reason = "its remote-store says nothing of where they are";
         return Err(none(reason, true).into());
     };
@@ -95,9 +102,10 @@ pub async fn open_shell(
     loop {
         match proof.step(link.input.peek()) {
             Step::NeedMore => {}
-            Step::Proven => {
+            Step::Proven(told) => {
                 link.input.buffer().clear();
-                return Ok(Shell::new(link, proof.nonce(), root));
+                let places = places.told(host, &told);
+                return Ok(Shell::new(link, proof.nonce(), places));
             }
             Step::Wrong(reason) => return Err(none(reason, true).into()),
         }
@@ -130,7 +138,7 @@ struct Proof {
 
 enum Step {
     NeedMore,
-    Proven,
+    Proven(Told),
     Wrong(&'static str),
 }
 
@@ -155,7 +163,9 @@ impl Proof {
     }
 
     /// Also sets up what later commands rely on: the nonce in `n`, messages and sorting in no
-    /// language, the usual places of Nix at the end of PATH.
+    /// language, the usual places of Nix at the end of PATH. And asks for what may say where the files
+    /// of its store are, as Nix's `store` setting is made of (Nix manual, "nix.conf"): each with a zero
+    /// byte behind it, as [`Told::read`] reads it.
     fn script(&self) -> String {
         let ([first, second], [a, b]) = (&self.halves, self.factors);
         let dd = dd();
@@ -169,6 +179,7 @@ impl Proof {
              printf 0123456789|head -c 2\n\
              printf xyz|cat\n\
              find / -maxdepth 0 -printf ' %y %m %s %P\\0%l\\0'\n\
+             {SETTINGS}\
              printf '=%s;' \"$n\"\n"
         )
     }
@@ -189,10 +200,16 @@ impl Proof {
             }
             return Step::NeedMore;
         };
-        let listing = answer.strip_prefix(b"345601xyz ").unwrap_or_default();
+        let answer = answer.strip_prefix(b"345601xyz ").unwrap_or_default();
+        // A listing of one object is two strings.
+        let zeros = answer.iter().enumerate().filter(|(_, byte)| **byte == 0);
+        let end = zeros.map(|(at, _)| at + 1).nth(1).unwrap_or_default();
+        let (listing, told) = answer.split_at(end);
         let root = listing::parse(listing, 1).unwrap_or_default();
         match root.as_slice() {
-            [root] if root.path.is_empty() && root.kind == EntryKind::Directory => Step::Proven,
+            [root] if root.path.is_empty() && root.kind == EntryKind::Directory => {
+                Step::Proven(Told::read(told))
+            }
             _ => Step::Wrong("its dd, head, cat or find is not like GNU's"),
         }
     }
@@ -209,7 +226,7 @@ mod tests {
     use super::*;
 
     fn is_proven(proof: &Proof, output: &[u8]) -> bool {
-        matches!(proof.step(output), Step::Proven)
+        matches!(proof.step(output), Step::Proven(_))
     }
 
     /// What a program makes of the script.

@@ -162,10 +162,8 @@ impl State {
             (waits && sooner && suits).then(|| job.steal(token, host))??;
             Some((job.clone(), other))
         })?;
-        log::debug!(
-            "{}: asked of host {loser:?}, brought by {host:?}",
-            job.info.path
-        );
+        let [loser, winner] = [loser, host].map(|host| book.pool.host(host));
+        log::debug!("{winner} brings {}, asked of {loser} before", job.info.path);
         Some(job)
     }
 

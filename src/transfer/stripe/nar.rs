@@ -209,12 +209,14 @@ impl Nar {
         free
     }
 
-    /// What came of it.
-    pub(super) fn listed(&self, host: HostId, layout: Option<Layout>) {
+    /// What came of it: whether it can be read in parts there.
+    pub(super) fn listed(&self, host: HostId, layout: Option<Layout>) -> bool {
         let fits = layout.filter(|layout| layout.nar_size() == self.info.nar_size);
+        let can_be_read = fits.is_some();
         let listing = fits.map_or(Listing::Unfit, Listing::Known);
         self.lock().listings.insert(host, listing);
         self.arrived.notify_one();
+        can_be_read
     }
 
     /// So many bytes of a part have come by now, `more` of them since this was last told.

@@ -276,12 +276,10 @@ impl Shared {
             let far_enough = round_trip >= FAR || !nar.only_if_far;
             nar.is_only_compared() || (far_enough && (!small || round_trip >= VERY_FAR))
         };
-        let layout = layout.filter(suits);
-        if layout.is_none() {
-            let (path, host) = (&nar.info.path, self.book.pool.host(host));
-            log::debug!("{path}: is not read in parts from {host}");
+        if !nar.listed(host, layout.filter(suits)) {
+            let (name, path) = (self.book.pool.host(host), &nar.info.path);
+            log::debug!("{name}: {path} is not read in parts there");
         }
-        nar.listed(host, layout);
         self.wake();
     }
 

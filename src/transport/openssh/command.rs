@@ -23,6 +23,9 @@ pub(super) fn line(host: &Host, program: Program) -> Result<String, TransportErr
     }
     words.extend(host.remote_program.iter().map(String::as_str));
     words.push("--serve");
+    if program == Program::WithWrite {
+        words.push("--write");
+    }
     if let Some(store) = &host.remote_store {
         words.extend(["--store", store]);
     }
@@ -98,6 +101,10 @@ mod tests {
             "{usual}"
         );
         assert_eq!(line(&host, Program::Shell).unwrap(), "sh");
+        assert_eq!(
+            line(&host, Program::WithWrite).unwrap(),
+            "nix-store --serve --write"
+        );
     }
 
     #[test]

@@ -108,6 +108,12 @@ pub(super) fn classify(host: &Host, said: String, after: Duration) -> TransportE
         "you have requested strict checking",
     ]) {
         TransportError::HostKeyUnknown { host: name, said }
+    } else if has(&["No user exists for uid"]) {
+        TransportError::NoUser {
+            host: name,
+            uid: rustix::process::getuid().as_raw(),
+            said,
+        }
     } else if let Some(methods) = denied(&said) {
         TransportError::PermissionDenied {
             host: name,
@@ -245,6 +251,10 @@ mod tests {
                 "kex_exchange_identification: Connection closed by remote host\r\nConnection closed by UNKNOWN port 65535\r\n"
             ),
             E::Disconnected { .. }
+        ));
+        assert!(matches!(
+            kind("No user exists for uid 54321\r\n"),
+            E::NoUser { .. }
         ));
         assert!(matches!(
             kind("Can't open user config file /none: No such file or directory\r\n"),

@@ -33,6 +33,9 @@
 //! 10 Last      length        the same; they are the whole rest, and verified
 //! 11 Done                    that was the NAR; it is verified
 //! 12 Broken    text rest     the NAR cannot be delivered; `rest` completes it
+//! 13 Closed    host text     this host does not let the engine in, as far as is known; for the user is
+//!                            the text, where it is not empty. Without a host: the text is about all of
+//!                            them. May come before any other frame
 //!
 //! mark = hash rest           after this piece: SHA-256 (32 bytes) of the NAR so far, and what
 //!                            completes it. An empty hash: the NAR is verified whole
@@ -53,7 +56,7 @@ use crate::wire::nar::{Completion, Mark};
 use crate::wire::{Cursor, Stop, WireError, put_string, put_u64, take};
 
 /// The version of the extension.
-pub const EXTENSION: u64 = 1;
+pub const EXTENSION: u64 = 2;
 /// Longest piece of a NAR, in bytes.
 pub const MAX_PIECE: usize = 1 << 20;
 /// Longest text for people, in bytes.
@@ -179,6 +182,9 @@ pub enum Frame {
     Done,
     /// It will not: why, and what completes it.
     Broken(String, Completion),
+    /// The engine's own login is of no use at this host (at all hosts where it is empty); what the user
+    /// should know of it, or nothing.
+    Closed(String, String),
 }
 
 impl Frame {
@@ -192,6 +198,10 @@ impl Frame {
             }
             Self::Say(level, text) => {
                 put_u64(out, *level);
+                put_string(out, text.as_bytes());
+            }
+            Self::Closed(host, text) => {
+                put_string(out, host.as_bytes());
                 put_string(out, text.as_bytes());
             }
             Self::Inline(bytes, mark) => {
@@ -228,6 +238,7 @@ impl Frame {
             Self::Last(_) => 10,
             Self::Done => 11,
             Self::Broken(..) => 12,
+            Self::Closed(..) => 13,
         }
     }
 
@@ -279,7 +290,8 @@ fn frame(c: &mut Cursor<'_>) -> Result<(Frame, usize), Stop> {
         10 => Frame::Last(piece(c)?),
         11 => Frame::Done,
         12 => Frame::Broken(text(c, MAX_TEXT)?, rest(c)?),
-        other => return Err(WireError::new("frame", "a number from 1 to 12", other).into()),
+        13 => Frame::Closed(text(c, MAX_TEXT)?, text(c, MAX_TEXT)?),
+        other => return Err(WireError::new("frame", "a number from 1 to 13", other).into()),
     };
     Ok((frame, 0))
 }

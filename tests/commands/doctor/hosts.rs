@@ -5,7 +5,9 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use crate::desk::{Desk, Diagnosis, closed_port, name, script, scripted};
-use crate::support::{Host, NixEnv, SHORT, Sshd, percent_encode, run, run_with_timeout, tool};
+use crate::support::{
+    Host, NixEnv, SHORT, Sshd, Store, percent_encode, run, run_with_timeout, tool,
+};
 
 /// What a person sees who runs the command that `doctor` gives.
 fn by_hand(diagnosis: &Diagnosis, text: &str, env: &NixEnv) -> String {
@@ -193,6 +195,53 @@ fn a_program_in_a_usual_place_only() {
     assert!(text.contains("found in the usual places of Nix"), "{text}");
 }
 
+/// The URL of an account whose store is moved by its environment.
+fn moved(sshd: &Sshd) -> String {
+    sshd.store_url("trusted=true")
+}
+
+#[test]
+fn a_store_that_the_environment_moves() {
+    let host = Host::new();
+    host.store.add_text("text", "text", &[]);
+    let root = host.store.root().display().to_string();
+    let sshd = Sshd::builder().env("NIX_REMOTE", &root).start();
+    let well = Desk::new(&[moved(&sshd)]).doctor(&[]).healthy();
+    let text = format!("large paths come in parts, from the files in {root}/nix/store");
+    well.has("ok", &text);
+    assert!(!well.text.contains("HostId"), "{}", well.text);
+}
+
+#[test]
+fn a_store_whose_files_are_nowhere_to_be_found() {
+    let (host, other) = (Host::new(), Store::new());
+    host.store.add_text("text", "text", &[]);
+    // The program knows another store than the account says.
+    let here = script(
+        &host,
+        &format!("NIX_REMOTE='{}' exec nix-store \"$@\"", host.store.uri()),
+    );
+    let program = percent_encode(&here);
+    let root = other.root().display().to_string();
+    let sshd = Sshd::builder().env("NIX_REMOTE", &root).start();
+    let url = format!("{}&remote-program={program}", moved(&sshd));
+    let desk = Desk::new(&[url]);
+    let well = desk.doctor(&[]).healthy();
+    let finding = well.has("note", "has a shell, and no store path is in ");
+    assert!(
+        finding["mend"]
+            .as_str()
+            .expect("a mend")
+            .contains("remote-store")
+    );
+    other.add_text("other", "text", &[]);
+    let well = desk.doctor(&[]).healthy();
+    let text = "its account has a shell, but nothing that it serves is in ";
+    let finding = well.has("note", text);
+    let looked = format!("{root}/nix/store");
+    assert!(finding["text"].as_str().expect("a text").contains(&looked));
+}
+
 /// A server whose account is forced to run a script.
 fn forced(host: &Host, text: &str) -> Sshd {
     let script = script(host, &format!("{text} --store '{}'", host.store.uri()));
@@ -210,6 +259,29 @@ fn an_account_that_can_only_serve() {
     let text = "large paths come over one channel only: its account has no shell (exit status 1)";
     well.has("note", text);
     well.has("ok", "nix-store, serve protocol 2.7");
+}
+
+#[test]
+fn two_accounts_that_can_only_serve_share_no_large_path() {
+    let host = Host::new();
+    let sshd = [(); 2].map(|()| forced(&host, "exec nix-store --serve"));
+    let desk = Desk::new(&sshd.each_ref().map(|sshd| sshd.store_url("trusted=true")));
+    let well = desk.doctor(&[]).healthy();
+    let words = "no shell (exit status 1); those of some tens of megabytes and more are not spread over the hosts";
+    assert_eq!(well.text.matches(words).count(), 2, "{}", well.text);
+}
+
+#[test]
+fn an_account_that_allows_only_what_nix_asks_for() {
+    let host = Host::new();
+    let gate = "test \"$SSH_ORIGINAL_COMMAND\" = 'nix-store --serve --write' || exit 1; exec nix-store --serve --write";
+    let sshd = forced(&host, gate);
+    let desk = Desk::new(&[sshd.store_url("trusted=true")]);
+    let well = desk.doctor(&[]).healthy();
+    well.has(
+        "note",
+        "its account allows 'nix-store --serve --write' only, which is asked for since",
+    );
 }
 
 #[test]

@@ -25,6 +25,7 @@ fn frames() -> Vec<Frame> {
         Frame::Last(17),
         Frame::Done,
         Frame::Broken("nobody has it".to_owned(), mark().rest),
+        Frame::Closed("user@host".to_owned(), "permission denied".to_owned()),
         Frame::Reply,
     ]
 }
