@@ -12,7 +12,7 @@ use crate::model::Unproven;
 use crate::pool::{AllRest, Banner};
 use crate::remote::{HANDSHAKE, RemoteError};
 use crate::resolver::{Distrust, Why};
-use crate::transfer::HostFault;
+use crate::transfer::{HostFault, TransferError};
 use crate::transport::runtime_dir::RuntimeDirError;
 use crate::transport::{Phase, TransportError};
 
@@ -30,6 +30,9 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<Hint> {
     }
     if let Some(error) = error.downcast_ref() {
         return of_fault(error);
+    }
+    if let Some(TransferError::Nobody { faults, .. }) = error.downcast_ref() {
+        return faults.iter().find_map(|fault| hint(fault));
     }
     if let Some(error) = error.downcast_ref() {
         return Some(of_distrust(error));
@@ -311,9 +314,8 @@ fn of_fault(error: &HostFault) -> Option<Hint> {
             "--verify-path",
             "find out whether its store is damaged with",
         ),
-        HostFault::Remote(_) | HostFault::Lacks { .. } | HostFault::SpoiltBefore { .. } => {
-            return None;
-        }
+        HostFault::SpoiltBefore(fault) => return of_fault(fault),
+        HostFault::Remote(_) | HostFault::Lacks { .. } => return None,
     };
     let ssh = Login::of(host).ssh(&format!("nix-store {command} {path}"));
     Some(format!("{what} '{ssh}'").into())

@@ -321,12 +321,10 @@ impl Transfers {
         let mut hosts = book.pool.in_order_of_health(&all);
         let mut faults = Vec::new();
         hosts.retain(|host| {
-            let spoilt = book.is_spoilt(*host, &info.path);
-            if spoilt {
-                let (host, path) = (book.pool.host(*host).to_string(), info.path.clone());
-                faults.push(HostFault::SpoiltBefore { host, path });
-            }
-            !spoilt
+            let spoilt = book.spoilt_before(*host, &info.path);
+            let may_be_asked = spoilt.is_none();
+            faults.extend(spoilt);
+            may_be_asked
         });
         for _ in 0..ROUNDS {
             let mut again = Vec::new();
