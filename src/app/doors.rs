@@ -24,6 +24,7 @@ const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_s
 /// status 0: to Nix 1.x that means "disabled", anything else would stop its whole command.
 pub(super) async fn query(cli: &Cli, display: &Display) -> Outcome {
     display.share_terminal();
+    display.named_by_reader();
     let config = match configuration(cli) {
         Ok(config) => config,
         Err(error) => {

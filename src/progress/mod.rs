@@ -32,6 +32,7 @@ mod ticker;
 mod view;
 mod whole;
 
+use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::transfer::progress::{NoProgress, Progress, TransferInfo, TransferProgress};
@@ -97,6 +98,14 @@ impl Display {
     /// one: each line clears that bar, which is drawn again by who draws it.
     pub fn share_terminal(&self) {
         self.screen.share();
+    }
+
+    /// The reader of stderr puts this program's name before each line, as Nix 1.x does with what `--query` says:
+    /// messages do without it from now on. A terminal adds nothing, so there they keep it.
+    pub fn named_by_reader(&self) {
+        if !std::io::stderr().is_terminal() {
+            self.screen.leave_out_name();
+        }
     }
 
     /// Prints one line, above the bars if there are any.

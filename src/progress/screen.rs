@@ -31,6 +31,8 @@ struct Drawn {
     bars: Bars,
     /// Another program may have a bar of its own on this terminal.
     shared: bool,
+    /// Whoever reads messages puts this program's name before each line.
+    named_by_reader: bool,
     /// Messages are lines of JSON.
     json: bool,
 }
@@ -44,6 +46,7 @@ impl Screen {
         let drawn = Drawn {
             bars: Bars::new(moves, colours, write),
             shared: false,
+            named_by_reader: false,
             json: false,
         };
         Self(Arc::new(Inner {
@@ -80,6 +83,11 @@ impl Screen {
         self.with(|drawn| drawn.shared = true);
     }
 
+    /// From now on messages do not begin with this program's name, since their reader adds it.
+    pub(super) fn leave_out_name(&self) {
+        self.with(|drawn| drawn.named_by_reader = true);
+    }
+
     /// From now on messages are JSON.
     pub(super) fn speak_json(&self) {
         self.with(|drawn| drawn.json = true);
@@ -107,7 +115,11 @@ impl Screen {
                 (Level::Warn, true) => format!("\x1b[33m{kind}\x1b[m"),
                 _ => kind.to_owned(),
             };
-            self.above(drawn, &format!("{name}: {kind}{text}"));
+            let line = match drawn.named_by_reader {
+                true => format!("{kind}{text}"),
+                false => format!("{name}: {kind}{text}"),
+            };
+            self.above(drawn, &line);
         });
     }
 
