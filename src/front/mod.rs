@@ -16,5 +16,5 @@ pub use hosts::HostsBackend;
 pub use local::LocalBackend;
 pub use serve_loop::{Backend, DumpError, ServeError, serve};
 pub use source::{Reason, Source, Undelivered};
-pub use stdio::{Splice, stdin, stdout, stdout_closed};
+pub use stdio::{Splice, is_read_by_lix, stdin, stdout, stdout_closed};
 pub use text::{QueryError, SubstituteError, query, substitute};

@@ -108,6 +108,21 @@ impl Display {
         }
     }
 
+    /// Whoever has started this program reads messages in Nix's own form only (`@nix {"action":"msg",…}`): messages are
+    /// written so from now on. Progress stays as it is.
+    pub fn messages_as_nix(&self) {
+        self.screen.speak_json();
+    }
+
+    /// Warnings and errors are shown only if `should_show` says so of their text: another process may have shown them
+    /// to the same user. Has an effect once.
+    pub fn filter_messages(
+        &self,
+        should_show: impl Fn(log::Level, &str) -> bool + Send + Sync + 'static,
+    ) {
+        self.screen.filter(Box::new(should_show));
+    }
+
     /// Prints one line, above the bars if there are any.
     pub fn line(&self, line: &str) {
         self.screen.line(line);

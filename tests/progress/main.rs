@@ -5,6 +5,7 @@ mod support;
 
 mod bars;
 mod json;
+mod messages;
 mod nix;
 mod scenes;
 mod terminal;

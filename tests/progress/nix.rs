@@ -28,7 +28,7 @@ fn slow(host: &Host, folder: &Path) -> String {
 }
 
 /// A host where nobody listens.
-fn nobody() -> String {
+pub fn nobody() -> String {
     let port = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().port()
