@@ -10,6 +10,7 @@
 //! | `ticker` | the thread that looks at all transfers and draws |
 //! | `state` | what is to be written when |
 //! | `whole` | all transfers together |
+//! | `sources` | the hosts of a transfer |
 //! | `view` | rates, and when lines are due |
 //! | `table` | bars: what fits a terminal |
 //! | `bars` | indicatif's bars for it |
@@ -25,6 +26,7 @@ mod events;
 mod json;
 mod logger;
 mod screen;
+mod sources;
 mod state;
 mod table;
 pub mod text;
@@ -38,6 +40,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::transfer::progress::{NoProgress, Progress, TransferInfo, TransferProgress};
 pub use logger::level;
 use screen::Screen;
+pub use sources::by_host;
 use state::Look;
 pub use text::sanitize;
 use ticker::Ticker;

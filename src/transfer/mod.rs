@@ -228,7 +228,11 @@ impl Transfers {
             path: info.path.clone(),
             source,
         };
-        'nar: while let Some(buf) = parts.more().await {
+        let mut shown = None;
+        'nar: while let Some((buf, host)) = parts.more().await {
+            if shown.replace(host) != Some(host) {
+                watch.set_host(&self.common.book.pool.host(host).to_string());
+            }
             loop {
                 let before = stream.taken();
                 let taken = stream.take(buf);
@@ -253,7 +257,7 @@ impl Transfers {
                 }
             }
         }
-        stream.roll_back();
+        watch.lose(stream.roll_back());
         Ok(false)
     }
 
@@ -271,6 +275,7 @@ impl Transfers {
         };
         let (job, book) = (&reader.job, &self.common.book);
         let host = job.host();
+        let mut shown = host;
         watch.set_host(&book.pool.host(host).to_string());
         let holders = book.holders(&job.info.path, &job.holders);
         let mut others = holders.into_iter().filter(|other| *other != host);
@@ -281,8 +286,11 @@ impl Transfers {
         loop {
             let limit = if waits { SOON } else { patience };
             match timeout(limit, reader.next()).await {
-                Ok(Next::Piece(piece)) => {
+                Ok(Next::Piece(piece, host)) => {
                     waits = false;
+                    if std::mem::replace(&mut shown, host) != host {
+                        watch.set_host(&book.pool.host(host).to_string());
+                    }
                     watch.advance(piece.bytes.len() as u64);
                     sink.write(piece).await?;
                 }
@@ -343,7 +351,7 @@ impl Transfers {
                         return Err(TransferError::Sink { path, source });
                     }
                     Err(Stopped::Fault(fault)) => {
-                        stream.roll_back();
+                        watch.lose(stream.roll_back());
                         book.take_note(host, &info.path, &fault).await;
                         if matches!(fault, HostFault::Remote(_)) {
                             again.push(host);

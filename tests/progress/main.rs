@@ -8,4 +8,5 @@ mod json;
 mod messages;
 mod nix;
 mod scenes;
+mod several;
 mod terminal;

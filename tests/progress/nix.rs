@@ -12,7 +12,7 @@ use crate::terminal::{Replay, on_terminal};
 const SIZE: (u16, u16) = (120, 20);
 
 /// A host that sends about 1.5 MB a second.
-fn slow(host: &Host, folder: &Path) -> String {
+pub fn slow(host: &Host, folder: &Path) -> String {
     let program = folder.join("slow-nix-store");
     let text = format!(
         "#!/bin/sh\n\

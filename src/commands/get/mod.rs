@@ -177,7 +177,7 @@ async fn carry_out(
     };
     let from = match watch.hosts() {
         hosts if hosts.is_empty() => String::new(),
-        hosts => format!(" from {}", hosts.join(", ")),
+        hosts => format!(" from {hosts}"),
     };
     log::info!(
         "fetched {}{of} paths, {} in {}{from}; {there} were there",

@@ -28,8 +28,8 @@ async fn bring(desk: &Desk, taken: Taken) {
         .striper
         .start(&job.info, &holders, job.priority.clone());
     if let Some(mut parts) = parts {
-        while let Some(buf) = parts.more().await {
-            match job.feed(taken.token, buf) {
+        while let Some((buf, host)) = parts.more().await {
+            match job.feed(taken.token, buf, host) {
                 Ok(Fed::More) => {}
                 Ok(Fed::Complete | Fed::Lost) => return taken.finish(),
                 Ok(Fed::Mismatch(..)) | Err(_) => {

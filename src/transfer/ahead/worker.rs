@@ -137,7 +137,7 @@ impl Worker {
             if !lease.buffer().is_empty() {
                 came = true;
                 let before = lease.buffer().len();
-                let fed = job.feed(taken.token, lease.buffer());
+                let fed = job.feed(taken.token, lease.buffer(), self.host);
                 taken.received((before - lease.buffer().len()) as u64);
                 match fed {
                     Ok(Fed::More) => {}

@@ -129,10 +129,10 @@ pub(super) struct InParts {
 }
 
 impl InParts {
-    /// Puts the next part behind what is left in the buffer; `None` when no more comes, be it
-    /// complete or not.
-    pub(super) async fn more(&mut self) -> Option<&mut BytesMut> {
-        let part = timeout(self.limit, self.part()).await.ok()??;
+    /// Puts the next part behind what is left in the buffer, and tells who sent it; `None` when no more
+    /// comes, be it complete or not.
+    pub(super) async fn more(&mut self) -> Option<(&mut BytesMut, HostId)> {
+        let (part, host) = timeout(self.limit, self.part()).await.ok()??;
         // Channels know by themselves what is too long.
         self.limit = Duration::MAX;
         match part.try_into_mut() {
@@ -140,10 +140,10 @@ impl InParts {
             Ok(part) => self.buf.extend_from_slice(&part),
             Err(part) => self.buf.extend_from_slice(&part),
         }
-        Some(&mut self.buf)
+        Some((&mut self.buf, host))
     }
 
-    async fn part(&self) -> Option<Bytes> {
+    async fn part(&self) -> Option<(Bytes, HostId)> {
         loop {
             let (part, done) = self.nar.take();
             if part.is_some() {

@@ -167,8 +167,8 @@ impl Nar {
         !matches!(self.lock().listings.get(&host), Some(Listing::Unfit))
     }
 
-    /// The next part in order, if it has come; and whether that was all.
-    pub(super) fn take(&self) -> (Option<Bytes>, bool) {
+    /// The next part in order, if it has come, with the host that sent it; and whether that was all.
+    pub(super) fn take(&self) -> (Option<(Bytes, HostId)>, bool) {
         let mut state = self.lock();
         (state.parts.take(), state.parts.is_done())
     }

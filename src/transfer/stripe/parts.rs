@@ -49,7 +49,7 @@ pub(super) struct Parts {
 struct Part {
     /// Who is asked for it, and since when.
     asked: Vec<(Channel, Instant)>,
-    bytes: Option<Bytes>,
+    bytes: Option<(Bytes, HostId)>,
 }
 
 impl Parts {
@@ -111,7 +111,7 @@ impl Parts {
         let Some(part) = self.part(part).filter(|part| part.bytes.is_none()) else {
             return;
         };
-        part.bytes = Some(bytes);
+        part.bytes = Some((bytes, channel.host));
         let asked = part.asked.iter().find(|(who, _)| *who == channel);
         if let Some((_, since)) = asked {
             let took = now.saturating_duration_since(*since);
@@ -129,8 +129,8 @@ impl Parts {
         }
     }
 
-    /// The next part in order, if it has come.
-    pub(super) fn take(&mut self) -> Option<Bytes> {
+    /// The next part in order, if it has come, and from which host.
+    pub(super) fn take(&mut self) -> Option<(Bytes, HostId)> {
         let bytes = self.open.front_mut()?.bytes.take()?;
         self.open.pop_front();
         self.taken += 1;
@@ -179,8 +179,8 @@ mod tests {
         parts.arrived(1, Bytes::from_static(b"x"), a, now);
         assert!(parts.take().is_none(), "the first is missing");
         parts.arrived(0, Bytes::from_static(b"y"), a, now);
-        assert_eq!(parts.take().unwrap(), "y");
-        assert_eq!(parts.take().unwrap(), "x");
+        assert_eq!(parts.take().unwrap(), ("y".into(), a.host));
+        assert_eq!(parts.take().unwrap(), ("x".into(), a.host));
         assert_eq!(parts.next(a, now), Some(20));
         assert_eq!(parts.range(30), (1000 + 30 * PART, 5));
         assert_eq!(parts.count(), 31);
@@ -239,7 +239,7 @@ mod tests {
             };
             for step in steps {
                 work(&mut parts, step);
-                while let Some(bytes) = parts.take() {
+                while let Some((bytes, _)) = parts.take() {
                     prop_assert_eq!(&bytes[..], got.to_le_bytes());
                     got += 1;
                 }
@@ -249,7 +249,7 @@ mod tests {
             while !parts.is_done() {
                 work(&mut parts, (0, 0, 2000));
                 work(&mut parts, (2, turns % 3, 2000));
-                while let Some(bytes) = parts.take() {
+                while let Some((bytes, _)) = parts.take() {
                     prop_assert_eq!(&bytes[..], got.to_le_bytes());
                     got += 1;
                 }
