@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::fs;
 use std::io::{Read, Write};
 use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use sha2::{Digest, Sha256};
@@ -13,7 +15,10 @@ use ssh_substituter::wire::serve::{
     CLIENT_MAGIC, InfosDecoder, InfosStep, Request, ServerHello, Version,
 };
 use ssh_substituter::wire::{WireError, put_u64};
-use support::{DagOptions, Host, Nix, NixEnv, Ran, substituter};
+use support::{DagOptions, Host, Nix, NixEnv, Ran, run_with_input, run_with_timeout, substituter};
+
+/// How long one command may take.
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn verify(nix: &Nix, paths: &[String]) {
     for path in paths {
@@ -326,6 +331,48 @@ fn a_path_that_cannot_be_delivered_fails_alone() {
         host.store.nar_hash(&second)
     );
     caller.end();
+}
+
+#[test]
+fn what_nix_dumps_of_a_missing_path_tells_people_what_it_is() {
+    const ABSENT: &str = "/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-absent";
+    let host = Host::new();
+    for engine in [false, true] {
+        let nix = Nix::new();
+        let env = nix.store().env();
+        let (hosts, _masters) = ([host.trusted()], env.masters());
+        let _engines = match engine {
+            true => Some(env.configure_with_engine(&hosts, "")),
+            false => {
+                env.configure(&hosts, "");
+                None
+            }
+        };
+        let mut dump = env.command("nix");
+        dump.args(["--extra-experimental-features", "nix-command"]);
+        dump.args(["store", "dump-path", "--store", &substituter(""), ABSENT]);
+        // No hash is checked here: Nix takes what it gets.
+        let output = run_with_timeout(dump, LIMIT);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        assert!(
+            stderr.contains(&format!("no host has {ABSENT}")),
+            "{stderr}"
+        );
+        // What a person finds who unpacks it.
+        let out = env.folder().join("out");
+        let mut restore = env.command("nix-store");
+        restore.arg("--restore").arg(&out);
+        assert!(
+            run_with_input(restore, &output.stdout, LIMIT)
+                .status
+                .success()
+        );
+        let text = fs::read_to_string(out.join("NOT-DELIVERED-by-ssh-substituter.txt")).unwrap();
+        let reason = format!("\nReason: no host has {ABSENT}\n");
+        assert!(text.contains(&reason), "{text}");
+        assert!(text.contains("'nix store dump-path' checks none"), "{text}");
+    }
 }
 
 /// What a store knows of a path, without what is its own business.

@@ -5,6 +5,7 @@ mod rig;
 mod support;
 
 use rig::{Setup, setup, setup_as};
+use ssh_substituter::report;
 use ssh_substituter::transfer::TransferError;
 use support::{Random, Store};
 
@@ -74,4 +75,33 @@ async fn large_ones_are_checked_before_their_end() {
         let alone = setup_as(&[(&one, 0.0, None)], 0, shells);
         is_refused(&alone, &one, &path).await;
     }
+}
+
+#[tokio::test]
+async fn the_reason_stays_with_the_host_that_is_not_asked_again() {
+    let one = Store::new();
+    let path = flat(&[&one], 1000);
+    one.falsify(&path, None, "evil");
+    let other = one.add_text("other", "text", &[]);
+    let alone = setup(&[(&one, 0.0, None)]);
+    let paths = [other, path];
+    alone.expect(&paths).await;
+    let (_, result) = alone.fetch(&paths[0]).await;
+    assert!(result.is_ok(), "{:?}", result.err());
+    // Readahead meets it first, the command itself only later, and others after that.
+    for _ in 0..2 {
+        let (_, result) = alone.fetch(&paths[1]).await;
+        let line = report::line(&result.unwrap_err().error);
+        for words in [
+            "one: sent ",
+            "with the wrong content: expected a file whose contents",
+            ", got ",
+            "not asked for it again",
+            "(hint: ",
+            "nix-store --repair-path ",
+        ] {
+            assert!(line.contains(words), "{words}: {line}");
+        }
+    }
+    assert_eq!(alone.dumps("one", &paths[1..]).len(), 1);
 }

@@ -14,7 +14,7 @@ use crate::front::{
     Splice,
 };
 use crate::local_store::LocalStore;
-use crate::meeting::{Identity, Starter, meet};
+use crate::meeting::{Identity, ShownOnce, Starter, meet};
 use crate::progress::{Display, Mode};
 use crate::report;
 use crate::transfer::progress::{NoProgress, Progress};
@@ -23,10 +23,16 @@ use crate::wire::serve::Version;
 /// How long an engine that is at work may be silent: at least and at most.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
 
+/// How long a warning counts as shown that a `--substitute` has shown and that has ended since: the next path of the
+/// same command has a process of its own.
+const SHOWN_FOR: Duration = Duration::from_secs(60);
+
 /// `--query`. A program that may not be used, or cannot be, ends before its first line and with
 /// status 0: to Nix 1.x that means "disabled", anything else would stop its whole command.
 pub(super) async fn query(cli: &Cli, display: &Display) -> Outcome {
     display.share_terminal();
+    display.named_by_reader();
+    show_once(display, Duration::ZERO);
     let config = match configuration(cli) {
         Ok(config) => config,
         Err(error) => {
@@ -52,6 +58,7 @@ pub(super) async fn substitute(
     dest: &Path,
     display: &Arc<Display>,
 ) -> Outcome {
+    show_once(display, SHOWN_FOR);
     let config = usable(cli);
     if let Some(mode) = of_transfer(cli, config.progress) {
         display.set_mode(mode);
@@ -67,6 +74,10 @@ pub(super) async fn substitute(
 /// ends stops the whole command of today's Nix.
 pub(super) async fn serve(cli: &Cli, display: &Arc<Display>) -> Outcome {
     display.share_terminal();
+    if front::is_read_by_lix() {
+        display.messages_as_nix();
+    }
+    show_once(display, Duration::ZERO);
     let config = usable(cli);
     display.set_mode(beside_nix(cli, config.progress));
     let answers = Answers::of(cli, config, display.clone(), false).await;
@@ -210,6 +221,19 @@ fn alone(config: &Config, progress: Arc<dyn Progress>, one: bool) -> HostsBacken
         engine.resolver.ask_no_more_than_needed();
     }
     engine.backend(Arc::new(engine.transfers.caller()), progress)
+}
+
+/// Leaves out what another process of the same command has shown: as long as that lives, and a warning `linger` after
+/// it was shown, whatever has become of that process.
+fn show_once(display: &Display, linger: Duration) {
+    let shown = ShownOnce::new(caller());
+    display.filter_messages(move |level, text| {
+        let linger = match level {
+            log::Level::Error => Duration::ZERO,
+            _ => linger,
+        };
+        shown.should_show(&format!("{level} {text}"), linger)
+    });
 }
 
 /// What all our processes have in common that one Nix has started.

@@ -10,7 +10,8 @@
 //! Line by line, in order; an include stands for the lines of its file. Its path is relative to
 //! the folder of the file that names it. As in Nix, white space around words does not count and
 //! words of a value end up separated by single spaces. Beyond Nix, `=` needs no white space around
-//! it. Names that start with `extra-` are no matter of syntax (see `settings`).
+//! it. Names that start with `extra-` are no matter of syntax (see `settings`). Nor, beyond Nix, does a
+//! byte order mark count that an editor has put before the first line.
 //!
 //! Limits: includes at most [`MAX_DEPTH`] deep and [`MAX_INCLUDES`] in total. The size of a file is
 //! limited by whoever loads it, to [`MAX_FILE_SIZE`].
@@ -72,6 +73,7 @@ struct Parser<'a, 'l> {
 
 impl Parser<'_, '_> {
     fn text(&mut self, text: &str, source: &Source) -> Result<(), ConfigError> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (number, line) in (1..).zip(text.split('\n')) {
             let origin = match source {
                 Source::File(path) => Origin::File {
@@ -232,6 +234,20 @@ mod tests {
             ]
         );
         assert!(one("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_name() {
+        let files = [
+            ("/d/main", "\u{feff}a = 1\ninclude x"),
+            ("/d/x", "\u{feff}b = 2"),
+        ];
+        assert_eq!(run(&files).unwrap(), ["a=1@/d/main:1", "b=2@/d/x:1"]);
+        // Only there: elsewhere it is part of a word like any other.
+        assert_eq!(
+            one("a = 1\n\u{feff}b = 2").unwrap()[1],
+            "\u{feff}b=2@/d/main:2"
+        );
     }
 
     #[test]

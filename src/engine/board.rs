@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::transfer::progress::{Outcome, Progress, TransferInfo, TransferProgress};
+use crate::transfer::progress::{ByHost, Outcome, Progress, TransferInfo, TransferProgress};
 
 /// All transfers that run, and what has run.
 #[derive(Default)]
@@ -23,7 +23,22 @@ pub(super) struct Board {
 struct Running {
     info: TransferInfo,
     came: Arc<AtomicU64>,
+    /// What of that came from whom, as far as it was counted.
+    sums: ByHost,
+    counted: u64,
     since: Instant,
+}
+
+impl Running {
+    /// Counts what has come since for the host that it came from.
+    fn count(&mut self) {
+        let came = self.came.load(Ordering::Relaxed);
+        match came.checked_sub(self.counted) {
+            Some(more) => self.sums.advance(more),
+            None => self.sums.lose(self.counted - came),
+        }
+        self.counted = came;
+    }
 }
 
 impl Board {
@@ -33,11 +48,14 @@ impl Board {
 
     /// The transfers that run, in the order in which they began.
     pub(super) fn running(&self) -> Value {
-        let running = self.lock();
-        let shown = running.values().map(|running| {
+        let mut running = self.lock();
+        let shown = running.values_mut().map(|running| {
+            running.count();
+            let sums = running.sums.sums();
             json!({
                 "path": running.info.path.as_str(),
                 "host": running.info.host,
+                "bytesByHost": sums.collect::<BTreeMap<_, _>>(),
                 "bytes": running.came.load(Ordering::Relaxed),
                 "narSize": running.info.total,
                 "seconds": running.since.elapsed().as_secs_f64(),
@@ -82,9 +100,13 @@ impl Progress for Posted {
         self.host.set(&transfer.host);
         let number = self.board.next.fetch_add(1, Ordering::Relaxed);
         let came = Arc::new(AtomicU64::new(0));
+        let mut sums = ByHost::default();
+        sums.set_host(&transfer.host);
         let running = Running {
             info: transfer.clone(),
             came: came.clone(),
+            sums,
+            counted: 0,
             since: Instant::now(),
         };
         self.board.lock().insert(number, running);
@@ -115,8 +137,15 @@ impl TransferProgress for Post {
     fn set_host(&self, host: &str) {
         self.host.set(host);
         if let Some(running) = self.board.lock().get_mut(&self.number) {
+            running.count();
+            running.sums.set_host(host);
             host.clone_into(&mut running.info.host);
         }
+    }
+
+    fn lose(&self, bytes: u64) {
+        self.came.fetch_sub(bytes, Ordering::Relaxed);
+        self.board.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn finish(mut self: Box<Self>, outcome: Outcome) {

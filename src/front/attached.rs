@@ -156,6 +156,7 @@ impl AttachedBackend {
                 let result = nar.run(path).await;
                 watch.finish(match &result {
                     Ok(()) => Outcome::Done,
+                    Err(Stop::Engine(_)) => Outcome::GoesOn,
                     Err(_) => Outcome::Failed,
                 });
                 match result {

@@ -20,5 +20,5 @@ pub use local::LocalBackend;
 pub use own_login::{ForHosts, OwnLoginBackend};
 pub use serve_loop::{Backend, DumpError, ServeError, serve};
 pub use source::{Reason, Source, Undelivered};
-pub use stdio::{Splice, stdin, stdout, stdout_closed};
+pub use stdio::{Splice, is_read_by_lix, stdin, stdout, stdout_closed};
 pub use text::{QueryError, SubstituteError, query, substitute};

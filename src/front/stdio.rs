@@ -1,7 +1,7 @@
 //! Standard input and output, without the detour through a thread where they are pipes or sockets
 //! (as Nix makes them).
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 
@@ -42,6 +42,21 @@ pub fn stdout() -> Box<dyn AsyncWrite + Send + Unpin> {
         return Box::new(socket);
     }
     Box::new(tokio::io::stdout())
+}
+
+/// Whether this program was started by a Lix that reads its stderr: Lix (2.95 and newer) gives one socket as standard
+/// input and output, and shows lines that are not in Nix's own form to nobody who has not asked for debugging. A
+/// terminal is read by a person instead, and a socket at stderr leads to a journal, or to sshd.
+#[must_use]
+pub fn is_read_by_lix() -> bool {
+    let kind = |fd: BorrowedFd<'_>| {
+        let mode = rustix::fs::fstat(fd).ok()?.st_mode;
+        Some(FileType::from_raw_mode(mode))
+    };
+    let (stdin, stderr) = (io::stdin(), io::stderr());
+    kind(stdin.as_fd()) == Some(FileType::Socket)
+        && kind(stderr.as_fd()) != Some(FileType::Socket)
+        && !stderr.is_terminal()
 }
 
 /// Standard output as something that bytes can be moved to from a pipe, without a look at them:

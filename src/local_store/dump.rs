@@ -137,8 +137,8 @@ impl Dump {
         Ok(!buf.is_empty())
     }
 
-    /// What completes the NAR behind the chunks that were given out: where nothing was, a regular
-    /// file that holds `reason`. Nothing when it is complete. The dump is over after this.
+    /// What completes the NAR behind the chunks that were given out: where nothing was, an archive that
+    /// tells the `reason` ([`failing_nar`]). Nothing when it is complete. The dump is over after this.
     pub fn complete_after_error(&mut self, reason: &str) -> Completion {
         let mut done = Completion::default();
         let mut open = self.open.len();

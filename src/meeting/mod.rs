@@ -20,17 +20,20 @@
 //! | `start` | finds the engine, or starts it |
 //! | `channel` | bytes, and a pipe beside them |
 //! | `client` | the front end's side of a connection |
+//! | `shown` | which messages the processes of one command have shown |
 
 mod channel;
 mod client;
 mod fingerprint;
 mod place;
+mod shown;
 mod start;
 
 pub use channel::{Channel, Incoming};
 pub use client::Client;
 pub use fingerprint::Identity;
 pub use place::{Lock, Place, SocketId};
+pub use shown::ShownOnce;
 pub use start::{Starter, meet};
 
 use std::io;

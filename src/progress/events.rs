@@ -20,7 +20,7 @@ pub(super) struct Events {
 struct Told {
     path: String,
     total: u64,
-    host: String,
+    hosts: Vec<String>,
     /// Of its two activities, once they have begun.
     ids: Option<[u64; 2]>,
     done: u64,
@@ -49,24 +49,25 @@ impl Events {
         let told = Told {
             path: path.to_owned(),
             total,
-            host: String::new(),
+            hosts: Vec::new(),
             ids: None,
             done: 0,
         };
         self.transfers.insert(id, told);
     }
 
-    /// A transfer comes from this host; from another one than before it is another activity.
-    pub(super) fn set_host(&mut self, id: u64, host: &str) {
+    /// A transfer comes from these hosts; from others than before it is another activity.
+    pub(super) fn set_hosts(&mut self, id: u64, hosts: &[&str]) {
         let Some(mut told) = self.transfers.remove(&id) else {
             return;
         };
-        if !host.is_empty() && (told.host != host || told.ids.is_none()) {
+        let is_known = hosts.iter().any(|host| !host.is_empty());
+        if is_known && (told.hosts != hosts || told.ids.is_none()) {
             self.stop(&mut told);
-            host.clone_into(&mut told.host);
+            told.hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
             let whole = self.begin_whole(None);
             let ids = [self.number(), self.number()];
-            for event in json::start_transfer(ids, whole, &told.path, host) {
+            for event in json::start_transfer(ids, whole, &told.path, hosts) {
                 self.put(&event);
             }
             told.ids = Some(ids);

@@ -11,7 +11,7 @@
 //!
 //! | type of an activity | fields |
 //! | --- | --- |
-//! | 100 copy path | path, from, to: store URLs, `local` for this machine |
+//! | 100 copy path | path, from, to: store URLs, `local` for this machine; from several hosts their URLs, separated by a comma and a space |
 //! | 103 copy paths | none |
 //! | 108 substitute | path, from |
 //!
@@ -71,9 +71,10 @@ pub(super) fn progress(id: u64, counts: [u64; 4]) -> Value {
     json!({"action": "result", "fields": counts, "id": id, "type": PROGRESS})
 }
 
-/// A path comes from a host: its two activities begin.
-pub(super) fn start_transfer(ids: [u64; 2], whole: u64, path: &str, host: &str) -> [Value; 2] {
-    let from = format!("ssh://{host}");
+/// A path comes from a host, or from several: its two activities begin.
+pub(super) fn start_transfer(ids: [u64; 2], whole: u64, path: &str, hosts: &[&str]) -> [Value; 2] {
+    let urls: Vec<String> = hosts.iter().map(|host| format!("ssh://{host}")).collect();
+    let from = urls.join(", ");
     let text = format!("copying path '{path}' from '{from}'");
     let [substitute, copy] = ids;
     [

@@ -41,7 +41,11 @@ impl Log for Logger {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let (level, kind) = (record.level(), kind(record.level()));
-            for line in lines(&record.args().to_string()) {
+            let text = record.args().to_string();
+            if !self.screen.should_show(level, &text) {
+                return;
+            }
+            for line in lines(&text) {
                 // Each line of a message has its beginning, so that none can pass for something else.
                 self.screen.message(level, NAME, kind, line);
             }

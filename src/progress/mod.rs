@@ -10,6 +10,7 @@
 //! | `ticker` | the thread that looks at all transfers and draws |
 //! | `state` | what is to be written when |
 //! | `whole` | all transfers together |
+//! | `sources` | the hosts of a transfer |
 //! | `view` | rates, and when lines are due |
 //! | `table` | bars: what fits a terminal |
 //! | `bars` | indicatif's bars for it |
@@ -25,6 +26,7 @@ mod events;
 mod json;
 mod logger;
 mod screen;
+mod sources;
 mod state;
 mod table;
 pub mod text;
@@ -32,11 +34,13 @@ mod ticker;
 mod view;
 mod whole;
 
+use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::transfer::progress::{NoProgress, Progress, TransferInfo, TransferProgress};
 pub use logger::level;
 use screen::Screen;
+pub use sources::by_host;
 use state::Look;
 pub use text::sanitize;
 use ticker::Ticker;
@@ -97,6 +101,29 @@ impl Display {
     /// one: each line clears that bar, which is drawn again by who draws it.
     pub fn share_terminal(&self) {
         self.screen.share();
+    }
+
+    /// The reader of stderr puts this program's name before each line, as Nix 1.x does with what `--query` says:
+    /// messages do without it from now on. A terminal adds nothing, so there they keep it.
+    pub fn named_by_reader(&self) {
+        if !std::io::stderr().is_terminal() {
+            self.screen.leave_out_name();
+        }
+    }
+
+    /// Whoever has started this program reads messages in Nix's own form only (`@nix {"action":"msg",…}`): messages are
+    /// written so from now on. Progress stays as it is.
+    pub fn messages_as_nix(&self) {
+        self.screen.speak_json();
+    }
+
+    /// Warnings and errors are shown only if `should_show` says so of their text: another process may have shown them
+    /// to the same user. Has an effect once.
+    pub fn filter_messages(
+        &self,
+        should_show: impl Fn(log::Level, &str) -> bool + Send + Sync + 'static,
+    ) {
+        self.screen.filter(Box::new(should_show));
     }
 
     /// Prints one line, above the bars if there are any.

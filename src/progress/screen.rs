@@ -1,7 +1,8 @@
 //! The one way to stderr: lines, and below them bars that stay. Each has the lock while it writes.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use log::Level;
 
@@ -22,8 +23,18 @@ struct Inner {
     /// A terminal that can move its cursor.
     moves: bool,
     colours: bool,
+    /// Which warnings and errors are news.
+    filter: OnceLock<Filter>,
     // Held while something is written, so that nothing comes in between.
     drawn: Mutex<Drawn>,
+}
+
+struct Filter(Box<dyn Fn(Level, &str) -> bool + Send + Sync>);
+
+impl std::fmt::Debug for Filter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Filter")
+    }
 }
 
 #[derive(Debug)]
@@ -31,6 +42,8 @@ struct Drawn {
     bars: Bars,
     /// Another program may have a bar of its own on this terminal.
     shared: bool,
+    /// Whoever reads messages puts this program's name before each line.
+    named_by_reader: bool,
     /// Messages are lines of JSON.
     json: bool,
 }
@@ -44,11 +57,13 @@ impl Screen {
         let drawn = Drawn {
             bars: Bars::new(moves, colours, write),
             shared: false,
+            named_by_reader: false,
             json: false,
         };
         Self(Arc::new(Inner {
             moves,
             colours,
+            filter: OnceLock::new(),
             drawn: Mutex::new(drawn),
         }))
     }
@@ -80,9 +95,25 @@ impl Screen {
         self.with(|drawn| drawn.shared = true);
     }
 
+    /// From now on messages do not begin with this program's name, since their reader adds it.
+    pub(super) fn leave_out_name(&self) {
+        self.with(|drawn| drawn.named_by_reader = true);
+    }
+
     /// From now on messages are JSON.
     pub(super) fn speak_json(&self) {
         self.with(|drawn| drawn.json = true);
+    }
+
+    /// From now on warnings and errors are shown only if `should_show` says so. Set once.
+    pub(super) fn filter(&self, should_show: Box<dyn Fn(Level, &str) -> bool + Send + Sync>) {
+        let _ = self.0.filter.set(Filter(should_show));
+    }
+
+    /// Whether this message of the `log` crate is shown.
+    pub(super) fn should_show(&self, level: Level, text: &str) -> bool {
+        let filter = self.0.filter.get();
+        level > Level::Warn || filter.is_none_or(|Filter(should_show)| should_show(level, text))
     }
 
     /// Columns and rows of the terminal, as they are now.
@@ -99,6 +130,12 @@ impl Screen {
     pub(super) fn message(&self, level: Level, name: &str, kind: &str, text: &str) {
         self.with(|drawn| {
             if drawn.json {
+                // What becomes of it on the terminal of another program is for that one to know, unless it shows it
+                // as it is.
+                let text = match drawn.shared {
+                    true => fit(text),
+                    false => Cow::Borrowed(text),
+                };
                 return write(&json::line(&json::message(level, &format!("{kind}{text}"))));
             }
             let text = fit(text);
@@ -107,7 +144,11 @@ impl Screen {
                 (Level::Warn, true) => format!("\x1b[33m{kind}\x1b[m"),
                 _ => kind.to_owned(),
             };
-            self.above(drawn, &format!("{name}: {kind}{text}"));
+            let line = match drawn.named_by_reader {
+                true => format!("{kind}{text}"),
+                false => format!("{name}: {kind}{text}"),
+            };
+            self.above(drawn, &line);
         });
     }
 

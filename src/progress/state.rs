@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::events::Events;
 use super::sanitize;
+use super::sources::{Sources, names};
 use super::table::{Line, Row, lines};
 use super::text::Standing;
 use super::view::{ALONE, AMONG_OTHERS, Lines, Pace, finished};
@@ -50,6 +51,8 @@ pub(super) struct State {
     look: Look,
     /// The one that has lasted longest first.
     running: Vec<Running>,
+    /// One that another transfer goes on with, which begins next.
+    interrupted: Option<Running>,
     next_id: u64,
     whole: Whole,
     lines: Lines,
@@ -63,7 +66,9 @@ pub(super) struct State {
 struct Running {
     id: u64,
     name: String,
-    host: String,
+    sources: Sources,
+    /// The hosts as they are shown.
+    hosts: String,
     total: u64,
     done: Arc<AtomicU64>,
     started: Instant,
@@ -75,10 +80,12 @@ impl Running {
     fn standing(&mut self, now: Instant) -> Standing<'_> {
         let done = self.bytes();
         let (rate, silence) = self.pace.note(now, done);
+        self.sources.count(done, now);
+        self.hosts = names(&self.sources.active(now));
         Standing {
             done,
             total: self.total,
-            host: &self.host,
+            host: &self.hosts,
             rate,
             silence,
         }
@@ -94,6 +101,7 @@ impl State {
         Self {
             look,
             running: Vec::new(),
+            interrupted: None,
             next_id: 0,
             whole: Whole::new(now),
             lines: Lines::new(now),
@@ -134,50 +142,62 @@ impl State {
         }
         if self.look == Look::Json {
             self.events.start(id, info.path.as_str(), info.total);
-            self.events.set_host(id, &info.host);
+            self.events.set_hosts(id, &[&info.host]);
         }
+        let name = sanitize(info.path.name()).into_owned();
+        let before = self.interrupted.take().filter(|r| r.name == name);
+        let (started, lines) = match before {
+            Some(before) => (before.started, before.lines),
+            None => (now, Lines::new(now)),
+        };
         self.running.push(Running {
             id,
-            name: sanitize(info.path.name()).into_owned(),
-            host: sanitize(&info.host).into_owned(),
+            name,
+            sources: Sources::new(&info.host),
+            hosts: String::new(),
             total: info.total,
             done,
-            started: now,
+            started,
             pace: Pace::new(now),
-            lines: Lines::new(now),
+            lines,
         });
         id
     }
 
-    pub(super) fn set_host(&mut self, id: u64, host: &str) {
+    /// What comes next of that transfer comes from this host.
+    pub(super) fn set_host(&mut self, id: u64, host: &str, now: Instant) {
         if let Some(running) = self.running.iter_mut().find(|r| r.id == id) {
-            running.host = sanitize(host).into_owned();
-            self.events.set_host(id, host);
+            running.sources.set_host(host, running.bytes(), now);
+            self.events.set_hosts(id, &running.sources.active(now));
         }
     }
 
     /// A transfer has ended. Gives a line for those who want to know all.
     pub(super) fn finish(&mut self, id: u64, outcome: Outcome, now: Instant) -> Option<String> {
         let at = self.running.iter().position(|r| r.id == id)?;
-        let running = self.running.remove(at);
+        let mut running = self.running.remove(at);
         let bytes = running.bytes();
         self.whole.finish(bytes, outcome);
         self.changed = true;
         self.events.finish(id, bytes);
+        if outcome == Outcome::GoesOn {
+            self.interrupted = Some(running);
+            return None;
+        }
+        running.sources.count(bytes, now);
+        let from = match running.sources.all() {
+            hosts if hosts.is_empty() => hosts,
+            hosts => format!(" from {hosts}"),
+        };
         let counts = (bytes, running.total);
         if self.look == Look::Lines
             && let Some(line) = running.lines.finish(now, &running.name, counts, outcome)
         {
-            self.pending.push(Output::Line(line));
+            self.pending.push(Output::Line(line + &from));
             return None;
         }
         let lasted = now.duration_since(running.started);
-        let mut line = finished(&running.name, counts, lasted, outcome);
-        if !running.host.is_empty() {
-            line.push_str(" from ");
-            line.push_str(&running.host);
-        }
-        Some(line)
+        Some(finished(&running.name, counts, lasted, outcome) + &from)
     }
 
     /// What is to be written now, on a terminal of that size where there is one.

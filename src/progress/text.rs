@@ -58,15 +58,22 @@ pub fn size(bytes: u64) -> String {
 }
 
 /// How much of how much, in the unit of the whole: `120.0 of 400.0 MiB`. Only how much when the
-/// whole is not known (0).
+/// whole is not known (0). As long as something is missing, it is less than the whole as written, too.
 #[must_use]
 pub fn part(done: u64, total: u64) -> String {
     if total == 0 {
         return size(done);
     }
     let unit = unit(total);
-    let (done, total) = (scaled(done, unit), scaled(total, unit));
-    format!("{done} of {total} {}", UNITS[unit])
+    let done = match unit {
+        1.. if done < total => {
+            let tenths = |bytes: u64| bytes as f64 * 10.0 / 1024f64.powi(unit as i32);
+            let shown = tenths(done).round().min(tenths(total).round() - 1.0);
+            format!("{:.1}", shown / 10.0)
+        }
+        _ => scaled(done, unit),
+    };
+    format!("{done} of {} {}", scaled(total, unit), UNITS[unit])
 }
 
 /// The unit in which so many bytes are written with at most four digits before the point.
@@ -194,6 +201,19 @@ mod tests {
         assert_eq!(part(100, 400 << 20), "0.0 of 400.0 MiB");
         assert_eq!(part(7, 9), "7 of 9 B");
         assert_eq!(part(1536, 0), "1.5 KiB");
+    }
+
+    #[test]
+    fn what_is_not_complete_does_not_look_so() {
+        // 14.13 MiB, of which some bytes are missing.
+        let total = 14_816_379;
+        for missing in [1, 1000, 30_000] {
+            assert_eq!(part(total - missing, total), "14.0 of 14.1 MiB");
+        }
+        assert_eq!(part(total, total), "14.1 of 14.1 MiB");
+        assert_eq!(part(1023, 1024), "0.9 of 1.0 KiB");
+        assert_eq!(part(1000 << 20, 4000 << 20), "1.0 of 3.9 GiB");
+        assert_eq!(part(0, 1 << 30), "0.0 of 1.0 GiB");
     }
 
     #[test]

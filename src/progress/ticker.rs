@@ -160,7 +160,12 @@ impl TransferProgress for Handle {
     }
 
     fn set_host(&self, host: &str) {
-        self.ticker.lock().state.set_host(self.id, host);
+        let mut watched = self.ticker.lock();
+        watched.state.set_host(self.id, host, Instant::now());
+    }
+
+    fn lose(&self, bytes: u64) {
+        self.done.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn finish(mut self: Box<Self>, outcome: Outcome) {

@@ -144,7 +144,7 @@ pub(super) fn finished(
             let (size, rate) = (size(done), size(rate as u64));
             format!("{name}: done, {size} in {}, {rate}/s", time(lasted))
         }
-        Outcome::Failed => {
+        Outcome::Failed | Outcome::GoesOn => {
             let part = part(done, total);
             format!("{name}: failed after {part} in {}", time(lasted))
         }

@@ -13,6 +13,8 @@ pub(super) struct Whole {
     started: u64,
     done: u64,
     failed: u64,
+    /// Transfers that others went on with.
+    replaced: u64,
     /// Bytes of the transfers that are done.
     bytes: u64,
     /// Bytes of all transfers that have ended, in vain or not.
@@ -29,6 +31,7 @@ impl Whole {
             started: 0,
             done: 0,
             failed: 0,
+            replaced: 0,
             bytes: 0,
             moved: 0,
             pace: Pace::new(now),
@@ -60,6 +63,7 @@ impl Whole {
                 self.bytes = self.bytes.saturating_add(bytes);
             }
             Outcome::Failed => self.failed += 1,
+            Outcome::GoesOn => self.replaced += 1,
         }
     }
 
@@ -71,13 +75,17 @@ impl Whole {
 
     /// Whether there is more to say than about one transfer.
     pub(super) fn is_many(&self) -> bool {
-        self.expected.is_some() || self.started - self.failed > 1
+        self.expected.is_some() || self.begun() > 1
+    }
+
+    /// Those that are done or may be.
+    fn begun(&self) -> u64 {
+        self.started - self.failed - self.replaced
     }
 
     /// Paths that are done and that are expected; without knowing better those that have begun.
     pub(super) fn paths(&self) -> (u64, u64) {
-        let begun = self.started - self.failed;
-        let expected = self.expected.map_or(begun, |(paths, _)| paths);
+        let expected = self.expected.map_or(self.begun(), |(paths, _)| paths);
         (self.done, expected.max(self.done))
     }
 
@@ -124,6 +132,11 @@ mod tests {
         assert!(whole.is_many());
         whole.finish(100, Outcome::Failed);
         assert!(!whole.is_many());
+        // One that another one goes on with is the same.
+        assert!(!whole.start(start));
+        whole.finish(0, Outcome::GoesOn);
+        assert!(!whole.is_many());
+        assert_eq!(whole.failed(), 1);
         whole.tick(start + Duration::from_secs(1), 50);
         let standing = whole.standing(Some(50));
         assert_eq!((standing.done, standing.total), (50, 0));

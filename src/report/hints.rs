@@ -12,7 +12,7 @@ use crate::model::{StorePath, Unproven};
 use crate::pool::{AllRest, Banner};
 use crate::remote::{HANDSHAKE, RemoteError};
 use crate::resolver::{Distrust, Why};
-use crate::transfer::HostFault;
+use crate::transfer::{HostFault, TransferError};
 use crate::transport::runtime_dir::RuntimeDirError;
 use crate::transport::{Phase, TransportError};
 
@@ -30,6 +30,9 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<Hint> {
     }
     if let Some(error) = error.downcast_ref() {
         return of_fault(error);
+    }
+    if let Some(TransferError::Nobody { faults, .. }) = error.downcast_ref() {
+        return faults.iter().find_map(|fault| hint(fault));
     }
     if let Some(error) = error.downcast_ref() {
         return Some(of_distrust(error));
@@ -329,10 +332,8 @@ fn of_fault(error: &HostFault) -> Option<Hint> {
             "--verify-path",
             "its store may be damaged, or the account may not read all of it: look with",
         ),
-        HostFault::Remote(_)
-        | HostFault::Lacks { .. }
-        | HostFault::Unproven { .. }
-        | HostFault::SpoiltBefore { .. } => return None,
+        HostFault::SpoiltBefore(fault) => return of_fault(fault),
+        HostFault::Remote(_) | HostFault::Lacks { .. } | HostFault::Unproven { .. } => return None,
     };
     let ssh = Login::of(host).ssh(&format!("nix-store {command} {path}"));
     Some(format!("{what} '{ssh}'").into())

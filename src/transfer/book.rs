@@ -1,6 +1,6 @@
 //! What is remembered of hosts that failed to deliver.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::HostFault;
@@ -25,8 +25,8 @@ pub(super) struct Book {
     pub(super) pool: Arc<Pool>,
     pub(super) rates: Arc<Rates>,
     whereabouts: Box<dyn Whereabouts>,
-    /// What a host sent wrongly once; it is not asked for it again. Held for a look-up only.
-    spoilt: Mutex<HashSet<(HostId, StorePath)>>,
+    /// What a host sent wrongly once, and what was wrong; it is not asked for it again. Held for a look-up only.
+    spoilt: Mutex<HashMap<(HostId, StorePath), HostFault>>,
     /// What was put together wrongly from parts. Held for a look-up only.
     unfit: Mutex<HashSet<StorePath>>,
 }
@@ -52,13 +52,20 @@ impl Book {
     }
 
     pub(super) fn is_spoilt(&self, host: HostId, path: &StorePath) -> bool {
-        self.spoilt().contains(&(host, path.clone()))
+        self.spoilt().contains_key(&(host, path.clone()))
+    }
+
+    /// What was wrong with this path when the host sent it, if it is not asked for it again.
+    pub(super) fn spoilt_before(&self, host: HostId, path: &StorePath) -> Option<HostFault> {
+        let spoilt = self.spoilt();
+        let fault = spoilt.get(&(host, path.clone()))?;
+        Some(HostFault::SpoiltBefore(Box::new(fault.clone())))
     }
 
     pub(super) async fn take_note(&self, host: HostId, path: &StorePath, fault: &HostFault) {
         match fault {
             HostFault::Remote(error) => self.pool.failed(host, error).await,
-            HostFault::SpoiltBefore { .. } => log::debug!("{fault}"),
+            HostFault::SpoiltBefore(_) => log::debug!("{fault}"),
             HostFault::Lacks { .. } => {
                 log::debug!("{fault}");
                 self.whereabouts.disappointed(host, path);
@@ -77,7 +84,7 @@ impl Book {
                 if spoilt.len() >= SPOILT {
                     spoilt.clear();
                 }
-                spoilt.insert((host, path.clone()));
+                spoilt.insert((host, path.clone()), fault.clone());
             }
         }
     }
@@ -98,7 +105,7 @@ impl Book {
         self.unfit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn spoilt(&self) -> MutexGuard<'_, HashSet<(HostId, StorePath)>> {
+    fn spoilt(&self) -> MutexGuard<'_, HashMap<(HostId, StorePath), HostFault>> {
         self.spoilt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,7 +7,7 @@ use crate::remote::RemoteError;
 use crate::wire::nar::{Completion, NarError};
 
 /// What was wrong with one host.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum HostFault {
     /// The connection failed.
     #[error(transparent)]
@@ -73,14 +73,9 @@ pub enum HostFault {
         /// The path.
         path: StorePath,
     },
-    /// It sent it wrongly before, and is not asked again.
-    #[error("{host}: sent {path} wrongly before")]
-    SpoiltBefore {
-        /// The host.
-        host: String,
-        /// The path.
-        path: StorePath,
-    },
+    /// It sent it wrongly before, as the fault says, and is not asked for it again.
+    #[error("{0} (found earlier: this host is not asked for it again)")]
+    SpoiltBefore(Box<HostFault>),
     /// The beginning that another host had sent is not the same here.
     #[error("{host}: has {path} with another beginning than the host whose transfer broke")]
     Differs {

@@ -151,6 +151,7 @@ impl<'a> Fetch<'a> {
         };
         let job = &reader.job;
         let host = job.host();
+        let mut shown = host;
         self.watch.set_host(&book.pool.host(host).to_string());
         let holders = book.holders(&info.path, &job.holders);
         let mut others = holders.into_iter().filter(|other| *other != host);
@@ -161,8 +162,11 @@ impl<'a> Fetch<'a> {
         let mut received = job.received();
         loop {
             match timeout(if waits { SOON } else { limit }, reader.next()).await {
-                Ok(Next::Piece(piece)) => {
+                Ok(Next::Piece(piece, host)) => {
                     waits = false;
+                    if std::mem::replace(&mut shown, host) != host {
+                        self.watch.set_host(&book.pool.host(host).to_string());
+                    }
                     self.watch.advance(piece.bytes.len() as u64);
                     let written = self.sink.write(piece).await;
                     written.map_err(|source| self.cannot_write(source))?;
@@ -217,7 +221,12 @@ impl<'a> Fetch<'a> {
     }
 
     async fn assemble(&mut self, mut parts: InParts) -> Result<Parts, TransferError> {
-        'nar: while let Some(buf) = parts.more().await {
+        let mut shown = None;
+        'nar: while let Some((buf, host)) = parts.more().await {
+            if shown.replace(host) != Some(host) {
+                let name = self.common.book.pool.host(host).to_string();
+                self.watch.set_host(&name);
+            }
             loop {
                 let before = self.stream.taken();
                 let taken = self.stream.take(buf);
@@ -247,7 +256,7 @@ impl<'a> Fetch<'a> {
                 }
             }
         }
-        self.stream.roll_back();
+        self.watch.lose(self.stream.roll_back());
         Ok(Parts::Broke)
     }
 
@@ -263,15 +272,14 @@ impl<'a> Fetch<'a> {
         book.rates.put_late_ones_last(&mut all, left);
         let mut hosts = book.pool.in_order_of_health(&all);
         hosts.retain(|host| {
-            let spoilt = book.is_spoilt(*host, &info.path);
-            if spoilt && self.tries.is_new(*host) {
-                let (host, path) = (book.pool.host(*host).to_string(), info.path.clone());
-                self.faults.push(HostFault::SpoiltBefore { host, path });
+            let Some(fault) = book.spoilt_before(*host, &info.path) else {
+                return true;
+            };
+            if self.tries.is_new(*host) {
+                self.faults.push(fault);
             }
-            if spoilt {
-                self.tries.ended(*host, Ended::Unfit);
-            }
-            !spoilt
+            self.tries.ended(*host, Ended::Unfit);
+            false
         });
         self.tries.next(&hosts, self.stream.taken() > 0)
     }
@@ -297,7 +305,7 @@ impl<'a> Fetch<'a> {
             Err(Stopped::NoConnection(fault)) => (fault, false),
             Err(Stopped::Fault(fault)) => (fault, true),
         };
-        self.stream.roll_back();
+        self.watch.lose(self.stream.roll_back());
         book.take_note(host, &info.path, &fault).await;
         let new_bytes = self.stream.taken() > from;
         let ended = match fault {

@@ -20,6 +20,8 @@ pub enum Outcome {
     Done,
     /// It was given up.
     Failed,
+    /// Another transfer, which begins next, brings the same path to the same place: the two are one to those who look.
+    GoesOn,
 }
 
 /// Watches transfers, several at a time.
@@ -35,11 +37,15 @@ pub trait Progress: Send + Sync {
 
 /// Watches one transfer. Called for every piece that arrives, so it must be quick.
 pub trait TransferProgress: Send + Sync {
-    /// So many more bytes of the NAR have come.
+    /// So many more bytes of the NAR have come, from the host that was named last.
     fn advance(&self, bytes: u64);
 
-    /// The transfer goes on from another host.
+    /// What comes next comes from this host. To be called whenever that changes: a transfer from several hosts goes to
+    /// and fro between them.
     fn set_host(&self, host: &str);
+
+    /// So many of the bytes that came last do not count: they are dropped, and come again.
+    fn lose(&self, bytes: u64);
 
     /// The transfer has ended.
     fn finish(self: Box<Self>, outcome: Outcome);
@@ -60,5 +66,98 @@ impl TransferProgress for NoProgress {
 
     fn set_host(&self, _: &str) {}
 
+    fn lose(&self, _: u64) {}
+
     fn finish(self: Box<Self>, _: Outcome) {}
+}
+
+/// Bytes of transfers, by the host that sent them.
+#[derive(Debug, Clone, Default)]
+pub struct ByHost {
+    /// In the order in which hosts were named first.
+    hosts: Vec<(String, u64)>,
+    /// The one that sends now.
+    current: Option<usize>,
+}
+
+impl ByHost {
+    /// What comes next comes from this host; from nobody knows where if that is empty.
+    pub fn set_host(&mut self, host: &str) {
+        self.current = (!host.is_empty()).then(|| self.place(host));
+    }
+
+    fn place(&mut self, host: &str) -> usize {
+        let known = self.hosts.iter().position(|(name, _)| name == host);
+        known.unwrap_or_else(|| {
+            self.hosts.push((host.to_owned(), 0));
+            self.hosts.len() - 1
+        })
+    }
+
+    /// The host that sends now.
+    #[must_use]
+    pub fn current(&self) -> Option<&str> {
+        self.current.map(|current| self.hosts[current].0.as_str())
+    }
+
+    /// So many bytes have come from the host that sends now.
+    pub fn advance(&mut self, bytes: u64) {
+        if let Some(current) = self.current {
+            let (_, sum) = &mut self.hosts[current];
+            *sum = sum.saturating_add(bytes);
+        }
+    }
+
+    /// So many bytes do not count: those of the host that sends now, then those of others.
+    pub fn lose(&mut self, mut bytes: u64) {
+        let others = (0..self.hosts.len()).rev();
+        for at in self.current.into_iter().chain(others) {
+            let (_, sum) = &mut self.hosts[at];
+            let lost = bytes.min(*sum);
+            *sum -= lost;
+            bytes -= lost;
+        }
+    }
+
+    /// Counts what was counted elsewhere, too.
+    pub fn add(&mut self, other: &Self) {
+        for (host, bytes) in other.sums() {
+            let at = self.place(host);
+            self.hosts[at].1 = self.hosts[at].1.saturating_add(bytes);
+        }
+    }
+
+    /// The hosts from which something has come, with the number of bytes.
+    pub fn sums(&self) -> impl Iterator<Item = (&str, u64)> {
+        let sums = self.hosts.iter().filter(|(_, bytes)| *bytes > 0);
+        sums.map(|(host, bytes)| (host.as_str(), *bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_count_for_the_host_that_sent_them() {
+        let mut sums = ByHost::default();
+        sums.advance(7);
+        sums.set_host("a");
+        sums.set_host("b");
+        sums.advance(10);
+        sums.set_host("a");
+        sums.advance(3);
+        assert_eq!(sums.sums().collect::<Vec<_>>(), [("a", 3), ("b", 10)]);
+        assert_eq!(sums.current(), Some("a"));
+        // The last ones first.
+        sums.lose(5);
+        assert_eq!(sums.sums().collect::<Vec<_>>(), [("b", 8)]);
+        let mut all = sums.clone();
+        all.add(&sums);
+        assert_eq!(all.sums().collect::<Vec<_>>(), [("b", 16)]);
+        sums.set_host("");
+        sums.advance(1);
+        sums.lose(u64::MAX);
+        assert_eq!(sums.sums().count(), 0);
+    }
 }

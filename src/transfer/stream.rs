@@ -222,13 +222,15 @@ impl Stream {
         Ok(held.map(Piece::verified).collect())
     }
 
-    /// The host failed: what was taken from it and not passed on does not count.
-    pub(super) fn roll_back(&mut self) {
+    /// The host failed: what was taken from it and not passed on does not count. Gives how many bytes that was.
+    pub(super) fn roll_back(&mut self) -> u64 {
+        let taken = self.taken();
         self.held.clear();
         self.ahead = self.passed.clone();
         if let Some(content) = &mut self.content {
             content.roll_back();
         }
+        taken - self.taken()
     }
 
     /// What completes what was passed on.

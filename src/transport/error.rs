@@ -63,12 +63,14 @@ pub enum TransportError {
         said: String,
     },
     /// No answer in time.
-    #[error("{host}: no answer within {}, {phase}", seconds(.after))]
+    #[error("{host}: no answer within {}, {phase}{}", seconds(.after), of_limit(*.limit, *.after, *.phase))]
     TimedOut {
         /// The host as configured.
         host: String,
         /// How long it was waited for.
         after: Duration,
+        /// `connect-timeout`; `None` when there is no limit, so that the time was ssh's own or the system's.
+        limit: Option<Duration>,
         /// What was waited for.
         phase: Phase,
         /// What ssh printed.
@@ -265,6 +267,19 @@ fn seconds(after: &Duration) -> String {
     } else {
         format!("{:.1} s", after.as_secs_f64())
     }
+}
+
+/// What was set, where the time that was spent is not all of it: ssh may spend half of it on one address
+/// (its `ConnectTimeout`), and so long waits who lets another process connect first.
+fn of_limit(limit: Option<Duration>, after: Duration, phase: Phase) -> String {
+    let Some(limit) = limit else {
+        return String::new();
+    };
+    let set = seconds(&limit);
+    if phase == Phase::Connect && after < limit.mul_f64(0.9) {
+        return format!(" (connect-timeout is {set}, at most half of it for one address)");
+    }
+    format!(" (connect-timeout is {set})")
 }
 
 fn listed(tried: &[String], methods: &[String]) -> String {

@@ -92,6 +92,13 @@ impl Default for SshSettings {
     }
 }
 
+impl SshSettings {
+    /// `connect-timeout`, where there is one.
+    fn limit(&self) -> Option<Duration> {
+        Some(self.connect_timeout).filter(|limit| !limit.is_zero())
+    }
+}
+
 /// Starts serve loops over ssh.
 pub struct OpenSsh {
     settings: SshSettings,
@@ -123,10 +130,7 @@ impl Transport for OpenSsh {
             client::sweep(&folder);
         }
         let name = arguments::short_name(host, &self.settings);
-        let limit = match self.settings.connect_timeout {
-            Duration::ZERO => NO_LIMIT,
-            limit => limit.min(NO_LIMIT),
-        };
+        let limit = self.settings.limit().unwrap_or(NO_LIMIT).min(NO_LIMIT);
         let began = Instant::now();
         let time = (began, began + limit);
         let mut refused = String::new();

@@ -79,3 +79,37 @@ fn the_hosts_are_those_of_the_line_before() {
     assert_eq!(before.pop().as_deref(), Some("https://cache.nixos.org"));
     assert_eq!(words(page.block("ssh-substituter.conf")), before);
 }
+
+#[test]
+fn from_download_via_ssh_unsigned_paths_come_once_their_host_is_trusted() {
+    let page = Page::open("docs/moving.md");
+    let stage = Stage::new(&[BUILDER, "laptop"]);
+    stage.host(BUILDER);
+    let unsigned = stage.build(BUILDER, "unsigned-1");
+    stage.run(
+        "laptop",
+        "root",
+        "ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519",
+    );
+    stage.write(
+        "laptop",
+        "/root/.ssh/known_hosts",
+        &stage.known_host(BUILDER),
+    );
+    stage.let_in(("laptop", "/root/.ssh/id_ed25519.pub"), (BUILDER, "nix"));
+    stage.run("laptop", "root", page.block("moving-install"));
+    let substitute = || {
+        let script = format!("ssh-substituter --substitute {unsigned} /tmp/dest");
+        stage.try_run("laptop", "root", &script)
+    };
+
+    stage.write("laptop", "/etc/nix/nix.conf", page.block("classic-before"));
+    let ran = substitute();
+    let said = "but it is not signed: such paths from there are not used";
+    assert!(!ran.ok && ran.text.contains(said), "{}", ran.text);
+
+    stage.write("laptop", "/etc/nix/nix.conf", page.block("classic-after"));
+    let ran = substitute();
+    assert!(ran.ok, "{}", ran.text);
+    stage.run("laptop", "root", "test -e /tmp/dest");
+}

@@ -116,6 +116,17 @@ fn a_run_that_was_killed_is_gone_on_with() {
     verify(&site, &folder, &dag);
 }
 
+/// How many of so many paths are there, as it is said at an interrupted run.
+fn kept_of(all: usize, said: &str) -> usize {
+    let line = said.lines().last().unwrap_or_default();
+    let kept = line
+        .strip_prefix("ssh-substituter: warning: interrupted: ")
+        .and_then(|rest| rest.split_once(&format!(" of {all} paths to be fetched are there (")))
+        .filter(|(_, rest)| rest.ends_with("the same command goes on with the others"));
+    let (kept, _) = kept.unwrap_or_else(|| panic!("{said}"));
+    kept.parse().unwrap()
+}
+
 #[test]
 fn signals_leave_nothing_half_done() {
     let site = Site::new(1);
@@ -140,6 +151,10 @@ fn signals_leave_nothing_half_done() {
             kill_process(Pid::from_child(&child), signal).unwrap();
             wait_until("its end", || child.try_wait().unwrap().is_some());
             assert_eq!(child.wait().unwrap().code(), Some(status), "{to}");
+            let said = fs::read_to_string(&log).unwrap();
+            let kept = kept_of(40, &said);
+            assert!(kept > 0, "{said}");
+            assert_eq!(said.matches("interrupted").count(), 1, "{said}");
             for folder in [&folder, &store] {
                 let left: Vec<_> = names(folder)
                     .into_iter()
@@ -151,8 +166,11 @@ fn signals_leave_nothing_half_done() {
                 closed(&folder);
             }
             let got = site.get(&["--to", place, &dag.root]).status(0);
-            let fetched = got.stderr().contains("fetched 40 paths");
-            assert!(!fetched, "nothing was kept: {}", got.stderr());
+            // What was said to be there is not fetched again.
+            let said = got.stderr();
+            let (_, fetched) = said.split_once("fetched ").unwrap();
+            let fetched: usize = fetched.split(' ').next().unwrap().parse().unwrap();
+            assert!(fetched <= 40 - kept, "{kept} kept: {}", got.stderr());
             if to == "cache" {
                 closed(&folder);
                 let nix = Nix::new()

@@ -49,11 +49,13 @@ fn a_host_that_may_not_be_chosen_is_refused_by_name_and_never_connected_to() {
     );
     for chosen in [&forbidden, &both] {
         let choice = [(HOSTS, chosen.as_str())];
-        let expected = format!("ssh-substituter: error: $_NIX_OPTIONS:9: {HOSTS}: {why}");
+        let expected = format!("error: $_NIX_OPTIONS:9: {HOSTS}: {why}");
         let output = site.query(&choice, &[]);
         // "Disabled", to Nix 1.x: it goes on without.
         assert_eq!((output.status.code(), lines(&output).len()), (Some(0), 0));
+        // Nix puts the program's name before it.
         assert_eq!(stderr(&output), expected);
+        let expected = format!("ssh-substituter: {expected}");
         let output = site.substitute(&choice, &site.paths[0]);
         assert_eq!(
             (output.status.code(), lines(&output)),

@@ -57,21 +57,22 @@ impl Caller {
         let mut command = self.command();
         command.args(["--substitute", path]);
         command.arg(self.env.folder().join("dest"));
-        Run(run_with_timeout(command, LIMIT))
+        Run(run_with_timeout(command, LIMIT), NAME)
     }
 
     /// `--query`, with these lines.
     pub fn query(&self, lines: &str) -> Run {
         let mut command = self.command();
         command.arg("--query");
-        Run(run_with_input(command, lines.as_bytes(), LIMIT))
+        // Nix 1.x puts the name of the program before each line by itself.
+        Run(run_with_input(command, lines.as_bytes(), LIMIT), "")
     }
 
     /// `--serve`, with these bytes from the caller.
     pub fn serve(&self, input: &[u8]) -> Run {
         let mut command = self.command();
         command.arg("--serve");
-        Run(run_with_input(command, input, LIMIT))
+        Run(run_with_input(command, input, LIMIT), NAME)
     }
 
     fn command(&self) -> Command {
@@ -89,11 +90,14 @@ impl Caller {
     }
 }
 
-pub struct Run(Output);
+/// What a run printed, and what each of its messages begins with.
+pub struct Run(Output, &'static str);
+
+const NAME: &str = "ssh-substituter: ";
 
 impl Run {
     pub fn lines(&self, kind: &str) -> Vec<String> {
-        let start = format!("ssh-substituter: {kind}: ");
+        let start = format!("{}{kind}: ", self.1);
         let stderr = String::from_utf8(self.0.stderr.clone()).expect("UTF-8 on stderr");
         let lines = stderr.lines();
         lines

@@ -55,7 +55,7 @@ fn a_server_that_takes_the_connection_and_says_nothing() {
     let run = Caller::of(&host)
         .option("connect-timeout", "2")
         .substitute(NOBODYS);
-    run.fails_with(
+    let warning = run.fails_with(
         &host,
         "no answer within 1",
         &[
@@ -63,6 +63,10 @@ fn a_server_that_takes_the_connection_and_says_nothing() {
             "raise connect-timeout",
         ],
     );
+    // What was spent and what was set: half of a limit is not taken for another setting.
+    let words =
+        "connecting and logging in (connect-timeout is 2 s, at most half of it for one address)";
+    assert!(warning.contains(words), "{warning}");
 }
 
 /// A socket whose queue is full: the kernel drops what comes, as a firewall does.

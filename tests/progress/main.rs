@@ -5,6 +5,8 @@ mod support;
 
 mod bars;
 mod json;
+mod messages;
 mod nix;
 mod scenes;
+mod several;
 mod terminal;

@@ -12,7 +12,7 @@ use crate::terminal::{Replay, on_terminal};
 const SIZE: (u16, u16) = (120, 20);
 
 /// A host that sends about 1.5 MB a second.
-fn slow(host: &Host, folder: &Path) -> String {
+pub fn slow(host: &Host, folder: &Path) -> String {
     let program = folder.join("slow-nix-store");
     let text = format!(
         "#!/bin/sh\n\
@@ -28,7 +28,7 @@ fn slow(host: &Host, folder: &Path) -> String {
 }
 
 /// A host where nobody listens.
-fn nobody() -> String {
+pub fn nobody() -> String {
     let port = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().port()

@@ -14,7 +14,8 @@
 //! | `cache` | `--to file:///DIR` |
 //! | `store` | `--into-store` |
 //! | `place` | tells them apart |
-//! | `feed`, `lock`, `watch` | a NAR for a thread, one run at a time, hosts that brought something |
+//! | `feed`, `lock`, `watch` | a NAR for a thread, one run at a time, bytes by host |
+//! | `interrupted` | what is said when a run is ended from outside |
 //!
 //! It works with an engine of its own, in this process, which lives as long as the command; ssh connections are those that
 //! all commands share.
@@ -24,6 +25,7 @@ mod destination;
 mod error;
 mod feed;
 mod folder;
+mod interrupted;
 mod lock;
 mod paths;
 mod place;
@@ -49,6 +51,7 @@ use crate::transfer::progress::Progress;
 use cache::Cache;
 use destination::{Destination, Nowhere};
 use folder::Folder;
+use interrupted::{Lasting, SoFar};
 use place::Place;
 use plan::{Missing, Plan};
 use run::Means;
@@ -90,13 +93,36 @@ async fn fetched(args: &Get, config: &Config, display: &Arc<Display>) -> Status 
         return Err("no hosts to ask: see --host and ssh-substituter-hosts".into());
     }
     let started = Instant::now();
-    let destination = open(args, config, place.as_ref()).await?;
+    let lasting = Lasting::new();
+    let so_far = lasting.so_far.clone();
+    let code = fetch(
+        args,
+        config,
+        display,
+        place.as_ref(),
+        &wanted,
+        (started, &so_far),
+    )
+    .await;
+    lasting.end();
+    code
+}
+
+async fn fetch(
+    args: &Get,
+    config: &Config,
+    display: &Arc<Display>,
+    place: Option<&Place>,
+    wanted: &[StorePath],
+    (started, so_far): (Instant, &Arc<SoFar>),
+) -> Status {
+    let destination = open(args, config, place).await?;
     let engine = engine(config, None);
     if args.no_closure {
         engine.resolver.ask_no_more_than_needed();
     }
     let closure = !args.no_closure;
-    let plan = Plan::new(&engine.resolver, &*destination, &wanted, closure).await?;
+    let plan = Plan::new(&engine.resolver, &*destination, wanted, closure).await?;
     tell_missing(&plan.missing, &engine);
     let absent = !plan.incomplete.is_empty();
     if args.dry_run {
@@ -106,7 +132,7 @@ async fn fetched(args: &Get, config: &Config, display: &Arc<Display>) -> Status 
         return Ok(if absent { ABSENT } else { 0 });
     }
     let roots = plan.roots.clone();
-    let lacking = carry_out(plan, &engine, destination, display, started).await;
+    let lacking = carry_out(plan, &engine, destination, display, (started, so_far)).await;
     engine.resolver.flush().await;
     let lacking = lacking?;
     // Bars stand where this is going to be printed.
@@ -149,10 +175,11 @@ async fn carry_out(
     engine: &Engine,
     destination: Arc<dyn Destination>,
     display: &Arc<Display>,
-    started: Instant,
+    (started, so_far): (Instant, &Arc<SoFar>),
 ) -> Result<HashSet<StorePath>, GetError> {
     let (planned, there, bytes) = (plan.fetch.len(), plan.there.len(), plan.bytes());
     let watch = Arc::new(Watch::new(display.clone()));
+    so_far.plan(planned, bytes);
     if planned > 0 {
         watch.expected(planned as u64, bytes);
         engine.resolver.download_begins();
@@ -164,25 +191,27 @@ async fn carry_out(
         caller: Arc::new(engine.transfers.caller()),
         progress: watch.clone(),
         destination: destination.clone(),
+        so_far: so_far.clone(),
     };
     let ran = means.run(plan.fetch).await;
     // What has come counts, whatever became of the rest.
     let ended = destination.end().await;
     let done = ran?;
     ended?;
-    let of = if done.paths == planned {
+    let (paths, bytes) = so_far.total();
+    let of = if paths == planned {
         String::new()
     } else {
         format!(" of {planned}")
     };
     let from = match watch.hosts() {
         hosts if hosts.is_empty() => String::new(),
-        hosts => format!(" from {}", hosts.join(", ")),
+        hosts => format!(" from {hosts}"),
     };
     log::info!(
         "fetched {}{of} paths, {} in {}{from}; {there} were there",
-        done.paths,
-        text::size(done.bytes),
+        paths,
+        text::size(bytes),
         seconds(started),
     );
     Ok(done.lacking)

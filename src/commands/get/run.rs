@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 
 use super::destination::{Destination, Gate};
 use super::error::GetError;
+use super::interrupted::SoFar;
 use crate::model::StorePath;
 use crate::report;
 use crate::resolver::{Found, Resolver};
@@ -25,15 +26,13 @@ pub(super) struct Means {
     pub(super) caller: Arc<Caller>,
     pub(super) progress: Arc<dyn Progress>,
     pub(super) destination: Arc<dyn Destination>,
+    /// Counts what has come.
+    pub(super) so_far: Arc<SoFar>,
 }
 
 /// What came of it.
 #[derive(Debug, Default)]
 pub(super) struct Done {
-    /// How many paths came.
-    pub(super) paths: usize,
-    /// Bytes of their NARs.
-    pub(super) bytes: u64,
     /// Those that did not, or wait for one that did not.
     pub(super) lacking: HashSet<StorePath>,
 }
@@ -74,11 +73,11 @@ impl Means {
             };
             match result {
                 Ok(bytes) => {
-                    board.done.paths += 1;
-                    board.done.bytes += bytes;
+                    self.so_far.came(bytes);
                     for index in board.came(index) {
                         let info = &board.items[index].found.info;
                         self.destination.settle(info).await?;
+                        self.so_far.settled(info.nar_size);
                     }
                 }
                 Err(Fault::Place(error)) => return Err(error),

@@ -1,37 +1,39 @@
-//! From which hosts paths came.
+//! From which hosts paths came, and how much from each.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::transfer::progress::{Outcome, Progress, TransferInfo, TransferProgress};
+use crate::progress::by_host;
+use crate::transfer::progress::{ByHost, Outcome, Progress, TransferInfo, TransferProgress};
 
-/// Passes on to another progress what transfers tell, and notes the hosts.
+/// Passes on to another progress what transfers tell, and counts bytes by host.
 pub(super) struct Watch {
     shown: Arc<dyn Progress>,
-    hosts: Arc<Mutex<BTreeSet<String>>>,
+    /// Of the transfers that have ended.
+    sums: Arc<Mutex<ByHost>>,
 }
 
 impl Watch {
     pub(super) fn new(shown: Arc<dyn Progress>) -> Self {
         Self {
             shown,
-            hosts: Arc::default(),
+            sums: Arc::default(),
         }
     }
 
-    /// Those that something came from, by name.
-    pub(super) fn hosts(&self) -> Vec<String> {
-        let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        hosts.iter().cloned().collect()
+    /// The host that something came from, or all of them with how much came from each.
+    pub(super) fn hosts(&self) -> String {
+        by_host(&lock(&self.sums))
     }
 }
 
 impl Progress for Watch {
     fn start(&self, transfer: &TransferInfo) -> Box<dyn TransferProgress> {
+        let mut own = ByHost::default();
+        own.set_host(&transfer.host);
         Box::new(Watched {
             shown: self.shown.start(transfer),
-            host: Mutex::new(Some(transfer.host.clone())),
-            hosts: self.hosts.clone(),
+            own: Mutex::new(own),
+            sums: self.sums.clone(),
         })
     }
 
@@ -42,32 +44,33 @@ impl Progress for Watch {
 
 struct Watched {
     shown: Box<dyn TransferProgress>,
-    /// Where it comes from, until something has come from there.
-    host: Mutex<Option<String>>,
-    hosts: Arc<Mutex<BTreeSet<String>>>,
+    // Both held for a few instructions.
+    own: Mutex<ByHost>,
+    sums: Arc<Mutex<ByHost>>,
 }
 
 impl TransferProgress for Watched {
     fn advance(&self, bytes: u64) {
-        let host = self
-            .host
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(host) = host {
-            let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-            hosts.insert(host);
-        }
+        lock(&self.own).advance(bytes);
         self.shown.advance(bytes);
     }
 
     fn set_host(&self, host: &str) {
-        let mut current = self.host.lock().unwrap_or_else(PoisonError::into_inner);
-        *current = Some(host.to_owned());
+        lock(&self.own).set_host(host);
         self.shown.set_host(host);
     }
 
+    fn lose(&self, bytes: u64) {
+        lock(&self.own).lose(bytes);
+        self.shown.lose(bytes);
+    }
+
     fn finish(self: Box<Self>, outcome: Outcome) {
+        lock(&self.sums).add(&lock(&self.own));
         self.shown.finish(outcome);
     }
+}
+
+fn lock(sums: &Mutex<ByHost>) -> MutexGuard<'_, ByHost> {
+    sums.lock().unwrap_or_else(PoisonError::into_inner)
 }

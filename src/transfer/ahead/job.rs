@@ -44,8 +44,8 @@ struct Inner {
     /// Somebody waits for it.
     wanted: bool,
     stream: Stream,
-    /// What has come and not been read by all.
-    ready: VecDeque<Piece>,
+    /// What has come and not been read by all, with who sent it.
+    ready: VecDeque<(Piece, HostId)>,
     /// How many pieces came before those.
     gone: usize,
     readers: Vec<Place>,
@@ -85,7 +85,8 @@ pub(in crate::transfer) enum Fed {
 
 /// What a reader gets next.
 pub(in crate::transfer) enum Next {
-    Piece(Piece),
+    /// From that host.
+    Piece(Piece, HostId),
     /// That was all, and it is right.
     Complete,
     /// No more will come; this is how far it got.
@@ -166,8 +167,13 @@ impl Job {
         mine
     }
 
-    /// Takes what is whole off the buffer.
-    pub(super) fn feed(&self, token: Token, buf: &mut BytesMut) -> Result<Fed, Refused> {
+    /// Takes what is whole off the buffer, into which `host` has sent something.
+    pub(super) fn feed(
+        &self,
+        token: Token,
+        buf: &mut BytesMut,
+        host: HostId,
+    ) -> Result<Fed, Refused> {
         let mut inner = self.lock();
         let Inner {
             owner,
@@ -184,10 +190,10 @@ impl Job {
             match stream.take(buf)? {
                 Taken::Nothing if ready.len() == before => return Ok(Fed::More),
                 Taken::Nothing => break Fed::More,
-                Taken::Pass(piece) => ready.push_back(piece),
+                Taken::Pass(piece) => ready.push_back((piece, host)),
                 Taken::Complete => match stream.verify() {
                     Ok(held) => {
-                        ready.extend(compact(held));
+                        ready.extend(compact(held).into_iter().map(|piece| (piece, host)));
                         *end = Some(End::Complete);
                         break Fed::Complete;
                     }
@@ -315,12 +321,12 @@ impl Reader {
         let mut inner = self.job.lock();
         let gone = inner.gone;
         let next = inner.place(self.id)?.next;
-        if let Some(piece) = inner.ready.get(next - gone).cloned() {
+        if let Some((piece, host)) = inner.ready.get(next - gone).cloned() {
             let place = inner.place(self.id)?;
             place.next += 1;
             place.room.fetched(piece.bytes.len() as u64);
             inner.forget_read();
-            return Some(Next::Piece(piece));
+            return Some(Next::Piece(piece, host));
         }
         match inner.end? {
             End::Complete => Some(Next::Complete),

@@ -29,8 +29,8 @@ async fn bring(desk: &Desk, taken: Taken) {
         .start(&job.info, &holders, 0, job.priority.clone());
     if let Some(mut parts) = parts {
         job.set_meter(taken.token, &parts.meter());
-        while let Some(buf) = parts.more().await {
-            match job.feed(taken.token, buf) {
+        while let Some((buf, host)) = parts.more().await {
+            match job.feed(taken.token, buf, host) {
                 Ok(Fed::More) => {}
                 Ok(Fed::Complete | Fed::Lost) => return taken.finish(),
                 Ok(Fed::Unfit(_)) | Err(_) => {

@@ -142,7 +142,7 @@ impl Worker {
             if !lease.buffer().is_empty() {
                 came = true;
                 let before = lease.buffer().len();
-                let fed = job.feed(taken.token, lease.buffer());
+                let fed = job.feed(taken.token, lease.buffer(), self.host);
                 let got = (before - lease.buffer().len()) as u64;
                 self.received.fetch_add(got, Ordering::Relaxed);
                 taken.received(got);

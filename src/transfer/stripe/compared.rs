@@ -56,7 +56,7 @@ impl Compared {
         let InParts { shared, nar, .. } = &self.parts;
         let (part, _) = nar.take(&shared.at_work(nar.hosts()));
         shared.call_back(nar, false);
-        part
+        part.map(|(bytes, _)| bytes)
     }
 
     /// Whether all of the NAR has been taken.

@@ -165,10 +165,10 @@ pub(super) struct InParts {
 }
 
 impl InParts {
-    /// Puts the next part behind what is left in the buffer; `None` when no more comes, be it
-    /// complete or not.
-    pub(super) async fn more(&mut self) -> Option<&mut BytesMut> {
-        let part = loop {
+    /// Puts the next part behind what is left in the buffer, and tells who sent it; `None` when no more
+    /// comes, be it complete or not.
+    pub(super) async fn more(&mut self) -> Option<(&mut BytesMut, HostId)> {
+        let (part, host) = loop {
             let before = self.received();
             match timeout(self.limit, self.part()).await {
                 Ok(part) => break part?,
@@ -184,7 +184,7 @@ impl InParts {
             Ok(part) => self.buf.extend_from_slice(&part),
             Err(part) => self.buf.extend_from_slice(&part),
         }
-        Some(&mut self.buf)
+        Some((&mut self.buf, host))
     }
 
     /// Counts the bytes that come, whole parts or not.
@@ -196,7 +196,7 @@ impl InParts {
         self.nar.received().load(Ordering::Relaxed)
     }
 
-    async fn part(&self) -> Option<Bytes> {
+    async fn part(&self) -> Option<(Bytes, HostId)> {
         loop {
             let at_work = self.shared.at_work(self.nar.hosts());
             let (part, done) = self.nar.take(&at_work);

@@ -282,10 +282,13 @@ impl Parts {
         }
     }
 
-    /// The next part in order, if it has come and may be passed on: another host has the same bytes, or
-    /// none can tell. `waits` says whether one is waited for that could confirm what a host sent at that
+    /// The next part in order and the host that sent it, if it has come and may be passed on: another host has
+    /// the same bytes, or none can tell. `waits` says whether one is waited for that could confirm what a host sent at that
     /// time.
-    pub(super) fn take(&mut self, mut waits: impl FnMut(HostId, Instant) -> bool) -> Option<Bytes> {
+    pub(super) fn take(
+        &mut self,
+        mut waits: impl FnMut(HostId, Instant) -> bool,
+    ) -> Option<(Bytes, HostId)> {
         let arrived = self.open.front()?.arrived.as_ref()?;
         match arrived.check {
             Check::Disputed => return None,
@@ -294,7 +297,7 @@ impl Parts {
         }
         let part = self.open.pop_front()?;
         self.taken += 1;
-        part.arrived.map(|arrived| arrived.bytes)
+        part.arrived.map(|arrived| (arrived.bytes, arrived.host))
     }
 
     /// Whether the next part in order has come and is not confirmed yet.

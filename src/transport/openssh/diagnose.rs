@@ -86,8 +86,12 @@ fn is_debugging(line: &str) -> bool {
         .is_some_and(|(level, _)| level.len() == 1)
 }
 
-/// The error that `said` tells of, for an ssh that gave up `after` so long.
-pub(super) fn classify(host: &Host, said: String, after: Duration) -> TransportError {
+/// The error that `said` tells of, for an ssh that gave up `after` so long, of the time that is the `limit` for all of it.
+pub(super) fn classify(
+    host: &Host,
+    said: String,
+    (after, limit): (Duration, Option<Duration>),
+) -> TransportError {
     let has = |needles: &[&str]| needles.iter().any(|needle| said.contains(needle));
     let name = host.to_string();
     // The most telling first: with a jump host, ssh prints the jump's failure and then its own
@@ -146,6 +150,7 @@ pub(super) fn classify(host: &Host, said: String, after: Duration) -> TransportE
         TransportError::TimedOut {
             host: name,
             after,
+            limit,
             phase: Phase::Connect,
             said,
         }
@@ -200,7 +205,7 @@ mod tests {
             priority: None,
             max_connections: 1,
         };
-        classify(&host, clean(text), Duration::from_secs(5))
+        classify(&host, clean(text), (Duration::from_secs(5), None))
     }
 
     // The texts are what OpenSSH 9.2 prints.

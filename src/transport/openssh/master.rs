@@ -210,7 +210,11 @@ impl<'a> Master<'a> {
             return Ok(());
         }
         let said = diagnose::read(&log_path);
-        let error = diagnose::classify(self.host, said, self.began.elapsed());
+        let error = diagnose::classify(
+            self.host,
+            said,
+            (self.began.elapsed(), self.settings.limit()),
+        );
         Err(identities::add(error, self.host, self.settings, self.deadline).await)
     }
 
@@ -249,6 +253,7 @@ impl<'a> Master<'a> {
         TransportError::TimedOut {
             host: self.host.to_string(),
             after: self.began.elapsed(),
+            limit: self.settings.limit(),
             phase,
             said: diagnose::read(&self.log()),
         }

@@ -320,7 +320,17 @@ fn after_an_error_nothing_is_read_any_more() {
 }
 
 #[test]
-fn a_failing_nar_is_a_file_that_holds_the_reason() {
+fn a_failing_nar_is_a_file_that_tells_the_reason_to_people() {
     let out = failing_nar("host gone");
-    assert_eq!(out, nar(&Tree::File(false, b"host gone".to_vec())));
+    let (again, _) = rewrite(&out, 1000).unwrap();
+    assert_eq!(again, out);
+    let text = String::from_utf8(out).unwrap();
+    for words in [
+        "NOT-DELIVERED-by-ssh-substituter.txt",
+        "ssh-substituter could not deliver",
+        "Reason: host gone\n",
+        "'nix store dump-path'",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
 }

@@ -21,9 +21,12 @@ const CONFIRM_LIMIT: Duration = Duration::from_secs(10);
 const OPEN_LIMIT: Duration = Duration::from_millis(1500);
 
 impl Nar {
-    /// The next part in order, if it has come and, where one of the hosts `at_work` can, another host than
+    /// The next part in order and its sender, if it has come and, where one of the hosts `at_work` can, another host than
     /// its sender has confirmed it; and whether that was all.
-    pub(in crate::transfer::stripe) fn take(&self, at_work: &[HostId]) -> (Option<Bytes>, bool) {
+    pub(in crate::transfer::stripe) fn take(
+        &self,
+        at_work: &[HostId],
+    ) -> (Option<(Bytes, HostId)>, bool) {
         let mut state = self.lock();
         // Who has no channel any more cannot settle anything.
         for host in state.proofs.concerned() {

@@ -25,8 +25,8 @@ fn parts_come_out_in_order_and_the_window_is_bounded() {
     parts.arrived(1, Bytes::from_static(b"x"), a, now);
     assert!(parts.take(nobody).is_none(), "the first is missing");
     parts.arrived(0, Bytes::from_static(b"y"), a, now);
-    assert_eq!(parts.take(nobody).unwrap(), "y");
-    assert_eq!(parts.take(nobody).unwrap(), "x");
+    assert_eq!(parts.take(nobody).unwrap(), ("y".into(), a.host));
+    assert_eq!(parts.take(nobody).unwrap(), ("x".into(), a.host));
     assert_eq!(parts.next(a, true, now), Some(20));
     assert_eq!(parts.range(30), (1000 + 30 * PART, 5));
     assert_eq!(parts.count(), 31);
@@ -93,7 +93,7 @@ proptest! {
         };
         for step in steps {
             work(&mut parts, step);
-            while let Some(bytes) = parts.take(nobody) {
+            while let Some((bytes, _)) = parts.take(nobody) {
                 prop_assert_eq!(&bytes[..], got.to_le_bytes());
                 got += 1;
             }
@@ -103,7 +103,7 @@ proptest! {
         while !parts.is_done() {
             work(&mut parts, (0, 0, 2000));
             work(&mut parts, (2, turns % 3, 2000));
-            while let Some(bytes) = parts.take(nobody) {
+            while let Some((bytes, _)) = parts.take(nobody) {
                 prop_assert_eq!(&bytes[..], got.to_le_bytes());
                 got += 1;
             }
