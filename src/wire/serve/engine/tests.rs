@@ -75,7 +75,7 @@ fn calls_and_requests_come_in_turns() {
 
 #[test]
 fn what_is_too_long_is_refused_before_it_comes() {
-    for number in [2, 5, 7, 8, 9, 10, 12] {
+    for number in [2, 5, 7, 8, 9, 10, 12, 13] {
         let mut bytes = Vec::new();
         put_u64(&mut bytes, number);
         put_u64(&mut bytes, 1 << 30);
@@ -84,7 +84,7 @@ fn what_is_too_long_is_refused_before_it_comes() {
         Frame::take(&mut buf).unwrap_err();
     }
     let mut bytes = Vec::new();
-    put_u64(&mut bytes, 13);
+    put_u64(&mut bytes, 14);
     Frame::take(&mut BytesMut::from(&bytes[..])).unwrap_err();
     bytes.clear();
     put_u64(&mut bytes, ATTACH);
