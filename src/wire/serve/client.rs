@@ -94,7 +94,7 @@ impl InfosDecoder {
     /// Takes the next info or the end; `None` when it has not come whole.
     ///
     /// # Errors
-    /// When a limit is exceeded, something is no store path or hash, or a reference or the deriver lies
+    /// When a limit is exceeded, something is not a store path or hash, or a reference or the deriver lies
     /// in another store directory than its path.
     pub fn step(&mut self, buf: &mut BytesMut) -> Result<Option<InfosStep>, WireError> {
         if self.begun.is_none() {
