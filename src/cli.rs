@@ -83,7 +83,7 @@ pub enum Command {
     /// Say how the hosts, their connections and the cache are
     Status(Report),
 
-    /// Check the whole set-up, and say how to mend what is wrong
+    /// Check the whole set-up, and say how to fix what is wrong
     Doctor(Doctor),
 
     /// The answers that are kept on disk

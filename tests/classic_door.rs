@@ -253,7 +253,7 @@ fn a_failure_prints_the_first_line_and_leaves_nothing() {
     let wrong = format!("{hosts}connect-timeout=soon\n");
     for (options, path, message) in [
         (&hosts, ABSENT, "no host has"),
-        (&hosts, "/etc/passwd", "is no store path"),
+        (&hosts, "/etc/passwd", "is not a store path"),
         (&hosts, &bad, "wrong content"),
         (&hosts, &big, "wrong content"),
         (&off, &bad, "no hosts to ask"),

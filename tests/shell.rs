@@ -233,7 +233,7 @@ async fn files_that_change_after_the_listing_fail_at_once() {
                 shell.request(&segment);
             }
             let message = fails(&mut shell, &path).await;
-            assert!(message.contains("not there as it was listed"), "{message}");
+            assert!(message.contains("changed while it was read"), "{message}");
         }
     }
 }

@@ -50,7 +50,7 @@ pub struct Report {
 /// Arguments of `doctor`.
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "Exit status: 0 all is well, notes aside; 1 there are errors or warnings, each with its mend; 2 the command line is wrong."
+    after_help = "Exit status: 0 all is well, notes aside; 1 there are errors or warnings, each with its fix; 2 the command line is wrong."
 )]
 pub struct Doctor {
     /// Also say of these store paths who has them and whether they would be accepted

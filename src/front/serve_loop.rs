@@ -90,7 +90,7 @@ pub enum ServeError {
     Version(u64),
     /// It asked for something that is not served.
     #[error(
-        "{name} (operation {op}) is refused: this program only serves paths, it takes none and builds none"
+        "{name} (operation {op}) is refused: this program only serves paths: it accepts none and builds none"
     )]
     NotServed {
         /// Number of the operation.
@@ -103,7 +103,7 @@ pub enum ServeError {
     CutOff,
     /// What a host has begun to send cannot be completed for the caller.
     #[error(
-        "cannot complete a NAR that broke off: {0} bytes are missing, at most {MOST_ZEROS} are filled up"
+        "cannot complete a NAR that broke off: {0} bytes are missing, and at most {MOST_ZEROS} are filled with zeros"
     )]
     Incomplete(u64),
     /// Standard input or output failed.
@@ -179,7 +179,10 @@ async fn answer(
         Incoming::Request(Request::QueryPathInfos { paths }) => {
             for info in backend.path_infos(&paths).await? {
                 if version.has_hash() && info.nar_hash.is_none() {
-                    log::warn!("{}: its host does not tell its hash; left out", info.path);
+                    log::warn!(
+                        "{}: left out, since its host is too old to report its NAR hash",
+                        info.path
+                    );
                     continue;
                 }
                 put_info(&mut out, version, &info);
@@ -201,7 +204,7 @@ async fn answer(
             }
         }
         Incoming::DumpOf(error) => {
-            log::warn!("asked to dump what is no store path: {error}");
+            log::warn!("asked to dump something that is not a store path: {error}");
             out = failing_nar(&error.to_string());
         }
         Incoming::NotServed { op, name } => return Err(ServeError::NotServed { op, name }),

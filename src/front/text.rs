@@ -37,7 +37,7 @@ pub enum QueryError {
 }
 
 /// Answers `have` and `info` until the caller ends its side. A line it knows nothing of and words
-/// that are no store paths are told on stderr and answered as not available.
+/// that are not store paths are told on stderr and answered as not available.
 ///
 /// # Errors
 /// When the streams fail or a line is too long.
@@ -71,7 +71,7 @@ async fn answer(line: &[u8], source: &dyn Source) -> Result<Vec<u8>, ServeError>
         log::warn!("{bad}");
     }
     if query.more_bad > 0 {
-        log::warn!("{} more words are no store paths", query.more_bad);
+        log::warn!("{} more words are not store paths", query.more_bad);
     }
     let mut out = Vec::new();
     match query.kind {
@@ -92,7 +92,7 @@ async fn answer(line: &[u8], source: &dyn Source) -> Result<Vec<u8>, ServeError>
 /// Why `--substitute` brought nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum SubstituteError {
-    /// What was asked for is no store path.
+    /// What was asked for is not a store path.
     #[error(transparent)]
     Path(#[from] StorePathError),
     /// Nobody has it, or it could not be brought.
@@ -131,7 +131,7 @@ pub async fn substitute(
         // To learn why.
         let brought = source.bring(&path, &mut ToNowhere).await;
         return Err(brought.err().map_or_else(
-            || io::Error::other("it came though nobody has it").into(),
+            || io::Error::other("delivered although no host reported it").into(),
             |undelivered| undelivered.reason.into(),
         ));
     };

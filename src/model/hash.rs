@@ -13,10 +13,10 @@ const LEN: usize = 32;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NarHash([u8; LEN]);
 
-/// Why a string is no NAR hash.
+/// Why a string is not a NAR hash.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} is no NAR hash: expected sha256: and 52 base32, 64 base16 or 44 base64 characters"
+    "{text:?} is not a NAR hash: expected sha256: and 52 base32, 64 base16 or 44 base64 characters"
 )]
 pub struct HashError {
     text: String,

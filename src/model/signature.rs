@@ -47,7 +47,7 @@ pub enum KeyError {
     #[error("it has {0} bytes instead of 32")]
     Length(usize),
     /// No signature can be right for it.
-    #[error("its bytes are no ed25519 public key")]
+    #[error("its bytes are not an ed25519 public key")]
     NoKey,
 }
 

@@ -26,9 +26,9 @@ pub struct StorePath {
     dir_len: usize,
 }
 
-/// Why a string is no store path.
+/// Why a string is not a store path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{path:?} is no store path: {reason}")]
+#[error("{path:?} is not a store path: {reason}")]
 pub struct StorePathError {
     /// The string, cut to a printable length.
     pub path: String,

@@ -69,7 +69,7 @@ pub enum RemoteError {
         stderr: String,
     },
     /// An answer to a question that was not asked.
-    #[error("{host}: its reply to {request} tells of {path}, which was not asked for")]
+    #[error("{host}: its reply to {request} names {path}, which was not asked for")]
     NotAsked {
         /// The host.
         host: String,
@@ -113,7 +113,7 @@ pub enum RemoteError {
     },
     /// The files of a path, read one by one, have other lengths than they were listed with, or are
     /// gone. No fault of the link: the host can still be asked for the whole path.
-    #[error("{host}: {path} is not there as it was listed: {what}{}", said(.stderr))]
+    #[error("{host}: {path} changed while it was read: {what}{}", said(.stderr))]
     NotAsListed {
         /// The host.
         host: String,

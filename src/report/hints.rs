@@ -267,15 +267,15 @@ fn of_remote(error: &RemoteError) -> Option<Hint> {
             login.ssh("nix-store --version")
         ),
         RemoteError::Protocol { doing, .. } if *doing == HANDSHAKE => format!(
-            "something else than nix-store --serve answers there: see remote-program in the host's URL; and '{}' must print nothing",
+            "what answers there is not nix-store --serve: see remote-program in the host's URL; and '{}' must print nothing",
             login.ssh("true")
         ),
         RemoteError::Protocol { .. } => format!(
-            "the program there is broken or no nix-store: see remote-program in the host's URL and '{}'",
+            "the program there is broken, or it is not nix-store: see remote-program in the host's URL and '{}'",
             login.ssh("nix-store --version")
         ),
         RemoteError::NotAsked { .. } => {
-            "something answers there that is no nix-store: take the host out of ssh-substituter-hosts until that is mended".to_owned()
+            "what answers there is not nix-store: take the host out of ssh-substituter-hosts until that is mended".to_owned()
         }
         RemoteError::LinkDead { .. } => format!(
             "the host or the network on the way is down: try '{}'; for links that pause and come back, raise dead-link-timeout",
@@ -298,7 +298,7 @@ fn of_remote(error: &RemoteError) -> Option<Hint> {
             login.ssh("true")
         ),
         RemoteError::NotAsListed { path, .. } => format!(
-            "it was collected or changed there while it was read: '{}' tells",
+            "it was collected or replaced there meanwhile: '{}' tells",
             login.ssh(&format!("nix-store --verify-path {path}"))
         ),
         RemoteError::Transport(_) | RemoteError::Rests { .. } => return None,

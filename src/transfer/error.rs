@@ -77,7 +77,7 @@ pub enum HostFault {
     #[error("{0} (found earlier: this host is not asked for it again)")]
     SpoiltBefore(Box<HostFault>),
     /// The beginning that another host had sent is not the same here.
-    #[error("{host}: has {path} with another beginning than the host whose transfer broke")]
+    #[error("{host}: has other content for {path} than the host whose transfer broke off")]
     Differs {
         /// The host.
         host: String,
@@ -149,7 +149,7 @@ fn list(faults: &[HostFault]) -> String {
     // The second round tends to say what the first one said.
     lines.dedup();
     if lines.is_empty() {
-        return "there is none".to_owned();
+        return "no host has it".to_owned();
     }
     lines.join("; ")
 }

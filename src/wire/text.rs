@@ -21,10 +21,10 @@ use crate::model::{PathInfo, StorePath, StorePathError};
 /// Longest request line, in bytes, without its line feed.
 pub const MAX_LINE: usize = 16 << 20;
 
-/// Most words of a request that are reported when they are no store paths.
+/// Most words of a request that are reported when they are not store paths.
 pub const MAX_BAD: usize = 8;
 
-/// A request, and the words in it that are no store paths (which nobody has).
+/// A request, and the words in it that are not store paths (which nobody has).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
     /// What is asked.
@@ -167,7 +167,7 @@ pub mod caller {
     /// has come so far.
     ///
     /// # Errors
-    /// When a line is no store path or too long; it stays in the buffer.
+    /// When a line is not a store path or too long; it stays in the buffer.
     pub fn take_have(
         buf: &mut BytesMut,
         lines: &mut Vec<StorePath>,

@@ -200,11 +200,7 @@ impl Diagnosis {
         for word in words {
             assert!(mend.contains(word), "no {word:?} in: {mend}");
         }
-        assert!(
-            self.text.contains(&format!("mend: {mend}")),
-            "{}",
-            self.text
-        );
+        assert!(self.text.contains(&format!("fix: {mend}")), "{}", self.text);
         finding
     }
 }

@@ -224,7 +224,7 @@ fn arguments_may_lead_into_the_store_and_nowhere_else() {
         ),
         (
             &["--to", text(&folder), "/nix/store/hello"],
-            "is no store path",
+            "is not a store path",
         ),
         (&["--to", text(&folder)], "PATH"),
         (&[&path], "--into-store"),

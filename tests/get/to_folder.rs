@@ -269,7 +269,7 @@ fn what_cannot_be_mended_is_not_registered_and_nothing_above_it() {
     site.configure("trusted=true", lifetimes);
     let got = site.get_to(&folder, &[&upper]).status(3);
     let words = format!("no host has {lower}; {upper} refers to it");
-    got.says(&[&words, "is registered, but is gone or not what it was"]);
+    got.says(&[&words, "is registered, but it is missing or has changed"]);
     load(&site, &folder);
     let all = run(nix(&site, &folder, "nix", &["path-info", "--all"]), LIMIT);
     assert_eq!(all, other);

@@ -122,7 +122,7 @@ fn a_line_full_of_nonsense_costs_a_few_words() {
     let words = "x ".repeat(4_000_000);
     let heard = tell(&env(), &["--query"], once(format!("have {words}\n")));
     assert_eq!((heard.code, &heard.stdout[..]), (Some(0), &b"\n\n"[..]));
-    let rest = "3999992 more words are no store paths";
+    let rest = "3999992 more words are not store paths";
     assert!(heard.stderr.contains(rest), "{}", heard.stderr);
     assert!(heard.stderr.len() < 5000, "{}", heard.stderr);
     assert!(heard.peak < 100 * MIB, "{} bytes", heard.peak);

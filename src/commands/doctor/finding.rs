@@ -144,7 +144,7 @@ impl Finding {
             }
         }
         if let Some(mend) = &self.mend {
-            line("", &format!("mend: {mend}"));
+            line("", &format!("fix: {mend}"));
         }
         if let Some(command) = &self.see {
             line("", &format!("see for yourself: {command}"));
@@ -241,7 +241,7 @@ mod tests {
 Host h
   error    is \\u{1b}[1mdown
            it said: Bad\\nluck
-           mend: try
+           fix: try
            see for yourself: ssh h
   note     slow
 

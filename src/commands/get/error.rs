@@ -10,7 +10,7 @@ use crate::wire::WireError;
 /// Why `get` could not begin, or could not put something where it belongs.
 #[derive(Debug, thiserror::Error)]
 pub enum GetError {
-    /// An argument is no store path.
+    /// An argument is not a store path.
     #[error(transparent)]
     Path(#[from] StorePathError),
     /// An argument leads somewhere else than into the store.

@@ -251,7 +251,9 @@ fn tell_missing(missing: &[Missing], engine: &Engine) {
     } in missing.iter().take(SHOWN)
     {
         let what = match circle {
-            true => format!("{path} cannot be had: hosts say that it refers to itself in a circle"),
+            true => format!(
+                "{path} cannot be fetched: its hosts report that it refers to itself in a circle"
+            ),
             false => engine.resolver.not_found(path).to_string(),
         };
         match wanted_by {

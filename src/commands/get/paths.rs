@@ -12,7 +12,7 @@ const MOST_LINKS: usize = 40;
 /// first part, what is not has its symlinks followed, the last part of it only.
 ///
 /// # Errors
-/// When it leads somewhere else, or to something that is no store path.
+/// When it leads somewhere else, or to something that is not a store path.
 pub(super) fn store_path(given: &str, store_dir: &str) -> Result<StorePath, GetError> {
     let absolute = std::path::absolute(given).map_err(io_error("find", given))?;
     let mut at = normal(&absolute);
@@ -101,7 +101,7 @@ mod tests {
         assert!(error("/nix/store").contains("expected a path in /nix/store"));
         assert!(error("/nix/storeroom/x").contains("is not in the store"));
         assert!(error("no-such-file").contains("/no-such-file"));
-        assert!(error("/nix/store/hello").contains("is no store path"));
+        assert!(error("/nix/store/hello").contains("is not a store path"));
         let other = store_path(HELLO, "/other/store").unwrap_err();
         assert!(other.is_usage(), "{other}");
     }

@@ -27,9 +27,9 @@ pub fn take_client_hello(buf: &mut BytesMut) -> Result<Option<u64>, WireError> {
 /// What a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Incoming {
-    /// A read operation. Strings in sets that are no store paths are left out: nobody has them.
+    /// A read operation. Strings in sets that are not store paths are left out: nobody has them.
     Request(Request),
-    /// DumpStorePath of something that is no store path.
+    /// DumpStorePath of something that is not a store path.
     DumpOf(StorePathError),
     /// An operation that is not served. What belongs to it has not been read, so nothing that
     /// follows can be understood.

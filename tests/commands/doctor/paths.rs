@@ -38,7 +38,7 @@ fn each_reason_to_accept_or_to_refuse() {
     assert_eq!(nobody["about"], NOBODYS);
     let wrong = ill.mends(
         "error",
-        "is no store path",
+        "is not a store path",
         &["name it as /nix/store/HASH-NAME"],
     );
     assert_eq!(wrong["about"], "/nix/store/x");

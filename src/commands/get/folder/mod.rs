@@ -145,7 +145,7 @@ impl Destination for Folder {
         let mut known = Vec::new();
         for path in asked {
             if !right.contains(&path) {
-                log::info!("{path} is registered, but is gone or not what it was");
+                log::info!("{path} is registered, but it is missing or has changed");
                 shared.registration.0.remove(&path);
                 shared.dropped.insert(path);
             } else if let Some(entry) = shared.registration.0.get(&path) {
