@@ -120,7 +120,9 @@ async fn attempt(
         owed: 1 + ahead.len(),
         asked: None,
         unreadable: Vec::new(),
+        keeps_since: None,
     };
+    ahead.iter().for_each(|request| connection.note(request));
     connection.link.output.send_hello(ahead);
     let began = Instant::now();
     let mut hello = ServerHello::default();
