@@ -4,14 +4,13 @@
 mod query_support;
 mod support;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use query_support::{Recorder, Setup, disk, parse, walk};
+use query_support::{Recorder, Setup, age, disk, parse, set_lifetimes, walk};
 use ssh_substituter::cache::Lifetimes;
-use ssh_substituter::cache::disk::{Lookup, News, Said, unix_seconds};
-use ssh_substituter::model::{NarHash, PathInfo, StorePath};
+use ssh_substituter::cache::disk::{News, Said, unix_seconds};
+use ssh_substituter::model::{NarHash, PathInfo};
 use ssh_substituter::pool::HostId;
 use ssh_substituter::resolver::Resolver;
 use support::{DagOptions, SHORT, Scratch, Store};
@@ -41,10 +40,11 @@ async fn best_holder(resolver: &Resolver, path: &str) -> HostId {
 }
 
 #[tokio::test]
-async fn a_later_process_connects_to_nobody() {
+async fn with_lifetimes_that_the_user_has_set_a_later_process_connects_to_nobody() {
     let (store, recorder, home) = (Store::new(), Recorder::new(), Scratch::new());
     let dag = store.dag(50, DagOptions::default());
-    let setup = Setup::new(&[("a", &store, &recorder)], Some(home.path()));
+    let mut setup = Setup::new(&[("a", &store, &recorder)], Some(home.path()));
+    setup.lifetimes = set_lifetimes();
     let first = setup.start();
     assert_eq!(walk(&first, &dag.root).await.len(), 50);
     assert!(holders(&first, MISSING).await.is_empty());
@@ -158,7 +158,8 @@ async fn a_path_that_has_gone_from_one_host_is_forgotten_for_that_host() {
         ("a", &stores[0], &recorders[0]),
         ("b", &stores[1], &recorders[1]),
     ];
-    let setup = Setup::new(&hosts, Some(home.path()));
+    let mut setup = Setup::new(&hosts, Some(home.path()));
+    setup.lifetimes = set_lifetimes();
     let first = setup.start();
     until(&first, &path, &[0, 1]).await;
     first.flush().await;
@@ -198,34 +199,12 @@ async fn what_is_forgotten_is_asked_afresh_at_all_hosts() {
     assert_eq!(recorder.infos().len(), 2);
 }
 
-/// Has an earlier process been told this so long ago.
-fn age(folder: &Path, paths: &[&str], seconds: u64) {
-    let (disk, hosts) = (disk(folder), [Arc::from("a")]);
-    let paths: Vec<StorePath> = paths.iter().map(|path| parse(path)).collect();
-    let lookup = Lookup {
-        hosts: &hosts,
-        paths: &paths,
-        lifetimes: Lifetimes::default(),
-        now: unix_seconds(),
-        most: 100,
-    };
-    let said = disk.path_infos(&lookup, |_| false).into_iter();
-    let news: Vec<_> = said
-        .map(|(_, said)| Said {
-            checked_at: said.checked_at - seconds,
-            ..said
-        })
-        .map(|said| News::Said("a".into(), said))
-        .collect();
-    assert_eq!(news.len(), paths.len());
-    disk.remember(&news, Lifetimes::default(), unix_seconds());
-}
-
 #[tokio::test]
 async fn old_answers_are_checked_again_once_downloads_begin() {
     let (store, recorder, home) = (Store::new(), Recorder::new(), Scratch::new());
     let paths = ["stays", "goes"].map(|name| store.add_text(name, "text", &[]));
-    let setup = Setup::new(&[("a", &store, &recorder)], Some(home.path()));
+    let mut setup = Setup::new(&[("a", &store, &recorder)], Some(home.path()));
+    setup.lifetimes = set_lifetimes();
     let first = setup.start();
     for path in &paths {
         assert_eq!(holders(&first, path).await, [0]);

@@ -11,6 +11,9 @@ use support::{DagOptions, Host, Nix, NixEnv, SHORT, percent_encode, run_with_inp
 
 const MISSING: &str = "/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-missing";
 
+/// Lifetimes that the user has set: answers are believed without asking for so long.
+const SET: &str = "narinfo-cache-positive-ttl = 100000\nnarinfo-cache-negative-ttl = 100000";
+
 fn spec(host: &Host, recorder: &Recorder) -> String {
     let program = recorder.program();
     let program = percent_encode(program.to_str().expect("UTF-8"));
@@ -44,7 +47,7 @@ fn what_one_nix_command_learnt_the_next_one_knows() {
     let dag = host.store.dag(50, DagOptions::default());
     let nix = Nix::new().substituters(&substituter(""));
     let env = nix.store().env();
-    env.configure(&[spec(&host, &recorder)], "");
+    env.configure(&[spec(&host, &recorder)], SET);
     let _masters = env.masters();
     nix.realise(&[&dag.root]).ok();
     for path in &dag.paths {
@@ -67,7 +70,7 @@ fn what_one_nix_command_learnt_the_next_one_knows() {
 fn answers_of_short_processes_that_run_together_are_all_kept() {
     let (host, recorder) = (Host::new(), Recorder::new());
     let env = NixEnv::new();
-    env.configure(&[spec(&host, &recorder)], "");
+    env.configure(&[spec(&host, &recorder)], SET);
     let _masters = env.masters();
     let paths: Vec<_> = (0..12)
         .map(|number| host.store.add_text(&format!("path-{number}"), "text", &[]))
@@ -88,7 +91,7 @@ fn another_login_or_program_is_another_host() {
     let env = NixEnv::new();
     let path = vec![host.store.add_text("path", "text", &[])];
     let mine = spec(&host, &recorder);
-    env.configure(std::slice::from_ref(&mine), "");
+    env.configure(std::slice::from_ref(&mine), SET);
     let _masters = env.masters();
     assert_eq!(have(&env, &path), all(&path));
     host.sshd.kill();
@@ -97,12 +100,12 @@ fn another_login_or_program_is_another_host() {
         ("nix-store", "nix-store-2"),
         ("ssh://", "ssh://somebody-else-"),
     ] {
-        env.configure(&[mine.replace(from, to)], "");
+        env.configure(&[mine.replace(from, to)], SET);
         let output = query(env.program(), &format!("have {}\n", path[0]));
         assert_eq!(output.stdout, b"\n\n", "{to}");
     }
     // Trust and order are no part of it.
-    env.configure(&[format!("{mine}&max-connections=2&priority=7")], "");
+    env.configure(&[format!("{mine}&max-connections=2&priority=7")], SET);
     assert_eq!(have(&env, &path), all(&path));
     let mut command = env.program();
     command.env("NIX_SSHOPTS", "-o HostName=localhost");

@@ -48,6 +48,19 @@ impl<V: Clone + Send + Sync + 'static> MemoryCache<V> {
         entry.and_compute_with(|old| Op::Put(change(old.map(|old| old.into_value()))));
     }
 
+    /// Changes what is known about a path, if anything is; nobody else changes it meanwhile.
+    pub fn change(&self, path: &StorePath, change: impl FnOnce(&mut V)) {
+        let entry = self.cache.entry_by_ref(path);
+        entry.and_compute_with(|old| match old {
+            None => Op::Nop,
+            Some(old) => {
+                let mut value = old.into_value();
+                change(&mut value);
+                Op::Put(value)
+            }
+        });
+    }
+
     /// Forgets a path.
     pub fn forget(&self, path: &StorePath) {
         self.cache.invalidate(path);
@@ -79,6 +92,11 @@ mod tests {
         assert_eq!(cache.get(&path), None);
         cache.update(&path, |old| old.map_or(1, |_| 2));
         assert_eq!(cache.get(&path), Some(1));
+        cache.change(&path, |value| *value += 1);
+        assert_eq!(cache.get(&path), Some(2));
+        cache.forget(&path);
+        cache.change(&path, |_| panic!("there is nothing to change"));
+        assert_eq!(cache.get(&path), None);
     }
 
     #[test]

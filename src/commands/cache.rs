@@ -63,10 +63,12 @@ pub async fn cache(action: &CacheAction, loaded: Loaded) -> Status {
         }
         CacheAction::Clear { host } => {
             let cleared = clear(disk, host.as_deref(), loaded).await?;
+            // After the disk: else they might read there what they have just forgotten.
+            let unreached = engines::forget(host.as_deref()).await;
             print(&told(host.as_deref(), cleared)).await?;
-            if !engines::running().await.is_empty() {
+            for reason in unreached {
                 log::warn!(
-                    "an engine runs, and goes on with what it has in memory: 'ssh-substituter engine stop' ends it"
+                    "{reason}; it goes on with what it has in memory: 'ssh-substituter engine stop' ends it"
                 );
             }
         }

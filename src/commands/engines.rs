@@ -1,5 +1,6 @@
 //! The engines of this user that run, as they tell it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -10,6 +11,30 @@ use crate::meeting::{Client, Place};
 
 /// How long an engine may take to answer. One that is frozen must not hold up who only looks.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Has each of them forget what it remembers of the host that `host` names, or of all. Gives a line for each
+/// that does not.
+pub(super) async fn forget(host: Option<&str>) -> Vec<String> {
+    let mut asked = JoinSet::new();
+    for engine in running().await {
+        let (Some(socket), host) = (engine["socket"].as_str(), host.map(str::to_owned)) else {
+            continue;
+        };
+        let (socket, pid) = (PathBuf::from(socket), engine["pid"].as_u64());
+        asked.spawn(async move {
+            let name = pid.map_or_else(|| socket.display().to_string(), |pid| pid.to_string());
+            match timeout(PATIENCE, Client::forget(&socket, host.as_deref())).await {
+                Ok(Ok(_)) => None,
+                Ok(Err(error)) => Some(format!("engine {name}: {error}")),
+                Err(_) => Some(format!(
+                    "engine {name}: no answer within {} s",
+                    PATIENCE.as_secs()
+                )),
+            }
+        });
+    }
+    asked.join_all().await.into_iter().flatten().collect()
+}
 
 /// The status of each, as its JSON, in the order of their process ids; `socket` is added to it. Of one
 /// that does not answer there are only `socket` and `error`.

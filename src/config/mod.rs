@@ -92,7 +92,7 @@ pub struct Config {
     pub require_sigs: bool,
     /// `trusted-public-keys`, each once. What is no key is left out, with a warning.
     pub trusted_public_keys: Vec<PublicKey>,
-    /// `narinfo-cache-positive-ttl`: how long a host's answer that it has a path is believed.
+    /// `narinfo-cache-positive-ttl`: how long a host's answer that it has a path is remembered.
     /// 30 days by default; 0 is no time at all.
     pub positive_ttl: Duration,
     /// `narinfo-cache-negative-ttl`: the same for the answer that it lacks a path. One hour by

@@ -123,6 +123,23 @@ impl Engine {
         self.pool.hosts().map(host).collect()
     }
 
+    /// Forgets what is remembered of the host that `name` names, or of all: what it answered, that it
+    /// failed, whether it has a shell. How many hosts that are.
+    fn forget(&self, name: Option<&str>) -> usize {
+        let meant = name.map(Host::parse);
+        let is_meant = |id: &HostId| match &meant {
+            None => true,
+            Some(Ok(meant)) => self.pool.host(*id).same_as(meant),
+            Some(Err(_)) => false,
+        };
+        let hosts: Vec<HostId> = self.pool.hosts().filter(is_meant).collect();
+        for host in &hosts {
+            self.resolver.forget_host(*host);
+            self.pool.forget_trouble(*host);
+        }
+        hosts.len()
+    }
+
     /// Answers for one connection of a caller; `progress` shows its transfers.
     #[must_use]
     pub fn backend(&self, caller: Arc<Caller>, progress: Arc<dyn Progress>) -> HostsBackend {

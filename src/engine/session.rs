@@ -162,6 +162,13 @@ impl Extended {
                 let status = Frame::Text(self.server.status().to_string());
                 Ok(self.out.frame(&status).await?)
             }
+            Call::Forget(host) => {
+                let text = match self.server.engine.forget(host.as_deref()) {
+                    1 => "forgot what was remembered of 1 host".to_owned(),
+                    hosts => format!("forgot what was remembered of {hosts} hosts"),
+                };
+                Ok(self.out.frame(&Frame::Text(text)).await?)
+            }
             Call::Stop => {
                 let text = format!("engine {} ends", std::process::id());
                 self.out.frame(&Frame::Text(text)).await?;

@@ -81,7 +81,10 @@ impl HostsBackend {
             return Some(told.clone());
         }
         let found = self.resolver.find(std::slice::from_ref(path)).await;
-        let found = found.into_iter().next();
+        // Who comes for a path was told of it, perhaps by another process. A host that could not be asked
+        // just now may be back by the time it is tried.
+        let recall = || self.resolver.recall(path);
+        let found = found.into_iter().next().or_else(recall);
         match (told, found) {
             // Who has another NAR by now is of no use.
             (Some(told), Some(found)) if told.info.nar_hash != found.info.nar_hash => Some(told),

@@ -130,10 +130,10 @@ pub async fn substitute(
     let Some(info) = infos.first() else {
         // To learn why.
         let brought = source.bring(&path, &mut ToNowhere).await;
-        return Err(brought.err().map_or_else(
-            || io::Error::other("it came though nobody has it").into(),
-            |undelivered| undelivered.reason.into(),
-        ));
+        return Err(match brought.map_err(|undelivered| undelivered.reason) {
+            Err(reason) if !matches!(reason, Reason::Sink(_)) => reason.into(),
+            _ => io::Error::other("delivered although no host reported it").into(),
+        });
     };
     restore(info, dest.to_owned(), source).await?;
     let line = info

@@ -16,7 +16,7 @@ use super::start::connect;
 use super::{Identity, MeetingError};
 use crate::wire::put_u64;
 use crate::wire::serve::engine::{
-    EXTENSION, Frame, hello_number, put_attach, put_status, put_stop, split_number,
+    EXTENSION, Frame, hello_number, put_attach, put_forget, put_status, put_stop, split_number,
 };
 use crate::wire::serve::{CLIENT_MAGIC, Request, SERVER_MAGIC, ServerHello, Version};
 
@@ -97,6 +97,16 @@ impl Client {
         let (mut client, text) = Self::ask_at(socket, &out).await?;
         while client.fill().await.is_ok() {}
         Ok(text)
+    }
+
+    /// Has the engine at a socket forget what it remembers of the host that `host` names, or of all.
+    ///
+    /// # Errors
+    /// When it cannot be reached, is of a version that knows nothing of this, or does not answer.
+    pub async fn forget(socket: &Path, host: Option<&str>) -> Result<String, MeetingError> {
+        let mut out = hello();
+        put_forget(&mut out, host);
+        Self::ask_at(socket, &out).await.map(|(_, text)| text)
     }
 
     async fn ask_at(socket: &Path, call: &[u8]) -> Result<(Self, String), MeetingError> {

@@ -218,7 +218,7 @@ impl Pool {
 
     /// Whom to ask: all that do not rest, with the right to probe those that are half-open, or else
     /// all that have not failed just now; without those of `but`, whose answers are known.
-    fn askable(&self, but: &[HostId]) -> (Vec<Arc<Slot>>, HashMap<HostId, Probe>) {
+    pub(super) fn askable(&self, but: &[HostId]) -> (Vec<Arc<Slot>>, HashMap<HostId, Probe>) {
         let mut probes = HashMap::new();
         let is_awake = |slot: &&Arc<Slot>| match slot.standing() {
             Standing::Healthy => true,
@@ -297,7 +297,7 @@ impl Slot {
 
     /// An exchange with this host, which reads the replies to `requests`; once more when a used
     /// connection turns out to be dead.
-    async fn exchange<T>(
+    pub(super) async fn exchange<T>(
         self: &Arc<Self>,
         requests: &[Request],
         exchange: impl for<'a> Fn(&'a mut Lease) -> Exchange<'a, T>,

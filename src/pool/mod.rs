@@ -1,8 +1,10 @@
 //! All hosts as one: their connections, whom to ask, what to do when one fails.
 
 mod ask;
+mod check;
 mod flight;
 mod health;
+mod idle;
 mod keeper;
 mod places;
 mod shells;
@@ -16,6 +18,7 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 
 pub use ask::{AllRest, Answers, Heard, Holder, Question};
+pub use check::Askable;
 use health::Standing;
 pub use health::{HealthStore, Record};
 pub use shells::{ShellLease, ShellStore};
@@ -107,8 +110,8 @@ impl Pool {
         }
     }
 
-    /// Learns what earlier processes knew, once and before the first use of a host.
-    async fn load(&self) {
+    /// Learns what earlier processes knew of the hosts' health, once and before the first use of a host.
+    pub async fn load(&self) {
         let load = || async {
             let all = self.slots.iter().map(|slot| slot.kept.clone()).collect();
             self.keeper.load(all).await;
@@ -205,6 +208,11 @@ impl Pool {
     /// has told once, as long as it lives; another one looks into the store.
     pub fn close_idle(&self, id: HostId, keep: usize) {
         self.slots[id.0].close_idle(keep);
+    }
+
+    /// Forgets that a host failed, was slow, or has no shell: it is used as if it never had been.
+    pub fn forget_trouble(&self, id: HostId) {
+        self.slots[id.0].forget_trouble();
     }
 
     /// Whether the host's program was found in the usual places of Nix only, not in the PATH of its

@@ -45,14 +45,6 @@ impl Slot {
         self.used() + self.shells.idle() + lock(&self.idle).len()
     }
 
-    /// Ends what lies idle, but for so many connections.
-    pub(super) fn close_idle(&self, keep: usize) {
-        while self.shells.idle() > 0 {
-            self.shells.close_one();
-        }
-        lock(&self.idle).truncate(keep);
-    }
-
     /// To be called when no channel could be opened. Whether that was one too many (sshd's
     /// `MaxSessions`, say), which is no failure of a host that gave us others.
     pub(super) fn is_one_too_many(&self, error: &RemoteError) -> bool {
@@ -68,18 +60,12 @@ impl Slot {
 
     /// To be called before a channel is opened: those that lie idle count too, and shells go first.
     pub(super) fn make_room(&self) {
-        while self.connections() > configured(&self.host) {
-            if self.shells.idle() > 0 {
-                self.shells.close_one();
-            } else if lock(&self.idle).pop().is_none() {
-                return;
-            }
-        }
+        while self.connections() > configured(&self.host) && self.close_one_idle() {}
     }
 }
 
 impl RemoteError {
-    fn is_refusal(&self) -> bool {
+    pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::Transport(TransportError::SessionRefused { .. }))
     }
 }

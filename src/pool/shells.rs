@@ -182,6 +182,13 @@ impl Shells {
         lock(&self.idle).len()
     }
 
+    /// Whether the account has a shell is found out anew, unless somebody is at it.
+    pub(super) fn forget(&self) {
+        if let Ok(mut has) = self.has.try_lock() {
+            *has = None;
+        }
+    }
+
     pub(super) fn close_one(&self) {
         lock(&self.idle).pop();
     }

@@ -1,7 +1,7 @@
 //! One host: its connections, lent out one user at a time.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::flight::{Flight, Ticket, Turn};
-use super::health::Standing;
+use super::health::{Health, Standing};
 use super::keeper::{Keeper, Kept, now, random};
 use super::places::{Learnt, configured, for_background};
 use super::shells::Shells;
@@ -62,6 +62,8 @@ pub(super) struct Slot {
     banner_told: AtomicBool,
     /// A connection has come about once.
     connected: AtomicBool,
+    /// Connections that are held.
+    pub(super) held: AtomicUsize,
     pub(super) learnt: Learnt,
 }
 
@@ -92,6 +94,7 @@ impl Slot {
             usual_places: AtomicBool::new(false),
             banner_told: AtomicBool::new(false),
             connected: AtomicBool::new(false),
+            held: AtomicUsize::new(0),
             learnt: Learnt::default(),
         }
     }
@@ -134,6 +137,10 @@ impl Slot {
     pub(super) fn probe(self: &Arc<Self>) -> Option<Probe> {
         let mine = lock(&self.kept.health).start_probe(Instant::now());
         mine.then(|| Probe(self.clone()))
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     pub(super) fn transport(&self) -> &dyn Transport {
@@ -187,6 +194,7 @@ impl Slot {
             Some(connection) => (connection, true),
             None => self.open(ticket, requests).await?,
         };
+        self.held.fetch_add(1, Ordering::Relaxed);
         Ok(Lease {
             connection: Some(connection),
             slot: self.clone(),
@@ -211,7 +219,12 @@ impl Slot {
         if let Some(connection) = self.take_idle(requests) {
             return Ok((connection, true));
         }
-        match self.connect(requests).await.map_err(Arc::new) {
+        let mut connected = self.connect(requests).await;
+        // What lies idle, of no use for a question, may be what is one too many.
+        if connected.as_ref().is_err_and(RemoteError::is_refusal) && self.close_one_idle() {
+            connected = self.connect(requests).await;
+        }
+        match connected.map_err(Arc::new) {
             Ok(connection) => {
                 if let Some(mine) = mine {
                     mine.end(None);
@@ -236,18 +249,6 @@ impl Slot {
                 Err(error)
             }
         }
-    }
-
-    /// A connection that lies idle; the requests have been sent on it.
-    fn take_idle(&self, requests: &[Request]) -> Option<Connection> {
-        let mut idle = lock(&self.idle);
-        while let Some(mut connection) = idle.pop() {
-            if !connection.is_gone() {
-                requests.iter().for_each(|request| connection.send(request));
-                return Some(connection);
-            }
-        }
-        None
     }
 
     async fn connect(&self, ahead: &[Request]) -> Result<Connection, RemoteError> {
@@ -316,6 +317,16 @@ impl Slot {
         }
     }
 
+    /// Whatever went wrong is forgotten, and whether there is a shell: it is tried as one never used.
+    pub(super) fn forget_trouble(&self) {
+        *lock(&self.kept.health) = Health::default();
+        *lock(&self.told) = Told::default();
+        self.kept.slow.store(false, Ordering::Relaxed);
+        self.kept.in_doubt.store(false, Ordering::Relaxed);
+        self.flight.doubt();
+        self.shells.forget();
+    }
+
     /// It did what was asked. Whether later processes are still to be told.
     fn succeeded(&self) -> bool {
         let news = lock(&self.kept.health).succeeded();
@@ -381,6 +392,7 @@ impl DerefMut for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.slot.held.fetch_sub(1, Ordering::Relaxed);
         let Some(connection) = self.connection.take() else {
             return;
         };

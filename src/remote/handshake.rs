@@ -96,7 +96,9 @@ async fn attempt(
         banner: Vec::new(),
         owed: 1 + ahead.len(),
         asked: None,
+        keeps_since: None,
     };
+    ahead.iter().for_each(|request| connection.note(request));
     connection.link.output.send_hello(ahead);
     let began = Instant::now();
     let mut hello = ServerHello::default();

@@ -13,6 +13,8 @@ mod shell;
 mod stderr;
 
 use std::collections::HashSet;
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use bytes::BytesMut;
@@ -35,6 +37,12 @@ pub(crate) const HANDSHAKE: &str = "the handshake";
 
 const INFOS: &str = "the reply to QueryPathInfos";
 
+/// How old an answer may be that a remote gives from its own memory. `nix-store` keeps each path info
+/// that it was asked for, and that there was none, for as long as it runs (`pathInfoCache`, for
+/// `narinfo-cache-positive-ttl` and `narinfo-cache-negative-ttl`; seen with Nix 2.8). It answers even
+/// QueryValidPaths from there, but keeps nothing of such a question.
+const REMOTE_MEMORY: Duration = Duration::from_secs(5);
+
 /// Most bytes of the references of all infos of one reply: 33 KiB for each path that was asked for.
 const INFOS_BYTES: usize = 32 << 20;
 
@@ -51,6 +59,8 @@ pub struct Connection {
     owed: usize,
     /// When a question was asked while nothing else was owed, until its answer begins.
     asked: Option<Instant>,
+    /// When the remote was first asked something of which it keeps the answer.
+    keeps_since: Option<Instant>,
 }
 
 impl Connection {
@@ -86,6 +96,20 @@ impl Connection {
         self.link.is_gone()
     }
 
+    /// Whether the remote may have kept answers for itself.
+    #[must_use]
+    pub fn keeps_answers(&self) -> bool {
+        self.keeps_since.is_some()
+    }
+
+    /// Whether an answer of the remote tells how its store is now, or was a few seconds ago. One that
+    /// has kept answers for longer than that is still good for NARs.
+    #[must_use]
+    pub fn tells_the_present(&self) -> bool {
+        self.keeps_since
+            .is_none_or(|since| since.elapsed() < REMOTE_MEMORY)
+    }
+
     /// How quickly it has answered on this connection.
     #[must_use]
     pub fn latency(&self) -> Latency {
@@ -99,7 +123,47 @@ impl Connection {
             self.asked = Some(Instant::now());
         }
         self.owed += 1;
+        self.note(request);
         self.link.output.send(request);
+    }
+
+    /// Takes note of what the remote keeps once it is asked this.
+    fn note(&mut self, request: &Request) {
+        if matches!(
+            request,
+            Request::QueryPathInfos { .. } | Request::QueryClosure { .. }
+        ) {
+            self.keeps_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Reads the reply to [`valid_paths`]: those of `paths` that the remote has, in no particular
+    /// order. `paths` are those that were asked for.
+    ///
+    /// # Errors
+    /// As [`Connection::query_path_infos`].
+    pub(crate) async fn finish_valid_paths(
+        &mut self,
+        paths: &[StorePath],
+    ) -> Result<Vec<StorePath>, RemoteError> {
+        let mut decoder = SetDecoder::default();
+        let mut open: HashSet<&StorePath> = paths.iter().collect();
+        let mut keep = |bytes: &[u8]| {
+            let path = StorePath::from_bytes(bytes).ok();
+            match path.filter(|path| open.remove(path)) {
+                Some(path) => Ok(Some(path)),
+                None => {
+                    let got = String::from_utf8_lossy(bytes).into_owned();
+                    let want = "a path that was asked for, once";
+                    Err(WireError::new("valid path", want, got))
+                }
+            }
+        };
+        let doing = "the reply to QueryValidPaths";
+        let valid = self.decode(doing, |buf| decoder.step(buf, &mut keep));
+        let valid = valid.await?;
+        self.came_whole();
+        Ok(valid)
     }
 
     /// Infos of those of `paths` that the remote has; in no particular order, each at most once.
@@ -276,6 +340,16 @@ pub(crate) fn path_infos(paths: &[StorePath]) -> impl Iterator<Item = Request> {
         paths: chunk.to_vec(),
     };
     paths.chunks(INFOS_AT_ONCE).map(request)
+}
+
+/// The request that asks which of `paths` are there. No fetching, and no lock: the remote may take
+/// neither from us.
+pub(crate) fn valid_paths(paths: &[StorePath]) -> Request {
+    Request::QueryValidPaths {
+        lock: false,
+        substitute: false,
+        paths: paths.to_vec(),
+    }
 }
 
 /// Bytes of the references of an info.

@@ -2,17 +2,18 @@
 //! together go out together. Each path is answered as soon as it can be, whatever becomes of the
 //! others in the same question.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, sleep_until};
 
 use super::counts::Counters;
-use super::known::{Known, Says};
+use super::known::{Answer, Known, Says};
 use super::prefetch::Outlook;
 use super::{Found, Inner};
+use crate::cache::disk::unix_seconds;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{Holder, HostId, Question};
 
@@ -29,6 +30,25 @@ struct State {
     by_path: HashMap<StorePath, Arc<Batch>>,
     /// What has not gone out yet: more may join.
     gathering: Option<Arc<Batch>>,
+}
+
+/// How it stands with a question about a path.
+struct Stand {
+    next: Next,
+    /// Hosts that have held up the answer for too long.
+    late: BTreeSet<HostId>,
+}
+
+enum Next {
+    /// It may be answered by what is under way; to be looked at again then, or when something has
+    /// changed.
+    Wait(Instant),
+    /// It is answered.
+    Answer(Option<Found>),
+    /// The hosts have to be asked whether what they said is still so.
+    Check,
+    /// To be asked of the hosts, but not of these.
+    Ask(Vec<HostId>),
 }
 
 /// Paths that are asked for together.
@@ -48,22 +68,44 @@ impl Inner {
     /// nobody has it.
     pub(super) fn remembered(&self, path: &StorePath) -> Option<Option<Found>> {
         let known = self.memory.get(path)?;
-        match self.outlook(path, &known) {
-            Outlook::Ready => self.judge(&known),
-            Outlook::Wait(_) => None,
+        let mut due = known.answers().iter().filter(|answer| self.is_due(answer));
+        if due.any(|answer| self.pool.is_well(answer.host)) {
+            return None;
+        }
+        match self.stand(path, &known, true, &[]).next {
+            // That hosts which cannot be asked do not have it is not known.
+            Next::Answer(None) if known.answers().iter().any(|answer| self.is_due(answer)) => None,
+            Next::Answer(found) => Some(found),
+            Next::Wait(_) | Next::Check | Next::Ask(_) => None,
         }
     }
 
-    fn judge(&self, known: &Known) -> Option<Option<Found>> {
-        let mut others = self.pool.hosts().filter(|host| known.of(*host).is_none());
-        let answered = if known.holders().next().is_none() {
-            others.next().is_none()
-        } else {
-            // When those who have it are failing, those who may have it are worth a question.
-            known.holders().any(|(host, _)| self.pool.is_well(host))
-                || !others.any(|host| self.pool.is_well(host))
+    /// What is to be done about a question. With `checked`, what is remembered has been checked for it as
+    /// far as hosts may be asked; `asked` hosts have been asked for it.
+    fn stand(&self, path: &StorePath, known: &Known, checked: bool, asked: &[HostId]) -> Stand {
+        let unsettled = self.checks.under_way(path);
+        let promised =
+            known.only(|answer| self.is_promise(answer) && !unsettled.contains(&answer.host));
+        let holder = promised.holders().next().map(|(host, _)| host);
+        let but: Vec<HostId> = known.hosts().chain(asked.iter().copied()).collect();
+        // When those who have it are failing, those who may have it are worth a question.
+        let others = holder.is_none() && self.pool.hosts().any(|host| !but.contains(&host));
+        let pending = self.pending_checks(path, holder, others);
+        let ahead = match self.outlook(path, known, holder) {
+            Outlook::Wait(until) => Some(until),
+            Outlook::Ready => None,
         };
-        answered.then(|| known.tell())
+        let due = |answer: &Answer| self.is_due(answer) && !unsettled.contains(&answer.host);
+        // What is on its way ahead of the question tells as much as a check.
+        let check = !checked && ahead.is_none() && known.answers().iter().any(due);
+        let next = match ahead.into_iter().chain(pending.until).min() {
+            _ if check => Next::Check,
+            Some(until) => Next::Wait(until),
+            None if others => Next::Ask(but),
+            None => Next::Answer(promised.tell()),
+        };
+        let late = pending.late;
+        Stand { next, late }
     }
 
     /// Finds out about paths, each of them once.
@@ -150,11 +192,12 @@ impl Inner {
             _ => self.memory.accepts(host, info),
         };
         let settled = |paths: Vec<(StorePath, Vec<Holder>)>| {
-            let answers = paths.into_iter().map(|(path, holders)| {
-                let mut known = self.memory.get(&path).unwrap_or_default();
+            let answers = paths.into_iter().filter_map(|(path, holders)| {
+                let known = self.memory.get(&path).unwrap_or_default();
+                let mut known = known.only(|answer| self.is_promise(answer));
                 // The memory may have dropped what was heard.
-                known.add_holders(holders);
-                (path, known.tell())
+                known.add_holders(holders, unix_seconds());
+                Some((path, Some(known.tell()?)))
             });
             batch.settle(answers.collect());
         };
@@ -184,53 +227,103 @@ impl OpenBatch {
             let mut paths = lock(&self.batch.paths);
             std::mem::take(&mut *paths)
         };
-        self.inner.memory.look_up(&pending, true).await;
         let this = Arc::new(self);
-        let mut asking = JoinSet::new();
         let inner = &this.inner;
-        let mut answered_by = &inner.counters.disk;
+        inner.pool.load().await;
+        let knew = |path: &&StorePath| {
+            let known = inner.memory.untried(path);
+            known.is_some_and(|known| !known.answers().is_empty())
+        };
+        let in_memory: HashSet<_> = pending.iter().filter(knew).cloned().collect();
+        inner.memory.look_up(&pending, true).await;
+        let in_cache: HashSet<_> = pending.iter().filter(knew).cloned().collect();
+        let mut checked: HashSet<StorePath> = HashSet::new();
+        let mut asked: HashMap<StorePath, Vec<HostId>> = HashMap::new();
+        let mut asking = JoinSet::new();
         loop {
             // Before looking, so that nothing is missed.
             let mut changed = inner.prefetches.changed();
             let mut answered = Vec::new();
             let mut open: BTreeMap<Vec<HostId>, Vec<StorePath>> = BTreeMap::new();
-            let mut deadline = None;
+            let mut deadline: Option<Instant> = None;
+            let mut late = BTreeSet::new();
+            let mut unchecked = Vec::new();
             pending.retain(|path| {
                 let known = inner.memory.get(path).unwrap_or_default();
-                match inner.outlook(path, &known) {
-                    Outlook::Wait(until) => {
+                let asked = asked.get(path).map_or(&[][..], Vec::as_slice);
+                let stand = inner.stand(path, &known, checked.contains(path), asked);
+                late.extend(stand.late);
+                match stand.next {
+                    Next::Wait(until) => {
                         deadline = Some(deadline.map_or(until, |at| until.min(at)));
                         return true;
                     }
-                    Outlook::Ready => match inner.judge(&known) {
-                        Some(found) => answered.push((path.clone(), found)),
-                        None => open
-                            .entry(known.hosts().collect())
-                            .or_default()
-                            .push(path.clone()),
-                    },
+                    Next::Check => {
+                        unchecked.push(path.clone());
+                        return true;
+                    }
+                    Next::Answer(found) => answered.push((path.clone(), found)),
+                    Next::Ask(but) => open.entry(but).or_default().push(path.clone()),
                 }
                 false
             });
-            Counters::add(answered_by, answered.len());
-            answered_by = &inner.counters.ahead;
+            for (path, _) in &answered {
+                let counter = match () {
+                    () if asked.contains_key(path) => continue,
+                    () if in_memory.contains(path) => &inner.counters.memory,
+                    () if in_cache.contains(path) => &inner.counters.disk,
+                    () => &inner.counters.ahead,
+                };
+                Counters::add(counter, 1);
+            }
             if !answered.is_empty() {
                 this.settle(answered);
             }
             for (but, paths) in open {
-                Counters::add(&inner.counters.hosts, paths.len());
+                let others = || inner.pool.hosts().filter(|host| !but.contains(host));
+                for path in &paths {
+                    let hosts = asked.entry(path.clone()).or_insert_with(|| {
+                        Counters::add(&inner.counters.hosts, 1);
+                        Vec::new()
+                    });
+                    hosts.extend(others());
+                }
                 let this = this.clone();
                 asking.spawn(async move {
                     let inner = this.inner.clone();
-                    inner.ask_hosts(paths, but, &this).await;
+                    inner.ask_hosts(paths.clone(), but, &this).await;
+                    paths
                 });
             }
-            let Some(deadline) = deadline else {
+            for host in late {
+                inner.pool.took_too_long(host).await;
+            }
+            if !unchecked.is_empty() {
+                inner.start_checks(&unchecked).await;
+                checked.extend(unchecked);
+                continue;
+            }
+            if pending.is_empty() && asking.is_empty() {
                 break;
-            };
-            let _ = timeout_at(deadline, changed.changed()).await;
+            }
+            tokio::select! {
+                // What it did not find may be known by what others have heard meanwhile.
+                joined = asking.join_next(), if !asking.is_empty() => {
+                    if let Some(Ok(paths)) = joined {
+                        pending.extend(this.open_of(paths));
+                    }
+                }
+                _ = changed.changed() => {}
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
+            }
         }
-        while asking.join_next().await.is_some() {}
+    }
+
+    /// Those of `paths` that have no answer yet.
+    fn open_of(&self, mut paths: Vec<StorePath>) -> Vec<StorePath> {
+        let answers = self.batch.answers.borrow();
+        paths.retain(|path| !answers.contains_key(path));
+        paths
     }
 
     fn settle(&self, answers: Vec<(StorePath, Option<Found>)>) {

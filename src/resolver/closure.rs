@@ -37,13 +37,17 @@ impl Inner {
         Ok(closure.into_iter().collect())
     }
 
-    /// When every reference is known to be there.
+    /// When every reference is certainly there.
     fn known_closure(&self, roots: &[StorePath]) -> Option<BTreeSet<StorePath>> {
         let mut closure: BTreeSet<StorePath> = roots.iter().cloned().collect();
         let mut open = roots.to_vec();
         while let Some(path) = open.pop() {
             let known = self.memory.get(&path)?;
-            let (_, info) = known.holders().next()?;
+            let (_, info) = known.holders().find(|(host, _)| {
+                known
+                    .of(*host)
+                    .is_some_and(|answer| self.is_promise(answer))
+            })?;
             for reference in &info.references {
                 if closure.insert(reference.clone()) {
                     open.push(reference.clone());
@@ -83,7 +87,7 @@ impl Inner {
         }
     }
 
-    /// Those of `paths` that the host still has. What it told an earlier process is asked again.
+    /// Those of `paths` that the host still has. What it has not said just now is asked again.
     async fn still_there(
         &self,
         host: HostId,
@@ -91,7 +95,10 @@ impl Inner {
     ) -> Result<Vec<StorePath>, Arc<RemoteError>> {
         let is_old = |path: &&StorePath| {
             let known = self.memory.get(path);
-            known.is_some_and(|known| known.of(host).is_none_or(|answer| answer.from_disk))
+            known.is_some_and(|known| {
+                let answer = known.of(host);
+                answer.is_none_or(|answer| !self.memory.is_checked(answer))
+            })
         };
         let (old, mut there): (Vec<&StorePath>, Vec<&StorePath>) = paths.iter().partition(is_old);
         let old: Vec<_> = old.into_iter().cloned().collect();

@@ -7,7 +7,7 @@ use crate::cache::Lifetimes;
 use crate::model::{NarHash, PathInfo};
 use crate::pool::{Holder, HostId};
 
-/// For how many seconds at least it is believed that a host has a path which it said so itself.
+/// For how many seconds at least it is remembered that a host has a path which it said so itself.
 const OWN: u64 = 3600;
 
 /// What a text takes besides its characters, in bytes: pointers, counters, what allocators round up.
@@ -44,7 +44,7 @@ impl Says {
 pub(super) struct Answer {
     pub(super) host: HostId,
     pub(super) says: Says,
-    /// Seconds of Unix time.
+    /// When it said so last, in seconds of Unix time.
     pub(super) checked_at: u64,
     /// An earlier process got it.
     pub(super) from_disk: bool,
@@ -63,6 +63,31 @@ impl Answer {
             Says::Lacks => lifetimes.is_fresh(false, self.checked_at, now),
         }
     }
+
+    /// Whether it counts without asking the host again, as far as time decides.
+    pub(super) fn is_checked(&self, lifetimes: &Lifetimes, now: u64) -> bool {
+        match self.says {
+            Says::Has(_) | Says::Untried(_) => lifetimes.is_checked(true, self.checked_at, now),
+            Says::Lacks => lifetimes.is_checked(false, self.checked_at, now),
+            // What is not used need not be there.
+            Says::Refused(_) => true,
+        }
+    }
+}
+
+/// What became of an answer when the host was asked again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Checked {
+    /// As it was.
+    StillHas,
+    /// As it was.
+    StillLacks,
+    /// It has the path by now. What that is has to be asked.
+    Appeared,
+    /// It has the path no longer.
+    Gone,
+    /// There was none, or none that this changes.
+    Unknown,
 }
 
 /// All answers about a path, at most one from each host.
@@ -108,14 +133,14 @@ impl Known {
         u32::try_from(all).unwrap_or(u32::MAX)
     }
 
-    /// Takes note of hosts that are not in here.
-    pub(super) fn add_holders(&mut self, holders: Vec<Holder>) {
+    /// Takes note of hosts that are not in here and said at `now` that they have it.
+    pub(super) fn add_holders(&mut self, holders: Vec<Holder>, now: u64) {
         for Holder { host, info } in holders {
             if self.of(host).is_none() {
                 self.add(Answer {
                     host,
                     says: Says::Has(info),
-                    checked_at: 0,
+                    checked_at: now,
                     from_disk: false,
                 });
             }
@@ -162,12 +187,44 @@ impl Known {
         &self.answers
     }
 
-    /// Leaves only what is believed at `now`, by callers of this number, tried or not.
+    /// Leaves only what is remembered at `now`, by callers of this number, tried or not.
     pub(super) fn valid(&self, lifetimes: &Lifetimes, now: u64, callers: u64) -> Self {
-        let valid = |answer: &&Answer| answer.is_valid(lifetimes, now, callers);
+        self.only(|answer| answer.is_valid(lifetimes, now, callers))
+    }
+
+    /// Leaves only the answers that are picked.
+    pub(super) fn only(&self, is_picked: impl Fn(&Answer) -> bool) -> Self {
+        let picked = |answer: &&Answer| is_picked(answer);
         Self {
-            answers: self.answers.iter().filter(valid).cloned().collect(),
+            answers: self.answers.iter().filter(picked).cloned().collect(),
             told: self.told.clone(),
+        }
+    }
+
+    /// A host, asked at `now`, has the path or lacks it. What becomes of what is known of it.
+    pub(super) fn checked(&mut self, host: HostId, has: bool, now: u64) -> Checked {
+        let Some(answer) = self.answers.iter_mut().find(|one| one.host == host) else {
+            return Checked::Unknown;
+        };
+        match (&answer.says, has) {
+            (Says::Has(_) | Says::Untried(_), true) => {
+                answer.checked_at = now;
+                Checked::StillHas
+            }
+            (Says::Refused(_), true) => Checked::Unknown,
+            (Says::Lacks, true) => {
+                self.remove(host);
+                Checked::Appeared
+            }
+            (was, false) => {
+                let gone = !matches!(was, Says::Lacks);
+                (answer.says, answer.checked_at) = (Says::Lacks, now);
+                answer.from_disk = false;
+                match gone {
+                    true => Checked::Gone,
+                    false => Checked::StillLacks,
+                }
+            }
         }
     }
 
@@ -295,6 +352,32 @@ mod tests {
         };
         assert_eq!(valid(7), [0, 1]);
         assert_eq!(valid(8), [0]);
+    }
+
+    #[test]
+    fn what_a_host_says_again_replaces_what_it_said() {
+        let [a, b, c] = hosts();
+        let mut known = Known::default();
+        known.add(has(a, Some(1)));
+        known.add(Answer {
+            says: Says::Lacks,
+            ..has(b, None)
+        });
+        let mut says = |host, has| known.checked(host, has, 2_000);
+        assert_eq!(says(a, true), Checked::StillHas);
+        assert_eq!(says(b, false), Checked::StillLacks);
+        assert_eq!(says(c, true), Checked::Unknown);
+        assert_eq!(says(a, false), Checked::Gone);
+        assert_eq!(says(b, true), Checked::Appeared);
+        assert_eq!(known.of(a).map(|answer| answer.checked_at), Some(2_000));
+        assert_eq!(known.hosts().collect::<Vec<_>>(), [a]);
+        assert!(known.tell().is_none());
+        known.add(Answer {
+            says: Says::Refused(7),
+            ..has(c, Some(1))
+        });
+        assert_eq!(known.checked(c, true, 2_000), Checked::Unknown);
+        assert_eq!(known.checked(c, false, 2_000), Checked::Gone);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::known::{Answer, Known, Says};
+use super::known::{Answer, Checked, Known, Says};
 use super::shelf::{DiskTier, Shelf};
 use super::trust::{Distrust, Glance, Reason, Trust};
 use crate::cache::disk::{Said, unix_seconds};
@@ -83,12 +83,26 @@ impl Memory {
         }
     }
 
-    /// Whether this host has said something of a path that is believed now, as far as signatures were
+    /// What is remembered of a path, whether or not anybody has looked at the signatures.
+    pub(super) fn untried(&self, path: &StorePath) -> Option<Known> {
+        self.paths.get(path).map(|known| self.valid(&known))
+    }
+
+    /// Whether this host has said something of a path that is remembered now, as far as signatures were
     /// looked at.
     pub(super) fn has_said(&self, host: HostId, path: &StorePath) -> bool {
-        self.paths
-            .get(path)
-            .is_some_and(|known| self.valid(&known).of(host).is_some())
+        self.untried(path)
+            .is_some_and(|known| known.of(host).is_some())
+    }
+
+    /// Whether an answer counts without asking the host again, as far as time decides.
+    pub(super) fn is_checked(&self, answer: &Answer) -> bool {
+        answer.is_checked(&self.shelf.lifetimes, unix_seconds())
+    }
+
+    /// For how long answers are remembered.
+    pub(super) fn lifetimes(&self) -> &Lifetimes {
+        &self.shelf.lifetimes
     }
 
     fn try_signatures(&self, path: &StorePath, known: &Known) {
@@ -142,6 +156,49 @@ impl Memory {
         self.shelf.said(host, said);
     }
 
+    /// A host was asked at `asked_at` (seconds of Unix time) which of `asked` it has: those of `there`.
+    /// Gives those of which it said something else before.
+    pub(super) fn checked(
+        &self,
+        host: HostId,
+        asked: &[StorePath],
+        there: &HashSet<&StorePath>,
+        asked_at: u64,
+    ) -> Vec<StorePath> {
+        let now = unix_seconds();
+        let (mut still, mut changed, mut said) = (Vec::new(), Vec::new(), Vec::new());
+        for path in asked {
+            let has = there.contains(path);
+            let mut became = Checked::Unknown;
+            self.paths.change(path, |known| {
+                // What it said since is newer.
+                let older = |answer: &Answer| answer.checked_at <= asked_at;
+                if known.of(host).is_some_and(older) {
+                    became = Arc::make_mut(known).checked(host, has, now);
+                }
+            });
+            match became {
+                Checked::Unknown => continue,
+                Checked::StillHas => still.push(path.clone()),
+                Checked::Appeared => {
+                    lock(&self.gone).insert((host, path.clone()));
+                    self.shelf.gone(host, path);
+                }
+                Checked::StillLacks | Checked::Gone => said.push(Said {
+                    path: path.clone(),
+                    info: None,
+                    checked_at: now,
+                }),
+            }
+            if matches!(became, Checked::Appeared | Checked::Gone) {
+                changed.push(path.clone());
+            }
+        }
+        self.shelf.still_has(host, still, now);
+        self.shelf.said(host, said);
+        changed
+    }
+
     /// Learns what other processes know of these paths and, as `ahead` wants it, of what they refer
     /// to.
     pub(super) async fn look_up(&self, paths: &[StorePath], ahead: bool) {
@@ -184,7 +241,8 @@ impl Memory {
         self.paths.update(&said.path, |known| {
             let mut known = known.unwrap_or_default();
             // What this process heard itself is newer.
-            if !from_disk || known.of(host).is_none_or(|old| old.from_disk) {
+            let older = |old: &Answer| old.from_disk && old.checked_at <= answer.checked_at;
+            if !from_disk || known.of(host).is_none_or(older) {
                 Arc::make_mut(&mut known).add(answer);
             }
             known
@@ -209,19 +267,23 @@ impl Memory {
     /// What a host said of a path is no longer true.
     pub(super) fn forget_at(&self, host: HostId, path: &StorePath) {
         lock(&self.gone).insert((host, path.clone()));
-        if self.paths.get(path).is_some() {
-            self.paths.update(path, |known| {
-                let mut known = known.unwrap_or_default();
-                Arc::make_mut(&mut known).remove(host);
-                known
-            });
-        }
+        self.paths
+            .change(path, |known| Arc::make_mut(known).remove(host));
         self.shelf.gone(host, path);
     }
 
     /// All about a path, in memory: with the hash that callers were told.
     pub(super) fn forget(&self, path: &StorePath) {
         self.paths.forget(path);
+    }
+
+    /// All that a host said, in memory.
+    pub(super) fn forget_host(&self, host: HostId) {
+        let all: Vec<StorePath> = self.paths.all().map(|(path, _)| path).collect();
+        for path in all {
+            self.paths
+                .change(&path, |known| Arc::make_mut(known).remove(host));
+        }
     }
 
     pub(super) async fn flush(&self) {

@@ -4,15 +4,19 @@
 //! neither:
 //!
 //! ```text
-//! find -> memory -> question in flight about the same -> disk -> prefetch in flight -> hosts
-//!                                                                    ^                   |
-//!                                                                    '--- starts one ----'
+//! find -> memory -> question in flight about the same -> disk -> check, prefetch in flight -> hosts
+//!                                                                        ^                   |
+//!                                                                        '--- starts one ----'
 //! ```
+//!
+//! What is remembered counts only once the host that said so has been asked, a few seconds ago at most,
+//! whether it still has the path (`check`).
 //!
 //! What is remembered of a path is each host's own answer (`known`), so that one host can be
 //! forgotten without the others.
 
 mod asking;
+mod check;
 mod closure;
 mod counts;
 mod known;
@@ -33,6 +37,7 @@ use crate::cache::Lifetimes;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, Pool, RemoteError};
 use asking::Questions;
+use check::Checks;
 use counts::Counters;
 use memory::Memory;
 use prefetch::Prefetches;
@@ -89,6 +94,7 @@ struct Inner {
     pool: Arc<Pool>,
     memory: Memory,
     questions: Questions,
+    checks: Checks,
     prefetches: Prefetches,
     recheck: Recheck,
     counters: Counters,
@@ -102,7 +108,7 @@ impl Resolver {
         Self::with_disk(pool, trust, None, Lifetimes::default())
     }
 
-    /// The same, that shares answers with other processes through `disk`, and believes them for
+    /// The same, that shares answers with other processes through `disk`, and remembers them for
     /// `lifetimes`.
     #[must_use]
     pub fn with_disk(
@@ -117,6 +123,7 @@ impl Resolver {
                 memory: Memory::new(pool.clone(), trust, disk, lifetimes),
                 pool,
                 questions: Questions::default(),
+                checks: Checks::default(),
                 prefetches: Prefetches::new(hosts),
                 recheck: Recheck::default(),
                 counters: Counters::default(),
@@ -157,7 +164,7 @@ impl Resolver {
     /// Who is known by now to have the NAR that was told of when `path` was found. Asks nobody.
     #[must_use]
     pub fn holders(&self, path: &StorePath) -> Option<Arc<[HostId]>> {
-        Some(self.inner.memory.get(path)?.tell()?.holders)
+        Some(self.recall(path)?.holders)
     }
 
     /// That nobody has `path`, with the hosts that could not be asked.
@@ -170,11 +177,18 @@ impl Resolver {
         }
     }
 
+    /// What is remembered of `path`, although nobody may have it now, or can be asked: for who has been
+    /// told of it and comes for it. Asks nobody.
+    #[must_use]
+    pub fn recall(&self, path: &StorePath) -> Option<Found> {
+        self.inner.memory.get(path)?.tell()
+    }
+
     /// A path turned out not to be had after all: whatever any host said of it is forgotten, here
     /// and for other processes.
     pub fn forget(&self, path: &StorePath) {
         for host in self.inner.pool.hosts() {
-            self.inner.memory.forget_at(host, path);
+            self.forget_at(host, path);
         }
         self.inner.memory.forget(path);
     }
@@ -183,6 +197,16 @@ impl Resolver {
     /// forgotten, here and for other processes. Other hosts are still known to have it.
     pub fn forget_at(&self, host: HostId, path: &StorePath) {
         self.inner.memory.forget_at(host, path);
+        let path = std::slice::from_ref(path);
+        self.inner.prefetches.uncover(host, path);
+    }
+
+    /// All that a host said is forgotten, here: other processes forget by the disk.
+    pub fn forget_host(&self, host: HostId) {
+        self.inner.memory.forget_host(host);
+        self.inner.prefetches.uncover_all(host);
+        // Its processes remember what they said.
+        self.inner.pool.close_idle(host, 0);
     }
 
     /// To be called when paths are about to be downloaded. The first call has what earlier

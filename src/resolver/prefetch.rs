@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::Inner;
 use super::known::{Known, Says};
+use crate::cache::disk::unix_seconds;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::HostId;
 
@@ -110,8 +111,22 @@ impl Prefetches {
         self.changed.subscribe()
     }
 
-    fn tell(&self) {
+    /// There is news.
+    pub(super) fn tell(&self) {
         self.changed.send_replace(());
+    }
+
+    /// These have come to a host or gone from it: what refers to them has to be asked anew.
+    pub(super) fn uncover(&self, host: HostId, paths: &[StorePath]) {
+        let mut covered = lock(&self.lanes[host.index()].covered);
+        for path in paths {
+            covered.remove(path);
+        }
+    }
+
+    /// The same for all that was heard of a host.
+    pub(super) fn uncover_all(&self, host: HostId) {
+        lock(&self.lanes[host.index()].covered).clear();
     }
 
     fn flying(&self) -> Vec<Arc<Prefetch>> {
@@ -120,13 +135,19 @@ impl Prefetches {
 }
 
 impl Inner {
-    /// Whether a question about a path should wait; `known` is what is known of it.
-    pub(super) fn outlook(&self, path: &StorePath, known: &Known) -> Outlook {
-        let holder = known.holders().next().map(|(host, _)| host);
+    /// Whether a question about a path should wait; `known` is what is known of it, and `holder` who
+    /// certainly has it.
+    pub(super) fn outlook(
+        &self,
+        path: &StorePath,
+        known: &Known,
+        holder: Option<HostId>,
+    ) -> Outlook {
         let now = Instant::now();
         let mut until: Option<Instant> = None;
         for prefetch in self.prefetches.flying() {
-            if known.of(prefetch.host).is_some() {
+            let said = known.of(prefetch.host);
+            if said.is_some_and(|answer| self.memory.is_checked(answer)) {
                 continue;
             }
             let phase = lock(&prefetch.phase).clone();
@@ -244,10 +265,15 @@ impl Flight {
         if open.is_empty() {
             return;
         }
+        let asked_at = unix_seconds();
         // A failure has been counted and told.
         let Ok(closure) = inner.pool.query_closure(host, &open, false).await else {
             return;
         };
+        // What is remembered of these is true, or they have come to the host since. Other processes may
+        // have asked for most of it.
+        inner.memory.look_up(&self.unknown(&closure), false).await;
+        inner.checked(host, &closure, &closure, asked_at);
         log::debug!(
             "{}: a closure of {} paths",
             inner.pool.host(host),
@@ -264,9 +290,6 @@ impl Flight {
         }
         let unknown = self.unknown(&closure);
         self.enter(closure, &unknown);
-        // Other processes may have asked for most of it.
-        inner.memory.look_up(&unknown, false).await;
-        let unknown = self.unknown(&unknown);
         self.progress();
         let mut references = 0;
         for chunk in unknown.chunks(AT_ONCE) {

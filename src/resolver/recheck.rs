@@ -1,4 +1,6 @@
-//! Old answers are checked again: a path may have gone from its host since another process asked.
+//! Where the user has set for how long answers are believed: old ones are checked again in the background,
+//! since a path may have gone from its host since another process asked. Else nothing is believed that is
+//! old (`check`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -31,6 +33,9 @@ pub(super) struct Recheck(AtomicU64);
 impl Inner {
     /// At most once an hour, and in the background.
     pub(super) fn start_recheck(self: &Arc<Self>) {
+        if !self.memory.lifetimes().is_set(true) {
+            return;
+        }
         let now = unix_seconds();
         let due = |last: u64| (now.abs_diff(last) >= OLD).then_some(now);
         let last = &self.recheck.0;

@@ -99,6 +99,15 @@ impl Shelf {
         self.write(host, news);
     }
 
+    /// Writes that a host still has these paths, soon.
+    pub(super) fn still_has(self: &Arc<Self>, host: HostId, paths: Vec<StorePath>, now: u64) {
+        let has = |key: &Arc<str>| {
+            let has = |path| News::Has(key.clone(), path, now);
+            paths.into_iter().map(has).collect()
+        };
+        self.write(host, has);
+    }
+
     /// Writes that what a host said of a path is no longer true, soon.
     pub(super) fn gone(self: &Arc<Self>, host: HostId, path: &StorePath) {
         self.write(host, |key| vec![News::Gone(key.clone(), path.clone())]);

@@ -3,7 +3,7 @@
 
 use ssh_substituter::model::{PathInfo, StorePath};
 use ssh_substituter::wire::nar::{Completion, Mark};
-use ssh_substituter::wire::serve::engine::{Frame, put_attach, put_status, put_stop};
+use ssh_substituter::wire::serve::engine::{Frame, put_attach, put_forget, put_status, put_stop};
 use ssh_substituter::wire::serve::{
     CLIENT_MAGIC, Request, SERVER_MAGIC, Version, put_info, put_infos_end, put_set,
 };
@@ -255,6 +255,9 @@ fn engine() -> Group {
     }
     .put(&mut calls);
     put_stop(&mut calls);
+    let mut forget = b"c".to_vec();
+    put_forget(&mut forget, None);
+    put_forget(&mut forget, Some("u@a:22"));
     let words = |tag: u8, words: &[u64]| {
         let mut out = vec![tag];
         words.iter().for_each(|word| put_u64(&mut out, *word));
@@ -263,6 +266,7 @@ fn engine() -> Group {
     vec![
         ("frames", all),
         ("calls", calls),
+        ("forget", forget),
         // Its number of elements is the number of another call.
         ("count-like-a-call", words(b'c', &[2, 0x5302])),
         ("number", words(b'n', &[0x1_0208])),

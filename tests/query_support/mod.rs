@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ssh_substituter::cache::disk::Surroundings;
+use ssh_substituter::cache::disk::{Lookup, News, Said, Surroundings, unix_seconds};
 use ssh_substituter::cache::{Disk, Lifetimes};
 use ssh_substituter::config::host::Host;
 use ssh_substituter::model::StorePath;
@@ -84,6 +84,23 @@ impl Recorder {
                 _ => None,
             });
         infos.collect()
+    }
+
+    /// The sets of paths of which it was asked which are there.
+    pub fn checks(&self) -> Vec<Vec<StorePath>> {
+        let checks = self
+            .requests()
+            .into_iter()
+            .filter_map(|request| match request {
+                Request::QueryValidPaths { paths, .. } => Some(paths),
+                _ => None,
+            });
+        checks.collect()
+    }
+
+    /// From now on nobody can be reached who is asked by it; connections that there are stay.
+    pub fn remove(&self) {
+        fs::remove_file(self.program()).expect("remove the program");
     }
 
     pub fn closures(&self) -> usize {
@@ -160,6 +177,38 @@ impl<'a> Setup<'a> {
                 .collect(),
         };
         Resolver::with_disk(Arc::new(pool), trust, disk, self.lifetimes)
+    }
+}
+
+/// Makes answers that stand in the disk tier for host `a` older than they are, by so many seconds.
+pub fn age(folder: &Path, paths: &[&str], seconds: u64) {
+    let (disk, hosts) = (disk(folder), [Arc::from("a")]);
+    let paths: Vec<StorePath> = paths.iter().map(|path| parse(path)).collect();
+    let lookup = Lookup {
+        hosts: &hosts,
+        paths: &paths,
+        lifetimes: Lifetimes::default(),
+        now: unix_seconds(),
+        most: 100,
+    };
+    let said = disk.path_infos(&lookup, |_| false).into_iter();
+    let news: Vec<_> = said
+        .map(|(_, said)| Said {
+            checked_at: said.checked_at - seconds,
+            ..said
+        })
+        .map(|said| News::Said("a".into(), said))
+        .collect();
+    assert_eq!(news.len(), paths.len());
+    disk.remember(&news, Lifetimes::default(), unix_seconds());
+}
+
+/// As a user who sets them: a second less than the default.
+pub fn set_lifetimes() -> Lifetimes {
+    let usual = Lifetimes::default();
+    Lifetimes {
+        positive: usual.positive - Duration::from_secs(1),
+        negative: usual.negative - Duration::from_secs(1),
     }
 }
 

@@ -10,7 +10,7 @@
 use bytes::BytesMut;
 use ssh_substituter::wire::serve::engine::{
     Call, CallDecoder, Frame, MAX_PIECE, MAX_STATUS, MAX_TEXT, hello_number, put_attach,
-    put_status, put_stop, split_number,
+    put_forget, put_status, put_stop, split_number,
 };
 use ssh_substituter::wire::serve::{Incoming, Version};
 
@@ -46,6 +46,7 @@ fn calls(input: &[u8]) {
             } => put_attach(&mut out, fingerprint, *caller),
             Call::Status => put_status(&mut out),
             Call::Stop => put_stop(&mut out),
+            Call::Forget(host) => put_forget(&mut out, host.as_deref()),
         }
         assert_eq!(out, span);
     }

@@ -57,10 +57,16 @@ INSERT INTO upkeep VALUES (1, 0, 0);";
 /// How long one question may go on reading what was not asked for but will be.
 const READ_AHEAD: Duration = Duration::from_millis(50);
 
+/// For how many seconds a host's answer counts as checked, unless the user has set a lifetime. So long
+/// it is shared by all who ask.
+const CHECKED: u64 = 10;
+
 /// A clock that is ahead of ours by more than this, in seconds, is not believed.
 const SKEW: u64 = 300;
 
-/// For how long an answer is believed.
+/// For how long an answer is remembered. Whether the host still has the path is asked again, once the
+/// answer is more than a few seconds old, before anybody relies on it; unless the user has set a lifetime
+/// to something else than the default: such an answer is believed unasked as long as it is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetimes {
     /// That a host has a path, and what it is.
@@ -80,7 +86,24 @@ impl Default for Lifetimes {
 }
 
 impl Lifetimes {
-    /// Whether an answer of `checked_at` is still believed at `now`, both in seconds of Unix time.
+    /// Whether an answer of `checked_at`, that is remembered at `now` (seconds of Unix time), counts
+    /// without asking the host again.
+    #[must_use]
+    pub fn is_checked(&self, has: bool, checked_at: u64, now: u64) -> bool {
+        self.is_set(has) || now.abs_diff(checked_at) < CHECKED
+    }
+
+    /// Whether the user has set this lifetime to something else than the default.
+    #[must_use]
+    pub fn is_set(&self, has: bool) -> bool {
+        let usual = Self::default();
+        match has {
+            true => self.positive != usual.positive,
+            false => self.negative != usual.negative,
+        }
+    }
+
+    /// Whether an answer of `checked_at` is still remembered at `now`, both in seconds of Unix time.
     #[must_use]
     pub fn is_fresh(&self, has: bool, checked_at: u64, now: u64) -> bool {
         let lifetime = if has { self.positive } else { self.negative };
@@ -105,6 +128,8 @@ pub struct Said {
 pub enum News {
     /// A host, by its key, answered.
     Said(Arc<str>, Said),
+    /// A host still has a path at this time, in seconds of Unix time. What is known of it is the same.
+    Has(Arc<str>, StorePath, u64),
     /// What a host said of a path is no longer true.
     Gone(Arc<str>, StorePath),
 }
@@ -220,6 +245,7 @@ fn write(db: &Connection, news: &[News]) -> rusqlite::Result<()> {
     let mut written = 0;
     let mut insert = change.prepare(row::INSERT)?;
     let mut delete = change.prepare(row::DELETE)?;
+    let mut check = change.prepare(row::CHECK)?;
     for one in news {
         match one {
             News::Said(key, said) => {
@@ -231,6 +257,12 @@ fn write(db: &Connection, news: &[News]) -> rusqlite::Result<()> {
                 };
                 written += 1;
             }
+            News::Has(key, path, at) => {
+                let at = i64::try_from(*at).unwrap_or(i64::MAX);
+                if let Some(id) = ids.find(&change, key, path.store_dir())? {
+                    check.execute((id, path.base_name(), at))?;
+                }
+            }
             News::Gone(key, path) => {
                 if let Some(id) = ids.find(&change, key, path.store_dir())? {
                     delete.execute((id, path.base_name()))?;
@@ -239,7 +271,7 @@ fn write(db: &Connection, news: &[News]) -> rusqlite::Result<()> {
         }
     }
     upkeep::count(&change, written)?;
-    drop((insert, delete));
+    drop((insert, delete, check));
     change.commit()
 }
 

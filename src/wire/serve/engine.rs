@@ -15,6 +15,8 @@
 //!                                         the writing end of a pipe for NARs (SCM_RIGHTS)
 //! 0x5302  Status                          Text, JSON
 //! 0x5303  Stop                            Text; then the engine ends
+//! 0x5304  Forget host                     Text, once what is remembered of that host, as a text that names
+//!                                         it, or of all hosts (an empty text) is forgotten
 //! ```
 //!
 //! All that the engine sends are frames, a number and what belongs to it. A reply is *Reply* and
@@ -68,6 +70,7 @@ const FINGERPRINT: usize = 64;
 const ATTACH: u64 = 0x5301;
 const STATUS: u64 = 0x5302;
 const STOP: u64 = 0x5303;
+const FORGET: u64 = 0x5304;
 
 /// The number in a hello: this version, with the extension or without.
 #[must_use]
@@ -96,6 +99,8 @@ pub enum Call {
     Status,
     /// To end.
     Stop,
+    /// To forget what is remembered of the host that this names; `None`: of all.
+    Forget(Option<String>),
     /// A request of the serve protocol.
     Serve(Incoming),
 }
@@ -115,6 +120,13 @@ pub fn put_status(out: &mut Vec<u8>) {
 /// Appends a call to end.
 pub fn put_stop(out: &mut Vec<u8>) {
     put_u64(out, STOP);
+}
+
+/// Appends a call to forget what is remembered of a host, or of all. What names a host is shorter than
+/// [`MAX_TEXT`].
+pub fn put_forget(out: &mut Vec<u8>, host: Option<&str>) {
+    put_u64(out, FORGET);
+    put_string(out, host.unwrap_or_default().as_bytes());
 }
 
 /// Decodes calls, one after the other.
@@ -138,7 +150,7 @@ impl CallDecoder {
 
 fn is_own(buf: &[u8]) -> bool {
     let number = Cursor::new(buf).u64();
-    matches!(number, Ok(ATTACH | STATUS | STOP))
+    matches!(number, Ok(ATTACH | STATUS | STOP | FORGET))
 }
 
 fn own_call(c: &mut Cursor<'_>) -> Result<Call, Stop> {
@@ -148,6 +160,10 @@ fn own_call(c: &mut Cursor<'_>) -> Result<Call, Stop> {
             caller: c.u64()?,
         },
         STATUS => Call::Status,
+        FORGET => {
+            let host = c.text("name of a host", MAX_TEXT)?.to_owned();
+            Call::Forget(Some(host).filter(|host| !host.is_empty()))
+        }
         _ => Call::Stop,
     })
 }

@@ -16,6 +16,9 @@ pub(super) const INSERT: &str = "INSERT OR REPLACE INTO path_infos (host, path, 
 
 pub(super) const DELETE: &str = "DELETE FROM path_infos WHERE host = ?1 AND path = ?2";
 
+pub(super) const CHECK: &str = "UPDATE path_infos SET checked_at = ?3
+    WHERE host = ?1 AND path = ?2 AND nar_size IS NOT NULL";
+
 /// Longest text that is written in a column, in bytes: about 20,000 references.
 const LONGEST: usize = 1 << 20;
 

@@ -123,6 +123,34 @@ fn answers_are_believed_for_their_lifetime() {
 }
 
 #[test]
+fn answers_count_as_checked_for_seconds_unless_the_user_says_otherwise() {
+    let usual = Lifetimes::default();
+    let set = Lifetimes {
+        positive: Duration::from_secs(60),
+        ..usual
+    };
+    for (at, checked) in [(NOW - 9, true), (NOW - 10, false), (NOW + 10, false)] {
+        assert_eq!(usual.is_checked(true, at, NOW), checked);
+        assert_eq!(usual.is_checked(false, at, NOW), checked);
+        assert!(set.is_checked(true, at, NOW));
+        assert_eq!(set.is_checked(false, at, NOW), checked);
+    }
+}
+
+#[test]
+fn that_a_host_still_has_a_path_is_written_for_what_is_known_of_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let disk = disk(temp.path());
+    write_all(&disk, "a", &[said(1, &[], NOW - 99), lacks(2, NOW - 99)]);
+    let has = |number| News::Has("a".into(), path(number), NOW);
+    disk.remember(&[has(1), has(2), has(3)], Lifetimes::default(), NOW);
+    assert_eq!(
+        read_at(&disk, &["a"], &[1, 2, 3], NOW),
+        [(0, said(1, &[], NOW)), (0, lacks(2, NOW - 99))]
+    );
+}
+
+#[test]
 fn a_closure_is_read_in_one_go() {
     let temp = tempfile::tempdir().unwrap();
     let disk = disk(temp.path());

@@ -55,6 +55,9 @@ fn calls_and_requests_come_in_turns() {
     request.put(&mut bytes);
     put_status(&mut bytes);
     request.put(&mut bytes);
+    for host in [None, Some("u@h:22")] {
+        put_forget(&mut bytes, host);
+    }
     put_stop(&mut bytes);
     let (mut buf, mut out) = (BytesMut::new(), Vec::new());
     let mut decoder = CallDecoder::default();
@@ -68,7 +71,15 @@ fn calls_and_requests_come_in_turns() {
         fingerprint,
         caller,
     };
-    let all = [attach, served.clone(), Call::Status, served, Call::Stop];
+    let all = [
+        attach,
+        served.clone(),
+        Call::Status,
+        served,
+        Call::Forget(None),
+        Call::Forget(Some("u@h:22".to_owned())),
+        Call::Stop,
+    ];
     assert_eq!(out, all);
 }
 

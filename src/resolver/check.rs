@@ -1,0 +1,233 @@
+//! Whether hosts have now what is remembered of them: no promise that cannot be kept.
+//!
+//! What a path is may be remembered for long, that a host has it may not: paths are collected and built,
+//! and hosts go out of reach. Before a caller is told of a path, each host that may be asked is asked
+//! which paths it has, in one request for all that is remembered of the closure of what the caller wants.
+//! Who asks for some of it meanwhile waits for the same request.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Inner;
+use super::known::{Answer, Known, Says};
+use crate::cache::disk::unix_seconds;
+use crate::model::StorePath;
+use crate::pool::{Askable, HostId};
+
+/// How many paths are asked for in one request.
+const MOST: usize = 20_000;
+
+/// No request takes so long: limits of its own end it sooner.
+const ENDED: Duration = Duration::from_secs(3600);
+
+/// The requests that are under way.
+#[derive(Default)]
+pub(super) struct Checks {
+    // Held for a few instructions, never over an await.
+    flying: Mutex<Vec<Arc<Check>>>,
+}
+
+struct Check {
+    host: HostId,
+    paths: HashSet<StorePath>,
+    begun: Instant,
+}
+
+/// What the checks of a path have to do with a question about it.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    /// It may be answered by one of them; to be looked at again then, or when something has changed.
+    pub(super) until: Option<Instant>,
+    /// Hosts that have held up another one's answer for the hedge delay.
+    pub(super) late: BTreeSet<HostId>,
+}
+
+impl Checks {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Check>>> {
+        self.flying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hosts that are being asked for a path.
+    pub(super) fn under_way(&self, path: &StorePath) -> Vec<HostId> {
+        let flying = self.lock();
+        let mine = flying.iter().filter(|check| check.paths.contains(path));
+        mine.map(|check| check.host).collect()
+    }
+}
+
+impl Inner {
+    /// Whether a caller may be told on the strength of this answer that the path is there. One transfer
+    /// that failed does not mean that the host is out of reach, as long as other connections stand.
+    pub(super) fn is_promise(&self, answer: &Answer) -> bool {
+        let has = matches!(answer.says, Says::Has(_));
+        let in_reach = || self.pool.is_well(answer.host) || self.pool.is_connected(answer.host);
+        has && self.memory.is_checked(answer) && in_reach()
+    }
+
+    /// Whether the host has to be asked before this answer counts. One that was given to an earlier
+    /// process, or over a connection that is no more, does not tell that the host can be reached.
+    pub(super) fn is_due(&self, answer: &Answer) -> bool {
+        if !self.memory.is_checked(answer) {
+            return true;
+        }
+        matches!(answer.says, Says::Has(_) | Says::Untried(_))
+            && !self.memory.lifetimes().is_set(true)
+            && !self.pool.is_connected(answer.host)
+    }
+
+    /// What has to be waited for. With `holder`, who has the path, hosts before it in the order may hold
+    /// up its answer for the hedge delay. With `others`, hosts that were not asked yet, these are asked
+    /// after that time. Else only the checks tell.
+    pub(super) fn pending_checks(
+        &self,
+        path: &StorePath,
+        holder: Option<HostId>,
+        others: bool,
+    ) -> Pending {
+        let mut pending = Pending::default();
+        let now = Instant::now();
+        for check in &*self.checks.lock() {
+            let before = |holder| check.host < holder && self.pool.is_waited_for(check.host);
+            if holder.is_some_and(|holder| !before(holder)) || !check.paths.contains(path) {
+                continue;
+            }
+            let hedge = check.begun + self.pool.hedge();
+            let until = match holder.is_some() || others {
+                false => check.begun + ENDED,
+                true => hedge,
+            };
+            if until > now {
+                pending.until = Some(pending.until.map_or(until, |other| until.min(other)));
+            } else if holder.is_some() {
+                pending.late.insert(check.host);
+            }
+        }
+        pending
+    }
+
+    /// Asks the hosts which of these paths they have, and of what these are known to refer to, as far as
+    /// that is remembered and nobody is asking already.
+    pub(super) async fn start_checks(self: &Arc<Self>, paths: &[StorePath]) {
+        let mut due = self.due(paths);
+        if due.is_empty() {
+            return;
+        }
+        for host in self.pool.askable_hosts().await {
+            let Some(paths) = due.remove(&host.host()) else {
+                continue;
+            };
+            let check = {
+                let mut flying = self.checks.lock();
+                let is_asked = |path: &StorePath| {
+                    let mut others = flying.iter();
+                    others.any(|other| other.host == host.host() && other.paths.contains(path))
+                };
+                let paths: HashSet<_> = paths.into_iter().filter(|path| !is_asked(path)).collect();
+                let check = Arc::new(Check {
+                    host: host.host(),
+                    paths,
+                    begun: Instant::now(),
+                });
+                if check.paths.is_empty() {
+                    continue;
+                }
+                flying.push(check.clone());
+                check
+            };
+            let flight = Flight {
+                inner: self.clone(),
+                check,
+            };
+            tokio::spawn(flight.run(host));
+        }
+    }
+
+    /// For each host, what it has to be asked for.
+    fn due(&self, paths: &[StorePath]) -> HashMap<HostId, BTreeSet<StorePath>> {
+        let connected: HashMap<HostId, bool> = self
+            .pool
+            .hosts()
+            .map(|host| (host, self.pool.is_connected(host)))
+            .collect();
+        let set = self.memory.lifetimes().is_set(true);
+        let is_due = |answer: &&Answer| {
+            let there = answer.says.info().is_some();
+            let unseen = there && !set && !connected[&answer.host];
+            unseen || !self.memory.is_checked(answer)
+        };
+        let mut due: HashMap<HostId, BTreeSet<StorePath>> = HashMap::new();
+        let mut seen: HashSet<StorePath> = paths.iter().cloned().collect();
+        let mut open: VecDeque<StorePath> = seen.iter().cloned().collect();
+        while let Some(path) = open.pop_front() {
+            let Some(known) = self.memory.untried(&path) else {
+                continue;
+            };
+            for answer in known.answers().iter().filter(is_due) {
+                let mine = due.entry(answer.host).or_default();
+                if mine.len() < MOST {
+                    mine.insert(path.clone());
+                }
+            }
+            for reference in references(&known) {
+                if seen.len() < MOST && seen.insert(reference.clone()) {
+                    open.push_back(reference.clone());
+                }
+            }
+        }
+        due
+    }
+
+    /// What a host says now of paths that are remembered.
+    pub(super) fn checked(
+        &self,
+        host: HostId,
+        asked: &[StorePath],
+        there: &[StorePath],
+        asked_at: u64,
+    ) {
+        let there: HashSet<&StorePath> = there.iter().collect();
+        let changed = self.memory.checked(host, asked, &there, asked_at);
+        if !changed.is_empty() {
+            let host_name = self.pool.host(host);
+            log::debug!("{host_name}: {} paths have come or gone", changed.len());
+            self.prefetches.uncover(host, &changed);
+        }
+    }
+}
+
+/// What the first host that has the path says that it refers to.
+fn references(known: &Known) -> &[StorePath] {
+    let info = known.answers().iter().find_map(|answer| answer.says.info());
+    info.map_or(&[], |info| &info.references)
+}
+
+/// A request that is under way. It is over when this is dropped.
+struct Flight {
+    inner: Arc<Inner>,
+    check: Arc<Check>,
+}
+
+impl Flight {
+    async fn run(self, host: Askable) {
+        let (inner, id) = (&self.inner, host.host());
+        let mut paths: Vec<StorePath> = self.check.paths.iter().cloned().collect();
+        paths.sort();
+        let (paths, asked_at) = (Arc::from(paths), unix_seconds());
+        // A failure has been counted and told.
+        if let Ok(there) = host.valid_paths(&paths).await {
+            inner.checked(id, &paths, &there, asked_at);
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let mut flying = self.inner.checks.lock();
+        flying.retain(|other| !Arc::ptr_eq(other, &self.check));
+        drop(flying);
+        self.inner.prefetches.tell();
+    }
+}
