@@ -59,10 +59,12 @@ impl Checks {
 }
 
 impl Inner {
-    /// Whether a caller may be told on the strength of this answer that the path is there.
+    /// Whether a caller may be told on the strength of this answer that the path is there. One transfer
+    /// that failed does not mean that the host is out of reach, as long as other connections stand.
     pub(super) fn is_promise(&self, answer: &Answer) -> bool {
         let has = matches!(answer.says, Says::Has(_));
-        has && self.memory.is_checked(answer) && self.pool.is_well(answer.host)
+        let in_reach = || self.pool.is_well(answer.host) || self.pool.is_connected(answer.host);
+        has && self.memory.is_checked(answer) && in_reach()
     }
 
     /// Whether the host has to be asked before this answer counts. One that was given to an earlier
