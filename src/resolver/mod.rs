@@ -49,9 +49,9 @@ use recheck::Recheck;
 pub struct Found {
     /// What the best host knows about it.
     pub info: Arc<PathInfo>,
-    /// What its NAR has to be. The same, without the content address where that is not what proves it:
-    /// whose NAR hash is trusted or signed is not judged by its address as well, which Nix 2.17 to 2.34
-    /// have computed otherwise than all others (for paths that refer to themselves).
+    /// What its NAR has to be. The same, but without the content address of a path that refers to itself
+    /// and whose NAR hash is trusted or signed: Nix 2.17 to 2.34 compute such addresses otherwise than all
+    /// others, so that it is not judged by that.
     pub to_fetch: Arc<PathInfo>,
     /// Who has it; never empty.
     pub holders: Arc<[HostId]>,

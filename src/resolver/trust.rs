@@ -5,7 +5,8 @@
 //! 1. the URL of the host says `trusted=true`
 //! 2. `require-sigs = false`, and the info tells the NAR hash
 //! 3. the path is content-addressed, and its name follows from the address ([`PathInfo::content`]); the
-//!    content is checked against it when it arrives, unless 4. is so too
+//!    content is checked against it when it arrives (of a path that refers to itself only where nothing else
+//!    of this list is so)
 //! 4. a key in `trusted-public-keys` has signed it
 //!
 //! Otherwise that host does not have the path.
@@ -159,7 +160,7 @@ impl Trust {
         })
     }
 
-    /// Whether the NAR hash in an info of this host counts whatever its content address is. A signature of
+    /// Whether the NAR hash in an info of this host would count without its content address. A signature of
     /// a known key costs about 0.1 ms.
     #[must_use]
     pub fn vouches(&self, host: &Host, info: &PathInfo) -> bool {

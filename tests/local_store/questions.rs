@@ -280,7 +280,11 @@ fn nonsense_in_a_row_costs_that_path_only() {
         };
         let before: rusqlite::types::Value = column(column_name);
         of_path(&format!("update ValidPaths set {column_name} = {value}"));
-        assert_eq!(found(), [other.clone()], "{column_name} = {value}");
+        assert_eq!(
+            found(),
+            std::slice::from_ref(&other),
+            "{column_name} = {value}"
+        );
         db.execute(
             &format!("update ValidPaths set {column_name} = ?1 where path = ?2"),
             (before, path.as_str()),
