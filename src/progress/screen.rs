@@ -29,7 +29,10 @@ struct Inner {
     drawn: Mutex<Drawn>,
 }
 
-struct Filter(Box<dyn Fn(Level, &str) -> bool + Send + Sync>);
+/// Whether a message should be shown, by its level and text.
+pub(super) type ShouldShow = dyn Fn(Level, &str) -> bool + Send + Sync;
+
+struct Filter(Box<ShouldShow>);
 
 impl std::fmt::Debug for Filter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -106,7 +109,7 @@ impl Screen {
     }
 
     /// From now on warnings and errors are shown only if `should_show` says so. Set once.
-    pub(super) fn filter(&self, should_show: Box<dyn Fn(Level, &str) -> bool + Send + Sync>) {
+    pub(super) fn filter(&self, should_show: Box<ShouldShow>) {
         let _ = self.0.filter.set(Filter(should_show));
     }
 
