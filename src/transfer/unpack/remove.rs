@@ -1,15 +1,31 @@
 //! Removes what was restored, read-only directories included, without following a symlink.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::wire::nar::MAX_DEPTH;
 
+/// The process is about to end.
+static STOPPED: AtomicBool = AtomicBool::new(false);
+
+/// Lets all removals of this process end where they are, with `EINTR`, and none begin.
+pub(super) fn stop() {
+    STOPPED.store(true, Ordering::Relaxed);
+}
+
+pub(super) fn is_stopped() -> bool {
+    STOPPED.load(Ordering::Relaxed)
+}
+
 /// Removes the file, symlink or directory tree `name` in `parent`. Goes on where something cannot
 /// be removed; the first such reason is the error.
 pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+    if is_stopped() {
+        return Err(Errno::INTR);
+    }
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         // Linux says the one about a directory, POSIX the other.
@@ -41,6 +57,9 @@ fn remove_dir(parent: BorrowedFd<'_>, name: &[u8], depth: usize) -> Result<(), E
 fn remove_entries(entries: &mut Dir, depth: usize) -> Result<(bool, Option<Errno>), Errno> {
     let (mut removed, mut failed) = (false, None);
     while let Some(entry) = entries.read() {
+        if is_stopped() {
+            return Err(Errno::INTR);
+        }
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name == b"." || name == b".." {
