@@ -2,18 +2,20 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ssh_substituter::progress::{Display, Mode, drain, level};
 use ssh_substituter::transfer::unpack;
-use ssh_substituter::{app, cli, cli::LogFormat};
-use tokio::signal::unix::{SignalKind, signal};
+use ssh_substituter::{app, app::interrupted, cli, cli::LogFormat};
 
 /// How long a restore that is given up may take to remove what it made.
 const CLEAN_UP: Duration = Duration::from_secs(10);
 
-/// How long what runs may take to end once the process is told to: child processes are ended then.
-const LAST_STEPS: Duration = Duration::from_millis(50);
+/// How long what runs may take to end, and to remove what it made, once the process is told to end.
+const LAST_STEPS: Duration = Duration::from_millis(80);
+
+/// The same for an engine, which nobody waits for: it writes down what it has learnt.
+const ENGINE_ENDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = cli::parse();
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     }
     display.log_to_stderr(level(cli.verbose, cli.quiet));
     let restores = cli.substitute.is_some() || matches!(cli.command, Some(cli::Command::Get(_)));
+    let is_engine = matches!(cli.command, Some(cli::Command::Engine { action: None, .. }));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -40,23 +43,27 @@ fn main() -> ExitCode {
     // thread would have to be woken each time.
     let shown = display.clone();
     let mut work = runtime.spawn(async move { app::run(cli, &shown).await });
-    let (code, told) = runtime.block_on(async {
+    let (code, clean_up) = runtime.block_on(async {
         tokio::select! {
             // A panic has told of itself.
-            code = &mut work => (code.unwrap_or(ExitCode::from(101)), false),
+            code = &mut work => (code.unwrap_or(ExitCode::from(101)), CLEAN_UP),
             number = interrupted() => {
-                // Whoever waits for the end waits for nothing else.
-                unpack::leave_behind();
-                work.abort();
-                let _ = tokio::time::timeout(LAST_STEPS, work).await;
-                (ExitCode::from(128 + number), true)
+                let end = Instant::now() + if is_engine { ENGINE_ENDS } else { LAST_STEPS };
+                unpack::leave_behind(end);
+                if !is_engine {
+                    // Child processes are ended along with what they are for.
+                    work.abort();
+                }
+                let _ = tokio::time::timeout_at(end.into(), work).await;
+                let left = end.saturating_duration_since(Instant::now());
+                (ExitCode::from(128 + number), left)
             }
         }
     });
     display.close();
-    if restores && !told {
+    if restores {
         // The thread that writes to disk removes what it made, once nobody feeds it any more.
-        runtime.shutdown_timeout(CLEAN_UP);
+        runtime.shutdown_timeout(clean_up);
     } else {
         // A read of standard input may block for ever.
         runtime.shutdown_background();
@@ -72,35 +79,4 @@ fn mode(format: Option<LogFormat>) -> Mode {
         Some(LogFormat::Raw) => Mode::Plain,
         Some(LogFormat::InternalJson) => Mode::Json,
     }
-}
-
-/// Waits for SIGTERM, SIGINT or SIGHUP; its number.
-async fn interrupted() -> u8 {
-    let ignored = ignored();
-    let wait = async |kind: SignalKind| {
-        let number = kind.as_raw_value();
-        // nohup(1), and a shell in the background, have a signal ignored by all that they start.
-        if ignored & (1 << (number - 1)) == 0
-            && let Ok(mut signal) = signal(kind)
-        {
-            signal.recv().await;
-            return number.unsigned_abs() as u8;
-        }
-        // Without a handler the signal ends the process by itself.
-        std::future::pending().await
-    };
-    tokio::select! {
-        number = wait(SignalKind::terminate()) => number,
-        number = wait(SignalKind::interrupt()) => number,
-        number = wait(SignalKind::hangup()) => number,
-    }
-}
-
-/// The signals that this process ignores, the first one in the lowest bit (`SigIgn` of proc(5)); none where the system
-/// does not tell.
-fn ignored() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0)
 }

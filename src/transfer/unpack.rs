@@ -2,8 +2,8 @@
 //!
 //! The tree grows in a private folder beside its destination (`NAME.chroot`, see `staging`) and gets
 //! its own name only by [`Unpacker::commit`], in one step and never over anything that is there.
-//! Dropped before that, it is removed again, but not by a process that is told to end: what that leaves
-//! behind ([`leave_behind`]) is harmless, and removed by whoever restores there next.
+//! Dropped before that, it is removed again, though a process that is told to end does not take its time
+//! for that: what it leaves behind ([`leave_behind`]) is harmless, and removed by whoever restores there next.
 //!
 //! | what | becomes |
 //! | --- | --- |
@@ -35,6 +35,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::model::StorePath;
 use crate::wire::nar::{Decoder, Event, NarError};
@@ -271,10 +272,10 @@ pub fn sweep(folder: &Path) {
     }
 }
 
-/// From now on unfinished trees are left as they are: the process is about to end, and removing a large one takes seconds.
-/// Removals that have begun stop.
-pub fn leave_behind() {
-    remove::stop();
+/// The process is about to end: what it has not removed at that time of its unfinished trees is left as it is, and so is
+/// what would take long.
+pub fn leave_behind(at: Instant) {
+    remove::stop_at(at);
 }
 
 /// Puts the next event of `input` on disk. Tells how many bytes were read and whether the rest can
