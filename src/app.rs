@@ -17,7 +17,7 @@ use crate::front;
 use crate::meeting;
 use crate::progress::Display;
 use crate::report;
-use crate::transport::openssh::resolve;
+use crate::transport::openssh::{resolve, resolve_file};
 
 /// Exit status when something could not be done.
 const FAILED: u8 = 1;
@@ -93,9 +93,9 @@ fn name_from_anywhere(config: &mut Config) {
     };
     config.ssh_options = resolve(&config.ssh_options, &folder);
     for host in &mut config.hosts {
-        if let Some(key) = host.ssh_key.as_ref().and_then(|key| key.to_str()) {
-            let words = resolve(&["-i".to_owned(), key.to_owned()], &folder);
-            host.ssh_key = words.last().map(Into::into);
+        let key = host.ssh_key.as_ref().and_then(|key| key.to_str());
+        if let Some(key) = key.and_then(|key| resolve_file(key, &folder)) {
+            host.ssh_key = Some(key.into());
         }
     }
 }

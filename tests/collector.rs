@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
-use support::{Host, LONG, NixEnv, Scratch, Store, run, wait_until};
+use support::{Host, NixEnv, SHORT, Scratch, Store, run, wait_until};
 
 /// As Nix announces a path before it has it made: a file of this process's in `temproots`, locked.
 struct TempRoot(#[expect(dead_code, reason = "the lock goes with it")] File);
@@ -30,7 +30,7 @@ impl TempRoot {
 fn collect(store: &Store) {
     let mut command = store.command("nix-store");
     command.arg("--gc");
-    run(command, LONG);
+    run(command, SHORT);
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -97,12 +97,12 @@ fn dest_in(store: &Store, path: &str) -> PathBuf {
 #[test]
 fn a_path_that_is_being_restored_is_no_garbage() {
     let site = Site::new();
-    let path = site.host.store.many_files(20_000);
+    let path = site.host.store.many_files(3000);
     let here = Store::new();
     let garbage = here.add_text("garbage", "garbage", &[]);
     let dest = dest_in(&here, &path);
     let _root = TempRoot::new(&here, &path);
-    let child = site.frozen_in_the_middle(&path, &dest, 500);
+    let child = site.frozen_in_the_middle(&path, &dest, 200);
     collect(&here);
     assert!(!dest_in(&here, &garbage).exists(), "it has collected");
     site.host.sshd.thaw();
@@ -118,12 +118,12 @@ fn a_path_that_is_being_restored_is_no_garbage() {
 #[test]
 fn what_a_killed_one_left_is_garbage() {
     let site = Site::new();
-    let path = site.host.store.many_files(20_000);
+    let path = site.host.store.many_files(3000);
     let here = Store::new();
     // So that there is a database.
     here.add_text("garbage", "garbage", &[]);
     let dest = dest_in(&here, &path);
-    let mut child = site.frozen_in_the_middle(&path, &dest, 500);
+    let mut child = site.frozen_in_the_middle(&path, &dest, 200);
     child.kill().unwrap();
     child.wait().unwrap();
     site.host.sshd.thaw();
@@ -135,16 +135,16 @@ fn what_a_killed_one_left_is_garbage() {
 #[test]
 fn interrupted_restores_end_at_once_and_the_next_ones_clear_up() {
     let site = Site::new();
-    let path = site.host.store.many_files(20_000);
+    let path = site.host.store.many_files(6000);
     let scratch = Scratch::new();
     let folder = scratch.path().to_owned();
     let dest = |number: usize| folder.join(format!("dest-{number}"));
     for (signal, status) in [(Signal::INT, 2), (Signal::TERM, 15), (Signal::HUP, 1)] {
-        let mut all: Vec<_> = (0..4)
+        let mut all: Vec<_> = (0..3)
             .map(|number| substitute(&site.env, &path, &dest(number)))
             .collect();
         let grown = |number: usize| entries(&folder.join(format!("dest-{number}.chroot")));
-        wait_until("much of each", || (0..4).all(|number| grown(number) > 8000));
+        wait_until("much of each", || (0..3).all(|number| grown(number) > 3000));
         site.host.sshd.freeze();
         let began = Instant::now();
         for child in &all {
@@ -157,7 +157,7 @@ fn interrupted_restores_end_at_once_and_the_next_ones_clear_up() {
         // 0.2 s on a machine that has nothing else to do.
         assert!(took < Duration::from_millis(1000), "{took:?}");
         site.host.sshd.thaw();
-        assert!((0..4).all(|number| !dest(number).exists()));
+        assert!((0..3).all(|number| !dest(number).exists()));
     }
     // One that is at work stays as it is, whoever cleans up.
     let large = site.host.store.big("large", 300 << 20);

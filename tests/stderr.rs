@@ -2,6 +2,7 @@
 
 mod support;
 
+#[allow(dead_code)]
 #[path = "engine/talk.rs"]
 mod talk;
 
@@ -157,12 +158,14 @@ fn who_reads_late_finds_what_was_said_first() {
     let _masters = env.masters();
     let (unread, stderr) = full_pipe();
     let mut command = env.program();
-    let command = command.arg("--query").stdin(Stdio::piped());
+    command.arg("--query").stdin(Stdio::piped());
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(stderr)
         .spawn()
         .unwrap();
+    // It holds the pipe open.
+    drop(command);
     let mut input = child.stdin.take().unwrap();
     writeln!(input, "have {path}").unwrap();
     let mut answer = vec![0; path.len() + 3];

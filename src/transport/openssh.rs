@@ -31,7 +31,7 @@ mod sweep;
 
 pub use self::client::CallingProcess;
 pub use self::look::{login_command, masters};
-pub use self::relative::resolve;
+pub use self::relative::{resolve, resolve_file};
 pub use self::sweep::sweep;
 
 use self::diagnose::Log;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::site::Site;
+use super::site::{Site, engines_of};
 use super::support::wait_until;
 use super::talk::FrontEnd;
 
@@ -35,11 +35,12 @@ impl Drop for Frozen {
 fn all_at_once(site: &Site, count: usize) -> Vec<FrontEnd> {
     let begin = Barrier::new(count);
     let one = |number: usize| {
-        let (command, begin) = (site.command(), &begin);
+        let (command, path, begin) = (site.command(), site.path(number), &begin);
+        let store = &site.host.store;
         move || {
             begin.wait();
             let mut front_end = FrontEnd::start(command);
-            front_end.talk.fetch(site.path(number), &site.host.store);
+            front_end.talk.fetch(path, store);
             front_end
         }
     };
@@ -76,10 +77,11 @@ fn six_front_ends_get_one_new_engine() {
 fn an_engine_that_comes_to_itself_late_harms_nobody() {
     let site = Site::new("engine-idle-timeout = 3");
     // A front end whose engine stops as soon as there is one.
+    let folder = site.env.folder();
     let first = thread::scope(|scope| {
         let freezes = scope.spawn(|| {
-            wait_until("an engine", || !site.processes().is_empty());
-            Frozen::new(site.processes()[0])
+            wait_until("an engine", || !engines_of(folder).is_empty());
+            Frozen::new(engines_of(folder)[0])
         });
         let mut first = site.front_end();
         site.fetch(&mut first, 0);

@@ -17,7 +17,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, Stat, flock};
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, RenameFlags, Stat, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
@@ -131,8 +131,23 @@ fn clear(parent: BorrowedFd<'_>, name: &[u8], taken: Taken) -> bool {
         // A file or a link.
         Err(_) => return taken == Taken::Goes && remove::remove(parent, name).is_ok(),
     };
-    // Open as long as it is removed, and so locked.
-    is_left_over(&folder, name, taken) && remove::remove(parent, name).is_ok()
+    is_left_over(&folder, name, taken) && remove_left_over(parent, name, taken)
+}
+
+/// Removes what is left over, which is locked meanwhile. Where nobody but this program is at work, it gets another name first:
+/// this one may be wanted.
+fn remove_left_over(parent: BorrowedFd<'_>, name: &[u8], taken: Taken) -> bool {
+    if taken == Taken::Goes {
+        // A collector would take the other name for garbage, and fail over what is removed under its hands.
+        return remove::remove(parent, name).is_ok();
+    }
+    let other = other_name(name);
+    let flags = RenameFlags::NOREPLACE;
+    let name = match rustix::fs::renameat_with(parent, name, parent, &*other, flags) {
+        Ok(()) => &*other,
+        Err(_) => name,
+    };
+    remove::remove(parent, name).is_ok()
 }
 
 /// Opens a folder that may be anybody's.
@@ -200,7 +215,7 @@ pub(super) fn sweep(parent: BorrowedFd<'_>) -> Result<bool, Errno> {
             None if !name.ends_with(SUFFIX) => true,
             None => match open(parent, name) {
                 Ok(folder) if is_left_over(&folder, name, Taken::Stays) => {
-                    remove::remove(parent, name).is_ok()
+                    remove_left_over(parent, name, Taken::Stays)
                 }
                 _ => true,
             },

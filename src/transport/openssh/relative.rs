@@ -4,6 +4,7 @@
 //! name is still meant from where the command was given. ssh(1) and ssh_config(5) tell which ones are taken so:
 //! neither those that begin with `~`, nor those in an included file, but nearly all others.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use super::SshSettings;
@@ -79,9 +80,19 @@ pub fn resolve(words: &[String], folder: &Path) -> Vec<String> {
         };
         let changed = match letter {
             'o' => option(value, folder),
-            letter if FILES.contains(letter) => file(value, folder, false),
+            letter if FILES.contains(letter) => resolve_file(value, folder),
             _ => None,
         };
+        // What is looked for first is the file as it is named, and what is opened is what tokens in it make of that.
+        if let ('i', Some(path)) = (letter, &changed)
+            && folder.to_string_lossy().contains('%')
+        {
+            let flags = flags.trim_end_matches('i');
+            resolved.extend((flags != "-").then(|| flags.to_owned()));
+            let value = option(&format!("IdentityFile={value}"), folder);
+            resolved.extend(["-o".to_owned(), value.unwrap_or_else(|| path.clone())]);
+            continue;
+        }
         let value = changed.as_deref().unwrap_or(value);
         match next {
             Some(_) => resolved.extend([flags.to_owned(), value.to_owned()]),
@@ -89,6 +100,12 @@ pub fn resolve(words: &[String], folder: &Path) -> Vec<String> {
         }
     }
     resolved
+}
+
+/// A file that is named from `folder`, named from anywhere; nothing where it is already.
+#[must_use]
+pub fn resolve_file(path: &str, folder: &Path) -> Option<String> {
+    file(path, folder, false)
 }
 
 /// Where in a word of options an argument begins, and whose.
@@ -176,6 +193,17 @@ fn command(text: &str, folder: &Path) -> Option<String> {
     Some(format!("{}{rest}", shell_words::quote(&path)))
 }
 
+/// The option that names this key. (As `-i` has it, tokens in it would be looked for as they are.)
+pub(super) fn identity(key: &Path) -> [OsString; 2] {
+    match key.to_str().filter(|key| key.contains('%')) {
+        Some(key) => {
+            let value = quoted(&key.replace('%', "%%"));
+            ["-o".into(), format!("IdentityFile={value}").into()]
+        }
+        None => ["-i".into(), key.into()],
+    }
+}
+
 /// As ssh_config(5) has it.
 fn quoted(path: &str) -> String {
     match path.contains([' ', '\t', '"', '\'', '\\']) {
@@ -253,6 +281,9 @@ mod tests {
         let got = resolve(&words, Path::new("/100% a"));
         assert_eq!(got[1], "IdentityFile=\"/100%% a/key\"");
         assert_eq!(got[3], "ProxyCommand='/100%% a/bin/p'");
+        let words = ["-4i", "key"].map(str::to_owned);
+        let got = resolve(&words, Path::new("/100% a"));
+        assert_eq!(got, ["-4", "-o", "IdentityFile=\"/100%% a/key\""]);
     }
 
     #[test]
