@@ -1,20 +1,27 @@
 //! Stderr that nobody waits for. What is to be written is queued, and a thread of its own writes it: a pipe that nobody
 //! reads, or a terminal that is stopped, holds up that thread alone. What finds no room in the queue is dropped.
 //!
+//! A pipe is written to at once as long as it takes what comes. Nix 1.x reads it only while it waits for an answer: what was
+//! said before the answer has to be there before it.
+//!
 //! Stderr is left as it is: whether it blocks is a property that all have in common who have got the same one, such as our
 //! caller.
 
 use std::collections::VecDeque;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 /// How much may wait to be written, in bytes.
 const QUEUE: usize = 256 << 10;
+
+/// So much a pipe takes in one piece or not at all, in bytes (`PIPE_BUF`, pipe(7); POSIX has 512 at least).
+const PIECE: usize = if cfg!(target_os = "linux") { 4096 } else { 512 };
 
 /// How long the end waits for a stderr that takes nothing.
 const LAST_CALL: Duration = Duration::from_millis(100);
@@ -45,6 +52,8 @@ pub(super) fn drain() {
 
 struct Writer {
     fd: BorrowedFd<'static>,
+    /// The same pipe, opened anew: that this one does not block is its own property.
+    pipe: Option<OwnedFd>,
     // Held for a moment only, never while anything is written.
     queue: Mutex<Queue>,
     changed: Condvar,
@@ -70,23 +79,20 @@ impl Queue {
 }
 
 impl Writer {
-    const fn new(fd: BorrowedFd<'static>) -> Self {
+    fn new(fd: BorrowedFd<'static>) -> Self {
         Self {
             fd,
-            queue: Mutex::new(Queue {
-                texts: VecDeque::new(),
-                bytes: 0,
-                written: 0,
-                writing: false,
-                has_thread: false,
-                stuck: false,
-            }),
+            pipe: pipe_of(fd),
+            queue: Mutex::default(),
             changed: Condvar::new(),
         }
     }
 
     fn push(&'static self, text: &[u8]) {
         let mut queue = self.lock();
+        if !queue.is_busy() && self.has_taken(text) {
+            return;
+        }
         if queue.bytes + text.len() > QUEUE {
             return;
         }
@@ -106,6 +112,12 @@ impl Writer {
         queue.texts.push_back(text.to_vec());
         drop(queue);
         self.changed.notify_all();
+    }
+
+    /// Whether a pipe took all of it at once.
+    fn has_taken(&self, text: &[u8]) -> bool {
+        let pipe = self.pipe.as_ref().filter(|_| text.len() <= PIECE);
+        pipe.is_some_and(|pipe| rustix::io::write(pipe, text) == Ok(text.len()))
     }
 
     fn run(&self) {
@@ -178,6 +190,15 @@ impl Writer {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A pipe opened anew, where that can be.
+fn pipe_of(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(fd).ok()?.st_mode);
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let open = || rustix::fs::open(path, flags, Mode::empty()).ok();
+    (kind == FileType::Fifo).then(open)?
 }
 
 #[cfg(test)]
