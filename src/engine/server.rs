@@ -18,7 +18,7 @@ use super::messages::Messages;
 use super::session;
 use crate::config::Config;
 use crate::meeting::{Identity, Place, SocketId};
-use crate::transport::openssh;
+use crate::transport::openssh::sweep;
 use crate::transport::runtime_dir::Surroundings;
 
 /// How often is looked whether anything has changed.
@@ -111,7 +111,7 @@ impl Server {
         let mut sessions = JoinSet::new();
         let socket = self.setting.place.as_ref().map(|_| self.setting.socket);
         let mut tick = tokio::time::interval(TICK);
-        let mut sweep = tokio::time::interval(SWEEP);
+        let mut tidy = tokio::time::interval(SWEEP);
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -130,9 +130,9 @@ impl Server {
                 },
                 Some(_) = sessions.join_next() => {}
                 _ = tick.tick() => self.callers.tidy(),
-                _ = sweep.tick() => drop(tokio::task::spawn_blocking(|| {
+                _ = tidy.tick() => drop(tokio::task::spawn_blocking(|| {
                     if let Ok(folder) = Surroundings::of_process(None).runtime_dir() {
-                        openssh::sweep(&folder);
+                        sweep(&folder);
                     }
                 })),
                 () = self.stop.notified() => {

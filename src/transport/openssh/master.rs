@@ -150,7 +150,9 @@ impl<'a> Master<'a> {
             match try_lock(&path) {
                 Ok(file) => return Ok(file),
                 Err(error) if is_taken(&error) => {}
-                Err(error) => return Err(self.failed("lock the connection", error)),
+                Err(error) => {
+                    return Err(self.failed("open the lock of the connection", error));
+                }
             }
             if Instant::now() >= until {
                 return Err(self.timed_out(Phase::Queue));
