@@ -76,7 +76,7 @@ fn infos(bytes: &mut Trickle, version: Version) -> Vec<PathInfo> {
     loop {
         match bytes.decode(|buf| decoder.step(buf)).expect("infos") {
             InfosStep::Info(info) => infos.push(info),
-            InfosStep::Unreadable(path) => panic!("unreadable: {path:?}"),
+            InfosStep::Unreadable(entry) => panic!("{entry:?}"),
             InfosStep::End => return infos,
         }
     }

@@ -105,6 +105,7 @@ impl Client {
         loop {
             match decoder.step(&mut self.buffer).map_err(text)? {
                 Some(InfosStep::Info(info)) => found = Some(info),
+                Some(InfosStep::Unreadable(entry)) => return Err(entry.why.to_string()),
                 Some(InfosStep::End) => {
                     return found.ok_or_else(|| format!("{path} is not available"));
                 }
