@@ -80,12 +80,14 @@ impl Site {
         }
     }
 
-    /// A restore that stands still in the middle, once there are so many entries beside `dest`.
+    /// A restore that is stopped in the middle, once there are so many entries beside `dest`. (What a host sends is read ahead:
+    /// that it stands still would not do.)
     fn frozen_in_the_middle(&self, path: &str, dest: &Path, count: usize) -> Child {
         let child = substitute(&self.env, path, dest);
         let folder = dest.parent().unwrap();
         wait_until("something of it", || entries(folder) > count);
-        self.host.sshd.freeze();
+        kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
+        assert!(!dest.exists(), "it is over");
         child
     }
 }
@@ -105,7 +107,7 @@ fn a_path_that_is_being_restored_is_no_garbage() {
     let child = site.frozen_in_the_middle(&path, &dest, 200);
     collect(&here);
     assert!(!dest_in(&here, &garbage).exists(), "it has collected");
-    site.host.sshd.thaw();
+    kill_process(Pid::from_child(&child), Signal::CONT).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
@@ -126,7 +128,6 @@ fn what_a_killed_one_left_is_garbage() {
     let mut child = site.frozen_in_the_middle(&path, &dest, 200);
     child.kill().unwrap();
     child.wait().unwrap();
-    site.host.sshd.thaw();
     assert_ne!(names(dest.parent().unwrap()), [".links"]);
     collect(&here);
     assert_eq!(names(dest.parent().unwrap()), [".links"]);
@@ -143,20 +144,26 @@ fn interrupted_restores_end_at_once_and_the_next_ones_clear_up() {
         let mut all: Vec<_> = (0..3)
             .map(|number| substitute(&site.env, &path, &dest(number)))
             .collect();
-        let grown = |number: usize| entries(&folder.join(format!("dest-{number}.chroot")));
-        wait_until("much of each", || (0..3).all(|number| grown(number) > 3000));
-        site.host.sshd.freeze();
+        for (number, child) in all.iter().enumerate() {
+            let grows = folder.join(format!("dest-{number}.chroot"));
+            // Not what the one before it has left there.
+            let grows = grows.join(format!("ssh-substituter-{}", child.id()));
+            wait_until("much of it", || entries(&grows) > 2000);
+            kill_process(Pid::from_child(child), Signal::STOP).unwrap();
+            assert!(!dest(number).exists(), "it is over");
+        }
         let began = Instant::now();
         for child in &all {
             kill_process(Pid::from_child(child), signal).unwrap();
+            kill_process(Pid::from_child(child), Signal::CONT).unwrap();
         }
         for child in &mut all {
-            assert_eq!(child.wait().unwrap().code(), Some(128 + status));
+            let ended = child.wait().unwrap();
+            assert_eq!(ended.code(), Some(128 + status), "{ended}");
         }
         let took = began.elapsed();
         // 0.2 s on a machine that has nothing else to do.
         assert!(took < Duration::from_millis(1000), "{took:?}");
-        site.host.sshd.thaw();
         assert!((0..3).all(|number| !dest(number).exists()));
     }
     // One that is at work stays as it is, whoever cleans up.

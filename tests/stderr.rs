@@ -9,9 +9,11 @@ mod talk;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
 use rustix::pipe::PipeFlags;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use ssh_substituter::progress::{Display, Mode, level};
@@ -205,6 +207,13 @@ fn bars_on_a_terminal_that_nobody_reads_hold_up_nothing() {
         .write(true)
         .open(name.to_str().unwrap())
         .unwrap();
+    // It takes nothing more.
+    let mut full = File::options()
+        .write(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(name.to_str().unwrap())
+        .unwrap();
+    while full.write(&[b'x'; 512]).is_ok() {}
     let dest = Scratch::new();
     let folder = dest.path().join("folder");
     let mut command = env.program();

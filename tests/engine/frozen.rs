@@ -1,13 +1,16 @@
 //! An engine that stands still, and many front ends that come at once: they get one new engine, all the same one.
 
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
 use std::sync::Barrier;
 use std::thread;
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::site::{Site, engines_of};
-use super::support::wait_until;
+use super::site::{Running, Site};
+use super::support::{program, wait_until};
 use super::talk::FrontEnd;
 
 fn signal(pid: u32, signal: Signal) {
@@ -74,40 +77,42 @@ fn six_front_ends_get_one_new_engine() {
 
 /// One that stands still before it has looked around must not take the next one's socket for its own.
 #[test]
-fn an_engine_that_comes_to_itself_late_harms_nobody() {
-    let site = Site::new("engine-idle-timeout = 3");
-    // A front end whose engine stops as soon as there is one.
-    let folder = site.env.folder();
-    let first = thread::scope(|scope| {
-        let freezes = scope.spawn(|| {
-            wait_until("an engine", || !engines_of(folder).is_empty());
-            Frozen::new(engines_of(folder)[0])
-        });
-        let mut first = site.front_end();
-        site.fetch(&mut first, 0);
-        drop(first);
-        freezes.join().expect("it is frozen")
-    });
-    let mut second = site.front_end();
-    site.fetch(&mut second, 1);
-    let old = first.0;
-    let engines = || {
-        let mut all = site.processes();
-        all.retain(|pid| *pid != old);
-        all
+fn an_engine_that_comes_to_itself_late_takes_nothing_away() {
+    let site = Site::new("engine-idle-timeout = 1");
+    site.visit(0);
+    let path = site.sockets().remove(0);
+    site.engines.stop();
+    wait_until("the engine ends", || site.processes().is_empty());
+    // As a front end does it, for an engine that stands still from the first moment.
+    let listener = UnixListener::bind(&path).expect("bind a socket");
+    let meta = path.symlink_metadata().expect("a socket");
+    let id = format!(
+        "{}:{}:{}:{}",
+        meta.dev(),
+        meta.ino(),
+        meta.ctime(),
+        meta.ctime_nsec()
+    );
+    let mut command = site.env.command("sh");
+    command.args(["-c", "kill -STOP $$; exec \"$@\"", "sh"]);
+    command.arg(program()).arg("engine");
+    command.env("SSH_SUBSTITUTER_ENGINE_SOCKET", id);
+    let mut late = Running(
+        command
+            .stdin(OwnedFd::from(listener))
+            .spawn()
+            .expect("start"),
+    );
+    let is_stopped = || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", late.0.id())).unwrap_or_default();
+        stat.contains(") T ")
     };
-    let [new] = engines()[..] else {
-        panic!("engines: {:?}", site.processes())
-    };
-    drop(first);
-    wait_until("the old engine ends", || site.processes() == [new]);
-    thread::sleep(Duration::from_millis(500));
-    assert_eq!(site.sockets().len(), 1);
-    let mut third = site.front_end();
-    site.fetch(&mut third, 2);
-    assert_eq!(site.clients(), [(new, 2)]);
-    second.end_quietly();
-    third.end_quietly();
+    wait_until("it stands still", is_stopped);
+    fs::remove_file(&path).expect("remove a socket");
+    let _next = UnixListener::bind(&path).expect("bind the next one");
+    signal(late.0.id(), Signal::CONT);
+    wait_until("it ends", || late.0.try_wait().expect("wait").is_some());
+    assert!(path.exists(), "it took the next one's socket away");
 }
 
 /// As a service manager ends it along with whoever started it: nothing that it served or learnt is lost.
