@@ -13,7 +13,9 @@
 //! | 1, 2, 3, … | 5 s, 10 s, 20 s, … |
 //! | 7 and more | 5 min |
 //!
-//! While every host rests, each is tried all the same, but not within 5 s of its last failure.
+//! While every host rests, each is tried all the same, but not within 5 s of its last failure. A new
+//! command that finds a path nowhere else probes a host that rests once, without waiting for the end
+//! of its pause, and without making it longer.
 //!
 //! What outlives the process is a [`Record`] with times of the wall clock. Nothing in it is
 //! believed further than the longest pause: clocks are set back, and files hold nonsense.
@@ -101,9 +103,20 @@ pub(super) struct Health {
     failures: u32,
     /// In milliseconds of Unix time; for the record.
     last_failure: u64,
+    /// The same by the other clock.
+    failed_at: Option<Instant>,
     just_failed_until: Option<Instant>,
     rest_until: Option<Instant>,
-    probing: bool,
+    probe: Option<ProbeKind>,
+}
+
+/// Why one finds out whether a host is back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ProbeKind {
+    /// Its pause is over.
+    Due,
+    /// Somebody new asks, and has nobody else to ask. A failure makes no pause longer.
+    Early,
 }
 
 impl Health {
@@ -112,9 +125,9 @@ impl Health {
         if self.failures == 0 {
             Standing::Healthy
         } else if !before(self.rest_until) {
-            match self.probing {
-                true => Standing::Resting,
-                false => Standing::HalfOpen,
+            match self.probe {
+                Some(_) => Standing::Resting,
+                None => Standing::HalfOpen,
             }
         } else if before(self.just_failed_until) {
             Standing::JustFailed
@@ -126,28 +139,57 @@ impl Health {
     /// Takes the right to probe a half-open host; whether it was there to be taken.
     pub(super) fn start_probe(&mut self, now: Instant) -> bool {
         let free = self.standing(now) == Standing::HalfOpen;
-        self.probing |= free;
+        if free {
+            self.probe = Some(ProbeKind::Due);
+        }
         free
+    }
+
+    /// Takes the right to probe a host before its pause is over; whether it was there to be taken.
+    pub(super) fn start_early_probe(&mut self) -> bool {
+        let free = self.failures > 0 && self.probe.is_none();
+        if free {
+            self.probe = Some(ProbeKind::Early);
+        }
+        free
+    }
+
+    /// Whether somebody has that right just now.
+    pub(super) fn is_probed_early(&self) -> bool {
+        self.probe == Some(ProbeKind::Early)
+    }
+
+    /// How long ago it failed last.
+    pub(super) fn left_alone_for(&self, now: Instant) -> Duration {
+        self.failed_at
+            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
     }
 
     /// The probe ended, whatever came of it.
     pub(super) fn end_probe(&mut self) {
-        self.probing = false;
+        self.probe = None;
     }
 
     /// It failed; `random` is any number, each as likely as the others. Whether this counts: when
     /// one fault breaks several connections, they report within moments, and that is one failure.
     pub(super) fn failed(&mut self, now: Now, random: u32) -> bool {
+        if self.probe == Some(ProbeKind::Early) {
+            self.probe = None;
+            self.failed_at = Some(now.instant);
+            self.just_failed_until = Some(now.instant + FIRST_PAUSE);
+            return false;
+        }
         if self.standing(now.instant) == Standing::JustFailed {
             return false;
         }
         self.failures = self.failures.saturating_add(1);
         self.last_failure = now.unix;
+        self.failed_at = Some(now.instant);
         self.just_failed_until = Some(now.instant + FIRST_PAUSE);
         let chance = f64::from(random) / f64::from(u32::MAX);
         let pause = pause(self.failures).mul_f64(1.0 - JITTER + 2.0 * JITTER * chance);
         self.rest_until = Some(now.instant + pause);
-        self.probing = false;
+        self.probe = None;
         true
     }
 
@@ -194,6 +236,9 @@ impl Health {
         let just_failed = FIRST_PAUSE.saturating_sub(since);
         self.failures = self.failures.max(record.failures);
         self.last_failure = last_failure;
+        // Nothing earlier than the clock's own beginning.
+        let failed_at = now.instant.checked_sub(since).unwrap_or(now.instant);
+        self.failed_at = self.failed_at.max(Some(failed_at));
         self.rest_until = self.rest_until.max(Some(now.instant + rest));
         self.just_failed_until = self.just_failed_until.max(Some(now.instant + just_failed));
     }
@@ -292,6 +337,23 @@ mod tests {
         assert!(health.start_probe(later.instant));
         health.failed(later, MIDDLE);
         assert!(health.start_probe(after(later, 11_000).instant));
+    }
+
+    #[test]
+    fn an_early_probe_makes_no_pause_longer() {
+        let (mut health, start) = (Health::default(), start());
+        assert!(!health.start_early_probe(), "healthy");
+        health.failed(start, MIDDLE);
+        health.failed(after(start, 6_000), MIDDLE);
+        let before = health.record(after(start, 8_000));
+        assert!(health.start_early_probe());
+        assert!(!health.start_early_probe(), "one at a time");
+        assert!(!health.failed(after(start, 8_000), MIDDLE));
+        assert_eq!(health.record(after(start, 8_000)), before);
+        assert_eq!(at(&health, start, 12_900), JustFailed);
+        assert_eq!(at(&health, start, 16_100), HalfOpen);
+        let since = health.left_alone_for(after(start, 9_500).instant);
+        assert_eq!(since, Duration::from_millis(1_500));
     }
 
     #[test]

@@ -1,22 +1,21 @@
 //! One host: its connections, lent out one user at a time.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 use super::flight::{Flight, Ticket, Turn};
 use super::health::Standing;
+use super::idle::Idle;
 use super::keeper::{Keeper, Kept, now, random};
-use super::places::{Learnt, configured, for_background};
+use super::places::{Place, Places, Wait};
 use super::shells::Shells;
 use super::{HostId, Limits, Notify, lock};
 use crate::config::host::Host;
-use crate::remote::{ConnectOptions, Connection, Latency, RemoteError, Request, connect};
+use crate::remote::{ConnectOptions, Connection, Latency, RemoteError, Request, Verdict, connect};
 use crate::transport::{Transport, TransportError};
 
 /// Text that a host printed before the handshake.
@@ -36,6 +35,8 @@ const BANNER_SHOWN: usize = 300;
 #[derive(Default)]
 struct Told {
     user: bool,
+    /// That replies cannot be read: no spell of trouble, and so told once for each command.
+    unreadable: bool,
     /// The failure that was taken into account last; those who shared it report it too.
     last: Option<Arc<RemoteError>>,
 }
@@ -44,26 +45,32 @@ pub(super) struct Slot {
     pub(super) id: HostId,
     pub(super) host: Host,
     transport: Arc<dyn Transport>,
-    limits: Limits,
+    pub(super) limits: Limits,
     notify: Notify,
-    pub(super) permits: Arc<Semaphore>,
-    /// Who works ahead of what was asked takes one of these first: there are fewer, so that a
-    /// question never waits behind such work.
-    background: Arc<Semaphore>,
+    pub(super) places: Arc<Places>,
     flight: Flight,
     keeper: Keeper,
     pub(super) kept: Arc<Kept>,
     pub(super) shells: Shells,
+    pub(super) idle: Arc<Idle<Connection>>,
     // These locks are held for a few instructions, never over an await.
-    pub(super) idle: Mutex<Vec<Connection>>,
     told: Mutex<Told>,
     latency: Mutex<Latency>,
     usual_places: AtomicBool,
     banner_told: AtomicBool,
     /// A connection has come about once.
     connected: AtomicBool,
-    pub(super) learnt: Learnt,
+    /// A new command may probe it although it rests.
+    may_probe_early: AtomicBool,
+    /// It gave no answer when it was asked last, and has not failed for that.
+    is_without_answer: AtomicBool,
+    /// Replies in a row that could not be read.
+    unreadable: AtomicU32,
 }
+
+/// A host that sends nothing but what cannot be read, so many times in a row, has failed: the program
+/// there is broken, not its knowledge of one path.
+const UNREADABLE: u32 = 3;
 
 impl Slot {
     pub(super) fn new(
@@ -76,28 +83,25 @@ impl Slot {
     ) -> Self {
         Self {
             id,
-            permits: Arc::new(Semaphore::new(configured(&host))),
-            background: Arc::new(Semaphore::new(for_background(configured(&host)))),
+            places: Places::new(&host),
             flight: Flight::default(),
             keeper,
             kept: Arc::new(Kept::new(&host)),
-            shells: Shells::default(),
+            shells: Shells::new(),
             host,
             transport,
             limits,
             notify,
-            idle: Mutex::default(),
+            idle: Idle::new(),
             told: Mutex::default(),
             latency: Mutex::default(),
             usual_places: AtomicBool::new(false),
             banner_told: AtomicBool::new(false),
             connected: AtomicBool::new(false),
-            learnt: Learnt::default(),
+            may_probe_early: AtomicBool::new(false),
+            is_without_answer: AtomicBool::new(false),
+            unreadable: AtomicU32::new(0),
         }
-    }
-
-    pub(super) fn has_connected(&self) -> bool {
-        self.connected.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_in_usual_places(&self) -> bool {
@@ -136,16 +140,49 @@ impl Slot {
         mine.then(|| Probe(self.clone()))
     }
 
-    pub(super) fn transport(&self) -> &dyn Transport {
-        &*self.transport
+    /// The same before its pause is over, once for each new command.
+    pub(super) fn early_probe(self: &Arc<Self>) -> Option<Probe> {
+        if self.standing() == Standing::Healthy || !self.may_probe_early() {
+            return None;
+        }
+        let mine = lock(&self.kept.health).start_early_probe();
+        mine.then(|| Probe(self.clone()))
     }
 
-    /// The right to one more channel for work that can wait.
-    pub(super) async fn background_permits(&self) -> Permits {
-        // Never closed, so that permits always come; whoever holds them is under limits itself.
-        let background = self.background.clone().acquire_owned().await.ok();
-        let permit = self.permits.clone().acquire_owned().await.ok();
-        (permit, background)
+    /// Takes a new command's right to do so.
+    fn may_probe_early(&self) -> bool {
+        self.may_probe_early.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether it has just failed, and nobody may find out more by now.
+    fn is_left_alone(&self) -> bool {
+        let is_probed = || lock(&self.kept.health).is_probed_early();
+        self.standing() == Standing::JustFailed && !is_probed() && !self.may_probe_early()
+    }
+
+    /// Somebody new asks: who has been told nothing, and may find out whether the host is back.
+    pub(super) fn new_command(&self) {
+        self.may_probe_early.store(true, Ordering::Relaxed);
+        let mut told = lock(&self.told);
+        (told.user, told.unreadable) = (false, false);
+    }
+
+    /// How long ago it failed last.
+    pub(super) fn left_alone_for(&self) -> Duration {
+        lock(&self.kept.health).left_alone_for(Instant::now())
+    }
+
+    /// That it is not asked, and why.
+    pub(super) fn rests(&self) -> Arc<RemoteError> {
+        Arc::new(RemoteError::Rests {
+            host: self.host.to_string(),
+            since: self.left_alone_for(),
+            why: lock(&self.told).last.clone(),
+        })
+    }
+
+    pub(super) fn transport(&self) -> &dyn Transport {
+        &*self.transport
     }
 
     /// How quickly it has answered somebody.
@@ -159,40 +196,36 @@ impl Slot {
     }
 
     /// A connection on which these requests have been sent, on a new one right behind the hello.
-    pub(super) async fn lease_with(
+    /// `in_background` is for work that may have to wait for others.
+    pub(super) async fn lease(
         self: &Arc<Self>,
-        requests: &[Request],
-    ) -> Result<Lease, Arc<RemoteError>> {
-        self.lease_as(None, requests).await
-    }
-
-    /// As [`Slot::lease_with`], for work that may have to wait for others.
-    pub(super) async fn lease_in_background(
-        self: &Arc<Self>,
-        requests: &[Request],
-    ) -> Result<Lease, Arc<RemoteError>> {
-        let background = self.background.clone().acquire_owned().await.ok();
-        self.lease_as(background, requests).await
-    }
-
-    async fn lease_as(
-        self: &Arc<Self>,
-        background: Option<OwnedSemaphorePermit>,
+        in_background: bool,
+        wait: Wait,
         requests: &[Request],
     ) -> Result<Lease, Arc<RemoteError>> {
         let ticket = self.flight.ticket();
-        // Never closed, so that a permit always comes; whoever holds one is under limits itself.
-        let permit = self.permits.clone().acquire_owned().await.ok();
-        let (connection, reused) = match self.take_idle(requests) {
-            Some(connection) => (connection, true),
-            None => self.open(ticket, requests).await?,
-        };
-        Ok(Lease {
-            connection: Some(connection),
-            slot: self.clone(),
-            reused,
-            _permits: (permit, background),
-        })
+        loop {
+            let place = self.place(in_background, wait).await?;
+            let lease = |connection, reused| Lease {
+                connection: Some(connection),
+                slot: self.clone(),
+                reused,
+                _place: place,
+            };
+            if let Some(connection) = self.take_idle(requests) {
+                return Ok(lease(connection, true));
+            }
+            let opening = self.places.opening();
+            match self.open(ticket, requests).await {
+                Ok((connection, reused)) => return Ok(lease(connection, reused)),
+                // Those that are open may become free. Each time round there are fewer.
+                Err(error) if self.verdict(&error) == Verdict::Refused && self.places.shrink() => {
+                    log::debug!("{error}; going on with fewer");
+                    drop(opening);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// A connection, and whether it had been used before.
@@ -201,9 +234,9 @@ impl Slot {
         ticket: Ticket,
         requests: &[Request],
     ) -> Result<(Connection, bool), Arc<RemoteError>> {
-        let just_failed = || self.standing() == Standing::JustFailed;
-        let mine = match self.flight.turn(ticket, just_failed).await {
+        let mine = match self.flight.turn(ticket, || self.is_left_alone()).await {
             Turn::Failed(error) => return Err(error),
+            Turn::LeftAlone => return Err(self.rests()),
             Turn::Free => None,
             Turn::Mine(mine) => Some(mine),
         };
@@ -218,7 +251,7 @@ impl Slot {
                 }
                 Ok((connection, false))
             }
-            Err(error) if self.is_one_too_many(&error) => {
+            Err(error) if self.verdict(&error) == Verdict::Refused => {
                 if let Some(mine) = mine {
                     mine.end(None);
                 }
@@ -240,8 +273,7 @@ impl Slot {
 
     /// A connection that lies idle; the requests have been sent on it.
     fn take_idle(&self, requests: &[Request]) -> Option<Connection> {
-        let mut idle = lock(&self.idle);
-        while let Some(mut connection) = idle.pop() {
+        while let Some(mut connection) = self.idle.pop() {
             if !connection.is_gone() {
                 requests.iter().for_each(|request| connection.send(request));
                 return Some(connection);
@@ -273,16 +305,53 @@ impl Slot {
         Ok(connection)
     }
 
-    /// Why it is in trouble, as the user was told.
+    /// That it is left alone, and why, where that has been seen here.
     pub(super) fn trouble(&self) -> Option<Arc<RemoteError>> {
-        let told = lock(&self.told);
-        told.last
-            .clone()
-            .filter(|_| told.user && self.standing() != Standing::Healthy)
+        let is_known = lock(&self.told).last.is_some();
+        (is_known && self.standing() != Standing::Healthy).then(|| self.rests())
     }
 
+    /// Whether it gave no answer when it was asked last, or would not be asked now.
+    pub(super) fn is_without_answer(&self) -> bool {
+        self.standing() != Standing::Healthy || self.is_without_answer.load(Ordering::Relaxed)
+    }
+
+    /// What it says of this host that an exchange ended so.
+    pub(super) fn verdict(&self, error: &RemoteError) -> Verdict {
+        match error.verdict() {
+            Verdict::Refused
+                if matches!(
+                    error,
+                    RemoteError::Transport(TransportError::SessionRefused { .. })
+                ) && !self.connected.load(Ordering::Relaxed) =>
+            {
+                Verdict::Failed
+            }
+            Verdict::Unreadable if self.unreadable.load(Ordering::Relaxed) >= UNREADABLE => {
+                Verdict::Failed
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// An exchange ended so: see [`Verdict`] for what follows.
     pub(super) async fn failed(&self, error: &Arc<RemoteError>) {
-        self.flight.doubt();
+        match error.verdict() {
+            // The end of a connection says nothing about what is asked on the next one.
+            Verdict::Absent => return log::debug!("{error}"),
+            Verdict::Unreadable => {
+                self.unreadable.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+        self.is_without_answer.store(true, Ordering::Relaxed);
+        let verdict = self.verdict(error);
+        if verdict == Verdict::Refused || matches!(**error, RemoteError::Rests { .. }) {
+            return log::debug!("{error}");
+        }
+        if !matches!(verdict, Verdict::NotAsked | Verdict::Unreadable) {
+            self.flight.doubt();
+        }
         let first = {
             let mut told = lock(&self.told);
             if told
@@ -293,25 +362,26 @@ impl Slot {
                 return;
             }
             told.last = Some(error.clone());
-            !std::mem::replace(&mut told.user, true)
+            let is_told = match verdict {
+                Verdict::Unreadable => &mut told.unreadable,
+                _ => &mut told.user,
+            };
+            !std::mem::replace(is_told, true)
         };
         if first {
             (self.notify)(&**error);
         } else {
             log::debug!("{error}");
         }
+        let is_kept = match verdict {
+            Verdict::Failed => true,
+            // Not to be held against the host by processes to come. A link that this machine has
+            // stopped is made anew at once.
+            Verdict::Local if !matches!(**error, RemoteError::LinkStopped { .. }) => false,
+            _ => return,
+        };
         let counts = lock(&self.kept.health).failed(now(), random());
-        // A fault of this machine is not to be held against the host by processes to come.
-        let local = matches!(
-            **error,
-            RemoteError::Transport(
-                TransportError::SshMissing { .. }
-                    | TransportError::RuntimeDir(_)
-                    | TransportError::Local { .. }
-                    | TransportError::BadCommand { .. }
-            )
-        );
-        if counts && !local {
+        if counts && is_kept {
             self.keeper.save(&self.kept).await;
         }
     }
@@ -319,15 +389,14 @@ impl Slot {
     /// It did what was asked. Whether later processes are still to be told.
     fn succeeded(&self) -> bool {
         let news = lock(&self.kept.health).succeeded();
-        if news {
-            *lock(&self.told) = Told::default();
+        self.unreadable.store(0, Ordering::Relaxed);
+        if self.is_without_answer.swap(false, Ordering::Relaxed) || news {
+            let mut told = lock(&self.told);
+            (told.user, told.last) = (false, None);
         }
         news
     }
 }
-
-/// The right to a channel: that of everybody, and that of work in the background.
-pub(super) type Permits = (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>);
 
 /// The right to find out whether a host is back; ends when it is dropped.
 pub(super) struct Probe(Arc<Slot>);
@@ -345,7 +414,7 @@ pub struct Lease {
     connection: Option<Connection>,
     slot: Arc<Slot>,
     reused: bool,
-    _permits: Permits,
+    _place: Place,
 }
 
 impl Lease {
@@ -354,6 +423,16 @@ impl Lease {
     #[must_use]
     pub fn is_reused(&self) -> bool {
         self.reused
+    }
+
+    /// As [`Connection::nar_bytes`]; those who wait for a channel see that this one is of use.
+    ///
+    /// # Errors
+    /// As [`Connection::nar_bytes`].
+    pub async fn nar_bytes(&mut self) -> Result<(), RemoteError> {
+        let came = (**self).nar_bytes().await;
+        self.slot.places.bytes_came();
+        came
     }
 
     /// As drop, but later processes are told for certain when the host has recovered.
@@ -389,7 +468,7 @@ impl Drop for Lease {
             if self.slot.succeeded() {
                 self.slot.keeper.save_later(&self.slot.kept);
             }
-            lock(&self.slot.idle).push(connection);
+            self.slot.idle.push(connection);
         }
     }
 }

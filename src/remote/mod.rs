@@ -11,6 +11,7 @@ mod link;
 mod pace;
 mod shell;
 mod stderr;
+mod verdict;
 
 use std::collections::HashSet;
 use tokio::time::Instant;
@@ -22,6 +23,7 @@ pub use handshake::{ConnectOptions, connect};
 pub use latency::Latency;
 pub use shell::{NoShell, Shell, ShellError, ShellOptions, open_shell};
 pub use stderr::readable;
+pub use verdict::Verdict;
 
 use crate::model::{PathInfo, StorePath};
 use crate::wire::WireError;
@@ -156,8 +158,8 @@ impl Connection {
     /// `paths` and everything they refer to, as the remote tells it.
     ///
     /// # Errors
-    /// As [`Connection::query_path_infos`]; a remote that lacks one of the paths ends the
-    /// connection.
+    /// As [`Connection::query_path_infos`]; [`RemoteError::Absent`] from a remote that lacks one of
+    /// the paths, which ends the connection.
     pub async fn query_closure(
         &mut self,
         paths: &[StorePath],
@@ -194,7 +196,8 @@ impl Connection {
         };
         let closure = self
             .decode("the reply to QueryClosure", |buf| decoder.step(buf, keep))
-            .await?;
+            .await
+            .map_err(|error| error.or_absent(paths))?;
         self.came_whole();
         Ok(closure)
     }

@@ -4,6 +4,9 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::time::Instant;
+
+use super::gone::Gone;
 use super::known::{Answer, Known, Says};
 use super::shelf::{DiskTier, Shelf};
 use super::trust::{Distrust, Glance, Reason, Trust};
@@ -27,7 +30,7 @@ pub(super) struct Memory {
     shelf: Arc<Shelf>,
     // Both held for a look or an insert only.
     /// What was forgotten and not heard again since: the disk may still have it for a moment.
-    gone: Mutex<HashSet<(HostId, StorePath)>>,
+    gone: Mutex<Gone>,
     /// Counts up when others ask.
     callers: AtomicU64,
     /// Hosts whose paths were refused and of which these callers know.
@@ -136,7 +139,7 @@ impl Memory {
             });
         let said: Vec<_> = said.collect();
         for said in &said {
-            lock(&self.gone).remove(&(host, said.path.clone()));
+            lock(&self.gone).remove(host, &said.path);
             self.note(host, said, false);
         }
         self.shelf.said(host, said);
@@ -154,7 +157,7 @@ impl Memory {
         let hosts: Vec<HostId> = self.pool.hosts().collect();
         for (place, said) in found {
             let host = hosts[place];
-            let is_gone = lock(&self.gone).contains(&(host, said.path.clone()));
+            let is_gone = lock(&self.gone).contains(host, &said.path, Instant::now());
             if !is_gone {
                 self.note(host, &said, true);
             }
@@ -208,7 +211,7 @@ impl Memory {
 
     /// What a host said of a path is no longer true.
     pub(super) fn forget_at(&self, host: HostId, path: &StorePath) {
-        lock(&self.gone).insert((host, path.clone()));
+        lock(&self.gone).insert(host, path, Instant::now());
         if self.paths.get(path).is_some() {
             self.paths.update(path, |known| {
                 let mut known = known.unwrap_or_default();

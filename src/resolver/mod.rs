@@ -15,6 +15,7 @@
 mod asking;
 mod closure;
 mod counts;
+mod gone;
 mod known;
 mod memory;
 mod prefetch;
@@ -200,7 +201,7 @@ impl Resolver {
     /// From now on somebody else is told too: what users are told once is told once more.
     pub fn tell_again(&self) {
         self.inner.memory.new_callers();
-        self.inner.pool.tell_again();
+        self.inner.pool.new_command();
     }
 
     /// To be called before the process ends: waits, at most about 0.3 s, until the answers that

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::Inner;
 use super::known::{Known, Says};
 use crate::model::{PathInfo, StorePath};
-use crate::pool::HostId;
+use crate::pool::{HostId, RemoteError, Verdict};
 
 /// How long a question waits to learn whether what it is about is on its way.
 const FOR_CLOSURE: Duration = Duration::from_secs(1);
@@ -245,8 +245,9 @@ impl Flight {
             return;
         }
         // A failure has been counted and told.
-        let Ok(closure) = inner.pool.query_closure(host, &open, false).await else {
-            return;
+        let closure = match inner.pool.query_closure(host, &open, false).await {
+            Ok(closure) => closure,
+            Err(error) => return self.failed(roots, &error),
         };
         log::debug!(
             "{}: a closure of {} paths",
@@ -278,8 +279,9 @@ impl Flight {
                 );
                 return;
             }
-            let Ok(infos) = inner.pool.query_path_infos(host, chunk).await else {
-                return;
+            let infos = match inner.pool.query_path_infos(host, chunk).await {
+                Ok(infos) => infos,
+                Err(error) => return self.failed(&self.whole(), &error),
             };
             references += infos
                 .iter()
@@ -288,6 +290,26 @@ impl Flight {
             inner.memory.heard(host, chunk, &infos);
             self.progress();
         }
+    }
+
+    /// What has not come may be asked for again, when somebody asks about it. What cannot be read
+    /// would come no better.
+    fn failed(&self, paths: &[StorePath], error: &RemoteError) {
+        if error.verdict() == Verdict::Unreadable {
+            return;
+        }
+        let lane = &self.inner.prefetches.lanes[self.prefetch.host.index()];
+        let mut covered = lock(&lane.covered);
+        for path in paths {
+            covered.remove(path);
+        }
+    }
+
+    /// The closure, once it has come.
+    fn whole(&self) -> Arc<Vec<StorePath>> {
+        let phase = lock(&self.prefetch.phase);
+        let closure = phase.closure.as_ref();
+        closure.map_or_else(Arc::default, |closure| closure.whole.clone())
     }
 
     /// What this host has not said anything of.

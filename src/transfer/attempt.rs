@@ -189,12 +189,8 @@ impl Attempt<'_> {
 
 /// What it means that the connection failed while the NAR of `path` was owed.
 pub(super) fn fault(error: RemoteError, host: String, path: StorePath) -> HostFault {
-    // nix-store ends when it is asked for a path that it has not (any more).
-    let said = error.stderr();
-    let gone = said.contains("No such file") && said.contains(path.base_name());
-    if gone || said.contains("is not valid") {
-        HostFault::Lacks { host, path }
-    } else {
-        HostFault::Remote(Arc::new(error))
+    match error.or_absent(std::slice::from_ref(&path)) {
+        RemoteError::Absent { .. } => HostFault::Lacks { host, path },
+        error => HostFault::Remote(Arc::new(error)),
     }
 }

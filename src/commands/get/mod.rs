@@ -92,6 +92,7 @@ async fn fetched(args: &Get, config: &Config, display: &Arc<Display>) -> Status 
     let started = Instant::now();
     let destination = open(args, config, place.as_ref()).await?;
     let engine = engine(config, None);
+    engine.pool().new_command();
     if args.no_closure {
         engine.resolver.ask_no_more_than_needed();
     }

@@ -6,6 +6,7 @@
 //! NAME-INDEX.lock   flock(2)ed while someone starts or replaces the master; never removed
 //! NAME-INDEX.log    what ssh printed since the last start
 //! NAME.known        the host's key, when it is given in the URL
+//! ADDRESS.login     see `logins`
 //! ```
 //! Only who holds the lock may remove or replace the socket. The few file operations here are on a
 //! small folder in memory and are not worth a thread.
@@ -18,13 +19,14 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use ::openssh::Session;
-use rustix::fs::FlockOperation;
 use rustix::process::{Pid, Signal};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::SshSettings;
 use super::arguments::{self, Paths};
-use super::{ciphers, diagnose, environment, identities};
+use super::lock::lock_until;
+use super::logins::{Login, Turn};
+use super::{address, ciphers, diagnose, environment, identities};
 use crate::config::host::Host;
 use crate::folder::open_lock;
 use crate::transport::{Phase, TransportError};
@@ -93,13 +95,13 @@ impl<'a> Master<'a> {
     }
 
     /// Starts the master unless there is a living one. True when it was started here and now.
-    pub(super) async fn ensure(&self) -> Result<bool, TransportError> {
+    pub(super) async fn ensure(&self, login: Login) -> Result<bool, TransportError> {
         let _lock = self.lock().await?;
         if self.answers().await {
             return Ok(false);
         }
         self.remove_socket()?;
-        self.start().await?;
+        self.log_in(login).await?;
         Ok(true)
     }
 
@@ -113,6 +115,15 @@ impl<'a> Master<'a> {
         let session = Session::resume_mux(self.socket().into(), None);
         let _ = timeout(MASTER_ANSWERS_WITHIN, session.close()).await;
         self.remove_socket()
+    }
+
+    /// The same of one that answers nobody: it cannot be asked for anything.
+    pub(super) async fn abandon(&self, seen: Option<SocketId>) -> Result<(), TransportError> {
+        let _lock = self.lock().await?;
+        match seen.is_some() && self.socket_id() == seen {
+            true => self.remove_socket(),
+            false => Ok(()),
+        }
     }
 
     async fn answers(&self) -> bool {
@@ -135,7 +146,6 @@ impl<'a> Master<'a> {
         }
     }
 
-    /// Waits without blocking the thread: flock(2) has no asynchronous form.
     async fn lock(&self) -> Result<File, TransportError> {
         let path = self
             .folder
@@ -147,19 +157,31 @@ impl<'a> Master<'a> {
             0 => self.began + (self.deadline - self.began) / 2,
             _ => self.deadline,
         };
-        let mut pause = Duration::from_millis(5);
-        loop {
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(file),
-                Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(self.failed("lock the connection", errno.into())),
-            }
-            if Instant::now() >= until {
-                return Err(self.timed_out(Phase::Queue));
-            }
-            sleep(pause.min(until.saturating_duration_since(Instant::now()))).await;
-            pause = (pause * 2).min(Duration::from_millis(50));
+        let locked = lock_until(&file, until).await;
+        match locked.map_err(|error| self.failed("lock the connection", error))? {
+            true => Ok(file),
+            false => Err(self.timed_out(Phase::Queue)),
         }
+    }
+
+    /// Starts it when its address may be logged in to.
+    async fn log_in(&self, login: Login) -> Result<(), TransportError> {
+        let address = address::of(self.host, self.settings).await;
+        let turn = Turn::wait(self.folder, &address, self.deadline).await;
+        let turn = turn.map_err(|error| self.failed("lock the host's address", error))?;
+        let Some(turn) = turn else {
+            return Err(self.timed_out(Phase::Queue));
+        };
+        if let Some((since, wait)) = turn.held_back(login) {
+            return Err(TransportError::LoginHeldBack {
+                host: self.host.to_string(),
+                since,
+                wait,
+            });
+        }
+        let started = self.start().await;
+        turn.ended(login, started.as_ref().err());
+        started
     }
 
     async fn start(&self) -> Result<(), TransportError> {

@@ -1,0 +1,124 @@
+//! What lies idle at a host until somebody needs it, for a limited time.
+
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::lock;
+
+/// How long a connection may lie idle, whoever is attached. The host is spared a process, and what a
+/// `nix-store` remembers of its first answers gets no older.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// The same for the one that was used last: as long as an ssh master lives without sessions.
+const LAST: Duration = Duration::from_secs(300);
+
+/// Idle connections, the one that was used last at the end.
+pub(super) struct Idle<T> {
+    // Held for a few instructions, never over an await.
+    state: Mutex<State<T>>,
+}
+
+struct State<T> {
+    items: Vec<(T, Instant)>,
+    /// A task ends them when their time has come.
+    is_watched: bool,
+}
+
+impl<T: Send + 'static> Idle<T> {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                items: Vec::new(),
+                is_watched: false,
+            }),
+        })
+    }
+
+    pub(super) fn push(self: &Arc<Self>, item: T) {
+        let mut state = lock(&self.state);
+        state.items.push((item, Instant::now()));
+        if !state.is_watched && tokio::runtime::Handle::try_current().is_ok() {
+            state.is_watched = true;
+            tokio::spawn(watch(Arc::downgrade(self)));
+        }
+    }
+
+    pub(super) fn pop(&self) -> Option<T> {
+        lock(&self.state).items.pop().map(|(item, _)| item)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        lock(&self.state).items.len()
+    }
+
+    /// Ends all but so many.
+    pub(super) fn keep(&self, most: usize) {
+        let mut state = lock(&self.state);
+        let excess = state.items.len().saturating_sub(most);
+        state.items.drain(..excess);
+    }
+
+    /// Ends those whose time is over; when to look again, as long as there are any.
+    fn end_old_ones(&self) -> Option<Instant> {
+        let (now, mut state) = (Instant::now(), lock(&self.state));
+        let last = state.items.len().saturating_sub(1);
+        let mut place = 0..;
+        state.items.retain(|(_, since)| {
+            let limit = if place.next() == Some(last) {
+                LAST
+            } else {
+                LONGEST
+            };
+            now < *since + limit
+        });
+        let next = match state.items.as_slice() {
+            [] => None,
+            [(_, since)] => Some(*since + LAST),
+            [(_, since), ..] => Some(*since + LONGEST),
+        };
+        state.is_watched = next.is_some();
+        next
+    }
+}
+
+/// Ends with the last of them, or with their host.
+async fn watch<T: Send + 'static>(idle: Weak<Idle<T>>) {
+    loop {
+        let next = match idle.upgrade() {
+            Some(idle) => idle.end_old_ones(),
+            None => return,
+        };
+        let Some(next) = next else { return };
+        // Not longer at a time: of several that lie idle another one may be the last by then.
+        sleep_until(next.min(Instant::now() + LONGEST)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_lies_idle_for_ever() {
+        let idle = Idle::new();
+        for item in 0..3 {
+            idle.push(item);
+        }
+        sleep(LONGEST - Duration::from_secs(1)).await;
+        assert_eq!(idle.len(), 3);
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(idle.len(), 1, "one is kept for longer");
+        sleep(LAST).await;
+        assert_eq!(idle.len(), 0);
+        // Its task has ended, and begins anew.
+        idle.push(4);
+        assert_eq!(idle.pop(), Some(4));
+        idle.push(5);
+        sleep(2 * LAST).await;
+        assert_eq!(idle.len(), 0);
+    }
+}
