@@ -192,6 +192,7 @@ impl OpenBatch {
         loop {
             // Before looking, so that nothing is missed.
             let mut changed = inner.prefetches.changed();
+            inner.verify_ahead(pending.iter()).await;
             let mut answered = Vec::new();
             let mut open: BTreeMap<Vec<HostId>, Vec<StorePath>> = BTreeMap::new();
             let mut deadline = None;

@@ -10,7 +10,7 @@ use crate::pool::{HostId, RemoteError, Verdict};
 impl Inner {
     /// What these paths refer to, with themselves; see `Resolver::closure`.
     pub(super) async fn closure(
-        &self,
+        self: &Arc<Self>,
         mut open: Vec<Found>,
         include_outputs: bool,
     ) -> Result<Vec<StorePath>, Arc<RemoteError>> {
@@ -27,7 +27,7 @@ impl Inner {
                     closure.extend(told.iter().cloned());
                     continue;
                 }
-                if let Some(known) = self.known_closure(&roots) {
+                if let Some(known) = self.known_closure(&roots).await {
                     closure.extend(known);
                     continue;
                 }
@@ -38,15 +38,18 @@ impl Inner {
     }
 
     /// When every reference is known to be there.
-    fn known_closure(&self, roots: &[StorePath]) -> Option<BTreeSet<StorePath>> {
+    async fn known_closure(self: &Arc<Self>, roots: &[StorePath]) -> Option<BTreeSet<StorePath>> {
         let mut closure: BTreeSet<StorePath> = roots.iter().cloned().collect();
         let mut open = roots.to_vec();
-        while let Some(path) = open.pop() {
-            let known = self.memory.get(&path)?;
-            let (_, info) = known.holders().next()?;
-            for reference in &info.references {
-                if closure.insert(reference.clone()) {
-                    open.push(reference.clone());
+        while !open.is_empty() {
+            self.verify_ahead(open.iter()).await;
+            for path in std::mem::take(&mut open) {
+                let known = self.memory.get(&path)?;
+                let (_, info) = known.holders().next()?;
+                for reference in &info.references {
+                    if closure.insert(reference.clone()) {
+                        open.push(reference.clone());
+                    }
                 }
             }
         }

@@ -94,6 +94,20 @@ impl Memory {
             .is_some_and(|known| self.valid(&known).of(host).is_some())
     }
 
+    /// Whether this host has told of a path what is believed now, and what is not known to be refused.
+    /// Looks at no signature.
+    pub(super) fn has_been_told(&self, host: HostId, path: &StorePath) -> bool {
+        let known = self.paths.get(path).map(|known| self.valid(&known));
+        let has = |known: &Known| known.of(host).is_some_and(|a| a.says.info().is_some());
+        known.as_ref().is_some_and(has)
+    }
+
+    /// Whether nobody has looked yet at signatures of what is known of a path.
+    pub(super) fn is_untried(&self, path: &StorePath) -> bool {
+        let known = self.paths.get(path);
+        known.is_some_and(|known| known.untried().next().is_some())
+    }
+
     fn try_signatures(&self, path: &StorePath, known: &Known) {
         let mut verdicts = Vec::new();
         for (host, info, from_disk) in known.untried() {

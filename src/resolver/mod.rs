@@ -22,6 +22,7 @@ mod prefetch;
 mod recheck;
 mod shelf;
 mod trust;
+mod verify;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -132,6 +133,7 @@ impl Resolver {
     pub async fn find(&self, paths: &[StorePath]) -> Vec<Found> {
         let mut found = HashMap::new();
         let mut unknown = Vec::new();
+        self.inner.verify_ahead(paths.iter()).await;
         for path in paths {
             match self.inner.remembered(path) {
                 Some(known) => found.extend(known.map(|known| (path.clone(), known))),

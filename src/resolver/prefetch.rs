@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Inner;
-use super::known::{Known, Says};
+use super::known::Known;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, RemoteError, Verdict};
 
@@ -155,13 +155,7 @@ impl Inner {
         if self.prefetches.off.load(Ordering::Relaxed) {
             return;
         }
-        let counts = |path: &StorePath| {
-            let known = self.memory.get(path);
-            known.is_some_and(|known| {
-                let answer = known.of(host);
-                answer.is_some_and(|answer| matches!(answer.says, Says::Has(_)))
-            })
-        };
+        let counts = |path: &StorePath| self.memory.has_been_told(host, path);
         let leads_on = |info: &&Arc<PathInfo>| {
             let mut others = info.references.iter().filter(|path| **path != info.path);
             others.any(|path| !counts(path))
@@ -247,7 +241,7 @@ impl Flight {
         // A failure has been counted and told.
         let closure = match inner.pool.query_closure(host, &open, false).await {
             Ok(closure) => closure,
-            Err(error) => return self.failed(roots, &error),
+            Err(error) => return self.failed(&open, &error),
         };
         log::debug!(
             "{}: a closure of {} paths",
