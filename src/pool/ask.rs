@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::health::Standing;
 use super::places::Wait;
-use super::slot::{Lease, Probe, Slot};
+use super::slot::{Lease, Slot};
+use super::trouble::Probe;
 use super::{HostId, Pool};
 use crate::model::{PathInfo, StorePath};
 use crate::remote::{RemoteError, Request, Verdict, closure, path_infos};
@@ -65,7 +66,10 @@ pub struct Question<'a> {
 }
 
 /// See [`Question::heard`].
-pub type Heard = Arc<dyn Fn(HostId, &[Arc<PathInfo>]) + Send + Sync>;
+pub type Heard = Arc<dyn for<'a> Fn(HostId, &'a [Arc<PathInfo>]) -> Hearing<'a> + Send + Sync>;
+
+/// What is done with an answer before it counts.
+pub type Hearing<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 struct Reply {
     host: HostId,
@@ -85,7 +89,7 @@ impl Pool {
         let question = Question {
             paths,
             but: &[],
-            heard: Arc::new(|_, _| {}),
+            heard: Arc::new(|_, _| Box::pin(async {})),
         };
         let mut answers = Answers::default();
         let settled = |paths| answers.holders.extend(paths);
@@ -208,7 +212,7 @@ impl Pool {
                     slot.kept.slow.store(false, Ordering::Relaxed);
                 }
                 if let Ok(infos) = &infos {
-                    heard(slot.id, infos);
+                    heard(slot.id, infos).await;
                 }
                 let host = slot.id;
                 let _ = tx.send(Reply { host, infos }).await;

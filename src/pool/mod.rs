@@ -9,6 +9,7 @@ mod permits;
 mod places;
 mod shells;
 mod slot;
+mod trouble;
 
 use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-pub use ask::{AllRest, Answers, Heard, Holder, Question};
+pub use ask::{AllRest, Answers, Heard, Hearing, Holder, Question};
 pub use health::{HealthStore, Record};
 pub use shells::{ShellLease, ShellStore};
 pub use slot::{Banner, Lease};
