@@ -123,7 +123,7 @@ async fn one_channel_too_many_is_no_failure_and_the_question_waits_for_another()
         told,
     } = setup(&store, 1);
     let id = pool.hosts().next().expect("a host");
-    let lease = pool.lease(id).await.ok().expect("the first channel");
+    let lease = pool.lease(id).await.expect("the first channel");
 
     let (asking, wanted) = (pool.clone(), path.clone());
     let asked = tokio::spawn(async move { asking.query_path_infos(id, &[wanted]).await });
@@ -134,7 +134,7 @@ async fn one_channel_too_many_is_no_failure_and_the_question_waits_for_another()
     assert_eq!(infos[0].path, path);
 
     // As long as that is the case, nobody asks for more than there is; and nobody waits without end.
-    let _lease = pool.lease(id).await.ok().expect("the channel");
+    let _lease = pool.lease(id).await.expect("the channel");
     let asked = pool.query_path_infos(id, std::slice::from_ref(&path)).await;
     let error = asked.expect_err("there is no channel");
     assert!(matches!(*error, RemoteError::Busy { .. }), "{error}");
@@ -151,7 +151,7 @@ async fn work_in_the_background_is_not_refused_for_ever() {
     let id = setup.pool.hosts().next().expect("a host");
     let mut held = Vec::new();
     for _ in 0..3 {
-        held.push(setup.pool.lease(id).await.ok().expect("a channel"));
+        held.push(setup.pool.lease(id).await.expect("a channel"));
     }
     let pool = setup.pool.clone();
     let tasks: Vec<_> = (0..5)
