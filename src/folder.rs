@@ -118,7 +118,8 @@ pub fn is_own_file(meta: &Metadata, uid: u32) -> bool {
     meta.file_type().is_file() && meta.uid() == uid
 }
 
-/// Opens a file in a private folder for locking, makes it if it is missing. What it holds stays.
+/// Opens a file in a private folder for locking, makes it if it is missing. What it holds stays, and
+/// can be read and written.
 ///
 /// # Errors
 /// Those of the system: a symbolic link in its place is one.
@@ -126,6 +127,7 @@ pub fn open_lock(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .create(true)
         .truncate(false)
+        .read(true)
         .write(true)
         .mode(0o600)
         .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())

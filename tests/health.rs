@@ -231,6 +231,68 @@ async fn a_transfer_turns_to_a_resting_host_last() {
     assert_eq!(*started.lock().expect("the hosts"), ["fine"]);
 }
 
+/// Stop sshd, run, start sshd, run.
+#[test]
+fn a_person_who_tries_again_at_once_finds_a_host_that_is_back() {
+    let (home, sshd, store) = (Scratch::new(), Sshd::start(), Store::new());
+    let path = store.add_text("there", "there", &[]);
+    let url = sshd.store_url(&format!(
+        "trusted=true&remote-store={}",
+        store.remote_store_param()
+    ));
+    // A port that nobody listens at yet.
+    let door = TcpListener::bind("127.0.0.1:0").expect("listen on loopback");
+    let port = door.local_addr().expect("an address").port();
+    drop(door);
+    let url = url.replacen(&format!(":{}", sshd.port()), &format!(":{port}"), 1);
+    let get = || {
+        let mut command = Command::new(program());
+        command
+            .args(["get", "--to"])
+            .arg(home.path().join("to"))
+            .args(["--host", &url, &path])
+            .env("HOME", home.folder("home"))
+            .env("NIX_CONF_DIR", home.folder("etc"))
+            .env("NIX_STORE_DIR", "/nix/store")
+            .env("NIX_SSHOPTS", "-F none")
+            .env("SSH_SUBSTITUTER_RUNTIME_DIR", home.path().join("run"))
+            .env("SSH_SUBSTITUTER_CACHE_DIR", home.path().join("cache"));
+        for variable in ["SSH_AUTH_SOCK", "NIX_CONFIG", "_NIX_OPTIONS"] {
+            command.env_remove(variable);
+        }
+        let output = run_with_input(command, b"", SHORT);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), stderr)
+    };
+    for _ in 0..2 {
+        let (came, stderr) = get();
+        assert!(!came && stderr.contains("connection refused"), "{stderr}");
+    }
+    let door = TcpListener::bind(("127.0.0.1", port)).expect("the same port");
+    let to = sshd.port();
+    // Ends with the test program.
+    thread::spawn(move || {
+        for from in door.incoming().flatten() {
+            let to = TcpStream::connect(("127.0.0.1", to)).expect("the host");
+            for (mut from, mut to) in [
+                (
+                    from.try_clone().expect("a stream"),
+                    to.try_clone().expect("a stream"),
+                ),
+                (to, from),
+            ] {
+                thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(std::net::Shutdown::Write);
+                });
+            }
+        }
+    });
+    let (came, stderr) = get();
+    assert!(came, "{stderr}");
+    support::end_masters(&home.path().join("run"));
+}
+
 /// Nix commands are often shorter than any connect-timeout: the first one never learns that the host is dead.
 #[test]
 fn a_dead_host_holds_up_one_short_process_only_and_for_the_hedge_delay() {

@@ -3,10 +3,18 @@
 mod query_support;
 mod support;
 
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use query_support::{Recorder, Setup, parse, walk};
+use ssh_substituter::config::host::Host;
+use ssh_substituter::transport::{Channel, ProcessTransport, Program, Transport, TransportError};
 use support::{DagOptions, Store};
+use tokio::io::AsyncWrite;
 use tokio::time::sleep;
 
 #[tokio::test]
@@ -117,4 +125,122 @@ async fn a_path_outside_the_closure_is_asked_for_by_itself() {
     assert!(recorder.infos().contains(&vec![other]));
     assert_eq!(walk(&resolver, &dag.root).await.len(), 30);
     assert_eq!(recorder.infos().len(), 3);
+}
+
+/// Its first connection takes one request, its second one is refused, the others serve.
+struct Flaky {
+    real: ProcessTransport,
+    opened: AtomicUsize,
+}
+
+/// Takes one piece.
+struct Once(Box<dyn AsyncWrite + Send + Unpin>, bool);
+
+impl AsyncWrite for Once {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.1 {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let written = Pin::new(&mut self.0).poll_write(context, bytes);
+        self.1 = written.is_ready();
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+#[async_trait::async_trait]
+impl Transport for Flaky {
+    async fn open(&self, host: &Host, program: Program) -> Result<Channel, TransportError> {
+        let before = self.opened.fetch_add(1, Ordering::SeqCst);
+        if before == 1 {
+            return Err(TransportError::SessionRefused {
+                host: host.to_string(),
+                said: String::new(),
+            });
+        }
+        let mut channel = self.real.open(host, program).await?;
+        if before == 0 {
+            channel.stdin = Box::new(Once(channel.stdin, false));
+        }
+        Ok(channel)
+    }
+}
+
+#[tokio::test]
+async fn what_could_not_be_fetched_ahead_once_is_fetched_ahead_later() {
+    let (store, recorder) = (Store::new(), Recorder::new());
+    let dag = store.dag(30, DagOptions::default());
+    let setup = Setup::new(&[("a", &store, &recorder)], None);
+    let transport = |real| {
+        let opened = AtomicUsize::new(0);
+        Arc::new(Flaky { real, opened }) as Arc<dyn Transport>
+    };
+    let (resolver, pool) = setup.start_over(transport);
+    let root = parse(&dag.root);
+    assert_eq!(resolver.find(std::slice::from_ref(&root)).await.len(), 1);
+    let started = Instant::now();
+    while pool.in_trouble() == 0 {
+        assert!(started.elapsed() < Duration::from_secs(20), "no prefetch");
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(recorder.closures(), 0);
+    // Its task has a few steps left.
+    sleep(Duration::from_millis(200)).await;
+    // Somebody asks anew.
+    let host = pool.hosts().next().expect("a host");
+    assert!(pool.is_well(host));
+    resolver.forget_at(host, &root);
+    assert_eq!(walk(&resolver, &dag.root).await.len(), 30);
+    assert_eq!(recorder.closures(), 1);
+}
+
+/// A small runtime: whatever takes long on its only thread holds up everything else.
+#[tokio::test]
+async fn signatures_are_not_looked_at_where_others_have_to_wait() {
+    let (store, recorder) = (Store::new(), Recorder::new());
+    let dag = store.dag(400, DagOptions::default());
+    let mut setup = Setup::new(&[("a", &store, &recorder)], None);
+    setup.require_sigs = true;
+    setup.keys = vec![store.sign_all("key-1")];
+    let resolver = setup.start();
+    let paths: Vec<_> = dag.paths.iter().map(|path| parse(path)).collect();
+    let root = parse(&dag.root);
+    assert_eq!(resolver.find(std::slice::from_ref(&root)).await.len(), 1);
+    // All infos have come, and nobody has looked at their signatures.
+    let started = Instant::now();
+    while recorder.infos().len() < 2 {
+        assert!(started.elapsed() < Duration::from_secs(20), "no prefetch");
+        sleep(Duration::from_millis(10)).await;
+    }
+    sleep(Duration::from_millis(1500)).await;
+    let longest = Arc::new(Mutex::new(Duration::ZERO));
+    let seen = longest.clone();
+    let ticks = tokio::spawn(async move {
+        loop {
+            let began = Instant::now();
+            sleep(Duration::from_millis(1)).await;
+            let mut longest = seen.lock().expect("a duration");
+            *longest = began.elapsed().max(*longest);
+        }
+    });
+    sleep(Duration::from_millis(20)).await;
+    let began = Instant::now();
+    assert_eq!(resolver.find(&paths).await.len(), 400);
+    let took = began.elapsed();
+    // The last tick may have been held up all the time.
+    sleep(Duration::from_millis(20)).await;
+    ticks.abort();
+    let longest = *longest.lock().expect("a duration");
+    assert!(longest * 3 < took, "{longest:?} of {took:?} at a time");
 }

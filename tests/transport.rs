@@ -116,6 +116,33 @@ async fn a_master_with_a_dead_connection_is_replaced_in_time() {
     assert_eq!(sshd.logins(), 2);
 }
 
+/// A stopped master keeps its sockets: nothing ends, and nothing is answered.
+#[tokio::test]
+async fn a_master_that_is_stopped_is_replaced_in_time() {
+    let sshd = Sshd::start("");
+    let ssh = sshd.ssh();
+    let mut held = ssh.open(&sshd.host(), AsConfigured).await.unwrap();
+    greet(&mut held).await;
+    let pid = sshd.masters()[0].to_string();
+    signal("STOP", &pid);
+    let began = Instant::now();
+    // By a process that has a channel on it, and by one that has not.
+    let (one, two) = (sshd.host(), sshd.host());
+    let other = sshd.ssh();
+    let opened = tokio::join!(ssh.open(&one, AsConfigured), other.open(&two, AsConfigured));
+    let stops = tokio::time::timeout(Duration::from_secs(20), held.child.link_stops());
+    let process = stops.await.expect("noticed");
+    let took = began.elapsed();
+    signal("CONT", &pid);
+    let (mut one, mut two) = (opened.0.unwrap(), opened.1.unwrap());
+    greet(&mut one).await;
+    greet(&mut two).await;
+    assert!(process.starts_with("the ssh process behind "), "{process}");
+    assert!(held.child.has_link_stopped() && !one.child.has_link_stopped());
+    assert!(took < Duration::from_secs(14), "{took:?}");
+    assert_eq!(sshd.logins(), 2);
+}
+
 #[tokio::test]
 async fn a_forced_command_serves() {
     let sshd = Sshd::start("ForceCommand nix-store --serve");

@@ -44,7 +44,7 @@ pub(super) async fn query(cli: &Cli, display: &Display) -> Outcome {
         log::debug!("switched off, or no hosts configured");
         return Ok(());
     }
-    let answers = Answers::of(cli, config, Arc::new(NoProgress), false).await;
+    let answers = Answers::of(cli, config, Arc::new(NoProgress), Asks::Much).await;
     let served = front::query(front::stdin(), front::stdout(), answers.source()).await;
     answers.flush().await;
     Ok(served?)
@@ -63,7 +63,7 @@ pub(super) async fn substitute(
     if let Some(mode) = of_transfer(cli, config.progress) {
         display.set_mode(mode);
     }
-    let answers = Answers::of(cli, config, display.clone(), true).await;
+    let answers = Answers::of(cli, config, display.clone(), Asks::Once).await;
     let path = path.to_string_lossy();
     let substituted = front::substitute(&path, dest, front::stdout(), answers.source()).await;
     answers.flush().await;
@@ -80,7 +80,7 @@ pub(super) async fn serve(cli: &Cli, display: &Arc<Display>) -> Outcome {
     show_once(display, Duration::ZERO);
     let config = usable(cli);
     display.set_mode(beside_nix(cli, config.progress));
-    let answers = Answers::of(cli, config, display.clone(), false).await;
+    let answers = Answers::of(cli, config, display.clone(), Asks::AsACommand).await;
     let (input, output) = (front::stdin(), front::stdout());
     let served = front::serve(input, output, answers.source(), Version::NEWEST).await;
     answers.flush().await;
@@ -140,6 +140,17 @@ fn usable(cli: &Cli) -> Config {
     config
 }
 
+/// What a process asks for.
+#[derive(Clone, Copy)]
+enum Asks {
+    /// One path, as one of many processes.
+    Once,
+    /// As many as Nix 1.x likes, which may start several such processes for one command.
+    Much,
+    /// All that one command of a person wants.
+    AsACommand,
+}
+
 /// Where a door's answers come from.
 enum Answers {
     Attached(AttachedBackend),
@@ -148,8 +159,8 @@ enum Answers {
 }
 
 impl Answers {
-    /// From an engine, if that may be and can be. `one` when there will be one question only.
-    async fn of(cli: &Cli, config: Config, progress: Arc<dyn Progress>, one: bool) -> Self {
+    /// From an engine, if that may be and can be.
+    async fn of(cli: &Cli, config: Config, progress: Arc<dyn Progress>, asks: Asks) -> Self {
         let patience = config.stall_timeout.clamp(PATIENCE.0, PATIENCE.1);
         let shared = config.clone().without_client_agent();
         let client = match may_share(&shared) {
@@ -162,7 +173,7 @@ impl Answers {
         };
         let config = Arc::new(config);
         let (shown, all) = (progress.clone(), config.clone());
-        let alone: Alone = Box::new(move || self::alone(&all, shown.clone(), one));
+        let alone: Alone = Box::new(move || self::alone(&all, shown.clone(), asks));
         match client {
             Ok(client) => {
                 let shown = progress.clone();
@@ -173,7 +184,7 @@ impl Answers {
                 let for_hosts: ForHosts = Box::new(move |names| {
                     let mut some = Config::clone(&config);
                     some.hosts.retain(|host| names.contains(&host.to_string()));
-                    self::alone(&some, shown.clone(), one)
+                    self::alone(&some, shown.clone(), asks)
                 });
                 Self::OwnLogin(OwnLoginBackend::new(attached, for_hosts))
             }
@@ -215,10 +226,12 @@ fn may_share(config: &Config) -> Result<(), &'static str> {
     }
 }
 
-fn alone(config: &Config, progress: Arc<dyn Progress>, one: bool) -> HostsBackend {
+fn alone(config: &Config, progress: Arc<dyn Progress>, asks: Asks) -> HostsBackend {
     let engine = engine(config, None);
-    if one {
-        engine.resolver.ask_no_more_than_needed();
+    match asks {
+        Asks::Once => engine.resolver.ask_no_more_than_needed(),
+        Asks::Much => {}
+        Asks::AsACommand => engine.pool().new_command(),
     }
     engine.backend(Arc::new(engine.transfers.caller()), progress)
 }

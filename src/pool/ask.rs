@@ -10,10 +10,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::health::Standing;
-use super::slot::{Lease, Probe, Slot};
+use super::places::Wait;
+use super::slot::{Lease, Slot};
+use super::trouble::Probe;
 use super::{HostId, Pool};
 use crate::model::{PathInfo, StorePath};
-use crate::remote::{RemoteError, Request, closure, path_infos};
+use crate::remote::{RemoteError, Request, Verdict, closure, path_infos};
 
 /// A host that has a path, and what it knows about it.
 #[derive(Debug, Clone)]
@@ -35,11 +37,22 @@ pub struct Answers {
 
 /// No host is asked: all have been found failing a moment ago, by this process or by earlier ones.
 #[derive(Debug, thiserror::Error)]
-#[error("no host is asked for now: {hosts} failed a moment ago")]
+#[error("no host is asked for now: {hosts} failed a moment ago (left alone since {})", seconds(.since))]
 pub struct AllRest {
     /// The hosts.
     pub hosts: String,
+    /// How long ago each of them failed.
+    pub since: Vec<Duration>,
 }
+
+fn seconds(since: &[Duration]) -> String {
+    let since = since.iter().map(|since| format!("{} s", since.as_secs()));
+    since.collect::<Vec<_>>().join(", ")
+}
+
+/// How long a question waits for hosts that it probes before their pause is over. A login over a far
+/// link takes two seconds; what comes later is heard all the same.
+const EARLY: Duration = Duration::from_secs(3);
 
 /// What is asked of whom.
 pub struct Question<'a> {
@@ -53,7 +66,10 @@ pub struct Question<'a> {
 }
 
 /// See [`Question::heard`].
-pub type Heard = Arc<dyn Fn(HostId, &[Arc<PathInfo>]) + Send + Sync>;
+pub type Heard = Arc<dyn for<'a> Fn(HostId, &'a [Arc<PathInfo>]) -> Hearing<'a> + Send + Sync>;
+
+/// What is done with an answer before it counts.
+pub type Hearing<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 struct Reply {
     host: HostId,
@@ -73,7 +89,7 @@ impl Pool {
         let question = Question {
             paths,
             but: &[],
-            heard: Arc::new(|_, _| {}),
+            heard: Arc::new(|_, _| Box::pin(async {})),
         };
         let mut answers = Answers::default();
         let settled = |paths| answers.holders.extend(paths);
@@ -87,7 +103,8 @@ impl Pool {
     /// question at a time finds out whether it is back. A path is `settled`, once and with its holders, when the
     /// best host that can have it has said so, or one has said so and those before it in the order
     /// took longer than the hedge delay (which is granted once: a host that did is not waited for
-    /// again until it answers in time), or all have answered. `accept` says which infos count.
+    /// again until it answers in time), or all have answered. What nobody has is asked of hosts that
+    /// rest too, once for each new command and for at most 3 s. `accept` says which infos count.
     pub async fn ask_each(
         &self,
         question: Question<'_>,
@@ -100,17 +117,20 @@ impl Pool {
             .slots
             .len()
             .saturating_sub(open.len() + question.but.len());
+        let nobody_is_asked = open.is_empty() && question.but.len() < self.slots.len();
         let mut replies = self.send(&question, &open, probes);
         let mut holders: HashMap<StorePath, Vec<Holder>> = HashMap::new();
         let mut pending: Vec<&StorePath> = question.paths.iter().collect();
         let mut hedge = Instant::now() + NEVER;
         let mut hedged = false;
+        let mut early = None;
         loop {
             let first = open.iter().find(|slot| slot.is_waited_for());
             let first = first.map(|slot| slot.id);
             let mut round = Vec::new();
+            let is_last_round = open.is_empty() && early.is_some();
             pending.retain(|path| {
-                let done = open.is_empty()
+                let done = is_last_round
                     || holders.get(*path).is_some_and(|holders| {
                         hedged || first.is_none_or(|first| holders[0].host < first)
                     });
@@ -125,8 +145,24 @@ impl Pool {
             if pending.is_empty() {
                 return failed;
             }
+            if open.is_empty() {
+                let (slots, probes) = self.early_probes(question.but);
+                early = Some(Instant::now() + EARLY);
+                if slots.is_empty() && nobody_is_asked {
+                    self.tell_that_all_rest();
+                }
+                failed = failed.saturating_sub(slots.len());
+                replies = self.send(&question, &slots, probes);
+                open = slots;
+                continue;
+            }
             let reply = tokio::select! {
                 reply = replies.recv() => reply,
+                () = sleep_until(early.unwrap_or(hedge)), if early.is_some() => {
+                    failed += open.len();
+                    open.clear();
+                    continue;
+                }
                 () = sleep_until(hedge), if !hedged => {
                     hedged = true;
                     for slot in &open {
@@ -176,7 +212,7 @@ impl Pool {
                     slot.kept.slow.store(false, Ordering::Relaxed);
                 }
                 if let Ok(infos) = &infos {
-                    heard(slot.id, infos);
+                    heard(slot.id, infos).await;
                 }
                 let host = slot.id;
                 let _ = tx.send(Reply { host, infos }).await;
@@ -233,11 +269,17 @@ impl Pool {
             let rested = |slot: &&Arc<Slot>| slot.standing() != Standing::JustFailed;
             open = self.slots.iter().filter(rested).cloned().collect();
         }
-        if open.is_empty() {
-            self.tell_that_all_rest();
-        }
         open.retain(|slot| !but.contains(&slot.id));
         (open, probes)
+    }
+
+    /// Those that rest and may be probed all the same, with the right to do so.
+    fn early_probes(&self, but: &[HostId]) -> (Vec<Arc<Slot>>, HashMap<HostId, Probe>) {
+        let slots = self.slots.iter().filter(|slot| !but.contains(&slot.id));
+        let probed = slots.filter_map(|slot| Some((slot.clone(), slot.early_probe()?)));
+        probed
+            .map(|(slot, probe)| (slot.clone(), (slot.id, probe)))
+            .unzip()
     }
 
     /// Once, and only if nothing else has told the user why there are no answers.
@@ -252,7 +294,9 @@ impl Pool {
                 .map(|slot| slot.host.to_string())
                 .collect();
             let hosts = hosts.join(", ");
-            self.notify(&AllRest { hosts });
+            let since = self.slots.iter().map(|slot| slot.left_alone_for());
+            let since = since.collect();
+            self.notify(&AllRest { hosts, since });
         }
     }
 }
@@ -279,6 +323,10 @@ impl Pool {
     }
 }
 
+/// How many connections may turn out to be dead in one exchange. A host that has so many that lie
+/// idle has lost them all, and the last one is new.
+const TRIES: usize = 64;
+
 /// The future of one exchange on a leased connection.
 type Exchange<'a, T> = Pin<Box<dyn Future<Output = Result<T, RemoteError>> + Send + 'a>>;
 
@@ -302,8 +350,10 @@ impl Slot {
         requests: &[Request],
         exchange: impl for<'a> Fn(&'a mut Lease) -> Exchange<'a, T>,
     ) -> Result<T, Arc<RemoteError>> {
+        let wait = Wait::Question(self.limits.connect);
+        let (mut again, mut restarted) = (0..TRIES, false);
         loop {
-            let (error, reused) = match self.lease_with(requests).await {
+            let (error, reused) = match self.lease(false, wait, requests).await {
                 Ok(mut lease) => match exchange(&mut lease).await {
                     Ok(value) => {
                         lease.give_back().await;
@@ -313,7 +363,16 @@ impl Slot {
                 },
                 Err(error) => (error, false),
             };
-            if !reused {
+            let is_the_links = match error.verdict() {
+                Verdict::Failed => reused,
+                // Another ssh is started in its place.
+                Verdict::Local => {
+                    let is_it = matches!(*error, RemoteError::LinkStopped { .. });
+                    is_it && !std::mem::replace(&mut restarted, true)
+                }
+                _ => false,
+            };
+            if !is_the_links || again.next().is_none() {
                 self.failed(&error).await;
                 return Err(error);
             }

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
-use super::slot::{Probe, Slot};
+use super::slot::Slot;
+use super::trouble::Probe;
 use super::{HostId, Pool};
 use crate::model::StorePath;
 use crate::remote::{RemoteError, valid_paths};
@@ -38,7 +39,7 @@ impl Askable {
             Box::pin(async move { lease.finish_valid_paths(&paths).await })
         });
         let valid = exchange.await?;
-        if begun.elapsed() <= self.slot.limits().hedge {
+        if begun.elapsed() <= self.slot.limits.hedge {
             self.slot.kept.slow.store(false, Ordering::Relaxed);
         }
         Ok(valid)

@@ -30,6 +30,8 @@ pub(super) enum Turn<'a> {
     Mine(Try<'a>),
     /// Give up: somebody has tried meanwhile.
     Failed(Arc<RemoteError>),
+    /// Give up: somebody has tried before, and that still stands.
+    LeftAlone,
 }
 
 /// The right to try.
@@ -55,7 +57,8 @@ impl Flight {
             return Turn::Free;
         }
         match &*last {
-            Some(error) if self.ticket().0 != ticket.0 || is_fresh() => Turn::Failed(error.clone()),
+            Some(error) if self.ticket().0 != ticket.0 => Turn::Failed(error.clone()),
+            Some(_) if is_fresh() => Turn::LeftAlone,
             _ => Turn::Mine(Try { flight: self, last }),
         }
     }

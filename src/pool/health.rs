@@ -13,7 +13,9 @@
 //! | 1, 2, 3, … | 5 s, 10 s, 20 s, … |
 //! | 7 and more | 5 min |
 //!
-//! While every host rests, each is tried all the same, but not within 5 s of its last failure.
+//! While every host rests, each is tried all the same, but not within 5 s of its last failure. A new
+//! command that finds a path nowhere else probes a host that rests once, without waiting for the end
+//! of its pause, and without making it longer.
 //!
 //! What outlives the process is a [`Record`] with times of the wall clock. Nothing in it is
 //! believed further than the longest pause: clocks are set back, and files hold nonsense.
@@ -101,9 +103,20 @@ pub(super) struct Health {
     failures: u32,
     /// In milliseconds of Unix time; for the record.
     last_failure: u64,
+    /// The same by the other clock.
+    failed_at: Option<Instant>,
     just_failed_until: Option<Instant>,
     rest_until: Option<Instant>,
-    probing: bool,
+    probe: Option<ProbeKind>,
+}
+
+/// Why one finds out whether a host is back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ProbeKind {
+    /// Its pause is over.
+    Due,
+    /// Somebody new asks, and has nobody else to ask. A failure makes no pause longer.
+    Early,
 }
 
 impl Health {
@@ -112,9 +125,9 @@ impl Health {
         if self.failures == 0 {
             Standing::Healthy
         } else if !before(self.rest_until) {
-            match self.probing {
-                true => Standing::Resting,
-                false => Standing::HalfOpen,
+            match self.probe {
+                Some(_) => Standing::Resting,
+                None => Standing::HalfOpen,
             }
         } else if before(self.just_failed_until) {
             Standing::JustFailed
@@ -126,28 +139,57 @@ impl Health {
     /// Takes the right to probe a half-open host; whether it was there to be taken.
     pub(super) fn start_probe(&mut self, now: Instant) -> bool {
         let free = self.standing(now) == Standing::HalfOpen;
-        self.probing |= free;
+        if free {
+            self.probe = Some(ProbeKind::Due);
+        }
         free
+    }
+
+    /// Takes the right to probe a host before its pause is over; whether it was there to be taken.
+    pub(super) fn start_early_probe(&mut self) -> bool {
+        let free = self.failures > 0 && self.probe.is_none();
+        if free {
+            self.probe = Some(ProbeKind::Early);
+        }
+        free
+    }
+
+    /// Whether somebody has that right just now.
+    pub(super) fn is_probed_early(&self) -> bool {
+        self.probe == Some(ProbeKind::Early)
+    }
+
+    /// How long ago it failed last.
+    pub(super) fn left_alone_for(&self, now: Instant) -> Duration {
+        self.failed_at
+            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
     }
 
     /// The probe ended, whatever came of it.
     pub(super) fn end_probe(&mut self) {
-        self.probing = false;
+        self.probe = None;
     }
 
     /// It failed; `random` is any number, each as likely as the others. Whether this counts: when
     /// one fault breaks several connections, they report within moments, and that is one failure.
     pub(super) fn failed(&mut self, now: Now, random: u32) -> bool {
+        if self.probe == Some(ProbeKind::Early) {
+            self.probe = None;
+            self.failed_at = Some(now.instant);
+            self.just_failed_until = Some(now.instant + FIRST_PAUSE);
+            return false;
+        }
         if self.standing(now.instant) == Standing::JustFailed {
             return false;
         }
         self.failures = self.failures.saturating_add(1);
         self.last_failure = now.unix;
+        self.failed_at = Some(now.instant);
         self.just_failed_until = Some(now.instant + FIRST_PAUSE);
         let chance = f64::from(random) / f64::from(u32::MAX);
         let pause = pause(self.failures).mul_f64(1.0 - JITTER + 2.0 * JITTER * chance);
         self.rest_until = Some(now.instant + pause);
-        self.probing = false;
+        self.probe = None;
         true
     }
 
@@ -194,6 +236,9 @@ impl Health {
         let just_failed = FIRST_PAUSE.saturating_sub(since);
         self.failures = self.failures.max(record.failures);
         self.last_failure = last_failure;
+        // Nothing earlier than the clock's own beginning.
+        let failed_at = now.instant.checked_sub(since).unwrap_or(now.instant);
+        self.failed_at = self.failed_at.max(Some(failed_at));
         self.rest_until = self.rest_until.max(Some(now.instant + rest));
         self.just_failed_until = self.just_failed_until.max(Some(now.instant + just_failed));
     }
@@ -211,181 +256,4 @@ fn millis(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::Standing::{HalfOpen, Healthy, JustFailed, Resting};
-    use super::*;
-
-    /// No jitter.
-    const MIDDLE: u32 = u32::MAX / 2;
-
-    fn start() -> Now {
-        Now {
-            instant: Instant::now(),
-            unix: 1_800_000_000_000,
-        }
-    }
-
-    fn after(start: Now, ms: u64) -> Now {
-        Now {
-            instant: start.instant + Duration::from_millis(ms),
-            unix: start.unix + ms,
-        }
-    }
-
-    fn at(health: &Health, start: Now, ms: u64) -> Standing {
-        health.standing(after(start, ms).instant)
-    }
-
-    #[test]
-    fn pauses_grow_and_end() {
-        let (mut health, start) = (Health::default(), start());
-        assert_eq!(at(&health, start, 0), Healthy);
-        assert!(health.failed(start, MIDDLE));
-        assert_eq!(at(&health, start, 4_900), JustFailed);
-        assert_eq!(at(&health, start, 5_100), HalfOpen);
-        let later = after(start, 6_000);
-        assert!(health.failed(later, MIDDLE));
-        assert_eq!(at(&health, later, 4_900), JustFailed);
-        assert_eq!(at(&health, later, 5_100), Resting, "the flat pause is over");
-        assert_eq!(at(&health, later, 9_900), Resting);
-        assert_eq!(at(&health, later, 10_100), HalfOpen);
-        assert!(health.succeeded());
-        assert!(!health.succeeded(), "no news any more");
-        assert_eq!(at(&health, later, 0), Healthy);
-        health.failed(later, MIDDLE);
-        assert_eq!(at(&health, later, 5_100), HalfOpen, "short again");
-    }
-
-    #[test]
-    fn chance_moves_a_pause_by_a_fifth_at_most() {
-        for (random, (rests, over)) in [(0, (3_900, 4_100)), (u32::MAX, (5_900, 6_100))] {
-            let (mut health, start) = (Health::default(), start());
-            health.failed(start, random);
-            assert!(at(&health, start, rests) >= Resting, "{random}");
-            assert_eq!(at(&health, start, over), HalfOpen, "{random}");
-        }
-    }
-
-    #[test]
-    fn connections_that_break_together_are_one_failure() {
-        let (mut health, start) = (Health::default(), start());
-        assert!(health.failed(start, MIDDLE));
-        for ms in [1, 50, 4_000] {
-            assert!(!health.failed(after(start, ms), MIDDLE));
-        }
-        assert_eq!(at(&health, start, 5_100), HalfOpen);
-    }
-
-    #[test]
-    fn one_at_a_time_probes() {
-        let (mut health, start) = (Health::default(), start());
-        assert!(!health.start_probe(start.instant), "healthy");
-        health.failed(start, MIDDLE);
-        assert!(!health.start_probe(start.instant), "resting");
-        let later = after(start, 6_000);
-        assert!(health.start_probe(later.instant));
-        assert!(!health.start_probe(later.instant));
-        assert_eq!(at(&health, later, 0), Resting, "for all others");
-        health.end_probe();
-        assert!(health.start_probe(later.instant));
-        health.failed(later, MIDDLE);
-        assert!(health.start_probe(after(later, 11_000).instant));
-    }
-
-    #[test]
-    fn a_later_process_knows_what_this_one_knows() {
-        let (mut health, start) = (Health::default(), start());
-        for ms in [0, 10_000, 30_000] {
-            health.failed(after(start, ms), MIDDLE);
-        }
-        let written = after(start, 31_000);
-        let record = health.record(written);
-        assert_eq!(
-            (record.failures, record.last_failure),
-            (3, start.unix + 30_000)
-        );
-        // Another process: its own origin of monotonic time.
-        let read = Now {
-            instant: Instant::now() + Duration::from_secs(9_999),
-            unix: written.unix + 2_000,
-        };
-        let mut other = Health::default();
-        other.merge(&record, read);
-        assert_eq!(at(&other, read, 1_900), JustFailed);
-        assert_eq!(at(&other, read, 2_100), Resting);
-        assert_eq!(at(&other, read, 16_900), Resting);
-        assert_eq!(at(&other, read, 17_100), HalfOpen);
-        other.failed(after(read, 20_000), MIDDLE);
-        assert_eq!(other.record(after(read, 20_000)).failures, 4);
-    }
-
-    #[test]
-    fn only_newer_failures_are_news() {
-        let now = start();
-        let record = |failures, last_failure, rest_until| Record {
-            failures,
-            last_failure: now.unix + last_failure - 1_000,
-            rest_until: now.unix + rest_until - 1_000,
-        };
-        let mut health = Health::default();
-        health.failed(now, MIDDLE);
-        let mine = health.record(now);
-        health.merge(&record(6, 0, 200_000), now);
-        assert_eq!(health.record(now), mine, "older");
-        let later = after(now, 3_000);
-        health.merge(&record(1, 2_000, 3_000), later);
-        assert_eq!(
-            at(&health, now, 4_900),
-            JustFailed,
-            "the longer pause holds"
-        );
-        health.merge(&Record::default(), later);
-        assert_eq!(health.record(later).failures, 1);
-        health.succeeded();
-        let day = after(now, 86_400_000);
-        health.merge(&record(9, 0, 300_000), day);
-        assert_eq!(health.standing(day.instant), Healthy, "stale");
-    }
-
-    #[test]
-    fn a_clock_that_was_set_back_shortens_nothing_and_lengthens_nothing() {
-        let (mut health, now) = (Health::default(), start());
-        let day = 86_400_000;
-        let record = Record {
-            failures: 2,
-            last_failure: now.unix + day,
-            rest_until: now.unix + day + 10_000,
-        };
-        health.merge(&record, now);
-        assert!(at(&health, now, 9_900) >= Resting);
-        assert_eq!(at(&health, now, 10_100), HalfOpen);
-    }
-
-    proptest! {
-        #[test]
-        fn no_record_makes_a_host_rest_for_longer_than_the_longest_pause(
-            records in prop::collection::vec((any::<u32>(), any::<u64>(), any::<u64>()), 1..4),
-            near in prop::collection::vec((any::<u32>(), -1_000_000_i64..1_000_000, -1_000_000_i64..1_000_000), 0..4),
-            randoms in prop::collection::vec(any::<u32>(), 0..4),
-        ) {
-            let (mut health, now) = (Health::default(), start());
-            let around = |ms: i64| now.unix.saturating_add_signed(ms);
-            let near = near.into_iter().map(|(f, l, r)| (f, around(l), around(r)));
-            for (failures, last_failure, rest_until) in records.into_iter().chain(near) {
-                health.merge(&Record { failures, last_failure, rest_until }, now);
-            }
-            let longest = millis(LONGEST_PAUSE.mul_f64(1.0 + JITTER)) + 1;
-            prop_assert!(at(&health, now, longest) <= HalfOpen);
-            for random in randoms {
-                health.failed(now, random);
-            }
-            prop_assert!(at(&health, now, longest) <= HalfOpen);
-            // And the next process believes no more either.
-            let mut next = Health::default();
-            next.merge(&health.record(now), now);
-            prop_assert!(at(&next, now, longest) <= HalfOpen);
-        }
-    }
-}
+mod tests;

@@ -1,86 +1,141 @@
-//! Connections that lie idle, and what each is good for.
+//! What lies idle at a host until somebody needs it, for a limited time.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
 
 use super::lock;
-use super::slot::Slot;
-use crate::remote::{Connection, Request};
 
-/// What a connection is good for. Each gets what is good for the fewest others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Use {
-    /// For any question: the remote has kept no answers.
-    Anything,
-    /// For questions yet: what the remote has kept is seconds old.
-    QuestionsYet,
-    /// For NARs: what the remote has kept is old.
-    Nars,
+/// How long a connection may lie idle, whoever is attached. The host is spared a process, and what a
+/// `nix-store` remembers of its first answers gets no older.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// The same for the one that was used last: as long as an ssh master lives without sessions.
+const LAST: Duration = Duration::from_secs(300);
+
+/// Idle connections, the one that was used last at the end.
+pub(super) struct Idle<T> {
+    // Held for a few instructions, never over an await.
+    state: Mutex<State<T>>,
 }
 
-impl Use {
-    fn of(connection: &Connection) -> Self {
-        match (connection.keeps_answers(), connection.tells_the_present()) {
-            (false, _) => Self::Anything,
-            (true, true) => Self::QuestionsYet,
-            (true, false) => Self::Nars,
+struct State<T> {
+    items: Vec<(T, Instant)>,
+    /// A task ends them when their time has come.
+    is_watched: bool,
+}
+
+impl<T: Send + 'static> Idle<T> {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                items: Vec::new(),
+                is_watched: false,
+            }),
+        })
+    }
+
+    pub(super) fn push(self: &Arc<Self>, item: T) {
+        let mut state = lock(&self.state);
+        state.items.push((item, Instant::now()));
+        if !state.is_watched && tokio::runtime::Handle::try_current().is_ok() {
+            state.is_watched = true;
+            tokio::spawn(watch(Arc::downgrade(self)));
         }
     }
 
-    /// How gladly it is used for these requests; `None` when it is no good for them. Without requests
-    /// it is not known yet what it is for.
-    fn rank(self, requests: &[Request]) -> Option<Self> {
-        let is_nar = |request| matches!(request, &Request::DumpStorePath { .. });
-        let nars = !requests.is_empty() && requests.iter().all(is_nar);
-        (nars || self != Self::Nars).then_some(self)
+    pub(super) fn pop(&self) -> Option<T> {
+        lock(&self.state).items.pop().map(|(item, _)| item)
+    }
+
+    /// The one that is best by `rank`, of equal ones that which was used last. Those without a rank stay.
+    pub(super) fn take_best<R: Ord>(&self, rank: impl Fn(&T) -> Option<R>) -> Option<T> {
+        let mut state = lock(&self.state);
+        let items = state.items.iter().enumerate();
+        let ranked = items.filter_map(|(at, (item, _))| Some((rank(item)?, at)));
+        let (_, at) = ranked.max()?;
+        Some(state.items.remove(at).0)
+    }
+
+    /// Ends those that `is_good` is false for; whether any is left.
+    pub(super) fn retain(&self, mut is_good: impl FnMut(&mut T) -> bool) -> bool {
+        let mut state = lock(&self.state);
+        state.items.retain_mut(|(item, _)| is_good(item));
+        !state.items.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        lock(&self.state).items.len()
+    }
+
+    /// Ends all but so many, those with the smallest keys staying.
+    pub(super) fn keep<K: Ord>(&self, most: usize, key: impl Fn(&T) -> K) {
+        let mut state = lock(&self.state);
+        state.items.sort_by_key(|(item, _)| key(item));
+        state.items.truncate(most);
+        state.items.sort_by_key(|(_, since)| *since);
+    }
+
+    /// Ends those whose time is over; when to look again, as long as there are any.
+    fn end_old_ones(&self) -> Option<Instant> {
+        let (now, mut state) = (Instant::now(), lock(&self.state));
+        let last = state.items.len().saturating_sub(1);
+        let mut place = 0..;
+        state.items.retain(|(_, since)| {
+            let limit = if place.next() == Some(last) {
+                LAST
+            } else {
+                LONGEST
+            };
+            now < *since + limit
+        });
+        let next = match state.items.as_slice() {
+            [] => None,
+            [(_, since)] => Some(*since + LAST),
+            [(_, since), ..] => Some(*since + LONGEST),
+        };
+        state.is_watched = next.is_some();
+        next
     }
 }
 
-impl Slot {
-    /// A connection that lies idle and is good for these requests, which have been sent on it.
-    pub(super) fn take_idle(&self, requests: &[Request]) -> Option<Connection> {
-        let mut idle = lock(&self.idle);
-        loop {
-            let places = idle.iter().enumerate();
-            let good = places.filter_map(|(at, one)| Some((Use::of(one).rank(requests)?, at)));
-            // Of equal ones the one that was used last.
-            let (_, at) = good.max()?;
-            let mut connection = idle.remove(at);
-            if !connection.is_gone() {
-                requests.iter().for_each(|request| connection.send(request));
-                return Some(connection);
-            }
-        }
+/// Ends with the last of them, or with their host.
+async fn watch<T: Send + 'static>(idle: Weak<Idle<T>>) {
+    loop {
+        let next = match idle.upgrade() {
+            Some(idle) => idle.end_old_ones(),
+            None => return,
+        };
+        let Some(next) = next else { return };
+        // Not longer at a time: of several that lie idle another one may be the last by then.
+        sleep_until(next.min(Instant::now() + LONGEST)).await;
     }
+}
 
-    /// Whether there is a connection, as far as can be told without asking.
-    pub(super) fn is_connected(&self) -> bool {
-        if self.held.load(Ordering::Relaxed) > 0 {
-            return true;
-        }
-        let mut idle = lock(&self.idle);
-        idle.retain_mut(|connection| !connection.is_gone());
-        !idle.is_empty()
-    }
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
 
-    /// Ends what lies idle, but for so many connections.
-    pub(super) fn close_idle(&self, keep: usize) {
-        while self.shells.idle() > 0 {
-            self.shells.close_one();
-        }
-        let mut idle = lock(&self.idle);
-        // What stays shall be good for whatever is asked next.
-        idle.sort_by_key(Use::of);
-        idle.truncate(keep);
-    }
+    use super::*;
 
-    /// Ends one that lies idle, one of the least use. Whether there was any.
-    pub(super) fn close_one_idle(&self) -> bool {
-        if self.shells.idle() > 0 {
-            self.shells.close_one();
-            return true;
+    #[tokio::test(start_paused = true)]
+    async fn nothing_lies_idle_for_ever() {
+        let idle = Idle::new();
+        for item in 0..3 {
+            idle.push(item);
         }
-        let mut idle = lock(&self.idle);
-        let least = (0..idle.len()).max_by_key(|at| Use::of(&idle[*at]));
-        least.map(|at| idle.remove(at)).is_some()
+        sleep(LONGEST - Duration::from_secs(1)).await;
+        assert_eq!(idle.len(), 3);
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(idle.len(), 1, "one is kept for longer");
+        sleep(LAST).await;
+        assert_eq!(idle.len(), 0);
+        // Its task has ended, and begins anew.
+        idle.push(4);
+        assert_eq!(idle.pop(), Some(4));
+        idle.push(5);
+        sleep(2 * LAST).await;
+        assert_eq!(idle.len(), 0);
     }
 }

@@ -7,9 +7,12 @@ mod health;
 mod idle;
 mod keeper;
 mod left_out;
+mod permits;
 mod places;
+mod reuse;
 mod shells;
 mod slot;
+mod trouble;
 
 use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,20 +21,20 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-pub use ask::{AllRest, Answers, Heard, Holder, Question};
+pub use ask::{AllRest, Answers, Heard, Hearing, Holder, Question};
 pub use check::Askable;
-use health::Standing;
 pub use health::{HealthStore, Record};
 pub use shells::{ShellLease, ShellStore};
 pub use slot::{Banner, Lease};
 
 use crate::config::host::Host;
 use crate::model::StorePath;
-pub use crate::remote::RemoteError;
-use crate::remote::dump;
+pub use crate::remote::{RemoteError, Verdict};
+use crate::remote::{Request, dump};
 use crate::transport::{Program, Transport};
 use keeper::Keeper;
 pub use left_out::LeftOut;
+use places::Wait;
 use slot::Slot;
 
 /// Tells the user of something that went wrong and does not stop the work.
@@ -132,16 +135,14 @@ impl Pool {
         &self.slots[id.0].host
     }
 
-    /// How many hosts rest or have just failed, and so gave no answer.
+    /// How many hosts gave no answer: they rest, have failed, or said what cannot be read.
     #[must_use]
     pub fn in_trouble(&self) -> usize {
         let slots = self.slots.iter();
-        slots
-            .filter(|slot| slot.standing() != Standing::Healthy)
-            .count()
+        slots.filter(|slot| slot.is_without_answer()).count()
     }
 
-    /// What the user has been told of hosts that are still in trouble.
+    /// Of hosts that are in trouble: that each is left alone, for how long, and why.
     #[must_use]
     pub fn troubles(&self) -> Vec<Arc<RemoteError>> {
         let slots = self.slots.iter();
@@ -157,12 +158,11 @@ impl Pool {
         refuse.map(|slot| slot.id).collect()
     }
 
-    /// From now on somebody else is told too: what is told once is told once more.
-    pub fn tell_again(&self) {
+    /// A new command asks: what is told once is told once more, and a host that rests is probed once
+    /// before its pause is over, when nobody else has what is asked for.
+    pub fn new_command(&self) {
         self.told_that_all_rest.store(false, Ordering::Relaxed);
-        self.slots
-            .iter()
-            .for_each(|slot| slot.left_out.tell_again());
+        self.slots.iter().for_each(|slot| slot.new_command());
     }
 
     /// Tells the user.
@@ -173,11 +173,11 @@ impl Pool {
     /// A connection to a host, an idle one or a new one, for as long as it is held.
     ///
     /// # Errors
-    /// When the host cannot be connected to, or when somebody else found that out while this one
-    /// waited or a few seconds ago.
+    /// When the host cannot be connected to, when somebody else found that out while this one waited
+    /// or a few seconds ago, or when its channels are all in use and, for the time that a silent host
+    /// gets, none came back and nothing came on any.
     pub async fn lease(&self, id: HostId) -> Result<Lease, Arc<RemoteError>> {
-        self.load().await;
-        self.slots[id.0].lease_with(&[]).await
+        self.lease_with(id, false, &[]).await
     }
 
     /// As [`Pool::lease`] and [`start_dump`](crate::remote::Connection::start_dump) on it. On a new
@@ -190,8 +190,7 @@ impl Pool {
         id: HostId,
         path: &StorePath,
     ) -> Result<Lease, Arc<RemoteError>> {
-        self.load().await;
-        self.slots[id.0].lease_with(&[dump(path)]).await
+        self.lease_with(id, false, &[dump(path)]).await
     }
 
     /// As [`Pool::lease`], for work that nobody waits for yet: it gets at most
@@ -201,8 +200,7 @@ impl Pool {
     /// # Errors
     /// As [`Pool::lease`].
     pub async fn lease_in_background(&self, id: HostId) -> Result<Lease, Arc<RemoteError>> {
-        self.load().await;
-        self.slots[id.0].lease_in_background(&[]).await
+        self.lease_with(id, true, &[]).await
     }
 
     /// As [`Pool::lease_for_dump`], for work as in [`Pool::lease_in_background`].
@@ -214,8 +212,19 @@ impl Pool {
         id: HostId,
         path: &StorePath,
     ) -> Result<Lease, Arc<RemoteError>> {
+        self.lease_with(id, true, &[dump(path)]).await
+    }
+
+    async fn lease_with(
+        &self,
+        id: HostId,
+        in_background: bool,
+        requests: &[Request],
+    ) -> Result<Lease, Arc<RemoteError>> {
         self.load().await;
-        self.slots[id.0].lease_in_background(&[dump(path)]).await
+        // Longer than those who hold one may be silent.
+        let wait = Wait::Transfer(self.limits.connect + self.limits.silence);
+        self.slots[id.0].lease(in_background, wait, requests).await
     }
 
     /// Ends what lies idle at a host, but for `keep` connections. A `nix-store` goes on telling what it
@@ -263,8 +272,9 @@ impl Pool {
         hosts
     }
 
-    /// To be called when a host failed. The user is told once for each spell of trouble, later
-    /// processes by the store. A failure that is reported several times counts once.
+    /// To be called when an exchange with a host brought no answer. What follows is decided by its
+    /// [`Verdict`]. Of a failure the user is told once for each spell of
+    /// trouble, later processes by the store. One that is reported several times counts once.
     pub async fn failed(&self, id: HostId, error: &Arc<RemoteError>) {
         self.slots[id.0].failed(error).await;
     }

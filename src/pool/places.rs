@@ -1,12 +1,24 @@
-//! How many channels to a host there may be.
+//! How many channels to a host there may be, and who may have one.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
 
 use super::lock;
+use super::permits::{Permit, Permits};
 use super::slot::Slot;
 use crate::config::host::Host;
 use crate::remote::RemoteError;
-use crate::transport::TransportError;
+
+/// How long a host that refused a channel is not asked for more than it gave; doubled with each
+/// refusal that follows.
+const FIRST_PAUSE: Duration = Duration::from_secs(30);
+
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// How many there may be by the host's configuration.
 pub(super) fn configured(host: &Host) -> usize {
@@ -14,58 +26,213 @@ pub(super) fn configured(host: &Host) -> usize {
 }
 
 /// How many of so many work in the background may take.
-pub(super) fn for_background(places: usize) -> usize {
+fn for_background(places: usize) -> usize {
     places.saturating_sub(1).max(1)
 }
 
-/// What the host itself lets us have, once it has refused one.
-#[derive(Debug)]
-pub(super) struct Learnt(AtomicUsize);
+/// The right to a channel: that of everybody, and that of work in the background.
+pub(super) struct Place {
+    _background: Option<Permit>,
+    _permit: Permit,
+    places: Arc<Places>,
+}
 
-impl Default for Learnt {
-    fn default() -> Self {
-        Self(AtomicUsize::new(usize::MAX))
+impl Drop for Place {
+    fn drop(&mut self) {
+        *lock(&self.places.came_back) = Instant::now();
+    }
+}
+
+/// For what somebody waits for a channel.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wait {
+    /// A question, which others could answer: until no channel has come back for so long.
+    Question(Duration),
+    /// A transfer: until, for so long, no channel has come back and no byte has come on any.
+    Transfer(Duration),
+}
+
+/// The places of one host.
+pub(super) struct Places {
+    configured: usize,
+    all: Arc<Permits>,
+    /// Who works ahead of what was asked takes one of these first: there are fewer, so that a
+    /// question never waits behind such work.
+    background: Arc<Permits>,
+    /// Places of those whose channel is not open yet.
+    opening: AtomicUsize,
+    // These locks are held for a few instructions, never over an await.
+    refused: Mutex<Refused>,
+    came_back: Mutex<Instant>,
+    bytes_came: Mutex<Instant>,
+}
+
+/// The host has refused a channel.
+#[derive(Debug, Default)]
+struct Refused {
+    times: u32,
+    /// Until when it is asked for no more than it gave.
+    until: Option<Instant>,
+}
+
+/// A channel is being opened.
+pub(super) struct Opening<'a>(&'a AtomicUsize);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Places {
+    pub(super) fn new(host: &Host) -> Arc<Self> {
+        let configured = configured(host);
+        Arc::new(Self {
+            configured,
+            all: Permits::new(configured),
+            background: Permits::new(for_background(configured)),
+            opening: AtomicUsize::new(0),
+            refused: Mutex::default(),
+            came_back: Mutex::new(Instant::now()),
+            bytes_came: Mutex::new(Instant::now()),
+        })
+    }
+
+    /// A place.
+    ///
+    /// # Errors
+    /// How long was waited in vain.
+    pub(super) async fn take(
+        self: &Arc<Self>,
+        in_background: bool,
+        wait: Wait,
+    ) -> Result<Place, Duration> {
+        self.recover();
+        let began = Instant::now();
+        let mut both = pin!(async {
+            let background = match in_background {
+                true => Some(self.background.acquire().await),
+                false => None,
+            };
+            (background, self.all.acquire().await)
+        });
+        loop {
+            let until = began.max(self.latest(wait)) + wait.limit();
+            match timeout_at(until, &mut both).await {
+                Ok((background, permit)) => {
+                    return Ok(Place {
+                        _background: background,
+                        _permit: permit,
+                        places: self.clone(),
+                    });
+                }
+                Err(_) if began.max(self.latest(wait)) + wait.limit() > Instant::now() => {}
+                Err(_) => return Err(began.elapsed()),
+            }
+        }
+    }
+
+    fn latest(&self, wait: Wait) -> Instant {
+        let came_back = *lock(&self.came_back);
+        match wait {
+            Wait::Question(_) => came_back,
+            Wait::Transfer(_) => came_back.max(*lock(&self.bytes_came)),
+        }
+    }
+
+    /// Something has come on one of the channels.
+    pub(super) fn bytes_came(&self) {
+        *lock(&self.bytes_came) = Instant::now();
+    }
+
+    /// To be held by one that has a place, as long as its channel is not open.
+    pub(super) fn opening(&self) -> Opening<'_> {
+        self.opening.fetch_add(1, Ordering::Relaxed);
+        Opening(&self.opening)
+    }
+
+    /// The host has refused a channel to one that has a place: from now on there are as many as are
+    /// open, for a while. Whether there is any, so that waiting for it has a point.
+    pub(super) fn shrink(&self) -> bool {
+        let open = self
+            .used()
+            .saturating_sub(self.opening.load(Ordering::Relaxed));
+        if open == 0 {
+            return false;
+        }
+        let mut refused = lock(&self.refused);
+        // Those who were refused together were refused once.
+        if refused.until.is_none() {
+            refused.times = refused.times.saturating_add(1);
+            let pause = FIRST_PAUSE.saturating_mul(1 << (refused.times - 1).min(16));
+            refused.until = Some(Instant::now() + pause.min(LONGEST_PAUSE));
+        }
+        drop(refused);
+        self.set(open.min(self.limit()));
+        true
+    }
+
+    /// After the pause the host may be asked for more again.
+    fn recover(&self) {
+        let mut refused = lock(&self.refused);
+        if refused.until.is_some_and(|until| Instant::now() >= until) {
+            refused.until = None;
+            drop(refused);
+            self.set(self.configured);
+        }
+    }
+
+    fn set(&self, limit: usize) {
+        self.all.set_limit(limit);
+        self.background.set_limit(for_background(limit));
+    }
+
+    /// How many places there are now.
+    pub(super) fn limit(&self) -> usize {
+        self.all.limit()
+    }
+
+    /// Those that somebody holds.
+    fn used(&self) -> usize {
+        self.all.used()
+    }
+}
+
+impl Wait {
+    fn limit(self) -> Duration {
+        match self {
+            Self::Question(limit) | Self::Transfer(limit) => limit,
+        }
     }
 }
 
 impl Slot {
     /// How many channels work in the background may have.
     pub(super) fn background_places(&self) -> usize {
-        let learnt = self.learnt.0.load(Ordering::Relaxed);
-        for_background(configured(&self.host).min(learnt))
+        for_background(self.places.limit())
     }
 
-    /// Channels that somebody holds.
-    fn used(&self) -> usize {
-        configured(&self.host).saturating_sub(self.permits.available_permits())
+    /// A place for a channel.
+    pub(super) async fn place(
+        &self,
+        in_background: bool,
+        wait: Wait,
+    ) -> Result<Place, RemoteError> {
+        let place = self.places.take(in_background, wait).await;
+        place.map_err(|after| RemoteError::Busy {
+            host: self.host.to_string(),
+            channels: self.places.limit(),
+            after,
+        })
     }
 
     /// Channels that there are.
     pub(super) fn connections(&self) -> usize {
-        self.used() + self.shells.idle() + lock(&self.idle).len()
-    }
-
-    /// To be called when no channel could be opened. Whether that was one too many (sshd's
-    /// `MaxSessions`, say), which is no failure of a host that gave us others.
-    pub(super) fn is_one_too_many(&self, error: &RemoteError) -> bool {
-        let refused = RemoteError::is_refusal(error);
-        if !refused || !self.has_connected() {
-            return false;
-        }
-        log::debug!("{error}; going on with fewer");
-        let others = self.used().saturating_sub(1).max(1);
-        self.learnt.0.fetch_min(others, Ordering::Relaxed);
-        true
+        self.places.used() + self.shells.idle() + self.idle.len()
     }
 
     /// To be called before a channel is opened: those that lie idle count too, and shells go first.
     pub(super) fn make_room(&self) {
-        while self.connections() > configured(&self.host) && self.close_one_idle() {}
-    }
-}
-
-impl RemoteError {
-    pub(super) fn is_refusal(&self) -> bool {
-        matches!(self, Self::Transport(TransportError::SessionRefused { .. }))
+        while self.connections() > self.places.limit() && self.close_one_idle() {}
     }
 }

@@ -1,13 +1,15 @@
 //! Shells on the hosts: which accounts have one, and those that lie idle.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::health::Standing;
+use super::idle::Idle;
 use super::keeper::patiently;
-use super::slot::{Permits, Slot};
-use super::{HostId, Pool, lock};
-use crate::remote::{RemoteError, Shell, ShellError, ShellOptions, open_shell};
+use super::places::{Place, Wait};
+use super::slot::Slot;
+use super::{HostId, Pool};
+use crate::remote::{RemoteError, Shell, ShellError, ShellOptions, Verdict, open_shell};
 
 /// What the store is called for.
 const NOTE: &str = "noting which accounts have a shell";
@@ -21,12 +23,10 @@ pub trait ShellStore: Send + Sync {
 }
 
 /// What is known of the shells of one host.
-#[derive(Default)]
 pub(super) struct Shells {
     /// Held by the one who finds out; the others wait for what becomes of it.
     has: tokio::sync::Mutex<Option<bool>>,
-    /// Held for a few instructions, never over an await.
-    idle: Mutex<Vec<Shell>>,
+    idle: Arc<Idle<Shell>>,
 }
 
 /// A shell that is held by one user. It goes back to its host when it is dropped with nothing owed,
@@ -35,7 +35,7 @@ pub struct ShellLease {
     // Taken only by drop.
     shell: Option<Shell>,
     slot: Arc<Slot>,
-    _permits: Permits,
+    _place: Place,
 }
 
 impl Pool {
@@ -86,30 +86,34 @@ impl Pool {
         }
         // Known to have one: several may be opened at a time.
         let finding_out = has.is_none().then_some(has);
-        let lease = |shell, permits| {
+        let lease = |shell, place| {
             Ok(Some(ShellLease {
                 shell: Some(shell),
                 slot: slot.clone(),
-                _permits: permits,
+                _place: place,
             }))
         };
-        let permits = slot.background_permits().await;
+        let wait = Wait::Transfer(self.limits.connect + self.limits.silence);
+        let place = slot.place(true, wait).await?;
         if let Some(shell) = slot.shells.take_idle() {
-            return lease(shell, permits);
+            return lease(shell, place);
         }
         let options = ShellOptions {
             connect: self.limits.connect,
             silence: self.limits.silence,
         };
         slot.make_room();
-        match open_shell(slot.transport(), &slot.host, &options).await {
+        let opening = slot.places.opening();
+        let opened = open_shell(slot.transport(), &slot.host, &options).await;
+        match opened {
             Ok(shell) => {
+                drop(opening);
                 slot.learn(shell.latency());
                 if let Some(mut has) = finding_out {
                     *has = Some(true);
                     self.remember(slot, true).await;
                 }
-                lease(shell, permits)
+                lease(shell, place)
             }
             Err(ShellError::NoShell(none)) => {
                 log::debug!("{none}");
@@ -127,10 +131,11 @@ impl Pool {
             }
             Err(ShellError::Remote(error)) => {
                 let error = Arc::new(error);
+                if slot.verdict(&error) == Verdict::Refused {
+                    slot.places.shrink();
+                }
                 // A shell that merely ends may be the account's own doing.
-                if !matches!(*error, RemoteError::Disconnected { .. })
-                    && !slot.is_one_too_many(&error)
-                {
+                if !matches!(*error, RemoteError::Disconnected { .. }) {
                     slot.failed(&error).await;
                 }
                 Err(error)
@@ -169,17 +174,22 @@ impl Slot {
     fn check_rest(&self) -> Result<(), Arc<RemoteError>> {
         match self.standing() {
             Standing::Healthy | Standing::HalfOpen => Ok(()),
-            Standing::Resting | Standing::JustFailed => Err(Arc::new(RemoteError::Rests {
-                host: self.host.to_string(),
-            })),
+            Standing::Resting | Standing::JustFailed => Err(self.rests()),
         }
     }
 }
 
 impl Shells {
+    pub(super) fn new() -> Self {
+        Self {
+            has: tokio::sync::Mutex::default(),
+            idle: Idle::new(),
+        }
+    }
+
     /// How many lie idle.
     pub(super) fn idle(&self) -> usize {
-        lock(&self.idle).len()
+        self.idle.len()
     }
 
     /// Whether the account has a shell is found out anew, unless somebody is at it.
@@ -190,12 +200,11 @@ impl Shells {
     }
 
     pub(super) fn close_one(&self) {
-        lock(&self.idle).pop();
+        self.idle.pop();
     }
 
     fn take_idle(&self) -> Option<Shell> {
-        let mut idle = lock(&self.idle);
-        while let Some(mut shell) = idle.pop() {
+        while let Some(mut shell) = self.idle.pop() {
             if !shell.is_gone() {
                 return Some(shell);
             }
@@ -224,7 +233,7 @@ impl Drop for ShellLease {
             && shell.is_clean()
         {
             shell.rest();
-            lock(&self.slot.shells.idle).push(shell);
+            self.slot.shells.idle.push(shell);
         }
     }
 }

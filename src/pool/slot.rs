@@ -1,24 +1,24 @@
 //! One host: its connections, lent out one user at a time.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 use super::flight::{Flight, Ticket, Turn};
-use super::health::{Health, Standing};
-use super::keeper::{Keeper, Kept, now, random};
+use super::health::Standing;
+use super::idle::Idle;
+use super::keeper::{Keeper, Kept};
 use super::left_out::LeftOutTold;
-use super::places::{Learnt, configured, for_background};
+use super::places::{Place, Places, Wait};
 use super::shells::Shells;
+use super::trouble::Told;
 use super::{HostId, Limits, Notify, lock};
 use crate::config::host::Host;
 use crate::remote::{
-    ConnectOptions, Connection, Latency, LearntProgram, RemoteError, Request, connect,
+    ConnectOptions, Connection, Latency, LearntProgram, RemoteError, Request, Verdict, connect,
 };
 use crate::transport::{Program, Transport};
 
@@ -35,40 +35,34 @@ pub struct Banner {
 /// How much of a banner is quoted, in characters.
 const BANNER_SHOWN: usize = 300;
 
-/// What has been said about failures since the host last did what was asked.
-#[derive(Default)]
-struct Told {
-    user: bool,
-    /// The failure that was taken into account last; those who shared it report it too.
-    last: Option<Arc<RemoteError>>,
-}
-
 pub(super) struct Slot {
     pub(super) id: HostId,
     pub(super) host: Host,
     transport: Arc<dyn Transport>,
-    limits: Limits,
+    pub(super) limits: Limits,
     pub(super) notify: Notify,
-    pub(super) permits: Arc<Semaphore>,
-    /// Who works ahead of what was asked takes one of these first: there are fewer, so that a
-    /// question never waits behind such work.
-    background: Arc<Semaphore>,
-    flight: Flight,
-    keeper: Keeper,
+    pub(super) places: Arc<Places>,
+    pub(super) flight: Flight,
+    pub(super) keeper: Keeper,
     pub(super) kept: Arc<Kept>,
     pub(super) shells: Shells,
+    pub(super) idle: Arc<Idle<Connection>>,
     // These locks are held for a few instructions, never over an await.
-    pub(super) idle: Mutex<Vec<Connection>>,
-    told: Mutex<Told>,
+    pub(super) told: Mutex<Told>,
     latency: Mutex<Latency>,
     program: LearntProgram,
     banner_told: AtomicBool,
     pub(super) left_out: LeftOutTold,
     /// A connection has come about once.
-    connected: AtomicBool,
+    pub(super) connected: AtomicBool,
     /// Connections that are held.
     pub(super) held: AtomicUsize,
-    pub(super) learnt: Learnt,
+    /// A new command may probe it although it rests.
+    pub(super) may_probe_early: AtomicBool,
+    /// It gave no answer when it was asked last, and has not failed for that.
+    pub(super) is_without_answer: AtomicBool,
+    /// Replies in a row that could not be read.
+    pub(super) unreadable: AtomicU32,
 }
 
 impl Slot {
@@ -82,17 +76,16 @@ impl Slot {
     ) -> Self {
         Self {
             id,
-            permits: Arc::new(Semaphore::new(configured(&host))),
-            background: Arc::new(Semaphore::new(for_background(configured(&host)))),
+            places: Places::new(&host),
             flight: Flight::default(),
             keeper,
             kept: Arc::new(Kept::new(&host)),
-            shells: Shells::default(),
+            shells: Shells::new(),
             host,
             transport,
             limits,
             notify,
-            idle: Mutex::default(),
+            idle: Idle::new(),
             told: Mutex::default(),
             latency: Mutex::default(),
             program: LearntProgram::default(),
@@ -100,12 +93,10 @@ impl Slot {
             left_out: LeftOutTold::default(),
             connected: AtomicBool::new(false),
             held: AtomicUsize::new(0),
-            learnt: Learnt::default(),
+            may_probe_early: AtomicBool::new(false),
+            is_without_answer: AtomicBool::new(false),
+            unreadable: AtomicU32::new(0),
         }
-    }
-
-    pub(super) fn has_connected(&self) -> bool {
-        self.connected.load(Ordering::Relaxed)
     }
 
     pub(super) fn program(&self) -> Program {
@@ -133,31 +124,8 @@ impl Slot {
         !self.kept.slow.load(Ordering::Relaxed) && self.standing() == Standing::Healthy
     }
 
-    /// Whether the user has been told of the present trouble.
-    pub(super) fn has_told(&self) -> bool {
-        lock(&self.told).user
-    }
-
-    /// The right to find out whether a half-open host is back, if nobody else is at it.
-    pub(super) fn probe(self: &Arc<Self>) -> Option<Probe> {
-        let mine = lock(&self.kept.health).start_probe(Instant::now());
-        mine.then(|| Probe(self.clone()))
-    }
-
-    pub(super) fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
     pub(super) fn transport(&self) -> &dyn Transport {
         &*self.transport
-    }
-
-    /// The right to one more channel for work that can wait.
-    pub(super) async fn background_permits(&self) -> Permits {
-        // Never closed, so that permits always come; whoever holds them is under limits itself.
-        let background = self.background.clone().acquire_owned().await.ok();
-        let permit = self.permits.clone().acquire_owned().await.ok();
-        (permit, background)
     }
 
     /// How quickly it has answered somebody.
@@ -171,41 +139,39 @@ impl Slot {
     }
 
     /// A connection on which these requests have been sent, on a new one right behind the hello.
-    pub(super) async fn lease_with(
+    /// `in_background` is for work that may have to wait for others.
+    pub(super) async fn lease(
         self: &Arc<Self>,
-        requests: &[Request],
-    ) -> Result<Lease, Arc<RemoteError>> {
-        self.lease_as(None, requests).await
-    }
-
-    /// As [`Slot::lease_with`], for work that may have to wait for others.
-    pub(super) async fn lease_in_background(
-        self: &Arc<Self>,
-        requests: &[Request],
-    ) -> Result<Lease, Arc<RemoteError>> {
-        let background = self.background.clone().acquire_owned().await.ok();
-        self.lease_as(background, requests).await
-    }
-
-    async fn lease_as(
-        self: &Arc<Self>,
-        background: Option<OwnedSemaphorePermit>,
+        in_background: bool,
+        wait: Wait,
         requests: &[Request],
     ) -> Result<Lease, Arc<RemoteError>> {
         let ticket = self.flight.ticket();
-        // Never closed, so that a permit always comes; whoever holds one is under limits itself.
-        let permit = self.permits.clone().acquire_owned().await.ok();
-        let (connection, reused) = match self.take_idle(requests) {
-            Some(connection) => (connection, true),
-            None => self.open(ticket, requests).await?,
-        };
-        self.held.fetch_add(1, Ordering::Relaxed);
-        Ok(Lease {
-            connection: Some(connection),
-            slot: self.clone(),
-            reused,
-            _permits: (permit, background),
-        })
+        loop {
+            let place = self.place(in_background, wait).await?;
+            let lease = |connection, reused| {
+                self.held.fetch_add(1, Ordering::Relaxed);
+                Lease {
+                    connection: Some(connection),
+                    slot: self.clone(),
+                    reused,
+                    _place: place,
+                }
+            };
+            if let Some(connection) = self.take_idle(requests) {
+                return Ok(lease(connection, true));
+            }
+            let opening = self.places.opening();
+            match self.open(ticket, requests).await {
+                Ok((connection, reused)) => return Ok(lease(connection, reused)),
+                // Those that are open may become free. Each time round there are fewer.
+                Err(error) if self.verdict(&error) == Verdict::Refused && self.places.shrink() => {
+                    log::debug!("{error}; going on with fewer");
+                    drop(opening);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// A connection, and whether it had been used before.
@@ -214,9 +180,9 @@ impl Slot {
         ticket: Ticket,
         requests: &[Request],
     ) -> Result<(Connection, bool), Arc<RemoteError>> {
-        let just_failed = || self.standing() == Standing::JustFailed;
-        let mine = match self.flight.turn(ticket, just_failed).await {
+        let mine = match self.flight.turn(ticket, || self.is_left_alone()).await {
             Turn::Failed(error) => return Err(error),
+            Turn::LeftAlone => return Err(self.rests()),
             Turn::Free => None,
             Turn::Mine(mine) => Some(mine),
         };
@@ -226,7 +192,8 @@ impl Slot {
         }
         let mut connected = self.connect(requests).await;
         // What lies idle, of no use for a question, may be what is one too many.
-        if connected.as_ref().is_err_and(RemoteError::is_refusal) && self.close_one_idle() {
+        let refused = |error: &RemoteError| error.verdict() == Verdict::Refused;
+        if connected.as_ref().is_err_and(refused) && self.close_one_idle() {
             connected = self.connect(requests).await;
         }
         match connected.map_err(Arc::new) {
@@ -236,7 +203,7 @@ impl Slot {
                 }
                 Ok((connection, false))
             }
-            Err(error) if self.is_one_too_many(&error) => {
+            Err(error) if self.verdict(&error) == Verdict::Refused => {
                 if let Some(mine) = mine {
                     mine.end(None);
                 }
@@ -278,78 +245,6 @@ impl Slot {
         }
         Ok(connection)
     }
-
-    /// Why it is in trouble, as the user was told.
-    pub(super) fn trouble(&self) -> Option<Arc<RemoteError>> {
-        let told = lock(&self.told);
-        told.last
-            .clone()
-            .filter(|_| told.user && self.standing() != Standing::Healthy)
-    }
-
-    /// Whether it is in trouble, and that may be because it does not let us in.
-    pub(super) fn may_refuse_login(&self) -> bool {
-        let cause = lock(&self.told).last.clone();
-        self.standing() != Standing::Healthy && cause.is_none_or(|error| error.is_login_refused())
-    }
-
-    pub(super) async fn failed(&self, error: &Arc<RemoteError>) {
-        self.flight.doubt();
-        let first = {
-            let mut told = lock(&self.told);
-            if told
-                .last
-                .as_ref()
-                .is_some_and(|last| Arc::ptr_eq(last, error))
-            {
-                return;
-            }
-            told.last = Some(error.clone());
-            !std::mem::replace(&mut told.user, true)
-        };
-        if first {
-            (self.notify)(&**error);
-        } else {
-            log::debug!("{error}");
-        }
-        let counts = lock(&self.kept.health).failed(now(), random());
-        // A fault of this machine is not to be held against the host by processes to come.
-        let local = matches!(&**error, RemoteError::Transport(error) if error.is_local());
-        if counts && !local {
-            self.keeper.save(&self.kept).await;
-        }
-    }
-
-    /// Whatever went wrong is forgotten, and whether there is a shell: it is tried as one never used.
-    pub(super) fn forget_trouble(&self) {
-        *lock(&self.kept.health) = Health::default();
-        *lock(&self.told) = Told::default();
-        self.kept.slow.store(false, Ordering::Relaxed);
-        self.kept.in_doubt.store(false, Ordering::Relaxed);
-        self.flight.doubt();
-        self.shells.forget();
-    }
-
-    /// It did what was asked. Whether later processes are still to be told.
-    fn succeeded(&self) -> bool {
-        let news = lock(&self.kept.health).succeeded();
-        if news {
-            *lock(&self.told) = Told::default();
-        }
-        news
-    }
-}
-
-/// The right to a channel: that of everybody, and that of work in the background.
-pub(super) type Permits = (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>);
-
-/// The right to find out whether a host is back; ends when it is dropped.
-pub(super) struct Probe(Arc<Slot>);
-
-impl Drop for Probe {
-    fn drop(&mut self) {
-        lock(&self.0.kept.health).end_probe();
-    }
 }
 
 /// A connection that is held by one user. It goes back to its host when it is dropped after clean
@@ -359,7 +254,7 @@ pub struct Lease {
     connection: Option<Connection>,
     slot: Arc<Slot>,
     reused: bool,
-    _permits: Permits,
+    _place: Place,
 }
 
 impl Lease {
@@ -368,6 +263,16 @@ impl Lease {
     #[must_use]
     pub fn is_reused(&self) -> bool {
         self.reused
+    }
+
+    /// As [`Connection::nar_bytes`]; those who wait for a channel see that this one is of use.
+    ///
+    /// # Errors
+    /// As [`Connection::nar_bytes`].
+    pub async fn nar_bytes(&mut self) -> Result<(), RemoteError> {
+        let came = (**self).nar_bytes().await;
+        self.slot.places.bytes_came();
+        came
     }
 
     /// As drop, but later processes are told for certain when the host has recovered.
@@ -406,7 +311,7 @@ impl Drop for Lease {
             if self.slot.succeeded() {
                 self.slot.keeper.save_later(&self.slot.kept);
             }
-            lock(&self.slot.idle).push(connection);
+            self.slot.idle.push(connection);
         }
     }
 }

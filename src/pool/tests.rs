@@ -246,6 +246,88 @@ async fn a_store_that_is_stuck_costs_little() {
 }
 
 #[tokio::test]
+async fn a_new_command_finds_out_at_once_that_a_host_is_back() {
+    let (fake, shelf) = (
+        Fake::new(&[("a", Does::RefuseOnce), ("b", Does::Serve)]),
+        Shelf::new(),
+    );
+    let pool = fake.pool(Some(shelf.clone()));
+    for _ in 0..3 {
+        assert_eq!(ask(&pool).await.failed, 1);
+    }
+    assert_eq!(fake.opens("a"), 1);
+    assert_eq!(pool.troubles().len(), 1);
+    let told = pool.troubles()[0].to_string();
+    assert!(
+        told.contains("a: not tried") && told.contains("left alone since 0 s"),
+        "{told}"
+    );
+    pool.new_command();
+    assert_eq!(ask(&pool).await.failed, 0);
+    assert_eq!((fake.opens("a"), shelf.failures("a")), (2, 0));
+    assert!(pool.troubles().is_empty());
+    // By a lease too: who has only this one to ask.
+    let fake = Fake::new(&[("a", Does::RefuseOnce)]);
+    let pool = fake.pool(None);
+    let host = pool.hosts().next().unwrap();
+    for _ in 0..2 {
+        assert!(pool.lease(host).await.is_err());
+    }
+    let error = pool.lease(host).await.err().unwrap();
+    assert!(
+        matches!(*error, RemoteError::Rests { why: Some(_), .. }),
+        "{error}"
+    );
+    pool.new_command();
+    assert!(pool.lease(host).await.is_ok());
+    assert_eq!(fake.opens("a"), 2);
+}
+
+#[tokio::test]
+async fn a_new_command_probes_a_dead_host_once_and_is_not_held_up_for_long() {
+    let (fake, shelf) = (
+        Fake::new(&[("a", Does::Refuse), ("b", Does::Refuse)]),
+        Shelf::new(),
+    );
+    shelf.put("a", 3, -2_000, 20_000);
+    shelf.put("b", 3, -9_000, 20_000);
+    let pool = fake.pool(Some(shelf.clone()));
+    pool.new_command();
+    for _ in 0..3 {
+        assert_eq!(ask(&pool).await.failed, 2);
+    }
+    assert_eq!(fake.opens("a"), 1, "a new command's probe");
+    assert_eq!(shelf.failures("a"), 3, "which makes no pause longer");
+    assert_eq!(fake.told().len(), 2, "{:?}", fake.told());
+}
+
+#[tokio::test]
+async fn a_probe_that_hangs_holds_up_nobody_for_long() {
+    let (fake, shelf) = (
+        Fake::new(&[("a", Does::Hang), ("b", Does::Serve)]),
+        Shelf::new(),
+    );
+    shelf.put("a", 3, -2_000, 20_000);
+    let limits = Limits {
+        connect: Duration::from_secs(60),
+        silence: Duration::from_secs(60),
+        hedge: Duration::from_millis(50),
+    };
+    let pool = fake.pool_with(limits, Some(shelf));
+    pool.new_command();
+    let began = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(ask(&pool).await.failed, 1);
+    }
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(fake.opens("a"), 1);
+}
+
+#[tokio::test]
 async fn faults_of_this_machine_are_not_kept() {
     let (fake, shelf) = (Fake::new(&[("a", Does::FailHere)]), Shelf::new());
     assert_eq!(ask(&fake.pool(Some(shelf.clone()))).await.failed, 1);

@@ -1,5 +1,6 @@
 //! What goes wrong on a connection.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::StorePath;
@@ -124,11 +125,49 @@ pub enum RemoteError {
         /// The end of what the remote wrote to stderr.
         stderr: String,
     },
+    /// It has not (any more) what it was asked about, and its program ends where the protocol has no
+    /// word for that.
+    #[error("{host}: lacks {path}{}", said(.stderr))]
+    Absent {
+        /// The host.
+        host: String,
+        /// The path.
+        path: StorePath,
+        /// The end of what the remote wrote to stderr.
+        stderr: String,
+    },
     /// It is not tried, since it has failed a moment ago, here or for an earlier process.
-    #[error("{host}: not tried, it failed a moment ago")]
+    #[error("{host}: not tried, it failed a moment ago (left alone since {} s)", .since.as_secs())]
     Rests {
         /// The host.
         host: String,
+        /// How long ago it failed last.
+        since: Duration,
+        /// How it failed, where that was seen by this process.
+        #[source]
+        why: Option<Arc<RemoteError>>,
+    },
+    /// All channels to it are lent, and none came back in time.
+    #[error("{host}: all its {channels} channels are in use, and none was free within {} s", .after.as_secs_f32())]
+    Busy {
+        /// The host.
+        host: String,
+        /// How many there are.
+        channels: usize,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The process of this machine that holds the connection does not answer: it is stopped, say.
+    #[error("{host}: {process} on this machine does not answer, nothing came for {:.0} s while reading {doing}", .after.as_secs_f32())]
+    LinkStopped {
+        /// The host.
+        host: String,
+        /// What was being read.
+        doing: &'static str,
+        /// How long nothing came.
+        after: Duration,
+        /// The process.
+        process: String,
     },
     /// Nothing came for too long.
     #[error("{host}: silent for {} s while reading {doing}{}", .after.as_secs_f32(), said(.stderr))]
@@ -224,7 +263,10 @@ impl RemoteError {
             | Self::LinkDead { host, .. }
             | Self::Disconnected { host, .. }
             | Self::NotAsListed { host, .. }
-            | Self::Rests { host }
+            | Self::Absent { host, .. }
+            | Self::Rests { host, .. }
+            | Self::Busy { host, .. }
+            | Self::LinkStopped { host, .. }
             | Self::TooSlow { host, .. }
             | Self::Noise { host, .. }
             | Self::Silent { host, .. } => Some(host),
@@ -251,6 +293,7 @@ impl RemoteError {
             | Self::Protocol { stderr, .. }
             | Self::Disconnected { stderr, .. }
             | Self::NotAsListed { stderr, .. }
+            | Self::Absent { stderr, .. }
             | Self::TooSlow { stderr, .. }
             | Self::Noise { stderr, .. }
             | Self::Silent { stderr, .. } => stderr,
@@ -259,6 +302,8 @@ impl RemoteError {
             | Self::Version { .. }
             | Self::NotAsked { .. }
             | Self::Rests { .. }
+            | Self::Busy { .. }
+            | Self::LinkStopped { .. }
             | Self::LinkDead { .. } => "",
         }
     }

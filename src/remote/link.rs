@@ -49,7 +49,10 @@ impl Link {
     /// Whether the remote has ended the link (or sent what nobody asked for) while it lay idle.
     /// Does not wait.
     pub(super) fn is_gone(&mut self) -> bool {
-        self.input.has_something_to_say() || self.output.is_closed() || self.stderr.is_flooded()
+        self.input.has_something_to_say()
+            || self.output.is_closed()
+            || self.stderr.is_flooded()
+            || self.child.has_link_stopped()
     }
 
     /// Waits until there is more in the input's buffer than now.
@@ -70,6 +73,14 @@ impl Link {
                 });
             }
             filled = tokio::time::timeout(limit, self.input.fill()) => filled,
+            process = self.child.link_stops() => {
+                return Err(RemoteError::LinkStopped {
+                    host: self.host.clone(),
+                    doing,
+                    after: began.elapsed(),
+                    process,
+                });
+            }
         };
         let TooSlow { bytes, after } = match filled {
             Ok(Ok(len @ 1..)) => match self.pace.came(len, began.elapsed(), (kind, self.silence)) {

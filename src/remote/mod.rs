@@ -12,6 +12,7 @@ mod pace;
 mod program;
 mod shell;
 mod stderr;
+mod verdict;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -26,6 +27,7 @@ pub use latency::Latency;
 pub use program::LearntProgram;
 pub use shell::{NoShell, Shell, ShellError, ShellOptions, open_shell};
 pub use stderr::readable;
+pub use verdict::Verdict;
 
 use crate::model::{PathInfo, StorePath};
 use crate::wire::serve::{InfosDecoder, InfosStep, SetDecoder, Version};
@@ -248,8 +250,8 @@ impl Connection {
     /// left out (see [`Connection::take_unreadable`]).
     ///
     /// # Errors
-    /// As [`Connection::query_path_infos`]; a remote that lacks one of the paths ends the
-    /// connection.
+    /// As [`Connection::query_path_infos`]; [`RemoteError::Absent`] from a remote that lacks one of
+    /// the paths, which ends the connection.
     pub async fn query_closure(
         &mut self,
         paths: &[StorePath],
@@ -289,7 +291,8 @@ impl Connection {
             .decode("the reply to QueryClosure", |buf| {
                 decoder.step(buf, &mut keep)
             })
-            .await?;
+            .await
+            .map_err(|error| error.or_absent(paths))?;
         for entry in left_out {
             self.left_out(entry);
         }

@@ -192,15 +192,19 @@ fn of_transport(error: &TransportError) -> Option<Hint> {
             shell_words::quote(&socket.to_string_lossy())
         ),
         TransportError::Disconnected { .. } => format!(
-            "the host may limit connections (MaxStartups) or close at log-in: its sshd log tells; try '{}'",
+            "the host may limit connections (MaxStartups, PerSourcePenalties or a firewall) or close at log-in: its sshd log tells; try '{}'",
             login.ssh("true")
         ),
-        TransportError::SessionRefused { .. } => {
+        TransportError::SessionRefused { .. } | TransportError::NoFurtherSession { .. } => {
             "the host allows no (further) sessions: see MaxSessions in its sshd_config".to_owned()
         }
         TransportError::NoUser { uid, .. } => format!(
             "add a line such as 'ci:x:{uid}:{}::/tmp:/bin/sh' to /etc/passwd; or set LD_PRELOAD=libnss_wrapper.so (of nss_wrapper) with NSS_WRAPPER_PASSWD and NSS_WRAPPER_GROUP naming files of one's own, which ssh gets too",
             rustix::process::getgid().as_raw()
+        ),
+        TransportError::LoginHeldBack { .. } => format!(
+            "sshd's PerSourcePenalties or a firewall's limit lock out who is refused too often: mend the hosts at this address that are refused, see '{}'",
+            login.verbose_ssh()
         ),
         TransportError::SshMissing { .. } => "install OpenSSH's client".to_owned(),
         TransportError::BadCommand { .. } => {
@@ -301,7 +305,16 @@ fn of_remote(error: &RemoteError) -> Option<Hint> {
             "it was collected or replaced there meanwhile: '{}' tells",
             login.ssh(&format!("nix-store --verify-path {path}"))
         ),
-        RemoteError::Transport(_) | RemoteError::Rests { .. } => return None,
+        RemoteError::Busy { .. } => {
+            "others use them: wait, or raise max-connections in the host's URL".to_owned()
+        }
+        RemoteError::LinkStopped { .. } => {
+            "it was stopped, or hangs; another one is started in its place".to_owned()
+        }
+        // Of a host that is left alone, the cause says what mends it.
+        RemoteError::Transport(_) | RemoteError::Rests { .. } | RemoteError::Absent { .. } => {
+            return None;
+        }
     }))
 }
 

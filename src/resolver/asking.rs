@@ -15,7 +15,7 @@ use super::prefetch::Outlook;
 use super::{Found, Inner};
 use crate::cache::disk::unix_seconds;
 use crate::model::{PathInfo, StorePath};
-use crate::pool::{Holder, HostId, Question};
+use crate::pool::{Heard, Holder, HostId, Question};
 
 /// The questions that are being answered.
 #[derive(Default)]
@@ -167,6 +167,21 @@ impl Inner {
         batch
     }
 
+    /// What is done with an answer about these paths.
+    fn hears(self: &Arc<Self>, asked: Arc<[StorePath]>) -> Heard {
+        let inner = self.clone();
+        Arc::new(move |host, infos| {
+            let (inner, asked) = (inner.clone(), asked.clone());
+            Box::pin(async move {
+                inner.memory.heard(host, &asked, infos);
+                inner.prefetch(host, infos);
+                inner
+                    .verify_ahead(infos.iter().map(|info| &info.path))
+                    .await;
+            })
+        })
+    }
+
     /// Asks the hosts that are not known to lack them.
     async fn ask_hosts(
         self: &Arc<Self>,
@@ -174,15 +189,10 @@ impl Inner {
         but: Vec<HostId>,
         batch: &OpenBatch,
     ) {
-        let (inner, asked) = (self.clone(), paths.clone());
-        let heard = move |host: HostId, infos: &[Arc<PathInfo>]| {
-            inner.memory.heard(host, &asked, infos);
-            inner.prefetch(host, infos);
-        };
         let question = Question {
             paths: &paths,
             but: &but,
-            heard: Arc::new(heard),
+            heard: self.hears(paths.as_slice().into()),
         };
         // It was judged when it was heard.
         let accept = |host, info: &PathInfo| match self.memory.get(&info.path) {
@@ -243,6 +253,7 @@ impl OpenBatch {
         loop {
             // Before looking, so that nothing is missed.
             let mut changed = inner.prefetches.changed();
+            inner.verify_ahead(pending.iter()).await;
             let mut answered = Vec::new();
             let mut open: BTreeMap<Vec<HostId>, Vec<StorePath>> = BTreeMap::new();
             let mut deadline: Option<Instant> = None;

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Found, Inner};
-use crate::model::StorePath;
-use crate::pool::{HostId, RemoteError};
+use crate::model::{PathInfo, StorePath};
+use crate::pool::{HostId, RemoteError, Verdict};
 
 impl Inner {
     /// What these paths refer to, with themselves; see `Resolver::closure`.
     pub(super) async fn closure(
-        &self,
+        self: &Arc<Self>,
         mut open: Vec<Found>,
         include_outputs: bool,
     ) -> Result<Vec<StorePath>, Arc<RemoteError>> {
@@ -27,7 +27,7 @@ impl Inner {
                     closure.extend(told.iter().cloned());
                     continue;
                 }
-                if let Some(known) = self.known_closure(&roots) {
+                if let Some(known) = self.known_closure(&roots).await {
                     closure.extend(known);
                     continue;
                 }
@@ -38,19 +38,21 @@ impl Inner {
     }
 
     /// When every reference is certainly there.
-    fn known_closure(&self, roots: &[StorePath]) -> Option<BTreeSet<StorePath>> {
+    async fn known_closure(self: &Arc<Self>, roots: &[StorePath]) -> Option<BTreeSet<StorePath>> {
         let mut closure: BTreeSet<StorePath> = roots.iter().cloned().collect();
         let mut open = roots.to_vec();
-        while let Some(path) = open.pop() {
-            let known = self.memory.get(&path)?;
-            let (_, info) = known.holders().find(|(host, _)| {
-                known
-                    .of(*host)
-                    .is_some_and(|answer| self.is_promise(answer))
-            })?;
-            for reference in &info.references {
-                if closure.insert(reference.clone()) {
-                    open.push(reference.clone());
+        while !open.is_empty() {
+            self.verify_ahead(open.iter()).await;
+            for path in std::mem::take(&mut open) {
+                let known = self.memory.get(&path)?;
+                let (_, info) = known.holders().find(|(host, _)| {
+                    let answer = known.of(*host);
+                    answer.is_some_and(|answer| self.is_promise(answer))
+                })?;
+                for reference in &info.references {
+                    if closure.insert(reference.clone()) {
+                        open.push(reference.clone());
+                    }
                 }
             }
         }
@@ -65,17 +67,7 @@ impl Inner {
     ) -> Result<Vec<StorePath>, Arc<RemoteError>> {
         let mut last = None;
         for host in self.pool.in_order_of_health(holders) {
-            let asked = async {
-                // A remote that lacks one of the paths ends the connection.
-                let there = self.still_there(host, &roots).await?;
-                if there.is_empty() {
-                    return Ok(None);
-                }
-                roots = there;
-                let closure = self.pool.query_closure(host, &roots, include_outputs);
-                closure.await.map(Some)
-            };
-            match asked.await {
+            match self.closure_of(host, &mut roots, include_outputs).await {
                 Ok(Some(closure)) => return Ok(closure),
                 Ok(None) => {}
                 Err(error) => last = Some(error),
@@ -85,6 +77,48 @@ impl Inner {
             Some(error) => Err(error),
             None => Ok(Vec::new()),
         }
+    }
+
+    /// The closure as one host tells it, of those of `roots` that it has; `None` when it has none.
+    async fn closure_of(
+        &self,
+        host: HostId,
+        roots: &mut Vec<StorePath>,
+        include_outputs: bool,
+    ) -> Result<Option<Vec<StorePath>>, Arc<RemoteError>> {
+        // A remote that lacks one of the paths ends the connection.
+        let mut there = self.still_there(host, roots).await?;
+        for _ in 0..2 {
+            if there.is_empty() {
+                return Ok(None);
+            }
+            let closure = self.pool.query_closure(host, &there, include_outputs);
+            match closure.await {
+                Err(error) if error.verdict() == Verdict::Absent => {
+                    // Collected since it was asked for: which of them, it has to say itself.
+                    let infos = self.ask_again(host, &there).await?;
+                    there = infos.iter().map(|info| info.path.clone()).collect();
+                }
+                closure => {
+                    *roots = there;
+                    return closure.map(Some);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the host says of these paths by now; what it has not is forgotten.
+    async fn ask_again(
+        &self,
+        host: HostId,
+        paths: &[StorePath],
+    ) -> Result<Vec<Arc<PathInfo>>, Arc<RemoteError>> {
+        // A program goes on telling what it has told once.
+        self.pool.close_idle(host, 0);
+        let infos = self.pool.query_path_infos(host, paths).await?;
+        self.memory.heard(host, paths, &infos);
+        Ok(infos)
     }
 
     /// Those of `paths` that the host still has. What it has not said just now is asked again.

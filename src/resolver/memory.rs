@@ -4,7 +4,10 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::time::Instant;
+
 use super::Found;
+use super::gone::Gone;
 use super::known::{Answer, Checked, Known, Says};
 use super::shelf::{DiskTier, Shelf};
 use super::trust::{Distrust, Glance, Reason, Trust};
@@ -28,7 +31,7 @@ pub(super) struct Memory {
     shelf: Arc<Shelf>,
     // Both held for a look or an insert only.
     /// What was forgotten and not heard again since: the disk may still have it for a moment.
-    gone: Mutex<HashSet<(HostId, StorePath)>>,
+    gone: Mutex<Gone>,
     /// Counts up when others ask.
     callers: AtomicU64,
     /// Hosts whose paths were refused and of which these callers know.
@@ -106,6 +109,20 @@ impl Memory {
         &self.shelf.lifetimes
     }
 
+    /// Whether this host has told of a path what is believed now, and what is not known to be refused.
+    /// Looks at no signature.
+    pub(super) fn has_been_told(&self, host: HostId, path: &StorePath) -> bool {
+        let known = self.paths.get(path).map(|known| self.valid(&known));
+        let has = |known: &Known| known.of(host).is_some_and(|a| a.says.info().is_some());
+        known.as_ref().is_some_and(has)
+    }
+
+    /// Whether nobody has looked yet at signatures of what is known of a path.
+    pub(super) fn is_untried(&self, path: &StorePath) -> bool {
+        let known = self.paths.get(path);
+        known.is_some_and(|known| known.untried().next().is_some())
+    }
+
     fn try_signatures(&self, path: &StorePath, known: &Known) {
         let mut verdicts = Vec::new();
         for (host, info, from_disk) in known.untried() {
@@ -151,7 +168,7 @@ impl Memory {
             });
         let said: Vec<_> = said.collect();
         for said in &said {
-            lock(&self.gone).remove(&(host, said.path.clone()));
+            lock(&self.gone).remove(host, &said.path);
             self.note(host, said, false);
         }
         self.shelf.said(host, said);
@@ -182,7 +199,7 @@ impl Memory {
                 Checked::Unknown => continue,
                 Checked::StillHas => still.push(path.clone()),
                 Checked::Appeared => {
-                    lock(&self.gone).insert((host, path.clone()));
+                    lock(&self.gone).insert(host, path, Instant::now());
                     self.shelf.gone(host, path);
                 }
                 Checked::StillLacks | Checked::Gone => said.push(Said {
@@ -212,7 +229,7 @@ impl Memory {
         let hosts: Vec<HostId> = self.pool.hosts().collect();
         for (place, said) in found {
             let host = hosts[place];
-            let is_gone = lock(&self.gone).contains(&(host, said.path.clone()));
+            let is_gone = lock(&self.gone).contains(host, &said.path, Instant::now());
             if !is_gone {
                 self.note(host, &said, true);
             }
@@ -284,7 +301,7 @@ impl Memory {
 
     /// What a host said of a path is no longer true.
     pub(super) fn forget_at(&self, host: HostId, path: &StorePath) {
-        lock(&self.gone).insert((host, path.clone()));
+        lock(&self.gone).insert(host, path, Instant::now());
         self.paths
             .change(path, |known| Arc::make_mut(known).remove(host));
         self.shelf.gone(host, path);

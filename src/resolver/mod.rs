@@ -19,12 +19,14 @@ mod asking;
 mod check;
 mod closure;
 mod counts;
+mod gone;
 mod known;
 mod memory;
 mod prefetch;
 mod recheck;
 mod shelf;
 mod trust;
+mod verify;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -142,6 +144,7 @@ impl Resolver {
     pub async fn find(&self, paths: &[StorePath]) -> Vec<Found> {
         let mut found = HashMap::new();
         let mut unknown = Vec::new();
+        self.inner.verify_ahead(paths.iter()).await;
         for path in paths {
             match self.inner.remembered(path) {
                 Some(known) => found.extend(known.map(|known| (path.clone(), known))),
@@ -229,7 +232,7 @@ impl Resolver {
     /// From now on somebody else is told too: what users are told once is told once more.
     pub fn tell_again(&self) {
         self.inner.memory.new_callers();
-        self.inner.pool.tell_again();
+        self.inner.pool.new_command();
     }
 
     /// To be called before the process ends: waits, at most about 0.3 s, until the answers that

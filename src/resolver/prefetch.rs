@@ -15,10 +15,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Inner;
-use super::known::{Known, Says};
+use super::known::Known;
 use crate::cache::disk::unix_seconds;
 use crate::model::{PathInfo, StorePath};
-use crate::pool::HostId;
+use crate::pool::{HostId, RemoteError, Verdict};
 
 /// How long a question waits to learn whether what it is about is on its way.
 const FOR_CLOSURE: Duration = Duration::from_secs(1);
@@ -176,13 +176,7 @@ impl Inner {
         if self.prefetches.off.load(Ordering::Relaxed) {
             return;
         }
-        let counts = |path: &StorePath| {
-            let known = self.memory.get(path);
-            known.is_some_and(|known| {
-                let answer = known.of(host);
-                answer.is_some_and(|answer| matches!(answer.says, Says::Has(_)))
-            })
-        };
+        let counts = |path: &StorePath| self.memory.has_been_told(host, path);
         let leads_on = |info: &&Arc<PathInfo>| {
             let mut others = info.references.iter().filter(|path| **path != info.path);
             others.any(|path| !counts(path))
@@ -267,8 +261,9 @@ impl Flight {
         }
         let asked_at = unix_seconds();
         // A failure has been counted and told.
-        let Ok(closure) = inner.pool.query_closure(host, &open, false).await else {
-            return;
+        let closure = match inner.pool.query_closure(host, &open, false).await {
+            Ok(closure) => closure,
+            Err(error) => return self.failed(&open, &error),
         };
         // What is remembered of these is true, or they have come to the host since. Other processes may
         // have asked for most of it.
@@ -301,8 +296,9 @@ impl Flight {
                 );
                 return;
             }
-            let Ok(infos) = inner.pool.query_path_infos(host, chunk).await else {
-                return;
+            let infos = match inner.pool.query_path_infos(host, chunk).await {
+                Ok(infos) => infos,
+                Err(error) => return self.failed(&self.whole(), &error),
             };
             references += infos
                 .iter()
@@ -311,6 +307,26 @@ impl Flight {
             inner.memory.heard(host, chunk, &infos);
             self.progress();
         }
+    }
+
+    /// What has not come may be asked for again, when somebody asks about it. What cannot be read
+    /// would come no better.
+    fn failed(&self, paths: &[StorePath], error: &RemoteError) {
+        if error.verdict() == Verdict::Unreadable {
+            return;
+        }
+        let lane = &self.inner.prefetches.lanes[self.prefetch.host.index()];
+        let mut covered = lock(&lane.covered);
+        for path in paths {
+            covered.remove(path);
+        }
+    }
+
+    /// The closure, once it has come.
+    fn whole(&self) -> Arc<Vec<StorePath>> {
+        let phase = lock(&self.prefetch.phase);
+        let closure = phase.closure.as_ref();
+        closure.map_or_else(Arc::default, |closure| closure.whole.clone())
     }
 
     /// What this host has not said anything of.

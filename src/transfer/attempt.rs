@@ -223,26 +223,15 @@ impl Attempt<'_> {
 
 /// What it means that the connection failed while the NAR of `path` was owed.
 pub(super) fn fault(error: RemoteError, host: String, path: StorePath) -> HostFault {
+    let error = match error.or_absent(std::slice::from_ref(&path)) {
+        RemoteError::Absent { .. } => return HostFault::Lacks { host, path },
+        error => error,
+    };
     // nix-store ends when it cannot dump what it is asked for, and names it.
     let mut lines = error.stderr().lines().map(str::trim);
     let about_it = lines.rfind(|line| line.contains("error:") && line.contains(path.base_name()));
     match about_it.map(str::to_owned) {
-        Some(said) if GONE.iter().any(|words| said.contains(words)) => {
-            HostFault::Lacks { host, path }
-        }
         Some(said) => HostFault::CannotSend { host, path, said },
         None => HostFault::Remote(Arc::new(error)),
     }
 }
-
-/// What nix-store says of a path that is not valid (any more), or whose files are gone.
-const GONE: [&str; 4] = [
-    // 1.x to 2.33: `path 'P' is not valid`.
-    "is not valid",
-    // From 2.34 on.
-    "is not a valid store path",
-    // 1.x to 2.18: `getting status of 'P': No such file or directory`.
-    "No such file",
-    // From 2.19 on: `path 'P' does not exist`; 2.34 has a slash behind P.
-    "does not exist",
-];

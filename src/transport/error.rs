@@ -156,6 +156,26 @@ pub enum TransportError {
         /// What ssh printed.
         said: String,
     },
+    /// The host has let us in, and opens nothing more: no session on the connections that are there,
+    /// and no further connection.
+    #[error("{host}: the host opens no further session")]
+    NoFurtherSession {
+        /// The host as configured.
+        host: String,
+        /// What ssh printed.
+        said: String,
+    },
+    /// No login is tried: the address has just refused some, and each further one makes it refuse
+    /// for longer.
+    #[error("{host}: not logged in to: its address refused a login {} s ago, the next is tried in {} s", .since.as_secs(), .wait.as_secs().max(1))]
+    LoginHeldBack {
+        /// The host as configured.
+        host: String,
+        /// How long ago the last login was refused.
+        since: Duration,
+        /// How long it is left alone from now on.
+        wait: Duration,
+    },
     /// There is no ssh.
     #[error("cannot run '{program}'")]
     SshMissing {
@@ -216,6 +236,8 @@ impl TransportError {
             | Self::Disconnected { host, .. }
             | Self::SessionRefused { host, .. }
             | Self::NoUser { host, .. }
+            | Self::NoFurtherSession { host, .. }
+            | Self::LoginHeldBack { host, .. }
             | Self::Local { host, .. }
             | Self::BadCommand { host, .. }
             | Self::Other { host, .. } => Some(host),
@@ -237,9 +259,11 @@ impl TransportError {
             | Self::Disconnected { said, .. }
             | Self::SessionRefused { said, .. }
             | Self::NoUser { said, .. }
+            | Self::NoFurtherSession { said, .. }
             | Self::Other { said, .. } => Some(said.as_str()).filter(|said| !said.is_empty()),
             Self::SshMissing { .. }
             | Self::RuntimeDir(_)
+            | Self::LoginHeldBack { .. }
             | Self::Local { .. }
             | Self::BadCommand { .. } => None,
         }

@@ -68,6 +68,18 @@ pub trait Child: Send + Sync {
     fn link_said(&self) -> String {
         String::new()
     }
+
+    /// Waits until the process of this machine that holds the link turns out to answer nobody (it was
+    /// stopped, say), and tells which it is, for messages. To be called while nothing comes; looks
+    /// for the first time after some seconds. The default waits for ever.
+    async fn link_stops(&self) -> String {
+        std::future::pending().await
+    }
+
+    /// Whether that has been found out already. Does not wait.
+    fn has_link_stopped(&self) -> bool {
+        false
+    }
 }
 
 /// Starts serve loops and shells on hosts.

@@ -5,17 +5,17 @@
 //! is shared by all processes of this user: whoever comes next needs no handshake. The master is
 //! started here (see [`SshSettings`]) and the crate `openssh` talks to its control socket.
 
-use std::error::Error as _;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ::openssh::{Error as MuxError, Session, Stdio};
+use ::openssh::Error as MuxError;
 use async_trait::async_trait;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
+mod address;
 mod arguments;
 mod ciphers;
 mod client;
@@ -23,9 +23,13 @@ mod command;
 mod diagnose;
 mod environment;
 mod identities;
+mod lock;
+mod logins;
 mod look;
 mod master;
+mod pulse;
 mod relative;
+mod session;
 mod slots;
 mod sweep;
 
@@ -36,7 +40,10 @@ pub use self::sweep::sweep;
 
 use self::diagnose::Log;
 
+use self::logins::Login;
 use self::master::Master;
+use self::pulse::{Pulse, Pulses, WHILE_READING};
+use self::session::{MuxedChild, Opened, Wish, is_of_login};
 use self::slots::{Slot, Slots};
 use super::runtime_dir::Surroundings;
 use super::stdin::ClosingPipe;
@@ -107,6 +114,7 @@ impl SshSettings {
 pub struct OpenSsh {
     settings: SshSettings,
     slots: Arc<Slots>,
+    pulses: Pulses,
     swept: AtomicBool,
 }
 
@@ -116,6 +124,7 @@ impl OpenSsh {
         Self {
             settings,
             slots: Arc::default(),
+            pulses: Pulses::default(),
             swept: AtomicBool::new(false),
         }
     }
@@ -145,13 +154,28 @@ impl Transport for OpenSsh {
         let began = Instant::now();
         let time = (began, began + limit);
         let mut refused = String::new();
+        let mut login = Login::First;
         for index in 0..MASTERS_MAX {
             let Some(slot) = self.slots.take(&format!("{name}-{index}")) else {
+                login = Login::Further;
                 continue;
             };
             let place = (folder.as_path(), name.as_str(), index);
             let master = Master::new(host, &self.settings, place, time);
-            let opened = match open_on(&master, host, &line, limit / 2, time.1).await {
+            let wish = Wish {
+                host,
+                line: &line,
+                login,
+                patience: limit / 2,
+                deadline: time.1,
+            };
+            let opened = match wish.open_on(&master, &self.pulses).await {
+                // The host has let us in: that it does not do so once more is no failure.
+                Err(error) if login == Login::Further && is_of_login(&error) => {
+                    log::debug!("no further connection: {error}");
+                    refused = error.said().unwrap_or_default().to_owned();
+                    break;
+                }
                 // Whoever was to start that one does not come to it (it may be stopped).
                 Err(TransportError::TimedOut {
                     phase: Phase::Queue,
@@ -160,131 +184,37 @@ impl Transport for OpenSsh {
                 opened => opened?,
             };
             match opened {
-                Opened::Yes(child, took) => {
-                    let log = Log::from_now_on(&master.log());
-                    return channel(host, (*child, took), log, slot);
+                Opened::Yes(child, took, pulse) => {
+                    let link = LinkEnd {
+                        log: Log::from_now_on(&master.log()),
+                        pulse,
+                        process: format!("the ssh process behind {}", master.socket().display()),
+                    };
+                    return channel(host, (*child, took), link, slot);
                 }
                 // On a connection of its own there is no room to make.
                 Opened::Refused { fresh: true, said } => {
                     refused = said;
                     break;
                 }
-                Opened::Refused { fresh: false, said } => refused = said,
+                Opened::Refused { fresh: false, said } => {
+                    refused = said;
+                    login = Login::Further;
+                }
             }
         }
-        Err(TransportError::SessionRefused {
-            host: host.to_string(),
-            said: refused,
+        let (host, said) = (host.to_string(), refused);
+        Err(match login {
+            Login::First => TransportError::SessionRefused { host, said },
+            Login::Further => TransportError::NoFurtherSession { host, said },
         })
-    }
-}
-
-type MuxedChild = ::openssh::Child<Arc<Session>>;
-
-enum Opened {
-    Yes(Box<MuxedChild>, Duration),
-    Refused { fresh: bool, said: String },
-}
-
-/// Opens a session on that master, which is started or replaced when it must be. A session on a
-/// master that was there already gets only `patience`: its connection may be dead (a laptop that
-/// slept), and there should be time left for a new one.
-async fn open_on(
-    master: &Master<'_>,
-    host: &Host,
-    line: &str,
-    patience: Duration,
-    deadline: Instant,
-) -> Result<Opened, TransportError> {
-    let mut fresh = false;
-    let mut retired = false;
-    // A master may go away between two steps (idle, or ended by someone), but not every time.
-    for _ in 0..4 {
-        let seen = master.socket_id();
-        if seen.is_none() {
-            fresh |= master.ensure().await?;
-        }
-        let until = if fresh || retired {
-            deadline
-        } else {
-            deadline.min(Instant::now() + patience)
-        };
-        let began = Instant::now();
-        match timeout_at(until, spawn(&master.socket(), line)).await {
-            Ok(Ok(child)) => return Ok(Opened::Yes(Box::new(child), began.elapsed())),
-            Ok(Err(error)) => match Failure::of(&error) {
-                Failure::Gone => fresh |= master.ensure().await?,
-                Failure::Refused(said) => return Ok(Opened::Refused { fresh, said }),
-                Failure::Local(source) => {
-                    let action = "make pipes";
-                    return Err(TransportError::Local {
-                        host: host.to_string(),
-                        action,
-                        source,
-                    });
-                }
-            },
-            Err(_elapsed) => {
-                master.retire(seen).await?;
-                if fresh || retired || Instant::now() >= deadline {
-                    return Err(master.timed_out(Phase::Session));
-                }
-                retired = true;
-            }
-        }
-    }
-    let said = diagnose::read(&master.log());
-    Err(TransportError::Disconnected {
-        host: host.to_string(),
-        said,
-    })
-}
-
-async fn spawn(socket: &Path, line: &str) -> Result<MuxedChild, MuxError> {
-    Arc::new(Session::resume_mux(socket.into(), None))
-        .arc_raw_command(line)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .await
-}
-
-/// Why a master started no session.
-enum Failure {
-    /// It isn't there, or went away before it answered.
-    Gone,
-    /// The host said no: mostly its `MaxSessions`.
-    Refused(String),
-    /// Not the master's fault.
-    Local(io::Error),
-}
-
-impl Failure {
-    fn of(error: &MuxError) -> Self {
-        match error {
-            MuxError::SshMux(mux) => {
-                let broke_off = mux.source().is_some_and(|source| source.is::<io::Error>());
-                if broke_off {
-                    Self::Gone
-                } else {
-                    Self::Refused(mux.to_string())
-                }
-            }
-            MuxError::ChildIo(error) => Self::Local(
-                error
-                    .raw_os_error()
-                    .map_or_else(|| error.kind().into(), io::Error::from_raw_os_error),
-            ),
-            _ => Self::Gone,
-        }
     }
 }
 
 fn channel(
     host: &Host,
     (mut child, took): (MuxedChild, Duration),
-    log: Option<Log>,
+    link: LinkEnd,
     slot: Slot,
 ) -> Result<Channel, TransportError> {
     let pipes = (
@@ -308,7 +238,7 @@ fn channel(
         stderr: Box::new(stderr),
         child: Box::new(RemoteChild {
             child,
-            log,
+            link,
             _slot: slot,
         }),
         opened_in: Some(took),
@@ -319,9 +249,17 @@ fn channel(
 /// directions, and a serve loop ends at its next read or write.
 struct RemoteChild {
     child: MuxedChild,
-    /// The log of its master: opened early, since the next master puts another one in its place.
-    log: Option<Log>,
+    link: LinkEnd,
     _slot: Slot,
+}
+
+/// The master of a session.
+struct LinkEnd {
+    /// Opened early, since the next master puts another one in its place.
+    log: Option<Log>,
+    pulse: Option<Arc<Pulse>>,
+    /// For messages.
+    process: String,
 }
 
 #[async_trait]
@@ -338,6 +276,21 @@ impl Child for RemoteChild {
     /// ssh notes a host that no longer answers its keepalives, but not that the host closed the
     /// connection.
     fn link_said(&self) -> String {
-        self.log.as_ref().map_or(String::new(), Log::read)
+        self.link.log.as_ref().map_or(String::new(), Log::read)
+    }
+
+    async fn link_stops(&self) -> String {
+        match &self.link.pulse {
+            Some(pulse) => pulse.stops(WHILE_READING).await,
+            None => std::future::pending().await,
+        }
+        self.link.process.clone()
+    }
+
+    fn has_link_stopped(&self) -> bool {
+        self.link
+            .pulse
+            .as_ref()
+            .is_some_and(|pulse| pulse.has_stopped())
     }
 }

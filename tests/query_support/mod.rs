@@ -18,7 +18,7 @@ use ssh_substituter::config::host::Host;
 use ssh_substituter::model::StorePath;
 use ssh_substituter::pool::{Limits, Pool};
 use ssh_substituter::resolver::{DiskTier, Resolver, Trust};
-use ssh_substituter::transport::ProcessTransport;
+use ssh_substituter::transport::{ProcessTransport, Transport};
 use ssh_substituter::wire::serve::{Incoming, Request, RequestDecoder, take_client_hello};
 
 use crate::support::{SHORT, Scratch, Store, tool};
@@ -136,6 +136,14 @@ impl<'a> Setup<'a> {
     }
 
     pub fn start(&self) -> Resolver {
+        self.start_over(|real| Arc::new(real)).0
+    }
+
+    /// Over another transport, which `wrap` makes of the real one; with its pool.
+    pub fn start_over(
+        &self,
+        wrap: impl FnOnce(ProcessTransport) -> Arc<dyn Transport>,
+    ) -> (Resolver, Arc<Pool>) {
         let commands: HashMap<String, (PathBuf, String, u32)> = self
             .hosts
             .iter()
@@ -163,7 +171,7 @@ impl<'a> Setup<'a> {
             hedge: Duration::from_millis(300),
         };
         let notify = Arc::new(|error: &(dyn Error + 'static)| log::debug!("{error}"));
-        let pool = Pool::new(parsed, Arc::new(transport), limits, notify, None);
+        let pool = Arc::new(Pool::new(parsed, wrap(transport), limits, notify, None));
         let disk = self.folder.map(|folder| DiskTier {
             disk: Arc::new(disk(folder)),
             hosts: self.hosts.iter().map(|(name, ..)| (*name).into()).collect(),
@@ -176,7 +184,8 @@ impl<'a> Setup<'a> {
                 .map(|key| key.parse().expect("a key"))
                 .collect(),
         };
-        Resolver::with_disk(Arc::new(pool), trust, disk, self.lifetimes)
+        let resolver = Resolver::with_disk(pool.clone(), trust, disk, self.lifetimes);
+        (resolver, pool)
     }
 }
 

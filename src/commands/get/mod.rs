@@ -118,6 +118,7 @@ async fn fetch(
 ) -> Status {
     let destination = open(args, config, place).await?;
     let engine = engine(config, None);
+    engine.pool().new_command();
     if args.no_closure {
         engine.resolver.ask_no_more_than_needed();
     }

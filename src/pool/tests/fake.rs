@@ -35,6 +35,8 @@ pub enum Does {
     WaitForRequest,
     /// Answers the first connection that is made to it and hangs later.
     ServeOnce,
+    /// Refuses the first connection that is made to it and answers later.
+    RefuseOnce,
     /// Is not reached, by a fault of this machine.
     FailHere,
 }
@@ -59,13 +61,17 @@ impl Fake {
 
     /// A pool as a process of its own has it.
     pub fn pool(&self, store: Option<Arc<Shelf>>) -> Pool {
-        let hosts = self.0.hosts.iter();
-        let hosts = hosts.map(|(name, ..)| Host::parse(name).unwrap()).collect();
         let limits = Limits {
             connect: CONNECT,
             silence: CONNECT,
             hedge: Duration::from_millis(50),
         };
+        self.pool_with(limits, store)
+    }
+
+    pub fn pool_with(&self, limits: Limits, store: Option<Arc<Shelf>>) -> Pool {
+        let hosts = self.0.hosts.iter();
+        let hosts = hosts.map(|(name, ..)| Host::parse(name).unwrap()).collect();
         let all = self.0.clone();
         let notify = Arc::new(move |error: &(dyn Error + 'static)| {
             lock(&all.told).push(error.to_string());
@@ -99,13 +105,14 @@ impl Transport for Fake {
         match does {
             Does::Hang => pending().await,
             Does::ServeOnce if before > 0 => pending().await,
+            Does::RefuseOnce if before == 0 => Err(TransportError::Refused { host, said }),
             Does::Refuse => Err(TransportError::Refused { host, said }),
             Does::FailHere => Err(TransportError::Local {
                 host,
                 action: "try",
                 source: io::ErrorKind::OutOfMemory.into(),
             }),
-            Does::Serve | Does::WaitForRequest | Does::ServeOnce => {
+            Does::Serve | Does::WaitForRequest | Does::ServeOnce | Does::RefuseOnce => {
                 let (ours, theirs) = duplex(4096);
                 tokio::spawn(serve(theirs, matches!(does, Does::WaitForRequest)));
                 let (stdout, stdin) = tokio::io::split(ours);

@@ -6,6 +6,7 @@
 //! NAME-INDEX.lock   flock(2)ed while someone starts or replaces the master
 //! NAME-INDEX.log    what ssh printed since the last start
 //! NAME.known        the host's key, when it is given in the URL
+//! ADDRESS.login     see `logins`
 //! ```
 //! Once a master is gone, the next process that connects to anything removes what is left of it (`sweep`).
 //! Only who holds the lock may remove or replace the socket, and all that belongs to it. The few file operations here are on a
@@ -20,13 +21,14 @@ use std::time::Duration;
 
 use ::openssh::Session;
 use rustix::process::{Pid, Signal};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::SshSettings;
 use super::arguments::{self, Paths};
-use super::{ciphers, diagnose, environment, identities, relative};
+use super::lock::lock_until;
+use super::logins::{Login, Turn};
+use super::{address, ciphers, diagnose, environment, identities, relative};
 use crate::config::host::Host;
-use crate::folder::try_lock;
 use crate::transport::{Phase, TransportError};
 
 /// A master answers within microseconds, unless it is stopped.
@@ -93,13 +95,13 @@ impl<'a> Master<'a> {
     }
 
     /// Starts the master unless there is a living one. True when it was started here and now.
-    pub(super) async fn ensure(&self) -> Result<bool, TransportError> {
+    pub(super) async fn ensure(&self, login: Login) -> Result<bool, TransportError> {
         let _lock = self.lock().await?;
         if self.answers().await {
             return Ok(false);
         }
         self.remove_socket()?;
-        self.start().await?;
+        self.log_in(login).await?;
         Ok(true)
     }
 
@@ -113,6 +115,15 @@ impl<'a> Master<'a> {
         let session = Session::resume_mux(self.socket().into(), None);
         let _ = timeout(MASTER_ANSWERS_WITHIN, session.close()).await;
         self.remove_socket()
+    }
+
+    /// The same of one that answers nobody: it cannot be asked for anything.
+    pub(super) async fn abandon(&self, seen: Option<SocketId>) -> Result<(), TransportError> {
+        let _lock = self.lock().await?;
+        match seen.is_some() && self.socket_id() == seen {
+            true => self.remove_socket(),
+            false => Ok(()),
+        }
     }
 
     async fn answers(&self) -> bool {
@@ -135,7 +146,6 @@ impl<'a> Master<'a> {
         }
     }
 
-    /// Waits without blocking the thread: flock(2) has no asynchronous form.
     async fn lock(&self) -> Result<File, TransportError> {
         let path = self
             .folder
@@ -145,21 +155,29 @@ impl<'a> Master<'a> {
             0 => self.began + (self.deadline - self.began) / 2,
             _ => self.deadline,
         };
-        let mut pause = Duration::from_millis(5);
-        loop {
-            match try_lock(&path) {
-                Ok(file) => return Ok(file),
-                Err(error) if is_taken(&error) => {}
-                Err(error) => {
-                    return Err(self.failed("open the lock of the connection", error));
-                }
-            }
-            if Instant::now() >= until {
-                return Err(self.timed_out(Phase::Queue));
-            }
-            sleep(pause.min(until.saturating_duration_since(Instant::now()))).await;
-            pause = (pause * 2).min(Duration::from_millis(50));
+        let locked = lock_until(&path, until).await;
+        let locked = locked.map_err(|error| self.failed("lock the connection", error))?;
+        locked.ok_or_else(|| self.timed_out(Phase::Queue))
+    }
+
+    /// Starts it when its address may be logged in to.
+    async fn log_in(&self, login: Login) -> Result<(), TransportError> {
+        let address = address::of(self.host, self.settings).await;
+        let turn = Turn::wait(self.folder, &address, self.deadline).await;
+        let turn = turn.map_err(|error| self.failed("lock the host's address", error))?;
+        let Some(turn) = turn else {
+            return Err(self.timed_out(Phase::Queue));
+        };
+        if let Some((since, wait)) = turn.held_back(login) {
+            return Err(TransportError::LoginHeldBack {
+                host: self.host.to_string(),
+                since,
+                wait,
+            });
         }
+        let started = self.start().await;
+        turn.ended(login, started.as_ref().err());
+        started
     }
 
     async fn start(&self) -> Result<(), TransportError> {
@@ -276,12 +294,6 @@ impl<'a> Master<'a> {
             source,
         }
     }
-}
-
-/// Whether somebody else has the lock.
-fn is_taken(error: &io::Error) -> bool {
-    use io::ErrorKind::{Interrupted, WouldBlock};
-    matches!(error.kind(), WouldBlock | Interrupted)
 }
 
 /// ssh before it has gone to the background. Dropped earlier, it is killed with its proxies; the

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use super::logins::LOGINS;
 use crate::folder::try_lock;
 
 /// How the names of what belongs to a master end, the lock last: it is what all else is removed under.
@@ -19,6 +20,9 @@ const KNOWN: &str = ".known";
 
 /// A host's key is written down by whoever starts a master, which has read it after this time.
 const KNOWN_IS_READ: Duration = Duration::from_secs(60 * 60);
+
+/// What is remembered of logins counts for a shorter time than this (`logins::LONGEST_PAUSE`).
+const LOGINS_COUNT: Duration = Duration::from_secs(60 * 60);
 
 /// Removes from the runtime folder what belongs to masters that have gone. What cannot be removed stays.
 pub fn sweep(folder: &Path) {
@@ -42,6 +46,27 @@ pub fn sweep(folder: &Path) {
         }
     }
     sweep_keys(folder);
+    sweep_logins(folder);
+}
+
+/// Removes what is remembered of logins that were long ago.
+fn sweep_logins(folder: &Path) {
+    for name in names(folder).iter().filter(|name| name.ends_with(LOGINS)) {
+        let path = folder.join(name);
+        if is_older(&path, LOGINS_COUNT)
+            && let Ok(_lock) = try_lock(&path)
+            && is_older(&path, LOGINS_COUNT)
+        {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Whether a file was written longer ago than that.
+fn is_older(path: &Path, age: Duration) -> bool {
+    let written = fs::symlink_metadata(path).and_then(|meta| meta.modified());
+    let elapsed = written.ok().and_then(|written| written.elapsed().ok());
+    elapsed.is_some_and(|elapsed| elapsed > age)
 }
 
 /// Removes the keys of hosts that there is no master for.
@@ -56,9 +81,7 @@ fn sweep_keys(folder: &Path) {
             continue;
         };
         let path = folder.join(name);
-        let written = fs::symlink_metadata(&path).and_then(|meta| meta.modified());
-        let age = written.ok().and_then(|written| written.elapsed().ok());
-        if !hosts.contains(host) && age.is_some_and(|age| age > KNOWN_IS_READ) {
+        if !hosts.contains(host) && is_older(&path, KNOWN_IS_READ) {
             let _ = fs::remove_file(path);
         }
     }

@@ -1,0 +1,148 @@
+//! What an exchange that brought no answer says of the host: decided here, for questions, transfers
+//! and shells alike.
+//!
+//! | verdict | what follows |
+//! | --- | --- |
+//! | [`Refused`](Verdict::Refused) | the host is well; there are fewer channels for a while |
+//! | [`Absent`](Verdict::Absent) | the host is well, and lacks that path |
+//! | [`Unreadable`](Verdict::Unreadable) | that path is left out; a host that sends nothing else has failed |
+//! | [`NotAsked`](Verdict::NotAsked) | nothing: the host was not asked |
+//! | [`Local`](Verdict::Local) | nothing that others should know: this machine is at fault |
+//! | [`Failed`](Verdict::Failed) | the host is left alone for a while |
+
+use super::{HANDSHAKE, RemoteError};
+use crate::model::StorePath;
+use crate::transport::TransportError;
+
+/// What an exchange that brought no answer says of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It lets us in, but opens no further channel (sshd's `MaxSessions`), or no further connection.
+    /// [`TransportError::SessionRefused`] of a host that has not given a single channel is a failure.
+    Refused,
+    /// It has not (any more) what it was asked about, or not as it was.
+    Absent,
+    /// What came in reply cannot be read.
+    Unreadable,
+    /// It was not asked: it rests, is held back from, or has no channel to spare.
+    NotAsked,
+    /// This machine failed: no ssh, no folder for its sockets, an ssh process that is stopped.
+    Local,
+    /// It failed.
+    Failed,
+}
+
+impl RemoteError {
+    /// What this says of the host.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Transport(error) => of_transport(error),
+            Self::Absent { .. } | Self::NotAsListed { .. } => Verdict::Absent,
+            Self::Rests { .. } | Self::Busy { .. } => Verdict::NotAsked,
+            Self::LinkStopped { .. } => Verdict::Local,
+            Self::Protocol { doing, .. } if *doing != HANDSHAKE => Verdict::Unreadable,
+            Self::NotAsked { .. } => Verdict::Unreadable,
+            Self::Protocol { .. }
+            | Self::NoServer { .. }
+            | Self::HandshakeTimedOut { .. }
+            | Self::Version { .. }
+            | Self::OnlyDaemon { .. }
+            | Self::LinkDead { .. }
+            | Self::Disconnected { .. }
+            | Self::Silent { .. }
+            | Self::TooSlow { .. }
+            | Self::Noise { .. } => Verdict::Failed,
+        }
+    }
+
+    /// The same error, or [`RemoteError::Absent`] when the remote ended since it lacks one of these
+    /// paths, which it was asked about.
+    ///
+    /// `nix-store --serve` (1.7 to 2.35) ends when it is asked for the NAR or the closure of a path
+    /// that it has not, with `path '…' is not valid` on its stderr, or with the system's word about
+    /// the file.
+    #[must_use]
+    pub fn or_absent(self, asked: &[StorePath]) -> Self {
+        let Self::Disconnected { host, stderr, .. } = &self else {
+            return self;
+        };
+        let of_it = |path: &&StorePath| {
+            let mut lines = stderr.lines();
+            lines.any(|line| {
+                let is_named = line.contains("error:") && line.contains(path.base_name());
+                is_named && GONE.iter().any(|words| line.contains(words))
+            })
+        };
+        let named = asked.iter().find(of_it);
+        let is_invalid = stderr.contains("is not valid");
+        match named.or(asked.first().filter(|_| is_invalid)) {
+            Some(path) => Self::Absent {
+                host: host.clone(),
+                path: path.clone(),
+                stderr: stderr.clone(),
+            },
+            None => self,
+        }
+    }
+}
+
+/// What nix-store says of a path that is not valid (any more), or whose files are gone.
+const GONE: [&str; 4] = [
+    // 1.x to 2.33: `path 'P' is not valid`.
+    "is not valid",
+    // From 2.34 on.
+    "is not a valid store path",
+    // 1.x to 2.18: `getting status of 'P': No such file or directory`.
+    "No such file",
+    // From 2.19 on: `path 'P' does not exist`; 2.34 has a slash behind P.
+    "does not exist",
+];
+
+fn of_transport(error: &TransportError) -> Verdict {
+    match error {
+        TransportError::SessionRefused { .. } | TransportError::NoFurtherSession { .. } => {
+            Verdict::Refused
+        }
+        TransportError::LoginHeldBack { .. } => Verdict::NotAsked,
+        error if error.is_local() => Verdict::Local,
+        _ => Verdict::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(stderr: &str) -> RemoteError {
+        RemoteError::Disconnected {
+            host: "h".to_owned(),
+            doing: "a NAR",
+            source: None,
+            link_said: String::new(),
+            stderr: stderr.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_program_that_ends_for_a_missing_path_has_not_failed() {
+        let base = "7rjj86a15146cq1d3qy068lml7n7ykzm-gone";
+        let path = StorePath::parse(&format!("/nix/store/{base}")).unwrap();
+        let verdict = |stderr: String| {
+            let error = ended(&stderr).or_absent(std::slice::from_ref(&path));
+            error.verdict()
+        };
+        for stderr in [
+            format!("error: path '/nix/store/{base}' is not valid\n"),
+            format!("error: getting status of '/nix/store/{base}': No such file or directory\n"),
+        ] {
+            assert_eq!(verdict(stderr), Verdict::Absent);
+        }
+        for stderr in [
+            "",
+            "error: opening '/nix/var/nix/db': No such file or directory",
+        ] {
+            assert_eq!(verdict(stderr.to_owned()), Verdict::Failed, "{stderr}");
+        }
+    }
+}

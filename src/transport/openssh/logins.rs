@@ -1,0 +1,311 @@
+//! Logins are scarce: one at a time for each address, and none that is not needed after a refusal.
+//!
+//! sshd counts by address who is refused, and locks the address out for a growing time (OpenSSH 9.8
+//! and newer: `PerSourcePenalties` in sshd_config(5), 5 s for each wrong key, in force from 15 s on);
+//! firewalls count connections (`ufw limit`: 6 in 30 s). Being locked out hurts the hosts that would
+//! have let us in, and the user's own logins.
+//!
+//! ```text
+//! ADDRESS.login    flock(2)ed by who logs in; holds what is remembered of earlier logins, by all
+//!                  processes of this user
+//! ```
+//!
+//! | login | goes ahead |
+//! | --- | --- |
+//! | the first to a host | unless two others were refused at this address just now: one in 8 s after that |
+//! | one more to a host that has let us in | not for 30 s after a refusal, 60 s after the next one, …, at most 10 min; and not as the fifth in 30 s |
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::lock::lock_until;
+use crate::transport::TransportError;
+
+/// How the names of these files end.
+pub(super) const LOGINS: &str = ".login";
+
+/// What a refusal costs, in milliseconds: in steps of this much time one login may be refused.
+const REFUSAL: u64 = 8_000;
+
+/// For how long a host that has let us in gets no further login after a refusal, in milliseconds;
+/// doubled with each refusal that follows.
+const FIRST_PAUSE: u64 = 30_000;
+
+/// The longest such pause, in milliseconds; also of sshd's own penalties.
+const LONGEST_PAUSE: u64 = 600_000;
+
+/// What firewalls look at, in milliseconds.
+const WINDOW: u64 = 30_000;
+
+/// How many logins in a [`WINDOW`] leave room for a further one.
+const IN_A_WINDOW: usize = 4;
+
+/// A record is one line of a few numbers; this many bytes of it are read.
+const RECORD_MAX: u64 = 1 << 10;
+
+/// Which login it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Login {
+    /// Without it the host cannot be asked.
+    First,
+    /// The host has let us in: this one is for more channels.
+    Further,
+}
+
+/// The right to log in at an address.
+pub(super) struct Turn {
+    /// Locked as long as it is open.
+    file: File,
+    record: Record,
+}
+
+impl Turn {
+    /// Waits for it; `None` when its time does not come.
+    ///
+    /// # Errors
+    /// When there can be no such file.
+    pub(super) async fn wait(
+        folder: &Path,
+        address: &str,
+        until: Instant,
+    ) -> io::Result<Option<Self>> {
+        let path = folder.join(format!("{address}{LOGINS}"));
+        let Some(file) = lock_until(&path, until).await? else {
+            return Ok(None);
+        };
+        let mut text = String::new();
+        // What cannot be read says nothing.
+        let _ = (&file).take(RECORD_MAX).read_to_string(&mut text);
+        let record = Record::read(&text, unix());
+        Ok(Some(Self { file, record }))
+    }
+
+    /// How long ago a login was refused, and for how long no such login is to be tried.
+    pub(super) fn held_back(&self, login: Login) -> Option<(Duration, Duration)> {
+        let now = unix();
+        let wait = self.record.wait(login, now);
+        let since = now.saturating_sub(self.record.last_refusal);
+        (wait > 0).then(|| (Duration::from_millis(since), Duration::from_millis(wait)))
+    }
+
+    /// The login went so.
+    pub(super) fn ended(mut self, login: Login, failed: Option<&TransportError>) {
+        let now = unix();
+        match failed {
+            None => self.record.succeeded(login, now),
+            Some(error) => self.record.failed(login, is_counted_there(error), now),
+        }
+        let mut write = || {
+            self.file.rewind()?;
+            self.file.set_len(0)?;
+            self.file.write_all(self.record.line().as_bytes())
+        };
+        if let Err(error) = write() {
+            log::debug!("cannot note how a login went: {error}");
+        }
+    }
+}
+
+/// Whether the host has seen an attempt that it counts.
+fn is_counted_there(error: &TransportError) -> bool {
+    matches!(
+        error,
+        TransportError::PermissionDenied { .. }
+            | TransportError::AgentUnusable { .. }
+            | TransportError::Disconnected { .. }
+    )
+}
+
+/// What is remembered of the logins at an address. Times are milliseconds of Unix time, and believed
+/// no further than the longest pause: clocks are set back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Record {
+    /// Failures since a login of the kind that failed last succeeded.
+    failures: u64,
+    /// Whether that was a further login.
+    further: bool,
+    /// Until when there is no further login.
+    further_from: u64,
+    /// When a login was refused last.
+    last_refusal: u64,
+    /// When all refusals will be paid for.
+    paid_at: u64,
+    /// The latest logins.
+    logins: Vec<u64>,
+}
+
+impl Record {
+    fn read(text: &str, now: u64) -> Self {
+        let mut numbers = text.split_ascii_whitespace().map_while(|n| n.parse().ok());
+        let mut next = || numbers.next().unwrap_or(0);
+        let (failures, further) = (next(), next() == 1);
+        let (further_from, last_refusal, paid_at) = (next(), next(), next());
+        Self {
+            failures,
+            further,
+            further_from: further_from.min(now + LONGEST_PAUSE),
+            last_refusal: last_refusal.min(now),
+            paid_at: paid_at.min(now + 2 * REFUSAL),
+            logins: numbers.take(IN_A_WINDOW).filter(|at| *at <= now).collect(),
+        }
+    }
+
+    fn line(&self) -> String {
+        let further = u64::from(self.further);
+        let mut line = format!(
+            "{} {further} {} {} {}",
+            self.failures, self.further_from, self.last_refusal, self.paid_at
+        );
+        for at in &self.logins {
+            line.push_str(&format!(" {at}"));
+        }
+        line + "\n"
+    }
+
+    /// For how long no such login is to be tried, in milliseconds.
+    fn wait(&self, login: Login, now: u64) -> u64 {
+        let refusals = self.paid_at.saturating_sub(now + REFUSAL);
+        match login {
+            Login::First => refusals,
+            Login::Further => {
+                let oldest = match self.logins.as_slice() {
+                    [oldest, ..] if self.logins.len() >= IN_A_WINDOW => oldest + WINDOW,
+                    _ => 0,
+                };
+                refusals.max(self.further_from.max(oldest).saturating_sub(now))
+            }
+        }
+    }
+
+    fn succeeded(&mut self, login: Login, now: u64) {
+        self.note(now);
+        // A host that was down and is up again, or has room again.
+        if login == Login::Further || !self.further {
+            (self.failures, self.further, self.further_from) = (0, false, 0);
+        }
+    }
+
+    fn failed(&mut self, login: Login, is_counted: bool, now: u64) {
+        self.note(now);
+        self.failures = self.failures.saturating_add(1);
+        self.further |= login == Login::Further;
+        let pause = FIRST_PAUSE.saturating_mul(1 << (self.failures - 1).min(16));
+        self.further_from = now + pause.min(LONGEST_PAUSE);
+        self.last_refusal = now;
+        if is_counted {
+            self.paid_at = self.paid_at.max(now) + REFUSAL;
+        }
+    }
+
+    fn note(&mut self, now: u64) {
+        self.logins.push(now);
+        let excess = self.logins.len().saturating_sub(IN_A_WINDOW);
+        self.logins.drain(..excess);
+    }
+}
+
+fn unix() -> u64 {
+    let unix = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(unix.as_millis()).unwrap_or(u64::MAX / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Login::{First, Further};
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    /// As the next process reads it.
+    fn next(record: &Record, now: u64) -> Record {
+        Record::read(&record.line(), now)
+    }
+
+    #[test]
+    fn after_a_refusal_there_is_no_further_login_for_a_growing_time() {
+        let mut record = Record::default();
+        record.succeeded(First, NOW);
+        assert_eq!(record.wait(Further, NOW), 0);
+        let mut now = NOW;
+        for pause in [30_000, 60_000, 120_000, 240_000, 480_000, 600_000, 600_000] {
+            record.failed(Further, false, now);
+            record = next(&record, now);
+            assert_eq!(record.wait(Further, now), pause);
+            assert_eq!(record.wait(First, now), 0);
+            record.succeeded(First, now);
+            assert_eq!(record.wait(Further, now), pause, "that says nothing");
+            now += pause;
+            assert_eq!(record.wait(Further, now), 0);
+        }
+        record.succeeded(Further, now);
+        assert_eq!(record.wait(Further, now), 0);
+        record.failed(Further, false, now);
+        assert_eq!(record.wait(Further, now), 30_000, "short again");
+    }
+
+    #[test]
+    fn a_host_that_was_down_gets_further_logins_once_it_is_up() {
+        let mut record = Record::default();
+        for _ in 0..9 {
+            record.failed(First, false, NOW);
+        }
+        assert_eq!(record.wait(First, NOW), 0);
+        record.succeeded(First, NOW);
+        record.logins.clear();
+        assert_eq!(record.wait(Further, NOW), 0);
+    }
+
+    /// As sshd counts: 5 s for each wrong key, in force from 15 s on. And as `ufw limit` does.
+    #[test]
+    fn wrong_keys_lock_nobody_out() {
+        let (mut record, mut logins) = (Record::default(), Vec::new());
+        let mut penalty = 0;
+        for ms in (0..120_000).step_by(500) {
+            let now = NOW + ms;
+            while record.wait(First, now) == 0 {
+                record.failed(First, true, now);
+                record = next(&record, now);
+                logins.push(now);
+                penalty = penalty.max(now) + 5_000;
+                assert!(penalty - now < 15_000);
+            }
+        }
+        assert_eq!(
+            logins[..2],
+            [NOW; 2],
+            "one wrong key does not hold up the next"
+        );
+        assert!(logins.len() >= 15, "{}", logins.len());
+        let in_a_window = |at: u64| {
+            let window = at..at + 30_000;
+            logins.iter().filter(|other| window.contains(other)).count()
+        };
+        assert!(logins.iter().all(|at| in_a_window(*at) < 6));
+    }
+
+    #[test]
+    fn further_logins_come_in_no_bursts() {
+        let mut record = Record::default();
+        for _ in 0..4 {
+            assert_eq!(record.wait(Further, NOW), 0);
+            record.succeeded(Further, NOW);
+        }
+        assert_eq!(record.wait(Further, NOW + 1_000), 29_000);
+        assert_eq!(record.wait(First, NOW), 0);
+    }
+
+    #[test]
+    fn nonsense_and_clocks_that_were_set_back_hold_up_nobody_for_long() {
+        for text in ["", "x", "1 1", "99 1 99999999999999 1 99999999999999 7 x 8"] {
+            let record = Record::read(text, NOW);
+            assert!(record.wait(First, NOW) <= REFUSAL, "{text}");
+            assert!(record.wait(Further, NOW) <= LONGEST_PAUSE, "{text}");
+        }
+    }
+}
