@@ -80,7 +80,7 @@ fn found_from_there(engine: bool) {
         ),
     ] {
         let _masters = env.masters();
-        let engines = engine.then(|| env.configure_with_engine(&[url.clone()], ""));
+        let engines = engine.then(|| env.configure_with_engine(std::slice::from_ref(&url), ""));
         if !engine {
             env.configure(&[url], "");
         }

@@ -57,7 +57,7 @@ fn with_limit<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     let watch = std::thread::spawn(move || {
         use std::sync::mpsc::RecvTimeoutError::Timeout;
         if is_done.recv_timeout(SOON * 3) == Err(Timeout) {
-            eprintln!("it is held up");
+            let _ = std::io::stderr().write_all(b"it is held up\n");
             std::process::exit(1);
         }
     });
@@ -240,7 +240,6 @@ fn panics() {
     let thread = std::thread::Builder::new().name("unlucky".to_owned());
     let ended = thread.spawn(|| panic!("bad luck")).unwrap().join();
     assert!(ended.is_err());
-    println!("went on");
     display.close();
 }
 

@@ -89,7 +89,7 @@ impl Place {
         let to = self.dest.file_name().unwrap_or_default();
         match move_top(&staging, self.parent.as_fd(), to, directory) {
             Ok(()) => {
-                staging.is_moved();
+                staging.discard_empty();
                 Ok(())
             }
             Err(error) => {

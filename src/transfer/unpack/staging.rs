@@ -96,7 +96,7 @@ impl Staging {
     }
 
     /// The tree is where it belongs: the folder has had its use.
-    pub(super) fn is_moved(self) {
+    pub(super) fn discard_empty(self) {
         // Empty it harms nobody.
         let _ = rustix::fs::unlinkat(&self.parent, &*self.name, AtFlags::REMOVEDIR);
     }
@@ -315,7 +315,7 @@ mod tests {
         .unwrap();
         assert_eq!(made(temp.path(), "x", Taken::Goes).0[..7], *".x.tmp-");
         assert!(temp.path().join(&name).exists());
-        second.is_moved();
+        second.discard_empty();
         assert!(!temp.path().join(&other).exists());
         let (name, _) = made(temp.path(), &"y".repeat(250), Taken::Stays);
         assert!(name.starts_with(".yyy"), "too long with its end");
