@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::progress;
+
 pub use people::{CacheAction, ConfigAction, Doctor, Get, Report};
 
 /// Machines that you can ssh into, as one binary cache for Nix.
@@ -139,7 +141,18 @@ pub enum EngineAction {
 /// Parses the command line of this process; ends it with a message when it is wrong.
 #[must_use]
 pub fn parse() -> Cli {
-    checked(Cli::parse()).unwrap_or_else(|error| error.exit())
+    let parsed = Cli::try_parse().and_then(checked);
+    parsed.unwrap_or_else(|error| end(&error))
+}
+
+/// Tells what is wrong, or what was asked for, and ends the process.
+fn end(error: &clap::Error) -> ! {
+    if !error.use_stderr() {
+        error.exit();
+    }
+    // clap itself would wait for whoever reads stderr.
+    progress::write_and_drain(&error.render().to_string());
+    std::process::exit(error.exit_code())
 }
 
 /// A door is no option of a command. (clap could refuse this by itself, but with it `-v` before the

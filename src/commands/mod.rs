@@ -32,6 +32,7 @@ pub use status::status;
 
 use crate::config::{Config, ConfigError};
 use crate::engine::{Engine, Messages, shared_disk, ssh_transport};
+use crate::progress::drain;
 use crate::{front, report};
 
 /// The exit status of a command, or what ended it.
@@ -60,6 +61,8 @@ pub fn engine(config: &Config, messages: Option<Messages>) -> Engine {
 /// # Errors
 /// When standard output cannot take it.
 pub async fn print(text: &str) -> Result<(), Box<dyn Error>> {
+    // Both may be the same terminal: what was said before stands before it.
+    drain();
     let mut stdout = front::stdout();
     stdout.write_all(text.as_bytes()).await?;
     if !text.ends_with('\n') {

@@ -4,6 +4,7 @@
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::table::{Line, STEPS};
+use super::terminal::Terminal;
 
 /// Begins and ends synchronized output (DEC private mode 2026): terminals that know it never show half of
 /// what is drawn; others skip it.
@@ -27,11 +28,10 @@ pub(super) struct Bars {
 }
 
 impl Bars {
-    /// Without bars yet, on stderr if that is a terminal that moves its cursor. `write` writes to the same
-    /// place.
+    /// Without bars yet, on the terminal that `write` writes to, if that moves its cursor.
     pub(super) fn new(moves: bool, colours: bool, write: fn(&str)) -> Self {
         let target = match moves {
-            true => ProgressDrawTarget::stderr_with_hz(HZ),
+            true => ProgressDrawTarget::term_like_with_hz(Box::new(Terminal::new(write)), HZ),
             false => ProgressDrawTarget::hidden(),
         };
         Self::on(target, colours, write)

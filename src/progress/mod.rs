@@ -13,8 +13,11 @@
 //! | `view` | rates, and when lines are due |
 //! | `table` | bars: what fits a terminal |
 //! | `bars` | indicatif's bars for it |
+//! | `terminal` | the terminal as indicatif wants it |
 //! | `events`, `json` | Nix's `internal-json` |
-//! | `screen` | the one way to stderr |
+//! | `screen` | lines, and below them bars that stay |
+//! | `stderr` | the one way to stderr, which nobody waits for |
+//! | `panics` | panics, by that way |
 //! | `logger` | the `log` crate's messages |
 //! | `text` | numbers, times, names |
 //!
@@ -24,9 +27,12 @@ mod bars;
 mod events;
 mod json;
 mod logger;
+mod panics;
 mod screen;
 mod state;
+mod stderr;
 mod table;
+mod terminal;
 pub mod text;
 mod ticker;
 mod view;
@@ -112,9 +118,15 @@ impl Display {
         logger::install(self.screen.clone(), level);
     }
 
-    /// Takes the bars away, and draws no more. Waits a moment for what is still to be written.
+    /// Lets panics be told on stderr without waiting for who reads it.
+    pub fn report_panics(&self) {
+        panics::report();
+    }
+
+    /// Takes the bars away, and draws no more. Waits for what is still to be written as [`drain`] does.
     pub fn close(&self) {
         self.set_mode(Mode::Off);
+        drain();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<Ticker>>> {
@@ -141,6 +153,17 @@ impl Drop for Display {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// Waits until stderr has all that was written: up to 2 s, but no more than 0.1 s for one that takes nothing.
+pub fn drain() {
+    stderr::drain();
+}
+
+/// Writes a text on stderr as it is, before the process ends. Waits for that as [`drain`] does.
+pub fn write_and_drain(text: &str) {
+    stderr::write(text);
+    stderr::drain();
 }
 
 fn resolve(mode: Mode, moves: bool) -> Option<Look> {

@@ -1,17 +1,16 @@
 //! The one way to stderr: lines, and below them bars that stay. Each has the lock while it writes.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use log::Level;
 
 use super::bars::Bars;
 use super::json;
+use super::stderr::{self, write};
 use super::table::Line;
+use super::terminal::Terminal;
 use super::text::fit;
-
-/// The size of a terminal that does not know it.
-const USUAL: (usize, usize) = (80, 24);
 
 /// Stderr, shared by all that write to it.
 #[derive(Debug, Clone)]
@@ -22,7 +21,7 @@ struct Inner {
     /// A terminal that can move its cursor.
     moves: bool,
     colours: bool,
-    // Held while something is written, so that nothing comes in between.
+    // Held while something is queued, so that nothing comes in between.
     drawn: Mutex<Drawn>,
 }
 
@@ -87,12 +86,8 @@ impl Screen {
 
     /// Columns and rows of the terminal, as they are now.
     pub(super) fn size(&self) -> (usize, usize) {
-        match rustix::termios::tcgetwinsize(std::io::stderr()) {
-            Ok(size) if size.ws_col > 0 && size.ws_row > 0 => {
-                (size.ws_col.into(), size.ws_row.into())
-            }
-            _ => USUAL,
-        }
+        let (columns, rows) = Terminal::size();
+        (columns.into(), rows.into())
     }
 
     /// Prints a message of the `log` crate: one line that begins with `name: `.
@@ -124,9 +119,12 @@ impl Screen {
         self.with(|_| write(text));
     }
 
-    /// Shows these bars, made for a terminal of that size, in place of what was shown before.
+    /// Shows these bars, made for a terminal of that size, in place of what was shown before. On a terminal that has not
+    /// taken what came before (it may be stopped) only the last ones count, those that it has when it goes on.
     pub(super) fn show(&self, bars: Vec<Line>, size: (usize, usize)) {
-        self.with(|drawn| drawn.bars.show(bars, size));
+        if bars.is_empty() || !stderr::is_busy() {
+            self.with(|drawn| drawn.bars.show(bars, size));
+        }
     }
 
     fn above(&self, drawn: &mut Drawn, line: &str) {
@@ -149,10 +147,4 @@ impl Screen {
 /// Whether this kind of terminal can move its cursor.
 pub(super) fn moves(term: &str) -> bool {
     !term.is_empty() && term != "dumb"
-}
-
-/// In one call, so that other programs' output does not get in between. Errors are nobody's concern: there
-/// is nowhere else to tell them, and a closed stderr must not end a transfer.
-fn write(text: &str) {
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

@@ -1,0 +1,20 @@
+//! Panics, told on stderr as Rust tells them, but without waiting for who reads it.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+
+use super::stderr;
+
+/// From now on panics are told that way.
+pub(super) fn report() {
+    std::panic::set_hook(Box::new(|info| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("<unnamed>");
+        let trace = Backtrace::capture();
+        let mut text = format!("\nthread '{name}' {info}\n");
+        match trace.status() {
+            BacktraceStatus::Captured => text.push_str(&format!("{trace}\n")),
+            _ => text.push_str("note: RUST_BACKTRACE=1 shows where it came from\n"),
+        }
+        stderr::write(&text);
+    }));
+}

@@ -1,0 +1,281 @@
+//! Stderr that nobody waits for. What is to be written is queued, and a thread of its own writes it: a pipe that nobody
+//! reads, or a terminal that is stopped, holds up that thread alone. What finds no room in the queue is dropped.
+//!
+//! A pipe is written to at once as long as it takes what comes. Nix 1.x reads it only while it waits for an answer: what was
+//! said before the answer has to be there before it.
+//!
+//! Stderr is left as it is: whether it blocks is a property that all have in common who have got the same one, such as our
+//! caller.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+/// How much may wait to be written, in bytes.
+const QUEUE: usize = 256 << 10;
+
+/// So much a pipe takes in one piece or not at all, in bytes (`PIPE_BUF`, pipe(7); POSIX has 512 at least).
+const PIECE: usize = if cfg!(target_os = "linux") { 4096 } else { 512 };
+
+/// How long the end waits for a stderr that takes nothing.
+const LAST_CALL: Duration = Duration::from_millis(100);
+
+/// How long the end waits for one that takes something now and then.
+const LAST_CALL_MAX: Duration = Duration::from_secs(2);
+
+/// How often the end looks whether it takes something again.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// This process's stderr.
+static STDERR: LazyLock<Writer> = LazyLock::new(|| Writer::new(rustix::stdio::stderr()));
+
+/// Queues a text, to be written as it is and in one piece, behind all that were queued before. Never waits.
+pub(super) fn write(text: &str) {
+    STDERR.push(text.as_bytes());
+}
+
+/// Whether something waits to be written.
+pub(super) fn is_busy() -> bool {
+    STDERR.lock().is_busy()
+}
+
+/// Waits until all is written, but not for a stderr that takes nothing for a tenth of a second.
+pub(super) fn drain() {
+    STDERR.drain();
+}
+
+struct Writer {
+    fd: BorrowedFd<'static>,
+    /// The same pipe, opened anew: that this one does not block is its own property.
+    pipe: Option<OwnedFd>,
+    // Held for a moment only, never while anything is written.
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    texts: VecDeque<Vec<u8>>,
+    /// In all of them.
+    bytes: usize,
+    /// How many pieces the thread has written, and whether it is at one.
+    written: u64,
+    writing: bool,
+    has_thread: bool,
+    /// Somebody has waited in vain for stderr to take something.
+    stuck: bool,
+}
+
+impl Queue {
+    fn is_busy(&self) -> bool {
+        self.writing || !self.texts.is_empty()
+    }
+}
+
+impl Writer {
+    fn new(fd: BorrowedFd<'static>) -> Self {
+        Self {
+            fd,
+            pipe: pipe_of(fd),
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    fn push(&'static self, text: &[u8]) {
+        let mut queue = self.lock();
+        if !queue.is_busy() && self.has_taken(text) {
+            return;
+        }
+        if queue.bytes + text.len() > QUEUE {
+            return;
+        }
+        if !queue.has_thread {
+            let name = "stderr".to_owned();
+            let thread = thread::Builder::new().name(name).spawn(|| self.run());
+            if thread.is_err() {
+                // A process that can have no thread should at least say so.
+                if self.takes_something() {
+                    self.write(text);
+                }
+                return;
+            }
+            queue.has_thread = true;
+        }
+        queue.bytes += text.len();
+        queue.texts.push_back(text.to_vec());
+        drop(queue);
+        self.changed.notify_all();
+    }
+
+    /// Whether a pipe took all of it at once.
+    fn has_taken(&self, text: &[u8]) -> bool {
+        let pipe = self.pipe.as_ref().filter(|_| text.len() <= PIECE);
+        pipe.is_some_and(|pipe| rustix::io::write(pipe, text) == Ok(text.len()))
+    }
+
+    fn run(&self) {
+        let mut queue = self.lock();
+        loop {
+            let Some(text) = queue.texts.pop_front() else {
+                let woken = self.changed.wait(queue);
+                queue = woken.unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            queue.writing = true;
+            drop(queue);
+            self.write(&text);
+            queue = self.lock();
+            queue.bytes -= text.len();
+            queue.written += 1;
+            queue.writing = false;
+            queue.stuck = false;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Errors are nobody's concern: there is nowhere else to tell them.
+    fn write(&self, mut text: &[u8]) {
+        while !text.is_empty() {
+            match rustix::io::write(self.fd, text) {
+                Ok(0) => return,
+                Ok(len) => text = &text[len..],
+                Err(Errno::INTR) => {}
+                // Somebody who has got the same one does not want it to block.
+                Err(Errno::AGAIN) => {
+                    let _ = poll(
+                        &mut [PollFd::from_borrowed_fd(self.fd, PollFlags::OUT)],
+                        None,
+                    );
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn takes_something(&self) -> bool {
+        let mut fds = [PollFd::from_borrowed_fd(self.fd, PollFlags::OUT)];
+        // An error, such as a reader that is gone, shows in a write that does not block either.
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
+    fn drain(&self) {
+        let began = Instant::now();
+        let mut moved = began;
+        let mut queue = self.lock();
+        if queue.stuck && !self.takes_something() {
+            return;
+        }
+        let mut written = queue.written;
+        while queue.is_busy() {
+            let waited = self.changed.wait_timeout(queue, LOOK);
+            (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            if queue.written != written || self.takes_something() {
+                written = queue.written;
+                moved = Instant::now();
+            }
+            if moved.elapsed() >= LAST_CALL || began.elapsed() >= LAST_CALL_MAX {
+                queue.stuck = true;
+                return;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A pipe opened anew, where that can be.
+fn pipe_of(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(fd).ok()?.st_mode);
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let open = || rustix::fs::open(path, flags, Mode::empty()).ok();
+    (kind == FileType::Fifo).then(open)?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::{AsFd, OwnedFd};
+
+    use super::*;
+
+    /// A pipe; the side for writing and all that uses it lives as long as the process.
+    fn pipe() -> (std::fs::File, &'static Writer) {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        let write: &'static OwnedFd = Box::leak(Box::new(write));
+        (read.into(), Box::leak(Box::new(Writer::new(write.as_fd()))))
+    }
+
+    #[test]
+    fn all_comes_in_order_and_in_one_piece() {
+        let (mut read, writer) = pipe();
+        let texts: Vec<String> = (0..1000).map(|number| format!("line {number}\n")).collect();
+        texts.iter().for_each(|text| writer.push(text.as_bytes()));
+        writer.drain();
+        let all = texts.concat();
+        let mut got = vec![0; all.len()];
+        read.read_exact(&mut got).unwrap();
+        assert_eq!(String::from_utf8(got).unwrap(), all);
+        assert!(!writer.lock().is_busy());
+    }
+
+    #[test]
+    fn nobody_waits_for_a_pipe_that_nobody_reads() {
+        let (mut read, writer) = pipe();
+        let began = Instant::now();
+        let line = format!("{}\n", "x".repeat(999));
+        for _ in 0..10_000 {
+            writer.push(line.as_bytes());
+        }
+        assert!(began.elapsed() < Duration::from_secs(2), "a push waited");
+        assert!(writer.lock().bytes <= QUEUE);
+        let began = Instant::now();
+        writer.drain();
+        let took = began.elapsed();
+        assert!(took >= LAST_CALL && took < LAST_CALL_MAX, "{took:?}");
+        // The second time it is known.
+        let began = Instant::now();
+        writer.drain();
+        assert!(began.elapsed() < LAST_CALL);
+        // Whoever begins to read gets whole lines, and what is written then.
+        let reader = thread::spawn(move || {
+            let mut all = Vec::new();
+            while !all.ends_with(b"end\n") {
+                let mut some = [0; 4096];
+                let len = read.read(&mut some).unwrap();
+                all.extend_from_slice(&some[..len]);
+            }
+            String::from_utf8(all).unwrap()
+        });
+        while writer.lock().is_busy() {
+            thread::sleep(LOOK);
+        }
+        writer.push(b"end\n");
+        let all = reader.join().unwrap();
+        assert!(all.len() > QUEUE && all.len() < 2 * QUEUE, "{}", all.len());
+        let mut lines = all.lines();
+        assert_eq!(lines.next_back(), Some("end"));
+        assert!(lines.all(|text| text == line.trim_end()));
+    }
+
+    #[test]
+    fn one_that_does_not_block_gets_all_the_same() {
+        let (mut read, writer) = pipe();
+        let flags = rustix::fs::fcntl_getfl(writer.fd).unwrap();
+        rustix::fs::fcntl_setfl(writer.fd, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
+        let text = vec![b'x'; QUEUE];
+        writer.push(&text);
+        let mut got = vec![0; text.len()];
+        read.read_exact(&mut got).unwrap();
+        assert_eq!(got, text);
+    }
+}
