@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::serve_loop::ServeError;
 use super::source::{Reason, Source};
 use crate::model::{PathInfo, StorePath, StorePathError};
-use crate::transfer::unpack::{UnpackError, Unpacker};
+use crate::transfer::unpack::{self, UnpackError, Unpacker};
 use crate::transfer::{NarSink, Piece};
 use crate::wire::WireError;
 use crate::wire::text::{LineDecoder, QueryKind, parse_query, put_have, put_infos};
@@ -157,8 +157,15 @@ async fn restore(
     let (pieces, mut ready) = mpsc::channel::<Bytes>(AHEAD);
     // When this future is dropped, the channel closes, the thread comes to its end and the
     // unpacker that it gives back removes what it made.
+    let path = info.path.clone();
     let disk = tokio::task::spawn_blocking(move || -> Result<Unpacker, UnpackError> {
-        let mut unpacker = Unpacker::new(&dest, limit)?;
+        // A store is swept by its own collector, and may hold so much that to look through it takes long.
+        if let Some(folder) = dest.parent()
+            && Some(folder) != Path::new(path.as_str()).parent()
+        {
+            unpack::sweep(folder);
+        }
+        let mut unpacker = Unpacker::for_nix(&path, &dest, limit)?;
         while let Some(piece) = ready.blocking_recv() {
             unpacker.write(&piece)?;
         }

@@ -1,8 +1,9 @@
 //! Restores a NAR to disk as it streams in, safely and as Nix would have it.
 //!
-//! The tree grows under a temporary name beside its destination (`.NAME.tmp-PID-COUNTER`) and gets
+//! The tree grows in a private folder beside its destination (`NAME.chroot`, see `staging`) and gets
 //! its own name only by [`Unpacker::commit`], in one step and never over anything that is there.
-//! Dropped before that, it is removed again.
+//! Dropped before that, it is removed again, though a process that is told to end does not take its time
+//! for that: what it leaves behind ([`leave_behind`]) is harmless, and removed by whoever restores there next.
 //!
 //! | what | becomes |
 //! | --- | --- |
@@ -23,6 +24,7 @@
 
 mod place;
 mod remove;
+mod staging;
 mod tree;
 
 #[cfg(test)]
@@ -33,10 +35,12 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use rustix::fs::{CWD, Mode, OFlags};
-
+use crate::model::StorePath;
 use crate::wire::nar::{Decoder, Event, NarError};
+use place::Place;
+use staging::Taken;
 use tree::Tree;
 
 /// How many bytes are joined to an incomplete unit at a time. Any number will do; one that is about
@@ -144,12 +148,42 @@ impl Unpacker {
     /// # Errors
     /// [`UnpackError::NoName`], [`UnpackError::Exists`] and [`UnpackError::Prepare`].
     pub fn new(dest: &Path, limit: u64) -> Result<Self, UnpackError> {
-        Ok(Self {
+        Ok(Self::at(Place::new(dest, None, Taken::Stays)?, limit))
+    }
+
+    /// As [`new`](Self::new), for Nix 1.x, which wants to have `path` restored to `dest`.
+    ///
+    /// That is the path itself or, in a repair of it, `PATH.tmp`. Either way it is PATH that is a temporary root, and
+    /// PATH that Nix has locked (`SubstitutionGoal` in `libstore/build.cc`), so that the tree grows in `PATH.chroot`:
+    /// nobody else makes or repairs this path meanwhile, and what has that name is left over from who did.
+    ///
+    /// But `DRV.chroot` belongs to builds of DRV, which lock its outputs and not the derivation. None runs while there
+    /// is no derivation yet; while it is repaired, one may. Then the tree grows in `DRV.tmp.chroot`, which no
+    /// collector spares, no more than it does `DRV.tmp`: it is there for a moment only.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn for_nix(path: &StorePath, dest: &Path, limit: u64) -> Result<Self, UnpackError> {
+        let base = path.base_name();
+        let name = dest.file_name().unwrap_or_default();
+        let repairs = name.as_bytes().strip_suffix(b".tmp") == Some(base.as_bytes());
+        // By hand, anywhere else, it is nobody's lock that is held.
+        let locked = dest.parent() == Path::new(path.as_str()).parent();
+        let taken = match locked && (repairs || name == base) {
+            true => Taken::Goes,
+            false => Taken::Stays,
+        };
+        let stem = (repairs && !base.ends_with(".drv")).then(|| OsStr::new(base));
+        Ok(Self::at(Place::new(dest, stem, taken)?, limit))
+    }
+
+    fn at(place: Place, limit: u64) -> Self {
+        Self {
             decoder: Decoder::new(limit),
             kept: Vec::new(),
-            tree: Tree::new(dest)?,
+            tree: Tree::new(place),
             failed: false,
-        })
+        }
     }
 
     /// Takes the next bytes of the archive, split anywhere.
@@ -225,15 +259,23 @@ pub fn remove(path: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let parent = rustix::fs::openat(CWD, parent, flags, Mode::empty())?;
+    let parent = place::open_parent(parent)?;
     Ok(remove::remove(parent.as_fd(), name.as_bytes())?)
 }
 
-/// Whether a file name is one under which trees grow.
-#[must_use]
-pub fn is_temporary(name: &OsStr) -> bool {
-    place::is_temporary(name.as_bytes())
+/// Removes from `folder` the trees that ended processes have left behind there. Those of living ones stay.
+pub fn sweep(folder: &Path) {
+    let swept = place::open_parent(folder).and_then(|parent| staging::sweep(parent.as_fd()));
+    // It takes up room, and nothing else.
+    if swept != Ok(true) {
+        log::debug!("not all that is left over in {folder:?} could be removed: {swept:?}");
+    }
+}
+
+/// The process is about to end: what it has not removed at that time of its unfinished trees is left as it is, and so is
+/// what would take long.
+pub fn leave_behind(at: Instant) {
+    remove::stop_at(at);
 }
 
 /// Puts the next event of `input` on disk. Tells how many bytes were read and whether the rest can

@@ -122,8 +122,10 @@ fn what_is_right_stays_and_what_is_wrong_is_replaced() {
     };
     flip(&place(16));
     // What a run that was killed may leave.
-    fs::create_dir(store.join(".left.tmp-1-2")).unwrap();
-    fs::write(store.join(".left.tmp-1-2/file"), "x").unwrap();
+    for left in [".left.tmp-8388607-2", "left.chroot/ssh-substituter-8388607"] {
+        fs::create_dir_all(store.join(left)).unwrap();
+        fs::write(store.join(left).join("file"), "x").unwrap();
+    }
     fs::write(store.join(".hidden"), "not ours").unwrap();
     let got = site.get_to(&folder, &[&dag.root]).status(0);
     got.says(&["fetched 5 paths", "; 25 were there"]);

@@ -243,7 +243,7 @@ fn nothing_is_restored_through_a_link() {
         assert_eq!(fs::read_dir(&store).expect("read a folder").count(), 0);
         // Prepared under the temporary names: others are taken.
         let links = format!(
-            "ln -s {p} .{name}.tmp-$$-0; ln -s {p} .{name}.tmp-$$-1",
+            "for l in {name}.chroot .{name}.tmp-$$-0 .{name}.tmp-$$-1; do ln -s {p} $l; done",
             p = precious.display()
         );
         let output = restore(&store.join(name), &links);
@@ -259,7 +259,7 @@ fn nothing_is_restored_through_a_link() {
             .expect("read a folder")
             .flatten()
             .filter(|entry| entry.path().is_symlink());
-        assert_eq!(links.count(), 2);
+        assert_eq!(links.count(), 3);
         for entry in fs::read_dir(&store).expect("read a folder").flatten() {
             fs::remove_file(entry.path()).expect("remove a file");
         }

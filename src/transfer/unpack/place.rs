@@ -5,29 +5,32 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::{UnpackError, remove};
+use super::UnpackError;
+use super::remove::{is_stopped, open_dir};
+use super::staging::{Staging, Taken};
 
-/// Longest file name, in bytes, on about every file system.
-const MAX_FILE_NAME: usize = 255;
-/// How many names are tried. Others are met only where a process of the same number has crashed.
-const ATTEMPTS: usize = 1000;
-
-/// A destination and the temporary name beside it. Dropped, it removes what has that name.
+/// A destination, and beside it the private folder that the tree grows in.
 #[derive(Debug)]
 pub(super) struct Place {
     dest: PathBuf,
     parent: OwnedFd,
-    temporary: Vec<u8>,
-    made: bool,
+    /// What stands before `.chroot` in the private folder's name.
+    stem: Vec<u8>,
+    taken: Taken,
+    staging: Option<Staging>,
 }
 
 impl Place {
-    pub(super) fn new(dest: &Path) -> Result<Self, UnpackError> {
+    /// `stem` names the private folder; without it the destination's own name does.
+    pub(super) fn new(
+        dest: &Path,
+        stem: Option<&OsStr>,
+        taken: Taken,
+    ) -> Result<Self, UnpackError> {
         let prepare = |error: Errno| UnpackError::Prepare {
             dest: dest.to_owned(),
             source: error.into(),
@@ -42,13 +45,7 @@ impl Place {
                 dest: dest.to_owned(),
             });
         };
-        let parent = if parent.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            parent
-        };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let parent = rustix::fs::openat(CWD, parent, flags, Mode::empty()).map_err(prepare)?;
+        let parent = open_parent(parent).map_err(prepare)?;
         match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => {}
             Err(error) => return Err(prepare(error)),
@@ -59,10 +56,11 @@ impl Place {
             }
         }
         Ok(Self {
-            temporary: temporary_name(name),
+            stem: stem.unwrap_or(name).as_bytes().to_vec(),
             dest: dest.to_owned(),
             parent,
-            made: false,
+            taken,
+            staging: None,
         })
     }
 
@@ -70,72 +68,55 @@ impl Place {
         &self.dest
     }
 
-    /// The directory that the destination and its temporary neighbour are in.
-    pub(super) fn parent(&self) -> BorrowedFd<'_> {
-        self.parent.as_fd()
-    }
-
-    /// The temporary name.
-    pub(super) fn temporary(&self) -> &[u8] {
-        &self.temporary
-    }
-
-    /// Makes something under the temporary name, taking another one where it is taken.
-    pub(super) fn make<T>(
-        &mut self,
-        make: impl Fn(BorrowedFd<'_>, &[u8]) -> Result<T, Errno>,
-    ) -> Result<T, Errno> {
-        for _ in 0..ATTEMPTS {
-            match make(self.parent.as_fd(), &self.temporary) {
-                Err(Errno::EXIST) => self.temporary = temporary_name(self.name()),
-                Err(error) => return Err(error),
-                Ok(made) => {
-                    self.made = true;
-                    return Ok(made);
-                }
-            }
+    /// The folder that the tree's top is made in, and the name that it has there.
+    pub(super) fn top(&mut self) -> Result<(BorrowedFd<'_>, &[u8]), Errno> {
+        if self.staging.is_none() {
+            let staging = Staging::new(self.parent.as_fd(), &self.stem, self.taken)?;
+            self.staging = Some(staging);
         }
-        Err(Errno::EXIST)
+        // Made just now, if not before.
+        let staging = self.staging.as_ref().ok_or(Errno::NOENT)?;
+        Ok((staging.folder(), staging.top()))
     }
 
-    /// Renames what was made to the destination.
+    /// Moves what was made to the destination.
     pub(super) fn commit(&mut self, directory: bool) -> Result<(), UnpackError> {
-        let (parent, from, to) = (self.parent.as_fd(), &self.temporary[..], self.name());
-        let moved =
-            match rustix::fs::renameat_with(parent, from, parent, to, RenameFlags::NOREPLACE) {
-                // NFS, and others before they learned it, know no such rename.
-                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                    rename_in_two_steps(parent, from, to, directory)
-                }
-                other => other,
-            };
-        match moved {
+        let Some(staging) = self.staging.take() else {
+            return Err(UnpackError::Incomplete {
+                dest: self.dest.clone(),
+            });
+        };
+        let to = self.dest.file_name().unwrap_or_default();
+        match move_top(&staging, self.parent.as_fd(), to, directory) {
             Ok(()) => {
-                self.made = false;
+                staging.discard_empty();
                 Ok(())
             }
-            Err(Errno::EXIST | Errno::NOTEMPTY) => Err(UnpackError::Exists {
-                dest: self.dest.clone(),
-            }),
-            Err(error) => Err(UnpackError::Commit {
-                dest: self.dest.clone(),
-                source: error.into(),
-            }),
+            Err(error) => {
+                self.staging = Some(staging);
+                Err(match error {
+                    Errno::EXIST | Errno::NOTEMPTY => UnpackError::Exists {
+                        dest: self.dest.clone(),
+                    },
+                    error => UnpackError::Commit {
+                        dest: self.dest.clone(),
+                        source: error.into(),
+                    },
+                })
+            }
         }
-    }
-
-    fn name(&self) -> &OsStr {
-        self.dest.file_name().unwrap_or_default()
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if !self.made {
+        let Some(staging) = self.staging.take().filter(|_| !is_stopped()) else {
             return;
-        }
-        if let Err(error) = remove::remove(self.parent(), &self.temporary) {
-            let left = self.dest.with_file_name(OsStr::from_bytes(&self.temporary));
+        };
+        let left = self.dest.with_file_name(OsStr::from_bytes(staging.name()));
+        if let Err(error) = staging.remove(self.parent.as_fd())
+            && !is_stopped()
+        {
             log::warn!(
                 "cannot remove the incomplete {left:?}: {}",
                 io::Error::from(error)
@@ -144,53 +125,62 @@ impl Drop for Place {
     }
 }
 
+/// Opens the folder that something is in, as the system resolves it.
+pub(super) fn open_parent(parent: &Path) -> Result<OwnedFd, Errno> {
+    let parent = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, parent, flags, Mode::empty())
+}
+
+/// The one step that makes it visible.
+fn move_top(
+    staging: &Staging,
+    parent: BorrowedFd<'_>,
+    to: &OsStr,
+    directory: bool,
+) -> Result<(), Errno> {
+    let (folder, top) = (staging.folder(), staging.top());
+    let rename = || match rustix::fs::renameat_with(folder, top, parent, to, RenameFlags::NOREPLACE)
+    {
+        // NFS, and others before they learned it, know no such rename.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            rename_in_two_steps((folder, top), (parent, to), directory)
+        }
+        other => other,
+    };
+    match rename() {
+        // A folder knows the one above it: to change that, one has to be allowed to write in it. Root always is.
+        Err(Errno::ACCESS | Errno::PERM) if directory => {
+            let dir = open_dir(folder, top)?;
+            rustix::fs::fchmod(&dir, Mode::from_raw_mode(0o755))?;
+            rename()?;
+            rustix::fs::fchmod(&dir, Mode::from_raw_mode(0o555))
+        }
+        other => other,
+    }
+}
+
 /// A rename that replaces nothing, for file systems that have none: each first step fails when the
 /// name is taken, and the second can lose nothing.
 fn rename_in_two_steps(
-    parent: BorrowedFd<'_>,
-    from: &[u8],
-    to: &OsStr,
+    (folder, from): (BorrowedFd<'_>, &[u8]),
+    (parent, to): (BorrowedFd<'_>, &OsStr),
     directory: bool,
 ) -> Result<(), Errno> {
     if directory {
         // A directory may replace one that is empty, and only that.
         rustix::fs::mkdirat(parent, to, Mode::RWXU)?;
-        rustix::fs::renameat(parent, from, parent, to).inspect_err(|_| {
+        rustix::fs::renameat(folder, from, parent, to).inspect_err(|_| {
             let _ = rustix::fs::unlinkat(parent, to, AtFlags::REMOVEDIR);
         })
     } else {
-        rustix::fs::linkat(parent, from, parent, to, AtFlags::empty())?;
-        rustix::fs::unlinkat(parent, from, AtFlags::empty())
+        rustix::fs::linkat(folder, from, parent, to, AtFlags::empty())?;
+        rustix::fs::unlinkat(folder, from, AtFlags::empty())
     }
-}
-
-/// `.NAME.tmp-PID-COUNTER`, with NAME cut so that all of it is a file name.
-fn temporary_name(name: &OsStr) -> Vec<u8> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let end = format!(".tmp-{}-{count}", std::process::id());
-    let name = name.as_bytes();
-    let mut len = name.len().min(MAX_FILE_NAME - 1 - end.len());
-    // Some file systems take only whole characters.
-    while len < name.len() && len > 0 && name[len] & 0xc0 == 0x80 {
-        len -= 1;
-    }
-    [b".", &name[..len], end.as_bytes()].concat()
-}
-
-/// Whether a name is one of those.
-pub(super) fn is_temporary(name: &[u8]) -> bool {
-    let Some(rest) = name.strip_prefix(b".") else {
-        return false;
-    };
-    let mark = b".tmp-";
-    let Some(at) = rest.windows(mark.len()).rposition(|part| part == mark) else {
-        return false;
-    };
-    let numbers = &rest[at + mark.len()..];
-    let mut parts = numbers.split(|byte| *byte == b'-');
-    let number = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
-    parts.next().is_some_and(number) && parts.next().is_some_and(number) && parts.next().is_none()
 }
 
 #[cfg(test)]
@@ -199,35 +189,12 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn temporary_names_are_new_and_fit() {
-        for name in ["a".repeat(255), "é".repeat(127), "x".to_owned()] {
-            let (first, second) = (temporary_name(name.as_ref()), temporary_name(name.as_ref()));
-            assert_ne!(first, second);
-            assert!(first.len() <= 255 && first[0] == b'.');
-            assert!(is_temporary(&first), "{first:?}");
-            assert!(std::str::from_utf8(&first).unwrap().contains(".tmp-"));
-        }
-        assert!(temporary_name(OsStr::from_bytes(&[0x80; 255])).starts_with(b"..tmp-"));
-        for other in [
-            "x",
-            ".x",
-            ".x.tmp-",
-            ".x.tmp-1",
-            ".x.tmp-1-",
-            ".x.tmp-1-2-3",
-            ".x.tmp-1-a",
-            "x.tmp-1-2",
-        ] {
-            assert!(!is_temporary(other.as_bytes()), "{other}");
-        }
-    }
-
-    #[test]
     fn the_two_step_rename_replaces_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let root = fs::File::open(dir.path()).unwrap();
         let rename = |from: &str, to: &str, directory| {
-            rename_in_two_steps(root.as_fd(), from.as_bytes(), to.as_ref(), directory)
+            let root = root.as_fd();
+            rename_in_two_steps((root, from.as_bytes()), (root, to.as_ref()), directory)
         };
         fs::write(dir.path().join("file"), "new").unwrap();
         fs::write(dir.path().join("taken"), "old").unwrap();

@@ -1,15 +1,45 @@
 //! Removes what was restored, read-only directories included, without following a symlink.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+use std::time::Instant;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::wire::nar::MAX_DEPTH;
 
+/// Until when things may be removed, once the process is about to end.
+static END: OnceLock<Instant> = OnceLock::new();
+
+/// Files from this size on, in bytes, are not removed by a process that is about to end: that would not wait for anybody.
+const LARGE: i64 = 16 << 20;
+
+/// Lets all removals of this process end where they are at that time, with `EINTR`, and none begin later.
+pub(super) fn stop_at(end: Instant) {
+    let _ = END.set(end);
+}
+
+pub(super) fn is_stopped() -> bool {
+    END.get().is_some_and(|end| Instant::now() >= *end)
+}
+
+/// Whether it has to be left where it is, for want of time.
+fn must_stay(parent: BorrowedFd<'_>, name: &CStr) -> bool {
+    let is_large = || {
+        let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
+        stat.is_ok_and(|stat| stat.st_size >= LARGE)
+    };
+    END.get().is_some() && (is_stopped() || is_large())
+}
+
 /// Removes the file, symlink or directory tree `name` in `parent`. Goes on where something cannot
 /// be removed; the first such reason is the error.
 pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+    if is_stopped() {
+        return Err(Errno::INTR);
+    }
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         // Linux says the one about a directory, POSIX the other.
@@ -47,6 +77,9 @@ fn remove_entries(entries: &mut Dir, depth: usize) -> Result<(bool, Option<Errno
             continue;
         }
         let dir = entries.fd()?;
+        if must_stay(dir, entry.file_name()) {
+            return Err(Errno::INTR);
+        }
         let unlinked = match entry.file_type() {
             FileType::Directory => Err(Errno::ISDIR),
             _ => rustix::fs::unlinkat(dir, name, AtFlags::empty()),

@@ -32,9 +32,8 @@ impl Yard {
 
     /// The tree that grows, while there is one.
     fn growing(&self) -> PathBuf {
-        let names = self.names();
-        let name = names.iter().find(|name| name.starts_with(".dest.tmp-"));
-        self.0.path().join(name.unwrap())
+        let top = format!("ssh-substituter-{}", std::process::id());
+        self.0.path().join("dest.chroot").join(top)
     }
 }
 
@@ -234,15 +233,57 @@ fn destinations_without_a_name_or_a_directory_are_refused() {
 }
 
 #[test]
-fn temporary_names_that_are_taken_are_passed_over() {
+fn a_name_that_is_taken_is_passed_over() {
     let yard = Yard::new();
     let mut unpacker = yard.unpacker();
-    let taken = String::from_utf8(unpacker.tree.temporary().to_vec()).unwrap();
-    link("/nonexistent", yard.0.path().join(&taken)).unwrap();
+    link("/nonexistent", yard.0.path().join("dest.chroot")).unwrap();
     unpacker.write(&sample()).unwrap();
     unpacker.commit().unwrap();
     check_sample(&yard.dest());
-    assert_eq!(yard.names(), [&taken[..], "dest"]);
+    assert_eq!(yard.names(), ["dest", "dest.chroot"]);
+}
+
+#[test]
+fn nix_gets_its_trees_where_its_collector_spares_them() {
+    let yard = Yard::new();
+    let store = yard.0.path().to_str().unwrap().to_owned();
+    let at = |name: &str| yard.0.path().join(name);
+    let hash = "7rjj86a15146cq1d3qy068lml7n7ykzm";
+    for (base, dest, grows) in [
+        ("x", "x", "x.chroot"),
+        ("x", "x.tmp", "x.chroot"),
+        ("x.tmp", "x.tmp", "x.tmp.chroot"),
+        ("x.drv", "x.drv", "x.drv.chroot"),
+        // Where a build of it may be at work.
+        ("x.drv", "x.drv.tmp", "x.drv.tmp.chroot"),
+        ("x", "other", "other.chroot"),
+    ] {
+        let path = StorePath::parse(&format!("{store}/{hash}-{base}")).unwrap();
+        let named = |name: &str| match name {
+            "other" | "other.chroot" => at(name),
+            name => at(&format!("{hash}-{name}")),
+        };
+        // Left over from a build, which only Nix's own lock makes ours.
+        let grows = named(grows);
+        fs::create_dir_all(grows.join("etc")).unwrap();
+        let mut unpacker = Unpacker::for_nix(&path, &named(dest), 1 << 20).unwrap();
+        unpacker.write(&sample()).unwrap();
+        let taken_over = dest != "other";
+        assert_eq!(grows.join("etc").exists(), !taken_over, "{base} {dest}");
+        unpacker.commit().unwrap();
+        check_sample(&named(dest));
+        assert_eq!(grows.exists(), !taken_over, "{base} {dest}");
+        remove(&named(dest)).unwrap();
+    }
+    // By hand, in another folder, it is nobody's but its maker's.
+    let path = StorePath::parse(&format!("/nix/store/{hash}-x")).unwrap();
+    let left = at(&format!("{hash}-x.chroot")).join("etc");
+    fs::create_dir_all(&left).unwrap();
+    let dest = at(&format!("{hash}-x"));
+    let mut unpacker = Unpacker::for_nix(&path, &dest, 1 << 20).unwrap();
+    unpacker.write(&sample()).unwrap();
+    unpacker.commit().unwrap();
+    assert!(left.exists() && dest.exists());
 }
 
 #[test]

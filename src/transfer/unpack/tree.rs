@@ -31,7 +31,7 @@ const TIMES: Timestamps = Timestamps {
     },
 };
 
-/// A tree that grows under a temporary name.
+/// A tree that grows in a private folder.
 #[derive(Debug)]
 pub(super) struct Tree {
     /// The directories around the next node, the top first.
@@ -63,16 +63,16 @@ struct OpenFile {
 }
 
 impl Tree {
-    pub(super) fn new(dest: &Path) -> Result<Self, UnpackError> {
-        Ok(Self {
+    pub(super) fn new(place: Place) -> Self {
+        Self {
             open: Vec::new(),
             name: Vec::new(),
             file: None,
             pending: Vec::new(),
             born_right: [None; 2],
             directory: false,
-            place: Place::new(dest)?,
-        })
+            place,
+        }
     }
 
     pub(super) fn dest(&self) -> &Path {
@@ -111,10 +111,7 @@ impl Tree {
         action: &'static str,
         make: impl Fn(BorrowedFd<'_>, &[u8]) -> Result<T, Errno>,
     ) -> Result<T, UnpackError> {
-        let made = match self.open.last() {
-            Some(dir) => make(dir.fd.as_fd(), &self.name),
-            None => self.place.make(make),
-        };
+        let made = self.here().and_then(|(dir, name)| make(dir, name));
         made.map_err(|error| match (error, self.open.last()) {
             (Errno::EXIST, Some(dir)) => UnpackError::Clash {
                 path: self.shown(),
@@ -125,10 +122,10 @@ impl Tree {
     }
 
     /// The directory of the next node and its name in there.
-    fn here(&self) -> (BorrowedFd<'_>, &[u8]) {
+    fn here(&mut self) -> Result<(BorrowedFd<'_>, &[u8]), Errno> {
         match self.open.last() {
-            Some(dir) => (dir.fd.as_fd(), &self.name),
-            None => (self.place.parent(), self.place.temporary()),
+            Some(dir) => Ok((dir.fd.as_fd(), &self.name)),
+            None => self.place.top(),
         }
     }
 
@@ -138,8 +135,8 @@ impl Tree {
             rustix::fs::mkdirat(dir, name, Mode::RWXU)
         })?;
         self.directory |= self.open.is_empty();
-        let (dir, name) = self.here();
-        let fd = open_dir(dir, name).map_err(|error| self.error(action, error))?;
+        let opened = self.here().and_then(|(dir, name)| open_dir(dir, name));
+        let fd = opened.map_err(|error| self.error(action, error))?;
         self.open.push(Open {
             fd,
             name: std::mem::take(&mut self.name),
@@ -160,9 +157,11 @@ impl Tree {
     fn symlink(&mut self, target: &[u8]) -> Result<(), UnpackError> {
         let action = "create symlink";
         self.make(action, |dir, name| rustix::fs::symlinkat(target, dir, name))?;
-        let (dir, name) = self.here();
-        rustix::fs::utimensat(dir, name, &TIMES, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|error| self.error(action, error))
+        let set = |(dir, name): (BorrowedFd<'_>, &[u8])| {
+            rustix::fs::utimensat(dir, name, &TIMES, AtFlags::SYMLINK_NOFOLLOW)
+        };
+        let set = self.here().and_then(set);
+        set.map_err(|error| self.error(action, error))
     }
 
     fn file_start(&mut self, executable: bool, size: u64) -> Result<(), UnpackError> {
@@ -253,10 +252,6 @@ impl Tree {
 
 #[cfg(test)]
 impl Tree {
-    pub(super) fn temporary(&self) -> &[u8] {
-        self.place.temporary()
-    }
-
     pub(super) fn replace_file(&mut self, by: File) {
         if let Some(open) = &mut self.file {
             open.file = by;

@@ -84,7 +84,8 @@ impl Folder {
         let (registration, from) = (file.clone(), store.clone());
         let registration = blocking(move || {
             if !look {
-                clean(&from);
+                // What a run that was killed has left.
+                unpack::sweep(&from);
             }
             Registration::read(&registration)
         });
@@ -103,17 +104,6 @@ impl Folder {
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Removes what a run that was killed has left: nobody else is at work here.
-fn clean(store: &Path) {
-    for entry in fs::read_dir(store).into_iter().flatten().flatten() {
-        if unpack::is_temporary(&entry.file_name())
-            && let Err(error) = unpack::remove(&entry.path())
-        {
-            log::warn!("cannot remove {}: {error}", entry.path().display());
-        }
     }
 }
 
