@@ -2,6 +2,9 @@
 
 mod doors;
 mod engines;
+mod signals;
+
+pub use signals::interrupted;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -11,8 +14,10 @@ use crate::cli::{Cli, Command, ConfigAction, EngineAction};
 use crate::commands::{self, Loaded};
 use crate::config::{Config, ConfigError, Sources};
 use crate::front;
+use crate::meeting;
 use crate::progress::Display;
 use crate::report;
+use crate::transport::openssh::{resolve, resolve_file};
 
 /// Exit status when something could not be done.
 const FAILED: u8 = 1;
@@ -76,7 +81,23 @@ fn load(cli: &Cli) -> Loaded {
     };
     let pairs = cli.option.chunks_exact(2);
     sources.options = pairs.map(|p| (p[0].clone(), p[1].clone())).collect();
-    Config::load(sources)
+    let (mut config, warnings) = Config::load(sources)?;
+    name_from_anywhere(&mut config);
+    Ok((config, warnings))
+}
+
+/// Files that are named from the current folder are named from anywhere then: neither ssh nor an engine runs there.
+fn name_from_anywhere(config: &mut Config) {
+    let Some(folder) = meeting::current_folder() else {
+        return;
+    };
+    config.ssh_options = resolve(&config.ssh_options, &folder);
+    for host in &mut config.hosts {
+        let key = host.ssh_key.as_ref().and_then(|key| key.to_str());
+        if let Some(key) = key.and_then(|key| resolve_file(key, &folder)) {
+            host.ssh_key = Some(key.into());
+        }
+    }
 }
 
 fn configuration(cli: &Cli) -> Result<Config, ConfigError> {

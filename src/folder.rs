@@ -12,6 +12,8 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
+
 /// `S_ISVTX`
 const STICKY: u32 = 0o1000;
 
@@ -130,6 +132,26 @@ pub fn open_lock(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// Opens and locks such a file ([`open_lock`]), without waiting. Whoever has it locked may remove it: a lock counts only
+/// on the file that has the name, so that two never hold what they take for the same one.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] when somebody else has it locked, and those of the system.
+pub fn try_lock(path: &Path) -> io::Result<File> {
+    loop {
+        let file = open_lock(path)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        let id = |meta: Metadata| (meta.dev(), meta.ino());
+        match fs::symlink_metadata(path).map(id) {
+            Ok(there) if there == id(file.metadata()?) => return Ok(file),
+            // Removed by who had it before us.
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::{DirBuilder, Permissions};
@@ -230,5 +252,21 @@ mod tests {
         assert!(!is_own_file(&meta(&file), uid() + 1));
         assert!(!is_own_file(&meta(&link), uid()));
         assert!(!is_own_file(&meta(temp.path()), uid()));
+    }
+
+    #[test]
+    fn a_lock_that_was_removed_is_none() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("lock");
+        let held = try_lock(&path).unwrap();
+        let error = try_lock(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        // Whoever waits has opened it by now, and gets it when it is no longer the lock.
+        let waiting = open_lock(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        drop(held);
+        flock(&waiting, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let _next = try_lock(&path).unwrap();
+        assert!(try_lock(&path).is_err());
     }
 }

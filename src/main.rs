@@ -2,23 +2,31 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ssh_substituter::progress::{Display, Mode, level};
-use ssh_substituter::{app, cli, cli::LogFormat};
-use tokio::signal::unix::{SignalKind, signal};
+use ssh_substituter::progress::{Display, Mode, drain, level};
+use ssh_substituter::transfer::unpack;
+use ssh_substituter::{app, app::interrupted, cli, cli::LogFormat};
 
-/// How long an interrupted restore may take to remove what it made.
+/// How long a restore that is given up may take to remove what it made.
 const CLEAN_UP: Duration = Duration::from_secs(10);
+
+/// How long what runs may take to end, and to remove what it made, once the process is told to end.
+const LAST_STEPS: Duration = Duration::from_millis(80);
+
+/// The same for an engine, which nobody waits for: it writes down what it has learnt.
+const ENGINE_ENDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = cli::parse();
     let display = Arc::new(Display::new(mode(cli.log_format)));
+    display.report_panics();
     if cli.quiet {
         display.set_mode(Mode::Off);
     }
     display.log_to_stderr(level(cli.verbose, cli.quiet));
     let restores = cli.substitute.is_some() || matches!(cli.command, Some(cli::Command::Get(_)));
+    let is_engine = matches!(cli.command, Some(cli::Command::Engine { action: None, .. }));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -27,28 +35,40 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => {
             log::error!("cannot start: {error}");
+            drain();
             return ExitCode::FAILURE;
         }
     };
     // In a task: the thread that learns of what has come then goes on with it by itself. The main
     // thread would have to be woken each time.
     let shown = display.clone();
-    let work = runtime.spawn(async move {
+    let mut work = runtime.spawn(async move { app::run(cli, &shown).await });
+    let (code, clean_up) = runtime.block_on(async {
         tokio::select! {
-            code = app::run(cli, &shown) => code,
-            number = interrupted() => ExitCode::from(128 + number),
+            // A panic has told of itself.
+            code = &mut work => (code.unwrap_or(ExitCode::from(101)), CLEAN_UP),
+            number = interrupted() => {
+                let end = Instant::now() + if is_engine { ENGINE_ENDS } else { LAST_STEPS };
+                unpack::leave_behind(end);
+                if !is_engine {
+                    // Child processes are ended along with what they are for.
+                    work.abort();
+                }
+                let _ = tokio::time::timeout_at(end.into(), work).await;
+                let left = end.saturating_duration_since(Instant::now());
+                (ExitCode::from(128 + number), left)
+            }
         }
     });
-    // A panic has told of itself.
-    let code = runtime.block_on(work).unwrap_or(ExitCode::from(101));
     display.close();
     if restores {
         // The thread that writes to disk removes what it made, once nobody feeds it any more.
-        runtime.shutdown_timeout(CLEAN_UP);
+        runtime.shutdown_timeout(clean_up);
     } else {
         // A read of standard input may block for ever.
         runtime.shutdown_background();
     }
+    drain();
     code
 }
 
@@ -58,18 +78,5 @@ fn mode(format: Option<LogFormat>) -> Mode {
         Some(LogFormat::Bar) => Mode::Bar,
         Some(LogFormat::Raw) => Mode::Plain,
         Some(LogFormat::InternalJson) => Mode::Json,
-    }
-}
-
-/// Waits for SIGTERM or SIGINT; its number.
-async fn interrupted() -> u8 {
-    let wait = async |kind| match signal(kind) {
-        Ok(mut signal) => signal.recv().await,
-        // Without a handler the signal ends the process by itself.
-        Err(_) => std::future::pending().await,
-    };
-    tokio::select! {
-        _ = wait(SignalKind::terminate()) => 15,
-        _ = wait(SignalKind::interrupt()) => 2,
     }
 }

@@ -4,15 +4,17 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
+use tokio::sync::Notify;
 
-use super::{Outcome, configuration, load};
+use super::{Outcome, configuration, interrupted, load};
 use crate::cli::Cli;
 use crate::commands::engine;
 use crate::engine::{Messages, Setting, serve};
 use crate::front;
-use crate::meeting::{Client, Identity, Place};
+use crate::meeting::{Client, Identity, Place, SocketId, own_socket};
 use crate::report;
 
 /// Runs an engine: on the listening socket that is its standard input (whoever starts it made it),
@@ -24,12 +26,15 @@ pub(super) async fn run(cli: &Cli) -> Outcome {
     let config = configuration(cli)?;
     let identity = Identity::of_process(&config);
     let place = Place::of(&identity)?;
-    let (listener, managed) = match given()? {
+    let (listener, managed, socket) = match given()? {
         Some(listener) => {
             let ours = listener.local_addr()?.as_pathname() == Some(&place.socket());
-            (listener, !ours)
+            (listener, !ours, own_socket().or(place.socket_id()))
         }
-        None => (listen(&place)?, false),
+        None => {
+            let (listener, socket) = listen(&place)?;
+            (listener, false, socket)
+        }
     };
     log::debug!(
         "engine {} serves on {}",
@@ -40,14 +45,22 @@ pub(super) async fn run(cli: &Cli) -> Outcome {
     let engine = engine(&config, Some(messages.clone()));
     let expected = config.identity();
     let cli = cli.clone();
+    let stop = Arc::new(Notify::new());
+    let told = stop.clone();
+    tokio::spawn(async move {
+        interrupted().await;
+        told.notify_one();
+    });
     let setting = Setting {
         identity,
         place: (!managed).then_some(place),
+        socket,
         is_current: Box::new(move || {
             load(&cli).is_ok_and(|(config, _)| config.identity() == expected)
         }),
         render: report::line,
         messages,
+        stop,
     };
     Ok(serve(listener, engine, config, setting).await?)
 }
@@ -63,14 +76,15 @@ fn given() -> io::Result<Option<UnixListener>> {
 }
 
 /// A socket of its own, if there is no engine yet.
-fn listen(place: &Place) -> Result<UnixListener, Box<dyn std::error::Error>> {
+fn listen(place: &Place) -> Result<(UnixListener, Option<SocketId>), Box<dyn std::error::Error>> {
     let lock = place.try_lock()?;
     let path = place.socket();
     if std::os::unix::net::UnixStream::connect(&path).is_ok() {
         return Err(format!("an engine runs already, on {}", path.display()).into());
     }
     place.remove(place.socket_id(), &lock);
-    Ok(UnixListener::bind(path)?)
+    let listener = UnixListener::bind(path)?;
+    Ok((listener, place.socket_id()))
 }
 
 /// Ends all engines of this user.

@@ -17,13 +17,18 @@ use super::callers::Callers;
 use super::messages::Messages;
 use super::session;
 use crate::config::Config;
-use crate::meeting::{Identity, Place};
+use crate::meeting::{Identity, Place, SocketId};
+use crate::transport::openssh::sweep;
+use crate::transport::runtime_dir::Surroundings;
 
 /// How often is looked whether anything has changed.
 const TICK: Duration = Duration::from_secs(2);
 
 /// Once nobody was there for so long, hosts are spared the processes that are not needed.
 const CALM: Duration = Duration::from_secs(60);
+
+/// How often the runtime folder is rid of what connections have left that are gone.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// How long accepting rests after it failed (too many open files, say).
 const PAUSE: Duration = Duration::from_millis(100);
@@ -34,12 +39,16 @@ pub struct Setting {
     pub identity: Identity,
     /// Where its socket is, when it has been made for it alone.
     pub place: Option<Place>,
+    /// Which socket there is its own.
+    pub socket: Option<SocketId>,
     /// Whether its configuration is still what its files say.
     pub is_current: Box<dyn Fn() -> bool + Send + Sync>,
     /// An error as a line for people.
     pub render: fn(&(dyn Error + 'static)) -> String,
     /// What users should know comes from here.
     pub messages: Messages,
+    /// Ends it when it is told.
+    pub stop: Arc<Notify>,
 }
 
 pub(super) struct Server {
@@ -47,7 +56,7 @@ pub(super) struct Server {
     pub(super) callers: Arc<Callers>,
     pub(super) board: Arc<Board>,
     pub(super) messages: Messages,
-    pub(super) stop: Notify,
+    pub(super) stop: Arc<Notify>,
     pub(super) render: fn(&(dyn Error + 'static)) -> String,
     setting: Setting,
     config: Config,
@@ -85,7 +94,7 @@ pub async fn serve(
         engine,
         board: Arc::default(),
         messages: setting.messages.clone(),
-        stop: Notify::new(),
+        stop: setting.stop.clone(),
         render: setting.render,
         setting,
         config,
@@ -100,8 +109,9 @@ pub async fn serve(
 impl Server {
     async fn run(self: &Arc<Self>, listener: &UnixListener) {
         let mut sessions = JoinSet::new();
-        let socket = self.setting.place.as_ref().map(Place::socket_id);
+        let socket = self.setting.place.as_ref().map(|_| self.setting.socket);
         let mut tick = tokio::time::interval(TICK);
+        let mut tidy = tokio::time::interval(SWEEP);
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -120,6 +130,11 @@ impl Server {
                 },
                 Some(_) = sessions.join_next() => {}
                 _ = tick.tick() => self.callers.tidy(),
+                _ = tidy.tick() => drop(tokio::task::spawn_blocking(|| {
+                    if let Ok(folder) = Surroundings::of_process(None).runtime_dir() {
+                        sweep(&folder);
+                    }
+                })),
                 () = self.stop.notified() => {
                     log::debug!("told to stop");
                     self.close(socket.flatten());
@@ -160,7 +175,7 @@ impl Server {
         Need(self.clone())
     }
 
-    fn socket_now(&self) -> Option<crate::meeting::SocketId> {
+    fn socket_now(&self) -> Option<SocketId> {
         self.setting.place.as_ref().and_then(Place::socket_id)
     }
 
@@ -169,7 +184,7 @@ impl Server {
     }
 
     /// Takes the socket away. `false` when somebody is about to use it.
-    fn close(&self, socket: Option<crate::meeting::SocketId>) -> bool {
+    fn close(&self, socket: Option<SocketId>) -> bool {
         let Some(place) = &self.setting.place else {
             return true;
         };

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! e-FINGERPRINT        the socket of the engine for this program and this configuration
-//! e-FINGERPRINT.lock   flock(2)ed while somebody starts or removes it; never removed
+//! e-FINGERPRINT.lock   flock(2)ed while somebody starts or removes it; removed by who starts another one
 //! engine               a socket that a service manager listens on, for a configuration of its choice
 //! ```
 //!
@@ -31,7 +31,7 @@ pub use channel::{Channel, Incoming};
 pub use client::Client;
 pub use fingerprint::Identity;
 pub use place::{Lock, Place, SocketId};
-pub use start::{Starter, meet};
+pub use start::{Starter, current_folder, meet, own_socket};
 
 use std::io;
 use std::path::PathBuf;

@@ -25,10 +25,14 @@ mod environment;
 mod identities;
 mod look;
 mod master;
+mod relative;
 mod slots;
+mod sweep;
 
 pub use self::client::CallingProcess;
 pub use self::look::{login_command, masters};
+pub use self::relative::{resolve, resolve_file};
+pub use self::sweep::sweep;
 
 use self::diagnose::Log;
 
@@ -119,8 +123,15 @@ impl Transport for OpenSsh {
     async fn open(&self, host: &Host, program: Program) -> Result<Channel, TransportError> {
         let line = command::line(host, program)?;
         let folder = self.runtime_dir()?;
-        if self.settings.only_for.is_some() && !self.swept.swap(true, Ordering::Relaxed) {
-            client::sweep(&folder);
+        if !self.swept.swap(true, Ordering::Relaxed) {
+            let (folder, clients) = (folder.clone(), self.settings.only_for.is_some());
+            // Nobody waits for that.
+            drop(tokio::task::spawn_blocking(move || {
+                sweep(&folder);
+                if clients {
+                    client::sweep(&folder);
+                }
+            }));
         }
         let name = arguments::short_name(host, &self.settings);
         let limit = match self.settings.connect_timeout {

@@ -5,6 +5,7 @@ mod support;
 
 mod commands;
 mod faults;
+mod frozen;
 mod hostile;
 mod isolation;
 mod life;

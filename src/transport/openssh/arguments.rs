@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::{CallingProcess, SshSettings};
+use super::{CallingProcess, SshSettings, relative};
 use crate::config::host::Host;
 
 /// What must hold, whatever the user's configuration says.
@@ -71,8 +71,7 @@ pub(super) fn of_master(host: &Host, settings: &SshSettings, paths: &Paths<'_>) 
         }
     }
     if let Some(key) = &host.ssh_key {
-        words.push("-i".into());
-        words.push(key.into());
+        words.extend(relative::identity(key));
     }
     if let Some(port) = host.port {
         words.push("-p".into());

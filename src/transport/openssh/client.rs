@@ -5,10 +5,10 @@
 //! what is left of those that have gone is removed.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
+
+use super::sweep::is_dead;
 
 /// How such names begin.
 const MARK: char = '0';
@@ -73,11 +73,6 @@ pub(super) fn sweep(folder: &Path) {
 fn pid(name: &str) -> Option<u32> {
     let digits = name.strip_prefix(MARK)?.get(..DIGITS)?;
     u32::from_str_radix(digits, 16).ok()
-}
-
-fn is_dead(socket: &Path) -> bool {
-    let connected = UnixStream::connect(socket);
-    connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// proc(5), field 22 of `stat`.

@@ -3,11 +3,12 @@
 //!
 //! ```text
 //! NAME-INDEX        its control socket; ssh makes and removes it
-//! NAME-INDEX.lock   flock(2)ed while someone starts or replaces the master; never removed
+//! NAME-INDEX.lock   flock(2)ed while someone starts or replaces the master
 //! NAME-INDEX.log    what ssh printed since the last start
 //! NAME.known        the host's key, when it is given in the URL
 //! ```
-//! Only who holds the lock may remove or replace the socket. The few file operations here are on a
+//! Once a master is gone, the next process that connects to anything removes what is left of it (`sweep`).
+//! Only who holds the lock may remove or replace the socket, and all that belongs to it. The few file operations here are on a
 //! small folder in memory and are not worth a thread.
 
 use std::fs::{self, File, OpenOptions};
@@ -18,15 +19,14 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use ::openssh::Session;
-use rustix::fs::FlockOperation;
 use rustix::process::{Pid, Signal};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::SshSettings;
 use super::arguments::{self, Paths};
-use super::{ciphers, diagnose, environment, identities};
+use super::{ciphers, diagnose, environment, identities, relative};
 use crate::config::host::Host;
-use crate::folder::open_lock;
+use crate::folder::try_lock;
 use crate::transport::{Phase, TransportError};
 
 /// A master answers within microseconds, unless it is stopped.
@@ -140,8 +140,6 @@ impl<'a> Master<'a> {
         let path = self
             .folder
             .join(format!("{}-{}.lock", self.name, self.index));
-        let file = open_lock(&path)
-            .map_err(|error| self.failed("open the lock of the connection", error))?;
         // There is time left then for another master.
         let until = match self.index {
             0 => self.began + (self.deadline - self.began) / 2,
@@ -149,10 +147,12 @@ impl<'a> Master<'a> {
         };
         let mut pause = Duration::from_millis(5);
         loop {
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(file),
-                Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(self.failed("lock the connection", errno.into())),
+            match try_lock(&path) {
+                Ok(file) => return Ok(file),
+                Err(error) if is_taken(&error) => {}
+                Err(error) => {
+                    return Err(self.failed("open the lock of the connection", error));
+                }
             }
             if Instant::now() >= until {
                 return Err(self.timed_out(Phase::Queue));
@@ -179,15 +179,25 @@ impl<'a> Master<'a> {
             log: &log_path,
             known_hosts: known_hosts.as_deref(),
         };
-        let ciphers = timeout(SSH_PRINTS_WITHIN, ciphers::option(self.host, self.settings)).await;
+        let (ciphers, relative) = tokio::join!(
+            timeout(SSH_PRINTS_WITHIN, ciphers::option(self.host, self.settings)),
+            timeout(
+                SSH_PRINTS_WITHIN,
+                relative::configured(self.host, self.settings)
+            ),
+        );
         let ciphers = ciphers.ok().flatten();
+        let mut settings = self.settings.clone();
+        settings.ssh_options.extend(relative.unwrap_or_default());
         let mut command = tokio::process::Command::new(&self.settings.program);
         command
             .args(ciphers.iter().flat_map(|ciphers| ["-o", ciphers]))
-            .args(arguments::of_master(self.host, self.settings, &paths))
+            .args(arguments::of_master(self.host, &settings, &paths))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
+            // It outlives its caller, whose folder may have to be unmounted.
+            .current_dir("/")
             // Away from the terminal's Ctrl-C; and its proxies can be ended together with it.
             .process_group(0);
         environment::prepare(&mut command, self.settings);
@@ -261,6 +271,12 @@ impl<'a> Master<'a> {
             source,
         }
     }
+}
+
+/// Whether somebody else has the lock.
+fn is_taken(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, WouldBlock};
+    matches!(error.kind(), WouldBlock | Interrupted)
 }
 
 /// ssh before it has gone to the background. Dropped earlier, it is killed with its proxies; the
