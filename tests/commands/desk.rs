@@ -43,8 +43,9 @@ impl Desk {
             env,
             vars: Vec::new(),
         };
-        // Whoever runs the tests has an ssh configuration too.
+        // Whoever runs the tests has an ssh configuration too, and units.
         desk.var("NIX_SSHOPTS", "-F none")
+            .var("SYSTEMD_UNIT_PATH", "/no/units")
     }
 
     pub fn var(mut self, name: &str, value: &str) -> Self {

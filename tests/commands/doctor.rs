@@ -3,6 +3,7 @@
 mod here;
 mod hosts;
 mod paths;
+mod units;
 
 use super::desk::{Desk, name};
 use super::support::{Host, program};

@@ -7,6 +7,7 @@
 //! | `folders` | the runtime folder and the cache |
 //! | `programs` | ssh here |
 //! | `nix` | Nix here, and how it is led to this program |
+//! | `units` | systemd units that end the engine with whoever started it |
 //! | `hosts` | each host: log-in, program, store, shell |
 //! | `place` | where the program of a host is, and which it is |
 //! | `trust` | store paths: who has them, and whether they would be accepted |
@@ -22,14 +23,16 @@ mod nix;
 mod place;
 mod programs;
 mod trust;
+mod units;
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use tokio::task::spawn_blocking;
 
 use super::probe::Prober;
 use super::shared::print_json;
-use super::{Loaded, Status, print};
+use super::{Loaded, Status, engines, print};
 use crate::cli::Doctor;
 use crate::config::{Config, Sources};
 use crate::engine::shared_disk;
@@ -55,6 +58,10 @@ pub async fn doctor(args: &Doctor, loaded: Loaded) -> Status {
     let probed = prober.all(wanted.paths()).await;
     all.extend(hosts::check(&prober, &probed).await);
     all.extend(nix.check(&sources, &config).await);
+    let engines = engines::running().await;
+    let pid = |engine: &Value| u32::try_from(engine["pid"].as_u64()?).ok();
+    let engines: Vec<u32> = engines.iter().filter_map(pid).collect();
+    all.extend(spawn_blocking(move || units::check(&engines)).await?);
     all.extend(wanted.check(&config, &probed, nix.asks_for_signatures(&sources)));
     let findings = Findings(all);
     if args.json {
