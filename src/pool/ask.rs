@@ -126,6 +126,7 @@ impl Pool {
                 return failed;
             }
             let reply = tokio::select! {
+                biased;
                 reply = replies.recv() => reply,
                 () = sleep_until(hedge), if !hedged => {
                     hedged = true;

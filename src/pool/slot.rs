@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::flight::{Flight, Ticket, Turn};
 use super::health::Standing;
-use super::keeper::{Keeper, Kept, now, random};
+use super::keeper::{Keeper, Kept, now};
 use super::places::{Learnt, configured, for_background};
 use super::shells::Shells;
 use super::{HostId, Limits, Notify, lock};
@@ -300,7 +300,7 @@ impl Slot {
         } else {
             log::debug!("{error}");
         }
-        let counts = lock(&self.kept.health).failed(now(), random());
+        let counts = lock(&self.kept.health).failed(now(), self.keeper.random());
         // A fault of this machine is not to be held against the host by processes to come.
         let local = matches!(
             **error,

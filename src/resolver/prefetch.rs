@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Inner;
 use super::known::{Known, Says};
 use crate::model::{PathInfo, StorePath};
 use crate::pool::HostId;
+use crate::watch;
 
 /// How long a question waits to learn whether what it is about is on its way.
 const FOR_CLOSURE: Duration = Duration::from_secs(1);
@@ -111,7 +111,7 @@ impl Prefetches {
     }
 
     fn tell(&self) {
-        self.changed.send_replace(());
+        self.changed.send_modify(|()| {});
     }
 
     fn flying(&self) -> Vec<Arc<Prefetch>> {

@@ -30,7 +30,7 @@ pub(super) async fn run(desk: Arc<Desk>, host: HostId) {
         refused: false,
     };
     loop {
-        changes.borrow_and_update();
+        changes.mark_seen();
         worker.fill();
         if worker.pending.is_empty() {
             // Others may need it more.

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::FAR;
@@ -14,6 +13,7 @@ use super::parts::Channel;
 use crate::model::StorePath;
 use crate::pool::HostId;
 use crate::transfer::book::Book;
+use crate::watch;
 use crate::wire::nar::layout::{Layout, Segment};
 
 /// Channels of a host that are left for small NARs.
@@ -84,7 +84,7 @@ impl Shared {
     }
 
     pub(super) fn wake(&self) {
-        self.version.send_replace(());
+        self.version.send_modify(|()| {});
     }
 
     pub(super) fn end(&self) {

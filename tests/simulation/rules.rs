@@ -1,0 +1,234 @@
+//! What must hold in every run.
+//!
+//! | rule | when it counts |
+//! | --- | --- |
+//! | bytes that were delivered are the right ones; a path that fails is completed to a proper archive | always; before a failure, what was passed on may be wrong only where a holder has a wrong byte and the NAR is passed on as it comes |
+//! | a path is delivered | if a holder is [well](is_well) |
+//! | at most 1.1 times the useful bytes are fetched, 1.5 times with faults | always, but for [`SLACK`] |
+//! | a host is not counted as failed, and nobody is told that it is | if it is [up](plan::Host::is_up) and its line does not stall |
+//! | what is read ahead stays within its budget, and nothing of it is left at the end | always; what is being fetched may be held besides |
+//! | it ends in time | always; see [`time_limit`] |
+
+use std::error::Error;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ssh_substituter::remote::RemoteError;
+use ssh_substituter::transfer::{HostFault, Transfers};
+
+use super::caller::{Outcome, Why, own_time};
+use super::plan::{self, Plan};
+
+/// Bytes that may be fetched in vain anyhow: less than what one channel may have on its way.
+const SLACK: u64 = 128 << 10;
+
+/// How long hosts may be silent in all runs.
+pub const SILENCE: Duration = Duration::from_secs(10);
+
+/// A stall that is no fault: far shorter than [`SILENCE`].
+const SHORT: Duration = Duration::from_secs(4);
+
+/// NARs up to this size are verified whole before their first byte is passed on.
+const WHOLE: u64 = 4 << 20;
+
+/// Looks on while a run goes on.
+#[derive(Default)]
+pub struct Watch {
+    /// What those need who fetch now.
+    fetched: AtomicU64,
+    offences: Mutex<Vec<String>>,
+    told: Mutex<Vec<Told>>,
+}
+
+/// What a user was told of a host.
+struct Told {
+    host: Option<String>,
+    is_remote: bool,
+    differs: bool,
+    text: String,
+}
+
+/// A NAR in memory takes a bit more than it is.
+fn room_for(size: u64) -> u64 {
+    size + size / 16
+}
+
+impl Watch {
+    pub fn begins(&self, size: u64) {
+        self.fetched.fetch_add(room_for(size), Ordering::Relaxed);
+    }
+
+    pub fn ends(&self, size: u64) {
+        self.fetched.fetch_sub(room_for(size), Ordering::Relaxed);
+    }
+
+    fn offend(&self, text: String) {
+        let mut offences = self.offences.lock().expect("no test panics in there");
+        if offences.len() < 20 {
+            offences.push(text);
+        }
+    }
+
+    pub fn look(&self, transfers: &Transfers) {
+        let (used, total) = transfers.memory();
+        let most = total + self.fetched.load(Ordering::Relaxed);
+        if used > most {
+            self.offend(format!("{used} bytes are held, {most} may be"));
+        }
+    }
+
+    pub fn told(&self, error: &(dyn Error + 'static)) {
+        let remote = error.downcast_ref::<RemoteError>();
+        let fault = error.downcast_ref::<HostFault>();
+        let host = remote.and_then(|error| error.host().map(str::to_owned));
+        let host = host.or_else(|| match fault? {
+            HostFault::Remote(error) => error.host().map(str::to_owned),
+            HostFault::Lacks { host, .. }
+            | HostFault::Malformed { host, .. }
+            | HostFault::Mismatch { host, .. }
+            | HostFault::SpoiltBefore { host, .. }
+            | HostFault::Differs { host, .. } => Some(host.clone()),
+            #[allow(unreachable_patterns)]
+            _ => None,
+        });
+        self.told.lock().expect("no test panics in there").push(Told {
+            host,
+            is_remote: remote.is_some(),
+            differs: matches!(fault, Some(HostFault::Differs { .. })),
+            text: error.to_string(),
+        });
+    }
+}
+
+/// Whether a host delivers a path whenever it is asked, if not at once: it is up, its line stalls shortly if at all, it
+/// has the path all the time, with the right content.
+pub fn is_well(host: &plan::Host, path: usize) -> bool {
+    let mut copies = host.copies.iter();
+    let is_good = |copy: &plan::Copy| copy.is_always_there() && copy.wrong.is_none();
+    host.outages.is_empty()
+        && stalls_shortly(host)
+        && copies.any(|copy| copy.path == path && is_good(copy))
+}
+
+fn stalls_shortly(host: &plan::Host) -> bool {
+    let all: Duration = host.stalls.iter().map(|(from, to)| *to - *from).sum();
+    all <= SHORT
+}
+
+/// Generous: three times what the slowest host takes for all, what callers take on their own account, what faults last
+/// or what it takes to find out about them.
+pub fn time_limit(plan: &Plan) -> Duration {
+    let fetches = plan.callers.iter().flat_map(|caller| caller.fetches.concat());
+    let bytes: u64 = fetches.map(|at| plan.paths[at].item.size()).sum();
+    let slowest = plan.hosts.iter().map(|host| host.rate).min();
+    let moving = 3.0 * bytes as f64 / slowest.expect("there is a host") as f64;
+    let mut limit = own_time(plan) + Duration::from_secs_f64(moving) + Duration::from_secs(60);
+    for host in &plan.hosts {
+        let faults = host.cuts.len() + host.outages.len() + host.stalls.len();
+        limit += 6 * SILENCE * u32::try_from(faults).expect("a few");
+        limit += 2 * SILENCE * u32::from(host.login == plan::Login::Silent);
+    }
+    limit
+}
+
+/// What was not as it must be.
+pub struct Judge<'a> {
+    pub plan: &'a Plan,
+    pub watch: &'a Watch,
+    pub outcomes: &'a [Outcome],
+    /// Contents that the hosts sent, in bytes.
+    pub sent: u64,
+    /// Hosts that count as failing.
+    pub failing: Vec<String>,
+    /// What is still held.
+    pub held: u64,
+}
+
+impl Judge<'_> {
+    pub fn judge(&self) -> Vec<String> {
+        let mut offences = self.watch.offences.lock().expect("no test panics in there").clone();
+        for outcome in self.outcomes {
+            offences.extend(self.outcome(outcome));
+        }
+        offences.extend(self.waste());
+        offences.extend(self.blame());
+        if self.held > 0 {
+            offences.push(format!("{} bytes are held at the end", self.held));
+        }
+        offences
+    }
+
+    fn outcome(&self, outcome: &Outcome) -> Option<String> {
+        let path = &self.plan.paths[outcome.path];
+        let name = path.item.path.name();
+        let well = self.plan.hosts.iter().find(|host| is_well(host, outcome.path));
+        let copies = self.plan.hosts.iter().flat_map(|host| &host.copies);
+        let is_wrong = |copy: &plan::Copy| copy.path == outcome.path && copy.wrong.is_some();
+        let may_be_wrong = copies.into_iter().any(is_wrong) && path.item.size() > WHOLE;
+        if let Some(at) = outcome.wrong_at
+            && (outcome.result.is_ok() || !may_be_wrong)
+        {
+            return Some(format!("{name}: wrong from byte {at} on: {:?}", outcome.result));
+        }
+        if !outcome.is_proper {
+            return Some(format!("{name}: no proper archive: {:?}", outcome.result));
+        }
+        match (&outcome.result, well) {
+            (Ok(()), _) if outcome.passed != path.item.size() => {
+                Some(format!("{name}: {} bytes came of {}", outcome.passed, path.item.size()))
+            }
+            (Ok(()) | Err(Why::Vanished), _) | (Err(_), None) => None,
+            (Err(why), Some(host)) => {
+                Some(format!("{name}: {why:?}, although host {} is well", host.name))
+            }
+        }
+    }
+
+    fn waste(&self) -> Option<String> {
+        let size = |at: usize| self.plan.paths[at].item.size();
+        let mut useful = 0;
+        for outcome in self.outcomes {
+            useful += match outcome.result {
+                Ok(()) => size(outcome.path),
+                // What each holder sent until it was known.
+                Err(Why::Failed(_)) => size(outcome.path) * self.plan.hosts.len() as u64,
+                _ => 0,
+            };
+        }
+        for caller in self.plan.callers.iter().filter(|caller| caller.vanishes_at.is_some()) {
+            // It may all have been read ahead.
+            useful += caller.fetches.concat().into_iter().map(size).sum::<u64>();
+        }
+        let tenths = if self.plan.has_faults() { 15 } else { 11 };
+        let most = useful * tenths / 10 + SLACK;
+        (self.sent > most)
+            .then(|| format!("{} bytes were fetched of {useful} useful ones", self.sent))
+    }
+
+    fn blame(&self) -> Vec<String> {
+        let mut offences = Vec::new();
+        let host = |name: &str| self.plan.hosts.iter().find(|host| host.name == name);
+        let is_good = |host: &plan::Host| host.is_up() && host.stalls.is_empty();
+        for name in &self.failing {
+            if host(name).is_some_and(is_good) {
+                offences.push(format!("host {name} counts as failing"));
+            }
+        }
+        let has_wrong = |host: &plan::Host| host.copies.iter().any(|copy| copy.wrong.is_some());
+        for told in self.watch.told.lock().expect("no test panics in there").iter() {
+            let Some(host) = told.host.as_deref().and_then(host) else {
+                continue;
+            };
+            let is_blamed = match told.is_remote {
+                true => is_good(host),
+                false if told.differs => !self.plan.hosts.iter().any(has_wrong),
+                false => !has_wrong(host),
+            };
+            if is_blamed {
+                offences.push(format!("a user is told: {}", told.text));
+            }
+        }
+        offences
+    }
+}
