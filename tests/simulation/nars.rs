@@ -12,6 +12,9 @@ use super::random::Random;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
+/// Contents are made of so many bytes, again and again with a number in front.
+const BLOCK: u64 = 8 * KIB;
+
 /// What stands at one place of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
@@ -117,8 +120,14 @@ impl Builder {
     fn file(&mut self, path: &str, executable: bool, size: u64, random: &mut Random) {
         nar::file_start(&mut self.nar, executable, size);
         let at = self.nar.len() as u64;
-        let words = (0..size.div_ceil(8)).flat_map(|_| random.next().to_le_bytes());
-        self.nar.extend(words);
+        let block: Vec<u8> = (0..BLOCK / 8)
+            .flat_map(|_| random.next().to_le_bytes())
+            .collect();
+        for number in 0..size.div_ceil(BLOCK) {
+            // No two blocks are the same.
+            self.nar.extend_from_slice(&number.to_le_bytes());
+            self.nar.extend_from_slice(&block[8..]);
+        }
         self.nar.truncate((at + size) as usize);
         nar::file_end(&mut self.nar, size);
         let kind = Kind::File {
