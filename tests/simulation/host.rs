@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::link::{Gone, Link, Pipe, Reader, Writer};
-use super::plan::{self, Login};
+use super::plan::{self, Cut, Login};
 use super::store::Store;
 use super::trace::Trace;
 use super::{serve, shell_loop};
@@ -29,6 +29,8 @@ pub struct Host {
     pub trace: Arc<Trace>,
     /// Contents of paths that were sent, in bytes.
     pub sent: AtomicU64,
+    /// Those of them that faults made useless.
+    pub lost: AtomicU64,
     login: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
@@ -38,7 +40,7 @@ struct State {
     is_logged_in: bool,
     channels: BTreeMap<u64, Pipes>,
     next: u64,
-    cuts: VecDeque<u64>,
+    cuts: VecDeque<Cut>,
 }
 
 #[derive(Clone)]
@@ -46,6 +48,8 @@ struct Pipes {
     up: Pipe,
     down: Pipe,
     stderr: Pipe,
+    /// What has been sent of an answer that is not complete, in bytes.
+    unfinished: Arc<AtomicU64>,
 }
 
 /// A channel as the program at its far end sees it.
@@ -81,6 +85,7 @@ impl Host {
             start,
             trace,
             sent: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
             login: tokio::sync::Mutex::default(),
             state: Mutex::new(state),
         })
@@ -96,13 +101,31 @@ impl Host {
 
     /// Breaks and falls silent when its time has come.
     pub async fn live(self: Arc<Self>) {
-        let mut outages = self.plan.outages.clone();
-        outages.sort_by_key(|outage| outage.from);
-        for outage in outages {
-            sleep_until(self.start + outage.from).await;
-            self.note(format_args!("outage, silent: {}", outage.is_silent));
-            self.break_off(outage.is_silent);
+        let outages = self.plan.outages.iter();
+        let outages = outages.map(|outage| (outage.from, Some(outage.is_silent)));
+        let stalls = self.plan.stalls.iter().map(|(from, _)| (*from, None));
+        let mut all: Vec<_> = outages.chain(stalls).collect();
+        all.sort_unstable();
+        for (at, is_silent) in all {
+            sleep_until(self.start + at).await;
+            match is_silent {
+                Some(is_silent) => {
+                    self.note(format_args!("outage, silent: {is_silent}"));
+                    self.break_off(is_silent);
+                }
+                None => {
+                    self.note(format_args!("stall"));
+                    self.lose(self.lock().channels.values());
+                }
+            }
         }
+    }
+
+    /// What has been sent on these channels may have to be sent again.
+    fn lose<'a>(&self, channels: impl Iterator<Item = &'a Pipes>) {
+        let one = |pipes: &Pipes| pipes.unfinished.load(Ordering::Relaxed) + pipes.down.unread();
+        let lost = channels.map(one).sum();
+        self.lost.fetch_add(lost, Ordering::Relaxed);
     }
 
     /// All channels end.
@@ -112,6 +135,7 @@ impl Host {
             state.is_logged_in = false;
             std::mem::take(&mut state.channels)
         };
+        self.lose(channels.values());
         for pipes in channels.into_values() {
             for pipe in [pipes.up, pipes.down, pipes.stderr] {
                 match is_silent {
@@ -165,6 +189,7 @@ impl Host {
             up: pipe(),
             down: pipe(),
             stderr: pipe(),
+            unfinished: Arc::default(),
         };
         let number = {
             let mut state = self.lock();
@@ -240,12 +265,19 @@ impl Far {
             let due = host.link.carry(chunk.len()).await;
             if is_contents {
                 host.sent.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                let unfinished = &self.pipes.unfinished;
+                unfinished.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             }
             self.carried += chunk.len() as u64;
             self.pipes.down.push(due, chunk)?;
             let is_due = {
+                let sent = host.sent.load(Ordering::Relaxed);
+                let is_due = |cut: &Cut| match cut {
+                    Cut::Channel(bytes) => self.carried >= *bytes,
+                    Cut::Total(bytes) => sent >= *bytes,
+                };
                 let mut state = host.lock();
-                let is_due = state.cuts.front().is_some_and(|at| self.carried >= *at);
+                let is_due = state.cuts.front().is_some_and(is_due);
                 if is_due {
                     state.cuts.pop_front();
                 }
@@ -258,6 +290,11 @@ impl Far {
             }
         }
         Ok(())
+    }
+
+    /// An answer is complete.
+    pub fn finish(&self) {
+        self.pipes.unfinished.store(0, Ordering::Relaxed);
     }
 
     pub fn complain(&self, text: &str) {

@@ -169,6 +169,12 @@ impl Pipe {
         self.lock().is_silent = true;
     }
 
+    /// What has not been read yet, in bytes.
+    pub fn unread(&self) -> u64 {
+        let flow = self.lock();
+        flow.queue.iter().map(|(_, bytes)| bytes.len() as u64).sum()
+    }
+
     pub fn is_cut(&self) -> bool {
         self.lock().is_cut
     }

@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use run::{Report, run};
 
 /// How many seeds that fail are told of.
-const TOLD: usize = 10;
+const TOLD: usize = 100;
 
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

@@ -51,11 +51,20 @@ pub struct Host {
     pub sessions: usize,
     pub login: Login,
     pub copies: Vec<Copy>,
-    /// The line breaks when a channel has carried so many bytes; one after the other.
-    pub cuts: Vec<u64>,
+    /// When the line breaks; one after the other.
+    pub cuts: Vec<Cut>,
     pub outages: Vec<Outage>,
     /// Nothing passes between these times.
     pub stalls: Vec<(Duration, Duration)>,
+}
+
+/// When a line breaks.
+#[derive(Debug, Clone, Copy)]
+pub enum Cut {
+    /// One of its channels has carried so many bytes. Each next time it is more, so that something is brought between.
+    Channel(u64),
+    /// All of them have carried so many bytes of paths.
+    Total(u64),
 }
 
 /// A path at a host.
@@ -240,15 +249,19 @@ fn hosts(random: &mut Random, paths: &[Path], total: u64) -> Vec<Host> {
 }
 
 fn fault(random: &mut Random, host: &mut Host, paths: &[Path]) {
-    match random.below(8) {
+    match random.below(9) {
         0 => {
             let mut at = 0;
             for _ in 0..random.between(1, 4) {
                 at += random.between(4 * MIB, 9 * MIB);
-                host.cuts.push(at);
+                host.cuts.push(Cut::Channel(at));
             }
         }
         1 => {
+            let total: u64 = paths.iter().map(|path| path.item.size()).sum();
+            host.cuts.insert(0, Cut::Total(random.below(total)));
+        }
+        2 => {
             let from = random.millis(0, 4000);
             let to = from + random.pick(&[500, 3_000, 20_000, 10_000_000].map(Duration::from_millis));
             host.outages.push(Outage {
@@ -257,18 +270,18 @@ fn fault(random: &mut Random, host: &mut Host, paths: &[Path]) {
                 is_silent: random.chance(50),
             });
         }
-        2 => {
+        3 => {
             let from = random.millis(0, 3000);
             let to = from + random.millis(200, 25_000);
             host.stalls.push((from, to));
         }
-        3 => {
+        4 => {
             let copy = random.index(host.copies.len().max(1));
             if let Some(copy) = host.copies.get_mut(copy) {
                 copy.wrong = a_byte_of_a_file(random, &paths[copy.path].item);
             }
         }
-        4 => {
+        5 => {
             let copy = random.index(host.copies.len().max(1));
             if let Some(copy) = host.copies.get_mut(copy) {
                 let until = random.millis(0, 4000);
@@ -276,8 +289,8 @@ fn fault(random: &mut Random, host: &mut Host, paths: &[Path]) {
                 copy.again = random.chance(30).then(|| until + random.millis(100, 5000));
             }
         }
-        5 => host.sessions = random.pick(&[1, 2, 5, 10]),
-        6 => host.login = Login::Silent,
+        6 => host.sessions = random.pick(&[1, 2, 5, 10]),
+        7 => host.login = Login::Silent,
         _ => {
             // It comes to life, or gets a path, only later.
             if random.chance(50) {

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | bytes that were delivered are the right ones; a path that fails is completed to a proper archive | always; before a failure, what was passed on may be wrong only where a holder has a wrong byte and the NAR is passed on as it comes |
 //! | a path is delivered | if a holder is [well](is_well) |
-//! | at most 1.1 times the useful bytes are fetched, 1.5 times with faults | always, but for [`SLACK`] |
+//! | at most 1.1 times the useful bytes are fetched, 1.5 times with faults | always, but for [`SLACK`], what a fault cut off in the middle, and what came whole and was wrong |
 //! | a host is not counted as failed, and nobody is told that it is | if it is [up](plan::Host::is_up) and its line does not stall |
 //! | what is read ahead stays within its budget, and nothing of it is left at the end | always; what is being fetched may be held besides |
 //! | it ends in time | always; see [`time_limit`] |
@@ -139,6 +139,8 @@ pub struct Judge<'a> {
     pub outcomes: &'a [Outcome],
     /// Contents that the hosts sent, in bytes.
     pub sent: u64,
+    /// Those of them that faults made useless.
+    pub lost: u64,
     /// Hosts that count as failing.
     pub failing: Vec<String>,
     /// What is still held.
@@ -201,9 +203,23 @@ impl Judge<'_> {
             useful += caller.fetches.concat().into_iter().map(size).sum::<u64>();
         }
         let tenths = if self.plan.has_faults() { 15 } else { 11 };
-        let most = useful * tenths / 10 + SLACK;
-        (self.sent > most)
-            .then(|| format!("{} bytes were fetched of {useful} useful ones", self.sent))
+        let spoilt = self.spoilt();
+        let most = useful * tenths / 10 + self.lost + spoilt + SLACK;
+        (self.sent > most).then(|| {
+            let Self { sent, lost, .. } = self;
+            format!("{sent} bytes were fetched, {useful} useful, {lost} lost, {spoilt} spoilt ones")
+        })
+    }
+
+    /// What comes wrongly is known to at its end, by each who fetches it.
+    fn spoilt(&self) -> u64 {
+        let copies = self.plan.hosts.iter().flat_map(|host| &host.copies);
+        let wrong = copies.filter(|copy| copy.wrong.is_some());
+        let all = wrong.map(|copy| {
+            let fetches = self.outcomes.iter().filter(|outcome| outcome.path == copy.path);
+            self.plan.paths[copy.path].item.size() * fetches.count() as u64
+        });
+        all.sum()
     }
 
     fn blame(&self) -> Vec<String> {

@@ -89,6 +89,7 @@ async fn simulate(plan: Plan, keeps_text: bool) -> Report {
         plan: &plan,
         watch: &core.watch,
         outcomes: &outcomes,
+        lost: hosts.iter().map(|host| host.lost.load(Ordering::Relaxed)).sum(),
         sent: hosts.iter().map(|host| host.sent.load(Ordering::Relaxed)).sum(),
         failing,
         held: if is_in_time { core.transfers.memory().0 } else { 0 },

@@ -134,5 +134,6 @@ async fn dump(far: &mut Far, told: &mut Told, path: &StorePath) -> Result<Option
         far.print(copy.bytes(at, len), true).await?;
         at += len;
     }
+    far.finish();
     Ok(None)
 }

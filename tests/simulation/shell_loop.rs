@@ -29,5 +29,6 @@ pub async fn run(far: &mut Far) -> Result<i32, Gone> {
         for (bytes, is_contents) in io.out.0 {
             far.print(bytes, is_contents).await?;
         }
+        far.finish();
     }
 }

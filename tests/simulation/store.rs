@@ -69,11 +69,6 @@ impl Store {
         self.copies.get(path).filter(|copy| copy.is_there())
     }
 
-    /// What is or was there.
-    pub fn info(&self, path: &StorePath) -> Option<&PathInfo> {
-        self.copies.get(path).map(|copy| &copy.info)
-    }
-
     /// A file by its absolute name.
     pub fn find(&self, name: &str) -> Option<Found<'_>> {
         if matches!(name, "/" | "/nix" | "/nix/store") {
