@@ -62,13 +62,6 @@ pub async fn run(core: Arc<Core>, number: usize, plan: plan::Caller) -> Vec<Outc
         let all: Vec<usize> = plan.fetches.concat();
         ask(&core, &caller, &told, &all).await;
     }
-    if plan.asks_for_closure {
-        let all = plan.fetches.concat();
-        let paths: Vec<_> = all.iter().map(|at| core.items[*at].path.clone()).collect();
-        let closure = core.resolver.closure(&paths, false).await;
-        let len = closure.as_ref().map_or(0, Vec::len);
-        core.trace.note(format_args!("caller {number} closure of {len}"));
-    }
     let mut connections = JoinSet::new();
     for fetches in plan.fetches.clone() {
         let connection = Connection {
@@ -110,7 +103,10 @@ struct Connection {
 impl Connection {
     async fn run(mut self, fetches: Vec<usize>) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
-        for path in fetches {
+        for (at, path) in fetches.into_iter().enumerate() {
+            if self.plan.asks_for_closure == Some(at) {
+                self.ask_for_closure().await;
+            }
             let outcome = self.fetch(path).await;
             let has_vanished = outcome.result == Err(Why::Vanished);
             outcomes.push(outcome);
@@ -119,6 +115,16 @@ impl Connection {
             }
         }
         outcomes
+    }
+
+    async fn ask_for_closure(&self) {
+        let (core, number) = (&self.core, self.number);
+        let all = self.plan.fetches.concat();
+        let paths: Vec<_> = all.iter().map(|at| core.items[*at].path.clone()).collect();
+        let closure = core.resolver.closure(&paths, false).await;
+        let closure = closure.map(|paths| paths.len());
+        let text = closure.map_err(|error| error.to_string());
+        core.trace.note(format_args!("caller {number} closure: {text:?}"));
     }
 
     fn known(&self, path: &StorePath) -> Option<Found> {

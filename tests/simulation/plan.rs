@@ -92,7 +92,8 @@ pub struct Caller {
     pub start: Duration,
     /// How it asks what paths are: all of them first, or each before it is fetched.
     pub asks_all_first: bool,
-    pub asks_for_closure: bool,
+    /// Before which fetch of each connection it asks for the closure of all.
+    pub asks_for_closure: Option<usize>,
     /// What it fetches, in order; for each of its connections.
     pub fetches: Vec<Vec<usize>>,
     /// How fast it takes bytes, in bytes a second.
@@ -175,12 +176,12 @@ fn paths(random: &mut Random) -> Vec<Path> {
     let few = random.between(1, 12);
     take(random, &all.small, few);
     match random.below(100) {
-        0..35 => {}
-        35..65 => {
+        0..25 => {}
+        25..55 => {
             let count = random.between(1, 3);
             take(random, &all.medium, count);
         }
-        65..85 => {
+        55..70 => {
             let count = random.between(0, 1);
             take(random, &all.medium, count);
             take(random, &all.streamed, 1);
@@ -250,18 +251,18 @@ fn hosts(random: &mut Random, paths: &[Path], total: u64) -> Vec<Host> {
 
 fn fault(random: &mut Random, host: &mut Host, paths: &[Path]) {
     match random.below(9) {
-        0 => {
+        0 if host.cuts.is_empty() => {
             let mut at = 0;
             for _ in 0..random.between(1, 4) {
                 at += random.between(4 * MIB, 9 * MIB);
                 host.cuts.push(Cut::Channel(at));
             }
         }
-        1 => {
+        1 if host.cuts.is_empty() => {
             let total: u64 = paths.iter().map(|path| path.item.size()).sum();
-            host.cuts.insert(0, Cut::Total(random.below(total)));
+            host.cuts.push(Cut::Total(random.below(total)));
         }
-        2 => {
+        0..3 => {
             let from = random.millis(0, 4000);
             let to = from + random.pick(&[500, 3_000, 20_000, 10_000_000].map(Duration::from_millis));
             host.outages.push(Outage {
@@ -284,7 +285,7 @@ fn fault(random: &mut Random, host: &mut Host, paths: &[Path]) {
         5 => {
             let copy = random.index(host.copies.len().max(1));
             if let Some(copy) = host.copies.get_mut(copy) {
-                let until = random.millis(0, 4000);
+                let until = random.millis(0, 2000);
                 copy.until = Some(until);
                 copy.again = random.chance(30).then(|| until + random.millis(100, 5000));
             }
@@ -364,7 +365,7 @@ fn caller(random: &mut Random, paths: &[Path]) -> Caller {
     Caller {
         start: random.millis(0, 500),
         asks_all_first: random.chance(70),
-        asks_for_closure: random.chance(15),
+        asks_for_closure: random.chance(20).then(|| random.index(4)),
         fetches,
         speed: (slow < 15).then(|| random.pick(&[500_000, 3_000_000])),
         pause: (15..35)
