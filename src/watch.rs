@@ -140,7 +140,10 @@ mod tests {
             .map(|number| {
                 let (mut receiver, order) = (sender.subscribe(), order.clone());
                 tokio::spawn(async move {
-                    receiver.wait_for(|value| *value == 1, |_| ()).await.unwrap();
+                    receiver
+                        .wait_for(|value| *value == 1, |_| ())
+                        .await
+                        .unwrap();
                     order.lock().unwrap().push(number);
                 })
             })

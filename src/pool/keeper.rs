@@ -109,7 +109,10 @@ impl Keeper {
     pub(super) fn random(&self) -> u32 {
         // SplitMix64: a counter, and its bits well mixed.
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut mixed = self.chance.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        let mut mixed = self
+            .chance
+            .fetch_add(STEP, Ordering::Relaxed)
+            .wrapping_add(STEP);
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed >> 32) as u32

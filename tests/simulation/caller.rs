@@ -82,7 +82,10 @@ pub async fn run(core: Arc<Core>, number: usize, plan: plan::Caller) -> Vec<Outc
 }
 
 async fn ask(core: &Core, caller: &Caller, told: &Told, paths: &[usize]) {
-    let paths: Vec<_> = paths.iter().map(|at| core.items[*at].path.clone()).collect();
+    let paths: Vec<_> = paths
+        .iter()
+        .map(|at| core.items[*at].path.clone())
+        .collect();
     for found in core.resolver.find(&paths).await {
         caller.expect(&found.info, &found.holders);
         let mut told = told.lock().expect("no test panics in there");
@@ -124,7 +127,8 @@ impl Connection {
         let closure = core.resolver.closure(&paths, false).await;
         let closure = closure.map(|paths| paths.len());
         let text = closure.map_err(|error| error.to_string());
-        core.trace.note(format_args!("caller {number} closure: {text:?}"));
+        core.trace
+            .note(format_args!("caller {number} closure: {text:?}"));
     }
 
     fn known(&self, path: &StorePath) -> Option<Found> {
@@ -146,11 +150,15 @@ impl Connection {
             is_proper: true,
         };
         let Some(found) = self.known(&item.path) else {
-            core.trace.note(format_args!("caller {number} {} not found", item.path.name()));
+            core.trace.note(format_args!(
+                "caller {number} {} not found",
+                item.path.name()
+            ));
             return outcome;
         };
         core.resolver.download_begins();
-        core.trace.note(format_args!("caller {number} fetches {}", item.path.name()));
+        core.trace
+            .note(format_args!("caller {number} fetches {}", item.path.name()));
         let mut sink = Sink {
             core: &core,
             item: &item,
@@ -265,7 +273,11 @@ impl NarSink for Sink<'_> {
         if right != Some(&piece.bytes[..]) && self.wrong_at.is_none() {
             let same = |(one, other): (&u8, &u8)| one == other;
             let rest = self.item.nar.get(at..).unwrap_or_default();
-            let first = rest.iter().zip(&piece.bytes[..]).take_while(|pair| same(*pair)).count();
+            let first = rest
+                .iter()
+                .zip(&piece.bytes[..])
+                .take_while(|pair| same(*pair))
+                .count();
             self.wrong_at = Some(self.passed + first as u64);
         }
         self.passed += len;
@@ -279,7 +291,9 @@ pub fn own_time(plan: &plan::Plan) -> Duration {
     let one = |caller: &plan::Caller| {
         let all = caller.fetches.concat();
         let bytes: u64 = all.iter().map(|at| plan.paths[*at].item.size()).sum();
-        let taking = caller.speed.map_or(0.0, |speed| bytes as f64 / speed as f64);
+        let taking = caller
+            .speed
+            .map_or(0.0, |speed| bytes as f64 / speed as f64);
         let pause = caller.pause.map_or(Duration::ZERO, |(_, pause)| pause);
         let connections = u32::try_from(caller.fetches.len()).expect("a few");
         caller.start + pause * connections + Duration::from_secs_f64(taking)

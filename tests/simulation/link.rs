@@ -41,7 +41,9 @@ impl Link {
 
     /// How much is put on the line at once: little enough that channels share it evenly.
     pub fn chunk(&self) -> usize {
-        usize::try_from(self.rate / 50).expect("a size").clamp(4 << 10, 64 << 10)
+        usize::try_from(self.rate / 50)
+            .expect("a size")
+            .clamp(4 << 10, 64 << 10)
     }
 
     /// Waits for the line, and tells when so many bytes will have arrived at the other end.
@@ -131,7 +133,11 @@ impl Pipe {
                     return Err(Gone);
                 }
                 let now = Instant::now();
-                while flow.acknowledged.front().is_some_and(|(due, _)| *due <= now) {
+                while flow
+                    .acknowledged
+                    .front()
+                    .is_some_and(|(due, _)| *due <= now)
+                {
                     let (_, len) = flow.acknowledged.pop_front().expect("looked at");
                     flow.in_flight -= len;
                 }
@@ -202,7 +208,11 @@ impl Reader {
 }
 
 impl AsyncRead for Reader {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
             let due = {
@@ -273,7 +283,11 @@ impl Writer {
 }
 
 impl AsyncWrite for Writer {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let sent = self.0.push(self.due(), Bytes::copy_from_slice(bytes));
         Poll::Ready(match sent {
             Ok(()) => Ok(bytes.len()),

@@ -9,6 +9,12 @@
 //!
 //! A long run: `SIM_SEEDS=100000 cargo test --release --test simulation seeds`. A seed that fails is printed with the
 //! command that runs it again.
+//!
+//! Real parts cannot run in no real time, so the far ends are made up; `real` compares them with a real `nix-store` and a
+//! real shell.
+
+#[path = "../support/mod.rs"]
+mod support;
 
 mod caller;
 mod host;
@@ -16,6 +22,7 @@ mod link;
 mod nars;
 mod plan;
 mod random;
+mod real;
 mod rules;
 mod run;
 mod serve;
@@ -36,7 +43,10 @@ const TOLD: usize = 100;
 
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}: expected a number, got {text:?}")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}: expected a number, got {text:?}")),
+    )
 }
 
 /// Runs seeds on all processors, each on one thread; those that failed, in order.
@@ -70,7 +80,11 @@ fn what_must_hold_holds_for_all_seeds() {
     if let Some(seed) = variable("SIM_SEED") {
         let report = run(seed, true);
         eprintln!("{}", report.text.unwrap_or_default());
-        assert!(report.offences.is_empty(), "seed {seed}: {:#?}", report.offences);
+        assert!(
+            report.offences.is_empty(),
+            "seed {seed}: {:#?}",
+            report.offences
+        );
         return;
     }
     let first = variable("SIM_FIRST").unwrap_or(1);
@@ -82,7 +96,11 @@ fn what_must_hold_holds_for_all_seeds() {
         eprintln!("again: SIM_SEED={seed} cargo test --test simulation what_must_hold");
     }
     let seeds: Vec<_> = failed.iter().map(|report| report.seed).collect();
-    assert!(failed.is_empty(), "{} of {count} seeds fail: {seeds:?}", failed.len());
+    assert!(
+        failed.is_empty(),
+        "{} of {count} seeds fail: {seeds:?}",
+        failed.len()
+    );
 }
 
 #[test]

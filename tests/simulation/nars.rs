@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use ssh_substituter::model::{NarHash, StorePath};
+use ssh_substituter::model::{NarHash, PathInfo, StorePath};
 use ssh_substituter::wire::nar;
 
 use super::random::Random;
@@ -48,6 +48,21 @@ pub struct Item {
 impl Item {
     pub fn size(&self) -> u64 {
         self.nar.len() as u64
+    }
+
+    /// What Nix tells of it.
+    pub fn info(&self, mut references: Vec<StorePath>) -> PathInfo {
+        references.sort();
+        PathInfo {
+            path: self.path.clone(),
+            deriver: None,
+            references,
+            download_size: self.size(),
+            nar_size: self.size(),
+            nar_hash: Some(self.hash),
+            ca: None,
+            sigs: Vec::new(),
+        }
     }
 }
 

@@ -107,7 +107,12 @@ pub struct Caller {
 impl std::fmt::Debug for Path {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let name = self.item.path.name();
-        write!(f, "{name} ({} bytes) -> {:?}", self.item.size(), self.references)
+        write!(
+            f,
+            "{name} ({} bytes) -> {:?}",
+            self.item.size(),
+            self.references
+        )
     }
 }
 
@@ -116,7 +121,11 @@ impl Plan {
         let mut random = Random::new(seed);
         let paths = paths(&mut random);
         let total: u64 = paths.iter().map(|path| path.item.size()).sum();
-        let faults = if random.chance(25) { 0 } else { random.between(1, 3) };
+        let faults = if random.chance(25) {
+            0
+        } else {
+            random.between(1, 3)
+        };
         let mut hosts = hosts(&mut random, &paths, total);
         for _ in 0..faults {
             let host = random.index(hosts.len());
@@ -264,7 +273,8 @@ fn fault(random: &mut Random, host: &mut Host, paths: &[Path]) {
         }
         0..3 => {
             let from = random.millis(0, 4000);
-            let to = from + random.pick(&[500, 3_000, 20_000, 10_000_000].map(Duration::from_millis));
+            let to =
+                from + random.pick(&[500, 3_000, 20_000, 10_000_000].map(Duration::from_millis));
             host.outages.push(Outage {
                 from,
                 to,

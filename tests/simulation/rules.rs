@@ -92,12 +92,15 @@ impl Watch {
             #[allow(unreachable_patterns)]
             _ => None,
         });
-        self.told.lock().expect("no test panics in there").push(Told {
-            host,
-            is_remote: remote.is_some(),
-            differs: matches!(fault, Some(HostFault::Differs { .. })),
-            text: error.to_string(),
-        });
+        self.told
+            .lock()
+            .expect("no test panics in there")
+            .push(Told {
+                host,
+                is_remote: remote.is_some(),
+                differs: matches!(fault, Some(HostFault::Differs { .. })),
+                text: error.to_string(),
+            });
     }
 }
 
@@ -119,7 +122,10 @@ fn stalls_shortly(host: &plan::Host) -> bool {
 /// Generous: three times what the slowest host takes for all, what callers take on their own account, what faults last
 /// or what it takes to find out about them.
 pub fn time_limit(plan: &Plan) -> Duration {
-    let fetches = plan.callers.iter().flat_map(|caller| caller.fetches.concat());
+    let fetches = plan
+        .callers
+        .iter()
+        .flat_map(|caller| caller.fetches.concat());
     let bytes: u64 = fetches.map(|at| plan.paths[at].item.size()).sum();
     let slowest = plan.hosts.iter().map(|host| host.rate).min();
     let moving = 3.0 * bytes as f64 / slowest.expect("there is a host") as f64;
@@ -149,7 +155,12 @@ pub struct Judge<'a> {
 
 impl Judge<'_> {
     pub fn judge(&self) -> Vec<String> {
-        let mut offences = self.watch.offences.lock().expect("no test panics in there").clone();
+        let mut offences = self
+            .watch
+            .offences
+            .lock()
+            .expect("no test panics in there")
+            .clone();
         for outcome in self.outcomes {
             offences.extend(self.outcome(outcome));
         }
@@ -164,26 +175,36 @@ impl Judge<'_> {
     fn outcome(&self, outcome: &Outcome) -> Option<String> {
         let path = &self.plan.paths[outcome.path];
         let name = path.item.path.name();
-        let well = self.plan.hosts.iter().find(|host| is_well(host, outcome.path));
+        let well = self
+            .plan
+            .hosts
+            .iter()
+            .find(|host| is_well(host, outcome.path));
         let copies = self.plan.hosts.iter().flat_map(|host| &host.copies);
         let is_wrong = |copy: &plan::Copy| copy.path == outcome.path && copy.wrong.is_some();
         let may_be_wrong = copies.into_iter().any(is_wrong) && path.item.size() > WHOLE;
         if let Some(at) = outcome.wrong_at
             && (outcome.result.is_ok() || !may_be_wrong)
         {
-            return Some(format!("{name}: wrong from byte {at} on: {:?}", outcome.result));
+            return Some(format!(
+                "{name}: wrong from byte {at} on: {:?}",
+                outcome.result
+            ));
         }
         if !outcome.is_proper {
             return Some(format!("{name}: no proper archive: {:?}", outcome.result));
         }
         match (&outcome.result, well) {
-            (Ok(()), _) if outcome.passed != path.item.size() => {
-                Some(format!("{name}: {} bytes came of {}", outcome.passed, path.item.size()))
-            }
+            (Ok(()), _) if outcome.passed != path.item.size() => Some(format!(
+                "{name}: {} bytes came of {}",
+                outcome.passed,
+                path.item.size()
+            )),
             (Ok(()) | Err(Why::Vanished), _) | (Err(_), None) => None,
-            (Err(why), Some(host)) => {
-                Some(format!("{name}: {why:?}, although host {} is well", host.name))
-            }
+            (Err(why), Some(host)) => Some(format!(
+                "{name}: {why:?}, although host {} is well",
+                host.name
+            )),
         }
     }
 
@@ -198,7 +219,12 @@ impl Judge<'_> {
                 _ => 0,
             };
         }
-        for caller in self.plan.callers.iter().filter(|caller| caller.vanishes_at.is_some()) {
+        for caller in self
+            .plan
+            .callers
+            .iter()
+            .filter(|caller| caller.vanishes_at.is_some())
+        {
             // It may all have been read ahead.
             useful += caller.fetches.concat().into_iter().map(size).sum::<u64>();
         }
@@ -216,7 +242,10 @@ impl Judge<'_> {
         let copies = self.plan.hosts.iter().flat_map(|host| &host.copies);
         let wrong = copies.filter(|copy| copy.wrong.is_some());
         let all = wrong.map(|copy| {
-            let fetches = self.outcomes.iter().filter(|outcome| outcome.path == copy.path);
+            let fetches = self
+                .outcomes
+                .iter()
+                .filter(|outcome| outcome.path == copy.path);
             self.plan.paths[copy.path].item.size() * fetches.count() as u64
         });
         all.sum()
@@ -232,7 +261,13 @@ impl Judge<'_> {
             }
         }
         let has_wrong = |host: &plan::Host| host.copies.iter().any(|copy| copy.wrong.is_some());
-        for told in self.watch.told.lock().expect("no test panics in there").iter() {
+        for told in self
+            .watch
+            .told
+            .lock()
+            .expect("no test panics in there")
+            .iter()
+        {
             let Some(host) = told.host.as_deref().and_then(host) else {
                 continue;
             };

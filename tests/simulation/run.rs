@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use ssh_substituter::config;
 use ssh_substituter::engine::Answers;
-use ssh_substituter::model::PathInfo;
 use ssh_substituter::pool::{Limits, Pool};
 use ssh_substituter::resolver::{Resolver, Trust};
 use ssh_substituter::transfer::Transfers;
@@ -61,7 +60,11 @@ async fn simulate(plan: Plan, keeps_text: bool) -> Report {
     if keeps_text {
         trace.note(format_args!("{plan:#?}"));
     }
-    let hosts: Vec<_> = plan.hosts.iter().map(|host| far(&plan, host, start, &trace)).collect();
+    let hosts: Vec<_> = plan
+        .hosts
+        .iter()
+        .map(|host| far(&plan, host, start, &trace))
+        .collect();
     let mut background = JoinSet::new();
     for host in &hosts {
         background.spawn(host.clone().live());
@@ -74,7 +77,8 @@ async fn simulate(plan: Plan, keeps_text: bool) -> Report {
     let mut outcomes = Vec::new();
     let all = async {
         while let Some(done) = callers.join_next().await {
-            let panicked = |error: tokio::task::JoinError| std::panic::resume_unwind(error.into_panic());
+            let panicked =
+                |error: tokio::task::JoinError| std::panic::resume_unwind(error.into_panic());
             outcomes.extend(done.unwrap_or_else(panicked));
         }
     };
@@ -89,10 +93,20 @@ async fn simulate(plan: Plan, keeps_text: bool) -> Report {
         plan: &plan,
         watch: &core.watch,
         outcomes: &outcomes,
-        lost: hosts.iter().map(|host| host.lost.load(Ordering::Relaxed)).sum(),
-        sent: hosts.iter().map(|host| host.sent.load(Ordering::Relaxed)).sum(),
+        lost: hosts
+            .iter()
+            .map(|host| host.lost.load(Ordering::Relaxed))
+            .sum(),
+        sent: hosts
+            .iter()
+            .map(|host| host.sent.load(Ordering::Relaxed))
+            .sum(),
         failing,
-        held: if is_in_time { core.transfers.memory().0 } else { 0 },
+        held: if is_in_time {
+            core.transfers.memory().0
+        } else {
+            0
+        },
     };
     let mut offences = judge.judge();
     if !is_in_time {
@@ -109,20 +123,12 @@ async fn simulate(plan: Plan, keeps_text: bool) -> Report {
 fn far(plan: &Plan, host: &plan::Host, start: Instant, trace: &Arc<Trace>) -> Arc<Host> {
     let copies = host.copies.iter().map(|copy| {
         let path = &plan.paths[copy.path];
-        let references = path.references.iter().map(|at| plan.paths[*at].item.path.clone());
-        let mut references: Vec<_> = references.collect();
-        references.sort();
+        let references = path
+            .references
+            .iter()
+            .map(|at| plan.paths[*at].item.path.clone());
         Copy {
-            info: PathInfo {
-                path: path.item.path.clone(),
-                deriver: None,
-                references,
-                download_size: path.item.size(),
-                nar_size: path.item.size(),
-                nar_hash: Some(path.item.hash),
-                ca: None,
-                sigs: Vec::new(),
-            },
+            info: path.item.info(references.collect()),
             item: path.item.clone(),
             from: copy.from.map(|at| start + at),
             until: copy.until.map(|at| start + at),
@@ -130,13 +136,16 @@ fn far(plan: &Plan, host: &plan::Host, start: Instant, trace: &Arc<Trace>) -> Ar
             wrong: copy.wrong,
         }
     });
-    Host::new(host.clone(), Store::new(copies), start, trace.clone())
+    Host::new(host.clone(), Store::new("", copies), start, trace.clone())
 }
 
 /// The core over these hosts, put together as an engine puts it together.
 fn core(plan: &Plan, hosts: &[Arc<Host>], trace: &Arc<Trace>) -> (Arc<Core>, Arc<Pool>) {
     let parsed = plan.hosts.iter().map(|host| {
-        let spec = format!("ssh://{}?max-connections={}", host.name, host.max_connections);
+        let spec = format!(
+            "ssh://{}?max-connections={}",
+            host.name, host.max_connections
+        );
         config::host::Host::parse(&spec).expect("a host")
     });
     let watch = Arc::new(Watch::default());

@@ -124,7 +124,9 @@ async fn dump(far: &mut Far, told: &mut Told, path: &StorePath) -> Result<Option
     }
     let Some(copy) = host.store.get(path) else {
         let path = path.as_str();
-        far.complain(&format!("error: getting status of '{path}': No such file or directory\n"));
+        far.complain(&format!(
+            "error: getting status of '{path}': No such file or directory\n"
+        ));
         return Ok(Some(1));
     };
     let size = copy.item.size();

@@ -103,7 +103,10 @@ impl<'a> Shell<'a> {
             return Some(Data::default());
         }
         let words: Option<Vec<_>> = words.iter().map(|word| self.expand(word)).collect();
-        let words: Option<Vec<_>> = words?.into_iter().map(|w| String::from_utf8(w).ok()).collect();
+        let words: Option<Vec<_>> = words?
+            .into_iter()
+            .map(|w| String::from_utf8(w).ok())
+            .collect();
         let words = words?;
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let (out, status) = match words.as_slice() {
@@ -145,7 +148,10 @@ fn assignment(word: &[Part]) -> Option<(String, Vec<Part>)> {
         return None;
     };
     let at = first.iter().position(|byte| *byte == b'=')?;
-    let is_name = at > 0 && first[..at].iter().all(|b| b.is_ascii_alphabetic() || *b == b'_');
+    let is_name = at > 0
+        && first[..at]
+            .iter()
+            .all(|b| b.is_ascii_alphabetic() || *b == b'_');
     let name = String::from_utf8(first[..at].to_vec()).ok()?;
     let value = [&[Part::Text(first[at + 1..].to_vec())], rest].concat();
     is_name.then_some((name, value))

@@ -47,6 +47,8 @@ impl Copy {
 
 /// The store of one host.
 pub struct Store {
+    /// The folder that it is in; empty for the usual place.
+    root: String,
     copies: BTreeMap<StorePath, Copy>,
 }
 
@@ -58,10 +60,11 @@ pub enum Found<'a> {
 }
 
 impl Store {
-    pub fn new(copies: impl IntoIterator<Item = Copy>) -> Self {
+    pub fn new(root: &str, copies: impl IntoIterator<Item = Copy>) -> Self {
         let copies = copies.into_iter();
         let copies = copies.map(|copy| (copy.item.path.clone(), copy)).collect();
-        Self { copies }
+        let root = root.to_owned();
+        Self { root, copies }
     }
 
     /// What is there now.
@@ -71,7 +74,11 @@ impl Store {
 
     /// A file by its absolute name.
     pub fn find(&self, name: &str) -> Option<Found<'_>> {
-        if matches!(name, "/" | "/nix" | "/nix/store") {
+        if name == "/" {
+            return Some(Found::Outside);
+        }
+        let name = name.strip_prefix(&self.root)?;
+        if matches!(name, "" | "/nix" | "/nix/store") {
             return Some(Found::Outside);
         }
         let (base, inner) = match name.strip_prefix("/nix/store/")?.split_once('/') {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::nars::Kind;
 use super::store::{Found, Store, mode};
@@ -32,14 +32,6 @@ impl Data {
             out.push((bytes, is_file));
         }
         Self(out)
-    }
-
-    pub fn concat(&self) -> Bytes {
-        let mut all = BytesMut::new();
-        for (bytes, _) in &self.0 {
-            all.extend_from_slice(bytes);
-        }
-        all.freeze()
     }
 }
 
@@ -75,7 +67,13 @@ pub fn is_directory(store: &Store, name: &str) -> bool {
 }
 
 /// Runs one program: what it prints and its exit status. `None` when its arguments are not understood.
-pub fn run(words: &[&str], input: Data, store: &Store, folder: &str, io: &mut Io) -> Option<(Data, u8)> {
+pub fn run(
+    words: &[&str],
+    input: Data,
+    store: &Store,
+    folder: &str,
+    io: &mut Io,
+) -> Option<(Data, u8)> {
     let file = |name: &str| read(store, &absolute(folder, name));
     match words {
         ["printf", format, arguments @ ..] => Some((Data::text(printf(format, arguments)?), 0)),
@@ -94,7 +92,15 @@ pub fn run(words: &[&str], input: Data, store: &Store, folder: &str, io: &mut Io
             }
             Some((out, status))
         }
-        ["dd", "status=none", "bs=64k", "iflag=skip_bytes,count_bytes,fullblock", skip, count, from @ ..] => {
+        [
+            "dd",
+            "status=none",
+            "bs=64k",
+            "iflag=skip_bytes,count_bytes,fullblock",
+            skip,
+            count,
+            from @ ..,
+        ] => {
             let skip = skip.strip_prefix("skip=")?.parse().ok()?;
             let count = count.strip_prefix("count=")?.parse().ok()?;
             let whole = match from {
@@ -104,7 +110,9 @@ pub fn run(words: &[&str], input: Data, store: &Store, folder: &str, io: &mut Io
                     match file(name) {
                         Some(bytes) => Data(vec![(bytes, true)]),
                         None => {
-                            io.complain(format!("dd: failed to open '{name}': No such file or directory"));
+                            io.complain(format!(
+                                "dd: failed to open '{name}': No such file or directory"
+                            ));
                             return Some((Data::default(), 1));
                         }
                     }
@@ -176,7 +184,10 @@ fn listing(store: &Store, place: &str, deep: bool, format: &str) -> Option<Vec<u
                 let below = match root.path.as_str() {
                     "" => Some(node.path.as_str()),
                     root if node.path == root => Some(""),
-                    root => node.path.strip_prefix(root).and_then(|p| p.strip_prefix('/')),
+                    root => node
+                        .path
+                        .strip_prefix(root)
+                        .and_then(|p| p.strip_prefix('/')),
                 };
                 if let Some(below) = below.filter(|below| deep || below.is_empty()) {
                     entry(&mut out, format, below, &node.kind)?;

@@ -51,6 +51,10 @@ impl Trace {
     }
 
     pub fn text(&self) -> Option<String> {
-        self.state.lock().expect("no test panics in there").text.take()
+        self.state
+            .lock()
+            .expect("no test panics in there")
+            .text
+            .take()
     }
 }
