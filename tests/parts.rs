@@ -124,25 +124,69 @@ async fn a_broken_transfer_goes_on_without_what_is_there() {
     assert!((1..=12).contains(&parts), "{parts} parts of 2 MiB for 20");
 }
 
+/// Flips one byte of the file.
+fn flip(store: &Store, path: &str, at: u64) {
+    let file = store.physical(path).join("data");
+    fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[usize::try_from(at).unwrap()] ^= 1;
+    fs::write(&file, bytes).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_part_fails_that_path_and_it_is_not_tried_in_parts_again() {
+async fn what_a_host_has_wrongly_is_replaced_before_it_is_passed_on() {
+    // The first part, amid, the last one; read ahead or not.
+    for (at, memory) in [
+        (0, 0),
+        (15 * MIB, 0),
+        (30 * MIB - 1, 0),
+        (15 * MIB, 256 << 20),
+    ] {
+        let (one, two, path) = twins(30 * MIB);
+        let good = one.nar(&path);
+        flip(&one, &path, at);
+        let both = setup_as(&[(&one, 0.0, None), (&two, 0.0, None)], memory, true);
+        both_have(&both, &path).await;
+        both.expect(std::slice::from_ref(&path)).await;
+        let (nar, result) = both.fetch(&path).await;
+        assert!(result.is_ok(), "byte {at}: {:?}", result.err());
+        assert!(nar == good, "byte {at}");
+        let told = both.told.lock().unwrap().clone();
+        assert!(told.len() == 1 && told[0].contains("one"), "{told:?}");
+        assert!(told[0].contains("wrong content: expected"), "{told:?}");
+        assert!(!told[0].contains("two"), "{told:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_on_its_way_comes_once_more_and_nobody_is_blamed() {
+    for at in [3 * MIB, 11 * MIB] {
+        let (one, two, path) = twins(30 * MIB);
+        let fault = Some(Fault::Flip(at));
+        let both = setup_as(&[(&one, 0.0, fault), (&two, 0.0, None)], 0, true);
+        both_have(&both, &path).await;
+        fetch_right(&both, &one, &path).await;
+        let told = both.told.lock().unwrap();
+        assert!(told.is_empty(), "{told:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_all_have_it_wrongly_that_path_fails_cleanly() {
     let (one, two, path) = twins(30 * MIB);
-    let good = one.nar(&path);
-    spoil(&two, &path);
+    spoil(&one, &path);
+    flip(&two, &path, 20 * MIB);
     let both = setup_as(&[(&one, 0.0, None), (&two, 0.0, None)], 0, true);
     both_have(&both, &path).await;
     let (_, result) = both.fetch(&path).await;
-    let error = result.expect_err("a part of it is wrong").error;
+    let error = result.expect_err("nobody has it").error;
     assert!(matches!(error, TransferError::Nobody { .. }), "{error}");
-    let parts = both.parts("one");
-    // In one piece it shows who is to blame, at the latest when that one was asked.
-    let (mut nar, mut result) = both.fetch(&path).await;
-    if result.is_err() {
-        (nar, result) = both.fetch(&path).await;
-    }
-    assert!(result.is_ok(), "{:?}", result.err());
-    assert!(nar == good);
-    assert_eq!(both.parts("one"), parts);
+    let told = both.told.lock().unwrap();
+    let blamed = |host| {
+        told.iter()
+            .any(|line| line.contains(host) && line.contains("expected"))
+    };
+    assert!(blamed("one") && blamed("two"), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@
 
 mod assembly;
 mod command;
+mod digest;
 mod listing;
 mod location;
 mod open;
@@ -29,6 +30,7 @@ use crate::model::StorePath;
 use crate::wire::WireError;
 use crate::wire::nar::layout::{Layout, Segment};
 use assembly::{Assembly, Step};
+use digest::Digest;
 use location::Root;
 
 /// The longest listing that is read, in bytes.
@@ -39,6 +41,7 @@ const ENTRIES_MAX: usize = 200_000;
 
 const LISTING: &str = "a listing of files";
 const SEGMENT: &str = "a part of a NAR";
+const DIGEST: &str = "the digest of a part of a NAR";
 
 /// One shell on one host that has proven to be one.
 pub struct Shell {
@@ -51,9 +54,24 @@ pub struct Shell {
     /// where the collector sees all processes, their working folders are roots.
     inside: Option<StorePath>,
     /// What was asked for, in order.
-    owed: VecDeque<Assembly>,
+    owed: VecDeque<Owed>,
     broken: bool,
     received: Arc<AtomicU64>,
+}
+
+/// What was asked for.
+enum Owed {
+    Segment(Assembly),
+    Digest(Digest, Segment),
+}
+
+impl Owed {
+    fn layout(&self) -> &Layout {
+        match self {
+            Self::Segment(assembly) => assembly.segment.layout(),
+            Self::Digest(_, segment) => segment.layout(),
+        }
+    }
 }
 
 impl Shell {
@@ -94,7 +112,7 @@ impl Shell {
         self.link.is_gone()
     }
 
-    /// How many segments have been asked for and not been taken.
+    /// How many segments and digests have been asked for and not been taken.
     #[must_use]
     pub fn outstanding(&self) -> usize {
         self.owed.len()
@@ -158,54 +176,67 @@ impl Shell {
     /// they come in the same order. The path must be where it was listed, on this host or another.
     pub fn request(&mut self, segment: &Segment) {
         let mut lines = Vec::new();
-        let layout = segment.layout();
-        let path = layout.path();
-        if self.inside.as_ref() != Some(path) {
-            let folder = if layout.is_directory() {
-                self.root.place(path)
-            } else {
-                self.root.store_dir(path)
-            };
-            command::enter(&mut lines, &folder);
-            self.inside = Some(path.clone());
-        }
+        self.enter(&mut lines, segment.layout());
         let number = self.number();
-        let name = path.base_name().as_bytes();
+        let name = segment.layout().path().base_name().as_bytes();
         let due = command::read(&mut lines, name, segment, number);
         let assembly = Assembly::new(segment.clone(), number, due);
-        self.owed.push_back(assembly);
+        self.owed.push_back(Owed::Segment(assembly));
         self.link.output.send_bytes(lines);
     }
 
-    /// The oldest segment that is owed, framing included: exactly its length. Empty when none is.
+    /// Asks for the SHA-256 of a segment as the host has it, which then comes by [`Shell::digest`], in its
+    /// turn among the segments that were asked for.
+    pub fn request_digest(&mut self, segment: &Segment) {
+        let mut lines = Vec::new();
+        self.enter(&mut lines, segment.layout());
+        let number = self.number();
+        let name = segment.layout().path().base_name().as_bytes();
+        command::digest(&mut lines, name, segment, number);
+        let owed = Owed::Digest(Digest::new(number), segment.clone());
+        self.owed.push_back(owed);
+        self.link.output.send_bytes(lines);
+    }
+
+    /// Goes to the folder that the files of a path are read from.
+    fn enter(&mut self, lines: &mut Vec<u8>, layout: &Layout) {
+        let path = layout.path();
+        if self.inside.as_ref() == Some(path) {
+            return;
+        }
+        let folder = if layout.is_directory() {
+            self.root.place(path)
+        } else {
+            self.root.store_dir(path)
+        };
+        command::enter(lines, &folder);
+        self.inside = Some(path.clone());
+    }
+
+    /// The segment that is owed next, framing included: exactly its length. Empty when none is.
     /// May be dropped and called again.
     ///
     /// # Errors
     /// When the link breaks or falls silent, or the files are not what was listed
     /// ([`RemoteError::NotAsListed`]). The shell is of no use then.
     pub async fn segment(&mut self) -> Result<Bytes, RemoteError> {
-        if self.broken {
-            return Err(self.wrong("an earlier part of it failed"));
-        }
+        self.check()?;
         loop {
-            let Some(oldest) = self.owed.front_mut() else {
+            let Some(Owed::Segment(oldest)) = self.owed.front_mut() else {
                 return Ok(Bytes::new());
             };
             let (taken, step) = oldest.step(self.link.input.peek(), &self.nonce);
             self.link.input.buffer().advance(taken);
             self.received.store(oldest.len(), Ordering::Relaxed);
             match step {
-                Step::NeedMore => {
-                    if let Err(error) = self.link.fill(SEGMENT, Kind::Stream).await {
-                        self.broken = true;
-                        return Err(error);
-                    }
-                }
+                Step::NeedMore => self.fill(SEGMENT).await?,
                 Step::Complete => {
                     self.received.store(0, Ordering::Relaxed);
                     self.link.came_whole();
-                    let done = self.owed.pop_front().map(Assembly::into_bytes);
-                    return Ok(done.unwrap_or_default().into());
+                    let Some(Owed::Segment(done)) = self.owed.pop_front() else {
+                        return Ok(Bytes::new());
+                    };
+                    return Ok(done.into_bytes().into());
                 }
                 Step::Wrong(what) => {
                     self.broken = true;
@@ -213,6 +244,47 @@ impl Shell {
                 }
             }
         }
+    }
+
+    /// The digest that is owed next. `None` when none is, or when the host could not read the files or has no
+    /// `sha256sum`; the shell can be used further then.
+    ///
+    /// # Errors
+    /// When the link breaks or falls silent, or what comes is no end of a digest. The shell is of no use
+    /// then.
+    pub async fn digest(&mut self) -> Result<Option<[u8; 32]>, RemoteError> {
+        self.check()?;
+        loop {
+            let Some(Owed::Digest(oldest, _)) = self.owed.front() else {
+                return Ok(None);
+            };
+            match oldest.step(self.link.input.peek(), &self.nonce) {
+                digest::Step::NeedMore => self.fill(DIGEST).await?,
+                digest::Step::Done(digest, len) => {
+                    self.link.input.buffer().advance(len);
+                    self.link.came_whole();
+                    self.owed.pop_front();
+                    return Ok(digest);
+                }
+                digest::Step::Wrong(what) => {
+                    self.broken = true;
+                    return Err(self.wrong(what));
+                }
+            }
+        }
+    }
+
+    fn check(&self) -> Result<(), RemoteError> {
+        match self.broken {
+            true => Err(self.wrong("an earlier part of it failed")),
+            false => Ok(()),
+        }
+    }
+
+    async fn fill(&mut self, doing: &'static str) -> Result<(), RemoteError> {
+        let filled = self.link.fill(doing, Kind::Stream).await;
+        self.broken |= filled.is_err();
+        filled
     }
 
     /// Lets go of the path that was read last: it may be collected again.
@@ -229,7 +301,7 @@ impl Shell {
     }
 
     fn wrong(&self, what: &'static str) -> RemoteError {
-        let oldest = self.owed.front().map(|oldest| oldest.segment.layout());
+        let oldest = self.owed.front().map(Owed::layout);
         let Some(path) = oldest.map(Layout::path) else {
             return RemoteError::Disconnected {
                 host: self.link.host.clone(),

@@ -15,6 +15,8 @@ use crate::remote::RemoteError;
 
 /// Why an attempt with one host ended.
 pub(super) enum Stopped {
+    /// No connection could be had.
+    NoConnection(HostFault),
     /// The host is to blame.
     Fault(HostFault),
     /// Nobody wants the rest.
@@ -78,10 +80,11 @@ impl Attempt<'_> {
     ) -> Result<u64, Stopped> {
         loop {
             let pool = &self.book.pool;
-            let mut lease = match known {
-                true => pool.lease_for_dump(self.host, &self.info.path).await?,
-                false => pool.lease(self.host).await?,
+            let lease = match known {
+                true => pool.lease_for_dump(self.host, &self.info.path).await,
+                false => pool.lease(self.host).await,
             };
+            let mut lease = lease.map_err(|error| Stopped::NoConnection(error.into()))?;
             let begun = stream.taken();
             match self.with(&mut lease, known, stream, sink).await {
                 // A used connection may have died while it lay idle.

@@ -158,6 +158,32 @@ impl Rates {
         mine.is_worth_asking(bytes, others)
     }
 
+    /// Whether `others`, among whom `total` bytes are still to be shared out, will have brought all of
+    /// them long before `host` has brought so many `bytes` of them. Of hosts whose rate is not known
+    /// nothing is said.
+    pub(super) fn would_be_last(
+        &self,
+        host: HostId,
+        bytes: u64,
+        total: u64,
+        others: &[HostId],
+    ) -> bool {
+        let rates = self.lock();
+        let Some(mine) = rates.get(&host).filter(|mine| mine.rate.is_some()) else {
+            return false;
+        };
+        let known = others.iter().filter_map(|other| rates.get(other));
+        let known = known.filter_map(|other| Some((other.rate?, other.backlog)));
+        let (rate, backlog) = known.fold((0.0, 0), |(rate, backlog), other| {
+            (rate + other.0, backlog + other.1)
+        });
+        if rate <= 0.0 {
+            return false;
+        }
+        let theirs = (backlog + total) as f64 / rate;
+        mine.expect(bytes) > TOLERANCE * theirs + WINDOW.as_secs_f64()
+    }
+
     /// Puts those that would be late behind those that would not, else keeps the order.
     pub(super) fn put_late_ones_last(&self, hosts: &mut [HostId], bytes: u64) {
         let all = hosts.to_vec();
@@ -222,6 +248,22 @@ mod tests {
         );
         idle.given_up(5_000_000);
         assert!((idle.expect(1_000_000) - 1.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn the_last_parts_are_not_asked_of_a_slow_host() {
+        let rates = Arc::new(Rates::default());
+        let [slow, fast, unknown] = [0, 1, 2].map(HostId::at);
+        rates.lock().insert(slow, host(300_000));
+        rates.lock().insert(fast, host(20_000_000));
+        let part = 2_000_000;
+        assert!(rates.would_be_last(slow, part, part, &[fast]));
+        assert!(!rates.would_be_last(fast, part, part, &[slow]));
+        // Long before the fast one has brought all of that, the slow one has brought its part.
+        assert!(!rates.would_be_last(slow, part, 200_000_000, &[fast]));
+        assert!(!rates.would_be_last(slow, part, part, &[]));
+        assert!(!rates.would_be_last(slow, part, part, &[unknown]));
+        assert!(!rates.would_be_last(unknown, part, part, &[fast]));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 #![allow(dead_code)]
 
+mod link;
+
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::process::Command;
@@ -23,6 +25,9 @@ use ssh_substituter::transport::process::ProcessTransport;
 use ssh_substituter::transport::{Channel, Program, Transport, TransportError};
 use ssh_substituter::wire::serve::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+pub use link::Link;
+use link::Linked;
 
 use super::support::Store;
 
@@ -86,6 +91,7 @@ struct Hosts {
     asked: Asked,
     real: ProcessTransport,
     faults: HashMap<String, Arc<Mutex<Option<Fault>>>>,
+    links: HashMap<String, Arc<Link>>,
     opened: Mutex<Vec<String>>,
 }
 
@@ -100,6 +106,10 @@ impl Transport for Hosts {
                 read: 0,
                 fault: fault.clone(),
             });
+        }
+        if let Some(link) = self.links.get(&host.name) {
+            channel.stdout = Box::new(Linked::new(channel.stdout, link));
+            channel.opened_in = Some(link.latency);
         }
         channel.stdin = Box::new(Recorded {
             stream: channel.stdin,
@@ -164,6 +174,22 @@ pub fn setup_with(hosts: &[(&Store, f64, Option<Fault>)], memory: u64) -> Setup 
 
 /// The same, where accounts may have a shell.
 pub fn setup_as(hosts: &[(&Store, f64, Option<Fault>)], memory: u64, shells: bool) -> Setup {
+    build(hosts, &[], memory, shells)
+}
+
+/// The same, over these links.
+pub fn setup_over(hosts: &[(&Store, &Arc<Link>)], memory: u64, shells: bool) -> Setup {
+    let links: Vec<_> = hosts.iter().map(|(_, link)| (*link).clone()).collect();
+    let hosts: Vec<_> = hosts.iter().map(|(store, _)| (*store, 0.0, None)).collect();
+    build(&hosts, &links, memory, shells)
+}
+
+fn build(
+    hosts: &[(&Store, f64, Option<Fault>)],
+    links: &[Arc<Link>],
+    memory: u64,
+    shells: bool,
+) -> Setup {
     let names = ["one", "two", "three"];
     let mut commands = HashMap::new();
     let mut faults = HashMap::new();
@@ -202,7 +228,11 @@ pub fn setup_as(hosts: &[(&Store, f64, Option<Fault>)], memory: u64, shells: boo
     let tell = told.clone();
     let limits = Limits {
         connect: Duration::from_secs(10),
-        silence: Duration::from_secs(2),
+        silence: match links {
+            [] => Duration::from_secs(2),
+            // A link with a rate is silent while others use it.
+            _ => Duration::from_secs(60),
+        },
         hedge: Duration::from_millis(300),
     };
     let parsed = names[..hosts.len()]
@@ -218,6 +248,11 @@ pub fn setup_as(hosts: &[(&Store, f64, Option<Fault>)], memory: u64, shells: boo
         asked: asked.clone(),
         real,
         faults,
+        links: names
+            .map(str::to_owned)
+            .into_iter()
+            .zip(links.iter().cloned())
+            .collect(),
         opened: Mutex::default(),
     });
     let notify = Arc::new(move |error: &(dyn std::error::Error + 'static)| {

@@ -58,12 +58,39 @@ pub(super) fn enter(out: &mut Vec<u8>, folder: &[u8]) {
 /// Reads the files that a segment needs, by their paths from where the shell is, and tells how many
 /// bytes are due. `root` is the name of the root, for a path that is a single file.
 pub(super) fn read(out: &mut Vec<u8>, root: &[u8], segment: &Segment, number: u32) -> u64 {
+    let due = put_reads(out, root, segment, false);
+    put_trailer(out, number, "$e", "");
+    out.push(b'\n');
+    due
+}
+
+/// Prints `$e` (0 when all files could be read), then what `sha256sum` makes of the bytes of a segment,
+/// framing included.
+pub(super) fn digest(out: &mut Vec<u8>, root: &[u8], segment: &Segment, number: u32) {
+    out.extend_from_slice(b"{ {\n");
+    put_reads(out, root, segment, true);
+    out.extend_from_slice(b"printf %s \"$e\" >&3;}|sha256sum;} 3>&1\n");
+    put_trailer(out, number, "0", "");
+    out.push(b'\n');
+}
+
+/// Appends the commands that print a segment, all of it or only what comes from files; gives how many
+/// bytes come from files.
+fn put_reads(out: &mut Vec<u8>, root: &[u8], segment: &Segment, framing: bool) -> u64 {
     let mut due = 0;
     // Where the line of whole files begins that is being written.
     let mut line: Option<usize> = None;
     for piece in segment.pieces() {
-        let Piece::Contents(range) = piece else {
-            continue;
+        let range = match piece {
+            Piece::Contents(range) => range,
+            Piece::Framing(bytes) if framing => {
+                if line.take().is_some() {
+                    out.extend_from_slice(b"||e=1\n");
+                }
+                put_print(out, &bytes);
+                continue;
+            }
+            Piece::Framing(_) => continue,
         };
         due += range.len;
         let path = if range.path.is_empty() {
@@ -95,9 +122,21 @@ pub(super) fn read(out: &mut Vec<u8>, root: &[u8], segment: &Segment, number: u3
     if line.is_some() {
         out.extend_from_slice(b"||e=1\n");
     }
-    put_trailer(out, number, "$e", "");
-    out.push(b'\n');
     due
+}
+
+/// Prints these bytes, whatever they are.
+fn put_print(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(b"printf '");
+    for &byte in bytes {
+        match byte {
+            b'%' => out.extend_from_slice(b"%%"),
+            b'\'' | b'\\' => out.extend_from_slice(format!("\\{byte:03o}").as_bytes()),
+            b' '..=b'~' => out.push(byte),
+            _ => out.extend_from_slice(format!("\\{byte:03o}").as_bytes()),
+        }
+    }
+    out.extend_from_slice(b"'\n");
 }
 
 /// One process that seeks, where `tail | head` are two and copy everything once more.

@@ -36,6 +36,8 @@ struct Inner {
     owner: Token,
     /// Who is asked for it.
     host: HostId,
+    /// Counts what comes from there: of this NAR, or of those that were asked for before it.
+    meter: Arc<AtomicU64>,
     /// The worker has come to it.
     begun: bool,
     /// Somebody waits for it.
@@ -104,6 +106,7 @@ impl Job {
             inner: Mutex::new(Inner {
                 owner,
                 host,
+                meter: Arc::default(),
                 begun: false,
                 wanted: false,
                 stream,
@@ -228,6 +231,20 @@ impl Job {
     pub(super) fn awaited_from(&self) -> Option<HostId> {
         let inner = self.lock();
         (!inner.begun && inner.end.is_none()).then_some(inner.host)
+    }
+
+    /// Whoever fills it counts there what comes.
+    pub(super) fn set_meter(&self, token: Token, meter: &Arc<AtomicU64>) {
+        let mut inner = self.lock();
+        if inner.owner == token {
+            inner.meter = meter.clone();
+        }
+    }
+
+    /// How many bytes have come from whoever fills it, of this NAR and others: as long as that grows, it
+    /// is on its way.
+    pub(in crate::transfer) fn received(&self) -> u64 {
+        self.lock().meter.load(Ordering::Relaxed)
     }
 
     /// The host that fills it or has filled it.

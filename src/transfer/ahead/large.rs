@@ -26,8 +26,9 @@ async fn bring(desk: &Desk, taken: Taken) {
     let holders = desk.book.holders(&job.info.path, &job.holders);
     let parts = desk
         .striper
-        .start(&job.info, &holders, job.priority.clone());
+        .start(&job.info, &holders, 0, job.priority.clone());
     if let Some(mut parts) = parts {
+        job.set_meter(taken.token, &parts.meter());
         while let Some(buf) = parts.more().await {
             match job.feed(taken.token, buf) {
                 Ok(Fed::More) => {}

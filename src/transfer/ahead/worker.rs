@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Buf;
@@ -28,6 +29,7 @@ pub(super) async fn run(desk: Arc<Desk>, host: HostId) {
         pending: VecDeque::new(),
         lease: None,
         refused: false,
+        received: Arc::default(),
     };
     loop {
         changes.mark_seen();
@@ -61,6 +63,8 @@ struct Worker {
     lease: Option<Lease>,
     /// No connection could be had.
     refused: bool,
+    /// Bytes that have come.
+    received: Arc<AtomicU64>,
 }
 
 impl Worker {
@@ -77,6 +81,7 @@ impl Worker {
             let Some(taken) = self.desk.pick(self.host, nars, bytes) else {
                 return;
             };
+            taken.job.set_meter(taken.token, &self.received);
             if let Some(lease) = &mut self.lease {
                 lease.start_dump(&taken.job.info.path);
             }
@@ -138,7 +143,9 @@ impl Worker {
                 came = true;
                 let before = lease.buffer().len();
                 let fed = job.feed(taken.token, lease.buffer());
-                taken.received((before - lease.buffer().len()) as u64);
+                let got = (before - lease.buffer().len()) as u64;
+                self.received.fetch_add(got, Ordering::Relaxed);
+                taken.received(got);
                 match fed {
                     Ok(Fed::More) => {}
                     Ok(Fed::Complete) => {

@@ -2,11 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::nar::Nar;
 use super::parts::Channel;
@@ -24,6 +23,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long a channel without work is kept, since the next NAR may come soon.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// How often it is told how much of a part has come.
+const TICK: Duration = Duration::from_millis(250);
+
 /// A channel's place. When it is dropped, what the channel owes is for others.
 pub(super) struct Seat {
     pub(super) shared: Arc<Shared>,
@@ -31,11 +33,14 @@ pub(super) struct Seat {
     pub(super) channel: Channel,
     /// The host is asked although it rests.
     pub(super) nevertheless: bool,
+    /// It ends of itself, since there is nothing to ask for.
+    pub(super) idle: AtomicBool,
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.shared.leave(self.host, self.channel);
+        let failed = !*self.idle.get_mut();
+        self.shared.leave(self.host, self.channel, failed);
     }
 }
 
@@ -63,6 +68,7 @@ pub(super) async fn run(seat: Seat) {
         let result = match worker.ask().await {
             Ok(()) if worker.owed.is_empty() => {
                 if idle.elapsed() > IDLE {
+                    seat.idle.store(true, Ordering::Relaxed);
                     return;
                 }
                 let _ = timeout(LOOK, changes.changed()).await;
@@ -82,7 +88,14 @@ struct Worker<'a> {
     seat: &'a Seat,
     shell: ShellLease,
     /// What is asked for, in order.
-    owed: VecDeque<(Arc<Nar>, u64, Owed)>,
+    owed: VecDeque<(Arc<Nar>, Asked)>,
+}
+
+/// What a channel was asked for.
+enum Asked {
+    Part(u64, Owed),
+    Compare(u64),
+    Proof,
 }
 
 impl Worker<'_> {
@@ -94,7 +107,15 @@ impl Worker<'_> {
                 Work::Part(nar, part, segment) => {
                     self.shell.request(&segment);
                     let due = shared.book.rates.ask(host, segment.len());
-                    self.owed.push_back((nar, part, due));
+                    self.owed.push_back((nar, Asked::Part(part, due)));
+                }
+                Work::Compare(nar, part, segment) => {
+                    self.shell.request_digest(&segment);
+                    self.owed.push_back((nar, Asked::Compare(part)));
+                }
+                Work::Prove(nar, all) => {
+                    self.shell.request_digest(&all);
+                    self.owed.push_back((nar, Asked::Proof));
                 }
                 Work::List(nar) => {
                     let began = Instant::now();
@@ -109,13 +130,60 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Receives the part that was asked for first.
+    /// Receives what was asked for first.
     async fn receive(&mut self) -> Result<(), RemoteError> {
-        let bytes = self.shell.segment().await?;
-        if let Some((nar, part, mut due)) = self.owed.pop_front() {
-            due.received(bytes.len() as u64);
-            nar.arrived(part, bytes, self.seat.channel);
+        let channel = self.seat.channel;
+        match self.owed.pop_front() {
+            None => {}
+            Some((nar, Asked::Part(part, due))) => self.receive_part(&nar, part, due).await?,
+            Some((nar, Asked::Compare(part))) => {
+                let digest = self.shell.digest().await?;
+                nar.compared(part, channel, digest);
+                self.seat.shared.wake();
+            }
+            Some((nar, Asked::Proof)) => {
+                let digest = self.shell.digest().await?;
+                if let Some(got) = nar.proved(channel.host, digest) {
+                    self.seat
+                        .shared
+                        .has_another(channel.host, &nar.info, got)
+                        .await;
+                }
+                self.seat.shared.wake();
+            }
         }
+        Ok(())
+    }
+
+    /// Receives a part. Who waits for it is told while it comes, since that takes seconds on a slow link.
+    async fn receive_part(
+        &mut self,
+        nar: &Nar,
+        part: u64,
+        mut due: Owed,
+    ) -> Result<(), RemoteError> {
+        let channel = self.seat.channel;
+        let (meter, mut received) = (self.shell.meter(), 0);
+        let mut progressed = |now: u64| {
+            let more = now.saturating_sub(received);
+            received = received.max(now);
+            if more > 0 {
+                due.received(more);
+                nar.progressed(part, channel, now, more);
+            }
+        };
+        let segment = self.shell.segment();
+        tokio::pin!(segment);
+        let bytes = loop {
+            match timeout(TICK, &mut segment).await {
+                Ok(bytes) => break bytes?,
+                Err(_) => progressed(meter.load(Ordering::Relaxed)),
+            }
+        };
+        progressed(bytes.len() as u64);
+        nar.arrived(part, bytes, channel);
+        // Another channel may have to compare it.
+        self.seat.shared.wake();
         Ok(())
     }
 }

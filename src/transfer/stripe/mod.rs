@@ -6,9 +6,14 @@
 //! who is waited for comes first, and what it leaves of them goes to those that are read ahead.
 //! Whatever goes wrong here ends with the plain transfer, which goes on from the same byte.
 //!
+//! Nothing of a large NAR can be verified before its end, so what one host sends is compared with what
+//! another one has, part by part, before it is passed on: the other one sends a digest only. Where the two
+//! differ, both are asked for the digest of the whole NAR, and what the wrong one has sent is replaced.
+//!
 //! | module | what it does |
 //! | --- | --- |
 //! | `parts` | which part is asked of whom; pure |
+//! | `proof` | who is right when two hosts disagree; pure |
 //! | `nar` | one NAR |
 //! | `shared` | all NARs, and the channels of each host |
 //! | `channel` | one shell on one host |
@@ -16,14 +21,15 @@
 mod channel;
 mod nar;
 mod parts;
+mod proof;
 mod shared;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 
 use super::book::Book;
 use crate::model::PathInfo;
@@ -42,6 +48,9 @@ pub(super) const LEAST: u64 = 8 << 20;
 /// How long the first part may take before the NAR is asked for in the plain way.
 const START: Duration = Duration::from_secs(4);
 
+/// How often it is looked whether a part that has come is still to be held back.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// Brings NARs in parts, with tasks of its own that end when it is dropped.
 pub(super) struct Striper(Arc<Shared>);
 
@@ -56,67 +65,64 @@ impl Striper {
         Self(Arc::new(Shared::new(book)))
     }
 
-    /// Whether a NAR should come in parts.
+    /// Whether a NAR should come in parts, from its beginning.
     pub(super) fn suits(&self, info: &PathInfo, holders: &[HostId]) -> bool {
-        if info.nar_size < LEAST || !self.is_possible(info) {
-            return false;
-        }
-        let hosts = self.usable(info, holders);
-        // Of a host that was not talked to yet nobody knows how far it is.
-        let may_be_far = |host: &HostId| self.0.is_far(*host) != Some(false);
-        hosts.len() > 1 || hosts.iter().any(may_be_far)
+        self.is_possible(info) && self.is_faster(info, 0, &self.usable(info, holders))
     }
 
     fn is_possible(&self, info: &PathInfo) -> bool {
         info.nar_hash.is_some() && !self.0.book.came_wrongly_in_parts(&info.path)
     }
 
+    /// Whether these hosts bring what follows the byte `from` faster in parts.
+    fn is_faster(&self, info: &PathInfo, from: u64, hosts: &[HostId]) -> bool {
+        // Of a host that was not talked to yet nobody knows how far it is.
+        let may_be_far = |host: &HostId| self.0.is_far(*host) != Some(false);
+        let large = info.nar_size.saturating_sub(from) >= LEAST;
+        large && (hosts.len() > 1 || hosts.iter().any(may_be_far))
+    }
+
     fn usable(&self, info: &PathInfo, holders: &[HostId]) -> Vec<HostId> {
         self.0.usable(&info.path, holders)
     }
 
-    /// Starts to bring a NAR, if it suits.
+    /// Starts to bring what follows the byte `from` of a NAR, if that is of use: since it comes faster
+    /// so, or since only so what there is already need not come again.
     pub(super) fn start(
         &self,
         info: &PathInfo,
         holders: &[HostId],
+        from: u64,
         priority: Priority,
     ) -> Option<InParts> {
-        self.suits(info, holders).then(|| {
-            let hosts = self.usable(info, holders);
-            let only_if_far = hosts.len() == 1;
-            let info = Arc::new(info.clone());
-            self.bring(Nar::new(info, hosts, 0, only_if_far, priority), false)
-        })
-    }
-
-    /// Starts to bring the rest of a NAR whose transfer broke at the byte `from`, if that spares
-    /// enough.
-    pub(super) fn go_on(&self, info: &PathInfo, holders: &[HostId], from: u64) -> Option<InParts> {
-        if from < LEAST || !self.is_possible(info) {
+        if !self.is_possible(info) {
             return None;
         }
         let mut hosts = self.usable(info, holders);
+        let spares = from >= LEAST && from < info.nar_size;
+        if !spares && !self.is_faster(info, from, &hosts) {
+            return None;
+        }
         // The one that broke off may be all there is.
         let nevertheless = hosts.is_empty();
         if nevertheless {
             let may = |host: &HostId| self.0.may_have_parts(*host, &info.path);
             hosts.extend(holders.iter().copied().filter(may));
         }
-        let urgent = Arc::new(AtomicU64::new(URGENT));
-        let nar = Nar::new(Arc::new(info.clone()), hosts, from, false, urgent);
-        Some(self.bring(nar, nevertheless))
-    }
-
-    fn bring(&self, nar: Nar, nevertheless: bool) -> InParts {
+        if hosts.is_empty() {
+            return None;
+        }
+        let only_if_far = hosts.len() == 1 && !spares;
+        let info = Arc::new(info.clone());
+        let nar = Nar::new(info, hosts, from, only_if_far, nevertheless, priority);
         let nar = Arc::new(nar);
-        self.0.add(&nar, nevertheless);
-        InParts {
+        self.0.add(&nar);
+        Some(InParts {
             shared: self.0.clone(),
             nar,
             limit: START,
             buf: BytesMut::new(),
-        }
+        })
     }
 }
 
@@ -132,7 +138,15 @@ impl InParts {
     /// Puts the next part behind what is left in the buffer; `None` when no more comes, be it
     /// complete or not.
     pub(super) async fn more(&mut self) -> Option<&mut BytesMut> {
-        let part = timeout(self.limit, self.part()).await.ok()??;
+        let part = loop {
+            let before = self.received();
+            match timeout(self.limit, self.part()).await {
+                Ok(part) => break part?,
+                // A part takes its time on a slow link.
+                Err(_) if self.received() != before => {}
+                Err(_) => return None,
+            }
+        };
         // Channels know by themselves what is too long.
         self.limit = Duration::MAX;
         match part.try_into_mut() {
@@ -143,18 +157,39 @@ impl InParts {
         Some(&mut self.buf)
     }
 
+    /// Counts the bytes that come, whole parts or not.
+    pub(super) fn meter(&self) -> Arc<AtomicU64> {
+        self.nar.received().clone()
+    }
+
+    fn received(&self) -> u64 {
+        self.nar.received().load(Ordering::Relaxed)
+    }
+
     async fn part(&self) -> Option<Bytes> {
         loop {
-            let (part, done) = self.nar.take();
+            let at_work = self.shared.at_work(self.nar.hosts());
+            let (part, done) = self.nar.take(&at_work);
+            self.shared.call_back(&self.nar, self.nar.nevertheless);
             if part.is_some() {
                 self.shared.wake();
                 self.look_around();
                 return part;
             }
-            if done || !self.shared.can_bring(&self.nar) {
+            if done {
                 return None;
             }
-            self.nar.changed().await;
+            if !self.shared.can_bring(&self.nar) {
+                // What has come out of order is kept meanwhile.
+                sleep_until(self.nar.retry_at()?).await;
+                self.shared.call_back(&self.nar, true);
+                continue;
+            }
+            let limit = match self.nar.waits_for_check() {
+                true => LOOK,
+                false => Duration::MAX,
+            };
+            let _ = timeout(limit, self.nar.changed()).await;
         }
     }
 

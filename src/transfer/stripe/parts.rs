@@ -1,6 +1,6 @@
 //! Which part of a NAR is asked of whom, and what has come. Pure: the time is an argument.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -41,15 +41,46 @@ pub(super) struct Parts {
     taken: u64,
     /// Those behind that have been asked for.
     open: VecDeque<Part>,
-    /// How long a part takes, smoothed.
-    usual: Option<Duration>,
+    /// How long each host takes for a part, smoothed.
+    usual: BTreeMap<HostId, Duration>,
 }
 
 #[derive(Debug, Default)]
 struct Part {
-    /// Who is asked for it, and since when.
-    asked: Vec<(Channel, Instant)>,
-    bytes: Option<Bytes>,
+    /// Who is asked for it.
+    asked: Vec<Asked>,
+    /// What has come.
+    arrived: Option<Arrived>,
+}
+
+#[derive(Debug)]
+struct Arrived {
+    bytes: Bytes,
+    /// The host that sent it.
+    host: HostId,
+    at: Instant,
+    check: Check,
+}
+
+/// Whether another host has the same bytes there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Check {
+    /// Nobody was asked.
+    Open,
+    /// This channel was asked.
+    Asked(Channel),
+    /// It has.
+    Agreed,
+    /// It has not: one of the two is wrong.
+    Disputed,
+}
+
+#[derive(Debug)]
+struct Asked {
+    channel: Channel,
+    since: Instant,
+    /// How many bytes of the part have come from there.
+    received: u64,
 }
 
 impl Parts {
@@ -58,7 +89,7 @@ impl Parts {
             bytes,
             taken: 0,
             open: VecDeque::new(),
-            usual: None,
+            usual: BTreeMap::new(),
         }
     }
 
@@ -72,69 +103,221 @@ impl Parts {
         (self.bytes.end - self.bytes.start).div_ceil(PART)
     }
 
-    /// What a channel should ask for next: what others failed to bring, then what comes next, then,
-    /// when nothing else may be asked for, what others take long for.
-    pub(super) fn next(&mut self, channel: Channel, now: Instant) -> Option<u64> {
-        let patience = self.usual.map(|usual| usual * SLOW + SLACK);
-        let nobody = |part: &Part| part.bytes.is_none() && part.asked.is_empty();
-        let late = |part: &Part| match (&part.bytes, part.asked.as_slice(), patience) {
-            (None, [(other, since)], Some(patience)) => {
-                let more = match other.host == channel.host {
-                    true => SAME_HOST,
-                    false => Duration::ZERO,
-                };
-                *other != channel && now.saturating_duration_since(*since) > patience + more
-            }
-            _ => false,
-        };
-        let fresh = self.taken + self.open.len() as u64;
-        let at = if let Some(lost) = self.open.iter().position(nobody) {
+    /// What a channel should ask for next: what others failed to bring, then what comes next, both only
+    /// if it `may_add`; then, when nothing else may be asked for, what others take long for.
+    pub(super) fn next(&mut self, channel: Channel, may_add: bool, now: Instant) -> Option<u64> {
+        let nobody = |part: &Part| part.arrived.is_none() && part.asked.is_empty();
+        let at = if let Some(lost) = self.open.iter().position(nobody).filter(|_| may_add) {
             lost
-        } else if self.open.len() < WINDOW && fresh < self.count() {
+        } else if may_add && self.has_room() {
             self.open.push_back(Part::default());
             self.open.len() - 1
         } else {
-            self.open.iter().position(late)?
+            (0..self.open.len()).find(|at| self.is_late(*at, channel, now))?
         };
-        self.open[at].asked.push((channel, now));
+        self.open[at].asked.push(Asked {
+            channel,
+            since: now,
+            received: 0,
+        });
         Some(self.taken + at as u64)
+    }
+
+    /// The window has room for a part that nobody was asked for yet, and there is one.
+    fn has_room(&self) -> bool {
+        let fresh = self.taken + self.open.len() as u64;
+        self.open.len() < WINDOW && fresh < self.count()
+    }
+
+    /// Whether something may be asked for now that nobody is asked for.
+    pub(super) fn can_ask(&self) -> bool {
+        let nobody = |part: &Part| part.arrived.is_none() && part.asked.is_empty();
+        self.has_room() || self.open.iter().any(nobody)
+    }
+
+    /// How many bytes nobody is asked for yet.
+    pub(super) fn unasked(&self) -> u64 {
+        let fresh = self.taken + self.open.len() as u64;
+        let fresh = match fresh < self.count() {
+            true => self.bytes.end - self.range(fresh).0,
+            false => 0,
+        };
+        let lost = self.open.iter().enumerate();
+        let lost = lost.filter(|(_, part)| part.arrived.is_none() && part.asked.is_empty());
+        let lost = lost.map(|(at, _)| self.range(self.taken + at as u64).1);
+        fresh + lost.sum::<u64>()
+    }
+
+    /// Whether a part takes so long that this channel should be asked for it too. What flows is left
+    /// to flow, unless this one would be done long before: its bytes would come twice.
+    fn is_late(&self, at: usize, channel: Channel, now: Instant) -> bool {
+        let part = &self.open[at];
+        let (None, [other]) = (&part.arrived, part.asked.as_slice()) else {
+            return false;
+        };
+        let host = other.channel.host;
+        let Some(usual) = self.usual(host).filter(|_| other.channel != channel) else {
+            return false;
+        };
+        let more = match host == channel.host {
+            true => SAME_HOST,
+            false => Duration::ZERO,
+        };
+        let elapsed = now.saturating_duration_since(other.since);
+        if elapsed <= usual * SLOW + SLACK + more {
+            return false;
+        }
+        if other.received == 0 {
+            return true;
+        }
+        let (_, len) = self.range(self.taken + at as u64);
+        let missing = len.saturating_sub(other.received);
+        let left = elapsed.mul_f64(missing as f64 / other.received as f64);
+        let mine = self.usual(channel.host).unwrap_or(usual);
+        left > mine * SLOW + SLACK
+    }
+
+    /// How long a host takes for a part, or the quickest one where nothing is known of it.
+    fn usual(&self, host: HostId) -> Option<Duration> {
+        let quickest = || self.usual.values().min().copied();
+        self.usual.get(&host).copied().or_else(quickest)
+    }
+
+    /// So many bytes of a part have come by now from a channel that is asked for it.
+    pub(super) fn progressed(&mut self, part: u64, channel: Channel, received: u64) {
+        let Some(part) = self.part(part) else { return };
+        let mut asked = part.asked.iter_mut();
+        if let Some(asked) = asked.find(|asked| asked.channel == channel) {
+            asked.received = received;
+        }
     }
 
     /// Whether some part has not come yet.
     pub(super) fn is_missing_some(&self) -> bool {
         let fresh = self.taken + self.open.len() as u64;
-        fresh < self.count() || self.open.iter().any(|part| part.bytes.is_none())
+        fresh < self.count() || self.open.iter().any(|part| part.arrived.is_none())
     }
 
     /// Takes a part that has come, unless it has come already.
     pub(super) fn arrived(&mut self, part: u64, bytes: Bytes, channel: Channel, now: Instant) {
-        let Some(part) = self.part(part).filter(|part| part.bytes.is_none()) else {
+        let Some(part) = self.part(part).filter(|part| part.arrived.is_none()) else {
             return;
         };
-        part.bytes = Some(bytes);
-        let asked = part.asked.iter().find(|(who, _)| *who == channel);
-        if let Some((_, since)) = asked {
-            let took = now.saturating_duration_since(*since);
-            self.usual = Some(match self.usual {
-                Some(usual) => (usual * 7 + took) / 8,
-                None => took,
-            });
-        }
+        part.arrived = Some(Arrived {
+            bytes,
+            host: channel.host,
+            at: now,
+            check: Check::Open,
+        });
+        let asked = part.asked.iter().find(|asked| asked.channel == channel);
+        let Some(since) = asked.map(|asked| asked.since) else {
+            return;
+        };
+        let took = now.saturating_duration_since(since);
+        let usual = self.usual.entry(channel.host).or_insert(took);
+        *usual = (*usual * 7 + took) / 8;
     }
 
     /// A channel is gone: what it owes is to be asked of others.
     pub(super) fn lost(&mut self, channel: Channel) {
         for part in &mut self.open {
-            part.asked.retain(|(who, _)| *who != channel);
+            part.asked.retain(|asked| asked.channel != channel);
+            if let Some(arrived) = &mut part.arrived
+                && arrived.check == Check::Asked(channel)
+            {
+                arrived.check = Check::Open;
+            }
         }
     }
 
-    /// The next part in order, if it has come.
-    pub(super) fn take(&mut self) -> Option<Bytes> {
-        let bytes = self.open.front_mut()?.bytes.take()?;
-        self.open.pop_front();
+    /// The part that this channel should compare next with what its host has: the first one that came
+    /// from another host and that nobody was asked about.
+    pub(super) fn next_check(&mut self, channel: Channel) -> Option<u64> {
+        let suits = |part: &Part| {
+            let arrived = part.arrived.as_ref();
+            arrived.is_some_and(|part| part.check == Check::Open && part.host != channel.host)
+        };
+        let at = self.open.iter().position(suits)?;
+        self.open[at].arrived.as_mut()?.check = Check::Asked(channel);
+        Some(self.taken + at as u64)
+    }
+
+    /// What a part's bytes are, and who sent them, for the channel that was asked to compare them.
+    pub(super) fn to_compare(&self, part: u64, channel: Channel) -> Option<(Bytes, HostId)> {
+        let at = usize::try_from(part.checked_sub(self.taken)?).ok()?;
+        let arrived = self.open.get(at)?.arrived.as_ref()?;
+        let asked = arrived.check == Check::Asked(channel);
+        asked.then(|| (arrived.bytes.clone(), arrived.host))
+    }
+
+    /// What came of comparing: whether the host of that channel has the same; `None` when it cannot tell.
+    pub(super) fn compared(&mut self, part: u64, channel: Channel, agreed: Option<bool>) {
+        let arrived = self.part(part).and_then(|part| part.arrived.as_mut());
+        let asked = arrived.filter(|part| part.check == Check::Asked(channel));
+        if let Some(arrived) = asked {
+            arrived.check = match agreed {
+                Some(true) => Check::Agreed,
+                Some(false) => Check::Disputed,
+                None => Check::Open,
+            };
+        }
+    }
+
+    /// A dispute is over, and these hosts were found to have something else: what they sent and nobody
+    /// has confirmed is to be asked again, as is what was disputed.
+    pub(super) fn settle(&mut self, wrong: &[HostId]) {
+        for part in &mut self.open {
+            let Some(arrived) = &mut part.arrived else {
+                continue;
+            };
+            let is_wrong = wrong.contains(&arrived.host);
+            match arrived.check {
+                Check::Disputed if is_wrong || wrong.is_empty() => *part = Part::default(),
+                // The other one was wrong.
+                Check::Disputed => arrived.check = Check::Open,
+                Check::Agreed => {}
+                Check::Open | Check::Asked(_) if is_wrong => *part = Part::default(),
+                Check::Open | Check::Asked(_) => {}
+            }
+        }
+    }
+
+    /// The next part in order, if it has come and may be passed on: another host has the same bytes, or
+    /// none can tell. `waits` says whether one is waited for that could confirm what a host sent at that
+    /// time.
+    pub(super) fn take(&mut self, mut waits: impl FnMut(HostId, Instant) -> bool) -> Option<Bytes> {
+        let arrived = self.open.front()?.arrived.as_ref()?;
+        match arrived.check {
+            Check::Disputed => return None,
+            Check::Open | Check::Asked(_) if waits(arrived.host, arrived.at) => return None,
+            Check::Open | Check::Asked(_) | Check::Agreed => {}
+        }
+        let part = self.open.pop_front()?;
         self.taken += 1;
-        Some(bytes)
+        part.arrived.map(|arrived| arrived.bytes)
+    }
+
+    /// Whether the next part in order has come and is not confirmed yet.
+    pub(super) fn is_next_unconfirmed(&self) -> bool {
+        let arrived = self.open.front().and_then(|part| part.arrived.as_ref());
+        arrived.is_some_and(|part| part.check != Check::Agreed)
+    }
+
+    /// Whether a part waits for being compared with what that host has.
+    pub(super) fn has_check_for(&self, host: HostId) -> bool {
+        let mut arrived = self.open.iter().filter_map(|part| part.arrived.as_ref());
+        arrived.any(|part| part.check == Check::Open && part.host != host)
+    }
+
+    /// Nothing is compared any more: what was asked for so far does not count.
+    pub(super) fn stop_comparing(&mut self) {
+        let arrived = self
+            .open
+            .iter_mut()
+            .filter_map(|part| part.arrived.as_mut());
+        for part in arrived.filter(|part| part.check != Check::Agreed) {
+            part.check = Check::Open;
+        }
     }
 
     /// Whether all has been taken.
@@ -150,9 +333,9 @@ impl Parts {
     /// Who still owes a part that is needed.
     #[cfg(test)]
     fn owing(&self) -> std::collections::BTreeSet<Channel> {
-        let missing = self.open.iter().filter(|part| part.bytes.is_none());
+        let missing = self.open.iter().filter(|part| part.arrived.is_none());
         missing
-            .flat_map(|part| part.asked.iter().map(|(who, _)| *who))
+            .flat_map(|part| part.asked.iter().map(|asked| asked.channel))
             .collect()
     }
 }
@@ -162,6 +345,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Nothing is compared.
+    fn nobody(_: HostId, _: Instant) -> bool {
+        false
+    }
 
     fn channel(number: u64) -> Channel {
         // Two on each host.
@@ -174,14 +362,14 @@ mod tests {
         let a = channel(0);
         let mut parts = Parts::new(1000..1000 + 30 * PART + 5);
         let now = Instant::now();
-        let asked: Vec<_> = std::iter::from_fn(|| parts.next(a, now)).collect();
+        let asked: Vec<_> = std::iter::from_fn(|| parts.next(a, true, now)).collect();
         assert_eq!(asked, (0..WINDOW as u64).collect::<Vec<_>>());
         parts.arrived(1, Bytes::from_static(b"x"), a, now);
-        assert!(parts.take().is_none(), "the first is missing");
+        assert!(parts.take(nobody).is_none(), "the first is missing");
         parts.arrived(0, Bytes::from_static(b"y"), a, now);
-        assert_eq!(parts.take().unwrap(), "y");
-        assert_eq!(parts.take().unwrap(), "x");
-        assert_eq!(parts.next(a, now), Some(20));
+        assert_eq!(parts.take(nobody).unwrap(), "y");
+        assert_eq!(parts.take(nobody).unwrap(), "x");
+        assert_eq!(parts.next(a, true, now), Some(20));
         assert_eq!(parts.range(30), (1000 + 30 * PART, 5));
         assert_eq!(parts.count(), 31);
     }
@@ -192,20 +380,28 @@ mod tests {
         let mut parts = Parts::new(0..3 * PART);
         let start = Instant::now();
         for part in 0..3 {
-            assert_eq!(parts.next(a, start), Some(part));
+            assert_eq!(parts.next(a, true, start), Some(part));
         }
-        assert_eq!(parts.next(b, start), None);
+        assert_eq!(parts.next(b, true, start), None);
         parts.arrived(0, Bytes::new(), a, start + SLACK);
-        assert_eq!(parts.next(b, start + 2 * SLACK), None, "not late yet");
+        assert_eq!(parts.next(b, true, start + 2 * SLACK), None, "not late yet");
         let late = start + 4 * SLACK;
-        assert_eq!(parts.next(a, late), None, "its own");
-        assert_eq!(parts.next(same_host, late), None, "over the same link");
-        assert_eq!(parts.next(b, late), Some(1));
-        assert_eq!(parts.next(other, late + 9 * SLACK), Some(2), "not thrice");
-        assert_eq!(parts.next(third, late + 9 * SLACK), None);
+        assert_eq!(parts.next(a, true, late), None, "its own");
+        assert_eq!(
+            parts.next(same_host, true, late),
+            None,
+            "over the same link"
+        );
+        assert_eq!(parts.next(b, true, late), Some(1));
+        assert_eq!(
+            parts.next(other, true, late + 9 * SLACK),
+            Some(2),
+            "not thrice"
+        );
+        assert_eq!(parts.next(third, true, late + 9 * SLACK), None);
         parts.lost(a);
         parts.lost(b);
-        assert_eq!(parts.next(a, late), Some(1));
+        assert_eq!(parts.next(a, true, late), Some(1));
         assert_eq!(parts.owing(), [a, other].into());
     }
 
@@ -223,7 +419,7 @@ mod tests {
             let mut work = |parts: &mut Parts, (what, who, when): (u8, u64, u64)| {
                 let (channel, now) = (channel(who * 2), start + Duration::from_millis(when));
                 match what {
-                    0 | 1 => owed.extend(parts.next(channel, now).map(|part| (channel, part))),
+                    0 | 1 => owed.extend(parts.next(channel, true, now).map(|part| (channel, part))),
                     2 => {
                         if let Some(at) = owed.iter().position(|(other, _)| *other == channel) {
                             let (_, part) = owed.remove(at);
@@ -239,7 +435,7 @@ mod tests {
             };
             for step in steps {
                 work(&mut parts, step);
-                while let Some(bytes) = parts.take() {
+                while let Some(bytes) = parts.take(nobody) {
                     prop_assert_eq!(&bytes[..], got.to_le_bytes());
                     got += 1;
                 }
@@ -249,7 +445,7 @@ mod tests {
             while !parts.is_done() {
                 work(&mut parts, (0, 0, 2000));
                 work(&mut parts, (2, turns % 3, 2000));
-                while let Some(bytes) = parts.take() {
+                while let Some(bytes) = parts.take(nobody) {
                     prop_assert_eq!(&bytes[..], got.to_le_bytes());
                     got += 1;
                 }

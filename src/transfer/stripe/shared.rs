@@ -1,6 +1,7 @@
 //! What channels, and those for whom they work, share.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,10 +10,11 @@ use tokio::task::JoinSet;
 use super::FAR;
 use super::channel::{Seat, run};
 use super::nar::{Nar, Next};
-use super::parts::Channel;
-use crate::model::StorePath;
+use super::parts::{Channel, PART};
+use crate::model::{NarHash, PathInfo, StorePath};
 use crate::pool::HostId;
 use crate::transfer::book::Book;
+use crate::transfer::error::HostFault;
 use crate::watch;
 use crate::wire::nar::layout::{Layout, Segment};
 
@@ -43,7 +45,7 @@ pub(super) struct Shared {
 struct State {
     /// NARs that are wanted.
     active: Vec<Arc<Nar>>,
-    hosts: HashMap<HostId, AtWork>,
+    hosts: BTreeMap<HostId, AtWork>,
     channels: u64,
 }
 
@@ -57,6 +59,10 @@ struct AtWork {
 /// What a channel can do.
 pub(super) enum Work {
     Part(Arc<Nar>, u64, Segment),
+    /// Compare a part that another host sent.
+    Compare(Arc<Nar>, u64, Segment),
+    /// Tell what the host has all in all.
+    Prove(Arc<Nar>, Segment),
     List(Arc<Nar>),
     None,
 }
@@ -108,15 +114,32 @@ impl Shared {
     }
 
     /// Has this NAR brought.
-    pub(super) fn add(self: &Arc<Self>, nar: &Arc<Nar>, nevertheless: bool) {
+    pub(super) fn add(self: &Arc<Self>, nar: &Arc<Nar>) {
         let mut state = self.lock();
         state.active.push(nar.clone());
         state.active.sort_by_key(|nar| nar.priority());
         drop(state);
         for host in nar.hosts() {
-            self.engage(host, nevertheless);
+            self.engage(host, nar.nevertheless);
         }
         self.wake();
+    }
+
+    /// Channels leave when there is nothing to ask for, be it that the caller is slow; and a host that
+    /// failed may be back. Brings them back for a NAR of which something may be asked for now; with
+    /// `nevertheless`, also those of hosts that rest after a failure.
+    pub(super) fn call_back(self: &Arc<Self>, nar: &Nar, nevertheless: bool) {
+        for host in nar.could_ask() {
+            let usable = nevertheless || self.book.pool.is_well(host);
+            if usable && !self.has_channels(host) && self.may_have_parts(host, &nar.info.path) {
+                self.engage(host, nevertheless);
+            }
+        }
+    }
+
+    fn has_channels(&self, host: HostId) -> bool {
+        let state = self.lock();
+        state.hosts.get(&host).is_some_and(|work| work.count > 0)
     }
 
     /// More hosts turned out to have it.
@@ -152,26 +175,40 @@ impl Shared {
                     number: state.channels,
                 },
                 nevertheless,
+                idle: AtomicBool::new(false),
             };
             tasks.spawn(run(seat));
         }
     }
 
-    /// A channel is gone.
-    pub(super) fn leave(&self, host: HostId, channel: Channel) {
-        let active = {
+    /// A channel is gone, of itself or since it `failed`.
+    pub(super) fn leave(&self, host: HostId, channel: Channel, failed: bool) {
+        let (active, last) = {
             let mut state = self.lock();
             let at_work = state.hosts.entry(host).or_default();
             at_work.count = at_work.count.saturating_sub(1);
             if at_work.lister == Some(channel) {
                 at_work.lister = None;
             }
-            state.active.clone()
+            let last = at_work.count == 0;
+            (state.active.clone(), last)
         };
         for nar in active {
-            nar.lost(host, channel);
+            nar.lost(host, channel, failed && last);
         }
         self.wake();
+    }
+
+    /// A host was found to have something else than was promised.
+    pub(super) async fn has_another(&self, host: HostId, info: &PathInfo, got: NarHash) {
+        let text = |hash: NarHash| format!("{hash} ({} bytes)", info.nar_size);
+        let fault = HostFault::Mismatch {
+            host: self.book.pool.host(host).to_string(),
+            path: info.path.clone(),
+            expected: info.nar_hash.map(text).unwrap_or_default(),
+            got: text(got),
+        };
+        self.book.take_note(host, &info.path, &fault).await;
     }
 
     fn is_busy(&self, host: HostId) -> bool {
@@ -179,17 +216,36 @@ impl Shared {
         self.book.rates.queue(host) > 2.0 * latency.as_secs_f64() + QUEUE
     }
 
+    /// Whether this host should be asked for one more part where nobody was asked yet for so many
+    /// bytes: not when the others will have brought all of them long before it is done.
+    fn is_worth(&self, host: HostId, bytes: u64, others: &[HostId]) -> bool {
+        let mut others = others.to_vec();
+        others.retain(|other| self.book.pool.is_well(*other));
+        let part = bytes.min(PART);
+        !self.book.rates.would_be_last(host, part, bytes, &others)
+    }
+
     /// What a channel should do; one that is `free` owes nothing and can list.
     pub(super) fn work_for(&self, host: HostId, channel: Channel, free: bool) -> Work {
-        if self.is_busy(host) {
-            return Work::None;
-        }
         let mut state = self.lock();
         // Somebody may have become urgent.
         state.active.sort_by_key(|nar| nar.priority());
         let active = state.active.clone();
+        // What others have sent is held back until it is confirmed; that puts next to nothing on the link.
+        for nar in &active {
+            if let Some(all) = nar.next_proof(channel) {
+                return Work::Prove(nar.clone(), all);
+            }
+            if let Some((part, segment)) = nar.next_check(channel) {
+                return Work::Compare(nar.clone(), part, segment);
+            }
+        }
+        if self.is_busy(host) {
+            return Work::None;
+        }
         for nar in active {
-            match nar.next(host, channel) {
+            let is_worth = |bytes: u64, others: &[HostId]| self.is_worth(host, bytes, others);
+            match nar.next(host, channel, is_worth) {
                 Next::Nothing => {}
                 Next::Part(part, segment) => return Work::Part(nar, part, segment),
                 Next::Unlisted => {
@@ -219,17 +275,24 @@ impl Shared {
             let small = layout.nar_size() / (layout.entries() as u64).max(1) < SMALL_FILES;
             (round_trip >= FAR || !nar.only_if_far) && (!small || round_trip >= VERY_FAR)
         };
-        nar.listed(host, layout.filter(suits));
+        let layout = layout.filter(suits);
+        if layout.is_none() {
+            let (path, host) = (&nar.info.path, self.book.pool.host(host));
+            log::debug!("{path}: is not read in parts from {host}");
+        }
+        nar.listed(host, layout);
         self.wake();
+    }
+
+    /// Those of `hosts` that have channels.
+    pub(super) fn at_work(&self, mut hosts: Vec<HostId>) -> Vec<HostId> {
+        hosts.retain(|host| self.has_channels(*host));
+        hosts
     }
 
     /// Whether somebody may still bring something of it.
     pub(super) fn can_bring(&self, nar: &Nar) -> bool {
-        let hosts = nar.hosts();
-        let state = self.lock();
-        let works = |host: &HostId| state.hosts.get(host).is_some_and(|work| work.count > 0);
-        hosts
-            .iter()
-            .any(|host| works(host) && nar.may_come_from(*host))
+        let mut hosts = self.at_work(nar.hosts()).into_iter();
+        hosts.any(|host| nar.may_come_from(host))
     }
 }

@@ -1,0 +1,157 @@
+//! Which host is asked for a path next, and after which pause, when transfers break. Pure.
+//!
+//! What is limited is tries that bring nothing new: as long as each brings more of the NAR, however
+//! often it breaks, the path goes on.
+//!
+//! | a try of one host ends | it is tried again |
+//! | --- | --- |
+//! | without a connection | once; while part of the NAR has been passed on already, four times |
+//! | without new bytes | twice |
+//! | with new bytes | always, and what was counted before is forgotten |
+//! | since it lacks the path or sent something wrong | never |
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::pool::HostId;
+
+/// Tries without a connection.
+const CONNECTIONS: u32 = 2;
+
+/// The same, when part of the NAR has been passed on: nobody else can bring the rest, and hosts that have
+/// delivered are mostly back soon.
+const CONNECTIONS_AMID: u32 = 5;
+
+/// Tries without new bytes.
+const FRUITLESS: u32 = 3;
+
+/// The pause before a host is tried for the third time without having brought anything; then it doubles.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The longest pause.
+const LONGEST: Duration = Duration::from_secs(8);
+
+/// How a try ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    NoConnection,
+    Fruitless,
+    WithNewBytes,
+    /// This host is out.
+    Unfit,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Record {
+    no_connection: u32,
+    fruitless: u32,
+    /// How often it broke off with new bytes, one after the other.
+    broke: u32,
+    unfit: bool,
+}
+
+impl Record {
+    /// Tries that brought nothing.
+    fn in_vain(&self) -> u32 {
+        self.no_connection + self.fruitless
+    }
+
+    fn is_out(&self, amid: bool) -> bool {
+        let connections = if amid { CONNECTIONS_AMID } else { CONNECTIONS };
+        self.unfit || self.no_connection >= connections || self.fruitless >= FRUITLESS
+    }
+
+    fn pause(&self) -> Duration {
+        // The first time it may have been one connection only.
+        let times = (self.in_vain() + self.broke).saturating_sub(1);
+        match times.checked_sub(1) {
+            None => Duration::ZERO,
+            Some(doublings) => (PAUSE * (1 << doublings.min(8))).min(LONGEST),
+        }
+    }
+}
+
+/// The tries of one path.
+#[derive(Debug, Default)]
+pub(super) struct Tries(BTreeMap<HostId, Record>);
+
+impl Tries {
+    fn record(&self, host: HostId) -> Record {
+        self.0.get(&host).copied().unwrap_or_default()
+    }
+
+    /// Whether nothing is known of that host yet.
+    pub(super) fn is_new(&self, host: HostId) -> bool {
+        !self.0.contains_key(&host)
+    }
+
+    /// Which of `hosts`, given in order of preference, is tried next, and after which pause: the first of
+    /// those that have failed least. `amid` says that part of the NAR has been passed on.
+    pub(super) fn next(&self, hosts: &[HostId], amid: bool) -> Option<(HostId, Duration)> {
+        let left = hosts
+            .iter()
+            .filter(|host| !self.record(**host).is_out(amid));
+        let next = left.min_by_key(|host| self.record(**host).in_vain())?;
+        Some((*next, self.record(*next).pause()))
+    }
+
+    /// A try has ended.
+    pub(super) fn ended(&mut self, host: HostId, how: Ended) {
+        let record = self.0.entry(host).or_default();
+        match how {
+            Ended::NoConnection => record.no_connection += 1,
+            Ended::Fruitless => record.fruitless += 1,
+            Ended::WithNewBytes => {
+                *record = Record {
+                    broke: record.broke + 1,
+                    ..Record::default()
+                }
+            }
+            Ended::Unfit => record.unfit = true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts() -> [HostId; 2] {
+        [0, 1].map(HostId::at)
+    }
+
+    #[test]
+    fn each_is_tried_in_turn_until_nothing_comes_of_it() {
+        let (mut tries, [a, b]) = (Tries::default(), hosts());
+        let mut order = Vec::new();
+        while let Some((host, _)) = tries.next(&[a, b], false) {
+            order.push(host);
+            let how = if host == a {
+                Ended::NoConnection
+            } else {
+                Ended::Fruitless
+            };
+            tries.ended(host, how);
+        }
+        assert_eq!(order, [a, b, a, b, b]);
+        assert_eq!(tries.next(&[a, b], true).unwrap().0, a, "amid a NAR");
+        tries.ended(b, Ended::WithNewBytes);
+        assert_eq!(tries.next(&[a, b], false).unwrap().0, b);
+        tries.ended(b, Ended::Unfit);
+        assert_eq!(tries.next(&[a, b], false), None);
+    }
+
+    #[test]
+    fn what_brings_something_goes_on_with_growing_pauses() {
+        let (mut tries, [a, _]) = (Tries::default(), hosts());
+        let mut pauses = Vec::new();
+        for _ in 0..50 {
+            let (host, pause) = tries.next(&[a], true).unwrap();
+            pauses.push(pause);
+            tries.ended(host, Ended::WithNewBytes);
+        }
+        assert_eq!(pauses[..3], [Duration::ZERO, Duration::ZERO, PAUSE]);
+        assert!(pauses.is_sorted());
+        assert_eq!(pauses.last(), Some(&LONGEST));
+    }
+}
