@@ -31,6 +31,8 @@ pub struct Host {
     pub sent: AtomicU64,
     /// Those of them that faults made useless.
     pub lost: AtomicU64,
+    /// What a shell was sent and this one does not know.
+    pub misread: Mutex<Option<String>>,
     login: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
@@ -86,6 +88,7 @@ impl Host {
             trace,
             sent: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            misread: Mutex::default(),
             login: tokio::sync::Mutex::default(),
             state: Mutex::new(state),
         })

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sha2::{Digest, Sha256};
 use ssh_substituter::config;
 use ssh_substituter::model::StorePath;
 use ssh_substituter::remote::{RemoteError, Shell, ShellOptions, open_shell};
@@ -333,7 +334,11 @@ async fn the_shell_reads_as_the_real_one() {
             let mut all = Vec::new();
             for segment in layout.segments(0, each) {
                 shell.request(&segment);
-                all.extend_from_slice(&shell.segment().await?);
+                shell.request_digest(&segment);
+                let bytes = shell.segment().await?;
+                let digest = shell.digest().await?;
+                assert_eq!(digest, Some(Sha256::digest(&bytes).into()));
+                all.extend_from_slice(&bytes);
             }
             Ok(all)
         })

@@ -109,6 +109,14 @@ async fn simulate(plan: Plan, keeps_text: bool) -> Report {
         },
     };
     let mut offences = judge.judge();
+    for host in &hosts {
+        let misread = host
+            .misread
+            .lock()
+            .expect("no test panics in there")
+            .clone();
+        offences.extend(misread.map(|lines| format!("a shell cannot read {lines:?}")));
+    }
     if !is_in_time {
         offences.push(format!("not done after {} s", limit.as_secs()));
     }

@@ -19,11 +19,19 @@ enum Part {
 #[derive(Debug, Clone, PartialEq)]
 enum Token {
     Word(Vec<Part>),
-    /// `;`, `|`, `||`
+    /// `;` (or a line's end), `|`, `||`
     Operator(&'static str),
+    /// `A>&B`
+    Redirection(u8, u8),
 }
 
-enum Command {
+/// A command, and which of its outputs goes elsewhere.
+struct Command {
+    kind: Kind,
+    redirection: Option<(u8, u8)>,
+}
+
+enum Kind {
     Simple(Vec<Vec<Part>>),
     Group(List),
 }
@@ -39,6 +47,8 @@ pub struct Shell<'a> {
     variables: BTreeMap<String, Vec<u8>>,
     folder: String,
     status: u8,
+    /// What has been printed to descriptor 3.
+    third: Data,
     pub io: Io,
 }
 
@@ -51,6 +61,7 @@ impl<'a> Shell<'a> {
             variables: variables.into(),
             folder: "/".to_owned(),
             status: 0,
+            third: Data::default(),
             io: Io::default(),
         }
     }
@@ -60,9 +71,10 @@ impl<'a> Shell<'a> {
         self.status
     }
 
-    /// Runs one line; what it prints is in `io` then. `None` when the line is not understood.
-    pub fn run(&mut self, line: &[u8]) -> Option<()> {
-        let mut tokens = tokens(line)?.into_iter().peekable();
+    /// Runs what makes up a whole command, line by line; what it prints is in `io` then. `None` when it is not
+    /// understood.
+    pub fn run(&mut self, lines: &[u8]) -> Option<()> {
+        let mut tokens = tokens(lines)?.into_iter().peekable();
         let list = list(&mut tokens)?;
         tokens.next().is_none().then_some(())?;
         let out = self.list(&list, Data::default())?;
@@ -84,13 +96,35 @@ impl<'a> Shell<'a> {
     }
 
     fn pipeline(&mut self, pipeline: &Pipeline, mut data: Data) -> Option<Data> {
+        // What is in a pipeline runs in shells of its own.
+        let before = (pipeline.len() > 1).then(|| (self.variables.clone(), self.folder.clone()));
         for command in pipeline {
-            data = match command {
-                Command::Group(list) => self.list(list, data)?,
-                Command::Simple(words) => self.simple(words, data)?,
-            };
+            data = self.command(command, data)?;
+        }
+        if let Some(before) = before {
+            (self.variables, self.folder) = before;
         }
         Some(data)
+    }
+
+    fn command(&mut self, command: &Command, input: Data) -> Option<Data> {
+        let out = match &command.kind {
+            Kind::Group(list) => self.list(list, input)?,
+            Kind::Simple(words) => self.simple(words, input)?,
+        };
+        match command.redirection {
+            None => Some(out),
+            Some((1, 3)) => {
+                self.third.extend(out);
+                Some(Data::default())
+            }
+            Some((3, 1)) => {
+                let mut all = std::mem::take(&mut self.third);
+                all.extend(out);
+                Some(all)
+            }
+            Some(_) => None,
+        }
     }
 
     fn simple(&mut self, words: &[Vec<Part>], input: Data) -> Option<Data> {
@@ -163,7 +197,11 @@ fn is_word(token: Option<&Token>, text: &[u8]) -> bool {
 
 fn list(tokens: &mut Peekable<IntoIter<Token>>) -> Option<List> {
     let mut all = Vec::new();
-    while tokens.peek().is_some() && !is_word(tokens.peek(), b"}") {
+    loop {
+        while tokens.next_if_eq(&Token::Operator(";")).is_some() {}
+        if tokens.peek().is_none() || is_word(tokens.peek(), b"}") {
+            break;
+        }
         let mut or = vec![pipeline(tokens)?];
         while tokens.next_if_eq(&Token::Operator("||")).is_some() {
             or.push(pipeline(tokens)?);
@@ -188,13 +226,40 @@ fn command(tokens: &mut Peekable<IntoIter<Token>>) -> Option<Command> {
     if is_word(tokens.peek(), b"{") {
         tokens.next();
         let list = list(tokens)?;
-        return is_word(tokens.next().as_ref(), b"}").then_some(Command::Group(list));
+        is_word(tokens.next().as_ref(), b"}").then_some(())?;
+        let redirection = redirection(tokens);
+        let kind = Kind::Group(list);
+        return Some(Command { kind, redirection });
     }
     let mut words = Vec::new();
     while let Some(Token::Word(parts)) = tokens.next_if(|token| matches!(token, Token::Word(_))) {
         words.push(parts);
     }
-    (!words.is_empty()).then_some(Command::Simple(words))
+    (!words.is_empty()).then_some(())?;
+    let redirection = redirection(tokens);
+    let kind = Kind::Simple(words);
+    Some(Command { kind, redirection })
+}
+
+fn redirection(tokens: &mut Peekable<IntoIter<Token>>) -> Option<(u8, u8)> {
+    match tokens.next_if(|token| matches!(token, Token::Redirection(..)))? {
+        Token::Redirection(from, to) => Some((from, to)),
+        _ => None,
+    }
+}
+
+/// Whether these lines make up a whole command, or more of it is to come.
+pub fn is_whole(lines: &[u8]) -> bool {
+    let Some(tokens) = tokens(lines) else {
+        return true;
+    };
+    let count = |word: &[u8]| {
+        tokens
+            .iter()
+            .filter(|token| is_word(Some(token), word))
+            .count()
+    };
+    count(b"{") == count(b"}")
 }
 
 fn tokens(line: &[u8]) -> Option<Vec<Token>> {
@@ -231,7 +296,19 @@ fn tokens(line: &[u8]) -> Option<Vec<Token>> {
                 put(&mut word, Part::Text(vec![*rest.first()?]));
                 rest = &rest[1..];
             }
-            b' ' | b';' | b'|' => {
+            b'>' => {
+                let [b'&', to, after @ ..] = rest else {
+                    return None;
+                };
+                let from = match word.take() {
+                    None => 1,
+                    Some(parts) if parts == [Part::Text(b"3".to_vec())] => 3,
+                    Some(_) => return None,
+                };
+                tokens.push(Token::Redirection(from, to.checked_sub(b'0')?));
+                rest = after;
+            }
+            b' ' | b';' | b'|' | b'\n' => {
                 tokens.extend(word.take().map(Token::Word));
                 if *byte == b'|' && rest.first() == Some(&b'|') {
                     rest = &rest[1..];
@@ -242,7 +319,7 @@ fn tokens(line: &[u8]) -> Option<Vec<Token>> {
                 }
             }
             // What else has a meaning in a shell is never written.
-            b'&' | b'<' | b'>' | b'(' | b')' | b'`' | b'*' | b'#' => return None,
+            b'&' | b'<' | b'(' | b')' | b'`' | b'*' | b'#' => return None,
             _ => put(&mut word, Part::Text(vec![*byte])),
         }
     }

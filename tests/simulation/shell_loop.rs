@@ -2,12 +2,13 @@
 
 use super::host::Far;
 use super::link::Gone;
-use super::shell::Shell;
+use super::shell::{Shell, is_whole};
 
 /// Runs until the other end ends; the exit status.
 pub async fn run(far: &mut Far) -> Result<i32, Gone> {
     let host = far.host.clone();
     let mut shell = Shell::new(&host.store);
+    let mut lines = Vec::new();
     loop {
         let Some(end) = far.buf.iter().position(|byte| *byte == b'\n') else {
             match far.read().await {
@@ -15,13 +16,16 @@ pub async fn run(far: &mut Far) -> Result<i32, Gone> {
                 false => return Ok(shell.status().into()),
             }
         };
-        let line = far.buf.split_to(end + 1);
-        if shell.run(&line[..end]).is_none() {
-            let line = String::from_utf8_lossy(&line);
-            host.note(format_args!("cannot read the line {line:?}"));
-            far.complain(&format!("sh: cannot read {line:?}\n"));
+        lines.extend_from_slice(&far.buf.split_to(end + 1));
+        if !is_whole(&lines) {
+            continue;
+        }
+        if shell.run(&lines).is_none() {
+            let lines = String::from_utf8_lossy(&lines);
+            *host.misread.lock().expect("no test panics in there") = Some(lines.into_owned());
             return Ok(2);
         }
+        lines.clear();
         let io = std::mem::take(&mut shell.io);
         if !io.err.is_empty() {
             far.complain(&io.err);

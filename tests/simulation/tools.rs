@@ -3,6 +3,8 @@
 use std::fmt::Write;
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use sha2::{Digest, Sha256};
 
 use super::nars::Kind;
 use super::store::{Found, Store, mode};
@@ -79,6 +81,12 @@ pub fn run(
         ["printf", format, arguments @ ..] => Some((Data::text(printf(format, arguments)?), 0)),
         ["head", "-c", most] => Some((input.part(0, most.parse().ok()?), 0)),
         ["cat"] => Some((input, 0)),
+        ["sha256sum"] => {
+            let mut hasher = Sha256::new();
+            input.0.iter().for_each(|(bytes, _)| hasher.update(bytes));
+            let hex = HEXLOWER.encode(&hasher.finalize());
+            Some((Data::text(format!("{hex}  -\n")), 0))
+        }
         ["cat", names @ ..] => {
             let (mut out, mut status) = (Data::default(), 0);
             for name in names {
@@ -152,18 +160,27 @@ fn read(store: &Store, name: &str) -> Option<Bytes> {
 fn printf(format: &str, arguments: &[&str]) -> Option<Vec<u8>> {
     let mut arguments = arguments.iter();
     let mut out = Vec::new();
-    let mut chars = format.chars();
-    while let Some(char) = chars.next() {
-        match (char, char == '%' || char == '\\') {
-            (_, false) => write!(Text(&mut out), "{char}").ok()?,
-            ('%', _) => {
-                (chars.next()? == 's').then_some(())?;
-                out.extend(arguments.next().unwrap_or(&"").bytes());
+    let mut rest = format.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            b'%' => {
+                let (what, after) = rest.split_first()?;
+                rest = after;
+                match what {
+                    b's' => out.extend(arguments.next().unwrap_or(&"").bytes()),
+                    b'%' => out.push(b'%'),
+                    _ => return None,
+                }
             }
-            _ => {
-                (chars.next()? == '0').then_some(())?;
-                out.push(0);
+            b'\\' => {
+                let is_digit = |byte: &&u8| (b'0'..=b'7').contains(*byte);
+                let len = rest.iter().take(3).take_while(is_digit).count();
+                let digits = std::str::from_utf8(&rest[..len]).ok()?;
+                out.push(u8::from_str_radix(digits, 8).ok()?);
+                rest = &rest[len..];
             }
+            byte => out.push(*byte),
         }
     }
     Some(out)
