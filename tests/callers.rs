@@ -261,14 +261,14 @@ async fn places(setup: &Setup, path: &str, count: usize) -> (Vec<u8>, Vec<Resume
     (sink.bytes, chosen)
 }
 
-/// 300 files of all lengths up to 40,000 bytes: tokens of every kind lie at the borders of pieces.
+/// 300 files of all lengths up to 80,000 bytes: tokens of every kind lie at the borders of pieces.
 fn tree(store: &Store) -> String {
     let mut random = Random::new(3, "tree");
     store.add_made(random.store_path("tree"), |folder| {
         for number in 0..300 {
             let file = folder.join(format!("{}/file-{number}", number % 7));
             fs::create_dir_all(file.parent().unwrap()).unwrap();
-            let length = random.below(40_000);
+            let length = random.below(80_000);
             fs::write(file, random.bytes(length)).unwrap();
         }
     })
@@ -277,7 +277,7 @@ fn tree(store: &Store) -> String {
 #[tokio::test]
 async fn only_the_rest_comes_of_what_broke_off_anywhere() {
     let store = Store::new();
-    for path in [tree(&store), store.big("large", 6 * MIB)] {
+    for path in [tree(&store), store.big("large", 10 * MIB)] {
         let one = setup(&[(&store, 0.0, None)]);
         let (nar, places) = places(&one, &path, 12).await;
         assert!(nar == store.nar(&path));

@@ -241,7 +241,7 @@ fn a_failure_prints_the_first_line_and_leaves_nothing() {
     let host = Host::new();
     let (bad, big) = (
         host.store.add_text("bad", "text", &[]),
-        host.store.big("big", 6 << 20),
+        host.store.big("big", 10 << 20),
     );
     host.store.corrupt(&bad);
     host.store.corrupt(&big);

@@ -299,7 +299,7 @@ fn a_path_that_cannot_be_delivered_fails_alone() {
         host.store.add_text("first", "first", &[]),
         host.store.add_text("second", "second", &[]),
     );
-    let big = host.store.big("big", 6 << 20);
+    let big = host.store.big("big", 10 << 20);
     let env = NixEnv::new();
     let _masters = env.masters();
     env.configure(&[host.trusted()], "");

@@ -16,6 +16,7 @@ use ssh_substituter::config::host::Host as Spec;
 use ssh_substituter::pool::{Limits, Pool, ShellStore};
 use ssh_substituter::remote::{RemoteError, Shell, ShellError, open_shell};
 use ssh_substituter::transport::ProcessTransport;
+use ssh_substituter::wire::nar::layout::Piece;
 use support::{Random, RuntimeDir, Sshd, SshdBuilder, Store, TempUser, tool};
 
 const MIB: u64 = 1 << 20;
@@ -61,6 +62,7 @@ async fn digests_are_those_of_the_same_bytes() {
         for segment in &segments {
             shell.request_digest(segment);
             shell.request(segment);
+            shell.request_contents_digest(segment);
         }
         for segment in &segments {
             let start = usize::try_from(segment.start()).unwrap();
@@ -68,6 +70,19 @@ async fn digests_are_those_of_the_same_bytes() {
             let digest = shell.digest().await.unwrap().expect("a digest");
             assert_eq!(digest[..], Sha256::digest(bytes)[..], "{path} from {start}");
             assert!(shell.segment().await.unwrap() == bytes);
+            let digest = shell.digest().await.unwrap().expect("a digest");
+            let (mut contents, mut at) = (Sha256::new(), 0);
+            for piece in segment.pieces() {
+                match piece {
+                    Piece::Framing(framing) => at += framing.len(),
+                    Piece::Contents(range) => {
+                        let end = at + usize::try_from(range.len).unwrap();
+                        contents.update(&bytes[at..end]);
+                        at = end;
+                    }
+                }
+            }
+            assert_eq!(digest[..], contents.finalize()[..], "{path} from {start}");
         }
         assert!(shell.is_clean());
     }

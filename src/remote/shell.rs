@@ -185,14 +185,24 @@ impl Shell {
         self.link.output.send_bytes(lines);
     }
 
-    /// Asks for the SHA-256 of a segment as the host has it, which then comes by [`Shell::digest`], in its
-    /// turn among the segments that were asked for.
+    /// Asks for the SHA-256 of a segment as the host has it, framing included. It then comes by
+    /// [`Shell::digest`], in its turn among the segments that were asked for. Costs the host a process for each
+    /// file.
     pub fn request_digest(&mut self, segment: &Segment) {
+        self.request_digest_of(segment, true);
+    }
+
+    /// As [`Shell::request_digest`], but of what comes from files alone, which costs the host a few processes.
+    pub fn request_contents_digest(&mut self, segment: &Segment) {
+        self.request_digest_of(segment, false);
+    }
+
+    fn request_digest_of(&mut self, segment: &Segment, framing: bool) {
         let mut lines = Vec::new();
         self.enter(&mut lines, segment.layout());
         let number = self.number();
         let name = segment.layout().path().base_name().as_bytes();
-        command::digest(&mut lines, name, segment, number);
+        command::digest(&mut lines, name, segment, framing, number);
         let owed = Owed::Digest(Digest::new(number), segment.clone());
         self.owed.push_back(owed);
         self.link.output.send_bytes(lines);

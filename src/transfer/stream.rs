@@ -13,8 +13,9 @@ use crate::model::{NarHash, PathInfo, StorePath};
 use crate::wire::nar::{Completion, Decoder, Event, NarError};
 
 /// NARs up to this size, in bytes, are verified whole before their first byte is passed on, so
-/// that a host which sends wrong bytes can be replaced unnoticed.
-pub(super) const WHOLE: u64 = 4 << 20;
+/// that a host which sends wrong bytes can be replaced unnoticed. Larger ones may come in parts, which are
+/// compared with what other hosts have.
+pub(super) const WHOLE: u64 = super::stripe::LEAST - 1;
 
 /// Larger pieces, in bytes, are not passed on at once: what an engine's client has not got whole,
 /// it has to get again.

@@ -168,7 +168,7 @@ fn a_nar_arrives_whole_when_the_engine_freezes_anywhere_in_it() {
 
 #[test]
 fn an_engine_killed_between_requests_and_under_a_question_costs_nothing() {
-    let (hosts, large, small) = hosts(1, 6 * MIB);
+    let (hosts, large, small) = hosts(1, 10 * MIB);
     let env = NixEnv::new();
     let engines = configure(&env, &hosts);
     let other = hosts[0].store.big("other", 7000);
@@ -198,7 +198,7 @@ fn an_engine_killed_between_requests_and_under_a_question_costs_nothing() {
 
 #[test]
 fn an_engine_frozen_between_requests_and_under_a_question_is_left_behind() {
-    let (hosts, large, small) = hosts(1, 6 * MIB);
+    let (hosts, large, small) = hosts(1, 10 * MIB);
     let env = NixEnv::new();
     let engines = configure(&env, &hosts);
     let (large, small) = (large.as_str(), small.as_str());
@@ -251,7 +251,7 @@ fn many_questions_at_once_are_answered_though_the_engine_is_frozen() {
 
 #[test]
 fn an_engine_frozen_while_it_connects_keeps_nobody_from_connecting() {
-    let (hosts, large, small) = hosts(1, 6 * MIB);
+    let (hosts, large, small) = hosts(1, 10 * MIB);
     let env = NixEnv::new();
     let engines = configure(&env, &hosts);
     let mut client = ServeClient::start(&env);

@@ -37,7 +37,7 @@ impl Closure {
         for bytes in sizes {
             closure.small.push(store.big(&name(bytes), bytes));
         }
-        for bytes in [6 << 20, (5 << 20) + 77] {
+        for bytes in [10 << 20, (9 << 20) + 77] {
             closure.large.push(store.big(&name(bytes), bytes));
         }
         closure

@@ -92,7 +92,7 @@ impl Place {
 }
 
 /// NARs larger than this are [`When::Large`]: the program passes them on while they come.
-pub const LARGE: u64 = 4 << 20;
+pub const LARGE: u64 = 8 << 20;
 
 /// A cell of the matrix.
 pub type Cell = (Kind, When, Place);

@@ -69,7 +69,7 @@ impl Scene {
         let good = Host::new();
         let other = good.store.add_text("other", "other", &[]);
         let small = good.store.add_text("small", "small", &[&other]);
-        let large = good.store.big("large", 6 << 20);
+        let large = good.store.big("large", 10 << 20);
         let bad = Hostile::new(World::of(&good.store));
         Self {
             turns: Turns::default(),

@@ -64,11 +64,17 @@ pub(super) fn read(out: &mut Vec<u8>, root: &[u8], segment: &Segment, number: u3
     due
 }
 
-/// Prints `$e` (0 when all files could be read), then what `sha256sum` makes of the bytes of a segment,
-/// framing included.
-pub(super) fn digest(out: &mut Vec<u8>, root: &[u8], segment: &Segment, number: u32) {
+/// Prints `$e` (0 when all files could be read), then what `sha256sum` makes of the bytes of a segment:
+/// with `framing` of all of them, which costs a process for each file, else of those that come from files.
+pub(super) fn digest(
+    out: &mut Vec<u8>,
+    root: &[u8],
+    segment: &Segment,
+    framing: bool,
+    number: u32,
+) {
     out.extend_from_slice(b"{ {\n");
-    put_reads(out, root, segment, true);
+    put_reads(out, root, segment, framing);
     out.extend_from_slice(b"printf %s \"$e\" >&3;}|sha256sum;} 3>&1\n");
     put_trailer(out, number, "0", "");
     out.push(b'\n');

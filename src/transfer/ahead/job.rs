@@ -11,7 +11,7 @@ use super::budget::Reservation;
 use crate::model::PathInfo;
 use crate::pool::HostId;
 use crate::transfer::piece::Piece;
-use crate::transfer::stream::{Refused, Stream, Taken, WHOLE};
+use crate::transfer::stream::{Refused, Stream, Taken};
 use crate::transfer::stripe::{Priority, URGENT};
 
 /// NARs up to this size, in bytes, are copied out of the buffers they came in, which are larger.
@@ -349,7 +349,7 @@ impl Drop for Reader {
         inner.forget_read();
         // Nobody wants it any more. A small one may come all the same: to stop it would cost the
         // connection.
-        let large = self.job.info.nar_size > WHOLE;
+        let large = self.job.info.nar_size > super::SMALL_NAR;
         if inner.readers.is_empty() && inner.end.is_none() && inner.begun && large {
             inner.end = Some(End::Broken);
         }

@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
+use super::SMALL_NAR;
 use super::budget::room_for;
 use super::desk::Desk;
 use super::job::{Job, Reader, Token};
 use super::state::State;
 use crate::model::PathInfo;
 use crate::pool::HostId;
-use crate::transfer::stream::WHOLE;
 
 /// A NAR that a worker of that host is to ask for before all others.
 pub(super) struct Urgent {
@@ -23,7 +23,7 @@ pub(super) struct Urgent {
 impl Desk {
     /// Has a worker bring a NAR now, if it is a small one.
     pub(super) fn hurry(&self, info: &PathInfo, holders: &[HostId]) -> Option<Reader> {
-        let suits = (1..=WHOLE).contains(&info.nar_size) && info.nar_hash.is_some();
+        let suits = (1..=SMALL_NAR).contains(&info.nar_size) && info.nar_hash.is_some();
         if !suits || self.budget.largest() == 0 {
             return None;
         }

@@ -110,7 +110,7 @@ impl Worker<'_> {
                     self.owed.push_back((nar, Asked::Part(part, due)));
                 }
                 Work::Compare(nar, part, segment) => {
-                    self.shell.request_digest(&segment);
+                    self.shell.request_contents_digest(&segment);
                     self.owed.push_back((nar, Asked::Compare(part)));
                 }
                 Work::Prove(nar, all) => {

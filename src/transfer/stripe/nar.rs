@@ -14,7 +14,7 @@ use super::parts::{Channel, Parts};
 use super::proof::{Proofs, Verdict};
 use crate::model::{NarHash, PathInfo};
 use crate::pool::HostId;
-use crate::wire::nar::layout::{Layout, Segment};
+use crate::wire::nar::layout::{Layout, Piece, Segment};
 
 /// Where a NAR comes in the order; the smallest is the most urgent.
 pub(in crate::transfer) type Priority = Arc<AtomicU64>;
@@ -331,13 +331,22 @@ impl Nar {
         state.proofs.ask(channel).then_some(all)
     }
 
-    /// What that channel's host has in place of a part that another one sent; `None` when it cannot tell.
+    /// What the files of that channel's host come to in place of a part that another one sent; `None` when
+    /// it cannot tell.
     pub(super) fn compared(&self, part: u64, channel: Channel, digest: Option<[u8; 32]>) {
-        let Some((bytes, sender)) = self.lock().parts.to_compare(part, channel) else {
-            return;
+        let (bytes, sender, segment) = {
+            let state = self.lock();
+            let Some((bytes, sender)) = state.parts.to_compare(part, channel) else {
+                return;
+            };
+            let Some(Listing::Known(layout)) = state.listings.get(&channel.host) else {
+                return;
+            };
+            let (start, len) = state.parts.range(part);
+            (bytes, sender, layout.segment(start, len))
         };
         // Outside the lock: it takes some milliseconds.
-        let agreed = digest.map(|digest| Sha256::digest(&bytes)[..] == digest);
+        let agreed = digest.map(|digest| contents_digest(&segment, &bytes) == Some(digest));
         let mut state = self.lock();
         state.parts.compared(part, channel, agreed);
         match agreed {
@@ -387,4 +396,20 @@ impl State {
             None => {}
         }
     }
+}
+
+/// The SHA-256 of what in `bytes` comes from files, if the framing between is that of `segment`.
+fn contents_digest(segment: &Segment, mut bytes: &[u8]) -> Option<[u8; 32]> {
+    let mut hasher = Sha256::new();
+    for piece in segment.pieces() {
+        match piece {
+            Piece::Framing(framing) => bytes = bytes.strip_prefix(&framing[..])?,
+            Piece::Contents(range) => {
+                let (contents, rest) = bytes.split_at_checked(usize::try_from(range.len).ok()?)?;
+                hasher.update(contents);
+                bytes = rest;
+            }
+        }
+    }
+    bytes.is_empty().then(|| hasher.finalize().into())
 }
