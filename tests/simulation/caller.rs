@@ -12,7 +12,7 @@ use ssh_substituter::transfer::progress::NoProgress;
 use ssh_substituter::transfer::{Caller, Failed, NarSink, Piece, TransferError, Transfers, Wish};
 use ssh_substituter::wire::nar::Decoder;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::nars::Item;
 use super::plan;
@@ -32,6 +32,8 @@ pub struct Core {
 #[derive(Debug, Clone)]
 pub struct Outcome {
     pub path: usize,
+    pub begun: Instant,
+    pub ended: Instant,
     pub result: Result<(), Why>,
     /// Bytes that were passed on.
     pub passed: u64,
@@ -139,11 +141,14 @@ impl Connection {
     async fn fetch(&mut self, place: usize) -> Outcome {
         let (core, number) = (self.core.clone(), self.number);
         let item = core.items[place].clone();
+        let begun = Instant::now();
         if self.known(&item.path).is_none() {
             ask(&core, &self.caller, &self.told, &[place]).await;
         }
         let mut outcome = Outcome {
             path: place,
+            begun,
+            ended: begun,
             result: Err(Why::NotFound),
             passed: 0,
             wrong_at: None,
@@ -154,6 +159,7 @@ impl Connection {
                 "caller {number} {} not found",
                 item.path.name()
             ));
+            outcome.ended = Instant::now();
             return outcome;
         };
         core.resolver.download_begins();
@@ -200,6 +206,7 @@ impl Connection {
                 Err(Why::Failed(failed.error.to_string()))
             }
         };
+        outcome.ended = Instant::now();
         outcome.passed = sink.passed;
         outcome.wrong_at = sink.wrong_at;
         outcome.is_proper =

@@ -33,6 +33,8 @@ pub struct Host {
     pub lost: AtomicU64,
     /// What a shell was sent and this one does not know.
     pub misread: Mutex<Option<String>>,
+    /// When its line was cut.
+    pub cut_at: Mutex<Vec<Instant>>,
     login: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
@@ -89,6 +91,7 @@ impl Host {
             sent: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             misread: Mutex::default(),
+            cut_at: Mutex::default(),
             login: tokio::sync::Mutex::default(),
             state: Mutex::new(state),
         })
@@ -288,6 +291,9 @@ impl Far {
             };
             if is_due {
                 host.note(format_args!("cut after {} bytes", self.carried));
+                let mut cut_at = host.cut_at.lock().expect("no test panics in there");
+                cut_at.push(Instant::now());
+                drop(cut_at);
                 host.break_off(false);
                 return Err(Gone);
             }

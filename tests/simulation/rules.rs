@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use ssh_substituter::remote::RemoteError;
 use ssh_substituter::transfer::{HostFault, Transfers};
+use tokio::time::Instant;
 
 use super::caller::{Outcome, Why, own_time};
 use super::plan::{self, Plan};
@@ -29,8 +30,11 @@ pub const SILENCE: Duration = Duration::from_secs(10);
 /// A stall that is no fault: far shorter than [`SILENCE`].
 const SHORT: Duration = Duration::from_secs(4);
 
-/// NARs up to this size are verified whole before their first byte is passed on.
-const WHOLE: u64 = 4 << 20;
+/// NARs below this size are verified whole before their first byte is passed on.
+const WHOLE: u64 = 8 << 20;
+
+/// How long a host is left alone after a failure.
+const LEFT_ALONE: Duration = Duration::from_secs(6);
 
 /// Looks on while a run goes on.
 #[derive(Default)]
@@ -114,6 +118,10 @@ pub fn is_well(host: &plan::Host, path: usize) -> bool {
         && copies.any(|copy| copy.path == path && is_good(copy))
 }
 
+fn is_wrong(copy: &plan::Copy) -> bool {
+    copy.wrong.is_some()
+}
+
 fn stalls_shortly(host: &plan::Host) -> bool {
     let all: Duration = host.stalls.iter().map(|(from, to)| *to - *from).sum();
     all <= SHORT
@@ -147,6 +155,8 @@ pub struct Judge<'a> {
     pub sent: u64,
     /// Those of them that faults made useless.
     pub lost: u64,
+    /// When the line of each host was cut.
+    pub cut_at: Vec<Vec<Instant>>,
     /// Hosts that count as failing.
     pub failing: Vec<String>,
     /// What is still held.
@@ -175,14 +185,7 @@ impl Judge<'_> {
     fn outcome(&self, outcome: &Outcome) -> Option<String> {
         let path = &self.plan.paths[outcome.path];
         let name = path.item.path.name();
-        let well = self
-            .plan
-            .hosts
-            .iter()
-            .find(|host| is_well(host, outcome.path));
-        let copies = self.plan.hosts.iter().flat_map(|host| &host.copies);
-        let is_wrong = |copy: &plan::Copy| copy.path == outcome.path && copy.wrong.is_some();
-        let may_be_wrong = copies.into_iter().any(is_wrong) && path.item.size() > WHOLE;
+        let may_be_wrong = path.item.size() >= WHOLE && self.copies(outcome.path).any(is_wrong);
         if let Some(at) = outcome.wrong_at
             && (outcome.result.is_ok() || !may_be_wrong)
         {
@@ -194,18 +197,63 @@ impl Judge<'_> {
         if !outcome.is_proper {
             return Some(format!("{name}: no proper archive: {:?}", outcome.result));
         }
-        match (&outcome.result, well) {
-            (Ok(()), _) if outcome.passed != path.item.size() => Some(format!(
-                "{name}: {} bytes came of {}",
-                outcome.passed,
-                path.item.size()
-            )),
-            (Ok(()) | Err(Why::Vanished), _) | (Err(_), None) => None,
-            (Err(why), Some(host)) => Some(format!(
-                "{name}: {why:?}, although host {} is well",
-                host.name
-            )),
+        match &outcome.result {
+            Ok(()) if outcome.passed != path.item.size() => {
+                let (passed, size) = (outcome.passed, path.item.size());
+                Some(format!("{name}: {passed} bytes came of {size}"))
+            }
+            Ok(()) | Err(Why::Vanished) => None,
+            Err(_) if may_be_wrong && self.is_first(outcome) && !self.can_compare(outcome.path) => {
+                None
+            }
+            Err(why) => {
+                let host = self.well(outcome)?;
+                Some(format!("{name}: {why:?}, although host {host} is well"))
+            }
         }
+    }
+
+    fn copies(&self, path: usize) -> impl Iterator<Item = &plan::Copy> {
+        let all = self.plan.hosts.iter().flat_map(|host| &host.copies);
+        all.filter(move |copy| copy.path == path)
+    }
+
+    /// A host that should have delivered.
+    fn well(&self, outcome: &Outcome) -> Option<&str> {
+        let hosts = self.plan.hosts.iter().zip(&self.cut_at);
+        let mut well = hosts.filter(|(host, _)| is_well(host, outcome.path));
+        let (host, _) = well.find(|(_, cut_at)| {
+            // It is left alone for a while after a failure, unless a transfer goes on.
+            let spoils = |cut: &Instant| (outcome.begun..=outcome.ended).contains(&(*cut));
+            let is_near =
+                |cut: &Instant| *cut <= outcome.ended && *cut + LEFT_ALONE > outcome.begun;
+            let came = outcome.passed > 0;
+            !cut_at
+                .iter()
+                .any(|cut| is_near(cut) && (!spoils(cut) || !came))
+        })?;
+        Some(host.name)
+    }
+
+    /// Whether nobody could know yet that a holder has it wrongly.
+    fn is_first(&self, outcome: &Outcome) -> bool {
+        let before = |other: &&Outcome| other.path == outcome.path && other.ended <= outcome.begun;
+        let mut others = self.outcomes.iter().filter(before);
+        others.all(|other| !matches!(other.result, Err(Why::Failed(_))))
+    }
+
+    /// Whether a wrong byte is noticed before it is passed on: it comes in parts, and all who have it can tell what they
+    /// have.
+    fn can_compare(&self, path: usize) -> bool {
+        let has = |host: &&plan::Host| host.copies.iter().any(|copy| copy.path == path);
+        let can = |host: &plan::Host| {
+            host.login == plan::Login::Shell
+                && host.is_up()
+                && host.stalls.is_empty()
+                && host.sessions == usize::MAX
+                && host.max_connections > 2
+        };
+        self.plan.hosts.iter().filter(has).all(can)
     }
 
     fn waste(&self) -> Option<String> {

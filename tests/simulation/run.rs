@@ -89,7 +89,9 @@ async fn simulate(plan: Plan, keeps_text: bool) -> Report {
     let failing = pool.hosts().filter(|host| !pool.is_well(*host));
     let failing = failing.map(|host| pool.host(host).name.clone()).collect();
     sleep(AFTERMATH).await;
+    let cut_at = |host: &Arc<Host>| host.cut_at.lock().expect("no test panics in there").clone();
     let judge = Judge {
+        cut_at: hosts.iter().map(cut_at).collect(),
         plan: &plan,
         watch: &core.watch,
         outcomes: &outcomes,
