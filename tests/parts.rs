@@ -6,7 +6,7 @@ mod support;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
-use rig::{Fault, Setup, setup_as, setup_with};
+use rig::{Fault, Setup, setup_as, setup_shells, setup_with};
 use ssh_substituter::transfer::TransferError;
 use support::{Random, Store};
 
@@ -168,6 +168,59 @@ async fn what_is_damaged_on_its_way_comes_once_more_and_nobody_is_blamed() {
         fetch_right(&both, &one, &path).await;
         let told = both.told.lock().unwrap();
         assert!(told.is_empty(), "{told:?}");
+    }
+}
+
+/// 1,500 files of 8,000 bytes.
+fn small(store: &Store) -> String {
+    let mut random = Random::new(9, "small");
+    store.add_made(random.store_path("small"), |folder| {
+        fs::create_dir(folder).unwrap();
+        for number in 0..1500 {
+            fs::write(folder.join(format!("{number}")), random.bytes(8000)).unwrap();
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_straight_through_is_compared_too() {
+    // The one that sends has no shell; or both have one, but it is not worth reading many small files in parts.
+    for small_files in [false, true] {
+        let (one, two) = (Store::new(), Store::new());
+        let make = |store: &Store| match small_files {
+            false => store.big("large", 30 * MIB),
+            true => small(store),
+        };
+        let path = make(&one);
+        assert_eq!(make(&two), path);
+        assert!(one.nar_size(&path) > 9 * MIB, "{}", one.nar_size(&path));
+        let good = one.nar(&path);
+        one.corrupt(&path);
+        let hosts = [(&one, 0.0, None), (&two, 0.0, None)];
+        let shells: &[&str] = if small_files {
+            &["one", "two"]
+        } else {
+            &["two"]
+        };
+        for memory in [0, 256 * MIB] {
+            let both = setup_shells(&hosts, memory, shells);
+            is_near(&both, &one).await;
+            both_have(&both, &path).await;
+            both.expect(std::slice::from_ref(&path)).await;
+            let (nar, result) = both.fetch(&path).await;
+            // What was read ahead from the one alone is not compared.
+            if memory > 0 && !small_files && result.is_err() {
+                continue;
+            }
+            assert!(
+                result.is_ok(),
+                "{small_files}, {memory}: {:?}",
+                result.err()
+            );
+            assert!(nar == good, "{small_files}, {memory}");
+            let told = both.told.lock().unwrap().clone();
+            assert!(told.iter().all(|line| line.starts_with("one")), "{told:?}");
+        }
     }
 }
 

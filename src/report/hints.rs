@@ -305,7 +305,7 @@ fn of_fault(error: &HostFault) -> Option<Hint> {
         HostFault::Mismatch { host, path, .. } | HostFault::Differs { host, path } => {
             (host, path, "--repair-path", "mend its store with")
         }
-        HostFault::Malformed { host, path, .. } => (
+        HostFault::Malformed { host, path, .. } | HostFault::Disproved { host, path } => (
             host,
             path,
             "--verify-path",

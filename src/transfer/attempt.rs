@@ -4,11 +4,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
+
 use super::NarSink;
 use super::book::Book;
 use super::error::HostFault;
 use super::progress::TransferProgress;
 use super::stream::{Stream, Taken};
+use super::stripe::Striper;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, Lease};
 use crate::remote::RemoteError;
@@ -69,6 +72,9 @@ pub(super) struct Attempt<'a> {
     pub(super) info: &'a PathInfo,
     pub(super) host: HostId,
     pub(super) watch: &'a dyn TransferProgress,
+    /// Who may compare what comes.
+    pub(super) striper: &'a Striper,
+    pub(super) holders: &'a [HostId],
 }
 
 impl Attempt<'_> {
@@ -112,10 +118,26 @@ impl Attempt<'_> {
         let mut owed = self.book.rates.ask(self.host, self.info.nar_size);
         self.skip(lease, stream).await?;
         let mut pace = Pace::default();
+        let from = stream.taken();
+        let mut compared = self
+            .striper
+            .compare(self.info, self.holders, self.host, from);
+        let mut confirmed = BytesMut::new();
         'nar: loop {
-            while !lease.buffer().is_empty() {
+            let buf = match &mut compared {
+                None => lease.buffer(),
+                Some(compared) => {
+                    compared.take(lease.buffer());
+                    if let Some(part) = compared.confirmed() {
+                        confirmed.extend_from_slice(&part);
+                    }
+                    &mut confirmed
+                }
+            };
+            let before = buf.len();
+            while !buf.is_empty() {
                 let before = stream.taken();
-                let taken = stream.take(lease.buffer()).map_err(|refused| {
+                let taken = stream.take(buf).map_err(|refused| {
                     let (host, path) = self.names();
                     refused.into_fault(host, path)
                 })?;
@@ -125,6 +147,20 @@ impl Attempt<'_> {
                     Taken::Nothing => break,
                     Taken::Pass(piece) => sink.write(piece).await.map_err(Stopped::Sink)?,
                     Taken::Complete => break 'nar,
+                }
+            }
+            if let Some(compared) = &mut compared {
+                if compared.is_wrong() {
+                    let (host, path) = self.names();
+                    return Err(HostFault::Disproved { host, path }.into());
+                }
+                if buf.len() < before {
+                    continue;
+                }
+                // All that can be held is there, or all that there is.
+                if !lease.buffer().is_empty() || compared.is_whole() {
+                    compared.changed().await;
+                    continue;
                 }
             }
             let left = self.info.nar_size.saturating_sub(stream.taken());

@@ -64,7 +64,9 @@ impl Book {
                 self.whereabouts.disappointed(host, path);
             }
             HostFault::Differs { .. } => self.pool.notify(fault),
-            HostFault::Malformed { .. } | HostFault::Mismatch { .. } => {
+            HostFault::Malformed { .. }
+            | HostFault::Mismatch { .. }
+            | HostFault::Disproved { .. } => {
                 self.pool.notify(fault);
                 self.whereabouts.disappointed(host, path);
                 let mut spoilt = self.spoilt();

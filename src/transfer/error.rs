@@ -42,6 +42,16 @@ pub enum HostFault {
         /// Hash and size as they came.
         got: String,
     },
+    /// Another host has something else there, and has all in all what was promised.
+    #[error(
+        "{host}: sent {path} with the wrong content: another host has other bytes, and the promised hash"
+    )]
+    Disproved {
+        /// The host.
+        host: String,
+        /// The path.
+        path: StorePath,
+    },
     /// It sent it wrongly before, and is not asked again.
     #[error("{host}: sent {path} wrongly before")]
     SpoiltBefore {

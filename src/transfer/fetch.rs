@@ -280,13 +280,16 @@ impl<'a> Fetch<'a> {
     async fn from_host(&mut self, host: HostId) -> Result<Option<u64>, TransferError> {
         let (info, book) = (self.info(), &self.common.book);
         self.watch.set_host(&book.pool.host(host).to_string());
+        let holders = self.holders();
         let attempt = Attempt {
             book,
             info,
             host,
             watch: self.watch,
+            striper: &self.common.striper,
+            holders: &holders,
         };
-        let (known, from) = (self.holders().contains(&host), self.stream.taken());
+        let (known, from) = (holders.contains(&host), self.stream.taken());
         let stopped = attempt.run(known, &mut self.stream, self.sink).await;
         let (fault, connected) = match stopped {
             Ok(size) => return Ok(Some(size)),

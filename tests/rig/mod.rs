@@ -174,6 +174,11 @@ pub fn setup_with(hosts: &[(&Store, f64, Option<Fault>)], memory: u64) -> Setup 
 
 /// The same, where accounts may have a shell.
 pub fn setup_as(hosts: &[(&Store, f64, Option<Fault>)], memory: u64, shells: bool) -> Setup {
+    build(hosts, &[], memory, if shells { &NAMES } else { &[] })
+}
+
+/// The same, where the accounts on these hosts have a shell.
+pub fn setup_shells(hosts: &[(&Store, f64, Option<Fault>)], memory: u64, shells: &[&str]) -> Setup {
     build(hosts, &[], memory, shells)
 }
 
@@ -181,16 +186,19 @@ pub fn setup_as(hosts: &[(&Store, f64, Option<Fault>)], memory: u64, shells: boo
 pub fn setup_over(hosts: &[(&Store, &Arc<Link>)], memory: u64, shells: bool) -> Setup {
     let links: Vec<_> = hosts.iter().map(|(_, link)| (*link).clone()).collect();
     let hosts: Vec<_> = hosts.iter().map(|(store, _)| (*store, 0.0, None)).collect();
-    build(&hosts, &links, memory, shells)
+    build(&hosts, &links, memory, if shells { &NAMES } else { &[] })
 }
+
+const NAMES: [&str; 3] = ["one", "two", "three"];
 
 fn build(
     hosts: &[(&Store, f64, Option<Fault>)],
     links: &[Arc<Link>],
     memory: u64,
-    shells: bool,
+    shells: &[&str],
 ) -> Setup {
-    let names = ["one", "two", "three"];
+    let names = NAMES;
+    let shells: Vec<_> = shells.iter().map(|name| (*name).to_owned()).collect();
     let mut commands = HashMap::new();
     let mut faults = HashMap::new();
     for ((store, delay, fault), name) in hosts.iter().zip(names) {
@@ -220,9 +228,12 @@ fn build(
         }
         command
     });
-    let real = match shells {
-        true => real.with_shell(|_| Command::new("sh")),
-        false => real,
+    let real = match shells.is_empty() {
+        true => real,
+        false => real.with_shell(move |host| {
+            let has = shells.contains(&host.name);
+            Command::new(if has { "sh" } else { "false" })
+        }),
     };
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = told.clone();

@@ -17,8 +17,10 @@
 //! | `nar` | one NAR |
 //! | `shared` | all NARs, and the channels of each host |
 //! | `channel` | one shell on one host |
+//! | `compared` | a NAR that comes straight through and is only compared here |
 
 mod channel;
+mod compared;
 mod nar;
 mod parts;
 mod proof;
@@ -34,6 +36,7 @@ use tokio::time::{sleep_until, timeout};
 use super::book::Book;
 use crate::model::PathInfo;
 use crate::pool::HostId;
+pub(super) use compared::Compared;
 use nar::Nar;
 pub(super) use nar::{Priority, URGENT};
 use shared::Shared;
@@ -114,15 +117,42 @@ impl Striper {
         }
         let only_if_far = hosts.len() == 1 && !spares;
         let info = Arc::new(info.clone());
-        let nar = Nar::new(info, hosts, from, only_if_far, nevertheless, priority);
+        let mut nar = Nar::new(info, hosts, from, priority);
+        nar.only_if_far = only_if_far;
+        nar.nevertheless = nevertheless;
+        Some(self.bring(nar))
+    }
+
+    /// Has what `sender` sends straight through, from the byte `from` on, compared with what other hosts have,
+    /// if one can do that and the rest is large.
+    pub(super) fn compare(
+        &self,
+        info: &PathInfo,
+        holders: &[HostId],
+        sender: HostId,
+        from: u64,
+    ) -> Option<Compared> {
+        if info.nar_hash.is_none() || info.nar_size.saturating_sub(from) < LEAST {
+            return None;
+        }
+        let mut hosts = self.usable(info, holders);
+        hosts.retain(|host| *host != sender);
+        if hosts.is_empty() {
+            return None;
+        }
+        let nar = Nar::to_compare(Arc::new(info.clone()), hosts, from);
+        Some(Compared::new(self.bring(nar), sender))
+    }
+
+    fn bring(&self, nar: Nar) -> InParts {
         let nar = Arc::new(nar);
         self.0.add(&nar);
-        Some(InParts {
+        InParts {
             shared: self.0.clone(),
             nar,
             limit: START,
             buf: BytesMut::new(),
-        })
+        }
     }
 }
 

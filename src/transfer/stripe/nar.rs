@@ -1,20 +1,21 @@
 //! One NAR that comes in parts.
 
+mod compare;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::parts::{Channel, Parts};
-use super::proof::{Proofs, Verdict};
-use crate::model::{NarHash, PathInfo};
+use super::proof::Proofs;
+use crate::model::PathInfo;
 use crate::pool::HostId;
-use crate::wire::nar::layout::{Layout, Piece, Segment};
+use crate::wire::nar::layout::{Layout, Segment};
 
 /// Where a NAR comes in the order; the smallest is the most urgent.
 pub(in crate::transfer) type Priority = Arc<AtomicU64>;
@@ -24,10 +25,6 @@ pub(in crate::transfer) const URGENT: u64 = 0;
 
 /// How long a host whose channels all failed is not asked for this NAR; doubled with each further time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-
-/// How long a part that has come is held back until another host has confirmed it. After that this is not
-/// waited for any more.
-const CONFIRM_LIMIT: Duration = Duration::from_secs(10);
 
 /// The longest such pause, as a power of two of the first.
 const PAUSE_DOUBLINGS: u32 = 5;
@@ -39,6 +36,9 @@ pub(super) struct Nar {
     /// Its hosts are asked although they rest.
     pub(super) nevertheless: bool,
     priority: Priority,
+    /// Its bytes come from elsewhere: hosts are only to compare them.
+    only_compare: bool,
+    began: Instant,
     /// Bytes that have come of it, from whomever.
     received: Arc<AtomicU64>,
     // Held for a few instructions, never over an await.
@@ -79,21 +79,21 @@ pub(super) enum Next {
 }
 
 impl Nar {
-    /// A NAR of which everything from the byte `from` on is wanted.
+    /// A NAR of which everything from the byte `from` on is wanted, from these hosts.
     pub(super) fn new(
         info: Arc<PathInfo>,
         hosts: Vec<HostId>,
         from: u64,
-        only_if_far: bool,
-        nevertheless: bool,
         priority: Priority,
     ) -> Self {
         let parts = Parts::new(from..info.nar_size);
         Self {
             info,
-            only_if_far,
-            nevertheless,
+            only_if_far: false,
+            nevertheless: false,
             priority,
+            only_compare: false,
+            began: Instant::now(),
             received: Arc::default(),
             state: Mutex::new(State {
                 parts,
@@ -107,6 +107,28 @@ impl Nar {
             }),
             arrived: Notify::new(),
         }
+    }
+
+    /// The same for a NAR that comes by itself from elsewhere, for these hosts to compare.
+    pub(super) fn to_compare(info: Arc<PathInfo>, hosts: Vec<HostId>, from: u64) -> Self {
+        Self {
+            only_compare: true,
+            ..Self::new(info, hosts, from, Arc::new(AtomicU64::new(URGENT)))
+        }
+    }
+
+    /// Whether its hosts only compare what comes from elsewhere.
+    pub(super) fn is_only_compared(&self) -> bool {
+        self.only_compare
+    }
+
+    /// The range of the next part that is to come from elsewhere, as offset and length; `None` while no more
+    /// can be held, or when that is all.
+    pub(super) fn next_supply(&self, sender: Channel) -> Option<(u64, u64)> {
+        let mut state = self.lock();
+        let part = state.parts.next(sender, true, Instant::now())?;
+        let (_, len) = state.parts.range(part);
+        Some((part, len))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -141,6 +163,7 @@ impl Nar {
             return Next::Nothing;
         }
         match listings.get(&host) {
+            Some(Listing::Known(_)) if self.only_compare => Next::Nothing,
             Some(Listing::Known(layout)) => {
                 let unasked = parts.unasked();
                 let may_add = unasked > 0 && {
@@ -159,7 +182,7 @@ impl Nar {
                     None => Next::Nothing,
                 }
             }
-            None if parts.is_missing_some() => Next::Unlisted,
+            None if parts.is_missing_some() || parts.has_check_for(host) => Next::Unlisted,
             _ => Next::Nothing,
         }
     }
@@ -227,6 +250,16 @@ impl Nar {
         self.arrived.notify_one();
     }
 
+    /// Whether some part has not come yet.
+    pub(super) fn lacks_some(&self) -> bool {
+        self.lock().parts.is_missing_some()
+    }
+
+    /// Whether that host was found to have something wrong, or nothing of use.
+    pub(super) fn is_unfit(&self, host: HostId) -> bool {
+        !self.may_come_from(host)
+    }
+
     /// Whether that host may still bring something.
     pub(super) fn may_come_from(&self, host: HostId) -> bool {
         !matches!(self.lock().listings.get(&host), Some(Listing::Unfit))
@@ -264,152 +297,8 @@ impl Nar {
         Some(until)
     }
 
-    /// The next part in order, if it has come and, where one of the hosts `at_work` can, another host than
-    /// its sender has confirmed it; and whether that was all.
-    pub(super) fn take(&self, at_work: &[HostId]) -> (Option<Bytes>, bool) {
-        let mut state = self.lock();
-        // Who has no channel any more cannot settle anything.
-        for host in state.proofs.concerned() {
-            if !at_work.contains(&host) {
-                state.proofs.give_up(host);
-            }
-        }
-        state.settle();
-        let State {
-            parts,
-            listings,
-            no_comparing,
-            ..
-        } = &mut *state;
-        let mut slow = false;
-        let can_compare = |host: &HostId| {
-            let unfit = matches!(listings.get(host), Some(Listing::Unfit));
-            !unfit && !no_comparing.contains(host)
-        };
-        let others: Vec<_> = at_work.iter().filter(|host| can_compare(host)).collect();
-        let now = Instant::now();
-        let part = parts.take(|sender, came| {
-            let waits = others.iter().any(|other| **other != sender);
-            slow = waits && now.saturating_duration_since(came) >= CONFIRM_LIMIT;
-            waits && !slow
-        });
-        if slow {
-            log::debug!("{}: other hosts are slow to confirm it", self.info.path);
-            no_comparing.extend(at_work);
-            parts.stop_comparing();
-        }
-        (part, parts.is_done())
-    }
-
-    /// Whether the next part in order has come and only waits for being confirmed.
-    pub(super) fn waits_for_check(&self) -> bool {
-        self.lock().parts.is_next_unconfirmed()
-    }
-
-    /// The part that this channel should compare with what its host has.
-    pub(super) fn next_check(&self, channel: Channel) -> Option<(u64, Segment)> {
-        let mut state = self.lock();
-        if state.no_comparing.contains(&channel.host) {
-            return None;
-        }
-        let Some(Listing::Known(layout)) = state.listings.get(&channel.host) else {
-            return None;
-        };
-        let layout = layout.clone();
-        let part = state.parts.next_check(channel)?;
-        let (start, len) = state.parts.range(part);
-        Some((part, layout.segment(start, len)))
-    }
-
-    /// Whether this channel should ask for the digest of the whole NAR, to settle a dispute.
-    pub(super) fn next_proof(&self, channel: Channel) -> Option<Segment> {
-        let mut state = self.lock();
-        let Some(Listing::Known(layout)) = state.listings.get(&channel.host) else {
-            return None;
-        };
-        let all = layout.segment(0, self.info.nar_size);
-        state.proofs.ask(channel).then_some(all)
-    }
-
-    /// What the files of that channel's host come to in place of a part that another one sent; `None` when
-    /// it cannot tell.
-    pub(super) fn compared(&self, part: u64, channel: Channel, digest: Option<[u8; 32]>) {
-        let (bytes, sender, segment) = {
-            let state = self.lock();
-            let Some((bytes, sender)) = state.parts.to_compare(part, channel) else {
-                return;
-            };
-            let Some(Listing::Known(layout)) = state.listings.get(&channel.host) else {
-                return;
-            };
-            let (start, len) = state.parts.range(part);
-            (bytes, sender, layout.segment(start, len))
-        };
-        // Outside the lock: it takes some milliseconds.
-        let agreed = digest.map(|digest| contents_digest(&segment, &bytes) == Some(digest));
-        let mut state = self.lock();
-        state.parts.compared(part, channel, agreed);
-        match agreed {
-            Some(true) => {}
-            Some(false) => state.proofs.dispute([sender, channel.host]),
-            None => {
-                state.no_comparing.insert(channel.host);
-            }
-        }
-        state.settle();
-        drop(state);
-        self.arrived.notify_one();
-    }
-
-    /// What that host has all in all; `None` when it cannot tell. Gives what it has, if that is wrong.
-    pub(super) fn proved(&self, host: HostId, digest: Option<[u8; 32]>) -> Option<NarHash> {
-        let expected = self.info.nar_hash?;
-        let got = digest.map(NarHash::new);
-        let mut state = self.lock();
-        state.proofs.told(host, got, expected);
-        state.settle();
-        drop(state);
-        self.arrived.notify_one();
-        got.filter(|got| *got != expected)
-    }
-
     /// Waits for news.
     pub(super) async fn changed(&self) {
         self.arrived.notified().await;
     }
-}
-
-impl State {
-    /// Ends a dispute, if its end is known.
-    fn settle(&mut self) {
-        match self.proofs.verdict() {
-            Some(Verdict::Wrong(hosts)) => {
-                self.parts.settle(&hosts);
-                for host in hosts {
-                    self.listings.insert(host, Listing::Unfit);
-                }
-            }
-            Some(Verdict::Unknown) => {
-                self.no_comparing.extend(self.hosts.iter().copied());
-                self.parts.stop_comparing();
-            }
-            None => {}
-        }
-    }
-}
-
-/// The SHA-256 of what in `bytes` comes from files, if the framing between is that of `segment`.
-fn contents_digest(segment: &Segment, mut bytes: &[u8]) -> Option<[u8; 32]> {
-    let mut hasher = Sha256::new();
-    for piece in segment.pieces() {
-        match piece {
-            Piece::Framing(framing) => bytes = bytes.strip_prefix(&framing[..])?,
-            Piece::Contents(range) => {
-                let (contents, rest) = bytes.split_at_checked(usize::try_from(range.len).ok()?)?;
-                hasher.update(contents);
-                bytes = rest;
-            }
-        }
-    }
-    bytes.is_empty().then(|| hasher.finalize().into())
 }

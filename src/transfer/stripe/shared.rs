@@ -273,7 +273,8 @@ impl Shared {
         let round_trip = self.book.pool.latency(host).unwrap_or(took);
         let suits = |layout: &Layout| {
             let small = layout.nar_size() / (layout.entries() as u64).max(1) < SMALL_FILES;
-            (round_trip >= FAR || !nar.only_if_far) && (!small || round_trip >= VERY_FAR)
+            let far_enough = round_trip >= FAR || !nar.only_if_far;
+            nar.is_only_compared() || (far_enough && (!small || round_trip >= VERY_FAR))
         };
         let layout = layout.filter(suits);
         if layout.is_none() {
