@@ -76,6 +76,8 @@ pub struct Catalogue {
     pub streamed: Vec<Arc<Item>>,
     /// More: they may come in parts.
     pub large: Vec<Arc<Item>>,
+    /// More than may be on its way in parts at a time.
+    pub huge: Vec<Arc<Item>>,
 }
 
 pub fn catalogue() -> &'static Catalogue {
@@ -85,6 +87,7 @@ pub fn catalogue() -> &'static Catalogue {
         let medium = [300, 700, 1100, 1900, 2900, 3900];
         let streamed = [4300, 5500, 7000];
         let large = [8500, 9900, 12_000, 17_000, 26_000];
+        let huge = [52_000];
         let sized = |first: u64, sizes: &[u64]| {
             let all = sizes.iter().enumerate();
             let all = all.map(|(n, size)| item(first + n as u64, size * KIB, 1 + n % 4));
@@ -95,6 +98,7 @@ pub fn catalogue() -> &'static Catalogue {
             medium: sized(100, &medium),
             streamed: sized(200, &streamed),
             large: sized(300, &large),
+            huge: sized(400, &huge),
         }
     })
 }
@@ -117,7 +121,7 @@ fn item(number: u64, size: u64, files: usize) -> Item {
     } else {
         builder.directory(size, files, &mut random);
     }
-    assert!(builder.nar.len() as u64 <= 30 * MIB);
+    assert!(builder.nar.len() as u64 <= 60 * MIB);
     Item {
         path,
         hash: NarHash::new(Sha256::digest(&builder.nar).into()),

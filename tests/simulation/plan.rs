@@ -195,10 +195,11 @@ fn paths(random: &mut Random) -> Vec<Path> {
             take(random, &all.medium, count);
             take(random, &all.streamed, 1);
         }
-        _ => {
+        70..98 => {
             let count = random.between(1, 2);
             take(random, &all.large, count);
         }
+        _ => take(random, &all.huge, 1),
     }
     random.shuffle(&mut items);
     let mut paths = Vec::new();

@@ -198,9 +198,15 @@ impl Desk {
     pub(super) fn pick(self: &Arc<Self>, host: HostId, nars: usize, bytes: u64) -> Option<Taken> {
         let mut state = self.lock();
         let fits = |size: u64| nars == 0 || (nars < PIPELINE_NARS && bytes + size <= PIPELINE);
-        if let Some(urgent) = state.next_urgent(host, fits) {
+        while let Some(urgent) = state.next_urgent(host, fits) {
             drop(state);
-            return Some(self.taken(host, urgent));
+            let taken = self.taken(host, urgent);
+            if !self.book.is_spoilt(host, &taken.job.info.path) {
+                return Some(taken);
+            }
+            // Found out since it was decided: who waits for it has to ask others.
+            taken.fail(false);
+            state = self.lock();
         }
         if state.idle {
             return None;
