@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | bytes that were delivered are the right ones; a path that fails is completed to a proper archive | always; before a failure, what was passed on may be wrong only where a holder has a wrong byte and the NAR is passed on as it comes |
 //! | a path is delivered | if a holder is [well](is_well) |
-//! | at most 1.1 times the useful bytes are fetched, 1.5 times with faults | always, but for [`SLACK`], what a fault cut off in the middle, and what came whole and was wrong |
+//! | at most 1.1 times the useful bytes are fetched, 1.5 times with faults | always, but for [`SLACK`], a part from each host that another one brings sooner, what a fault cut off in the middle, and what came whole and was wrong |
 //! | a host is not counted as failed, and nobody is told that it is | if it is [up](plan::Host::is_up) and its line does not stall |
 //! | what is read ahead stays within its budget, and nothing of it is left at the end | always; what is being fetched may be held besides |
 //! | it ends in time | always; see [`time_limit`] |
@@ -23,6 +23,9 @@ use super::plan::{self, Plan};
 
 /// Bytes that may be fetched in vain anyhow: less than what one channel may have on its way.
 const SLACK: u64 = 128 << 10;
+
+/// What is asked of one channel at once of a NAR that comes in parts, in bytes.
+const PART: u64 = 2 << 20;
 
 /// How long hosts may be silent in all runs.
 pub const SILENCE: Duration = Duration::from_secs(10);
@@ -278,11 +281,20 @@ impl Judge<'_> {
         }
         let tenths = if self.plan.has_faults() { 15 } else { 11 };
         let spoilt = self.spoilt();
-        let most = useful * tenths / 10 + self.lost + spoilt + SLACK;
+        let most = useful * tenths / 10 + self.lost + spoilt + self.overtaken() + SLACK;
         (self.sent > most).then(|| {
             let Self { sent, lost, .. } = self;
             format!("{sent} bytes were fetched, {useful} useful, {lost} lost, {spoilt} spoilt ones")
         })
+    }
+
+    /// A part that a slow host has begun to send may come from a quicker one too.
+    fn overtaken(&self) -> u64 {
+        let large = |path: &plan::Path| path.item.size() >= WHOLE;
+        match self.plan.paths.iter().any(large) {
+            true => PART * self.plan.hosts.len() as u64,
+            false => 0,
+        }
     }
 
     /// What comes wrongly is known to at its end, by each who fetches it.

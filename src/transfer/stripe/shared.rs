@@ -240,7 +240,9 @@ impl Shared {
                 return Work::Compare(nar.clone(), part, segment);
             }
         }
-        if self.is_busy(host) {
+        // Of an unknown host one part is asked first: over a slow link, one for each channel would take so
+        // long that others bring them sooner, and what it sends is thrown away.
+        if self.is_busy(host) || self.book.rates.is_being_measured(host) {
             return Work::None;
         }
         for nar in active {
