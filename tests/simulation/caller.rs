@@ -109,8 +109,10 @@ impl Connection {
     async fn run(mut self, fetches: Vec<usize>) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         for (at, path) in fetches.into_iter().enumerate() {
-            if self.plan.asks_for_closure == Some(at) {
-                self.ask_for_closure().await;
+            if let Some((before, outputs)) = self.plan.asks_for_closure
+                && before == at
+            {
+                self.ask_for_closure(outputs).await;
             }
             let outcome = self.fetch(path).await;
             let has_vanished = outcome.result == Err(Why::Vanished);
@@ -122,11 +124,11 @@ impl Connection {
         outcomes
     }
 
-    async fn ask_for_closure(&self) {
+    async fn ask_for_closure(&self, outputs: bool) {
         let (core, number) = (&self.core, self.number);
         let all = self.plan.fetches.concat();
         let paths: Vec<_> = all.iter().map(|at| core.items[*at].path.clone()).collect();
-        let closure = core.resolver.closure(&paths, false).await;
+        let closure = core.resolver.closure(&paths, outputs).await;
         let closure = closure.map(|paths| paths.len());
         let text = closure.map_err(|error| error.to_string());
         core.trace

@@ -7,7 +7,7 @@
 //! | `SIM_FIRST` | the first of them; 1 without it |
 //! | `SIM_SEED` | this one alone, and what happened is printed |
 //!
-//! A long run: `SIM_SEEDS=100000 cargo test --release --test simulation seeds`. A seed that fails is printed with the
+//! A long run: `SIM_SEEDS=100000 cargo test --release --test simulation what_must_hold`. A seed that fails is printed with the
 //! command that runs it again.
 //!
 //! Real parts cannot run in no real time, so the far ends are made up; `real` compares them with a real `nix-store` and a
@@ -93,7 +93,9 @@ fn what_must_hold_holds_for_all_seeds() {
     for report in failed.iter().take(TOLD) {
         let seed = report.seed;
         eprintln!("seed {seed}: {:#?}", report.offences);
-        eprintln!("again: SIM_SEED={seed} cargo test --test simulation what_must_hold");
+        eprintln!(
+            "again: SIM_SEED={seed} cargo test --test simulation what_must_hold -- --nocapture"
+        );
     }
     let seeds: Vec<_> = failed.iter().map(|report| report.seed).collect();
     assert!(

@@ -92,8 +92,9 @@ pub struct Caller {
     pub start: Duration,
     /// How it asks what paths are: all of them first, or each before it is fetched.
     pub asks_all_first: bool,
-    /// Before which fetch of each connection it asks for the closure of all.
-    pub asks_for_closure: Option<usize>,
+    /// Before which fetch of each connection it asks for the closure of all, and whether with outputs, which only hosts
+    /// can tell.
+    pub asks_for_closure: Option<(usize, bool)>,
     /// What it fetches, in order; for each of its connections.
     pub fetches: Vec<Vec<usize>>,
     /// How fast it takes bytes, in bytes a second.
@@ -376,7 +377,9 @@ fn caller(random: &mut Random, paths: &[Path]) -> Caller {
     Caller {
         start: random.millis(0, 500),
         asks_all_first: random.chance(70),
-        asks_for_closure: random.chance(20).then(|| random.index(4)),
+        asks_for_closure: random
+            .chance(20)
+            .then(|| (random.index(4), random.chance(50))),
         fetches,
         speed: (slow < 15).then(|| random.pick(&[500_000, 3_000_000])),
         pause: (15..35)
