@@ -109,10 +109,11 @@ impl Connection {
     async fn run(mut self, fetches: Vec<usize>) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         for (at, path) in fetches.into_iter().enumerate() {
-            if let Some((before, outputs)) = self.plan.asks_for_closure
-                && before == at
+            if let Some(question) = &self.plan.asks_for_closure
+                && question.before == at
             {
-                self.ask_for_closure(outputs).await;
+                sleep(question.after).await;
+                self.ask_for_closure(question.outputs).await;
             }
             let outcome = self.fetch(path).await;
             let has_vanished = outcome.result == Err(Why::Vanished);
@@ -305,7 +306,9 @@ pub fn own_time(plan: &plan::Plan) -> Duration {
             .map_or(0.0, |speed| bytes as f64 / speed as f64);
         let pause = caller.pause.map_or(Duration::ZERO, |(_, pause)| pause);
         let connections = u32::try_from(caller.fetches.len()).expect("a few");
-        caller.start + pause * connections + Duration::from_secs_f64(taking)
+        let question = caller.asks_for_closure.as_ref();
+        let question = question.map_or(Duration::ZERO, |question| question.after);
+        caller.start + question + pause * connections + Duration::from_secs_f64(taking)
     };
     plan.callers.iter().map(one).max().unwrap_or_default()
 }

@@ -8,6 +8,9 @@ use super::random::Random;
 
 const MIB: u64 = 1 << 20;
 
+/// More than any but the largest paths together.
+const HUGE: u64 = 50 * MIB;
+
 /// A run.
 #[derive(Debug)]
 pub struct Plan {
@@ -92,9 +95,7 @@ pub struct Caller {
     pub start: Duration,
     /// How it asks what paths are: all of them first, or each before it is fetched.
     pub asks_all_first: bool,
-    /// Before which fetch of each connection it asks for the closure of all, and whether with outputs, which only hosts
-    /// can tell.
-    pub asks_for_closure: Option<(usize, bool)>,
+    pub asks_for_closure: Option<ClosureQuestion>,
     /// What it fetches, in order; for each of its connections.
     pub fetches: Vec<Vec<usize>>,
     /// How fast it takes bytes, in bytes a second.
@@ -103,6 +104,16 @@ pub struct Caller {
     pub pause: Option<(u64, Duration)>,
     /// It goes away when it has so many bytes.
     pub vanishes_at: Option<u64>,
+}
+
+/// A question for the closure of all that a caller fetches.
+#[derive(Debug, Clone)]
+pub struct ClosureQuestion {
+    /// Before which fetch of each connection, and how long after the one before.
+    pub before: usize,
+    pub after: Duration,
+    /// With outputs, which only hosts can tell.
+    pub outputs: bool,
 }
 
 impl std::fmt::Debug for Path {
@@ -135,9 +146,13 @@ impl Plan {
         for host in &mut hosts {
             keep_closed(host, &paths);
         }
-        let callers = (0..random.pick(&[1, 1, 1, 2, 3]))
+        let mut callers: Vec<Caller> = (0..random.pick(&[1, 1, 1, 2, 3]))
             .map(|_| caller(&mut random, &paths))
             .collect();
+        if total > HUGE && random.chance(60) {
+            // More waits to be asked for than may be on its way.
+            callers[0].pause = Some((random.below(8 * MIB), random.millis(2_000, 20_000)));
+        }
         let memory = random.pick(&[0, 1 << 20, 16 << 20, 64 << 20, 512 << 20]);
         Self {
             seed,
@@ -377,9 +392,11 @@ fn caller(random: &mut Random, paths: &[Path]) -> Caller {
     Caller {
         start: random.millis(0, 500),
         asks_all_first: random.chance(70),
-        asks_for_closure: random
-            .chance(20)
-            .then(|| (random.index(4), random.chance(50))),
+        asks_for_closure: random.chance(25).then(|| ClosureQuestion {
+            before: random.index(4),
+            after: random.millis(0, 2500),
+            outputs: random.chance(50),
+        }),
         fetches,
         speed: (slow < 15).then(|| random.pick(&[500_000, 3_000_000])),
         pause: (15..35)
