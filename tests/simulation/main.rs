@@ -33,13 +33,14 @@ mod tools;
 mod trace;
 mod transport;
 
+use std::io::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use run::{Report, run};
 
 /// How many seeds that fail are told of.
-const TOLD: usize = 100;
+const TOLD: usize = 20;
 
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -47,6 +48,11 @@ fn variable(name: &str) -> Option<u64> {
         text.parse()
             .unwrap_or_else(|_| panic!("{name}: expected a number, got {text:?}")),
     )
+}
+
+/// Prints a line for whoever runs the tests.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Runs seeds on all processors, each on one thread; those that failed, in order.
@@ -79,7 +85,7 @@ fn run_all(seeds: std::ops::Range<u64>) -> Vec<Report> {
 fn what_must_hold_holds_for_all_seeds() {
     if let Some(seed) = variable("SIM_SEED") {
         let report = run(seed, true);
-        eprintln!("{}", report.text.unwrap_or_default());
+        tell(&report.text.unwrap_or_default());
         assert!(
             report.offences.is_empty(),
             "seed {seed}: {:#?}",
@@ -92,10 +98,9 @@ fn what_must_hold_holds_for_all_seeds() {
     let failed = run_all(first..first + count);
     for report in failed.iter().take(TOLD) {
         let seed = report.seed;
-        eprintln!("seed {seed}: {:#?}", report.offences);
-        eprintln!(
-            "again: SIM_SEED={seed} cargo test --test simulation what_must_hold -- --nocapture"
-        );
+        tell(&format!("seed {seed}: {:#?}", report.offences));
+        let again = "cargo test --test simulation what_must_hold";
+        tell(&format!("again: SIM_SEED={seed} {again}"));
     }
     let seeds: Vec<_> = failed.iter().map(|report| report.seed).collect();
     assert!(

@@ -117,7 +117,7 @@ fn item(number: u64, size: u64, files: usize) -> Item {
     };
     nar::magic(&mut builder.nar);
     if files == 1 {
-        builder.file("", number % 2 == 0, size, &mut random);
+        builder.file("", number.is_multiple_of(2), size, &mut random);
     } else {
         builder.directory(size, files, &mut random);
     }

@@ -227,7 +227,7 @@ impl Judge<'_> {
         let mut well = hosts.filter(|(host, _)| is_well(host, outcome.path));
         let (host, _) = well.find(|(_, cut_at)| {
             // It is left alone for a while after a failure, unless a transfer goes on.
-            let spoils = |cut: &Instant| (outcome.begun..=outcome.ended).contains(&(*cut));
+            let spoils = |cut: &Instant| (outcome.begun..=outcome.ended).contains(cut);
             let is_near =
                 |cut: &Instant| *cut <= outcome.ended && *cut + LEFT_ALONE > outcome.begun;
             let came = outcome.passed > 0;
