@@ -16,6 +16,7 @@
 //! | [`remote`] | typed client of one serve connection, and of one shell |
 //! | [`transport`] | a host becomes a pair of byte streams: OpenSSH, or a local child process |
 //! | [`meeting`] | where front ends and their engine find each other |
+//! | `watch` | a value that changes, and tasks that are woken in order |
 //! | [`folder`] | which folders and files other users cannot have a hand in |
 //! | [`local_store`] | a real local Nix store, read only |
 //! | [`wire`] | codecs without IO |
@@ -40,4 +41,5 @@ pub mod report;
 pub mod resolver;
 pub mod transfer;
 pub mod transport;
+mod watch;
 pub mod wire;

@@ -23,6 +23,11 @@ const ROOMS: &[Room] = &[
     ),
     Room::new("model", &[], "plain values: everything rests on them"),
     Room::new(
+        "watch",
+        &[],
+        "how tasks hear of changes: nothing of what changes",
+    ),
+    Room::new(
         "wire",
         &["model"],
         "codecs know values, not where bytes come from",
@@ -59,12 +64,12 @@ const ROOMS: &[Room] = &[
     ),
     Room::new(
         "resolver",
-        &["cache", "pool", "model", "config::host"],
+        &["cache", "pool", "model", "config::host", "watch"],
         "which paths there are: no bytes of theirs",
     ),
     Room::new(
         "transfer",
-        &["pool", "remote", "wire", "model"],
+        &["pool", "remote", "wire", "model", "watch"],
         "one path's bytes: no cache, no front end",
     ),
     Room::new(

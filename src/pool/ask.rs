@@ -157,6 +157,7 @@ impl Pool {
                 continue;
             }
             let reply = tokio::select! {
+                biased;
                 reply = replies.recv() => reply,
                 () = sleep_until(early.unwrap_or(hedge)), if early.is_some() => {
                     failed += open.len();

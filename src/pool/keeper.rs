@@ -1,7 +1,7 @@
 //! What is known of hosts' health, between this process and the store for later ones.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -86,10 +86,38 @@ impl Kept {
 /// Calls the store where blocking does no harm.
 #[derive(Clone)]
 pub(super) struct Keeper {
-    pub(super) store: Option<Arc<dyn HealthStore>>,
+    store: Option<Arc<dyn HealthStore>>,
+    chance: Arc<AtomicU64>,
 }
 
 impl Keeper {
+    pub(super) fn new(store: Option<Arc<dyn HealthStore>>) -> Self {
+        // The standard library's hasher is keyed at random.
+        let chance = RandomState::new().hash_one(0);
+        Self {
+            store,
+            chance: Arc::new(AtomicU64::new(chance)),
+        }
+    }
+
+    /// From now on chance goes the way that the seed says.
+    pub(super) fn seed(&self, seed: u64) {
+        self.chance.store(seed, Ordering::Relaxed);
+    }
+
+    /// Another number each time, good enough to keep processes from marching in step.
+    pub(super) fn random(&self) -> u32 {
+        // SplitMix64: a counter, and its bits well mixed.
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut mixed = self
+            .chance
+            .fetch_add(STEP, Ordering::Relaxed)
+            .wrapping_add(STEP);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed >> 32) as u32
+    }
+
     /// Learns what earlier processes knew of these hosts.
     pub(super) async fn load(&self, all: Vec<Arc<Kept>>) {
         self.call(move |store| {
@@ -146,11 +174,4 @@ pub(super) fn now() -> Now {
         instant: Instant::now(),
         unix: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
     }
-}
-
-/// Another number each time, good enough to keep processes from marching in step.
-pub(super) fn random() -> u32 {
-    // The standard library's hasher is keyed at random.
-    let [a, b, c, d, ..] = RandomState::new().hash_one(0).to_ne_bytes();
-    u32::from_ne_bytes([a, b, c, d])
 }

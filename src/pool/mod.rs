@@ -91,7 +91,7 @@ impl Pool {
         notify: Notify,
         store: Option<Arc<dyn HealthStore>>,
     ) -> Self {
-        let keeper = Keeper { store };
+        let keeper = Keeper::new(store);
         let slot = |(id, host)| {
             let (transport, notify) = (transport.clone(), notify.clone());
             let keeper = keeper.clone();
@@ -113,6 +113,14 @@ impl Pool {
             loaded: OnceCell::new(),
             told_that_all_rest: AtomicBool::new(false),
         }
+    }
+
+    /// The same, with what is left to chance (how long exactly a host rests) decided by a seed: for
+    /// simulations that are to be seen twice.
+    #[must_use]
+    pub fn with_seed(self, seed: u64) -> Self {
+        self.keeper.seed(seed);
+        self
     }
 
     /// Learns what earlier processes knew of the hosts' health, once and before the first use of a host.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::health::{Health, Standing};
-use super::keeper::{now, random};
+use super::keeper::now;
 use super::lock;
 use super::slot::Slot;
 use crate::remote::{RemoteError, Verdict};
@@ -185,7 +185,7 @@ impl Slot {
             Verdict::Local if !matches!(**error, RemoteError::LinkStopped { .. }) => false,
             _ => return,
         };
-        let counts = lock(&self.kept.health).failed(now(), random());
+        let counts = lock(&self.kept.health).failed(now(), self.keeper.random());
         if counts && is_kept {
             self.keeper.save(&self.kept).await;
         }

@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep_until};
 
@@ -16,6 +15,7 @@ use super::{Found, Inner};
 use crate::cache::disk::unix_seconds;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{Heard, Holder, HostId, Question};
+use crate::watch;
 
 /// The questions that are being answered.
 #[derive(Default)]
@@ -117,13 +117,16 @@ impl Inner {
             .map(|(batch, paths)| (batch.answers.subscribe(), paths))
             .collect();
         for (mut answers, paths) in batches {
-            let complete =
-                answers.wait_for(|answers| paths.iter().all(|path| answers.contains_key(path)));
+            let has_all = |answers: &HashMap<StorePath, Option<Found>>| {
+                paths.iter().all(|path| answers.contains_key(path))
+            };
+            let mine = |answers: &HashMap<StorePath, Option<Found>>| {
+                let mine = paths.iter();
+                let mine = mine.filter_map(|path| Some((path.clone(), answers[path].clone()?)));
+                mine.collect::<Vec<_>>()
+            };
             // One that ended without an answer found nothing.
-            if let Ok(answers) = complete.await {
-                let mine = paths.into_iter();
-                found.extend(mine.filter_map(|path| Some((path.clone(), answers[&path].clone()?))));
-            }
+            found.extend(answers.wait_for(has_all, mine).await.unwrap_or_default());
         }
         found
     }
@@ -332,8 +335,9 @@ impl OpenBatch {
 
     /// Those of `paths` that have no answer yet.
     fn open_of(&self, mut paths: Vec<StorePath>) -> Vec<StorePath> {
-        let answers = self.batch.answers.borrow();
-        paths.retain(|path| !answers.contains_key(path));
+        self.batch.answers.read(|answers| {
+            paths.retain(|path| !answers.contains_key(path));
+        });
         paths
     }
 

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Inner;
@@ -19,6 +18,7 @@ use super::known::Known;
 use crate::cache::disk::unix_seconds;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, RemoteError, Verdict};
+use crate::watch;
 
 /// How long a question waits to learn whether what it is about is on its way.
 const FOR_CLOSURE: Duration = Duration::from_secs(1);
@@ -113,7 +113,7 @@ impl Prefetches {
 
     /// There is news.
     pub(super) fn tell(&self) {
-        self.changed.send_replace(());
+        self.changed.send_modify(|()| {});
     }
 
     /// These have come to a host or gone from it: what refers to them has to be asked anew.

@@ -2,7 +2,7 @@
 //! since a path may have gone from its host since another process asked. Else nothing is believed that is
 //! old (`check`).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -56,9 +56,9 @@ impl Inner {
     }
 
     /// Positive answers that are old.
-    fn old_answers(&self) -> HashMap<HostId, Vec<Arc<PathInfo>>> {
+    fn old_answers(&self) -> BTreeMap<HostId, Vec<Arc<PathInfo>>> {
         let now = unix_seconds();
-        let mut old: HashMap<HostId, Vec<Arc<PathInfo>>> = HashMap::new();
+        let mut old: BTreeMap<HostId, Vec<Arc<PathInfo>>> = BTreeMap::new();
         for (_, known) in self.memory.all() {
             for answer in known.answers() {
                 if let Some(info) = answer.says.info()

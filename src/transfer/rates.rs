@@ -118,6 +118,13 @@ impl Rates {
         Some(rate as u64)
     }
 
+    /// Whether a host owes something, and nobody knows yet how fast it is.
+    pub(super) fn is_being_measured(&self, host: HostId) -> bool {
+        let rates = self.lock();
+        let rate = rates.get(&host);
+        rate.is_some_and(|rate| rate.rate.is_none() && rate.backlog > 0)
+    }
+
     pub(super) fn set_latency(&self, host: HostId, latency: Duration) {
         self.lock().entry(host).or_default().set_latency(latency);
     }

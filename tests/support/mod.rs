@@ -31,7 +31,7 @@ pub use runtime_dir::{RuntimeDir, end_masters};
 pub use scratch::Scratch;
 pub use sshd::{Sshd, SshdBuilder, joint_ssh_config};
 pub use store::{Entry, Store};
-pub use trees::Random;
+pub use trees::{Random, canonicalise};
 pub use user::{TempUser, is_root};
 
 use std::path::Path;

@@ -1,12 +1,10 @@
 //! Which NAR is read ahead next, and by whom: everything that workers and the caller share.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-
-use tokio::sync::watch;
 
 use super::budget::{Budget, Memory, room_for};
 use super::job::{Job, Reader, Token};
@@ -17,6 +15,7 @@ use crate::pool::HostId;
 use crate::transfer::book::Book;
 use crate::transfer::rates::Owed;
 use crate::transfer::stripe::{LEAST, Striper};
+use crate::watch;
 
 /// How many bytes one worker asks for ahead of what it receives, as long as there is more than one
 /// NAR in it: twice what one channel of ssh moves in a round trip.
@@ -43,7 +42,7 @@ pub(super) struct Desk {
     // Held for some map operations, never over an await.
     state: Mutex<State>,
     /// Changes when there may be something to do for workers.
-    version: watch::Sender<u64>,
+    version: watch::Sender<()>,
 }
 
 /// A job that a worker has taken on. Dropping it unfinished gives it back.
@@ -68,7 +67,7 @@ impl Desk {
             shelf,
             budget: Arc::new(Budget::new(memory)),
             state: Mutex::new(State::new()),
-            version: watch::Sender::new(0),
+            version: watch::Sender::new(()),
         }
     }
 
@@ -77,12 +76,12 @@ impl Desk {
     }
 
     /// Tells whether there may be more to do.
-    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+    pub(super) fn subscribe(&self) -> watch::Receiver<()> {
         self.version.subscribe()
     }
 
     pub(super) fn wake(&self) {
-        self.version.send_modify(|version| *version += 1);
+        self.version.send_modify(|()| {});
     }
 
     /// The caller has asked what this path is, so it will fetch it, unless it has already.
@@ -121,7 +120,7 @@ impl Desk {
             .into_iter()
             .partition(|(_, entry)| entry.reader.job.is_complete());
         state.jobs = others;
-        for Entry { reader, .. } in HashMap::into_values(complete) {
+        for Entry { reader, .. } in BTreeMap::into_values(complete) {
             state.expect(&reader.job.info, &reader.job.holders, false);
         }
     }
@@ -199,9 +198,15 @@ impl Desk {
     pub(super) fn pick(self: &Arc<Self>, host: HostId, nars: usize, bytes: u64) -> Option<Taken> {
         let mut state = self.lock();
         let fits = |size: u64| nars == 0 || (nars < PIPELINE_NARS && bytes + size <= PIPELINE);
-        if let Some(urgent) = state.next_urgent(host, fits) {
+        while let Some(urgent) = state.next_urgent(host, fits) {
             drop(state);
-            return Some(self.taken(host, urgent));
+            let taken = self.taken(host, urgent);
+            if !self.book.is_spoilt(host, &taken.job.info.path) {
+                return Some(taken);
+            }
+            // Found out since it was decided: who waits for it has to ask others.
+            taken.fail(false);
+            state = self.lock();
         }
         if state.idle {
             return None;

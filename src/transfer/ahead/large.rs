@@ -9,7 +9,7 @@ use super::job::Fed;
 pub(super) async fn run(desk: Arc<Desk>) {
     let mut changes = desk.subscribe();
     loop {
-        changes.borrow_and_update();
+        changes.mark_seen();
         match desk.pick_large() {
             Some(taken) => bring(&desk, taken).await,
             None => {

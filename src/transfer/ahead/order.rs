@@ -5,7 +5,7 @@
 //! is kept up to date path by path, so that a caller which asks and fetches in turns costs no more
 //! than one that asks for everything first.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::model::StorePath;
 
@@ -29,7 +29,7 @@ impl Key {
 #[derive(Debug, Default)]
 pub(super) struct Order {
     /// Expected paths, with how many of their references are expected too.
-    open: HashMap<StorePath, Open>,
+    open: BTreeMap<StorePath, Open>,
     /// Those of them that wait for none.
     ready: BTreeSet<Key>,
     /// For each reference of an expected path, expected itself or not, who refers to it.

@@ -1,7 +1,7 @@
 //! What is expected of one caller, and what is being read ahead for it. Pure bookkeeping, under the
 //! desk's lock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub(super) struct State {
     /// What is in the order.
     pub(super) expected: HashMap<StorePath, Expected>,
     /// What is being read ahead, or has been.
-    pub(super) jobs: HashMap<StorePath, Entry>,
+    pub(super) jobs: BTreeMap<StorePath, Entry>,
     /// What the caller has fetched, and when.
     pub(super) fetched: HashMap<StorePath, Instant>,
     /// What it waits for and no worker has asked for.
@@ -73,7 +73,7 @@ impl State {
         Self {
             order: Order::default(),
             expected: HashMap::new(),
-            jobs: HashMap::new(),
+            jobs: BTreeMap::new(),
             fetched: HashMap::new(),
             urgent: VecDeque::new(),
             workers: HashMap::new(),
@@ -173,7 +173,7 @@ impl State {
             .into_iter()
             .partition(|(_, entry)| entry.reader.is_lost());
         self.jobs = others;
-        for Entry { reader, .. } in HashMap::into_values(lost) {
+        for Entry { reader, .. } in BTreeMap::into_values(lost) {
             self.expect(&reader.job.info, &reader.job.holders, false);
         }
     }

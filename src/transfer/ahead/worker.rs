@@ -19,6 +19,10 @@ use crate::wire::nar::{Decoder, Event};
 /// How often an idle worker looks whether another one has fallen behind.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// The largest NAR, in bytes, that is read over when somebody else brings it by now: another connection
+/// costs some round trips, and that costs bytes, most of them over a slow link.
+const SKIPPED: u64 = 256 << 10;
+
 /// Works for `host` until it fails.
 pub(super) async fn run(desk: Arc<Desk>, host: HostId) {
     let _enlisted = Enlisted(desk.clone(), host);
@@ -32,7 +36,7 @@ pub(super) async fn run(desk: Arc<Desk>, host: HostId) {
         received: Arc::default(),
     };
     loop {
-        changes.borrow_and_update();
+        changes.mark_seen();
         worker.fill();
         if worker.pending.is_empty() {
             // Others may need it more.
@@ -132,6 +136,10 @@ impl Worker {
         };
         let job = taken.job.clone();
         if !job.begin(taken.token) {
+            if job.info.nar_size > SKIPPED {
+                taken.finish();
+                return Err(Broken);
+            }
             skip(&mut lease, &job.info).await?;
             taken.finish();
             return Ok(lease);

@@ -64,7 +64,7 @@ pub(super) async fn run(seat: Seat) {
     };
     let mut idle = Instant::now();
     loop {
-        changes.borrow_and_update();
+        changes.mark_seen();
         let result = match worker.ask().await {
             Ok(()) if worker.owed.is_empty() => {
                 if idle.elapsed() > IDLE {

@@ -5,7 +5,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::FAR;
@@ -16,6 +15,7 @@ use crate::model::{NarHash, PathInfo, StorePath};
 use crate::pool::HostId;
 use crate::transfer::book::Book;
 use crate::transfer::error::HostFault;
+use crate::watch;
 use crate::wire::nar::layout::{Layout, Segment};
 
 /// Channels of a host that are left for small NARs.
@@ -90,7 +90,7 @@ impl Shared {
     }
 
     pub(super) fn wake(&self) {
-        self.version.send_replace(());
+        self.version.send_modify(|()| {});
     }
 
     pub(super) fn end(&self) {
@@ -240,7 +240,9 @@ impl Shared {
                 return Work::Compare(nar.clone(), part, segment);
             }
         }
-        if self.is_busy(host) {
+        // Of an unknown host one part is asked first: over a slow link, one for each channel would take so
+        // long that others bring them sooner, and what it sends is thrown away.
+        if self.is_busy(host) || self.book.rates.is_being_measured(host) {
             return Work::None;
         }
         for nar in active {

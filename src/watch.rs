@@ -1,0 +1,177 @@
+//! One value that changes, and tasks that wait for that.
+//!
+//! As tokio's channel of the same name, but those who wait are woken in the order in which they began
+//! to: tokio wakes them in a random one, and then the same run is never seen twice.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// Changes the value. When it is dropped, those who wait are told.
+pub struct Sender<T>(Arc<Shared<T>>);
+
+/// Waits for changes.
+pub struct Receiver<T> {
+    shared: Arc<Shared<T>>,
+    /// The change that was seen last.
+    seen: u64,
+}
+
+/// There is no sender any more, so there will be no change.
+#[derive(Debug)]
+pub struct Closed;
+
+struct Shared<T> {
+    // Held for as long as a caller looks at the value, never over an await.
+    value: Mutex<T>,
+    changes: AtomicU64,
+    is_closed: AtomicBool,
+    changed: Notify,
+}
+
+impl<T> Shared<T> {
+    fn value(&self) -> MutexGuard<'_, T> {
+        self.value.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Sender<T> {
+    /// A sender of a first value.
+    pub fn new(value: T) -> Self {
+        Self(Arc::new(Shared {
+            value: Mutex::new(value),
+            changes: AtomicU64::new(0),
+            is_closed: AtomicBool::new(false),
+            changed: Notify::new(),
+        }))
+    }
+
+    /// A receiver that has seen all changes so far.
+    #[must_use]
+    pub fn subscribe(&self) -> Receiver<T> {
+        Receiver {
+            seen: self.0.changes.load(Ordering::Acquire),
+            shared: self.0.clone(),
+        }
+    }
+
+    /// What `read` makes of the value as it is now.
+    pub fn read<R>(&self, read: impl FnOnce(&T) -> R) -> R {
+        read(&self.0.value())
+    }
+
+    /// Changes the value.
+    pub fn send_modify(&self, change: impl FnOnce(&mut T)) {
+        change(&mut self.0.value());
+        self.0.changes.fetch_add(1, Ordering::AcqRel);
+        self.0.changed.notify_waiters();
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        self.0.is_closed.store(true, Ordering::Release);
+        self.0.changed.notify_waiters();
+    }
+}
+
+impl<T> Receiver<T> {
+    /// What has changed so far counts as seen.
+    pub fn mark_seen(&mut self) {
+        self.seen = self.shared.changes.load(Ordering::Acquire);
+    }
+
+    /// Waits for a change that was not seen yet, and counts it as seen.
+    ///
+    /// # Errors
+    /// When there is no sender any more.
+    pub async fn changed(&mut self) -> Result<(), Closed> {
+        loop {
+            let changed = self.shared.changed.notified();
+            tokio::pin!(changed);
+            // Before the look: what comes between look and wait must not be missed.
+            changed.as_mut().enable();
+            let changes = self.shared.changes.load(Ordering::Acquire);
+            if changes != self.seen {
+                self.seen = changes;
+                return Ok(());
+            }
+            if self.shared.is_closed.load(Ordering::Acquire) {
+                return Err(Closed);
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until `suits` is true of the value, and gives what `read` makes of it then.
+    ///
+    /// # Errors
+    /// When there is no sender any more, and it never was.
+    pub async fn wait_for<R>(
+        &mut self,
+        suits: impl Fn(&T) -> bool,
+        read: impl FnOnce(&T) -> R,
+    ) -> Result<R, Closed> {
+        loop {
+            let is_closed = self.shared.is_closed.load(Ordering::Acquire);
+            self.mark_seen();
+            {
+                let value = self.shared.value();
+                if suits(&value) {
+                    return Ok(read(&value));
+                }
+            }
+            if is_closed {
+                return Err(Closed);
+            }
+            // The last change may have come just before the end.
+            let _ = self.changed().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn those_who_wait_are_woken_in_their_order() {
+        let sender = Sender::new(0);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let tasks: Vec<_> = (0..50)
+            .map(|number| {
+                let (mut receiver, order) = (sender.subscribe(), order.clone());
+                tokio::spawn(async move {
+                    receiver
+                        .wait_for(|value| *value == 1, |_| ())
+                        .await
+                        .unwrap();
+                    order.lock().unwrap().push(number);
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        sender.send_modify(|value| *value = 1);
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(*order.lock().unwrap(), (0..50).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_change_is_seen_once_and_the_end_too() {
+        let sender = Sender::new(());
+        let mut receiver = sender.subscribe();
+        sender.send_modify(|()| {});
+        assert!(receiver.changed().await.is_ok());
+        sender.send_modify(|()| {});
+        receiver.mark_seen();
+        drop(sender);
+        assert!(receiver.changed().await.is_err());
+        assert!(receiver.wait_for(|()| true, |()| ()).await.is_ok());
+        assert!(receiver.wait_for(|()| false, |()| ()).await.is_err());
+    }
+}

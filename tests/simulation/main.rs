@@ -1,0 +1,119 @@
+//! The core (resolver, pool, transfer, readahead, parts) over made-up hosts, one seed after the other: each on one thread,
+//! in no real time, and the same whenever it is run again. What happens is in `plan`, what must hold in `rules`.
+//!
+//! | variable | what it does |
+//! | --- | --- |
+//! | `SIM_SEEDS` | how many seeds are run; 2,000 without it |
+//! | `SIM_FIRST` | the first of them; 1 without it |
+//! | `SIM_SEED` | this one alone, and what happened is printed |
+//!
+//! A long run: `SIM_SEEDS=100000 cargo test --release --test simulation what_must_hold`. A seed that fails is printed with the
+//! command that runs it again.
+//!
+//! Real parts cannot run in no real time, so the far ends are made up; `real` compares them with a real `nix-store` and a
+//! real shell.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod caller;
+mod host;
+mod link;
+mod nars;
+mod plan;
+mod random;
+mod real;
+mod rules;
+mod run;
+mod serve;
+mod shell;
+mod shell_loop;
+mod store;
+mod tools;
+mod trace;
+mod transport;
+
+use std::io::Write;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use run::{Report, run};
+
+/// How many seeds that fail are told of.
+const TOLD: usize = 20;
+
+fn variable(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}: expected a number, got {text:?}")),
+    )
+}
+
+/// Prints a line for whoever runs the tests.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Runs seeds on all processors, each on one thread; those that failed, in order.
+fn run_all(seeds: std::ops::Range<u64>) -> Vec<Report> {
+    let next = AtomicU64::new(seeds.start);
+    let failed = Mutex::new(Vec::new());
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return;
+            }
+            let report = run(seed, false);
+            if !report.offences.is_empty() {
+                failed.lock().expect("no test panics in there").push(report);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let mut failed = failed.into_inner().expect("no test panics in there");
+    failed.sort_by_key(|report| report.seed);
+    failed
+}
+
+#[test]
+fn what_must_hold_holds_for_all_seeds() {
+    if let Some(seed) = variable("SIM_SEED") {
+        let report = run(seed, true);
+        tell(&report.text.unwrap_or_default());
+        assert!(
+            report.offences.is_empty(),
+            "seed {seed}: {:#?}",
+            report.offences
+        );
+        return;
+    }
+    let first = variable("SIM_FIRST").unwrap_or(1);
+    let count = variable("SIM_SEEDS").unwrap_or(2000);
+    let failed = run_all(first..first + count);
+    for report in failed.iter().take(TOLD) {
+        let seed = report.seed;
+        tell(&format!("seed {seed}: {:#?}", report.offences));
+        let again = "cargo test --test simulation what_must_hold";
+        tell(&format!("again: SIM_SEED={seed} {again}"));
+    }
+    let seeds: Vec<_> = failed.iter().map(|report| report.seed).collect();
+    assert!(
+        failed.is_empty(),
+        "{} of {count} seeds fail: {seeds:?}",
+        failed.len()
+    );
+}
+
+#[test]
+fn a_seed_is_the_same_again() {
+    for seed in 1..40 {
+        let [one, other] = [run(seed, false), run(seed, false)];
+        assert_eq!(one.hash, other.hash, "seed {seed}");
+    }
+}

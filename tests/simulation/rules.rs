@@ -1,0 +1,351 @@
+//! What must hold in every run.
+//!
+//! | rule | when it counts |
+//! | --- | --- |
+//! | bytes that were delivered are the right ones; a path that fails is completed to a proper archive | always; before a failure, what was passed on may be wrong only where a holder has a wrong byte and the NAR is passed on as it comes |
+//! | a path is delivered | if a holder is [well](is_well) |
+//! | at most 1.1 times the useful bytes are fetched, 1.5 times with faults | always, but for [`SLACK`], a part from each host that another one brings sooner, what a fault cut off in the middle, and what came whole and was wrong |
+//! | a host is not counted as failed, and nobody is told that it is | if it is [up](plan::Host::is_up) and its line does not stall |
+//! | what is read ahead stays within its budget, and nothing of it is left at the end | always; what is being fetched may be held besides |
+//! | it ends in time | always; see [`time_limit`] |
+
+use std::error::Error;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ssh_substituter::remote::RemoteError;
+use ssh_substituter::transfer::{HostFault, Transfers};
+use tokio::time::Instant;
+
+use super::caller::{Outcome, Why, own_time};
+use super::plan::{self, Plan};
+
+/// Bytes that may be fetched in vain anyhow: less than what one channel may have on its way.
+const SLACK: u64 = 128 << 10;
+
+/// What is asked of one channel at once of a NAR that comes in parts, in bytes.
+const PART: u64 = 2 << 20;
+
+/// How long hosts may be silent in all runs.
+pub const SILENCE: Duration = Duration::from_secs(10);
+
+/// A stall that is no fault: far shorter than [`SILENCE`].
+const SHORT: Duration = Duration::from_secs(4);
+
+/// NARs below this size are verified whole before their first byte is passed on.
+const WHOLE: u64 = 8 << 20;
+
+/// How long a host is left alone after a failure.
+const LEFT_ALONE: Duration = Duration::from_secs(6);
+
+/// Looks on while a run goes on.
+#[derive(Default)]
+pub struct Watch {
+    /// What those need who fetch now.
+    fetched: AtomicU64,
+    offences: Mutex<Vec<String>>,
+    told: Mutex<Vec<Told>>,
+}
+
+/// What a user was told of a host.
+struct Told {
+    host: Option<String>,
+    is_remote: bool,
+    differs: bool,
+    text: String,
+}
+
+/// A NAR in memory takes a bit more than it is.
+fn room_for(size: u64) -> u64 {
+    size + size / 16
+}
+
+impl Watch {
+    pub fn begins(&self, size: u64) {
+        self.fetched.fetch_add(room_for(size), Ordering::Relaxed);
+    }
+
+    pub fn ends(&self, size: u64) {
+        self.fetched.fetch_sub(room_for(size), Ordering::Relaxed);
+    }
+
+    fn offend(&self, text: String) {
+        let mut offences = self.offences.lock().expect("no test panics in there");
+        if offences.len() < 20 {
+            offences.push(text);
+        }
+    }
+
+    pub fn look(&self, transfers: &Transfers) {
+        let (used, total) = transfers.memory();
+        let most = total + self.fetched.load(Ordering::Relaxed);
+        if used > most {
+            self.offend(format!("{used} bytes are held, {most} may be"));
+        }
+    }
+
+    pub fn told(&self, error: &(dyn Error + 'static)) {
+        let remote = error.downcast_ref::<RemoteError>();
+        let fault = error.downcast_ref::<HostFault>();
+        let host = remote.and_then(|error| error.host().map(str::to_owned));
+        let host = host.or_else(|| of_fault(fault?));
+        self.told
+            .lock()
+            .expect("no test panics in there")
+            .push(Told {
+                host,
+                is_remote: remote.is_some(),
+                differs: matches!(fault, Some(HostFault::Differs { .. })),
+                text: error.to_string(),
+            });
+    }
+}
+
+/// The host that a fault is about.
+fn of_fault(fault: &HostFault) -> Option<String> {
+    Some(match fault {
+        HostFault::Remote(error) => error.host()?.to_owned(),
+        HostFault::SpoiltBefore(fault) => of_fault(fault)?,
+        HostFault::Lacks { host, .. }
+        | HostFault::Malformed { host, .. }
+        | HostFault::Mismatch { host, .. }
+        | HostFault::Disproved { host, .. }
+        | HostFault::CannotSend { host, .. }
+        | HostFault::Unproven { host, .. }
+        | HostFault::Differs { host, .. } => host.clone(),
+    })
+}
+
+/// Whether a host delivers a path whenever it is asked, if not at once: it is up, its line stalls shortly if at all, it
+/// has the path all the time, with the right content.
+pub fn is_well(host: &plan::Host, path: usize) -> bool {
+    let mut copies = host.copies.iter();
+    let is_good = |copy: &plan::Copy| copy.is_always_there() && copy.wrong.is_none();
+    host.outages.is_empty()
+        && stalls_shortly(host)
+        && copies.any(|copy| copy.path == path && is_good(copy))
+}
+
+fn is_wrong(copy: &plan::Copy) -> bool {
+    copy.wrong.is_some()
+}
+
+fn stalls_shortly(host: &plan::Host) -> bool {
+    let all: Duration = host.stalls.iter().map(|(from, to)| *to - *from).sum();
+    all <= SHORT
+}
+
+/// Generous: three times what the slowest host takes for all, what callers take on their own account, what faults last
+/// or what it takes to find out about them.
+pub fn time_limit(plan: &Plan) -> Duration {
+    let fetches = plan
+        .callers
+        .iter()
+        .flat_map(|caller| caller.fetches.concat());
+    let bytes: u64 = fetches.map(|at| plan.paths[at].item.size()).sum();
+    let slowest = plan.hosts.iter().map(|host| host.rate).min();
+    let moving = 3.0 * bytes as f64 / slowest.expect("there is a host") as f64;
+    let mut limit = own_time(plan) + Duration::from_secs_f64(moving) + Duration::from_secs(60);
+    for host in &plan.hosts {
+        let faults = host.cuts.len() + host.outages.len() + host.stalls.len();
+        limit += 6 * SILENCE * u32::try_from(faults).expect("a few");
+        limit += 2 * SILENCE * u32::from(host.login == plan::Login::Silent);
+    }
+    limit
+}
+
+/// What was not as it must be.
+pub struct Judge<'a> {
+    pub plan: &'a Plan,
+    pub watch: &'a Watch,
+    pub outcomes: &'a [Outcome],
+    /// Contents that the hosts sent, in bytes.
+    pub sent: u64,
+    /// Those of them that faults made useless.
+    pub lost: u64,
+    /// When the line of each host was cut.
+    pub cut_at: Vec<Vec<Instant>>,
+    /// Hosts that count as failing.
+    pub failing: Vec<String>,
+    /// What is still held.
+    pub held: u64,
+}
+
+impl Judge<'_> {
+    pub fn judge(&self) -> Vec<String> {
+        let mut offences = self
+            .watch
+            .offences
+            .lock()
+            .expect("no test panics in there")
+            .clone();
+        for outcome in self.outcomes {
+            offences.extend(self.outcome(outcome));
+        }
+        offences.extend(self.waste());
+        offences.extend(self.blame());
+        if self.held > 0 {
+            offences.push(format!("{} bytes are held at the end", self.held));
+        }
+        offences
+    }
+
+    fn outcome(&self, outcome: &Outcome) -> Option<String> {
+        let path = &self.plan.paths[outcome.path];
+        let name = path.item.path.name();
+        let may_be_wrong = path.item.size() >= WHOLE && self.copies(outcome.path).any(is_wrong);
+        if let Some(at) = outcome.wrong_at
+            && (outcome.result.is_ok() || !may_be_wrong)
+        {
+            return Some(format!(
+                "{name}: wrong from byte {at} on: {:?}",
+                outcome.result
+            ));
+        }
+        if !outcome.is_proper {
+            return Some(format!("{name}: no proper archive: {:?}", outcome.result));
+        }
+        match &outcome.result {
+            Ok(()) if outcome.passed != path.item.size() => {
+                let (passed, size) = (outcome.passed, path.item.size());
+                Some(format!("{name}: {passed} bytes came of {size}"))
+            }
+            Ok(()) | Err(Why::Vanished) => None,
+            Err(_) if may_be_wrong && self.is_first(outcome) && !self.can_compare(outcome.path) => {
+                None
+            }
+            Err(why) => {
+                let host = self.well(outcome)?;
+                Some(format!("{name}: {why:?}, although host {host} is well"))
+            }
+        }
+    }
+
+    fn copies(&self, path: usize) -> impl Iterator<Item = &plan::Copy> {
+        let all = self.plan.hosts.iter().flat_map(|host| &host.copies);
+        all.filter(move |copy| copy.path == path)
+    }
+
+    /// A host that should have delivered.
+    fn well(&self, outcome: &Outcome) -> Option<&str> {
+        let hosts = self.plan.hosts.iter().zip(&self.cut_at);
+        let mut well = hosts.filter(|(host, _)| is_well(host, outcome.path));
+        let (host, _) = well.find(|(_, cut_at)| {
+            // It is left alone for a while after a failure, unless a transfer goes on.
+            let spoils = |cut: &Instant| (outcome.begun..=outcome.ended).contains(cut);
+            let is_near =
+                |cut: &Instant| *cut <= outcome.ended && *cut + LEFT_ALONE > outcome.begun;
+            let came = outcome.passed > 0;
+            !cut_at
+                .iter()
+                .any(|cut| is_near(cut) && (!spoils(cut) || !came))
+        })?;
+        Some(host.name)
+    }
+
+    /// Whether nobody could know yet that a holder has it wrongly.
+    fn is_first(&self, outcome: &Outcome) -> bool {
+        let before = |other: &&Outcome| other.path == outcome.path && other.ended <= outcome.begun;
+        let mut others = self.outcomes.iter().filter(before);
+        others.all(|other| !matches!(other.result, Err(Why::Failed(_))))
+    }
+
+    /// Whether a wrong byte is noticed before it is passed on: it comes in parts, and all who have it can tell what they
+    /// have.
+    fn can_compare(&self, path: usize) -> bool {
+        let has = |host: &&plan::Host| host.copies.iter().any(|copy| copy.path == path);
+        let can = |host: &plan::Host| {
+            host.login == plan::Login::Shell
+                && host.is_up()
+                && host.stalls.is_empty()
+                && host.sessions == usize::MAX
+                && host.max_connections > 2
+        };
+        self.plan.hosts.iter().filter(has).all(can)
+    }
+
+    fn waste(&self) -> Option<String> {
+        let size = |at: usize| self.plan.paths[at].item.size();
+        let mut useful = 0;
+        for outcome in self.outcomes {
+            useful += match outcome.result {
+                Ok(()) => size(outcome.path),
+                // What each holder sent until it was known.
+                Err(Why::Failed(_)) => size(outcome.path) * self.plan.hosts.len() as u64,
+                _ => 0,
+            };
+        }
+        for caller in self
+            .plan
+            .callers
+            .iter()
+            .filter(|caller| caller.vanishes_at.is_some())
+        {
+            // It may all have been read ahead.
+            useful += caller.fetches.concat().into_iter().map(size).sum::<u64>();
+        }
+        let tenths = if self.plan.has_faults() { 15 } else { 11 };
+        let spoilt = self.spoilt();
+        let most = useful * tenths / 10 + self.lost + spoilt + self.overtaken() + SLACK;
+        (self.sent > most).then(|| {
+            let Self { sent, lost, .. } = self;
+            format!("{sent} bytes were fetched, {useful} useful, {lost} lost, {spoilt} spoilt ones")
+        })
+    }
+
+    /// A part that a slow host has begun to send may come from a quicker one too.
+    fn overtaken(&self) -> u64 {
+        let large = |path: &plan::Path| path.item.size() >= WHOLE;
+        match self.plan.paths.iter().any(large) {
+            true => PART * self.plan.hosts.len() as u64,
+            false => 0,
+        }
+    }
+
+    /// What comes wrongly is known to at its end, by each who fetches it.
+    fn spoilt(&self) -> u64 {
+        let copies = self.plan.hosts.iter().flat_map(|host| &host.copies);
+        let wrong = copies.filter(|copy| copy.wrong.is_some());
+        let all = wrong.map(|copy| {
+            let fetches = self
+                .outcomes
+                .iter()
+                .filter(|outcome| outcome.path == copy.path);
+            self.plan.paths[copy.path].item.size() * fetches.count() as u64
+        });
+        all.sum()
+    }
+
+    fn blame(&self) -> Vec<String> {
+        let mut offences = Vec::new();
+        let host = |name: &str| self.plan.hosts.iter().find(|host| host.name == name);
+        let is_good = |host: &plan::Host| host.is_up() && host.stalls.is_empty();
+        for name in &self.failing {
+            if host(name).is_some_and(is_good) {
+                offences.push(format!("host {name} counts as failing"));
+            }
+        }
+        let has_wrong = |host: &plan::Host| host.copies.iter().any(|copy| copy.wrong.is_some());
+        for told in self
+            .watch
+            .told
+            .lock()
+            .expect("no test panics in there")
+            .iter()
+        {
+            let Some(host) = told.host.as_deref().and_then(host) else {
+                continue;
+            };
+            let is_blamed = match told.is_remote {
+                true => is_good(host),
+                false if told.differs => !self.plan.hosts.iter().any(has_wrong),
+                false => !has_wrong(host),
+            };
+            if is_blamed {
+                offences.push(format!("a user is told: {}", told.text));
+            }
+        }
+        offences
+    }
+}
