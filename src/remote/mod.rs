@@ -10,6 +10,7 @@ mod latency;
 mod link;
 mod pace;
 mod program;
+mod requests;
 mod shell;
 mod stderr;
 mod verdict;
@@ -25,16 +26,18 @@ pub use error::RemoteError;
 pub use handshake::{ConnectOptions, connect};
 pub use latency::Latency;
 pub use program::LearntProgram;
+pub(crate) use requests::{closure, dump, path_infos, valid_paths};
 pub use shell::{NoShell, Shell, ShellError, ShellOptions, open_shell};
 pub use stderr::readable;
 pub use verdict::Verdict;
 
 use crate::model::{PathInfo, StorePath};
+use crate::wire::WireError;
 use crate::wire::serve::{InfosDecoder, InfosStep, SetDecoder, Version};
 pub use crate::wire::serve::{Request, Unreadable};
-use crate::wire::{WireError, printable};
 use link::Link;
 use pace::Kind;
+use requests::{INFOS_AT_ONCE, path_of_closure, references};
 
 /// What is being read at first.
 pub(crate) const HANDSHAKE: &str = "the handshake";
@@ -49,10 +52,6 @@ const REMOTE_MEMORY: Duration = Duration::from_secs(5);
 
 /// Most bytes of the references of all infos of one reply: 33 KiB for each path that was asked for.
 const INFOS_BYTES: usize = 32 << 20;
-
-/// Paths in one QueryPathInfos: large enough that the round trip is paid rarely, small enough that
-/// request and reply stay far below every limit.
-const INFOS_AT_ONCE: usize = 1000;
 
 /// How many parts of replies that cannot be read are kept for messages.
 const UNREADABLE: usize = 16;
@@ -376,57 +375,4 @@ impl Connection {
             path: path.clone(),
         }
     }
-}
-
-/// The requests that ask for the infos of `paths`.
-pub(crate) fn path_infos(paths: &[StorePath]) -> impl Iterator<Item = Request> {
-    let request = |chunk: &[StorePath]| Request::QueryPathInfos {
-        paths: chunk.to_vec(),
-    };
-    paths.chunks(INFOS_AT_ONCE).map(request)
-}
-
-/// The request that asks which of `paths` are there. No fetching, and no lock: the remote may take
-/// neither from us.
-pub(crate) fn valid_paths(paths: &[StorePath]) -> Request {
-    Request::QueryValidPaths {
-        lock: false,
-        substitute: false,
-        paths: paths.to_vec(),
-    }
-}
-
-/// An element of the closure of `roots`.
-fn path_of_closure(bytes: &[u8], roots: &[StorePath]) -> Result<StorePath, Unreadable> {
-    let unreadable = |want, got: &dyn std::fmt::Display| Unreadable {
-        path: printable(bytes),
-        why: WireError::new("path of a closure", want, got),
-    };
-    let path = StorePath::from_bytes(bytes)
-        .map_err(|error| unreadable("STORE-DIR/HASH-NAME".to_owned(), &error))?;
-    let is_sibling = |root: &StorePath| root.store_dir() == path.store_dir();
-    if roots.iter().any(is_sibling) {
-        return Ok(path);
-    }
-    let store_dir = roots.first().map_or("/", StorePath::store_dir);
-    Err(unreadable(format!("a path in {store_dir}"), &path))
-}
-
-/// Bytes of the references of an info.
-fn references(info: &PathInfo) -> usize {
-    let lengths = info.references.iter().map(|path| path.as_str().len());
-    lengths.sum()
-}
-
-/// The request for a closure.
-pub(crate) fn closure(paths: &[StorePath], include_outputs: bool) -> Request {
-    Request::QueryClosure {
-        include_outputs,
-        paths: paths.to_vec(),
-    }
-}
-
-/// The request for a NAR.
-pub(crate) fn dump(path: &StorePath) -> Request {
-    Request::DumpStorePath { path: path.clone() }
 }

@@ -1,12 +1,15 @@
 //! What mends it. Commands are spelled out for the host in question, to be pasted.
 
+mod login;
+
 use std::borrow::Cow;
 use std::error::Error;
-use std::path::Path;
+
+use login::Login;
 
 use super::{remote, transport};
 use crate::commands::{GetError, NixError};
-use crate::config::{ConfigError, Host, HostError};
+use crate::config::{ConfigError, HostError};
 use crate::local_store::LocalStoreError;
 use crate::model::{StorePath, Unproven};
 use crate::pool::{AllRest, Banner};
@@ -65,77 +68,6 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<Hint> {
             _ => return None,
         },
     }))
-}
-
-/// A host as it stands in messages, taken apart again.
-struct Login<'a> {
-    text: &'a str,
-    host: Option<Host>,
-}
-
-impl<'a> Login<'a> {
-    fn of(text: &'a str) -> Self {
-        let host = Host::parse(text).ok();
-        Self { text, host }
-    }
-
-    /// `-p PORT USER@NAME`
-    fn words(&self, port_flag: &str) -> String {
-        let Some(host) = &self.host else {
-            return self.text.to_owned();
-        };
-        let port = host.port.map(|port| format!("{port_flag} {port} "));
-        let port = port.unwrap_or_default();
-        // ssh takes what is behind the last `@` for the host, and decodes nothing.
-        let login = match &host.user {
-            Some(user) => format!("{user}@{}", host.name),
-            None => host.name.clone(),
-        };
-        format!("{port}{}", shell_words::quote(&login))
-    }
-
-    /// `ssh … COMMAND`
-    fn ssh(&self, command: &str) -> String {
-        format!("ssh {} {command}", self.words("-p"))
-    }
-
-    /// A log-in that tells what it does.
-    fn verbose_ssh(&self) -> String {
-        format!("ssh -v {} true", self.words("-p"))
-    }
-
-    fn copy_id(&self, key: Option<&Path>) -> String {
-        let key = key.map(|key| {
-            let key = key.to_string_lossy();
-            format!("-i {} ", shell_words::quote(&key))
-        });
-        format!(
-            "ssh-copy-id {}{}",
-            key.unwrap_or_default(),
-            self.words("-p")
-        )
-    }
-
-    fn keyscan(&self) -> String {
-        let mut bare = Self::of(self.text);
-        if let Some(host) = &mut bare.host {
-            host.user = None;
-        }
-        format!("ssh-keyscan {}", bare.words("-p"))
-    }
-
-    /// `[NAME]:PORT`, as known_hosts has it.
-    fn known_as(&self) -> String {
-        match &self.host {
-            Some(Host {
-                name,
-                port: Some(port),
-                ..
-            }) => format!("[{name}]:{port}"),
-            Some(host) => host.name.clone(),
-            None => self.text.to_owned(),
-        }
-    }
 }
 
 fn of_transport(error: &TransportError) -> Option<Hint> {
@@ -398,21 +330,6 @@ fn sign_or_trust(host: &str, path: &StorePath) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn commands_hold_user_name_and_port() {
-        assert_eq!(Login::of("h").ssh("true"), "ssh h true");
-        assert_eq!(Login::of("u@h:22").ssh("true"), "ssh -p 22 u@h true");
-        assert_eq!(Login::of("[::1]:22").ssh("true"), "ssh -p 22 ::1 true");
-        assert_eq!(Login::of("u@v@h").ssh("true"), "ssh u@v@h true");
-        assert_eq!(Login::of("V%5Cu@h").ssh("true"), "ssh 'V\\u@h' true");
-        assert_eq!(
-            Login::of("u@h:22").copy_id(Some(Path::new("/a b"))),
-            "ssh-copy-id -i '/a b' -p 22 u@h"
-        );
-        assert_eq!(Login::of("u@h:22").keyscan(), "ssh-keyscan -p 22 h");
-        assert_eq!(Login::of("u@h:22").known_as(), "[h]:22");
-    }
 
     #[test]
     fn ssh_itself_says_how_to_forget_a_key() {

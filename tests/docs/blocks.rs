@@ -20,7 +20,9 @@ fn check(block: &Block) -> Checked {
     match (block.language.as_str(), block.label.as_str()) {
         ("sh", _) => script(&block.text),
         ("text", _) => text(&block.text),
-        ("conf", "nix.conf" | "before") => configuration::nix_conf(&block.text),
+        ("conf", "nix.conf" | "before" | "classic-before" | "classic-after") => {
+            configuration::nix_conf(&block.text)
+        }
         ("conf", "ssh-substituter.conf") => configuration::own_conf(&block.text),
         ("conf", "ssh_config") => ssh_config(&block.text),
         ("conf", "sshd_config") => sshd_config(&block.text),
