@@ -5,8 +5,9 @@ use ssh_substituter::wire::WireError;
 
 use super::memory;
 
-/// From this length on inputs are not fed byte by byte, since decoders may begin anew with each piece.
-const LONG: usize = 2048;
+/// In how many pieces of one size inputs are fed, at most. Decoders may begin anew with each piece: byte by byte
+/// a long input would take far longer than all other rules together, and find nothing that a short one does not.
+const PIECES: usize = 150;
 
 /// Numbers that depend on their seed alone (xorshift64*).
 pub struct Random(u64);
@@ -32,12 +33,12 @@ impl Random {
     }
 }
 
-/// The input whole, in the smallest pieces, and cut anywhere. There is always a piece.
+/// The input whole, in small pieces of one size (short ones byte by byte), and cut anywhere. There is always a piece.
 pub fn cuts(input: &[u8]) -> [Vec<&[u8]>; 3] {
     if input.is_empty() {
         return [vec![input], vec![input], vec![input]];
     }
-    let smallest = if input.len() < LONG { 1 } else { 257 };
+    let smallest = input.len().div_ceil(PIECES);
     let mut random = Random::of(input);
     let (mut anywhere, mut rest) = (Vec::new(), input);
     while !rest.is_empty() {
