@@ -159,8 +159,8 @@ fn what_masters_leave_behind_goes_with_them() {
     env.configure(&[first.trusted()], "");
     assert!(ask(env.program(), env.folder(), &paths[0]).0);
     let one = names();
-    // Socket, log, lock and the host's key.
-    assert_eq!(one.len(), 4, "{one:?}");
+    // Socket, log, lock, the host's key, and how the login at its address went.
+    assert_eq!(one.len(), 5, "{one:?}");
     // As long as it lives, nothing is taken away.
     env.configure(&[second.trusted()], "");
     assert!(ask(env.program(), env.folder(), &paths[1]).0);
@@ -193,8 +193,8 @@ fn what_masters_leave_behind_goes_with_them() {
     assert!(ask(env.program(), env.folder(), &paths[1]).0);
     std::thread::sleep(Duration::from_millis(200));
     let mut left = names();
-    // Keys stay for an hour.
-    left.retain(|name| !name.ends_with(".known"));
+    // Keys stay for an hour, and so does what is remembered of logins.
+    left.retain(|name| !name.ends_with(".known") && !name.ends_with(".login"));
     let stems: std::collections::BTreeSet<_> = left
         .iter()
         .map(|name| name.split('.').next().unwrap())

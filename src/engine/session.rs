@@ -213,13 +213,14 @@ impl Extended {
         if present.is_new {
             present.caller.begin_anew();
             self.server.engine.resolver.tell_again();
-            for trouble in self.server.engine.pool.troubles() {
-                let text = (self.server.render)(&*trouble);
-                let frame = match (trouble.is_login_refused(), trouble.host()) {
-                    (true, Some(host)) => Frame::Closed(host.to_owned(), text),
-                    _ => Frame::Say(log::Level::Warn as u64, text),
-                };
-                frame.put(&mut greeting);
+            // Of all other trouble it is told when that is in its way: it may find out whether the
+            // host is back.
+            let troubles = self.server.engine.pool.troubles();
+            for trouble in troubles.iter().filter(|trouble| trouble.is_login_refused()) {
+                if let Some(host) = trouble.host() {
+                    let text = (self.server.render)(&**trouble);
+                    Frame::Closed(host.to_owned(), text).put(&mut greeting);
+                }
             }
         }
         self.attached = Some(Attached {

@@ -276,12 +276,14 @@ impl RemoteError {
     /// Whether the host was reached and let nobody in with the keys and the agent that were tried.
     #[must_use]
     pub fn is_login_refused(&self) -> bool {
-        matches!(
-            self,
-            Self::Transport(
+        match self {
+            Self::Transport(error) => matches!(
+                error,
                 TransportError::PermissionDenied { .. } | TransportError::AgentUnusable { .. }
-            )
-        )
+            ),
+            Self::Rests { why: Some(why), .. } => why.is_login_refused(),
+            _ => false,
+        }
     }
 
     /// The end of what the remote wrote to stderr; empty when it wrote nothing or was not reached.

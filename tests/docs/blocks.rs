@@ -20,10 +20,11 @@ fn check(block: &Block) -> Checked {
     match (block.language.as_str(), block.label.as_str()) {
         ("sh", _) => script(&block.text),
         ("text", _) => text(&block.text),
-        ("conf", "nix.conf" | "before" | "classic-before" | "classic-after") => {
-            configuration::nix_conf(&block.text)
+        ("conf", "nix.conf" | "before") => configuration::nix_conf(&block.text),
+        // What Nix 1.x had of its own, newer ones do not know: it is this program that reads it.
+        ("conf", "ssh-substituter.conf" | "classic-before" | "classic-after") => {
+            configuration::own_conf(&block.text)
         }
-        ("conf", "ssh-substituter.conf") => configuration::own_conf(&block.text),
         ("conf", "ssh_config") => ssh_config(&block.text),
         ("conf", "sshd_config") => sshd_config(&block.text),
         ("conf", "authorized_keys") => authorized_keys(&block.text),

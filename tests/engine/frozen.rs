@@ -118,7 +118,8 @@ fn an_engine_that_comes_to_itself_late_takes_nothing_away() {
 /// As a service manager ends it along with whoever started it: nothing that it served or learnt is lost.
 #[test]
 fn one_that_is_told_to_end_writes_down_what_it_knows() {
-    let site = Site::new("");
+    // Else the next one would ask the host again, before it promises anything.
+    let site = Site::new("narinfo-cache-positive-ttl = 86400\n");
     let mut front_end = site.front_end();
     site.fetch(&mut front_end, 0);
     let told = front_end.talk.infos(&[site.path(0), site.path(1)]);
