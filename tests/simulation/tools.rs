@@ -14,7 +14,7 @@ use super::store::{Found, Store, mode};
 pub struct Data(pub Vec<(Bytes, bool)>);
 
 impl Data {
-    fn text(text: impl Into<Vec<u8>>) -> Self {
+    pub fn text(text: impl Into<Vec<u8>>) -> Self {
         Self(vec![(Bytes::from(text.into()), false)])
     }
 
