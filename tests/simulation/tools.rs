@@ -55,7 +55,10 @@ impl Io {
 pub fn absolute(folder: &str, name: &str) -> String {
     let name = name.strip_prefix("./").unwrap_or(name);
     if name.starts_with('/') {
-        return name.to_owned();
+        return match name.trim_end_matches('/') {
+            "" => "/".to_owned(),
+            name => name.to_owned(),
+        };
     }
     format!("{}/{name}", folder.trim_end_matches('/'))
 }
