@@ -10,7 +10,6 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::health::Standing;
-use super::places::Wait;
 use super::slot::{Lease, Slot};
 use super::trouble::Probe;
 use super::{HostId, Pool};
@@ -351,10 +350,9 @@ impl Slot {
         requests: &[Request],
         exchange: impl for<'a> Fn(&'a mut Lease) -> Exchange<'a, T>,
     ) -> Result<T, Arc<RemoteError>> {
-        let wait = Wait::Question(self.limits.connect);
         let (mut again, mut restarted) = (0..TRIES, false);
         loop {
-            let (error, reused) = match self.lease(false, wait, requests).await {
+            let (error, reused) = match self.lease(false, self.limits.connect, requests).await {
                 Ok(mut lease) => match exchange(&mut lease).await {
                     Ok(value) => {
                         lease.give_back().await;

@@ -34,7 +34,6 @@ use crate::remote::{Request, dump};
 use crate::transport::{Program, Transport};
 use keeper::Keeper;
 pub use left_out::LeftOut;
-use places::Wait;
 use slot::Slot;
 
 /// Tells the user of something that went wrong and does not stop the work.
@@ -231,8 +230,8 @@ impl Pool {
     ) -> Result<Lease, Arc<RemoteError>> {
         self.load().await;
         // Longer than those who hold one may be silent.
-        let wait = Wait::Transfer(self.limits.connect + self.limits.silence);
-        self.slots[id.0].lease(in_background, wait, requests).await
+        let limit = self.limits.connect + self.limits.silence;
+        self.slots[id.0].lease(in_background, limit, requests).await
     }
 
     /// Ends what lies idle at a host, but for `keep` connections. A `nix-store` goes on telling what it

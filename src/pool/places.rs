@@ -43,15 +43,6 @@ impl Drop for Place {
     }
 }
 
-/// For what somebody waits for a channel.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Wait {
-    /// A question, which others could answer: until no channel has come back for so long.
-    Question(Duration),
-    /// A transfer: until, for so long, no channel has come back and no byte has come on any.
-    Transfer(Duration),
-}
-
 /// The places of one host.
 pub(super) struct Places {
     configured: usize,
@@ -61,6 +52,10 @@ pub(super) struct Places {
     background: Arc<Permits>,
     /// Places of those whose channel is not open yet.
     opening: AtomicUsize,
+    /// Those who wait for a place, but for work in the background.
+    waiting: AtomicUsize,
+    /// Those who have a place and wait for whoever takes what they bring.
+    held_up: AtomicUsize,
     // These locks are held for a few instructions, never over an await.
     refused: Mutex<Refused>,
     came_back: Mutex<Instant>,
@@ -75,10 +70,17 @@ struct Refused {
     until: Option<Instant>,
 }
 
-/// A channel is being opened.
-pub(super) struct Opening<'a>(&'a AtomicUsize);
+/// One that is counted as long as this lives.
+pub(super) struct Counted<'a>(&'a AtomicUsize);
 
-impl Drop for Opening<'_> {
+impl<'a> Counted<'a> {
+    fn among(all: &'a AtomicUsize) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(all)
+    }
+}
+
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -92,23 +94,28 @@ impl Places {
             all: Permits::new(configured),
             background: Permits::new(for_background(configured)),
             opening: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            held_up: AtomicUsize::new(0),
             refused: Mutex::default(),
             came_back: Mutex::new(Instant::now()),
             bytes_came: Mutex::new(Instant::now()),
         })
     }
 
-    /// A place.
+    /// A place. It is waited for until, for as long as `limit` says, no channel has come back, no byte has come
+    /// on any, and none was held by one who waits for its caller: such a one gives way (see
+    /// [`Lease::is_needed`](super::Lease::is_needed)).
     ///
     /// # Errors
     /// How long was waited in vain.
     pub(super) async fn take(
         self: &Arc<Self>,
         in_background: bool,
-        wait: Wait,
+        limit: Duration,
     ) -> Result<Place, Duration> {
         self.recover();
         let began = Instant::now();
+        let _waiting = (!in_background).then(|| Counted::among(&self.waiting));
         let mut both = pin!(async {
             let background = match in_background {
                 true => Some(self.background.acquire().await),
@@ -117,7 +124,7 @@ impl Places {
             (background, self.all.acquire().await)
         });
         loop {
-            let until = began.max(self.latest(wait)) + wait.limit();
+            let until = began.max(self.moved()) + limit;
             match timeout_at(until, &mut both).await {
                 Ok((background, permit)) => {
                     return Ok(Place {
@@ -126,18 +133,28 @@ impl Places {
                         places: self.clone(),
                     });
                 }
-                Err(_) if began.max(self.latest(wait)) + wait.limit() > Instant::now() => {}
+                Err(_) if began.max(self.moved()) + limit > Instant::now() => {}
                 Err(_) => return Err(began.elapsed()),
             }
         }
     }
 
-    fn latest(&self, wait: Wait) -> Instant {
-        let came_back = *lock(&self.came_back);
-        match wait {
-            Wait::Question(_) => came_back,
-            Wait::Transfer(_) => came_back.max(*lock(&self.bytes_came)),
+    /// When it was seen last that a place may become free.
+    fn moved(&self) -> Instant {
+        match self.held_up.load(Ordering::Relaxed) {
+            0 => (*lock(&self.came_back)).max(*lock(&self.bytes_came)),
+            _ => Instant::now(),
         }
+    }
+
+    /// Whether somebody waits for a place who does not work in the background.
+    pub(super) fn are_needed(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// To be held by one that has a place, as long as it waits for whoever takes what it brings.
+    pub(super) fn held_up(&self) -> Counted<'_> {
+        Counted::among(&self.held_up)
     }
 
     /// Something has come on one of the channels.
@@ -146,9 +163,8 @@ impl Places {
     }
 
     /// To be held by one that has a place, as long as its channel is not open.
-    pub(super) fn opening(&self) -> Opening<'_> {
-        self.opening.fetch_add(1, Ordering::Relaxed);
-        Opening(&self.opening)
+    pub(super) fn opening(&self) -> Counted<'_> {
+        Counted::among(&self.opening)
     }
 
     /// The host has refused a channel to one that has a place: from now on there are as many as are
@@ -198,27 +214,19 @@ impl Places {
     }
 }
 
-impl Wait {
-    fn limit(self) -> Duration {
-        match self {
-            Self::Question(limit) | Self::Transfer(limit) => limit,
-        }
-    }
-}
-
 impl Slot {
     /// How many channels work in the background may have.
     pub(super) fn background_places(&self) -> usize {
         for_background(self.places.limit())
     }
 
-    /// A place for a channel.
+    /// A place for a channel; `limit` as in [`Places::take`].
     pub(super) async fn place(
         &self,
         in_background: bool,
-        wait: Wait,
+        limit: Duration,
     ) -> Result<Place, RemoteError> {
-        let place = self.places.take(in_background, wait).await;
+        let place = self.places.take(in_background, limit).await;
         place.map_err(|after| RemoteError::Busy {
             host: self.host.to_string(),
             channels: self.places.limit(),

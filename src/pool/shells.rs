@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::health::Standing;
 use super::idle::Idle;
 use super::keeper::patiently;
-use super::places::{Place, Wait};
+use super::places::{Place, Places};
 use super::slot::Slot;
 use super::{HostId, Pool};
 use crate::remote::{RemoteError, Shell, ShellError, ShellOptions, Verdict, open_shell};
@@ -93,8 +93,8 @@ impl Pool {
                 _place: place,
             }))
         };
-        let wait = Wait::Transfer(self.limits.connect + self.limits.silence);
-        let place = slot.place(true, wait).await?;
+        let limit = self.limits.connect + self.limits.silence;
+        let place = slot.place(true, limit).await?;
         if let Some(shell) = slot.shells.take_idle() {
             return lease(shell, place);
         }
@@ -210,6 +210,30 @@ impl Shells {
             }
         }
         None
+    }
+}
+
+impl ShellLease {
+    /// Whether somebody waits for a channel to this host who does not work in the background.
+    #[must_use]
+    pub fn is_waited_for(&self) -> bool {
+        self.slot.places.are_needed()
+    }
+
+    /// To be told what comes; may be kept while the shell is in use.
+    #[must_use]
+    pub fn movement(&self) -> Movement {
+        Movement(self.slot.places.clone())
+    }
+}
+
+/// What comes by a shell, for those who wait for a channel: they see that this one is of use.
+pub struct Movement(Arc<Places>);
+
+impl Movement {
+    /// Something has come.
+    pub fn came(&self) {
+        self.0.bytes_came();
     }
 }
 

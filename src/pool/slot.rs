@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::flight::{Flight, Ticket, Turn};
 use super::health::Standing;
 use super::idle::Idle;
 use super::keeper::{Keeper, Kept};
 use super::left_out::LeftOutTold;
-use super::places::{Place, Places, Wait};
+use super::places::{Place, Places};
 use super::shells::Shells;
 use super::trouble::Told;
 use super::{HostId, Limits, Notify, lock};
@@ -139,23 +139,23 @@ impl Slot {
     }
 
     /// A connection on which these requests have been sent, on a new one right behind the hello.
-    /// `in_background` is for work that may have to wait for others.
+    /// `in_background` is for work that may have to wait for others; `limit` is as in [`Places::take`].
     pub(super) async fn lease(
         self: &Arc<Self>,
         in_background: bool,
-        wait: Wait,
+        limit: Duration,
         requests: &[Request],
     ) -> Result<Lease, Arc<RemoteError>> {
         let ticket = self.flight.ticket();
         loop {
-            let place = self.place(in_background, wait).await?;
+            let place = self.place(in_background, limit).await?;
             let lease = |connection, reused| {
                 self.held.fetch_add(1, Ordering::Relaxed);
                 Lease {
                     connection: Some(connection),
                     slot: self.clone(),
                     reused,
-                    _place: place,
+                    place: Some(place),
                 }
             };
             if let Some(connection) = self.take_idle(requests) {
@@ -247,14 +247,17 @@ impl Slot {
     }
 }
 
+/// How often one who waits for its caller looks whether others need the channel.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// A connection that is held by one user. It goes back to its host when it is dropped after clean
 /// exchanges, and is closed otherwise.
 pub struct Lease {
-    // Taken only by drop.
+    // Both are taken only by its end.
     connection: Option<Connection>,
+    place: Option<Place>,
     slot: Arc<Slot>,
     reused: bool,
-    _place: Place,
 }
 
 impl Lease {
@@ -275,6 +278,23 @@ impl Lease {
         came
     }
 
+    /// Whether somebody waits for a channel to this host who does not work in the background.
+    #[must_use]
+    pub fn is_waited_for(&self) -> bool {
+        self.slot.places.are_needed()
+    }
+
+    /// Returns when the channel has been held for `patience`, and somebody waits for one. To be called while
+    /// nobody takes what it brings: as long as it is, those who wait go on waiting.
+    pub async fn is_needed(&mut self, patience: Duration) {
+        let _held_up = self.slot.places.held_up();
+        sleep(patience).await;
+        while !self.is_waited_for() {
+            sleep(LOOK).await;
+        }
+    }
+
+
     /// As drop, but later processes are told for certain when the host has recovered.
     pub(super) async fn give_back(self) {
         let slot = self.slot.clone();
@@ -288,22 +308,29 @@ impl Deref for Lease {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        self.connection.as_ref().expect("only drop takes it")
+        self.connection.as_ref().expect("only its end takes it")
     }
 }
 
 impl DerefMut for Lease {
     fn deref_mut(&mut self) -> &mut Connection {
-        self.connection.as_mut().expect("only drop takes it")
+        self.connection.as_mut().expect("only its end takes it")
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.slot.held.fetch_sub(1, Ordering::Relaxed);
+        self.end();
+    }
+}
+
+impl Lease {
+    /// Ends it before it is dropped; it is of no use afterwards.
+    pub fn end(&mut self) {
         let Some(mut connection) = self.connection.take() else {
             return;
         };
+        self.slot.held.fetch_sub(1, Ordering::Relaxed);
         let left_out = connection.take_unreadable();
         self.slot.left_out.tell(&self.slot, left_out);
         lock(&self.slot.latency).learn(connection.latency());
@@ -313,5 +340,6 @@ impl Drop for Lease {
             }
             self.slot.idle.push(connection);
         }
+        self.place = None;
     }
 }

@@ -151,7 +151,9 @@ impl Slot {
         }
         self.is_without_answer.store(true, Ordering::Relaxed);
         let verdict = self.verdict(error);
-        if verdict == Verdict::Refused || matches!(**error, RemoteError::Rests { .. }) {
+        // That we use all its channels ourselves is no trouble with the host.
+        let is_ours = matches!(**error, RemoteError::Rests { .. } | RemoteError::Busy { .. });
+        if verdict == Verdict::Refused || is_ours {
             return log::debug!("{error}");
         }
         if !matches!(verdict, Verdict::NotAsked | Verdict::Unreadable) {

@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use super::NarSink;
 use super::book::Book;
 use super::error::HostFault;
+use super::piece::Piece;
 use super::progress::TransferProgress;
 use super::stream::{Stream, Taken};
 use super::stripe::Striper;
@@ -24,6 +25,8 @@ pub(super) enum Stopped {
     Fault(HostFault),
     /// Nobody wants the rest.
     Sink(io::Error),
+    /// The caller took nothing for long, and others needed the channel.
+    GaveWay,
 }
 
 impl<E: Into<HostFault>> From<E> for Stopped {
@@ -75,6 +78,8 @@ pub(super) struct Attempt<'a> {
     /// Who may compare what comes.
     pub(super) striper: &'a Striper,
     pub(super) holders: &'a [HostId],
+    /// For how long a caller may take nothing before others get the channel, if they need it.
+    pub(super) patience: Duration,
 }
 
 impl Attempt<'_> {
@@ -124,18 +129,21 @@ impl Attempt<'_> {
             .compare(self.info, self.holders, self.host, from);
         let mut confirmed = BytesMut::new();
         'nar: loop {
-            let buf = match &mut compared {
-                None => lease.buffer(),
-                Some(compared) => {
-                    compared.take(lease.buffer());
-                    if let Some(part) = compared.confirmed() {
-                        confirmed.extend_from_slice(&part);
-                    }
-                    &mut confirmed
+            if let Some(compared) = &mut compared {
+                compared.take(lease.buffer());
+                if let Some(part) = compared.confirmed() {
+                    confirmed.extend_from_slice(&part);
                 }
-            };
-            let before = buf.len();
-            while !buf.is_empty() {
+            }
+            let before = confirmed.len();
+            loop {
+                let buf = match compared {
+                    None => lease.buffer(),
+                    Some(_) => &mut confirmed,
+                };
+                if buf.is_empty() {
+                    break;
+                }
                 let before = stream.taken();
                 let taken = stream.take(buf).map_err(|refused| {
                     let (host, path) = self.names();
@@ -145,7 +153,7 @@ impl Attempt<'_> {
                 owed.received(stream.taken() - before);
                 match taken {
                     Taken::Nothing => break,
-                    Taken::Pass(piece) => sink.write(piece).await.map_err(Stopped::Sink)?,
+                    Taken::Pass(piece) => self.pass_on(piece, lease, sink).await?,
                     Taken::Complete => break 'nar,
                 }
             }
@@ -154,7 +162,7 @@ impl Attempt<'_> {
                     let (host, path) = self.names();
                     return Err(HostFault::Disproved { host, path }.into());
                 }
-                if buf.len() < before {
+                if confirmed.len() < before {
                     continue;
                 }
                 // All that can be held is there, or all that there is.
@@ -173,10 +181,30 @@ impl Attempt<'_> {
             let (host, path) = self.names();
             unfit.into_fault(host, path)
         })?;
+        // Others may have the connection: who takes this may take its time.
+        lease.end();
         for piece in held {
             sink.write(piece).await.map_err(Stopped::Sink)?;
         }
         Ok(stream.taken())
+    }
+
+    /// Passes a piece on. Others get the channel when they need it and the caller takes nothing for long.
+    async fn pass_on(
+        &self,
+        piece: Piece,
+        lease: &mut Lease,
+        sink: &mut dyn NarSink,
+    ) -> Result<(), Stopped> {
+        let mut write = sink.write(piece);
+        tokio::select! {
+            biased;
+            written = &mut write => return written.map_err(Stopped::Sink),
+            () = lease.is_needed(self.patience) => {}
+        }
+        lease.end();
+        write.await.map_err(Stopped::Sink)?;
+        Err(Stopped::GaveWay)
     }
 
     /// Makes sure that the host has the very same NAR.

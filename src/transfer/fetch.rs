@@ -43,6 +43,13 @@ const FRUITLESS_PARTS: u32 = 1;
 /// The pause before parts are tried again after they have brought something; it doubles.
 const PARTS_PAUSE: Duration = Duration::from_millis(250);
 
+/// For how long a caller may take nothing before others get the channel that its NAR comes on, if they need
+/// it; doubled with each time, since mostly all that was passed on has to come again then.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The longest such time, as a power of two of the first.
+const PATIENCE_DOUBLINGS: u32 = 4;
+
 /// One path that is being fetched.
 pub(super) struct Fetch<'a> {
     common: &'a Common,
@@ -55,6 +62,8 @@ pub(super) struct Fetch<'a> {
     /// How often in a row parts have brought nothing, and how often they have broken off.
     fruitless_parts: u32,
     broken_parts: u32,
+    /// How often others got the channel, since the caller took nothing for long.
+    gave_way: u32,
     /// What was wrong with each host that was tried, in that order.
     faults: Vec<HostFault>,
 }
@@ -87,6 +96,7 @@ impl<'a> Fetch<'a> {
             tries: Tries::default(),
             fruitless_parts: 0,
             broken_parts: 0,
+            gave_way: 0,
             faults: Vec::new(),
         }
     }
@@ -296,12 +306,19 @@ impl<'a> Fetch<'a> {
             watch: self.watch,
             striper: &self.common.striper,
             holders: &holders,
+            patience: PATIENCE * (1 << self.gave_way.min(PATIENCE_DOUBLINGS)),
         };
         let (known, from) = (holders.contains(&host), self.stream.taken());
         let stopped = attempt.run(known, &mut self.stream, self.sink).await;
         let (fault, connected) = match stopped {
             Ok(size) => return Ok(Some(size)),
             Err(Stopped::Sink(source)) => return Err(self.cannot_write(source)),
+            Err(Stopped::GaveWay) => {
+                self.watch.lose(self.stream.roll_back());
+                self.gave_way += 1;
+                self.fruitless_parts = 0;
+                return Ok(None);
+            }
             Err(Stopped::NoConnection(fault)) => (fault, false),
             Err(Stopped::Fault(fault)) => (fault, true),
         };

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | bytes that were delivered are the right ones; a path that fails is completed to a proper archive | always; before a failure, what was passed on may be wrong only where a holder has a wrong byte and the NAR is passed on as it comes |
 //! | a path is delivered | if a holder is [well](is_well) |
-//! | at most 1.1 times the useful bytes are fetched, 1.5 times with faults | always, but for [`SLACK`], a part from each host that another one brings sooner, what a fault cut off in the middle, and what came whole and was wrong |
+//! | at most 1.1 times the useful bytes are fetched, 1.5 times with faults | always, but for [`SLACK`], a part from each host that another one brings sooner, what a fault cut off in the middle, what came whole and was wrong, and the beginning of a large path whose caller [pauses](LONG_PAUSE) when others need its channel |
 //! | a host is not counted as failed, and nobody is told that it is | if it is [up](plan::Host::is_up) and its line does not stall |
 //! | what is read ahead stays within its budget, and nothing of it is left at the end | always; what is being fetched may be held besides |
 //! | it ends in time | always; see [`time_limit`] |
@@ -30,8 +30,14 @@ const PART: u64 = 2 << 20;
 /// How long hosts may be silent in all runs.
 pub const SILENCE: Duration = Duration::from_secs(10);
 
+/// So many channels may all be in use.
+const FEW: usize = 2;
+
 /// A stall that is no fault: far shorter than [`SILENCE`].
 const SHORT: Duration = Duration::from_secs(4);
+
+/// Who takes nothing for so long may lose its channel to others, and mostly gets all once more then.
+const LONG_PAUSE: Duration = Duration::from_secs(3);
 
 /// NARs below this size are verified whole before their first byte is passed on.
 const WHOLE: u64 = 8 << 20;
@@ -287,7 +293,8 @@ impl Judge<'_> {
         }
         let tenths = if self.plan.has_faults() { 15 } else { 11 };
         let spoilt = self.spoilt();
-        let most = useful * tenths / 10 + self.lost + spoilt + self.overtaken() + SLACK;
+        let excused = self.lost + spoilt + self.overtaken() + self.given_up();
+        let most = useful * tenths / 10 + excused + SLACK;
         (self.sent > most).then(|| {
             let Self { sent, lost, .. } = self;
             format!("{sent} bytes were fetched, {useful} useful, {lost} lost, {spoilt} spoilt ones")
@@ -301,6 +308,27 @@ impl Judge<'_> {
             true => PART * self.plan.hosts.len() as u64,
             false => 0,
         }
+    }
+
+    /// What others need a channel for, where there are few, comes again to one who pauses amid a large path.
+    fn given_up(&self) -> u64 {
+        let is_small = |host: &plan::Host| host.sessions.min(host.max_connections) <= FEW;
+        if !self.plan.hosts.iter().any(is_small) {
+            return 0;
+        }
+        let pauses = |caller: &&plan::Caller| {
+            let pause = caller.pause.map(|(_, pause)| pause);
+            pause.is_some_and(|pause| pause >= LONG_PAUSE)
+        };
+        let connections = self.plan.callers.iter().filter(pauses);
+        let largest = |fetches: &Vec<usize>| {
+            let sizes = fetches.iter().map(|at| self.plan.paths[*at].item.size());
+            sizes.filter(|size| *size >= WHOLE).max().unwrap_or(0)
+        };
+        connections
+            .flat_map(|caller| &caller.fetches)
+            .map(largest)
+            .sum()
     }
 
     /// What comes wrongly is known to at its end, by each who fetches it.

@@ -1,5 +1,5 @@
 //! `nix-store --serve` over a made-up store, by the project's own codec. As the real one it goes on telling what it has
-//! told once, for as long as it lives.
+//! told once in answer to a question for infos or for a closure, for as long as it lives, whatever it is asked then.
 
 use std::collections::BTreeMap;
 
@@ -28,6 +28,14 @@ impl Told {
     fn info(&mut self, store: &Store, path: &StorePath) -> Option<PathInfo> {
         let look = || store.get(path).map(|copy| copy.info.clone());
         self.0.entry(path.clone()).or_insert_with(look).clone()
+    }
+
+    /// Keeps nothing in mind.
+    fn is_valid(&self, store: &Store, path: &StorePath) -> bool {
+        match self.0.get(path) {
+            Some(told) => told.is_some(),
+            None => store.get(path).is_some(),
+        }
     }
 }
 
@@ -83,7 +91,7 @@ async fn answer(
     let mut out = Vec::new();
     match request {
         Request::QueryValidPaths { mut paths, .. } => {
-            paths.retain(|path| told.info(store, path).is_some());
+            paths.retain(|path| told.is_valid(store, path));
             paths.sort();
             paths.dedup();
             put_set(&mut out, &paths);
@@ -118,7 +126,7 @@ async fn answer(
 async fn dump(far: &mut Far, told: &mut Told, path: &StorePath) -> Result<Option<i32>, Gone> {
     let host = far.host.clone();
     host.note(format_args!("dump of {}", path.name()));
-    if told.info(&host.store, path).is_none() {
+    if !told.is_valid(&host.store, path) {
         far.complain(&format!("error: path '{}' is not valid\n", path.as_str()));
         return Ok(Some(1));
     }

@@ -8,6 +8,17 @@ use std::vec::IntoIter;
 use super::store::Store;
 use super::tools::{self, Data, Io};
 
+/// Lines that print nothing where an account has neither settings of Nix nor its variables.
+const QUIET: [&str; 3] = [
+    r#"t(){ IFS=' 	';while read -r k q v||[ -n "$k" ];do case "$k$q" in store=)printf '%s\0' "${v%%[ #]*}";;esac;done;}"#,
+    r#"printf '%s\n' "$NIX_CONFIG"|t"#,
+    r#"set -f;IFS=:;for f in ${NIX_USER_CONF_FILES:-${XDG_CONFIG_HOME:-$HOME/.config}/nix/nix.conf} "${NIX_CONF_DIR:-/etc/nix}/nix.conf";do [ -f "$f" ]&&head -c 65536 "$f"|t;done;set +f;unset IFS"#,
+];
+
+/// The line after these: what `NIX_REMOTE` says, and where a user without rights has a store.
+const AT_HOME: &str =
+    r#"printf '%s\0%s\0' "$NIX_REMOTE" "${XDG_DATA_HOME:-$HOME/.local/share}/nix/root""#;
+
 /// A part of a word.
 #[derive(Debug, Clone, PartialEq)]
 enum Part {
@@ -46,6 +57,8 @@ pub struct Shell<'a> {
     store: &'a Store,
     variables: BTreeMap<String, Vec<u8>>,
     folder: String,
+    /// Where the function `w` looks.
+    places: Vec<String>,
     status: u8,
     /// What has been printed to descriptor 3.
     third: Data,
@@ -60,6 +73,7 @@ impl<'a> Shell<'a> {
             store,
             variables: variables.into(),
             folder: "/".to_owned(),
+            places: Vec::new(),
             status: 0,
             third: Data::default(),
             io: Io::default(),
@@ -74,12 +88,56 @@ impl<'a> Shell<'a> {
     /// Runs what makes up a whole command, line by line; what it prints is in `io` then. `None` when it is not
     /// understood.
     pub fn run(&mut self, lines: &[u8]) -> Option<()> {
+        if let Some(done) = self.known(lines) {
+            return done;
+        }
         let mut tokens = tokens(lines)?.into_iter().peekable();
         let list = list(&mut tokens)?;
         tokens.next().is_none().then_some(())?;
         let out = self.list(&list, Data::default())?;
         self.io.out.extend(out);
         Some(())
+    }
+
+    /// Does what a line does that is known as a whole: what an account tells of its store, and the function `w`. `None`
+    /// when it is none of these.
+    fn known(&mut self, line: &[u8]) -> Option<Option<()>> {
+        let line = std::str::from_utf8(line).ok()?.trim_end();
+        if QUIET.contains(&line) {
+            return Some(Some(()));
+        }
+        if line == AT_HOME {
+            let home = self.variables.get("HOME")?;
+            let told = [b"\0", &home[..], b"/.local/share/nix/root\0"].concat();
+            self.io.out.extend(Data::text(told));
+            return Some(Some(()));
+        }
+        let places = line.strip_prefix("w(){ for p in ")?;
+        let places = places.strip_suffix(";do [ -e \"$p/$1\" ]||[ -h \"$p/$1\" ]&&return;done;}")?;
+        Some(self.define(places))
+    }
+
+    fn define(&mut self, places: &str) -> Option<()> {
+        let mut words = Vec::new();
+        for token in tokens(places.as_bytes())? {
+            let Token::Word(parts) = token else {
+                return None;
+            };
+            words.push(String::from_utf8(self.expand(&parts)?).ok()?);
+        }
+        self.places = words;
+        Some(())
+    }
+
+    /// The function `w`: where an object of that name is, or the last place.
+    fn look(&mut self, name: &str) -> u8 {
+        let has = |place: &&String| self.store.find(&format!("{place}/{name}")).is_some();
+        let found = self.places.iter().find(has);
+        let status = u8::from(found.is_none());
+        if let Some(place) = found.or(self.places.last()) {
+            self.variables.insert("p".to_owned(), place.clone().into());
+        }
+        status
     }
 
     fn list(&mut self, list: &List, input: Data) -> Option<Data> {
@@ -146,6 +204,7 @@ impl<'a> Shell<'a> {
         let (out, status) = match words.as_slice() {
             ["export", _] => (Data::default(), 0),
             ["cd", folder] => (Data::default(), self.enter(folder)),
+            ["w", name] => (Data::default(), self.look(name)),
             _ => tools::run(&words, input, self.store, &self.folder, &mut self.io)?,
         };
         self.status = status;

@@ -14,7 +14,7 @@ use super::store::{Found, Store, mode};
 pub struct Data(pub Vec<(Bytes, bool)>);
 
 impl Data {
-    fn text(text: impl Into<Vec<u8>>) -> Self {
+    pub fn text(text: impl Into<Vec<u8>>) -> Self {
         Self(vec![(Bytes::from(text.into()), false)])
     }
 
@@ -55,7 +55,10 @@ impl Io {
 pub fn absolute(folder: &str, name: &str) -> String {
     let name = name.strip_prefix("./").unwrap_or(name);
     if name.starts_with('/') {
-        return name.to_owned();
+        return match name.trim_end_matches('/') {
+            "" => "/".to_owned(),
+            name => name.to_owned(),
+        };
     }
     format!("{}/{name}", folder.trim_end_matches('/'))
 }

@@ -37,6 +37,9 @@ pub(super) async fn run(desk: Arc<Desk>, host: HostId) {
     };
     loop {
         changes.mark_seen();
+        if worker.pending.is_empty() && worker.is_waited_for() {
+            worker.lease = None;
+        }
         worker.fill();
         if worker.pending.is_empty() {
             // Others may need it more.
@@ -77,9 +80,14 @@ impl Worker {
         self.refused || !self.desk.book.pool.is_well(self.host)
     }
 
+    /// Whether somebody waits for the connection whose business is more urgent.
+    fn is_waited_for(&self) -> bool {
+        self.lease.as_ref().is_some_and(Lease::is_waited_for)
+    }
+
     /// Takes on as much as may be asked for ahead.
     fn fill(&mut self) {
-        loop {
+        while self.pending.is_empty() || !self.is_waited_for() {
             let bytes = self.pending.iter().map(|taken| taken.job.info.nar_size);
             let (nars, bytes) = (self.pending.len(), bytes.sum());
             let Some(taken) = self.desk.pick(self.host, nars, bytes) else {

@@ -67,7 +67,7 @@ pub(super) async fn run(seat: Seat) {
         changes.mark_seen();
         let result = match worker.ask().await {
             Ok(()) if worker.owed.is_empty() => {
-                if idle.elapsed() > IDLE {
+                if idle.elapsed() > IDLE || worker.shell.is_waited_for() {
                     seat.idle.store(true, Ordering::Relaxed);
                     return;
                 }
@@ -102,7 +102,7 @@ impl Worker<'_> {
     /// Asks for as much as may be asked for ahead.
     async fn ask(&mut self) -> Result<(), RemoteError> {
         let (shared, host) = (&self.seat.shared, self.seat.host);
-        while self.owed.len() < AHEAD {
+        while self.owed.len() < AHEAD && !self.shell.is_waited_for() {
             match shared.work_for(host, self.seat.channel, self.owed.is_empty()) {
                 Work::Part(nar, part, segment) => {
                     self.shell.request(&segment);
@@ -164,10 +164,12 @@ impl Worker<'_> {
     ) -> Result<(), RemoteError> {
         let channel = self.seat.channel;
         let (meter, mut received) = (self.shell.meter(), 0);
+        let movement = self.shell.movement();
         let mut progressed = |now: u64| {
             let more = now.saturating_sub(received);
             received = received.max(now);
             if more > 0 {
+                movement.came();
                 due.received(more);
                 nar.progressed(part, channel, now, more);
             }
