@@ -171,13 +171,13 @@ async fn what_is_damaged_on_its_way_comes_once_more_and_nobody_is_blamed() {
     }
 }
 
-/// 1,500 files of 8,000 bytes.
+/// 650 files of 15,000 bytes: below the size from which they are read in parts from near hosts.
 fn small(store: &Store) -> String {
     let mut random = Random::new(9, "small");
     store.add_made(random.store_path("small"), |folder| {
         fs::create_dir(folder).unwrap();
-        for number in 0..1500 {
-            fs::write(folder.join(format!("{number}")), random.bytes(8000)).unwrap();
+        for number in 0..650 {
+            fs::write(folder.join(format!("{number}")), random.bytes(15_000)).unwrap();
         }
     })
 }

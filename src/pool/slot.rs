@@ -294,7 +294,6 @@ impl Lease {
         }
     }
 
-
     /// As drop, but later processes are told for certain when the host has recovered.
     pub(super) async fn give_back(self) {
         let slot = self.slot.clone();

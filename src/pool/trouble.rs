@@ -58,9 +58,12 @@ impl Slot {
         mine.then(|| Probe(self.clone()))
     }
 
-    /// Takes a new command's right to do so.
+    /// Takes a new command's right to do so. There is none where the login was refused: that does not mend
+    /// itself, and each refusal is one that the host counts.
     fn may_probe_early(&self) -> bool {
-        self.may_probe_early.swap(false, Ordering::Relaxed)
+        let last = lock(&self.told).last.clone();
+        let refused = last.is_some_and(|error| error.is_login_refused());
+        !refused && self.may_probe_early.swap(false, Ordering::Relaxed)
     }
 
     /// Whether it has just failed, and nobody may find out more by now.
@@ -152,7 +155,10 @@ impl Slot {
         self.is_without_answer.store(true, Ordering::Relaxed);
         let verdict = self.verdict(error);
         // That we use all its channels ourselves is no trouble with the host.
-        let is_ours = matches!(**error, RemoteError::Rests { .. } | RemoteError::Busy { .. });
+        let is_ours = matches!(
+            **error,
+            RemoteError::Rests { .. } | RemoteError::Busy { .. }
+        );
         if verdict == Verdict::Refused || is_ours {
             return log::debug!("{error}");
         }

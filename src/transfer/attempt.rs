@@ -16,6 +16,7 @@ use super::stripe::Striper;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, Lease};
 use crate::remote::RemoteError;
+use crate::wire::nar::NarError;
 
 /// Why an attempt with one host ended.
 pub(super) enum Stopped {
@@ -123,14 +124,17 @@ impl Attempt<'_> {
         let mut owed = self.book.rates.ask(self.host, self.info.nar_size);
         self.skip(lease, stream).await?;
         let mut pace = Pace::default();
-        let from = stream.taken();
-        let mut compared = self
-            .striper
-            .compare(self.info, self.holders, self.host, from);
+        let mut compared =
+            self.striper
+                .compare(self.info, self.holders, self.host, stream.decoder());
         let mut confirmed = BytesMut::new();
         'nar: loop {
             if let Some(compared) = &mut compared {
-                compared.take(lease.buffer());
+                let taken = compared.take(lease.buffer());
+                taken.map_err(|source| self.malformed(source))?;
+                if let Some(size) = compared.ended_early() {
+                    return Err(self.too_short(size).into());
+                }
                 if let Some(part) = compared.confirmed() {
                     confirmed.extend_from_slice(&part);
                 }
@@ -165,8 +169,7 @@ impl Attempt<'_> {
                 if confirmed.len() < before {
                     continue;
                 }
-                // All that can be held is there, or all that there is.
-                if !lease.buffer().is_empty() || compared.is_whole() {
+                if compared.is_full() {
                     compared.changed().await;
                     continue;
                 }
@@ -241,6 +244,22 @@ impl Attempt<'_> {
         let (host, path) = self.names();
         let fault = |error| fault(error, host, path);
         Ok(lease.nar_bytes().await.map_err(fault)?)
+    }
+
+    fn malformed(&self, source: NarError) -> HostFault {
+        let (host, path) = self.names();
+        HostFault::Malformed { host, path, source }
+    }
+
+    /// The archive has ended after so many bytes.
+    fn too_short(&self, size: u64) -> HostFault {
+        let (host, path) = self.names();
+        HostFault::Mismatch {
+            host,
+            path,
+            expected: format!("{} bytes", self.info.nar_size),
+            got: format!("an archive of {size} bytes"),
+        }
     }
 
     fn names(&self) -> (String, StorePath) {

@@ -241,6 +241,11 @@ impl Stream {
         }
     }
 
+    /// A decoder that has come as far as this.
+    pub(super) fn decoder(&self) -> Decoder {
+        self.ahead.decoder.clone()
+    }
+
     /// A reader for what was passed on already.
     pub(super) fn prefix(&self) -> Prefix {
         Prefix {

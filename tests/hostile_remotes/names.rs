@@ -237,7 +237,11 @@ fn is_malformed(scene: &Scene, archive: impl Fn() -> Vec<u8> + Send + Sync + 'st
     for door in BOTH {
         let user = User::new(&scene.both(), false);
         let run = scene.fetch(&user, door, &scene.large, &[]);
-        assert!(run.stderr.is_empty() || run.stderr.contains("malformed NAR"));
+        assert!(
+            run.stderr.is_empty() || run.stderr.contains("malformed NAR"),
+            "{}",
+            run.stderr
+        );
     }
     let user = User::new(&scene.alone(), false);
     let words = [

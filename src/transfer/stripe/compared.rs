@@ -3,6 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
 
+use crate::wire::nar::{Decoder, Event, NarError};
+
 use super::parts::Channel;
 use super::{InParts, LOOK};
 use crate::pool::HostId;
@@ -15,29 +17,47 @@ pub(in crate::transfer) struct Compared {
     /// The part that is being gathered: its number and length.
     next: Option<(u64, u64)>,
     gathered: BytesMut,
+    /// Reads along, so that what is no NAR is noticed before a whole part of it has come.
+    decoder: Decoder,
+    /// How many bytes of what was given last it has read already, and nothing holds yet.
+    decoded: usize,
 }
 
 impl Compared {
-    pub(super) fn new(parts: InParts, host: HostId) -> Self {
+    pub(super) fn new(parts: InParts, host: HostId, decoder: Decoder) -> Self {
         Self {
             parts,
             // No channel of a shell has that number.
             sender: Channel { host, number: 0 },
             next: None,
             gathered: BytesMut::new(),
+            decoder,
+            decoded: 0,
         }
     }
 
-    /// Takes off the buffer what can be held.
-    pub(in crate::transfer) fn take(&mut self, buf: &mut BytesMut) {
-        while !buf.is_empty() {
+    /// Takes off the buffer what is whole and can be held. To be called with the same buffer again, with
+    /// more behind what was left in it.
+    ///
+    /// # Errors
+    /// When what comes is no acceptable NAR.
+    pub(in crate::transfer) fn take(&mut self, buf: &mut BytesMut) -> Result<(), NarError> {
+        while !self.decoder.is_complete() {
+            let (read, event) = self.decoder.step(&buf[self.decoded..])?;
+            self.decoded += read;
+            if event.is_none() || event == Some(Event::End) {
+                break;
+            }
+        }
+        while self.decoded > 0 {
             let nar = &self.parts.nar;
             let Some((part, len)) = self.next.or_else(|| nar.next_supply(self.sender)) else {
-                return;
+                return Ok(());
             };
             self.next = Some((part, len));
             let missing = usize::try_from(len).unwrap_or(usize::MAX) - self.gathered.len();
-            let piece = buf.split_to(missing.min(buf.len()));
+            let piece = buf.split_to(missing.min(self.decoded));
+            self.decoded -= piece.len();
             if self.gathered.is_empty() {
                 self.gathered = piece;
             } else {
@@ -49,6 +69,19 @@ impl Compared {
                 self.parts.shared.wake();
             }
         }
+        Ok(())
+    }
+
+    /// After how many bytes the archive has ended, when that is too early.
+    pub(in crate::transfer) fn ended_early(&self) -> Option<u64> {
+        let read = self.decoder.bytes_read();
+        let early = self.decoder.is_complete() && read < self.parts.nar.info.nar_size;
+        early.then_some(read)
+    }
+
+    /// Whether more bytes are of no use now: all that can be held is there, or all that there is.
+    pub(in crate::transfer) fn is_full(&self) -> bool {
+        self.decoded > 0 || self.decoder.is_complete()
     }
 
     /// What may be passed on next, if it can be said yet.
@@ -57,11 +90,6 @@ impl Compared {
         let (part, _) = nar.take(&shared.at_work(nar.hosts()));
         shared.call_back(nar, false);
         part.map(|(bytes, _)| bytes)
-    }
-
-    /// Whether all of the NAR has been taken.
-    pub(in crate::transfer) fn is_whole(&self) -> bool {
-        self.next.is_none() && !self.parts.nar.lacks_some()
     }
 
     /// Waits until more may be passed on, or may be soon.

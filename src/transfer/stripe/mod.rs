@@ -36,6 +36,7 @@ use tokio::time::{sleep_until, timeout};
 use super::book::Book;
 use crate::model::PathInfo;
 use crate::pool::HostId;
+use crate::wire::nar::Decoder;
 pub(super) use compared::Compared;
 use nar::Nar;
 pub(super) use nar::{Priority, URGENT};
@@ -123,15 +124,16 @@ impl Striper {
         Some(self.bring(nar))
     }
 
-    /// Has what `sender` sends straight through, from the byte `from` on, compared with what other hosts have,
+    /// Has what `sender` sends straight through, from where `decoder` has come to, compared with what other hosts have,
     /// if one can do that and the rest is large.
     pub(super) fn compare(
         &self,
         info: &PathInfo,
         holders: &[HostId],
         sender: HostId,
-        from: u64,
+        decoder: Decoder,
     ) -> Option<Compared> {
+        let from = decoder.bytes_read();
         if info.nar_hash.is_none() || info.nar_size.saturating_sub(from) < LEAST {
             return None;
         }
@@ -141,7 +143,7 @@ impl Striper {
             return None;
         }
         let nar = Nar::to_compare(Arc::new(info.clone()), hosts, from);
-        Some(Compared::new(self.bring(nar), sender))
+        Some(Compared::new(self.bring(nar), sender, decoder))
     }
 
     fn bring(&self, nar: Nar) -> InParts {

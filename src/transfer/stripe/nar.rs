@@ -252,11 +252,6 @@ impl Nar {
         self.arrived.notify_one();
     }
 
-    /// Whether some part has not come yet.
-    pub(super) fn lacks_some(&self) -> bool {
-        self.lock().parts.is_missing_some()
-    }
-
     /// Whether that host was found to have something wrong, or nothing of use.
     pub(super) fn is_unfit(&self, host: HostId) -> bool {
         !self.may_come_from(host)

@@ -156,7 +156,8 @@ impl<'a> Master<'a> {
             _ => self.deadline,
         };
         let locked = lock_until(&path, until).await;
-        let locked = locked.map_err(|error| self.failed("lock the connection", error))?;
+        let locked =
+            locked.map_err(|error| self.failed("open the lock of the connection", error))?;
         locked.ok_or_else(|| self.timed_out(Phase::Queue))
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -115,8 +115,9 @@ fn listening() -> Vec<String> {
 /// Whether a master listens there. One that does is not touched if that can be told without: each look makes it live
 /// longer.
 fn lives(socket: &Path, listening: &[String]) -> bool {
-    let is_socket = fs::symlink_metadata(socket).is_ok_and(|meta| meta.file_type().is_socket());
-    if !is_socket {
+    let uid = rustix::process::geteuid().as_raw();
+    let is_ours = |meta: fs::Metadata| meta.file_type().is_socket() && meta.uid() == uid;
+    if !fs::symlink_metadata(socket).is_ok_and(is_ours) {
         return false;
     }
     // ssh binds it under a longer name, and renames it.

@@ -18,7 +18,7 @@ use crate::wire::nar::layout::{Piece, Segment};
 const CONFIRM_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long after the beginning a host is waited for that does not even list the files yet.
-const OPEN_LIMIT: Duration = Duration::from_millis(1500);
+const OPEN_LIMIT: Duration = Duration::from_secs(4);
 
 impl Nar {
     /// The next part in order and its sender, if it has come and, where one of the hosts `at_work` can, another host than
