@@ -113,7 +113,8 @@ impl<'a> Shell<'a> {
             return Some(Some(()));
         }
         let places = line.strip_prefix("w(){ for p in ")?;
-        let places = places.strip_suffix(";do [ -e \"$p/$1\" ]||[ -h \"$p/$1\" ]&&return;done;}")?;
+        let places =
+            places.strip_suffix(";do [ -e \"$p/$1\" ]||[ -h \"$p/$1\" ]&&return;done;}")?;
         Some(self.define(places))
     }
 
