@@ -278,7 +278,7 @@ impl Pool {
         let mut probes = HashMap::new();
         let is_probed = |slot: &&Arc<Slot>| {
             let probe = slot.early_probe();
-            let is_probed = probe.is_some() || slot.is_probed_early();
+            let is_probed = probe.is_some() || slot.may_join_probe();
             probes.extend(probe.map(|probe| (slot.id, probe)));
             is_probed
         };

@@ -69,7 +69,7 @@ impl Pool {
                     return None;
                 }
                 probe = slot.second_look();
-                if probe.is_none() && !slot.is_probed_early() {
+                if probe.is_none() && !slot.may_join_probe() {
                     return None;
                 }
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::ask::EARLY;
 use super::health::{Health, Standing};
 use super::keeper::now;
 use super::lock;
@@ -64,16 +65,25 @@ impl Slot {
             return None;
         }
         let mine = lock(&self.kept.health).start_early_probe();
-        mine.then(|| Probe(self.clone()))
+        mine.then(|| {
+            *lock(&self.probed_early) = Some(Instant::now());
+            Probe(self.clone())
+        })
     }
 
     fn takes_second_look(&self) -> bool {
         self.worked_before.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether somebody finds out before its pause is over: others may wait for that.
-    pub(super) fn is_probed_early(&self) -> bool {
+    /// Whether somebody finds out before its pause is over.
+    fn is_probed_early(&self) -> bool {
         lock(&self.kept.health).is_probed_early()
+    }
+
+    /// Whether somebody has just begun to: others may wait for what comes of it.
+    pub(super) fn may_join_probe(&self) -> bool {
+        let since = *lock(&self.probed_early);
+        self.is_probed_early() && since.is_some_and(|since| since.elapsed() < EARLY)
     }
 
     /// Takes a new command's right to do so.
