@@ -51,7 +51,7 @@ fn seconds(since: &[Duration]) -> String {
 
 /// How long a question waits for hosts that it probes before their pause is over. A login over a far
 /// link takes two seconds; what comes later is heard all the same.
-const EARLY: Duration = Duration::from_secs(3);
+pub(super) const EARLY: Duration = Duration::from_secs(3);
 
 /// What is asked of whom.
 pub struct Question<'a> {
@@ -103,7 +103,7 @@ impl Pool {
     /// best host that can have it has said so, or one has said so and those before it in the order
     /// took longer than the hedge delay (which is granted once: a host that did is not waited for
     /// again until it answers in time), or all have answered. What nobody has is asked of hosts that
-    /// rest too, once for each new command and for at most 3 s. `accept` says which infos count.
+    /// rest too, once for each new command, once for each failure of a host that had worked before, and for at most 3 s. `accept` says which infos count.
     pub async fn ask_each(
         &self,
         question: Question<'_>,
@@ -273,13 +273,18 @@ impl Pool {
         (open, probes)
     }
 
-    /// Those that rest and may be probed all the same, with the right to do so.
+    /// Those that rest and may be probed all the same, with the right to do so, or are being probed so.
     fn early_probes(&self, but: &[HostId]) -> (Vec<Arc<Slot>>, HashMap<HostId, Probe>) {
+        let mut probes = HashMap::new();
+        let is_probed = |slot: &&Arc<Slot>| {
+            let probe = slot.early_probe();
+            let is_probed = probe.is_some() || slot.may_join_probe();
+            probes.extend(probe.map(|probe| (slot.id, probe)));
+            is_probed
+        };
         let slots = self.slots.iter().filter(|slot| !but.contains(&slot.id));
-        let probed = slots.filter_map(|slot| Some((slot.clone(), slot.early_probe()?)));
-        probed
-            .map(|(slot, probe)| (slot.clone(), (slot.id, probe)))
-            .unzip()
+        let slots = slots.filter(is_probed).cloned().collect();
+        (slots, probes)
     }
 
     /// Once, and only if nothing else has told the user why there are no answers.

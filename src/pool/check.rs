@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use super::ask::EARLY;
 use super::slot::Slot;
 use super::trouble::Probe;
 use super::{HostId, Pool};
@@ -15,6 +17,8 @@ use crate::remote::{RemoteError, valid_paths};
 pub struct Askable {
     slot: Arc<Slot>,
     _probe: Option<Probe>,
+    /// It rests, and is probed all the same.
+    is_early: bool,
 }
 
 impl Askable {
@@ -27,7 +31,7 @@ impl Askable {
     /// Those of `paths` that the host has, in one request.
     ///
     /// # Errors
-    /// When the host fails.
+    /// When the host fails; one that rests also when it does not answer soon.
     pub async fn valid_paths(
         self,
         paths: &Arc<[StorePath]>,
@@ -38,7 +42,12 @@ impl Askable {
             let paths = paths.clone();
             Box::pin(async move { lease.finish_valid_paths(&paths).await })
         });
-        let valid = exchange.await?;
+        let limit = match self.is_early {
+            true => EARLY,
+            false => Duration::MAX,
+        };
+        let valid = timeout(limit, exchange).await;
+        let valid = valid.unwrap_or_else(|_| Err(self.slot.rests()))?;
         if begun.elapsed() <= self.slot.limits.hedge {
             self.slot.kept.slow.store(false, Ordering::Relaxed);
         }
@@ -47,16 +56,30 @@ impl Askable {
 }
 
 impl Pool {
-    /// The hosts that may be asked now, in order: those that [`Pool::ask_each`] would ask. When that is
-    /// none, the user is told once.
-    pub async fn askable_hosts(&self) -> Vec<Askable> {
+    /// The hosts that may be asked now, in order: those that [`Pool::ask_each`] would ask, and of those that are
+    /// `wanted` also such as rest since a failure after which nobody has looked yet.
+    pub async fn askable_hosts(&self, wanted: impl Fn(HostId) -> bool) -> Vec<Askable> {
         self.load().await;
         let (slots, mut probes) = self.askable(&[]);
-        let askable = |slot: Arc<Slot>| Askable {
-            _probe: probes.remove(&slot.id),
-            slot,
+        let askable = |slot: &Arc<Slot>| {
+            let is_early = !slots.iter().any(|other| other.id == slot.id);
+            let mut probe = probes.remove(&slot.id);
+            if is_early {
+                if !wanted(slot.id) {
+                    return None;
+                }
+                probe = slot.second_look();
+                if probe.is_none() && !slot.may_join_probe() {
+                    return None;
+                }
+            }
+            Some(Askable {
+                slot: slot.clone(),
+                _probe: probe,
+                is_early,
+            })
         };
-        slots.into_iter().map(askable).collect()
+        self.slots.iter().filter_map(askable).collect()
     }
 
     /// Whether there is a connection to a host that works as far as can be told without asking.

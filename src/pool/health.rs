@@ -15,7 +15,8 @@
 //!
 //! While every host rests, each is tried all the same, but not within 5 s of its last failure. A new
 //! command that finds a path nowhere else probes a host that rests once, without waiting for the end
-//! of its pause, and without making it longer.
+//! of its pause, and without making it longer. So does whoever finds a path nowhere else first after a
+//! host has failed that had worked before: one line that broke hides no path.
 //!
 //! What outlives the process is a [`Record`] with times of the wall clock. Nothing in it is
 //! believed further than the longest pause: clocks are set back, and files hold nonsense.
@@ -115,7 +116,7 @@ pub(super) struct Health {
 enum ProbeKind {
     /// Its pause is over.
     Due,
-    /// Somebody new asks, and has nobody else to ask. A failure makes no pause longer.
+    /// Nobody else can be asked, and somebody new asks, or it had worked before. A failure makes no pause longer.
     Early,
 }
 

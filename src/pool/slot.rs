@@ -59,6 +59,10 @@ pub(super) struct Slot {
     pub(super) held: AtomicUsize,
     /// A new command may probe it although it rests.
     pub(super) may_probe_early: AtomicBool,
+    /// It has done what was asked, and nobody has probed it early since.
+    pub(super) worked_before: AtomicBool,
+    /// When somebody began to probe it early. Held for a few instructions, never over an await.
+    pub(super) probed_early: Mutex<Option<Instant>>,
     /// It gave no answer when it was asked last, and has not failed for that.
     pub(super) is_without_answer: AtomicBool,
     /// Replies in a row that could not be read.
@@ -94,6 +98,8 @@ impl Slot {
             connected: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             may_probe_early: AtomicBool::new(false),
+            worked_before: AtomicBool::new(false),
+            probed_early: Mutex::default(),
             is_without_answer: AtomicBool::new(false),
             unreadable: AtomicU32::new(0),
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::ask::EARLY;
 use super::health::{Health, Standing};
 use super::keeper::now;
 use super::lock;
@@ -49,13 +50,40 @@ impl Slot {
         mine.then(|| Probe(self.clone()))
     }
 
-    /// The same before its pause is over, once for each new command.
+    /// The same before its pause is over: once for each new command, and as [`Slot::second_look`].
     pub(super) fn early_probe(self: &Arc<Self>) -> Option<Probe> {
-        if self.standing() == Standing::Healthy || !self.may_probe_early() {
+        self.probe_early_if(|| self.takes_second_look() || self.may_probe_early())
+    }
+
+    /// The same once for each time that it fails after it has done what was asked: one line that broke hides no path.
+    pub(super) fn second_look(self: &Arc<Self>) -> Option<Probe> {
+        self.probe_early_if(|| self.takes_second_look())
+    }
+
+    fn probe_early_if(self: &Arc<Self>, may: impl FnOnce() -> bool) -> Option<Probe> {
+        if self.standing() == Standing::Healthy || !may() {
             return None;
         }
         let mine = lock(&self.kept.health).start_early_probe();
-        mine.then(|| Probe(self.clone()))
+        mine.then(|| {
+            *lock(&self.probed_early) = Some(Instant::now());
+            Probe(self.clone())
+        })
+    }
+
+    fn takes_second_look(&self) -> bool {
+        self.worked_before.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether somebody finds out before its pause is over.
+    fn is_probed_early(&self) -> bool {
+        lock(&self.kept.health).is_probed_early()
+    }
+
+    /// Whether somebody has just begun to: others may wait for what comes of it.
+    pub(super) fn may_join_probe(&self) -> bool {
+        let since = *lock(&self.probed_early);
+        self.is_probed_early() && since.is_some_and(|since| since.elapsed() < EARLY)
     }
 
     /// Takes a new command's right to do so. There is none where the login was refused: that does not mend
@@ -68,8 +96,9 @@ impl Slot {
 
     /// Whether it has just failed, and nobody may find out more by now.
     pub(super) fn is_left_alone(&self) -> bool {
-        let is_probed = || lock(&self.kept.health).is_probed_early();
-        self.standing() == Standing::JustFailed && !is_probed() && !self.may_probe_early()
+        self.standing() == Standing::JustFailed
+            && !self.is_probed_early()
+            && !self.may_probe_early()
     }
 
     /// Somebody new asks: who has been told nothing, and may find out whether the host is back.
@@ -203,6 +232,7 @@ impl Slot {
     pub(super) fn succeeded(&self) -> bool {
         let news = lock(&self.kept.health).succeeded();
         self.unreadable.store(0, Ordering::Relaxed);
+        self.worked_before.store(true, Ordering::Relaxed);
         if self.is_without_answer.swap(false, Ordering::Relaxed) || news {
             let mut told = lock(&self.told);
             (told.user, told.last) = (false, None);

@@ -52,6 +52,10 @@ pub async fn connect(
     let attempt = |program| attempt(transport, host, program, deadline, options, ahead);
     let mut program = options.program.get();
     let mut result = attempt(program).await;
+    // Its line was cut, or it was killed: that says nothing about the next one.
+    if let Err(RemoteError::NoServer { status: None, .. }) = &result {
+        result = attempt(program).await;
+    }
     if program == Program::WithWrite && is_no_server(&result) {
         // The account may have been changed since that was learnt.
         program = Program::AsConfigured;
@@ -64,8 +68,12 @@ pub async fn connect(
         program = Program::InUsualPlaces;
         result = attempt(program).await;
     }
-    if let Err(RemoteError::NoServer { status, stderr, .. }) = &result
-        && *status != Some(NOT_FOUND)
+    if let Err(RemoteError::NoServer {
+        status: Some(status),
+        stderr,
+        ..
+    }) = &result
+        && *status != NOT_FOUND
     {
         if may_be_a_daemon(stderr) && is_a_daemon(transport, host, deadline).await {
             return Err(RemoteError::OnlyDaemon {

@@ -115,7 +115,9 @@ impl Inner {
         if due.is_empty() {
             return;
         }
-        for host in self.pool.askable_hosts().await {
+        let hosts: Vec<HostId> = due.keys().copied().collect();
+        let hosts = self.pool.askable_hosts(|host| hosts.contains(&host)).await;
+        for host in hosts {
             let Some(paths) = due.remove(&host.host()) else {
                 continue;
             };

@@ -42,9 +42,6 @@ const LONG_PAUSE: Duration = Duration::from_secs(3);
 /// NARs below this size are verified whole before their first byte is passed on.
 const WHOLE: u64 = 8 << 20;
 
-/// How long a host is left alone after a failure.
-const LEFT_ALONE: Duration = Duration::from_secs(6);
-
 /// Looks on while a run goes on.
 #[derive(Default)]
 pub struct Watch {
@@ -237,15 +234,10 @@ impl Judge<'_> {
     fn well(&self, outcome: &Outcome) -> Option<&str> {
         let hosts = self.plan.hosts.iter().zip(&self.cut_at);
         let mut well = hosts.filter(|(host, _)| is_well(host, outcome.path));
+        // A line that is cut before anything has come may be cut once too often.
         let (host, _) = well.find(|(_, cut_at)| {
-            // It is left alone for a while after a failure, unless a transfer goes on.
             let spoils = |cut: &Instant| (outcome.begun..=outcome.ended).contains(cut);
-            let is_near =
-                |cut: &Instant| *cut <= outcome.ended && *cut + LEFT_ALONE > outcome.begun;
-            let came = outcome.passed > 0;
-            !cut_at
-                .iter()
-                .any(|cut| is_near(cut) && (!spoils(cut) || !came))
+            outcome.passed > 0 || !cut_at.iter().any(spoils)
         })?;
         Some(host.name)
     }
