@@ -184,7 +184,7 @@ fn who_reads_late_finds_what_was_said_first() {
     let said = reader.join().unwrap();
     let said = said.trim_start_matches('x');
     assert!(
-        said.starts_with("ssh-substituter: warning: ") && said.contains("127.0.0.1:1"),
+        said.starts_with("warning: ") && said.contains("127.0.0.1:1"),
         "{said}"
     );
 }

@@ -286,6 +286,12 @@ impl RemoteError {
         }
     }
 
+    /// Whether the remote was waited for as long as `stalled-download-timeout` allows.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Silent { .. } | Self::TooSlow { .. })
+    }
+
     /// The end of what the remote wrote to stderr; empty when it wrote nothing or was not reached.
     #[must_use]
     pub fn stderr(&self) -> &str {

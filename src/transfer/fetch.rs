@@ -325,8 +325,9 @@ impl<'a> Fetch<'a> {
         self.watch.lose(self.stream.roll_back());
         book.take_note(host, &info.path, &fault).await;
         let new_bytes = self.stream.taken() > from;
-        let ended = match fault {
+        let ended = match &fault {
             HostFault::Remote(_) if new_bytes => Ended::WithNewBytes,
+            HostFault::Remote(error) if connected && error.is_silence() => Ended::Silent,
             HostFault::Remote(_) if connected => Ended::Fruitless,
             HostFault::Remote(_) => Ended::NoConnection,
             _ => Ended::Unfit,

@@ -6,7 +6,7 @@
 //! | a try of one host ends | it is tried again |
 //! | --- | --- |
 //! | without a connection | once; while part of the NAR has been passed on already, four times |
-//! | without new bytes | twice |
+//! | without new bytes | twice; once when the host fell silent, since that was waited for long enough |
 //! | with new bytes | always, and what was counted before is forgotten |
 //! | since it lacks the path or sent something wrong | never |
 
@@ -36,6 +36,8 @@ const LONGEST: Duration = Duration::from_secs(8);
 pub(super) enum Ended {
     NoConnection,
     Fruitless,
+    /// Fruitless, and the host fell silent.
+    Silent,
     WithNewBytes,
     /// This host is out.
     Unfit,
@@ -101,6 +103,7 @@ impl Tries {
         match how {
             Ended::NoConnection => record.no_connection += 1,
             Ended::Fruitless => record.fruitless += 1,
+            Ended::Silent => record.fruitless += 2,
             Ended::WithNewBytes => {
                 *record = Record {
                     broke: record.broke + 1,
@@ -137,6 +140,11 @@ mod tests {
         assert_eq!(tries.next(&[a, b], true).unwrap().0, a, "amid a NAR");
         tries.ended(b, Ended::WithNewBytes);
         assert_eq!(tries.next(&[a, b], false).unwrap().0, b);
+        tries.ended(b, Ended::Silent);
+        assert_eq!(tries.next(&[a, b], false).unwrap().0, b);
+        tries.ended(b, Ended::Silent);
+        assert_eq!(tries.next(&[a, b], false), None);
+        tries.ended(b, Ended::WithNewBytes);
         tries.ended(b, Ended::Unfit);
         assert_eq!(tries.next(&[a, b], false), None);
     }
