@@ -10,10 +10,9 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::Digest;
 use ssh_substituter::config;
 use ssh_substituter::model::StorePath;
-use ssh_substituter::transport::{Program, Transport};
+use ssh_substituter::transport::Program;
 use ssh_substituter::wire::put_u64;
 use ssh_substituter::wire::serve::{CLIENT_MAGIC, Request, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -18,7 +18,7 @@ use super::super::host::Host;
 use super::super::store::Store;
 use super::super::support;
 
-use super::*;
+use super::{Both, LIMIT, nowhere};
 
 /// Reaches the made-up host, and keeps what is sent to it.
 struct Recorder {
