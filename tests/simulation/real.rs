@@ -1,6 +1,8 @@
 //! The made-up far ends answer as the real ones do: what the client sends them is sent to a real `nix-store --serve` and a
 //! real `sh` over the same store.
 
+mod memory;
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -259,98 +261,6 @@ async fn the_serve_program_answers_as_the_real_one() {
         assert!(said.contains("is not valid"), "{said}");
         assert!(String::from_utf8_lossy(&made_up.stderr).contains("is not valid"));
         assert_eq!(made_up.status.code(), real.status.code());
-    }
-}
-
-/// What a program of its own says, question by question, while paths come and go between them.
-#[tokio::test(start_paused = true)]
-async fn the_serve_program_keeps_in_mind_what_the_real_one_keeps() {
-    let all = catalogue();
-    let [comes, stays, goes] = [0, 1, 2].map(|at| all.small[5 + at].clone());
-    let (real, start) = (support::Store::new(), Instant::now());
-    let entry = |item: &Item| support::Entry {
-        path: item.path.as_str().to_owned(),
-        references: Vec::new(),
-        deriver: None,
-    };
-    for item in [&stays, &goes] {
-        write(&real, item);
-        real.register(&[entry(item)]);
-    }
-    let change = start + Duration::from_secs(100);
-    let copy = |item: &Arc<Item>, from, until| Copy {
-        info: item.info(Vec::new()),
-        item: item.clone(),
-        from,
-        until,
-        again: None,
-        wrong: None,
-    };
-    let copies = [
-        copy(&comes, Some(change), None),
-        copy(&stays, None, None),
-        copy(&goes, None, Some(change)),
-    ];
-    let root = real.root().to_str().expect("UTF-8");
-    let trace = Arc::new(Trace::new(start, false));
-    let host = Host::new(far(), Store::new(root, copies), start, trace);
-    let paths: Vec<_> = [&comes, &stays, &goes].map(|item| item.path.clone()).into();
-    let valid = Request::QueryValidPaths {
-        lock: false,
-        substitute: false,
-        paths: paths.clone(),
-    };
-    let infos = Request::QueryPathInfos { paths };
-    // One that has answered nothing, one that was asked who is valid, one that was asked for infos.
-    let begun = [
-        vec![],
-        vec![valid.clone()],
-        vec![infos.clone()],
-        vec![valid.clone(), infos.clone()],
-    ];
-    let then = [valid, infos];
-    let mut programs = Vec::new();
-    for requests in begun {
-        let mut made_up = host.open(Program::AsConfigured).await.expect("it opens");
-        let mut child = real
-            .serve(false)
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let mut sent = hello();
-        requests.iter().for_each(|request| request.put(&mut sent));
-        made_up.stdin.write_all(&sent).await.expect("write");
-        let pipe = child.stdin.as_mut().expect("a pipe");
-        std::io::Write::write_all(pipe, &sent).expect("write");
-        // It has answered all that before the store changes: the replies are as long as those of the other one.
-        let mut ours = Vec::new();
-        while let Ok(Ok(1..)) =
-            tokio::time::timeout(Duration::from_secs(1), made_up.stdout.read_buf(&mut ours)).await
-        {
-        }
-        let mut theirs = vec![0; ours.len()];
-        let pipe = child.stdout.as_mut().expect("a pipe");
-        std::io::Read::read_exact(pipe, &mut theirs).expect("read");
-        assert!(ours == theirs, "before the change");
-        programs.push((made_up, child));
-    }
-    tokio::time::sleep_until(change + Duration::from_secs(1)).await;
-    real.delete(&[goes.path.as_str()]);
-    write(&real, &comes);
-    real.register(&[entry(&comes)]);
-    for (at, (mut made_up, mut child)) in programs.into_iter().enumerate() {
-        let mut sent = Vec::new();
-        then.iter().for_each(|request| request.put(&mut sent));
-        made_up.stdin.write_all(&sent).await.expect("write");
-        made_up.stdin.shutdown().await.expect("end");
-        let mut ours = Vec::new();
-        made_up.stdout.read_to_end(&mut ours).await.expect("read");
-        let mut pipe = child.stdin.take().expect("a pipe");
-        std::io::Write::write_all(&mut pipe, &sent).expect("write");
-        drop(pipe);
-        let theirs = child.wait_with_output().expect("it ends").stdout;
-        assert!(ours == theirs, "program {at} after the change");
     }
 }
 
