@@ -168,11 +168,14 @@ impl Places {
     }
 
     /// The host has refused a channel to one that has a place: from now on there are as many as are
-    /// open, for a while. Whether there is any, so that waiting for it has a point.
+    /// open, for a while, or one fewer where others are being opened that may have got what there is.
+    /// Whether there is any, so that waiting for it has a point.
     pub(super) fn shrink(&self) -> bool {
-        let open = self
-            .used()
-            .saturating_sub(self.opening.load(Ordering::Relaxed));
+        let used = self.used();
+        let open = match used.saturating_sub(self.opening.load(Ordering::Relaxed)) {
+            0 => used.saturating_sub(1),
+            open => open,
+        };
         if open == 0 {
             return false;
         }
