@@ -103,7 +103,7 @@ impl Places {
     }
 
     /// A place. It is waited for until, for as long as `limit` says, no channel has come back, no byte has come
-    /// on any, and none was held by one who waits for its caller: such a one gives way (see
+    /// on any, and none was being opened or held by one who waits for its caller: such a one gives way (see
     /// [`Lease::is_needed`](super::Lease::is_needed)).
     ///
     /// # Errors
@@ -141,7 +141,10 @@ impl Places {
 
     /// When it was seen last that a place may become free.
     fn moved(&self) -> Instant {
-        match self.held_up.load(Ordering::Relaxed) {
+        // Both have limits of their own.
+        let [held_up, opening] =
+            [&self.held_up, &self.opening].map(|all| all.load(Ordering::Relaxed));
+        match held_up + opening {
             0 => (*lock(&self.came_back)).max(*lock(&self.bytes_came)),
             _ => Instant::now(),
         }
