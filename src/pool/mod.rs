@@ -182,7 +182,7 @@ impl Pool {
     /// # Errors
     /// When the host cannot be connected to, when somebody else found that out while this one waited
     /// or a few seconds ago, or when its channels are all in use and, for the time that a silent host
-    /// gets, none came back and nothing came on any.
+    /// gets, none came back, nothing came on any, and none waited for its caller.
     pub async fn lease(&self, id: HostId) -> Result<Lease, Arc<RemoteError>> {
         self.lease_with(id, false, &[]).await
     }

@@ -103,7 +103,7 @@ impl Places {
     }
 
     /// A place. It is waited for until, for as long as `limit` says, no channel has come back, no byte has come
-    /// on any, and none was held by one who waits for its caller: such a one gives way (see
+    /// on any, and none was being opened or held by one who waits for its caller: such a one gives way (see
     /// [`Lease::is_needed`](super::Lease::is_needed)).
     ///
     /// # Errors
@@ -141,7 +141,10 @@ impl Places {
 
     /// When it was seen last that a place may become free.
     fn moved(&self) -> Instant {
-        match self.held_up.load(Ordering::Relaxed) {
+        // Both have limits of their own.
+        let [held_up, opening] =
+            [&self.held_up, &self.opening].map(|all| all.load(Ordering::Relaxed));
+        match held_up + opening {
             0 => (*lock(&self.came_back)).max(*lock(&self.bytes_came)),
             _ => Instant::now(),
         }
@@ -168,11 +171,14 @@ impl Places {
     }
 
     /// The host has refused a channel to one that has a place: from now on there are as many as are
-    /// open, for a while. Whether there is any, so that waiting for it has a point.
+    /// open, for a while, or one fewer where others are being opened that may have got what there is.
+    /// Whether there is any, so that waiting for it has a point.
     pub(super) fn shrink(&self) -> bool {
-        let open = self
-            .used()
-            .saturating_sub(self.opening.load(Ordering::Relaxed));
+        let used = self.used();
+        let open = match used.saturating_sub(self.opening.load(Ordering::Relaxed)) {
+            0 => used.saturating_sub(1),
+            open => open,
+        };
         if open == 0 {
             return false;
         }

@@ -52,8 +52,31 @@ struct Pipes {
     up: Pipe,
     down: Pipe,
     stderr: Pipe,
-    /// What has been sent of an answer that is not complete, in bytes.
-    unfinished: Arc<AtomicU64>,
+    sent: Arc<Mutex<Sent>>,
+}
+
+/// What has been sent on one channel, in bytes.
+#[derive(Default)]
+struct Sent {
+    all: u64,
+    /// Contents, of an answer that is not complete.
+    unfinished: u64,
+    /// Where complete answers end, and the contents in each.
+    answers: VecDeque<(u64, u64)>,
+}
+
+impl Pipes {
+    fn sent(&self) -> MutexGuard<'_, Sent> {
+        self.sent.lock().expect("no test panics in there")
+    }
+
+    /// Contents of answers whose end has not been read.
+    fn open(&self) -> u64 {
+        let sent = self.sent();
+        let read = sent.all - self.down.unread();
+        let open = sent.answers.iter().filter(|(end, _)| *end > read);
+        sent.unfinished + open.map(|(_, contents)| contents).sum::<u64>()
+    }
 }
 
 /// A channel as the program at its far end sees it.
@@ -63,7 +86,6 @@ pub struct Far {
     input: Reader,
     pub buf: BytesMut,
     pipes: Pipes,
-    carried: u64,
     ended: Arc<Ended>,
 }
 
@@ -129,8 +151,7 @@ impl Host {
 
     /// What has been sent on these channels may have to be sent again.
     fn lose<'a>(&self, channels: impl Iterator<Item = &'a Pipes>) {
-        let one = |pipes: &Pipes| pipes.unfinished.load(Ordering::Relaxed) + pipes.down.unread();
-        let lost = channels.map(one).sum();
+        let lost = channels.map(Pipes::open).sum();
         self.lost.fetch_add(lost, Ordering::Relaxed);
     }
 
@@ -195,7 +216,7 @@ impl Host {
             up: pipe(),
             down: pipe(),
             stderr: pipe(),
-            unfinished: Arc::default(),
+            sent: Arc::default(),
         };
         let number = {
             let mut state = self.lock();
@@ -218,7 +239,6 @@ impl Host {
             input: Reader::new(&pipes.up),
             buf: BytesMut::new(),
             pipes: pipes.clone(),
-            carried: 0,
             ended: ended.clone(),
         };
         tokio::spawn(run(far, program));
@@ -271,15 +291,18 @@ impl Far {
             let due = host.link.carry(chunk.len()).await;
             if is_contents {
                 host.sent.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-                let unfinished = &self.pipes.unfinished;
-                unfinished.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                self.pipes.sent().unfinished += chunk.len() as u64;
             }
-            self.carried += chunk.len() as u64;
+            let carried = {
+                let mut sent = self.pipes.sent();
+                sent.all += chunk.len() as u64;
+                sent.all
+            };
             self.pipes.down.push(due, chunk)?;
             let is_due = {
                 let sent = host.sent.load(Ordering::Relaxed);
                 let is_due = |cut: &Cut| match cut {
-                    Cut::Channel(bytes) => self.carried >= *bytes,
+                    Cut::Channel(bytes) => carried >= *bytes,
                     Cut::Total(bytes) => sent >= *bytes,
                 };
                 let mut state = host.lock();
@@ -290,7 +313,7 @@ impl Far {
                 is_due
             };
             if is_due {
-                host.note(format_args!("cut after {} bytes", self.carried));
+                host.note(format_args!("cut after {carried} bytes"));
                 let mut cut_at = host.cut_at.lock().expect("no test panics in there");
                 cut_at.push(Instant::now());
                 drop(cut_at);
@@ -303,7 +326,11 @@ impl Far {
 
     /// An answer is complete.
     pub fn finish(&self) {
-        self.pipes.unfinished.store(0, Ordering::Relaxed);
+        let mut sent = self.pipes.sent();
+        let read = sent.all - self.pipes.down.unread();
+        sent.answers.retain(|(end, _)| *end > read);
+        let answer = (sent.all, std::mem::take(&mut sent.unfinished));
+        sent.answers.push_back(answer);
     }
 
     pub fn complain(&self, text: &str) {

@@ -1,21 +1,27 @@
 //! The made-up far ends answer as the real ones do: what the client sends them is sent to a real `nix-store --serve` and a
 //! real `sh` over the same store.
 
-mod shells;
+mod memory;
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::pin::Pin;
 use std::process::{Command, Output};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use sha2::{Digest, Sha256};
 use ssh_substituter::config;
 use ssh_substituter::model::StorePath;
-use ssh_substituter::transport::Program;
+use ssh_substituter::remote::{RemoteError, Shell, ShellOptions, open_shell};
+use ssh_substituter::transport::{Channel, Program, Transport, TransportError};
 use ssh_substituter::wire::put_u64;
 use ssh_substituter::wire::serve::{CLIENT_MAGIC, Request, Version};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::host::Host;
@@ -145,6 +151,59 @@ fn write_node(item: &Item, kind: &Kind, place: &Path) {
     }
 }
 
+/// Reaches the made-up host, and keeps what is sent to it.
+struct Recorder {
+    host: Arc<Host>,
+    sent: Arc<Mutex<Vec<u8>>>,
+}
+
+#[async_trait]
+impl Transport for Recorder {
+    async fn open(
+        &self,
+        _: &config::host::Host,
+        program: Program,
+    ) -> Result<Channel, TransportError> {
+        let mut channel = self.host.open(program).await?;
+        channel.stdin = Box::new(Recorded {
+            stream: channel.stdin,
+            sent: self.sent.clone(),
+        });
+        Ok(channel)
+    }
+}
+
+struct Recorded {
+    stream: Box<dyn AsyncWrite + Send + Unpin>,
+    sent: Arc<Mutex<Vec<u8>>>,
+}
+
+impl AsyncWrite for Recorded {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let poll = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(len)) = poll {
+            this.sent
+                .lock()
+                .expect("no panic in there")
+                .extend(&bytes[..len]);
+        }
+        poll
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
 fn hello() -> Vec<u8> {
     let mut out = Vec::new();
     put_u64(&mut out, CLIENT_MAGIC);
@@ -205,94 +264,121 @@ async fn the_serve_program_answers_as_the_real_one() {
     }
 }
 
-/// What a program of its own says, question by question, while paths come and go between them.
+/// Has the client use a shell on the made-up host; what it sent.
+async fn record<T>(
+    both: &Both,
+    work: impl AsyncFnOnce(&mut Shell) -> Result<T, RemoteError>,
+) -> (Result<T, RemoteError>, Vec<u8>) {
+    let recorder = Recorder {
+        host: both.host.clone(),
+        sent: Arc::default(),
+    };
+    let options = ShellOptions {
+        connect: LIMIT,
+        silence: LIMIT,
+    };
+    let mut shell = open_shell(&recorder, &both.spec(), &options)
+        .await
+        .expect("a shell");
+    let result = work(&mut shell).await;
+    let sent = recorder.sent.lock().expect("no panic in there").clone();
+    (result, sent)
+}
+
+/// Without the proof that it is a shell, in which the root of the machine is looked at.
+fn behind_proof(output: &[u8]) -> &[u8] {
+    let end = output
+        .iter()
+        .position(|byte| *byte == b';')
+        .expect("an end of the proof");
+    &output[end + 1..]
+}
+
 #[tokio::test(start_paused = true)]
-async fn the_serve_program_keeps_in_mind_what_the_real_one_keeps() {
-    let all = catalogue();
-    let [comes, stays, goes] = [0, 1, 2].map(|at| all.small[5 + at].clone());
-    let (real, start) = (support::Store::new(), Instant::now());
-    let entry = |item: &Item| support::Entry {
-        path: item.path.as_str().to_owned(),
-        references: Vec::new(),
-        deriver: None,
-    };
-    for item in [&stays, &goes] {
-        write(&real, item);
-        real.register(&[entry(item)]);
+async fn the_shell_lists_as_the_real_one() {
+    let both = Both::new();
+    for item in &both.items {
+        let (layout, sent) = record(&both, async |shell| shell.list(&item.path).await).await;
+        let layout = layout.expect("no fault").expect("a layout");
+        assert_eq!(layout.nar_size(), item.size());
+        let (made_up, real) = both.answers(Program::Shell, &sent).await;
+        let records = |output: &[u8]| {
+            let fields: Vec<Vec<u8>> = behind_proof(output)
+                .split(|b| *b == 0)
+                .map(Vec::from)
+                .collect();
+            let mut records: Vec<Vec<Vec<u8>>> = fields.chunks(2).map(Vec::from).collect();
+            for record in &mut records {
+                // A folder has a size of its own in each file system.
+                if record[0].starts_with(b"d ") {
+                    let mut words: Vec<&[u8]> = record[0].splitn(4, |b| *b == b' ').collect();
+                    words[2] = b"";
+                    record[0] = words.join(&b' ');
+                }
+            }
+            // The order of a folder is anybody's.
+            records.sort();
+            records
+        };
+        let [ours, theirs] = [&made_up, &real].map(|output| records(&output.stdout));
+        assert_eq!(ours, theirs, "{}", item.path);
     }
-    let change = start + Duration::from_secs(100);
-    let copy = |item: &Arc<Item>, from, until| Copy {
-        info: item.info(Vec::new()),
-        item: item.clone(),
-        from,
-        until,
-        again: None,
-        wrong: None,
-    };
-    let copies = [
-        copy(&comes, Some(change), None),
-        copy(&stays, None, None),
-        copy(&goes, None, Some(change)),
-    ];
-    let root = real.root().to_str().expect("UTF-8");
-    let trace = Arc::new(Trace::new(start, false));
-    let host = Host::new(far(), Store::new(root, copies), start, trace);
-    let paths: Vec<_> = [&comes, &stays, &goes].map(|item| item.path.clone()).into();
-    let valid = Request::QueryValidPaths {
-        lock: false,
-        substitute: false,
-        paths: paths.clone(),
-    };
-    let infos = Request::QueryPathInfos { paths };
-    // One that has answered nothing, one that was asked who is valid, one that was asked for infos.
-    let begun = [
-        vec![],
-        vec![valid.clone()],
-        vec![infos.clone()],
-        vec![valid.clone(), infos.clone()],
-    ];
-    let then = [valid, infos];
-    let mut programs = Vec::new();
-    for requests in begun {
-        let mut made_up = host.open(Program::AsConfigured).await.expect("it opens");
-        let mut child = real
-            .serve(false)
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let mut sent = hello();
-        requests.iter().for_each(|request| request.put(&mut sent));
-        made_up.stdin.write_all(&sent).await.expect("write");
-        let pipe = child.stdin.as_mut().expect("a pipe");
-        std::io::Write::write_all(pipe, &sent).expect("write");
-        // It has answered all that before the store changes: the replies are as long as those of the other one.
-        let mut ours = Vec::new();
-        while let Ok(Ok(1..)) =
-            tokio::time::timeout(Duration::from_secs(1), made_up.stdout.read_buf(&mut ours)).await
-        {
-        }
-        let mut theirs = vec![0; ours.len()];
-        let pipe = child.stdout.as_mut().expect("a pipe");
-        std::io::Read::read_exact(pipe, &mut theirs).expect("read");
-        assert!(ours == theirs, "before the change");
-        programs.push((made_up, child));
-    }
-    tokio::time::sleep_until(change + Duration::from_secs(1)).await;
-    real.delete(&[goes.path.as_str()]);
-    write(&real, &comes);
-    real.register(&[entry(&comes)]);
-    for (at, (mut made_up, mut child)) in programs.into_iter().enumerate() {
-        let mut sent = Vec::new();
-        then.iter().for_each(|request| request.put(&mut sent));
-        made_up.stdin.write_all(&sent).await.expect("write");
-        made_up.stdin.shutdown().await.expect("end");
-        let mut ours = Vec::new();
-        made_up.stdout.read_to_end(&mut ours).await.expect("read");
-        let mut pipe = child.stdin.take().expect("a pipe");
-        std::io::Write::write_all(&mut pipe, &sent).expect("write");
-        drop(pipe);
-        let theirs = child.wait_with_output().expect("it ends").stdout;
-        assert!(ours == theirs, "program {at} after the change");
+    let (none, sent) = record(&both, async |shell| shell.list(&nowhere()).await).await;
+    assert!(none.expect("no fault").is_none());
+    let (made_up, real) = both.answers(Program::Shell, &sent).await;
+    assert_eq!(behind_proof(&made_up.stdout), behind_proof(&real.stdout));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_shell_reads_as_the_real_one() {
+    let both = Both::new();
+    for item in &both.items {
+        let (layout, _) = record(&both, async |shell| shell.list(&item.path).await).await;
+        let layout = layout.expect("no fault").expect("a layout");
+        let each = (item.size() / 5).max(100);
+        let (came, sent) = record(&both, async |shell| {
+            let mut all = Vec::new();
+            for segment in layout.segments(0, each) {
+                shell.request(&segment);
+                shell.request_digest(&segment);
+                let bytes = shell.segment().await?;
+                let digest = shell.digest().await?;
+                assert_eq!(digest, Some(Sha256::digest(&bytes).into()));
+                all.extend_from_slice(&bytes);
+            }
+            Ok(all)
+        })
+        .await;
+        assert!(came.expect("no fault") == item.nar, "{}", item.path);
+        let (made_up, real) = both.answers(Program::Shell, &sent).await;
+        let [ours, theirs] = [&made_up, &real].map(|output| behind_proof(&output.stdout));
+        assert!(ours == theirs, "{}", item.path);
+        assert_eq!(made_up.status.code(), real.status.code());
+        // The same once the path is gone.
+        fs::rename(
+            both.real.physical(item.path.as_str()),
+            both.real.root().join("gone"),
+        )
+        .expect("move");
+        let gone = Store::new(both.real.root().to_str().expect("UTF-8"), []);
+        let host = Host::new(
+            both.host.plan.clone(),
+            gone,
+            Instant::now(),
+            both.host.trace.clone(),
+        );
+        let without = Both {
+            items: Vec::new(),
+            real: support::Store::new(),
+            host,
+        };
+        let (made_up, real) = without.answers(Program::Shell, &sent).await;
+        let [ours, theirs] = [&made_up, &real].map(|output| behind_proof(&output.stdout));
+        assert!(ours == theirs, "{} when it is gone", item.path);
+        fs::rename(
+            both.real.root().join("gone"),
+            both.real.physical(item.path.as_str()),
+        )
+        .expect("move");
     }
 }
