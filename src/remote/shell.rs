@@ -281,7 +281,9 @@ impl Shell {
     /// When the link breaks or falls silent, or the files are not what was listed
     /// ([`RemoteError::NotAsListed`]). The shell is of no use then.
     pub async fn segment(&mut self) -> Result<Bytes, RemoteError> {
-        self.check()?;
+        if let Some(error) = self.earlier_failure() {
+            return Err(error);
+        }
         loop {
             let Some(Owed::Segment(oldest)) = self.owed.front_mut() else {
                 return Ok(Bytes::new());
@@ -314,7 +316,9 @@ impl Shell {
     /// When the link breaks or falls silent, or what comes is no end of a digest. The shell is of no use
     /// then.
     pub async fn digest(&mut self) -> Result<Option<[u8; 32]>, RemoteError> {
-        self.check()?;
+        if let Some(error) = self.earlier_failure() {
+            return Err(error);
+        }
         loop {
             let Some(Owed::Digest(oldest, _)) = self.owed.front() else {
                 return Ok(None);
@@ -335,11 +339,9 @@ impl Shell {
         }
     }
 
-    fn check(&self) -> Result<(), RemoteError> {
-        match self.broken {
-            true => Err(self.wrong("an earlier part of it failed")),
-            false => Ok(()),
-        }
+    fn earlier_failure(&self) -> Option<RemoteError> {
+        self.broken
+            .then(|| self.wrong("an earlier part of it failed"))
     }
 
     async fn fill(&mut self, doing: &'static str) -> Result<(), RemoteError> {

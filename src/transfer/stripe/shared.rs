@@ -188,8 +188,8 @@ impl Shared {
         }
     }
 
-    /// A channel is gone, of itself or since it `failed`. While one that `failed` leaves others there, the host has not; but where one was `useless`, more of
-    /// them would be so too.
+    /// A channel is gone, of itself or since it `failed`. As long as there are others, that does not mean that
+    /// the host has failed, unless this one was `useless`: more of them would be so too.
     pub(super) fn leave(&self, host: HostId, channel: Channel, failed: bool, useless: bool) {
         let (active, last) = {
             let mut state = self.lock();
