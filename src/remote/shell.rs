@@ -281,8 +281,8 @@ impl Shell {
     /// When the link breaks or falls silent, or the files are not what was listed
     /// ([`RemoteError::NotAsListed`]). The shell is of no use then.
     pub async fn segment(&mut self) -> Result<Bytes, RemoteError> {
-        if self.broken {
-            return Err(self.wrong("an earlier part of it failed"));
+        if let Some(error) = self.earlier_failure() {
+            return Err(error);
         }
         loop {
             let Some(Owed::Segment(oldest)) = self.owed.front_mut() else {
@@ -316,8 +316,8 @@ impl Shell {
     /// When the link breaks or falls silent, or what comes is no end of a digest. The shell is of no use
     /// then.
     pub async fn digest(&mut self) -> Result<Option<[u8; 32]>, RemoteError> {
-        if self.broken {
-            return Err(self.wrong("an earlier part of it failed"));
+        if let Some(error) = self.earlier_failure() {
+            return Err(error);
         }
         loop {
             let Some(Owed::Digest(oldest, _)) = self.owed.front() else {
@@ -337,6 +337,11 @@ impl Shell {
                 }
             }
         }
+    }
+
+    fn earlier_failure(&self) -> Option<RemoteError> {
+        self.broken
+            .then(|| self.wrong("an earlier part of it failed"))
     }
 
     async fn fill(&mut self, doing: &'static str) -> Result<(), RemoteError> {

@@ -106,7 +106,7 @@ impl<'a> Fetch<'a> {
     /// # Errors
     /// When no host can deliver, or the sink takes no more.
     pub(super) async fn run(&mut self) -> Result<u64, TransferError> {
-        if self.use_readahead().await? {
+        if self.take_from_readahead().await? {
             return Ok(self.info().nar_size);
         }
         loop {
@@ -120,7 +120,7 @@ impl<'a> Fetch<'a> {
             if !pause.is_zero() {
                 sleep(pause).await;
             }
-            if let Some(size) = self.ask_host(host).await? {
+            if let Some(size) = self.bring_from_host(host).await? {
                 return Ok(size);
             }
         }
@@ -149,7 +149,7 @@ impl<'a> Fetch<'a> {
     }
 
     /// Passes on what is read ahead; whether that was all.
-    async fn use_readahead(&mut self) -> Result<bool, TransferError> {
+    async fn take_from_readahead(&mut self) -> Result<bool, TransferError> {
         if self.wish.resume.is_some() {
             return Ok(false);
         }
@@ -295,7 +295,7 @@ impl<'a> Fetch<'a> {
     }
 
     /// Brings the rest from one host, if it can; then the size of the NAR.
-    async fn ask_host(&mut self, host: HostId) -> Result<Option<u64>, TransferError> {
+    async fn bring_from_host(&mut self, host: HostId) -> Result<Option<u64>, TransferError> {
         let (info, book) = (self.info(), &self.common.book);
         self.watch.set_host(&book.pool.host(host).to_string());
         let holders = self.holders();

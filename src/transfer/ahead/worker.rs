@@ -170,7 +170,15 @@ impl Worker {
                         return Ok(lease);
                     }
                     Ok(Fed::Lost) => return Err(Broken),
-                    Ok(Fed::Unfit(unfit)) => break unfit.into_fault(host, path),
+                    Ok(Fed::Unfit(unfit)) => {
+                        // It has come whole: what follows on the connection is in step.
+                        lease.end_dump();
+                        let fault = unfit.into_fault(host, path);
+                        let book = &self.desk.book;
+                        book.take_note(self.host, &job.info.path, &fault).await;
+                        taken.fail(true);
+                        return Ok(lease);
+                    }
                     Err(refused) => break refused.into_fault(host, path),
                 }
             }

@@ -35,12 +35,15 @@ pub(super) struct Seat {
     pub(super) nevertheless: bool,
     /// It ends of itself, since there is nothing to ask for.
     pub(super) idle: AtomicBool,
+    /// It failed at work before it had brought anything.
+    pub(super) useless: AtomicBool,
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         let failed = !*self.idle.get_mut();
-        self.shared.leave(self.host, self.channel, failed);
+        let useless = *self.useless.get_mut();
+        self.shared.leave(self.host, self.channel, failed, useless);
     }
 }
 
@@ -55,7 +58,9 @@ pub(super) async fn run(seat: Seat) {
         return;
     };
     // How far the host is may be known only now.
-    seat.shared.engage(seat.host, seat.nevertheless);
+    if seat.shared.is_of_use(seat.host) {
+        seat.shared.engage(seat.host, seat.nevertheless);
+    }
     let mut changes = seat.shared.changes();
     let mut worker = Worker {
         seat: &seat,
@@ -63,6 +68,7 @@ pub(super) async fn run(seat: Seat) {
         owed: VecDeque::new(),
     };
     let mut idle = Instant::now();
+    let mut is_useless = true;
     loop {
         changes.mark_seen();
         let result = match worker.ask().await {
@@ -78,8 +84,10 @@ pub(super) async fn run(seat: Seat) {
             Err(error) => Err(error),
         };
         if let Err(error) = result {
+            seat.useless.store(is_useless, Ordering::Relaxed);
             return blame(&seat, error).await;
         }
+        is_useless = false;
         idle = Instant::now();
     }
 }

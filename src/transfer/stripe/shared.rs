@@ -137,6 +137,12 @@ impl Shared {
         }
     }
 
+    /// Whether somebody could ask that host for something now.
+    pub(super) fn is_of_use(&self, host: HostId) -> bool {
+        let active = self.lock().active.clone();
+        active.iter().any(|nar| nar.could_ask().contains(&host))
+    }
+
     fn has_channels(&self, host: HostId) -> bool {
         let state = self.lock();
         state.hosts.get(&host).is_some_and(|work| work.count > 0)
@@ -176,13 +182,15 @@ impl Shared {
                 },
                 nevertheless,
                 idle: AtomicBool::new(false),
+                useless: AtomicBool::new(false),
             };
             tasks.spawn(run(seat));
         }
     }
 
-    /// A channel is gone, of itself or since it `failed`.
-    pub(super) fn leave(&self, host: HostId, channel: Channel, failed: bool) {
+    /// A channel is gone, of itself or since it `failed`. As long as there are others, that does not mean that
+    /// the host has failed, unless this one was `useless`: more of them would be so too.
+    pub(super) fn leave(&self, host: HostId, channel: Channel, failed: bool, useless: bool) {
         let (active, last) = {
             let mut state = self.lock();
             let at_work = state.hosts.entry(host).or_default();
@@ -194,7 +202,7 @@ impl Shared {
             (state.active.clone(), last)
         };
         for nar in active {
-            nar.lost(host, channel, failed && last);
+            nar.lost(host, channel, failed && (last || useless));
         }
         self.wake();
     }
