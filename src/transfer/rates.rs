@@ -60,6 +60,10 @@ impl Rate {
             self.window = Some((since, count));
         }
         if self.backlog == 0 {
+            // A first guess, where all comes sooner than a window lasts.
+            if self.rate.is_none() && count > 0 {
+                self.rate = Some(count as f64 / time.as_secs_f64().max(0.001));
+            }
             self.window = None;
         }
     }
