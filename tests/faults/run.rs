@@ -124,8 +124,9 @@ impl Caller {
         let is_over = AtomicBool::new(false);
         let result = thread::scope(|scope| {
             let trouble = scope.spawn(|| engines.trouble(self.engine, &is_over));
+            let end = SetOnDrop(&is_over);
             let ran = self.realise(paths);
-            is_over.store(true, Ordering::SeqCst);
+            drop(end);
             (ran, trouble.join().expect("trouble with an engine"))
         });
         self.engines = Some(engines);
@@ -149,6 +150,15 @@ impl Caller {
             return Ok(());
         }
         Err(format!("registered hashes: {text}"))
+    }
+}
+
+/// Sets its flag when it goes, also where a panic takes it: the thread that waits for the flag would hang the whole suite.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,8 +73,10 @@ fn collecting_garbage_disturbs_nobody() {
                 (rounds, seen)
             })
         });
-        churn(&store, 6);
+        let churned = catch_unwind(AssertUnwindSafe(|| churn(&store, 6)));
+        // Also after a failure: the threads wait for it, and the test for them.
         over.store(true, Ordering::Relaxed);
+        churned.unwrap_or_else(|panic| resume_unwind(panic));
         for thread in asking {
             let (rounds, seen) = thread.join().unwrap();
             assert!(rounds > 20, "{rounds}");
