@@ -3,8 +3,9 @@
 //! As tokio's channel of the same name, but those who wait are woken in the order in which they began
 //! to: tokio wakes them in a random one, and then the same run is never seen twice.
 
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -23,7 +24,7 @@ pub struct Receiver<T> {
 pub struct Closed;
 
 struct Shared<T> {
-    // Held for as long as a caller looks at the value, never over an await.
+    // Held for as long as a caller looks at the value.
     value: Mutex<T>,
     changes: AtomicU64,
     is_closed: AtomicBool,
@@ -32,7 +33,7 @@ struct Shared<T> {
 
 impl<T> Shared<T> {
     fn value(&self) -> MutexGuard<'_, T> {
-        self.value.lock().unwrap_or_else(PoisonError::into_inner)
+        self.value.lock()
     }
 }
 
@@ -133,7 +134,8 @@ impl<T> Receiver<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use parking_lot::Mutex;
+    use std::sync::Arc;
 
     use super::*;
 
@@ -149,7 +151,7 @@ mod tests {
                         .wait_for(|value| *value == 1, |_| ())
                         .await
                         .unwrap();
-                    order.lock().unwrap().push(number);
+                    order.lock().push(number);
                 })
             })
             .collect();
@@ -158,7 +160,7 @@ mod tests {
         for task in tasks {
             task.await.unwrap();
         }
-        assert_eq!(*order.lock().unwrap(), (0..50).collect::<Vec<_>>());
+        assert_eq!(*order.lock(), (0..50).collect::<Vec<_>>());
     }
 
     #[tokio::test]

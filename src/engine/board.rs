@@ -1,8 +1,9 @@
 //! What is being transferred, for everybody who asks.
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -12,7 +13,6 @@ use crate::transfer::progress::{ByHost, Outcome, Progress, TransferInfo, Transfe
 /// All transfers that run, and what has run.
 #[derive(Default)]
 pub(super) struct Board {
-    // Held for a few instructions, never over an await.
     running: Mutex<BTreeMap<u64, Running>>,
     next: AtomicU64,
     done: AtomicU64,
@@ -42,13 +42,9 @@ impl Running {
 }
 
 impl Board {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The transfers that run, in the order in which they began.
     pub(super) fn running(&self) -> Value {
-        let mut running = self.lock();
+        let mut running = self.running.lock();
         let shown = running.values_mut().map(|running| {
             running.count();
             let sums = running.sums.sums();
@@ -86,12 +82,12 @@ pub(super) struct Source(Mutex<Option<String>>);
 
 impl Source {
     fn set(&self, host: &str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(host.to_owned());
+        *self.0.lock() = Some(host.to_owned());
     }
 
     /// The host, if it is another one than when this was called last.
     pub(super) fn news(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.lock().take()
     }
 }
 
@@ -109,7 +105,7 @@ impl Progress for Posted {
             counted: 0,
             since: Instant::now(),
         };
-        self.board.lock().insert(number, running);
+        self.board.running.lock().insert(number, running);
         Box::new(Post {
             board: self.board.clone(),
             host: self.host.clone(),
@@ -136,7 +132,7 @@ impl TransferProgress for Post {
 
     fn set_host(&self, host: &str) {
         self.host.set(host);
-        if let Some(running) = self.board.lock().get_mut(&self.number) {
+        if let Some(running) = self.board.running.lock().get_mut(&self.number) {
             running.count();
             running.sums.set_host(host);
             host.clone_into(&mut running.info.host);
@@ -155,7 +151,7 @@ impl TransferProgress for Post {
 
 impl Drop for Post {
     fn drop(&mut self) {
-        self.board.lock().remove(&self.number);
+        self.board.running.lock().remove(&self.number);
         let count = match self.done {
             true => &self.board.done,
             false => &self.board.failed,

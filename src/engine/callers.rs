@@ -1,7 +1,8 @@
 //! Who is served: clients that were started by the same process are one caller, with one readahead.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::transfer::{Caller, Transfers};
@@ -12,7 +13,6 @@ const GRACE: Duration = Duration::from_secs(30);
 /// All callers.
 pub(super) struct Callers {
     transfers: Arc<Transfers>,
-    // Held for some map operations, never over an await.
     known: Mutex<HashMap<u64, Known>>,
 }
 
@@ -40,13 +40,9 @@ impl Callers {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// One more connection of the caller with that number.
     pub(super) fn enter(self: &Arc<Self>, number: u64) -> Present {
-        let mut known = self.lock();
+        let mut known = self.known.lock();
         let new = || Known {
             caller: Arc::new(self.transfers.caller()),
             connections: 0,
@@ -65,7 +61,7 @@ impl Callers {
 
     /// How many connections there are, and of how many callers.
     pub(super) fn count(&self) -> (usize, usize) {
-        let known = self.lock();
+        let known = self.known.lock();
         let connections = known.values().map(|known| known.connections);
         let present = known.values().filter(|known| known.connections > 0);
         (connections.sum(), present.count())
@@ -75,7 +71,7 @@ impl Callers {
     /// called now and then.
     pub(super) fn tidy(&self) {
         let mut gone = Vec::new();
-        let mut known = self.lock();
+        let mut known = self.known.lock();
         known.retain(|_, known| {
             let stays = known.connections > 0 || known.left.elapsed() < GRACE;
             if stays {
@@ -93,7 +89,7 @@ impl Callers {
 
 impl Drop for Present {
     fn drop(&mut self) {
-        if let Some(known) = self.callers.lock().get_mut(&self.number) {
+        if let Some(known) = self.callers.known.lock().get_mut(&self.number) {
             known.connections -= 1;
             known.left = Instant::now();
         }

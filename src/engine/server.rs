@@ -1,9 +1,10 @@
 //! The engine as a process of its own: it accepts front ends, and ends when nobody needs it.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::error::Error;
 use std::io;
 use std::os::unix::net::UnixListener as StdUnixListener;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -61,8 +62,7 @@ pub(super) struct Server {
     setting: Setting,
     config: Config,
     began: Instant,
-    /// Since when nobody has needed it, if nobody does. Held for one instruction, never over an
-    /// await.
+    /// Since when nobody has needed it, if nobody does.
     idle_since: Mutex<Instant>,
 }
 
@@ -166,8 +166,7 @@ impl Server {
     }
 
     fn idle_since(&self) -> MutexGuard<'_, Instant> {
-        let lock = self.idle_since.lock();
-        lock.unwrap_or_else(PoisonError::into_inner)
+        self.idle_since.lock()
     }
 
     /// To be held by whoever needs the engine.

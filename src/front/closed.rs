@@ -1,7 +1,7 @@
 //! Hosts that do not let an engine in, as one front end knows them.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Most hosts that are noted: more than anybody configures.
 const HOSTS: usize = 10_000;
@@ -11,7 +11,6 @@ const HOSTS: usize = 10_000;
 pub(super) struct Closed {
     /// The caller has a login of its own, so that they are no trouble.
     has_own_login: bool,
-    // Held for a few instructions, never over an await.
     state: Mutex<State>,
 }
 
@@ -62,7 +61,7 @@ impl Closed {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

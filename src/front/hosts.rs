@@ -1,8 +1,9 @@
 //! The doors' answers, from the hosts.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -27,7 +28,7 @@ pub struct HostsBackend {
     caller: Arc<Caller>,
     progress: Arc<dyn Progress>,
     /// What this connection was told: that NAR is delivered and no other, even if hosts say
-    /// otherwise by then. Held for a look-up only.
+    /// otherwise by then.
     told: Mutex<HashMap<StorePath, Found>>,
 }
 
@@ -73,7 +74,7 @@ impl HostsBackend {
     }
 
     fn told(&self) -> MutexGuard<'_, HashMap<StorePath, Found>> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+        self.told.lock()
     }
 
     /// What was told of the path, else what can be told now.

@@ -2,8 +2,9 @@
 //! login that all share, and the caller's own is used only at hosts that do not let the engine in, by
 //! this process alone.
 
+use parking_lot::Mutex;
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::io::AsyncWrite;
@@ -26,7 +27,6 @@ const OWN: usize = 200_000;
 pub struct OwnLoginBackend {
     attached: AttachedBackend,
     for_hosts: ForHosts,
-    // Both held for a few instructions, never over an await.
     own: Mutex<Option<Own>>,
     /// What hosts said that do not let the engine in.
     theirs: Mutex<HashSet<StorePath>>,
@@ -53,7 +53,7 @@ impl OwnLoginBackend {
     /// engine are on disk.
     pub async fn flush(&self) {
         self.attached.flush().await;
-        let own = lock(&self.own).as_ref().map(|own| own.backend.clone());
+        let own = self.own.lock().as_ref().map(|own| own.backend.clone());
         if let Some(own) = own {
             own.flush().await;
         }
@@ -64,7 +64,7 @@ impl OwnLoginBackend {
         if hosts.is_empty() {
             return None;
         }
-        let mut own = lock(&self.own);
+        let mut own = self.own.lock();
         if let Some(own) = &*own
             && own.hosts == hosts
         {
@@ -86,13 +86,9 @@ impl OwnLoginBackend {
 
     /// The same, where that is who has told of the path.
     fn own_of(&self, path: &StorePath) -> Option<Arc<HostsBackend>> {
-        let is_theirs = lock(&self.theirs).contains(path);
+        let is_theirs = self.theirs.lock().contains(path);
         is_theirs.then(|| self.own()).flatten()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Those that are not in `found`.
@@ -124,7 +120,7 @@ impl Backend for OwnLoginBackend {
             && let Some(own) = self.own()
         {
             let more = own.path_infos(&missing).await?;
-            let mut theirs = lock(&self.theirs);
+            let mut theirs = self.theirs.lock();
             for info in &more {
                 if theirs.len() < OWN {
                     theirs.insert(info.path.clone());

@@ -7,13 +7,13 @@
 //! nobody writes: so it is done for one question at a time, only while the log is empty, and the
 //! answer counts only when the file has not changed meanwhile.
 
+use parking_lot::Mutex;
 use std::ffi::OsString;
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
@@ -85,7 +85,7 @@ impl Database {
         mut answer: impl FnMut(&Connection) -> Result<T, Failed>,
     ) -> Result<T, LocalStoreError> {
         // A panic in another thread leaves at worst an open transaction, which its drop ended.
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self.shared.lock();
         let started = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {

@@ -9,13 +9,14 @@
 //! `PARENT` is the process that has started them all, `HASH` stands for the text. Where anything is wrong with these
 //! files the message is shown.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
@@ -62,7 +63,7 @@ impl ShownOnce {
         let mut hasher = DefaultHasher::new();
         without_measures(text).hash(&mut hasher);
         let name = format!("{:x}-{:016x}", self.command, hasher.finish());
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = self.own.lock();
         if own.contains_key(&name) || own.len() >= MOST {
             return true;
         }

@@ -1,11 +1,10 @@
 //! What lies idle at a host until somebody needs it, for a limited time.
 
-use std::sync::{Arc, Mutex, Weak};
+use parking_lot::Mutex;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
-
-use super::lock;
 
 /// How long a connection may lie idle, whoever is attached. The host is spared a process, and what a
 /// `nix-store` remembers of its first answers gets no older.
@@ -16,7 +15,6 @@ const LAST: Duration = Duration::from_secs(300);
 
 /// Idle connections, the one that was used last at the end.
 pub(super) struct Idle<T> {
-    // Held for a few instructions, never over an await.
     state: Mutex<State<T>>,
 }
 
@@ -37,7 +35,7 @@ impl<T: Send + 'static> Idle<T> {
     }
 
     pub(super) fn push(self: &Arc<Self>, item: T) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.items.push((item, Instant::now()));
         if !state.is_watched && tokio::runtime::Handle::try_current().is_ok() {
             state.is_watched = true;
@@ -46,12 +44,12 @@ impl<T: Send + 'static> Idle<T> {
     }
 
     pub(super) fn pop(&self) -> Option<T> {
-        lock(&self.state).items.pop().map(|(item, _)| item)
+        self.state.lock().items.pop().map(|(item, _)| item)
     }
 
     /// The one that is best by `rank`, of equal ones that which was used last. Those without a rank stay.
     pub(super) fn take_best<R: Ord>(&self, rank: impl Fn(&T) -> Option<R>) -> Option<T> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let items = state.items.iter().enumerate();
         let ranked = items.filter_map(|(at, (item, _))| Some((rank(item)?, at)));
         let (_, at) = ranked.max()?;
@@ -60,18 +58,18 @@ impl<T: Send + 'static> Idle<T> {
 
     /// Ends those that `is_good` is false for; whether any is left.
     pub(super) fn retain(&self, mut is_good: impl FnMut(&mut T) -> bool) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.items.retain_mut(|(item, _)| is_good(item));
         !state.items.is_empty()
     }
 
     pub(super) fn len(&self) -> usize {
-        lock(&self.state).items.len()
+        self.state.lock().items.len()
     }
 
     /// Ends all but so many, those with the smallest keys staying.
     pub(super) fn keep<K: Ord>(&self, most: usize, key: impl Fn(&T) -> K) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.items.sort_by_key(|(item, _)| key(item));
         state.items.truncate(most);
         state.items.sort_by_key(|(_, since)| *since);
@@ -79,7 +77,7 @@ impl<T: Send + 'static> Idle<T> {
 
     /// Ends those whose time is over; when to look again, as long as there are any.
     fn end_old_ones(&self) -> Option<Instant> {
-        let (now, mut state) = (Instant::now(), lock(&self.state));
+        let (now, mut state) = (Instant::now(), self.state.lock());
         let last = state.items.len().saturating_sub(1);
         let mut place = 0..;
         state.items.retain(|(_, since)| {

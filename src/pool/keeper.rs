@@ -1,8 +1,9 @@
 //! What is known of hosts' health, between this process and the store for later ones.
 
+use parking_lot::Mutex;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -10,7 +11,6 @@ use tokio::time::Instant;
 use tokio::time::timeout;
 
 use super::health::{Health, HealthStore, Now, Record};
-use super::lock;
 use crate::config::host::Host;
 
 /// How long the store may hold up work. What takes longer goes on without being waited for.
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// The health of one host.
 pub(super) struct Kept {
     key: String,
-    // Held for a few instructions, never over an await or a call of the store.
+    // Held for a few instructions, never over a call of the store.
     pub(super) health: Mutex<Health>,
     /// No connection has come about for longer than others take, and none has failed yet: this
     /// process may end before it knows, so later ones are told what it fears.
@@ -54,16 +54,16 @@ impl Kept {
             if record.is_doubt(now) {
                 self.slow.store(true, Ordering::Relaxed);
             }
-            lock(&self.health).merge(&record, now);
+            self.health.lock().merge(&record, now);
         }
     }
 
     /// Writes what is true by now, which may be more than what it was called for.
     fn save(&self, store: &dyn HealthStore) {
-        let _saving = lock(&self.saving);
+        let _saving = self.saving.lock();
         let theirs = store.load(&self.key);
         let record = {
-            let (mut health, now) = (lock(&self.health), now());
+            let (mut health, now) = (self.health.lock(), now());
             // Another process may have seen it fail too. After a success that is the past.
             if let Some(theirs) = theirs
                 && health.has_failures()

@@ -1,9 +1,8 @@
 //! What hosts say and nobody can read: it costs the path that it is about, never the host.
 
+use parking_lot::Mutex;
 use std::collections::HashSet;
-use std::sync::Mutex;
 
-use super::lock;
 use super::slot::Slot;
 use crate::remote::Unreadable;
 
@@ -29,7 +28,7 @@ impl LeftOutTold {
     /// Tells the user of what could not be read, the first of each field.
     pub(super) fn tell(&self, slot: &Slot, entries: Vec<Unreadable>) {
         for entry in entries {
-            let first = lock(&self.0).insert(entry.why.field);
+            let first = self.0.lock().insert(entry.why.field);
             let host = slot.host.to_string();
             let left_out = LeftOut { host, entry };
             if first {
@@ -42,6 +41,6 @@ impl LeftOutTold {
 
     /// From now on somebody else is told too.
     pub(super) fn tell_again(&self) {
-        lock(&self.0).clear();
+        self.0.lock().clear();
     }
 }

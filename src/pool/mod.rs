@@ -15,8 +15,8 @@ mod slot;
 mod trouble;
 
 use std::error::Error;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
@@ -285,10 +285,6 @@ impl Pool {
     pub async fn failed(&self, id: HostId, error: &Arc<RemoteError>) {
         self.slots[id.0].failed(error).await;
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

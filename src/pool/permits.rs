@@ -1,14 +1,14 @@
 //! Permits of which there may be fewer for a while, given in the order in which they were asked for.
 
+use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
 /// So many permits at a time.
 #[derive(Debug)]
 pub(super) struct Permits {
-    // Held for a few instructions, never over an await.
     state: Mutex<State>,
 }
 
@@ -38,7 +38,7 @@ impl Permits {
     /// nothing but its place.
     pub(super) async fn acquire(self: &Arc<Self>) -> Permit {
         let waits = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             if state.used < state.limit && state.waiting.is_empty() {
                 state.used += 1;
                 return Permit(self.clone());
@@ -56,24 +56,24 @@ impl Permits {
 
     /// How many are held.
     pub(super) fn used(&self) -> usize {
-        self.lock().used
+        self.state.lock().used
     }
 
     /// How many there may be.
     pub(super) fn limit(&self) -> usize {
-        self.lock().limit
+        self.state.lock().limit
     }
 
     /// From now on so many may be held; those above it are not given again once they are back.
     pub(super) fn set_limit(self: &Arc<Self>, limit: usize) {
-        self.lock().limit = limit;
+        self.state.lock().limit = limit;
         self.hand_out();
     }
 
     fn hand_out(self: &Arc<Self>) {
         loop {
             let next = {
-                let mut state = self.lock();
+                let mut state = self.state.lock();
                 while state
                     .waiting
                     .front()
@@ -94,15 +94,11 @@ impl Permits {
             drop(next.send(Permit(self.clone())));
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.lock().used -= 1;
+        self.0.state.lock().used -= 1;
         self.0.hand_out();
     }
 }

@@ -1,13 +1,13 @@
 //! How many channels to a host there may be, and who may have one.
 
+use parking_lot::Mutex;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::lock;
 use super::permits::{Permit, Permits};
 use super::slot::Slot;
 use crate::config::host::Host;
@@ -39,7 +39,7 @@ pub(super) struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        *lock(&self.places.came_back) = Instant::now();
+        *self.places.came_back.lock() = Instant::now();
     }
 }
 
@@ -56,7 +56,6 @@ pub(super) struct Places {
     waiting: AtomicUsize,
     /// Those who have a place and wait for whoever takes what they bring.
     held_up: AtomicUsize,
-    // These locks are held for a few instructions, never over an await.
     refused: Mutex<Refused>,
     came_back: Mutex<Instant>,
     bytes_came: Mutex<Instant>,
@@ -145,7 +144,7 @@ impl Places {
         let [held_up, opening] =
             [&self.held_up, &self.opening].map(|all| all.load(Ordering::Relaxed));
         match held_up + opening {
-            0 => (*lock(&self.came_back)).max(*lock(&self.bytes_came)),
+            0 => (*self.came_back.lock()).max(*self.bytes_came.lock()),
             _ => Instant::now(),
         }
     }
@@ -162,7 +161,7 @@ impl Places {
 
     /// Something has come on one of the channels.
     pub(super) fn bytes_came(&self) {
-        *lock(&self.bytes_came) = Instant::now();
+        *self.bytes_came.lock() = Instant::now();
     }
 
     /// To be held by one that has a place, as long as its channel is not open.
@@ -182,7 +181,7 @@ impl Places {
         if open == 0 {
             return false;
         }
-        let mut refused = lock(&self.refused);
+        let mut refused = self.refused.lock();
         // Those who were refused together were refused once.
         if refused.until.is_none() {
             refused.times = refused.times.saturating_add(1);
@@ -196,7 +195,7 @@ impl Places {
 
     /// After the pause the host may be asked for more again.
     fn recover(&self) {
-        let mut refused = lock(&self.refused);
+        let mut refused = self.refused.lock();
         if refused.until.is_some_and(|until| Instant::now() >= until) {
             refused.until = None;
             drop(refused);

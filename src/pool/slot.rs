@@ -1,8 +1,9 @@
 //! One host: its connections, lent out one user at a time.
 
+use parking_lot::Mutex;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -15,7 +16,7 @@ use super::left_out::LeftOutTold;
 use super::places::{Place, Places};
 use super::shells::Shells;
 use super::trouble::Told;
-use super::{HostId, Limits, Notify, lock};
+use super::{HostId, Limits, Notify};
 use crate::config::host::Host;
 use crate::remote::{
     ConnectOptions, Connection, Latency, LearntProgram, RemoteError, Request, Verdict, connect,
@@ -47,7 +48,6 @@ pub(super) struct Slot {
     pub(super) kept: Arc<Kept>,
     pub(super) shells: Shells,
     pub(super) idle: Arc<Idle<Connection>>,
-    // These locks are held for a few instructions, never over an await.
     pub(super) told: Mutex<Told>,
     latency: Mutex<Latency>,
     program: LearntProgram,
@@ -61,7 +61,7 @@ pub(super) struct Slot {
     pub(super) may_probe_early: AtomicBool,
     /// It has done what was asked, and nobody has probed it early since.
     pub(super) worked_before: AtomicBool,
-    /// When somebody began to probe it early. Held for a few instructions, never over an await.
+    /// When somebody began to probe it early.
     pub(super) probed_early: Mutex<Option<Instant>>,
     /// It gave no answer when it was asked last, and has not failed for that.
     pub(super) is_without_answer: AtomicBool,
@@ -110,7 +110,7 @@ impl Slot {
     }
 
     pub(super) fn standing(&self) -> Standing {
-        lock(&self.kept.health).standing(Instant::now())
+        self.kept.health.lock().standing(Instant::now())
     }
 
     /// It took longer than the hedge delay. Further questions do not wait for it as long as it
@@ -136,12 +136,12 @@ impl Slot {
 
     /// How quickly it has answered somebody.
     pub(super) fn learn(&self, latency: Latency) {
-        lock(&self.latency).learn(latency);
+        self.latency.lock().learn(latency);
     }
 
     /// The shortest time in which it answered.
     pub(super) fn latency(&self) -> Option<Duration> {
-        lock(&self.latency).shortest()
+        self.latency.lock().shortest()
     }
 
     /// A connection on which these requests have been sent, on a new one right behind the hello.
@@ -338,7 +338,7 @@ impl Lease {
         self.slot.held.fetch_sub(1, Ordering::Relaxed);
         let left_out = connection.take_unreadable();
         self.slot.left_out.tell(&self.slot, left_out);
-        lock(&self.slot.latency).learn(connection.latency());
+        self.slot.latency.lock().learn(connection.latency());
         if connection.is_clean() {
             if self.slot.succeeded() {
                 self.slot.keeper.save_later(&self.slot.kept);

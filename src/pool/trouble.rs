@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use super::ask::EARLY;
 use super::health::{Health, Standing};
 use super::keeper::now;
-use super::lock;
 use super::slot::Slot;
 use crate::remote::{RemoteError, Verdict};
 use crate::transport::TransportError;
@@ -34,19 +33,19 @@ pub(super) struct Probe(Arc<Slot>);
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        lock(&self.0.kept.health).end_probe();
+        self.0.kept.health.lock().end_probe();
     }
 }
 
 impl Slot {
     /// Whether the user has been told of the present trouble.
     pub(super) fn has_told(&self) -> bool {
-        lock(&self.told).user
+        self.told.lock().user
     }
 
     /// The right to find out whether a half-open host is back, if nobody else is at it.
     pub(super) fn probe(self: &Arc<Self>) -> Option<Probe> {
-        let mine = lock(&self.kept.health).start_probe(Instant::now());
+        let mine = self.kept.health.lock().start_probe(Instant::now());
         mine.then(|| Probe(self.clone()))
     }
 
@@ -64,9 +63,9 @@ impl Slot {
         if self.standing() == Standing::Healthy || !may() {
             return None;
         }
-        let mine = lock(&self.kept.health).start_early_probe();
+        let mine = self.kept.health.lock().start_early_probe();
         mine.then(|| {
-            *lock(&self.probed_early) = Some(Instant::now());
+            *self.probed_early.lock() = Some(Instant::now());
             Probe(self.clone())
         })
     }
@@ -77,19 +76,19 @@ impl Slot {
 
     /// Whether somebody finds out before its pause is over.
     fn is_probed_early(&self) -> bool {
-        lock(&self.kept.health).is_probed_early()
+        self.kept.health.lock().is_probed_early()
     }
 
     /// Whether somebody has just begun to: others may wait for what comes of it.
     pub(super) fn may_join_probe(&self) -> bool {
-        let since = *lock(&self.probed_early);
+        let since = *self.probed_early.lock();
         self.is_probed_early() && since.is_some_and(|since| since.elapsed() < EARLY)
     }
 
     /// Takes a new command's right to do so. There is none where the login was refused: that does not mend
     /// itself, and each refusal is one that the host counts.
     fn may_probe_early(&self) -> bool {
-        let last = lock(&self.told).last.clone();
+        let last = self.told.lock().last.clone();
         let refused = last.is_some_and(|error| error.is_login_refused());
         !refused && self.may_probe_early.swap(false, Ordering::Relaxed)
     }
@@ -104,7 +103,7 @@ impl Slot {
     /// Somebody new asks: who has been told nothing, and may find out whether the host is back.
     pub(super) fn new_command(&self) {
         self.may_probe_early.store(true, Ordering::Relaxed);
-        let mut told = lock(&self.told);
+        let mut told = self.told.lock();
         (told.user, told.unreadable) = (false, false);
         drop(told);
         self.left_out.tell_again();
@@ -112,14 +111,14 @@ impl Slot {
 
     /// Whether it is in trouble, and that may be because it does not let us in.
     pub(super) fn may_refuse_login(&self) -> bool {
-        let cause = lock(&self.told).last.clone();
+        let cause = self.told.lock().last.clone();
         self.standing() != Standing::Healthy && cause.is_none_or(|error| error.is_login_refused())
     }
 
     /// Whatever went wrong is forgotten, and whether there is a shell: it is tried as one never used.
     pub(super) fn forget_trouble(&self) {
-        *lock(&self.kept.health) = Health::default();
-        *lock(&self.told) = Told::default();
+        *self.kept.health.lock() = Health::default();
+        *self.told.lock() = Told::default();
         self.kept.slow.store(false, Ordering::Relaxed);
         self.kept.in_doubt.store(false, Ordering::Relaxed);
         self.unreadable.store(0, Ordering::Relaxed);
@@ -130,7 +129,7 @@ impl Slot {
 
     /// How long ago it failed last.
     pub(super) fn left_alone_for(&self) -> Duration {
-        lock(&self.kept.health).left_alone_for(Instant::now())
+        self.kept.health.lock().left_alone_for(Instant::now())
     }
 
     /// That it is not asked, and why.
@@ -138,13 +137,13 @@ impl Slot {
         Arc::new(RemoteError::Rests {
             host: self.host.to_string(),
             since: self.left_alone_for(),
-            why: lock(&self.told).last.clone(),
+            why: self.told.lock().last.clone(),
         })
     }
 
     /// That it is left alone, and why, where that has been seen here.
     pub(super) fn trouble(&self) -> Option<Arc<RemoteError>> {
-        let is_known = lock(&self.told).last.is_some();
+        let is_known = self.told.lock().last.is_some();
         (is_known && self.standing() != Standing::Healthy).then(|| self.rests())
     }
 
@@ -195,7 +194,7 @@ impl Slot {
             self.flight.doubt();
         }
         let first = {
-            let mut told = lock(&self.told);
+            let mut told = self.told.lock();
             if told
                 .last
                 .as_ref()
@@ -222,7 +221,7 @@ impl Slot {
             Verdict::Local if !matches!(**error, RemoteError::LinkStopped { .. }) => false,
             _ => return,
         };
-        let counts = lock(&self.kept.health).failed(now(), self.keeper.random());
+        let counts = self.kept.health.lock().failed(now(), self.keeper.random());
         if counts && is_kept {
             self.keeper.save(&self.kept).await;
         }
@@ -230,11 +229,11 @@ impl Slot {
 
     /// It did what was asked. Whether later processes are still to be told.
     pub(super) fn succeeded(&self) -> bool {
-        let news = lock(&self.kept.health).succeeded();
+        let news = self.kept.health.lock().succeeded();
         self.unreadable.store(0, Ordering::Relaxed);
         self.worked_before.store(true, Ordering::Relaxed);
         if self.is_without_answer.swap(false, Ordering::Relaxed) || news {
-            let mut told = lock(&self.told);
+            let mut told = self.told.lock();
             (told.user, told.last) = (false, None);
         }
         news

@@ -131,8 +131,9 @@ fn style(line: &Line, colours: bool) -> ProgressStyle {
 
 #[cfg(test)]
 mod tests {
+    use parking_lot::Mutex;
     use std::io::Result;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     use indicatif::TermLike;
 
@@ -145,7 +146,7 @@ mod tests {
 
     impl Terminal {
         fn take(&self) -> String {
-            std::mem::take(&mut *self.0.lock().unwrap())
+            std::mem::take(&mut *self.0.lock())
         }
     }
 
@@ -179,7 +180,7 @@ mod tests {
         }
 
         fn write_str(&self, text: &str) -> Result<()> {
-            self.0.lock().unwrap().push_str(text);
+            self.0.lock().push_str(text);
             Ok(())
         }
 

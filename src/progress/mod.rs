@@ -40,8 +40,9 @@ mod ticker;
 mod view;
 mod whole;
 
+use parking_lot::Mutex;
 use std::io::IsTerminal;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::transfer::progress::{NoProgress, Progress, TransferInfo, TransferProgress};
 pub use logger::level;
@@ -73,7 +74,6 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Display {
     screen: Screen,
-    // Held for a moment only.
     ticker: Mutex<Option<Arc<Ticker>>>,
 }
 
@@ -97,7 +97,7 @@ impl Display {
         }
         let look = resolve(mode, self.screen.moves());
         let ticker = look.map(|look| Ticker::new(look, self.screen.clone()));
-        let before = std::mem::replace(&mut *self.lock(), ticker);
+        let before = std::mem::replace(&mut *self.ticker.lock(), ticker);
         if let Some(before) = before {
             before.close();
         }
@@ -155,22 +155,18 @@ impl Display {
         self.set_mode(Mode::Off);
         drain();
     }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<Ticker>>> {
-        self.ticker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Progress for Display {
     fn start(&self, transfer: &TransferInfo) -> Box<dyn TransferProgress> {
-        match &*self.lock() {
+        match &*self.ticker.lock() {
             Some(ticker) => Box::new(Ticker::start(ticker, transfer)),
             None => Box::new(NoProgress),
         }
     }
 
     fn expected(&self, paths: u64, bytes: u64) {
-        if let Some(ticker) = &*self.lock() {
+        if let Some(ticker) = &*self.ticker.lock() {
             Ticker::expect(ticker, paths, bytes);
         }
     }

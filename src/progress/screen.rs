@@ -1,8 +1,9 @@
 //! The one way to stderr: lines, and below them bars that stay. Each has the lock while it writes.
 
+use parking_lot::Mutex;
 use std::borrow::Cow;
 use std::io::IsTerminal;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use log::Level;
 
@@ -184,7 +185,7 @@ impl Screen {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Drawn) -> T) -> T {
-        act(&mut self.0.drawn.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.0.drawn.lock())
     }
 }
 

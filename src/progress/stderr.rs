@@ -7,9 +7,10 @@
 //! Stderr is left as it is: whether it blocks is a property that all have in common who have got the same one, such as our
 //! caller.
 
+use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,7 +43,7 @@ pub(super) fn write(text: &str) {
 
 /// Whether something waits to be written.
 pub(super) fn is_busy() -> bool {
-    STDERR.lock().is_busy()
+    STDERR.queue.lock().is_busy()
 }
 
 /// Waits until all is written, but not for a stderr that takes nothing for a tenth of a second.
@@ -89,7 +90,7 @@ impl Writer {
     }
 
     fn push(&'static self, text: &[u8]) {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         if !queue.is_busy() && self.has_taken(text) {
             return;
         }
@@ -121,17 +122,16 @@ impl Writer {
     }
 
     fn run(&self) {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         loop {
             let Some(text) = queue.texts.pop_front() else {
-                let woken = self.changed.wait(queue);
-                queue = woken.unwrap_or_else(PoisonError::into_inner);
+                self.changed.wait(&mut queue);
                 continue;
             };
             queue.writing = true;
             drop(queue);
             self.write(&text);
-            queue = self.lock();
+            queue = self.queue.lock();
             queue.bytes -= text.len();
             queue.written += 1;
             queue.writing = false;
@@ -168,14 +168,13 @@ impl Writer {
     fn drain(&self) {
         let began = Instant::now();
         let mut moved = began;
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         if queue.stuck && !self.takes_something() {
             return;
         }
         let mut written = queue.written;
         while queue.is_busy() {
-            let waited = self.changed.wait_timeout(queue, LOOK);
-            (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait_for(&mut queue, LOOK);
             if queue.written != written || self.takes_something() {
                 written = queue.written;
                 moved = Instant::now();
@@ -185,10 +184,6 @@ impl Writer {
                 return;
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -225,7 +220,7 @@ mod tests {
         let mut got = vec![0; all.len()];
         read.read_exact(&mut got).unwrap();
         assert_eq!(String::from_utf8(got).unwrap(), all);
-        assert!(!writer.lock().is_busy());
+        assert!(!writer.queue.lock().is_busy());
     }
 
     #[test]
@@ -237,7 +232,7 @@ mod tests {
             writer.push(line.as_bytes());
         }
         assert!(began.elapsed() < Duration::from_secs(2), "a push waited");
-        assert!(writer.lock().bytes <= QUEUE);
+        assert!(writer.queue.lock().bytes <= QUEUE);
         let began = Instant::now();
         writer.drain();
         let took = began.elapsed();
@@ -256,7 +251,7 @@ mod tests {
             }
             String::from_utf8(all).unwrap()
         });
-        while writer.lock().is_busy() {
+        while writer.queue.lock().is_busy() {
             thread::sleep(LOOK);
         }
         writer.push(b"end\n");

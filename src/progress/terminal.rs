@@ -1,8 +1,8 @@
 //! The terminal as indicatif wants it: what it draws is collected, and goes where all else goes. (indicatif's own waits for
 //! a terminal that is stopped.)
 
+use parking_lot::Mutex;
 use std::io;
-use std::sync::{Mutex, PoisonError};
 
 use indicatif::TermLike;
 
@@ -33,7 +33,7 @@ impl Terminal {
     }
 
     fn add(&self, text: &str) -> io::Result<()> {
-        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut drawn = self.drawn.lock();
         drawn.push_str(text);
         Ok(())
     }
@@ -86,7 +86,7 @@ impl TermLike for Terminal {
     }
 
     fn flush(&self) -> io::Result<()> {
-        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut drawn = self.drawn.lock();
         if !drawn.is_empty() {
             (self.write)(&std::mem::take(&mut *drawn));
         }

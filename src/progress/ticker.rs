@@ -1,7 +1,8 @@
 //! The thread that looks at all transfers and draws them.
 
+use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::screen::Screen;
@@ -67,7 +68,7 @@ impl Ticker {
 
     /// Changes something, which the thread then sees.
     fn change<T>(ticker: &Arc<Self>, change: impl FnOnce(&mut State) -> T) -> T {
-        let mut watched = ticker.lock();
+        let mut watched = ticker.state.lock();
         let changed = change(&mut watched.state);
         if watched.thread == Thread::None && !watched.closed {
             let this = Arc::clone(ticker);
@@ -85,25 +86,20 @@ impl Ticker {
 
     /// Ends the thread, when it has said its last words.
     pub(super) fn close(&self) {
-        let mut watched = self.lock();
+        let mut watched = self.state.lock();
         watched.closed = true;
         self.wake.notify_all();
         let runs = |watched: &mut Watched| watched.thread == Thread::Runs;
-        let waited = self.wake.wait_timeout_while(watched, LAST_WORDS, runs);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        self.wake.wait_while_for(&mut watched, runs, LAST_WORDS);
     }
 
     #[cfg(test)]
     pub(super) fn running(&self) -> usize {
-        self.lock().state.running()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Watched> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().state.running()
     }
 
     fn run(&self) {
-        let mut watched = self.lock();
+        let mut watched = self.state.lock();
         let period = watched.state.look().period();
         while !watched.closed {
             let size = self.screen.size();
@@ -111,18 +107,16 @@ impl Ticker {
             let output = watched.state.tick(Instant::now(), size, colours);
             drop(watched);
             self.write(output);
-            watched = self.lock();
+            watched = self.state.lock();
             let open = |watched: &mut Watched| !watched.closed;
-            let woken = self.wake.wait_timeout_while(watched, period, open);
-            (watched, _) = woken.unwrap_or_else(PoisonError::into_inner);
+            self.wake.wait_while_for(&mut watched, open, period);
             let nothing = |watched: &mut Watched| !watched.closed && watched.state.is_idle();
-            let woken = self.wake.wait_while(watched, nothing);
-            watched = woken.unwrap_or_else(PoisonError::into_inner);
+            self.wake.wait_while(&mut watched, nothing);
         }
         let last = watched.state.last(Instant::now());
         drop(watched);
         self.write(last);
-        self.lock().thread = Thread::Ended;
+        self.state.lock().thread = Thread::Ended;
         self.wake.notify_all();
     }
 
@@ -137,7 +131,7 @@ impl Ticker {
     }
 
     fn finish(&self, id: u64, outcome: Outcome) {
-        let finished = self.lock().state.finish(id, outcome, Instant::now());
+        let finished = self.state.lock().state.finish(id, outcome, Instant::now());
         self.wake.notify_all();
         if let Some(line) = finished {
             log::debug!("{line}");
@@ -160,7 +154,7 @@ impl TransferProgress for Handle {
     }
 
     fn set_host(&self, host: &str) {
-        let mut watched = self.ticker.lock();
+        let mut watched = self.ticker.state.lock();
         watched.state.set_host(self.id, host, Instant::now());
     }
 

@@ -1,7 +1,8 @@
 //! What the remote writes to stderr: its end is kept for messages, all of it goes to the debug log.
 
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -60,8 +61,8 @@ impl Stderr {
                 {
                     log::debug!("{host}: {}", String::from_utf8_lossy(line));
                 }
-                // Held for a copy only, never over an await.
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+
+                let mut kept = kept.lock();
                 kept.extend_from_slice(&piece[..len]);
                 let excess = kept.len().saturating_sub(KEPT);
                 kept.drain(..excess);
@@ -82,7 +83,7 @@ impl Stderr {
 
     /// What is kept so far, line breaks included, without other control characters.
     pub(super) fn tail(&self) -> String {
-        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let tail = self.tail.lock();
         readable(&tail)
     }
 

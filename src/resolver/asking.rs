@@ -2,8 +2,9 @@
 //! together go out together. Each path is answered as soon as it can be, whatever becomes of the
 //! others in the same question.
 
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep_until};
@@ -20,7 +21,6 @@ use crate::watch;
 /// The questions that are being answered.
 #[derive(Default)]
 pub(super) struct Questions {
-    // Held for a few instructions, never over an await.
     state: Mutex<State>,
 }
 
@@ -57,11 +57,7 @@ struct Batch {
     answers: watch::Sender<HashMap<StorePath, Option<Found>>>,
 }
 
-impl Questions {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl Questions {}
 
 impl Inner {
     /// What the memory says of a path: `None` when somebody has to be asked, `Some(None)` when
@@ -134,13 +130,13 @@ impl Inner {
     /// The batches that answer these paths; a new one for those that nobody is at.
     fn join(self: &Arc<Self>, paths: Vec<StorePath>) -> Vec<(Arc<Batch>, Vec<StorePath>)> {
         let mut batches: Vec<(Arc<Batch>, Vec<StorePath>)> = Vec::new();
-        let mut state = self.questions.lock();
+        let mut state = self.questions.state.lock();
         for path in paths {
             let batch = match state.by_path.get(&path) {
                 Some(batch) => batch.clone(),
                 None => {
                     let batch = state.gathering.get_or_insert_with(|| self.start()).clone();
-                    lock(&batch.paths).push(path.clone());
+                    batch.paths.lock().push(path.clone());
                     state.by_path.insert(path.clone(), batch.clone());
                     batch
                 }
@@ -229,7 +225,7 @@ impl OpenBatch {
         // Questions that are on their way at this moment shall be able to join.
         yield_now().await;
         let mut pending = {
-            let mut state = self.inner.questions.lock();
+            let mut state = self.inner.questions.state.lock();
             if state
                 .gathering
                 .as_ref()
@@ -237,7 +233,7 @@ impl OpenBatch {
             {
                 state.gathering = None;
             }
-            let mut paths = lock(&self.batch.paths);
+            let mut paths = self.batch.paths.lock();
             std::mem::take(&mut *paths)
         };
         let this = Arc::new(self);
@@ -343,7 +339,7 @@ impl OpenBatch {
 
     fn settle(&self, answers: Vec<(StorePath, Option<Found>)>) {
         // Who asks from now on may have to get a newer answer than this.
-        let mut state = self.inner.questions.lock();
+        let mut state = self.inner.questions.state.lock();
         for (path, _) in &answers {
             if state
                 .by_path
@@ -360,13 +356,9 @@ impl OpenBatch {
 
 impl Drop for OpenBatch {
     fn drop(&mut self) {
-        let mut state = self.inner.questions.lock();
+        let mut state = self.inner.questions.state.lock();
         state
             .by_path
             .retain(|_, batch| !Arc::ptr_eq(batch, &self.batch));
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,8 +5,9 @@
 //! which paths it has, in one request for all that is remembered of the closure of what the caller wants.
 //! Who asks for some of it meanwhile waits for the same request.
 
+use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -26,7 +27,6 @@ const ENDED: Duration = Duration::from_secs(3600);
 /// The requests that are under way.
 #[derive(Default)]
 pub(super) struct Checks {
-    // Held for a few instructions, never over an await.
     flying: Mutex<Vec<Arc<Check>>>,
 }
 
@@ -46,13 +46,9 @@ pub(super) struct Pending {
 }
 
 impl Checks {
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Check>>> {
-        self.flying.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Hosts that are being asked for a path.
     pub(super) fn under_way(&self, path: &StorePath) -> Vec<HostId> {
-        let flying = self.lock();
+        let flying = self.flying.lock();
         let mine = flying.iter().filter(|check| check.paths.contains(path));
         mine.map(|check| check.host).collect()
     }
@@ -89,7 +85,7 @@ impl Inner {
     ) -> Pending {
         let mut pending = Pending::default();
         let now = Instant::now();
-        for check in &*self.checks.lock() {
+        for check in &*self.checks.flying.lock() {
             let before = |holder| check.host < holder && self.pool.is_waited_for(check.host);
             if holder.is_some_and(|holder| !before(holder)) || !check.paths.contains(path) {
                 continue;
@@ -122,7 +118,7 @@ impl Inner {
                 continue;
             };
             let check = {
-                let mut flying = self.checks.lock();
+                let mut flying = self.checks.flying.lock();
                 let is_asked = |path: &StorePath| {
                     let mut others = flying.iter();
                     others.any(|other| other.host == host.host() && other.paths.contains(path))
@@ -227,7 +223,7 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        let mut flying = self.inner.checks.lock();
+        let mut flying = self.inner.checks.flying.lock();
         flying.retain(|other| !Arc::ptr_eq(other, &self.check));
         drop(flying);
         self.inner.prefetches.tell();

@@ -1,8 +1,9 @@
 //! The two tiers as one: what is learnt goes into both, what is forgotten goes from both.
 
+use parking_lot::Mutex;
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
 
@@ -29,7 +30,6 @@ pub(super) struct Memory {
     trust: Trust,
     paths: Arc<MemoryCache<Arc<Known>>>,
     shelf: Arc<Shelf>,
-    // Both held for a look or an insert only.
     /// What was forgotten and not heard again since: the disk may still have it for a moment.
     gone: Mutex<Gone>,
     /// Counts up when others ask.
@@ -80,7 +80,7 @@ impl Memory {
     /// From now on other callers ask: refusals are for those who were told of them.
     pub(super) fn new_callers(&self) {
         self.callers.fetch_add(1, Ordering::Relaxed);
-        let told = std::mem::take(&mut *lock(&self.told));
+        let told = std::mem::take(&mut *self.told.lock());
         let hosts: HashSet<HostId> = told.into_iter().map(|(host, _)| host).collect();
         for host in hosts {
             self.pool.close_idle(host, 0);
@@ -168,7 +168,7 @@ impl Memory {
             });
         let said: Vec<_> = said.collect();
         for said in &said {
-            lock(&self.gone).remove(host, &said.path);
+            self.gone.lock().remove(host, &said.path);
             self.note(host, said, false);
         }
         self.shelf.said(host, said);
@@ -199,7 +199,7 @@ impl Memory {
                 Checked::Unknown => continue,
                 Checked::StillHas => still.push(path.clone()),
                 Checked::Appeared => {
-                    lock(&self.gone).insert(host, path, Instant::now());
+                    self.gone.lock().insert(host, path, Instant::now());
                     self.shelf.gone(host, path);
                 }
                 Checked::StillLacks | Checked::Gone => said.push(Said {
@@ -229,7 +229,7 @@ impl Memory {
         let hosts: Vec<HostId> = self.pool.hosts().collect();
         for (place, said) in found {
             let host = hosts[place];
-            let is_gone = lock(&self.gone).contains(host, &said.path, Instant::now());
+            let is_gone = self.gone.lock().contains(host, &said.path, Instant::now());
             if !is_gone {
                 self.note(host, &said, true);
             }
@@ -294,14 +294,14 @@ impl Memory {
     }
 
     fn notify(&self, host: HostId, distrust: &Distrust) {
-        if lock(&self.told).insert((host, distrust.reason())) {
+        if self.told.lock().insert((host, distrust.reason())) {
             self.pool.notify(distrust);
         }
     }
 
     /// What a host said of a path is no longer true.
     pub(super) fn forget_at(&self, host: HostId, path: &StorePath) {
-        lock(&self.gone).insert(host, path, Instant::now());
+        self.gone.lock().insert(host, path, Instant::now());
         self.paths
             .change(path, |known| Arc::make_mut(known).remove(host));
         self.shelf.gone(host, path);
@@ -324,8 +324,4 @@ impl Memory {
     pub(super) async fn flush(&self) {
         self.shelf.flush().await;
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,9 +6,10 @@
 //! that comes meanwhile waits for what is on its way, within limits, instead of asking by itself.
 //! What fails here does no harm: the question is then asked as any other.
 
+use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -44,7 +45,6 @@ const COVERED: usize = 200_000;
 
 /// What is on its way.
 pub(super) struct Prefetches {
-    // Held for a few instructions, never over an await.
     flying: Mutex<Vec<Arc<Prefetch>>>,
     lanes: Vec<Lane>,
     changed: watch::Sender<()>,
@@ -118,7 +118,7 @@ impl Prefetches {
 
     /// These have come to a host or gone from it: what refers to them has to be asked anew.
     pub(super) fn uncover(&self, host: HostId, paths: &[StorePath]) {
-        let mut covered = lock(&self.lanes[host.index()].covered);
+        let mut covered = self.lanes[host.index()].covered.lock();
         for path in paths {
             covered.remove(path);
         }
@@ -126,11 +126,11 @@ impl Prefetches {
 
     /// The same for all that was heard of a host.
     pub(super) fn uncover_all(&self, host: HostId) {
-        lock(&self.lanes[host.index()].covered).clear();
+        self.lanes[host.index()].covered.lock().clear();
     }
 
     fn flying(&self) -> Vec<Arc<Prefetch>> {
-        lock(&self.flying).clone()
+        self.flying.lock().clone()
     }
 }
 
@@ -150,7 +150,7 @@ impl Inner {
             if said.is_some_and(|answer| self.memory.is_checked(answer)) {
                 continue;
             }
-            let phase = lock(&prefetch.phase).clone();
+            let phase = prefetch.phase.lock().clone();
             let mut limit = match &phase.closure {
                 None => prefetch.begun + FOR_CLOSURE,
                 Some(closure) if closure.wanted.contains(path) => closure.latest + FOR_INFOS,
@@ -181,7 +181,7 @@ impl Inner {
             let mut others = info.references.iter().filter(|path| **path != info.path);
             others.any(|path| !counts(path))
         };
-        let mut covered = lock(&self.prefetches.lanes[host.index()].covered);
+        let mut covered = self.prefetches.lanes[host.index()].covered.lock();
         let roots: Vec<_> = infos
             .iter()
             .filter(|info| !covered.contains_key(&info.path) && counts(&info.path))
@@ -199,7 +199,7 @@ impl Inner {
             begun: Instant::now(),
             phase: Mutex::default(),
         });
-        lock(&self.prefetches.flying).push(prefetch.clone());
+        self.prefetches.flying.lock().push(prefetch.clone());
         let flight = Flight {
             inner: self.clone(),
             prefetch,
@@ -223,7 +223,7 @@ impl Inner {
             };
             let flying: Vec<_> = self.prefetches.flying().into_iter().filter(same).collect();
             let told = flying.iter().find_map(|prefetch| {
-                let phase = lock(&prefetch.phase);
+                let phase = prefetch.phase.lock();
                 phase.closure.as_ref().map(|closure| closure.whole.clone())
             });
             if told.is_some() || flying.is_empty() {
@@ -248,7 +248,7 @@ impl Flight {
         let lane = &inner.prefetches.lanes[host.index()];
         let _turn = lane.turn.lock().await;
         let open: Vec<_> = {
-            let covered = lock(&lane.covered);
+            let covered = lane.covered.lock();
             let has_come = |root: &&StorePath| covered.get(*root) == Some(&true);
             roots
                 .iter()
@@ -275,7 +275,7 @@ impl Flight {
             closure.len()
         );
         {
-            let mut covered = lock(&lane.covered);
+            let mut covered = lane.covered.lock();
             if covered.len() + closure.len() > COVERED {
                 covered.clear();
                 covered.shrink_to_fit();
@@ -316,7 +316,7 @@ impl Flight {
             return;
         }
         let lane = &self.inner.prefetches.lanes[self.prefetch.host.index()];
-        let mut covered = lock(&lane.covered);
+        let mut covered = lane.covered.lock();
         for path in paths {
             covered.remove(path);
         }
@@ -324,7 +324,7 @@ impl Flight {
 
     /// The closure, once it has come.
     fn whole(&self) -> Arc<Vec<StorePath>> {
-        let phase = lock(&self.prefetch.phase);
+        let phase = self.prefetch.phase.lock();
         let closure = phase.closure.as_ref();
         closure.map_or_else(Arc::default, |closure| closure.whole.clone())
     }
@@ -341,7 +341,7 @@ impl Flight {
     }
 
     fn enter(&self, closure: Vec<StorePath>, wanted: &[StorePath]) {
-        lock(&self.prefetch.phase).closure = Some(Closure {
+        self.prefetch.phase.lock().closure = Some(Closure {
             whole: Arc::new(closure),
             wanted: Arc::new(wanted.iter().cloned().collect()),
             latest: Instant::now(),
@@ -352,12 +352,12 @@ impl Flight {
     /// Something has come.
     fn progress(&self) {
         let now = Instant::now();
-        if let Some(closure) = &mut lock(&self.prefetch.phase).closure {
+        if let Some(closure) = &mut self.prefetch.phase.lock().closure {
             closure.latest = now;
         }
         for other in self.inner.prefetches.flying() {
             if other.host != self.prefetch.host {
-                lock(&other.phase).overtaken.get_or_insert(now);
+                other.phase.lock().overtaken.get_or_insert(now);
             }
         }
         self.inner.prefetches.tell();
@@ -366,11 +366,11 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        lock(&self.inner.prefetches.flying).retain(|other| !Arc::ptr_eq(other, &self.prefetch));
+        self.inner
+            .prefetches
+            .flying
+            .lock()
+            .retain(|other| !Arc::ptr_eq(other, &self.prefetch));
         self.inner.prefetches.tell();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,8 @@
 //! The tier that outlives the process, as the rest of the room sees it: reading has a time limit,
 //! writing goes on in the background and holds up nobody.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -36,7 +37,6 @@ pub struct DiskTier {
 pub(super) struct Shelf {
     tier: Option<Arc<DiskTier>>,
     pub(super) lifetimes: Lifetimes,
-    // Both held for a few instructions, never over an await.
     waiting: Mutex<Vec<News>>,
     rests_until: Mutex<Option<Instant>>,
     /// Whether somebody writes.
@@ -62,7 +62,7 @@ impl Shelf {
         most: usize,
         is_known: impl Fn(&StorePath) -> bool + Send + 'static,
     ) -> Vec<(usize, Said)> {
-        let rests = *lock(&self.rests_until);
+        let rests = *self.rests_until.lock();
         let Some(tier) = self.tier.clone() else {
             return Vec::new();
         };
@@ -84,7 +84,7 @@ impl Shelf {
             Ok(found) => found.unwrap_or_default(),
             Err(_) => {
                 log::debug!("the disk cache takes too long; going on without");
-                *lock(&self.rests_until) = Some(Instant::now() + REST);
+                *self.rests_until.lock() = Some(Instant::now() + REST);
                 Vec::new()
             }
         }
@@ -122,7 +122,7 @@ impl Shelf {
             return;
         };
         let news = news(key);
-        let mut waiting = lock(&self.waiting);
+        let mut waiting = self.waiting.lock();
         if waiting.len() + news.len() > WAITING {
             return;
         }
@@ -141,7 +141,7 @@ impl Shelf {
         };
         loop {
             let news = {
-                let mut waiting = lock(&self.waiting);
+                let mut waiting = self.waiting.lock();
                 if waiting.is_empty() {
                     self.busy.send_replace(false);
                     return;
@@ -165,8 +165,4 @@ impl Shelf {
             log::debug!("the disk cache takes too long; some answers are not remembered");
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

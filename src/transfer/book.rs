@@ -1,7 +1,8 @@
 //! What is remembered of hosts that failed to deliver.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::error::HostFault;
 use super::rates::Rates;
@@ -25,9 +26,9 @@ pub(super) struct Book {
     pub(super) pool: Arc<Pool>,
     pub(super) rates: Arc<Rates>,
     whereabouts: Box<dyn Whereabouts>,
-    /// What a host sent wrongly once, and what was wrong; it is not asked for it again. Held for a look-up only.
+    /// What a host sent wrongly once, and what was wrong; it is not asked for it again.
     spoilt: Mutex<HashMap<(HostId, StorePath), HostFault>>,
-    /// What was put together wrongly from parts. Held for a look-up only.
+    /// What was put together wrongly from parts.
     unfit: Mutex<HashSet<StorePath>>,
 }
 
@@ -102,10 +103,10 @@ impl Book {
     }
 
     fn unfit(&self) -> MutexGuard<'_, HashSet<StorePath>> {
-        self.unfit.lock().unwrap_or_else(PoisonError::into_inner)
+        self.unfit.lock()
     }
 
     fn spoilt(&self) -> MutexGuard<'_, HashMap<(HostId, StorePath), HostFault>> {
-        self.spoilt.lock().unwrap_or_else(PoisonError::into_inner)
+        self.spoilt.lock()
     }
 }

@@ -1,8 +1,9 @@
 //! How fast each host delivers, and who would be done first. [`Rate`] is pure: the time is an
 //! argument.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -106,37 +107,31 @@ impl Rate {
 
 /// The rates of all hosts.
 #[derive(Debug, Default)]
-pub(super) struct Rates(
-    // Held for some arithmetic, never over an await.
-    Mutex<HashMap<HostId, Rate>>,
-);
+pub(super) struct Rates(Mutex<HashMap<HostId, Rate>>);
 
 impl Rates {
-    fn lock(&self) -> MutexGuard<'_, HashMap<HostId, Rate>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// In bytes a second, as long as it is known.
     pub(super) fn of(&self, host: HostId) -> Option<u64> {
-        let rate = self.lock().get(&host)?.rate?;
+        let rate = self.0.lock().get(&host)?.rate?;
         Some(rate as u64)
     }
 
     /// Whether a host owes something, and nobody knows yet how fast it is.
     pub(super) fn is_being_measured(&self, host: HostId) -> bool {
-        let rates = self.lock();
+        let rates = self.0.lock();
         let rate = rates.get(&host);
         rate.is_some_and(|rate| rate.rate.is_none() && rate.backlog > 0)
     }
 
     pub(super) fn set_latency(&self, host: HostId, latency: Duration) {
-        self.lock().entry(host).or_default().set_latency(latency);
+        self.0.lock().entry(host).or_default().set_latency(latency);
     }
 
     /// So many bytes are asked of a host; they count as its backlog until they have come or the
     /// value is dropped.
     pub(super) fn ask(self: &Arc<Self>, host: HostId, bytes: u64) -> Owed {
-        self.lock()
+        self.0
+            .lock()
             .entry(host)
             .or_default()
             .asked(bytes, Instant::now());
@@ -149,19 +144,20 @@ impl Rates {
 
     /// How long a host would take for so many bytes more, in seconds.
     pub(super) fn expect(&self, host: HostId, bytes: u64) -> f64 {
-        self.lock()
+        self.0
+            .lock()
             .get(&host)
             .map_or(0.0, |rate| rate.expect(bytes))
     }
 
     /// How long a host will take for what it owes, in seconds, as far as its rate is known.
     pub(super) fn queue(&self, host: HostId) -> f64 {
-        self.lock().get(&host).map_or(0.0, Rate::queue)
+        self.0.lock().get(&host).map_or(0.0, Rate::queue)
     }
 
     /// Whether `host` should be asked for so many bytes although others have them too.
     pub(super) fn is_worth_asking(&self, host: HostId, bytes: u64, holders: &[HostId]) -> bool {
-        let rates = self.lock();
+        let rates = self.0.lock();
         let unknown = Rate::default();
         let others = holders.iter().filter(|other| **other != host);
         let others = others.filter_map(|other| rates.get(other));
@@ -179,7 +175,7 @@ impl Rates {
         total: u64,
         others: &[HostId],
     ) -> bool {
-        let rates = self.lock();
+        let rates = self.0.lock();
         let Some(mine) = rates.get(&host).filter(|mine| mine.rate.is_some()) else {
             return false;
         };
@@ -215,7 +211,7 @@ impl Owed {
     pub(super) fn received(&mut self, bytes: u64) {
         let bytes = bytes.min(self.left);
         self.left -= bytes;
-        if let Some(rate) = self.rates.lock().get_mut(&self.host) {
+        if let Some(rate) = self.rates.0.lock().get_mut(&self.host) {
             rate.received(bytes, Instant::now());
         }
     }
@@ -223,7 +219,7 @@ impl Owed {
 
 impl Drop for Owed {
     fn drop(&mut self) {
-        if let Some(rate) = self.rates.lock().get_mut(&self.host) {
+        if let Some(rate) = self.rates.0.lock().get_mut(&self.host) {
             rate.given_up(self.left);
         }
     }
@@ -265,8 +261,8 @@ mod tests {
     fn the_last_parts_are_not_asked_of_a_slow_host() {
         let rates = Arc::new(Rates::default());
         let [slow, fast, unknown] = [0, 1, 2].map(HostId::at);
-        rates.lock().insert(slow, host(300_000));
-        rates.lock().insert(fast, host(20_000_000));
+        rates.0.lock().insert(slow, host(300_000));
+        rates.0.lock().insert(fast, host(20_000_000));
         let part = 2_000_000;
         assert!(rates.would_be_last(slow, part, part, &[fast]));
         assert!(!rates.would_be_last(fast, part, part, &[slow]));

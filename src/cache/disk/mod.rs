@@ -18,12 +18,12 @@ mod infos;
 mod look;
 mod shell;
 
+use parking_lot::Mutex;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
@@ -104,7 +104,7 @@ impl Disk {
     /// Asks the database, or tells the log why it cannot.
     fn ask<T>(&self, question: impl Fn(&Connection) -> rusqlite::Result<T>) -> Option<T> {
         // A panic in another thread leaves at worst an open transaction, which its drop ended.
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if matches!(*state, State::Unopened) {
             *state = self.open();
         }

@@ -1,6 +1,7 @@
 //! From which hosts paths came, and how much from each.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 
 use crate::progress::by_host;
 use crate::transfer::progress::{ByHost, Outcome, Progress, TransferInfo, TransferProgress};
@@ -22,7 +23,7 @@ impl Watch {
 
     /// The host that something came from, or all of them with how much came from each.
     pub(super) fn hosts(&self) -> String {
-        by_host(&lock(&self.sums))
+        by_host(&self.sums.lock())
     }
 }
 
@@ -44,33 +45,28 @@ impl Progress for Watch {
 
 struct Watched {
     shown: Box<dyn TransferProgress>,
-    // Both held for a few instructions.
     own: Mutex<ByHost>,
     sums: Arc<Mutex<ByHost>>,
 }
 
 impl TransferProgress for Watched {
     fn advance(&self, bytes: u64) {
-        lock(&self.own).advance(bytes);
+        self.own.lock().advance(bytes);
         self.shown.advance(bytes);
     }
 
     fn set_host(&self, host: &str) {
-        lock(&self.own).set_host(host);
+        self.own.lock().set_host(host);
         self.shown.set_host(host);
     }
 
     fn lose(&self, bytes: u64) {
-        lock(&self.own).lose(bytes);
+        self.own.lock().lose(bytes);
         self.shown.lose(bytes);
     }
 
     fn finish(self: Box<Self>, outcome: Outcome) {
-        lock(&self.sums).add(&lock(&self.own));
+        self.sums.lock().add(&self.own.lock());
         self.shown.finish(outcome);
     }
-}
-
-fn lock(sums: &Mutex<ByHost>) -> MutexGuard<'_, ByHost> {
-    sums.lock().unwrap_or_else(PoisonError::into_inner)
 }

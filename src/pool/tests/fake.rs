@@ -1,5 +1,6 @@
 //! Made-up hosts and a made-up store.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::future::pending;
 use std::io;
@@ -74,7 +75,7 @@ impl Fake {
         let hosts = hosts.map(|(name, ..)| Host::parse(name).unwrap()).collect();
         let all = self.0.clone();
         let notify = Arc::new(move |error: &(dyn Error + 'static)| {
-            lock(&all.told).push(error.to_string());
+            all.told.lock().push(error.to_string());
         });
         let store = store.map(|store| store as Arc<dyn HealthStore>);
         Pool::new(hosts, Arc::new(self.clone()), limits, notify, store)
@@ -92,7 +93,7 @@ impl Fake {
     }
 
     pub fn told(&self) -> Vec<String> {
-        lock(&self.0.told).clone()
+        self.0.told.lock().clone()
     }
 }
 
@@ -183,11 +184,11 @@ impl Shelf {
             last_failure: at(last_failure),
             rest_until: at(rest_until),
         };
-        lock(&self.records).insert(host.to_owned(), record);
+        self.records.lock().insert(host.to_owned(), record);
     }
 
     pub fn failures(&self, host: &str) -> u32 {
-        lock(&self.records).get(host).map_or(0, |r| r.failures)
+        self.records.lock().get(host).map_or(0, |r| r.failures)
     }
 
     pub fn writes(&self) -> usize {
@@ -195,11 +196,11 @@ impl Shelf {
     }
 
     pub fn be_slow(&self, by: Duration) {
-        *lock(&self.slow) = by;
+        *self.slow.lock() = by;
     }
 
     fn wait(&self) {
-        let time = *lock(&self.slow);
+        let time = *self.slow.lock();
         std::thread::sleep(time);
     }
 }
@@ -208,14 +209,14 @@ impl HealthStore for Shelf {
     fn load(&self, host: &str) -> Option<Record> {
         self.wait();
         let name = host.lines().next().unwrap();
-        lock(&self.records).get(name).copied()
+        self.records.lock().get(name).copied()
     }
 
     fn save(&self, host: &str, record: &Record) {
         self.wait();
         self.writes.fetch_add(1, Ordering::SeqCst);
         let name = host.lines().next().unwrap();
-        lock(&self.records).insert(name.to_owned(), *record);
+        self.records.lock().insert(name.to_owned(), *record);
     }
 }
 

@@ -1,7 +1,8 @@
 //! Which NAR is read ahead next, and by whom: everything that workers and the caller share.
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -39,8 +40,7 @@ pub(super) struct Desk {
     pub(super) striper: Arc<Striper>,
     pub(super) shelf: Arc<Shelf>,
     pub(super) budget: Arc<Budget>,
-    // Held for some map operations, never over an await.
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// Changes when there may be something to do for workers.
     version: watch::Sender<()>,
 }
@@ -71,10 +71,6 @@ impl Desk {
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Tells whether there may be more to do.
     pub(super) fn subscribe(&self) -> watch::Receiver<()> {
         self.version.subscribe()
@@ -86,7 +82,7 @@ impl Desk {
 
     /// The caller has asked what this path is, so it will fetch it, unless it has already.
     pub(super) fn expect(&self, info: &Arc<PathInfo>, holders: &Arc<[HostId]>) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let path = &info.path;
         // Without size and hash it can be neither planned nor verified.
         let unsuitable = info.nar_size == 0
@@ -105,13 +101,13 @@ impl Desk {
 
     /// The caller begins anew: what it has fetched it may fetch again.
     pub(super) fn begin_anew(&self) {
-        self.lock().fetched.clear();
+        self.state.lock().fetched.clear();
     }
 
     /// Drops what was read ahead for a caller that has not fetched anything for long. It is expected
     /// as before, and read ahead again once the caller goes on.
     pub(super) fn rest_if_idle(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.latest.elapsed() < IDLE {
             return;
         }
@@ -128,7 +124,7 @@ impl Desk {
     /// The caller fetches `path` now: what is being read ahead of it, if it is.
     pub(super) fn fetch(&self, info: &PathInfo) -> Option<Reader> {
         let path = &info.path;
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.dumps += 1;
         state.latest = Instant::now();
         state.idle = false;
@@ -168,7 +164,7 @@ impl Desk {
 
     /// How many bytes could be read ahead from this host next, as far as one looks.
     pub(super) fn waiting_for(&self, host: HostId) -> u64 {
-        let state = self.lock();
+        let state = self.state.lock();
         let ready = state.order.ready().take(LOOK);
         let urgent = state.urgent_for(host);
         ready
@@ -180,7 +176,7 @@ impl Desk {
 
     /// A worker for `host` starts, unless there are `limit` of them.
     pub(super) fn enlist(&self, host: HostId, limit: usize) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let count = state.workers.entry(host).or_default();
         let room = *count < limit;
         *count += usize::from(room);
@@ -188,7 +184,7 @@ impl Desk {
     }
 
     pub(super) fn dismiss(&self, host: HostId) {
-        if let Some(count) = self.lock().workers.get_mut(&host) {
+        if let Some(count) = self.state.lock().workers.get_mut(&host) {
             *count -= 1;
         }
     }
@@ -196,7 +192,7 @@ impl Desk {
     /// The next NAR for a worker of `host` that has asked for `nars` NARs of `bytes` bytes which
     /// have not come yet.
     pub(super) fn pick(self: &Arc<Self>, host: HostId, nars: usize, bytes: u64) -> Option<Taken> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let fits = |size: u64| nars == 0 || (nars < PIPELINE_NARS && bytes + size <= PIPELINE);
         while let Some(urgent) = state.next_urgent(host, fits) {
             drop(state);
@@ -206,7 +202,7 @@ impl Desk {
             }
             // Found out since it was decided: who waits for it has to ask others.
             taken.fail(false);
-            state = self.lock();
+            state = self.state.lock();
         }
         if state.idle {
             return None;
@@ -247,7 +243,7 @@ impl Desk {
 
     /// The next NAR that should come in parts.
     pub(super) fn pick_large(self: &Arc<Self>) -> Option<Taken> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.idle {
             return None;
         }
@@ -306,7 +302,7 @@ impl Taken {
         if !job.give_up(self.token) {
             return;
         }
-        let mut state = self.desk.lock();
+        let mut state = self.desk.state.lock();
         // The caller may have taken it away meanwhile.
         if state.jobs.remove(&job.info.path).is_some() {
             state.expect(&job.info, &job.holders, blamed);

@@ -1,8 +1,9 @@
 //! One NAR that is read ahead: filled by a worker, read by those who asked for it.
 
+use parking_lot::Mutex;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
@@ -25,7 +26,7 @@ pub(in crate::transfer) struct Token(pub(super) u64);
 pub(in crate::transfer) struct Job {
     pub(in crate::transfer) info: Arc<PathInfo>,
     pub(in crate::transfer) holders: Arc<[HostId]>,
-    // Held while a piece is hashed, never over an await.
+    // Held while a piece is hashed.
     inner: Mutex<Inner>,
     /// For the readers.
     changed: Notify,
@@ -136,7 +137,7 @@ impl Job {
         self: &Arc<Self>,
         reserve: impl FnOnce() -> Option<Reservation>,
     ) -> Option<Reader> {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if inner.gone > 0 || inner.readers.is_empty() || inner.end == Some(End::Broken) {
             return None;
         }
@@ -155,13 +156,9 @@ impl Job {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The worker's turn has come to fill it; whether it is still its own.
     pub(super) fn begin(&self, token: Token) -> bool {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let mine = inner.owner == token && inner.end.is_none();
         inner.begun |= mine;
         mine
@@ -174,7 +171,7 @@ impl Job {
         buf: &mut BytesMut,
         host: HostId,
     ) -> Result<Fed, Refused> {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let Inner {
             owner,
             stream,
@@ -213,7 +210,7 @@ impl Job {
     /// The worker cannot fill it. Whether it may be tried again from the beginning: nobody waits
     /// for it, and nothing of it has been passed on.
     pub(super) fn give_up(&self, token: Token) -> bool {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if inner.owner != token || inner.end.is_some() {
             return false;
         }
@@ -226,7 +223,7 @@ impl Job {
 
     /// Lets another worker fill it, if its own has not begun.
     pub(super) fn steal(&self, token: Token, host: HostId) -> Option<HostId> {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if inner.begun || inner.end.is_some() {
             return None;
         }
@@ -236,13 +233,13 @@ impl Job {
 
     /// Who is asked for it, while it has not begun to come.
     pub(super) fn awaited_from(&self) -> Option<HostId> {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         (!inner.begun && inner.end.is_none()).then_some(inner.host)
     }
 
     /// Whoever fills it counts there what comes.
     pub(super) fn set_meter(&self, token: Token, meter: &Arc<AtomicU64>) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if inner.owner == token {
             inner.meter = meter.clone();
         }
@@ -251,16 +248,16 @@ impl Job {
     /// How many bytes have come from whoever fills it, of this NAR and others: as long as that grows, it
     /// is on its way.
     pub(in crate::transfer) fn received(&self) -> u64 {
-        self.lock().meter.load(Ordering::Relaxed)
+        self.inner.lock().meter.load(Ordering::Relaxed)
     }
 
     /// The host that fills it or has filled it.
     pub(in crate::transfer) fn host(&self) -> HostId {
-        self.lock().host
+        self.inner.lock().host
     }
 
     pub(super) fn is_complete(&self) -> bool {
-        self.lock().end == Some(End::Complete)
+        self.inner.lock().end == Some(End::Complete)
     }
 }
 
@@ -292,7 +289,7 @@ pub(in crate::transfer) struct Reader {
 impl Reader {
     /// It is wanted now. Whether there is still somebody, or something, to wait for.
     pub(super) fn want(&self) -> bool {
-        let mut inner = self.job.lock();
+        let mut inner = self.job.inner.lock();
         inner.wanted = true;
         self.job.priority.store(URGENT, Ordering::Relaxed);
         !inner.is_lost()
@@ -300,7 +297,7 @@ impl Reader {
 
     /// Whoever was to fill it gave up before anything had come.
     pub(super) fn is_lost(&self) -> bool {
-        self.job.lock().is_lost()
+        self.job.inner.lock().is_lost()
     }
 
     /// What comes next.
@@ -318,7 +315,7 @@ impl Reader {
     }
 
     fn take(&self) -> Option<Next> {
-        let mut inner = self.job.lock();
+        let mut inner = self.job.inner.lock();
         let gone = inner.gone;
         let next = inner.place(self.id)?.next;
         if let Some((piece, host)) = inner.ready.get(next - gone).cloned() {
@@ -340,7 +337,7 @@ impl Reader {
     /// Nobody waits any longer for whoever fills it: what follows in [`Reader::next`] is what is
     /// there already, and then that it is broken.
     pub(in crate::transfer) fn abandon(&self) {
-        let mut inner = self.job.lock();
+        let mut inner = self.job.inner.lock();
         if inner.end.is_none() {
             inner.end = Some(End::Broken);
             drop(inner);
@@ -351,7 +348,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        let mut inner = self.job.lock();
+        let mut inner = self.job.inner.lock();
         inner.readers.retain(|place| place.reader != self.id);
         inner.forget_read();
         // Nobody wants it any more. A small one may come all the same: to stop it would cost the

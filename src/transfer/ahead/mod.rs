@@ -28,8 +28,9 @@ mod state;
 mod urgent;
 mod worker;
 
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::JoinSet;
 
@@ -145,7 +146,7 @@ impl Readahead {
     }
 
     fn workers(&self) -> MutexGuard<'_, JoinSet<()>> {
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.workers.lock()
     }
 
     /// Sets as many workers to work as there is work for.

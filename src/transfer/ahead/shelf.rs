@@ -1,8 +1,9 @@
 //! What is being read ahead for all callers, so that two of them that want the same NAR get it once.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use super::budget::Reservation;
 use super::job::{Job, Reader, Token};
@@ -13,7 +14,6 @@ const FEW: usize = 1024;
 
 #[derive(Default)]
 pub(super) struct Shelf {
-    // Held for some map operations, never over an await.
     jobs: Mutex<HashMap<StorePath, Weak<Job>>>,
     tokens: AtomicU64,
 }
@@ -31,7 +31,7 @@ impl Shelf {
         info: &PathInfo,
         reserve: impl FnOnce() -> Option<Reservation>,
     ) -> Option<Reader> {
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let jobs = self.jobs.lock();
         let job = jobs.get(&info.path)?.upgrade()?;
         drop(jobs);
         let same = (job.info.nar_hash, job.info.nar_size) == (info.nar_hash, info.nar_size);
@@ -39,7 +39,7 @@ impl Shelf {
     }
 
     pub(super) fn put(&self, job: &Arc<Job>) {
-        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut jobs = self.jobs.lock();
         if jobs.len() >= FEW && jobs.len() == jobs.capacity() {
             jobs.retain(|_, job| job.strong_count() > 0);
         }

@@ -42,14 +42,17 @@ impl Desk {
         let reader = Job::start(Arc::new(info.clone()), holders, (token, host), room);
         reader.want();
         let job = reader.job.clone();
-        self.lock().urgent.push_back(Urgent { host, token, job });
+        self.state
+            .lock()
+            .urgent
+            .push_back(Urgent { host, token, job });
         self.wake();
         Some(reader)
     }
 
     /// Takes back what no worker has asked for yet. Whether it is.
     pub(super) fn withdraw(&self, reader: &Reader) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let before = state.urgent.len();
         let urgent = &mut state.urgent;
         urgent.retain(|urgent| !Arc::ptr_eq(&urgent.job, &reader.job));

@@ -2,9 +2,10 @@
 
 mod compare;
 
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,7 +42,6 @@ pub(super) struct Nar {
     began: Instant,
     /// Bytes that have come of it, from whomever.
     received: Arc<AtomicU64>,
-    // Held for a few instructions, never over an await.
     state: Mutex<State>,
     /// For the one who takes the parts.
     arrived: Notify,
@@ -125,14 +125,10 @@ impl Nar {
     /// The range of the next part that is to come from elsewhere, as offset and length; `None` while no more
     /// can be held, or when that is all.
     pub(super) fn next_supply(&self, sender: Channel) -> Option<(u64, u64)> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let part = state.parts.next(sender, true, Instant::now())?;
         let (_, len) = state.parts.range(part);
         Some((part, len))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn priority(&self) -> u64 {
@@ -152,7 +148,7 @@ impl Nar {
         channel: Channel,
         is_worth: impl FnOnce(u64, &[HostId]) -> bool,
     ) -> Next {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let State {
             parts,
             hosts,
@@ -188,12 +184,12 @@ impl Nar {
     }
 
     pub(super) fn hosts(&self) -> Vec<HostId> {
-        self.lock().hosts.clone()
+        self.state.lock().hosts.clone()
     }
 
     /// These may be asked too. Gives those that are new.
     pub(super) fn add_hosts(&self, mut hosts: Vec<HostId>) -> Vec<HostId> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         hosts.retain(|host| !state.hosts.contains(host));
         state.hosts.extend(&hosts);
         hosts
@@ -201,7 +197,7 @@ impl Nar {
 
     /// A channel of that host goes to list it, unless another one has.
     pub(super) fn start_listing(&self, host: HostId) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let free = !state.listings.contains_key(&host);
         if free {
             state.listings.insert(host, Listing::Asked);
@@ -214,7 +210,7 @@ impl Nar {
         let fits = layout.filter(|layout| layout.nar_size() == self.info.nar_size);
         let can_be_read = fits.is_some();
         let listing = fits.map_or(Listing::Unfit, Listing::Known);
-        self.lock().listings.insert(host, listing);
+        self.state.lock().listings.insert(host, listing);
         self.arrived.notify_one();
         can_be_read
     }
@@ -222,11 +218,11 @@ impl Nar {
     /// So many bytes of a part have come by now, `more` of them since this was last told.
     pub(super) fn progressed(&self, part: u64, channel: Channel, received: u64, more: u64) {
         self.received.fetch_add(more, Ordering::Relaxed);
-        self.lock().parts.progressed(part, channel, received);
+        self.state.lock().parts.progressed(part, channel, received);
     }
 
     pub(super) fn arrived(&self, part: u64, bytes: Bytes, channel: Channel) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.parts.arrived(part, bytes, channel, Instant::now());
         state.arrivals += 1;
         drop(state);
@@ -235,7 +231,7 @@ impl Nar {
 
     /// A channel of that host is gone. `failed`: it was the last one, and it did not leave of itself.
     pub(super) fn lost(&self, host: HostId, channel: Channel, failed: bool) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.parts.lost(channel);
         state.proofs.lost(channel);
         // It may have been the one that was at it.
@@ -259,12 +255,12 @@ impl Nar {
 
     /// Whether that host may still bring something.
     pub(super) fn may_come_from(&self, host: HostId) -> bool {
-        !matches!(self.lock().listings.get(&host), Some(Listing::Unfit))
+        !matches!(self.state.lock().listings.get(&host), Some(Listing::Unfit))
     }
 
     /// Hosts that could be asked for something now, or could compare something, had they a channel.
     pub(super) fn could_ask(&self) -> Vec<HostId> {
-        let state = self.lock();
+        let state = self.state.lock();
         let now = Instant::now();
         let may = |host: &&HostId| {
             if !state.parts.can_ask() && !state.parts.has_check_for(**host) {
@@ -280,7 +276,7 @@ impl Nar {
     /// When all hosts have failed: until when is to be waited before they are tried again. `None` when no
     /// part has come since that was the case before, or nobody is left: then it is over.
     pub(super) fn retry_at(&self) -> Option<Instant> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.arrivals_at_failure.unwrap_or(0) == state.arrivals {
             return None;
         }

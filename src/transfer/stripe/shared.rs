@@ -1,8 +1,9 @@
 //! What channels, and those for whom they work, share.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -34,7 +35,6 @@ const VERY_FAR: Duration = Duration::from_millis(50);
 
 pub(super) struct Shared {
     pub(super) book: Arc<Book>,
-    // Both held for a few instructions, never over an await.
     state: Mutex<State>,
     tasks: Mutex<JoinSet<()>>,
     /// Changes when there may be work for a channel that had none.
@@ -77,12 +77,8 @@ impl Shared {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tasks.lock()
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<()> {
@@ -115,7 +111,7 @@ impl Shared {
 
     /// Has this NAR brought.
     pub(super) fn add(self: &Arc<Self>, nar: &Arc<Nar>) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.active.push(nar.clone());
         state.active.sort_by_key(|nar| nar.priority());
         drop(state);
@@ -139,12 +135,12 @@ impl Shared {
 
     /// Whether somebody could ask that host for something now.
     pub(super) fn is_of_use(&self, host: HostId) -> bool {
-        let active = self.lock().active.clone();
+        let active = self.state.lock().active.clone();
         active.iter().any(|nar| nar.could_ask().contains(&host))
     }
 
     fn has_channels(&self, host: HostId) -> bool {
-        let state = self.lock();
+        let state = self.state.lock();
         state.hosts.get(&host).is_some_and(|work| work.count > 0)
     }
 
@@ -157,7 +153,10 @@ impl Shared {
     }
 
     pub(super) fn remove(&self, nar: &Arc<Nar>) {
-        self.lock().active.retain(|other| !Arc::ptr_eq(other, nar));
+        self.state
+            .lock()
+            .active
+            .retain(|other| !Arc::ptr_eq(other, nar));
     }
 
     /// Sets as many channels to work for a host as are of use.
@@ -167,7 +166,7 @@ impl Shared {
             _ => 1,
         };
         let wanted = places.saturating_sub(LEFT).max(1);
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let mut tasks = self.tasks();
         while tasks.try_join_next().is_some() {}
         while state.hosts.entry(host).or_default().count < wanted {
@@ -192,7 +191,7 @@ impl Shared {
     /// the host has failed, unless this one was `useless`: more of them would be so too.
     pub(super) fn leave(&self, host: HostId, channel: Channel, failed: bool, useless: bool) {
         let (active, last) = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let at_work = state.hosts.entry(host).or_default();
             at_work.count = at_work.count.saturating_sub(1);
             if at_work.lister == Some(channel) {
@@ -235,7 +234,7 @@ impl Shared {
 
     /// What a channel should do; one that is `free` owes nothing and can list.
     pub(super) fn work_for(&self, host: HostId, channel: Channel, free: bool) -> Work {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         // Somebody may have become urgent.
         state.active.sort_by_key(|nar| nar.priority());
         let active = state.active.clone();
@@ -277,7 +276,7 @@ impl Shared {
 
     /// What came of listing a NAR, and how long it took.
     pub(super) fn listed(&self, host: HostId, nar: &Nar, layout: Option<Layout>, took: Duration) {
-        if let Some(at_work) = self.lock().hosts.get_mut(&host) {
+        if let Some(at_work) = self.state.lock().hosts.get_mut(&host) {
             at_work.lister = None;
         }
         let round_trip = self.book.pool.latency(host).unwrap_or(took);

@@ -14,10 +14,11 @@
 //! alive       = u32 0x80000005, u32 request, u32 pid
 //! ```
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -50,7 +51,6 @@ const ALIVE: u32 = 0x8000_0005;
 /// The masters that this process has channels on.
 #[derive(Default)]
 pub(super) struct Pulses {
-    // Held for a look-up or an insert only.
     known: Mutex<HashMap<PathBuf, (SocketId, Weak<Pulse>)>>,
 }
 
@@ -59,7 +59,7 @@ impl Pulses {
     pub(super) async fn of(&self, master: &Master<'_>) -> Option<Arc<Pulse>> {
         let (socket, id) = (master.socket(), master.socket_id()?);
         let known = |new: Option<&Arc<Pulse>>| {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = self.known.lock();
             known.retain(|_, (_, pulse)| pulse.strong_count() > 0);
             if let Some(new) = new {
                 known.insert(socket.clone(), (id, Arc::downgrade(new)));

@@ -1,7 +1,8 @@
 //! How many channels this process has on each master.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// sshd allows 10 sessions on a connection by default (`MaxSessions`, sshd_config(5)); a bit less
 /// leaves room for other processes on the same master.
@@ -16,7 +17,7 @@ pub(super) struct Slots {
 impl Slots {
     /// A place on that master, if there is one.
     pub(super) fn take(self: &Arc<Self>, master: &str) -> Option<Slot> {
-        let mut taken = self.lock();
+        let mut taken = self.taken.lock();
         let count = taken.entry(master.to_owned()).or_default();
         if *count >= CHANNELS_ON_A_MASTER {
             return None;
@@ -26,10 +27,6 @@ impl Slots {
             slots: Arc::clone(self),
             master: master.to_owned(),
         })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, u8>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -41,7 +38,7 @@ pub(super) struct Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut taken = self.slots.lock();
+        let mut taken = self.slots.taken.lock();
         if let Some(count) = taken.get_mut(&self.master) {
             *count -= 1;
             if *count == 0 {
@@ -66,6 +63,6 @@ mod tests {
         held.pop();
         assert!(slots.take("a").is_some());
         drop(held);
-        assert!(slots.lock().is_empty());
+        assert!(slots.taken.lock().is_empty());
     }
 }

@@ -12,12 +12,13 @@
 mod narinfo;
 mod pack;
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
@@ -48,7 +49,7 @@ pub(super) struct Cache {
 struct Shared {
     folder: PathBuf,
     store_dir: String,
-    /// NARs that came, whose narinfo waits for others. Held for a map operation, never over an await.
+    /// NARs that came, whose narinfo waits for others.
     packed: Mutex<HashMap<StorePath, Packed>>,
     count: AtomicU64,
 }
@@ -81,7 +82,7 @@ impl Cache {
 
 impl Shared {
     fn packed(&self) -> MutexGuard<'_, HashMap<StorePath, Packed>> {
-        self.packed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.packed.lock()
     }
 
     /// A new file in `folder`.

@@ -12,10 +12,11 @@
 mod check;
 mod registration;
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -50,7 +51,6 @@ pub(super) struct Folder {
     _lock: Option<Lock>,
 }
 
-/// Held for some map operations, never over an await.
 #[derive(Default)]
 struct Shared {
     registration: Registration,
@@ -103,7 +103,7 @@ impl Folder {
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.lock()
     }
 }
 
@@ -186,7 +186,7 @@ impl Destination for Folder {
     async fn end(&self) -> Result<(), GetError> {
         let (shared, file, closure) = (self.shared.clone(), self.file.clone(), self.closure);
         blocking(move || {
-            let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shared = shared.lock();
             shared.register_adopted(closure);
             shared.drop_referrers();
             match shared.changed {
@@ -306,7 +306,7 @@ impl Incoming for Restore {
         let restored = self.feed.end().await?;
         let (hash, size) = (restored.hash, restored.size);
         blocking(move || Ok(restored.unpacker.commit()?)).await?;
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self.shared.lock();
         shared.contents.insert(self.path, (hash, size));
         Ok(())
     }

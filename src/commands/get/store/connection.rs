@@ -1,8 +1,9 @@
 //! One `nix-store --serve --write` on this machine, as its client.
 
+use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -223,7 +224,7 @@ impl Connection {
     /// It has closed its side: with its last words, which may take a moment.
     async fn ended(&mut self, doing: &str) -> NixError {
         let _ = timeout(LAG, &mut self.listener).await;
-        let said = readable(&self.said.lock().unwrap_or_else(PoisonError::into_inner));
+        let said = readable(&self.said.lock());
         let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
         let said = match timeout(LAG, self.child.wait()).await {
             Ok(Ok(status)) if said.is_empty() => status.to_string(),
@@ -252,8 +253,8 @@ async fn listen(mut stderr: ChildStderr, said: Arc<Mutex<Vec<u8>>>) {
         for line in readable(&piece[..len]).lines() {
             log::debug!("nix-store: {line}");
         }
-        // Held for a copy only, never over an await.
-        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+
+        let mut said = said.lock();
         said.extend_from_slice(&piece[..len]);
         let excess = said.len().saturating_sub(KEPT);
         said.drain(..excess);

@@ -12,9 +12,10 @@
 
 mod connection;
 
+use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,17 +36,17 @@ pub(super) struct Store {
     idle: Arc<Idle>,
 }
 
-/// Connections that nobody uses. Held for a moment, never over an await.
+/// Connections that nobody uses.
 #[derive(Default)]
 struct Idle(Mutex<Vec<Connection>>);
 
 impl Idle {
     fn take(&self) -> Option<Connection> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        self.0.lock().pop()
     }
 
     fn give(&self, connection: Connection) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         all.push(connection);
     }
 }

@@ -27,7 +27,7 @@ impl Nar {
         &self,
         at_work: &[HostId],
     ) -> (Option<(Bytes, HostId)>, bool) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         // Who has no channel any more cannot settle anything.
         for host in state.proofs.concerned() {
             if !at_work.contains(&host) {
@@ -65,7 +65,7 @@ impl Nar {
 
     /// Whether the next part in order has come and only waits for being confirmed.
     pub(in crate::transfer::stripe) fn waits_for_check(&self) -> bool {
-        self.lock().parts.is_next_unconfirmed()
+        self.state.lock().parts.is_next_unconfirmed()
     }
 
     /// The part that this channel should compare with what its host has.
@@ -73,7 +73,7 @@ impl Nar {
         &self,
         channel: Channel,
     ) -> Option<(u64, Segment)> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.no_comparing.contains(&channel.host) {
             return None;
         }
@@ -88,7 +88,7 @@ impl Nar {
 
     /// Whether this channel should ask for the digest of the whole NAR, to settle a dispute.
     pub(in crate::transfer::stripe) fn next_proof(&self, channel: Channel) -> Option<Segment> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let Some(Listing::Known(layout)) = state.listings.get(&channel.host) else {
             return None;
         };
@@ -105,7 +105,7 @@ impl Nar {
         digest: Option<[u8; 32]>,
     ) {
         let (bytes, sender, segment) = {
-            let state = self.lock();
+            let state = self.state.lock();
             let Some((bytes, sender)) = state.parts.to_compare(part, channel) else {
                 return;
             };
@@ -117,7 +117,7 @@ impl Nar {
         };
         // Outside the lock: it takes some milliseconds.
         let agreed = digest.map(|digest| contents_digest(&segment, &bytes) == Some(digest));
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.parts.compared(part, channel, agreed);
         match agreed {
             Some(true) => {}
@@ -139,7 +139,7 @@ impl Nar {
     ) -> Option<NarHash> {
         let expected = self.info.nar_hash?;
         let got = digest.map(NarHash::new);
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.proofs.told(host, got, expected);
         state.settle();
         drop(state);
