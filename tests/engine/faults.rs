@@ -317,7 +317,10 @@ fn a_lock_that_is_never_given_back_keeps_nobody_from_connecting() {
     let folder = env.folder().join("run/ssh-substituter");
     drop(env.masters());
     let entries = std::fs::read_dir(folder).expect("a folder").flatten();
-    let locks = entries.filter(|entry| entry.file_name().to_string_lossy().ends_with("-0.lock"));
+    let locks = entries.filter(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        name.ends_with("-0.lock") || name.ends_with(".login")
+    });
     let held: Vec<_> = locks
         .map(|lock| {
             let file = std::fs::File::open(lock.path()).expect("a lock");
@@ -325,7 +328,7 @@ fn a_lock_that_is_never_given_back_keeps_nobody_from_connecting() {
             file
         })
         .collect();
-    assert_eq!(held.len(), 1);
+    assert_eq!(held.len(), 2, "of the connection, and of the login");
     let mut client = ServeClient::start(&env);
     works(&mut client, &hosts[0], &small);
     client.end();

@@ -4,9 +4,12 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Barrier;
 use std::thread;
+use std::time::{Duration, Instant};
 
+use rustix::fs::FlockOperation;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::site::{Running, Site};
@@ -113,6 +116,42 @@ fn an_engine_that_comes_to_itself_late_takes_nothing_away() {
     signal(late.0.id(), Signal::CONT);
     wait_until("it ends", || late.0.try_wait().expect("wait").is_some());
     assert!(path.exists(), "it took the next one's socket away");
+}
+
+/// It stops amid a login, and keeps all locks of that login.
+#[test]
+fn one_that_stops_while_it_logs_in_keeps_nobody_from_the_host() {
+    let site = Site::new("connect-timeout = 40\n");
+    site.host.sshd.freeze();
+    let (command, path, store) = (site.command(), site.path(0), &site.host.store);
+    thread::scope(|scope| {
+        let first = scope.spawn(move || {
+            let mut front_end = FrontEnd::start(command);
+            front_end.talk.fetch(path, store);
+            front_end.end()
+        });
+        let is_logging_in = || {
+            let entries = fs::read_dir(site.runtime()).into_iter().flatten().flatten();
+            let mut logins = entries
+                .map(|entry| entry.path())
+                .filter(|path| path.to_string_lossy().ends_with(".login"));
+            logins.any(|path| fs::File::open(path).is_ok_and(|file| is_locked(&file)))
+        };
+        wait_until("the engine logs in", is_logging_in);
+        let _frozen = Frozen::new(site.process());
+        site.host.sshd.thaw();
+        let began = Instant::now();
+        let visit = catch_unwind(AssertUnwindSafe(|| site.visit(1)));
+        let first = first.join();
+        assert!(visit.is_ok() && first.is_ok(), "a front end failed");
+        // Waiting for the locks until half of the time has passed would take 20 s.
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(15), "{took:?}");
+    });
+}
+
+fn is_locked(file: &fs::File) -> bool {
+    rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_err()
 }
 
 /// As a service manager ends it along with whoever started it: nothing that it served or learnt is lost.

@@ -1,7 +1,8 @@
 //! Waiting for the lock of a file without blocking the thread: flock(2) has no asynchronous form.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,8 +10,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::folder::try_lock;
 
+/// The longest pause between two tries; from then on it is also looked whether the holder is stopped.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
 /// Opens and locks a file in a private folder, as [`try_lock`] does; `None` when that was not possible until
-/// then. Tries at least once. The lock lasts as long as the file is open.
+/// then, or when its holder is stopped and may never give it back. Tries at least once. The lock lasts as long as
+/// the file is open.
 ///
 /// # Errors
 /// When the file cannot be opened or locked at all.
@@ -24,10 +29,92 @@ pub(super) async fn lock_until(path: &Path, until: Instant) -> io::Result<Option
                 _ => return Err(error),
             },
         }
-        if Instant::now() >= until {
+        if Instant::now() >= until || pause >= LONGEST_PAUSE && is_holder_stopped(path) {
             return Ok(None);
         }
         sleep(pause.min(until.saturating_duration_since(Instant::now()))).await;
-        pause = (pause * 2).min(Duration::from_millis(50));
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Whether the process that has locked this file is stopped (SIGSTOP, a debugger), by `/proc/locks` and
+/// `/proc/PID/stat` (proc(5)). False where the system does not tell.
+fn is_holder_stopped(path: &Path) -> bool {
+    let Ok(inode) = fs::metadata(path).map(|meta| meta.ino().to_string()) else {
+        return false;
+    };
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    // `1: FLOCK  ADVISORY  WRITE 1234 fe:01:56789 0 EOF`. File systems give another device there than stat(2) does, so
+    // only the inode is compared.
+    let holder = locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let is_it = fields.get(1) == Some(&"FLOCK")
+            && fields.get(5)?.rsplit(':').next() == Some(inode.as_str());
+        is_it.then(|| fields.get(4).copied()).flatten()
+    });
+    holder.is_some_and(is_stopped)
+}
+
+fn is_stopped(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The second field is the program's name in parentheses, and may hold anything.
+    let state = stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.trim_start().chars().next());
+    matches!(state, Some('T' | 't'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use rustix::process::{Pid, Signal, kill_process};
+
+    use super::*;
+
+    /// A process that holds the lock (flock(1) of util-linux).
+    struct Holder(Child);
+
+    impl Holder {
+        fn new(path: &Path) -> Self {
+            let mut command = Command::new("flock");
+            command.arg("--no-fork").arg(path).args(["sleep", "60"]);
+            let holder = Self(command.stdin(Stdio::null()).spawn().unwrap());
+            while try_lock(path).is_ok() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            holder
+        }
+
+        fn signal(&self, signal: Signal) {
+            kill_process(Pid::from_child(&self.0), signal).unwrap();
+        }
+    }
+
+    impl Drop for Holder {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_holder_that_is_stopped_is_not_waited_for() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("lock");
+        let holder = Holder::new(&path);
+        let began = Instant::now();
+        let soon = began + Duration::from_millis(300);
+        assert!(lock_until(&path, soon).await.unwrap().is_none());
+        assert!(Instant::now() >= soon, "a running one is waited for");
+        holder.signal(Signal::STOP);
+        while !is_stopped(&holder.0.id().to_string()) {
+            sleep(Duration::from_millis(5)).await;
+        }
+        let late = Instant::now() + Duration::from_secs(60);
+        assert!(lock_until(&path, late).await.unwrap().is_none());
+        assert!(Instant::now() < late);
+        drop(holder);
+        assert!(lock_until(&path, late).await.unwrap().is_some());
     }
 }

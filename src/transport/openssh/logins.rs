@@ -8,6 +8,8 @@
 //! ```text
 //! ADDRESS.login    flock(2)ed by who logs in; holds what is remembered of earlier logins, by all
 //!                  processes of this user
+//! ADDRESS-1.login  flock(2)ed in its place where its holder is stopped, or has had it for half of the
+//!                  time that there is: an engine that stands still keeps nobody from a host
 //! ```
 //!
 //! | login | goes ahead |
@@ -17,12 +19,13 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 use super::lock::lock_until;
+use crate::folder::open_lock;
 use crate::transport::TransportError;
 
 /// How the names of these files end.
@@ -44,6 +47,9 @@ const WINDOW: u64 = 30_000;
 /// How many logins in a [`WINDOW`] leave room for a further one.
 const IN_A_WINDOW: usize = 4;
 
+/// How many locks there are for an address. One that is never given back is passed over.
+const LOCKS: u32 = 4;
+
 /// A record is one line of a few numbers; this many bytes of it are read.
 const RECORD_MAX: u64 = 1 << 10;
 
@@ -58,9 +64,10 @@ pub(super) enum Login {
 
 /// The right to log in at an address.
 pub(super) struct Turn {
-    /// Locked as long as it is open.
     file: File,
     record: Record,
+    /// Held as long as it is open. It may be the lock of `file`.
+    _lock: File,
 }
 
 impl Turn {
@@ -73,15 +80,32 @@ impl Turn {
         address: &str,
         until: Instant,
     ) -> io::Result<Option<Self>> {
-        let path = folder.join(format!("{address}{LOGINS}"));
-        let Some(file) = lock_until(&path, until).await? else {
+        let Some(lock) = Self::lock(folder, address, until).await? else {
             return Ok(None);
         };
+        let file = open_lock(&record_path(folder, address))?;
         let mut text = String::new();
         // What cannot be read says nothing.
         let _ = (&file).take(RECORD_MAX).read_to_string(&mut text);
         let record = Record::read(&text, unix());
-        Ok(Some(Self { file, record }))
+        Ok(Some(Self {
+            file,
+            record,
+            _lock: lock,
+        }))
+    }
+
+    async fn lock(folder: &Path, address: &str, until: Instant) -> io::Result<Option<File>> {
+        let mut path = record_path(folder, address);
+        for next in 1..LOCKS {
+            let now = Instant::now();
+            let half = now + until.saturating_duration_since(now) / 2;
+            if let Some(lock) = lock_until(&path, half).await? {
+                return Ok(Some(lock));
+            }
+            path = folder.join(format!("{address}-{next}{LOGINS}"));
+        }
+        lock_until(&path, until).await
     }
 
     /// How long ago a login was refused, and for how long no such login is to be tried.
@@ -108,6 +132,10 @@ impl Turn {
             log::debug!("cannot note how a login went: {error}");
         }
     }
+}
+
+fn record_path(folder: &Path, address: &str) -> PathBuf {
+    folder.join(format!("{address}{LOGINS}"))
 }
 
 /// Whether the host has seen an attempt that it counts.
