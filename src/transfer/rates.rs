@@ -257,6 +257,21 @@ mod tests {
         assert!((idle.expect(1_000_000) - 1.0).abs() < 0.01);
     }
 
+    /// Else a host that is near would be asked for one part at a time, for ever.
+    #[test]
+    fn what_comes_at_once_gives_a_first_guess() {
+        let (mut rate, now) = (Rate::default(), Instant::now());
+        rate.asked(1_000_000, now);
+        rate.received(400_000, now + WINDOW / 10);
+        assert_eq!(rate.rate, None, "more is to come");
+        rate.received(600_000, now + WINDOW / 5);
+        assert!((rate.rate.unwrap() - 50_000_000.0).abs() < 1.0);
+        // A guess: what is measured over a whole window replaces most of it.
+        rate.asked(2_000_000, now);
+        rate.received(2_000_000, now + Duration::from_secs(2));
+        assert!(rate.rate.unwrap() < 31_000_000.0);
+    }
+
     #[test]
     fn the_last_parts_are_not_asked_of_a_slow_host() {
         let rates = Arc::new(Rates::default());
