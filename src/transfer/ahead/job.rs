@@ -156,6 +156,12 @@ impl Job {
         })
     }
 
+    /// Whether this worker is the one that is to fill it.
+    pub(super) fn is_of(&self, token: Token) -> bool {
+        let inner = self.inner.lock();
+        inner.owner == token && inner.end.is_none()
+    }
+
     /// The worker's turn has come to fill it; whether it is still its own.
     pub(super) fn begin(&self, token: Token) -> bool {
         let mut inner = self.inner.lock();

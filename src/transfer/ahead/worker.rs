@@ -19,9 +19,12 @@ use crate::wire::nar::{Decoder, Event};
 /// How often an idle worker looks whether another one has fallen behind.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// The largest NAR, in bytes, that is read over when somebody else brings it by now: another connection
-/// costs some round trips, and that costs bytes, most of them over a slow link.
-const SKIPPED: u64 = 256 << 10;
+/// How many bytes of NARs are at most read over when somebody else brings them by now: another connection costs some
+/// round trips, and that costs bytes.
+const READ_OVER_MAX: u64 = 256 << 10;
+
+/// For how long they are at most read over: by then there is another connection.
+const READ_OVER_FOR: Duration = Duration::from_millis(250);
 
 /// Works for `host` until it fails.
 pub(super) async fn run(desk: Arc<Desk>, host: HostId) {
@@ -125,6 +128,20 @@ impl Worker {
         }
     }
 
+    /// Bytes of those asked for next that somebody else brings by now.
+    fn taken_over(&self) -> u64 {
+        let others = self.pending.iter();
+        let others = others.take_while(|taken| !taken.job.is_of(taken.token));
+        others.map(|taken| taken.job.info.nar_size).sum()
+    }
+
+    /// How many bytes that somebody else brings are read over on this connection, before another one is made.
+    fn most_read_over(&self) -> u64 {
+        let rate = self.desk.book.rates.of(self.host);
+        let bytes = rate.map(|rate| (rate as f64 * READ_OVER_FOR.as_secs_f64()) as u64);
+        bytes.map_or(READ_OVER_MAX, |bytes| bytes.min(READ_OVER_MAX))
+    }
+
     async fn connect(&mut self) -> Option<Lease> {
         let pool = &self.desk.book.pool;
         let mut paths = self.pending.iter().map(|taken| &taken.job.info.path);
@@ -144,7 +161,7 @@ impl Worker {
         };
         let job = taken.job.clone();
         if !job.begin(taken.token) {
-            if job.info.nar_size > SKIPPED {
+            if job.info.nar_size + self.taken_over() > self.most_read_over() {
                 taken.finish();
                 return Err(Broken);
             }
