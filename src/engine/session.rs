@@ -211,7 +211,7 @@ impl Extended {
             .backend(present.caller.clone(), Arc::new(posted));
         // Others have been told before this one came.
         if present.is_new {
-            present.caller.begin_anew();
+            present.caller.forget_fetched();
             self.server.engine.resolver.tell_again();
             // Of all other trouble it is told when that is in its way: it may find out whether the
             // host is back.
