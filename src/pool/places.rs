@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::host_pool::HostPool;
 use super::permits::{Permit, Permits};
-use super::slot::Slot;
 use crate::config::host::Host;
 use crate::remote::RemoteError;
 
@@ -219,7 +219,7 @@ impl Places {
     }
 }
 
-impl Slot {
+impl HostPool {
     /// How many channels work in the background may have.
     pub(super) fn background_places(&self) -> usize {
         for_background(self.places.limit())

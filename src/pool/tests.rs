@@ -195,8 +195,8 @@ async fn a_probe_that_is_given_up_leaves_the_host_to_others() {
     shelf.put("a", 1, -20_000, -1_000);
     let pool = fake.pool(Some(shelf));
     pool.load().await;
-    drop(pool.slots[0].probe().unwrap());
-    assert!(pool.slots[0].probe().is_some());
+    drop(pool.hosts[0].probe().unwrap());
+    assert!(pool.hosts[0].probe().is_some());
 }
 
 #[tokio::test]
