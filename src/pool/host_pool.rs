@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::flight::{Flight, Ticket, Turn};
+use super::channels::{ChannelPermit, ChannelPermits};
 use super::health::Standing;
 use super::idle::Idle;
 use super::left_out::LeftOutTold;
 use super::persistence::{HealthPersistence, HostHealth};
-use super::places::{Place, Places};
 use super::shells::Shells;
+use super::single_flight::{Admission, Generation, SingleFlight};
 use super::trouble::Told;
 use super::{HostId, Limits, Notify};
 use crate::config::host::Host;
@@ -42,8 +42,8 @@ pub(super) struct HostPool {
     transport: Arc<dyn Transport>,
     pub(super) limits: Limits,
     pub(super) notify: Notify,
-    pub(super) places: Arc<Places>,
-    pub(super) flight: Flight,
+    pub(super) channels: Arc<ChannelPermits>,
+    pub(super) single_flight: SingleFlight,
     pub(super) persistence: HealthPersistence,
     pub(super) health: Arc<HostHealth>,
     pub(super) shells: Shells,
@@ -80,8 +80,8 @@ impl HostPool {
     ) -> Self {
         Self {
             id,
-            places: Places::new(&host),
-            flight: Flight::default(),
+            channels: ChannelPermits::new(&host),
+            single_flight: SingleFlight::default(),
             persistence,
             health: Arc::new(HostHealth::new(&host)),
             shells: Shells::new(),
@@ -145,33 +145,35 @@ impl HostPool {
     }
 
     /// A connection on which these requests have been sent, on a new one right behind the hello.
-    /// `in_background` is for work that may have to wait for others; `limit` is as in [`Places::take`].
+    /// `in_background` is for work that may have to wait for others; `limit` is as in [`ChannelPermits::acquire`].
     pub(super) async fn lease(
         self: &Arc<Self>,
         in_background: bool,
         limit: Duration,
         requests: &[Request],
     ) -> Result<Lease, Arc<RemoteError>> {
-        let ticket = self.flight.ticket();
+        let generation = self.single_flight.generation();
         loop {
-            let place = self.place(in_background, limit).await?;
+            let permit = self.channel_permit(in_background, limit).await?;
             let lease = |connection, reused| {
                 self.held.fetch_add(1, Ordering::Relaxed);
                 Lease {
                     connection: Some(connection),
                     host_pool: self.clone(),
                     reused,
-                    place: Some(place),
+                    permit: Some(permit),
                 }
             };
             if let Some(connection) = self.take_idle(requests) {
                 return Ok(lease(connection, true));
             }
-            let opening = self.places.opening();
-            match self.open(ticket, requests).await {
+            let opening = self.channels.opening();
+            match self.open(generation, requests).await {
                 Ok((connection, reused)) => return Ok(lease(connection, reused)),
                 // Those that are open may become free. Each time round there are fewer.
-                Err(error) if self.verdict(&error) == Verdict::Refused && self.places.shrink() => {
+                Err(error)
+                    if self.verdict(&error) == Verdict::Refused && self.channels.shrink() =>
+                {
                     log::debug!("{error}; going on with fewer");
                     drop(opening);
                 }
@@ -183,14 +185,18 @@ impl HostPool {
     /// A connection, and whether it had been used before.
     async fn open(
         self: &Arc<Self>,
-        ticket: Ticket,
+        generation: Generation,
         requests: &[Request],
     ) -> Result<(Connection, bool), Arc<RemoteError>> {
-        let mine = match self.flight.turn(ticket, || self.is_left_alone()).await {
-            Turn::Failed(error) => return Err(error),
-            Turn::LeftAlone => return Err(self.rests()),
-            Turn::Free => None,
-            Turn::Mine(mine) => Some(mine),
+        let permit = match self
+            .single_flight
+            .admit(generation, || self.is_left_alone())
+            .await
+        {
+            Admission::Failed(error) => return Err(error),
+            Admission::LeftAlone => return Err(self.rests()),
+            Admission::Proven => None,
+            Admission::Permit(permit) => Some(permit),
         };
         // Whoever had the turn before may be done with the connection already.
         if let Some(connection) = self.take_idle(requests) {
@@ -204,25 +210,25 @@ impl HostPool {
         }
         match connected.map_err(Arc::new) {
             Ok(connection) => {
-                if let Some(mine) = mine {
-                    mine.end(None);
+                if let Some(permit) = permit {
+                    permit.finish(None);
                 }
                 Ok((connection, false))
             }
             Err(error) if self.verdict(&error) == Verdict::Refused => {
-                if let Some(mine) = mine {
-                    mine.end(None);
+                if let Some(permit) = permit {
+                    permit.finish(None);
                 }
                 Err(error)
             }
             Err(error) => {
-                if mine.is_none() {
-                    self.flight.failed(&error);
+                if permit.is_none() {
+                    self.single_flight.failed(&error);
                 }
                 // Before the turn ends: who comes next shall know.
                 self.failed(&error).await;
-                if let Some(mine) = mine {
-                    mine.end(Some(&error));
+                if let Some(permit) = permit {
+                    permit.finish(Some(&error));
                 }
                 Err(error)
             }
@@ -235,7 +241,7 @@ impl HostPool {
             silence: self.limits.silence,
             program: &self.program,
         };
-        self.make_room();
+        self.make_room_for_channel();
         let connection = connect(&*self.transport, &self.host, &options, ahead).await?;
         self.learn(connection.latency());
         self.connected.store(true, Ordering::Relaxed);
@@ -261,7 +267,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub struct Lease {
     // Both are taken only by its end.
     connection: Option<Connection>,
-    place: Option<Place>,
+    permit: Option<ChannelPermit>,
     host_pool: Arc<HostPool>,
     reused: bool,
 }
@@ -280,20 +286,20 @@ impl Lease {
     /// As [`Connection::nar_bytes`].
     pub async fn nar_bytes(&mut self) -> Result<(), RemoteError> {
         let came = (**self).nar_bytes().await;
-        self.host_pool.places.bytes_came();
+        self.host_pool.channels.record_byte();
         came
     }
 
     /// Whether somebody waits for a channel to this host who does not work in the background.
     #[must_use]
     pub fn is_waited_for(&self) -> bool {
-        self.host_pool.places.are_needed()
+        self.host_pool.channels.has_waiters()
     }
 
     /// Returns when the channel has been held for `patience`, and somebody waits for one. To be called while
     /// nobody takes what it brings: as long as it is, those who wait go on waiting.
     pub async fn is_needed(&mut self, patience: Duration) {
-        let _held_up = self.host_pool.places.held_up();
+        let _held_up = self.host_pool.channels.blocked_on_client();
         sleep(patience).await;
         while !self.is_waited_for() {
             sleep(LOOK).await;
@@ -347,6 +353,6 @@ impl Lease {
             }
             self.host_pool.idle.push(connection);
         }
-        self.place = None;
+        self.permit = None;
     }
 }

@@ -2,14 +2,14 @@
 
 mod ask;
 mod check;
-mod flight;
 mod health;
 mod host_pool;
 mod idle;
 mod left_out;
-mod permits;
+mod single_flight;
+
+mod channels;
 mod persistence;
-mod places;
 mod reuse;
 mod shells;
 mod trouble;
@@ -205,7 +205,7 @@ impl Pool {
     }
 
     /// As [`Pool::lease`], for work that nobody waits for yet: it gets at most
-    /// [`Pool::background_places`] connections at a time and waits for one of these, so that others
+    /// [`Pool::background_limit`] connections at a time and waits for one of these, so that others
     /// find a free one.
     ///
     /// # Errors
@@ -264,8 +264,8 @@ impl Pool {
     /// How many connections to a host work in the background may hold at a time: all but one, at
     /// least one, and no more than the host has been found to allow.
     #[must_use]
-    pub fn background_places(&self, id: HostId) -> usize {
-        self.hosts[id.0].background_places()
+    pub fn background_limit(&self, id: HostId) -> usize {
+        self.hosts[id.0].background_limit()
     }
 
     /// The shortest time in which a host answered a question, which is an upper bound of the link's

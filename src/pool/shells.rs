@@ -3,11 +3,11 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use super::channels::{ChannelPermit, ChannelPermits};
 use super::health::Standing;
 use super::host_pool::HostPool;
 use super::idle::Idle;
 use super::persistence::call_store;
-use super::places::{Place, Places};
 use super::{HostId, Pool};
 use crate::remote::{RemoteError, Shell, ShellError, ShellOptions, Verdict, open_shell};
 
@@ -35,7 +35,7 @@ pub struct ShellLease {
     // Taken only by drop.
     shell: Option<Shell>,
     host_pool: Arc<HostPool>,
-    _place: Place,
+    _permit: ChannelPermit,
 }
 
 impl Pool {
@@ -86,24 +86,24 @@ impl Pool {
         }
         // Known to have one: several may be opened at a time.
         let finding_out = has.is_none().then_some(has);
-        let lease = |shell, place| {
+        let lease = |shell, permit| {
             Ok(Some(ShellLease {
                 shell: Some(shell),
                 host_pool: host_pool.clone(),
-                _place: place,
+                _permit: permit,
             }))
         };
         let limit = self.limits.connect + self.limits.silence;
-        let place = host_pool.place(true, limit).await?;
+        let permit = host_pool.channel_permit(true, limit).await?;
         if let Some(shell) = host_pool.shells.take_idle() {
-            return lease(shell, place);
+            return lease(shell, permit);
         }
         let options = ShellOptions {
             connect: self.limits.connect,
             silence: self.limits.silence,
         };
-        host_pool.make_room();
-        let opening = host_pool.places.opening();
+        host_pool.make_room_for_channel();
+        let opening = host_pool.channels.opening();
         let opened = open_shell(host_pool.transport(), &host_pool.host, &options).await;
         match opened {
             Ok(shell) => {
@@ -113,7 +113,7 @@ impl Pool {
                     *has = Some(true);
                     self.remember(host_pool, true).await;
                 }
-                lease(shell, place)
+                lease(shell, permit)
             }
             Err(ShellError::NoShell(none)) => {
                 log::debug!("{none}");
@@ -132,7 +132,7 @@ impl Pool {
             Err(ShellError::Remote(error)) => {
                 let error = Arc::new(error);
                 if host_pool.verdict(&error) == Verdict::Refused {
-                    host_pool.places.shrink();
+                    host_pool.channels.shrink();
                 }
                 // A shell that merely ends may be the account's own doing.
                 if !matches!(*error, RemoteError::Disconnected { .. }) {
@@ -217,23 +217,23 @@ impl ShellLease {
     /// Whether somebody waits for a channel to this host who does not work in the background.
     #[must_use]
     pub fn is_waited_for(&self) -> bool {
-        self.host_pool.places.are_needed()
+        self.host_pool.channels.has_waiters()
     }
 
     /// To be told what comes; may be kept while the shell is in use.
     #[must_use]
     pub fn movement(&self) -> Movement {
-        Movement(self.host_pool.places.clone())
+        Movement(self.host_pool.channels.clone())
     }
 }
 
 /// What comes by a shell, for those who wait for a channel: they see that this one is of use.
-pub struct Movement(Arc<Places>);
+pub struct Movement(Arc<ChannelPermits>);
 
 impl Movement {
     /// Something has come.
     pub fn came(&self) {
-        self.0.bytes_came();
+        self.0.record_byte();
     }
 }
 

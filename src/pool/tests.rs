@@ -70,7 +70,7 @@ async fn work_in_the_background_leaves_a_connection_to_questions() {
     let pool = fake.pool(None);
     let hosts: Vec<_> = pool.hosts().collect();
     for (host, places) in [(hosts[0], 15), (hosts[1], 1)] {
-        assert_eq!(pool.background_places(host), places);
+        assert_eq!(pool.background_limit(host), places);
         let mut held = Vec::new();
         for _ in 0..places {
             held.push(pool.lease_in_background(host).await.ok().unwrap());

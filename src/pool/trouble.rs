@@ -123,7 +123,7 @@ impl HostPool {
         self.health.in_doubt.store(false, Ordering::Relaxed);
         self.unreadable.store(0, Ordering::Relaxed);
         self.is_without_answer.store(false, Ordering::Relaxed);
-        self.flight.doubt();
+        self.single_flight.mark_unproven();
         self.shells.forget();
     }
 
@@ -191,7 +191,7 @@ impl HostPool {
             return log::debug!("{error}");
         }
         if !matches!(verdict, Verdict::NotAsked | Verdict::Unreadable) {
-            self.flight.doubt();
+            self.single_flight.mark_unproven();
         }
         let first = {
             let mut told = self.told.lock();
