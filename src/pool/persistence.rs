@@ -10,17 +10,17 @@ use tokio::time::Instant;
 
 use tokio::time::timeout;
 
-use super::health::{Health, HealthStore, Now, Record};
+use super::health::{CircuitBreaker, HealthStore, Now, Record};
 use crate::config::host::Host;
 
 /// How long the store may hold up work. What takes longer goes on without being waited for.
-const PATIENCE: Duration = Duration::from_millis(300);
+const STORE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// The health of one host.
-pub(super) struct Kept {
+pub(super) struct HostHealth {
     key: String,
     // Held for a few instructions, never over a call of the store.
-    pub(super) health: Mutex<Health>,
+    pub(super) breaker: Mutex<CircuitBreaker>,
     /// No connection has come about for longer than others take, and none has failed yet: this
     /// process may end before it knows, so later ones are told what it fears.
     pub(super) in_doubt: AtomicBool,
@@ -32,11 +32,11 @@ pub(super) struct Kept {
     saving: Mutex<()>,
 }
 
-impl Kept {
+impl HostHealth {
     pub(super) fn new(host: &Host) -> Self {
         Self {
             key: host.identity(),
-            health: Mutex::default(),
+            breaker: Mutex::default(),
             in_doubt: AtomicBool::new(false),
             slow: AtomicBool::new(false),
             saving: Mutex::default(),
@@ -54,7 +54,7 @@ impl Kept {
             if record.is_doubt(now) {
                 self.slow.store(true, Ordering::Relaxed);
             }
-            self.health.lock().merge(&record, now);
+            self.breaker.lock().merge(&record, now);
         }
     }
 
@@ -63,14 +63,14 @@ impl Kept {
         let _saving = self.saving.lock();
         let theirs = store.load(&self.key);
         let record = {
-            let (mut health, now) = (self.health.lock(), now());
+            let (mut breaker, now) = (self.breaker.lock(), now());
             // Another process may have seen it fail too. After a success that is the past.
             if let Some(theirs) = theirs
-                && health.has_failures()
+                && breaker.has_failures()
             {
-                health.merge(&theirs, now);
+                breaker.merge(&theirs, now);
             }
-            match health.record(now) {
+            match breaker.record(now) {
                 well if well.failures == 0 && self.in_doubt.load(Ordering::Relaxed) => {
                     Record::doubt(now)
                 }
@@ -85,12 +85,12 @@ impl Kept {
 
 /// Calls the store where blocking does no harm.
 #[derive(Clone)]
-pub(super) struct Keeper {
+pub(super) struct HealthPersistence {
     store: Option<Arc<dyn HealthStore>>,
     chance: Arc<AtomicU64>,
 }
 
-impl Keeper {
+impl HealthPersistence {
     pub(super) fn new(store: Option<Arc<dyn HealthStore>>) -> Self {
         // The standard library's hasher is keyed at random.
         let chance = RandomState::new().hash_one(0);
@@ -119,45 +119,45 @@ impl Keeper {
     }
 
     /// Learns what earlier processes knew of these hosts.
-    pub(super) async fn load(&self, all: Vec<Arc<Kept>>) {
+    pub(super) async fn load(&self, all: Vec<Arc<HostHealth>>) {
         self.call(move |store| {
-            for kept in all {
-                kept.load(store);
+            for health in all {
+                health.load(store);
             }
         })
         .await;
     }
 
     /// Lets later processes know.
-    pub(super) async fn save(&self, kept: &Arc<Kept>) {
-        let kept = kept.clone();
-        self.call(move |store| kept.save(store)).await;
+    pub(super) async fn save(&self, health: &Arc<HostHealth>) {
+        let health = health.clone();
+        self.call(move |store| health.save(store)).await;
     }
 
-    /// As [`Keeper::save`], where nobody can wait for it.
-    pub(super) fn save_later(&self, kept: &Arc<Kept>) {
+    /// As [`HealthPersistence::save`], where nobody can wait for it.
+    pub(super) fn save_later(&self, health: &Arc<HostHealth>) {
         if let (Some(store), Ok(runtime)) =
             (self.store.clone(), tokio::runtime::Handle::try_current())
         {
-            let kept = kept.clone();
-            runtime.spawn_blocking(move || kept.save(&*store));
+            let health = health.clone();
+            runtime.spawn_blocking(move || health.save(&*store));
         }
     }
 
     async fn call(&self, job: impl FnOnce(&dyn HealthStore) + Send + 'static) {
         if let Some(store) = self.store.clone() {
-            patiently("what is known of the hosts' health", move || job(&*store)).await;
+            call_store("what is known of the hosts' health", move || job(&*store)).await;
         }
     }
 }
 
 /// Calls a store where blocking does no harm, and waits for it only so long. `what` it does is for
 /// the log.
-pub(super) async fn patiently<T: Send + 'static>(
+pub(super) async fn call_store<T: Send + 'static>(
     what: &str,
     job: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    match timeout(PATIENCE, tokio::task::spawn_blocking(job)).await {
+    match timeout(STORE_TIMEOUT, tokio::task::spawn_blocking(job)).await {
         Ok(done) => done.ok(),
         Err(_) => {
             log::debug!("{what} takes too long; going on without");

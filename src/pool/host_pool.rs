@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::flight::{Flight, Ticket, Turn};
+use super::channels::{ChannelPermit, ChannelPermits};
 use super::health::Standing;
 use super::idle::Idle;
-use super::keeper::{Keeper, Kept};
 use super::left_out::LeftOutTold;
-use super::places::{Place, Places};
+use super::persistence::{HealthPersistence, HostHealth};
 use super::shells::Shells;
+use super::single_flight::{Admission, Generation, SingleFlight};
 use super::trouble::Told;
 use super::{HostId, Limits, Notify};
 use crate::config::host::Host;
@@ -36,16 +36,16 @@ pub struct Banner {
 /// How much of a banner is quoted, in characters.
 const BANNER_SHOWN: usize = 300;
 
-pub(super) struct Slot {
+pub(super) struct HostPool {
     pub(super) id: HostId,
     pub(super) host: Host,
     transport: Arc<dyn Transport>,
     pub(super) limits: Limits,
     pub(super) notify: Notify,
-    pub(super) places: Arc<Places>,
-    pub(super) flight: Flight,
-    pub(super) keeper: Keeper,
-    pub(super) kept: Arc<Kept>,
+    pub(super) channels: Arc<ChannelPermits>,
+    pub(super) single_flight: SingleFlight,
+    pub(super) persistence: HealthPersistence,
+    pub(super) health: Arc<HostHealth>,
     pub(super) shells: Shells,
     pub(super) idle: Arc<Idle<Connection>>,
     pub(super) told: Mutex<Told>,
@@ -69,21 +69,21 @@ pub(super) struct Slot {
     pub(super) unreadable: AtomicU32,
 }
 
-impl Slot {
+impl HostPool {
     pub(super) fn new(
         id: HostId,
         host: Host,
         transport: Arc<dyn Transport>,
         limits: Limits,
         notify: Notify,
-        keeper: Keeper,
+        persistence: HealthPersistence,
     ) -> Self {
         Self {
             id,
-            places: Places::new(&host),
-            flight: Flight::default(),
-            keeper,
-            kept: Arc::new(Kept::new(&host)),
+            channels: ChannelPermits::new(&host),
+            single_flight: SingleFlight::default(),
+            persistence,
+            health: Arc::new(HostHealth::new(&host)),
             shells: Shells::new(),
             host,
             transport,
@@ -110,24 +110,24 @@ impl Slot {
     }
 
     pub(super) fn standing(&self) -> Standing {
-        self.kept.health.lock().standing(Instant::now())
+        self.health.breaker.lock().standing(Instant::now())
     }
 
     /// It took longer than the hedge delay. Further questions do not wait for it as long as it
     /// does not answer in time, nor, while it has not even let us in, do those of later processes.
     pub(super) async fn took_too_long(&self) {
-        self.kept.slow.store(true, Ordering::Relaxed);
+        self.health.slow.store(true, Ordering::Relaxed);
         if !self.connected.load(Ordering::Relaxed)
-            && !self.kept.in_doubt.swap(true, Ordering::Relaxed)
+            && !self.health.in_doubt.swap(true, Ordering::Relaxed)
         {
             // Waited for, since this process may end with its next answer.
-            self.keeper.save(&self.kept).await;
+            self.persistence.save(&self.health).await;
         }
     }
 
     /// Whether an answer of a later host in the order may have to wait for this one.
     pub(super) fn is_waited_for(&self) -> bool {
-        !self.kept.slow.load(Ordering::Relaxed) && self.standing() == Standing::Healthy
+        !self.health.slow.load(Ordering::Relaxed) && self.standing() == Standing::Healthy
     }
 
     pub(super) fn transport(&self) -> &dyn Transport {
@@ -145,33 +145,35 @@ impl Slot {
     }
 
     /// A connection on which these requests have been sent, on a new one right behind the hello.
-    /// `in_background` is for work that may have to wait for others; `limit` is as in [`Places::take`].
+    /// `in_background` is for work that may have to wait for others; `limit` is as in [`ChannelPermits::acquire`].
     pub(super) async fn lease(
         self: &Arc<Self>,
         in_background: bool,
         limit: Duration,
         requests: &[Request],
     ) -> Result<Lease, Arc<RemoteError>> {
-        let ticket = self.flight.ticket();
+        let generation = self.single_flight.generation();
         loop {
-            let place = self.place(in_background, limit).await?;
+            let permit = self.channel_permit(in_background, limit).await?;
             let lease = |connection, reused| {
                 self.held.fetch_add(1, Ordering::Relaxed);
                 Lease {
                     connection: Some(connection),
-                    slot: self.clone(),
+                    host_pool: self.clone(),
                     reused,
-                    place: Some(place),
+                    permit: Some(permit),
                 }
             };
             if let Some(connection) = self.take_idle(requests) {
                 return Ok(lease(connection, true));
             }
-            let opening = self.places.opening();
-            match self.open(ticket, requests).await {
+            let opening = self.channels.opening();
+            match self.open(generation, requests).await {
                 Ok((connection, reused)) => return Ok(lease(connection, reused)),
                 // Those that are open may become free. Each time round there are fewer.
-                Err(error) if self.verdict(&error) == Verdict::Refused && self.places.shrink() => {
+                Err(error)
+                    if self.verdict(&error) == Verdict::Refused && self.channels.shrink() =>
+                {
                     log::debug!("{error}; going on with fewer");
                     drop(opening);
                 }
@@ -183,14 +185,18 @@ impl Slot {
     /// A connection, and whether it had been used before.
     async fn open(
         self: &Arc<Self>,
-        ticket: Ticket,
+        generation: Generation,
         requests: &[Request],
     ) -> Result<(Connection, bool), Arc<RemoteError>> {
-        let mine = match self.flight.turn(ticket, || self.is_left_alone()).await {
-            Turn::Failed(error) => return Err(error),
-            Turn::LeftAlone => return Err(self.rests()),
-            Turn::Free => None,
-            Turn::Mine(mine) => Some(mine),
+        let permit = match self
+            .single_flight
+            .admit(generation, || self.is_left_alone())
+            .await
+        {
+            Admission::Failed(error) => return Err(error),
+            Admission::LeftAlone => return Err(self.rests()),
+            Admission::Proven => None,
+            Admission::Permit(permit) => Some(permit),
         };
         // Whoever had the turn before may be done with the connection already.
         if let Some(connection) = self.take_idle(requests) {
@@ -204,25 +210,25 @@ impl Slot {
         }
         match connected.map_err(Arc::new) {
             Ok(connection) => {
-                if let Some(mine) = mine {
-                    mine.end(None);
+                if let Some(permit) = permit {
+                    permit.finish(None);
                 }
                 Ok((connection, false))
             }
             Err(error) if self.verdict(&error) == Verdict::Refused => {
-                if let Some(mine) = mine {
-                    mine.end(None);
+                if let Some(permit) = permit {
+                    permit.finish(None);
                 }
                 Err(error)
             }
             Err(error) => {
-                if mine.is_none() {
-                    self.flight.failed(&error);
+                if permit.is_none() {
+                    self.single_flight.failed(&error);
                 }
                 // Before the turn ends: who comes next shall know.
                 self.failed(&error).await;
-                if let Some(mine) = mine {
-                    mine.end(Some(&error));
+                if let Some(permit) = permit {
+                    permit.finish(Some(&error));
                 }
                 Err(error)
             }
@@ -235,12 +241,12 @@ impl Slot {
             silence: self.limits.silence,
             program: &self.program,
         };
-        self.make_room();
+        self.make_room_for_channel();
         let connection = connect(&*self.transport, &self.host, &options, ahead).await?;
         self.learn(connection.latency());
         self.connected.store(true, Ordering::Relaxed);
-        if self.kept.in_doubt.swap(false, Ordering::Relaxed) {
-            self.keeper.save_later(&self.kept);
+        if self.health.in_doubt.swap(false, Ordering::Relaxed) {
+            self.persistence.save_later(&self.health);
         }
         if !connection.banner().is_empty() && !self.banner_told.swap(true, Ordering::Relaxed) {
             let text = String::from_utf8_lossy(connection.banner());
@@ -261,8 +267,8 @@ const LOOK: Duration = Duration::from_secs(1);
 pub struct Lease {
     // Both are taken only by its end.
     connection: Option<Connection>,
-    place: Option<Place>,
-    slot: Arc<Slot>,
+    permit: Option<ChannelPermit>,
+    host_pool: Arc<HostPool>,
     reused: bool,
 }
 
@@ -280,20 +286,20 @@ impl Lease {
     /// As [`Connection::nar_bytes`].
     pub async fn nar_bytes(&mut self) -> Result<(), RemoteError> {
         let came = (**self).nar_bytes().await;
-        self.slot.places.bytes_came();
+        self.host_pool.channels.record_byte();
         came
     }
 
     /// Whether somebody waits for a channel to this host who does not work in the background.
     #[must_use]
     pub fn is_waited_for(&self) -> bool {
-        self.slot.places.are_needed()
+        self.host_pool.channels.has_waiters()
     }
 
     /// Returns when the channel has been held for `patience`, and somebody waits for one. To be called while
     /// nobody takes what it brings: as long as it is, those who wait go on waiting.
     pub async fn is_needed(&mut self, patience: Duration) {
-        let _held_up = self.slot.places.held_up();
+        let _held_up = self.host_pool.channels.blocked_on_client();
         sleep(patience).await;
         while !self.is_waited_for() {
             sleep(LOOK).await;
@@ -302,9 +308,9 @@ impl Lease {
 
     /// As drop, but later processes are told for certain when the host has recovered.
     pub(super) async fn give_back(self) {
-        let slot = self.slot.clone();
-        if self.is_clean() && slot.succeeded() {
-            slot.keeper.save(&slot.kept).await;
+        let host_pool = self.host_pool.clone();
+        if self.is_clean() && host_pool.succeeded() {
+            host_pool.persistence.save(&host_pool.health).await;
         }
     }
 }
@@ -335,16 +341,18 @@ impl Lease {
         let Some(mut connection) = self.connection.take() else {
             return;
         };
-        self.slot.held.fetch_sub(1, Ordering::Relaxed);
+        self.host_pool.held.fetch_sub(1, Ordering::Relaxed);
         let left_out = connection.take_unreadable();
-        self.slot.left_out.tell(&self.slot, left_out);
-        self.slot.latency.lock().learn(connection.latency());
+        self.host_pool.left_out.tell(&self.host_pool, left_out);
+        self.host_pool.latency.lock().learn(connection.latency());
         if connection.is_clean() {
-            if self.slot.succeeded() {
-                self.slot.keeper.save_later(&self.slot.kept);
+            if self.host_pool.succeeded() {
+                self.host_pool
+                    .persistence
+                    .save_later(&self.host_pool.health);
             }
-            self.slot.idle.push(connection);
+            self.host_pool.idle.push(connection);
         }
-        self.place = None;
+        self.permit = None;
     }
 }

@@ -1,5 +1,7 @@
 //! How many channels to a host there may be, and who may have one.
 
+mod permits;
+
 use parking_lot::Mutex;
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,10 +10,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::permits::{Permit, Permits};
-use super::slot::Slot;
 use crate::config::host::Host;
-use crate::remote::RemoteError;
+use permits::{Permit, Permits};
 
 /// How long a host that refused a channel is not asked for more than it gave; doubled with each
 /// refusal that follows.
@@ -26,78 +26,78 @@ pub(super) fn configured(host: &Host) -> usize {
 }
 
 /// How many of so many work in the background may take.
-fn for_background(places: usize) -> usize {
-    places.saturating_sub(1).max(1)
+fn background_share(limit: usize) -> usize {
+    limit.saturating_sub(1).max(1)
 }
 
 /// The right to a channel: that of everybody, and that of work in the background.
-pub(super) struct Place {
+pub(super) struct ChannelPermit {
     _background: Option<Permit>,
     _permit: Permit,
-    places: Arc<Places>,
+    channels: Arc<ChannelPermits>,
 }
 
-impl Drop for Place {
+impl Drop for ChannelPermit {
     fn drop(&mut self) {
-        *self.places.came_back.lock() = Instant::now();
+        *self.channels.last_release.lock() = Instant::now();
     }
 }
 
 /// The places of one host.
-pub(super) struct Places {
+pub(super) struct ChannelPermits {
     configured: usize,
     all: Arc<Permits>,
     /// Who works ahead of what was asked takes one of these first: there are fewer, so that a
     /// question never waits behind such work.
     background: Arc<Permits>,
-    /// Places of those whose channel is not open yet.
+    /// ChannelPermits of those whose channel is not open yet.
     opening: AtomicUsize,
     /// Those who wait for a place, but for work in the background.
     waiting: AtomicUsize,
     /// Those who have a place and wait for whoever takes what they bring.
-    held_up: AtomicUsize,
-    refused: Mutex<Refused>,
-    came_back: Mutex<Instant>,
-    bytes_came: Mutex<Instant>,
+    blocked_on_client: AtomicUsize,
+    refusals: Mutex<Refusals>,
+    last_release: Mutex<Instant>,
+    last_byte: Mutex<Instant>,
 }
 
 /// The host has refused a channel.
 #[derive(Debug, Default)]
-struct Refused {
+struct Refusals {
     times: u32,
     /// Until when it is asked for no more than it gave.
     until: Option<Instant>,
 }
 
 /// One that is counted as long as this lives.
-pub(super) struct Counted<'a>(&'a AtomicUsize);
+pub(super) struct CountGuard<'a>(&'a AtomicUsize);
 
-impl<'a> Counted<'a> {
-    fn among(all: &'a AtomicUsize) -> Self {
+impl<'a> CountGuard<'a> {
+    fn new(all: &'a AtomicUsize) -> Self {
         all.fetch_add(1, Ordering::Relaxed);
         Self(all)
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for CountGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Places {
+impl ChannelPermits {
     pub(super) fn new(host: &Host) -> Arc<Self> {
         let configured = configured(host);
         Arc::new(Self {
             configured,
             all: Permits::new(configured),
-            background: Permits::new(for_background(configured)),
+            background: Permits::new(background_share(configured)),
             opening: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
-            held_up: AtomicUsize::new(0),
-            refused: Mutex::default(),
-            came_back: Mutex::new(Instant::now()),
-            bytes_came: Mutex::new(Instant::now()),
+            blocked_on_client: AtomicUsize::new(0),
+            refusals: Mutex::default(),
+            last_release: Mutex::new(Instant::now()),
+            last_byte: Mutex::new(Instant::now()),
         })
     }
 
@@ -107,14 +107,14 @@ impl Places {
     ///
     /// # Errors
     /// How long was waited in vain.
-    pub(super) async fn take(
+    pub(super) async fn acquire(
         self: &Arc<Self>,
         in_background: bool,
         limit: Duration,
-    ) -> Result<Place, Duration> {
+    ) -> Result<ChannelPermit, Duration> {
         self.recover();
         let began = Instant::now();
-        let _waiting = (!in_background).then(|| Counted::among(&self.waiting));
+        let _waiting = (!in_background).then(|| CountGuard::new(&self.waiting));
         let mut both = pin!(async {
             let background = match in_background {
                 true => Some(self.background.acquire().await),
@@ -123,50 +123,50 @@ impl Places {
             (background, self.all.acquire().await)
         });
         loop {
-            let until = began.max(self.moved()) + limit;
+            let until = began.max(self.last_movement()) + limit;
             match timeout_at(until, &mut both).await {
                 Ok((background, permit)) => {
-                    return Ok(Place {
+                    return Ok(ChannelPermit {
                         _background: background,
                         _permit: permit,
-                        places: self.clone(),
+                        channels: self.clone(),
                     });
                 }
-                Err(_) if began.max(self.moved()) + limit > Instant::now() => {}
+                Err(_) if began.max(self.last_movement()) + limit > Instant::now() => {}
                 Err(_) => return Err(began.elapsed()),
             }
         }
     }
 
     /// When it was seen last that a place may become free.
-    fn moved(&self) -> Instant {
+    fn last_movement(&self) -> Instant {
         // Both have limits of their own.
-        let [held_up, opening] =
-            [&self.held_up, &self.opening].map(|all| all.load(Ordering::Relaxed));
-        match held_up + opening {
-            0 => (*self.came_back.lock()).max(*self.bytes_came.lock()),
+        let [blocked_on_client, opening] =
+            [&self.blocked_on_client, &self.opening].map(|all| all.load(Ordering::Relaxed));
+        match blocked_on_client + opening {
+            0 => (*self.last_release.lock()).max(*self.last_byte.lock()),
             _ => Instant::now(),
         }
     }
 
     /// Whether somebody waits for a place who does not work in the background.
-    pub(super) fn are_needed(&self) -> bool {
+    pub(super) fn has_waiters(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// To be held by one that has a place, as long as it waits for whoever takes what it brings.
-    pub(super) fn held_up(&self) -> Counted<'_> {
-        Counted::among(&self.held_up)
+    pub(super) fn blocked_on_client(&self) -> CountGuard<'_> {
+        CountGuard::new(&self.blocked_on_client)
     }
 
     /// Something has come on one of the channels.
-    pub(super) fn bytes_came(&self) {
-        *self.bytes_came.lock() = Instant::now();
+    pub(super) fn record_byte(&self) {
+        *self.last_byte.lock() = Instant::now();
     }
 
     /// To be held by one that has a place, as long as its channel is not open.
-    pub(super) fn opening(&self) -> Counted<'_> {
-        Counted::among(&self.opening)
+    pub(super) fn opening(&self) -> CountGuard<'_> {
+        CountGuard::new(&self.opening)
     }
 
     /// The host has refused a channel to one that has a place: from now on there are as many as are
@@ -181,31 +181,31 @@ impl Places {
         if open == 0 {
             return false;
         }
-        let mut refused = self.refused.lock();
+        let mut refusals = self.refusals.lock();
         // Those who were refused together were refused once.
-        if refused.until.is_none() {
-            refused.times = refused.times.saturating_add(1);
-            let pause = FIRST_PAUSE.saturating_mul(1 << (refused.times - 1).min(16));
-            refused.until = Some(Instant::now() + pause.min(LONGEST_PAUSE));
+        if refusals.until.is_none() {
+            refusals.times = refusals.times.saturating_add(1);
+            let pause = FIRST_PAUSE.saturating_mul(1 << (refusals.times - 1).min(16));
+            refusals.until = Some(Instant::now() + pause.min(LONGEST_PAUSE));
         }
-        drop(refused);
+        drop(refusals);
         self.set(open.min(self.limit()));
         true
     }
 
     /// After the pause the host may be asked for more again.
     fn recover(&self) {
-        let mut refused = self.refused.lock();
-        if refused.until.is_some_and(|until| Instant::now() >= until) {
-            refused.until = None;
-            drop(refused);
+        let mut refusals = self.refusals.lock();
+        if refusals.until.is_some_and(|until| Instant::now() >= until) {
+            refusals.until = None;
+            drop(refusals);
             self.set(self.configured);
         }
     }
 
     fn set(&self, limit: usize) {
         self.all.set_limit(limit);
-        self.background.set_limit(for_background(limit));
+        self.background.set_limit(background_share(limit));
     }
 
     /// How many places there are now.
@@ -216,36 +216,5 @@ impl Places {
     /// Those that somebody holds.
     fn used(&self) -> usize {
         self.all.used()
-    }
-}
-
-impl Slot {
-    /// How many channels work in the background may have.
-    pub(super) fn background_places(&self) -> usize {
-        for_background(self.places.limit())
-    }
-
-    /// A place for a channel; `limit` as in [`Places::take`].
-    pub(super) async fn place(
-        &self,
-        in_background: bool,
-        limit: Duration,
-    ) -> Result<Place, RemoteError> {
-        let place = self.places.take(in_background, limit).await;
-        place.map_err(|after| RemoteError::Busy {
-            host: self.host.to_string(),
-            channels: self.places.limit(),
-            after,
-        })
-    }
-
-    /// Channels that there are.
-    pub(super) fn connections(&self) -> usize {
-        self.places.used() + self.shells.idle() + self.idle.len()
-    }
-
-    /// To be called before a channel is opened: those that lie idle count too, and shells go first.
-    pub(super) fn make_room(&self) {
-        while self.connections() > self.places.limit() && self.close_one_idle() {}
     }
 }
