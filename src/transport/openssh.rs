@@ -45,7 +45,7 @@ use self::master::Master;
 use self::pulse::{Pulse, Pulses, WHILE_READING};
 use self::session::{MuxedChild, Opened, Wish, is_of_login};
 use self::slots::{Slot, Slots};
-use super::runtime_dir::Surroundings;
+use super::runtime_dir::Environment;
 use super::stdin::ClosingPipe;
 use super::{Channel, Child, Phase, Program, Transport, TransportError};
 use crate::config::host::Host;
@@ -130,7 +130,7 @@ impl OpenSsh {
     }
 
     fn runtime_dir(&self) -> Result<PathBuf, TransportError> {
-        Ok(Surroundings::of_process(self.settings.runtime_dir.as_deref()).runtime_dir()?)
+        Ok(Environment::of_process(self.settings.runtime_dir.as_deref()).runtime_dir()?)
     }
 }
 

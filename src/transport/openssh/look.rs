@@ -13,7 +13,7 @@ use super::master::MASTER_ANSWERS_WITHIN;
 use super::{MASTERS_MAX, SshSettings, ciphers};
 use crate::config::host::Host;
 use crate::transport::TransportError;
-use crate::transport::runtime_dir::Surroundings;
+use crate::transport::runtime_dir::Environment;
 
 /// What only a master in the background needs.
 const OF_MASTERS: [&str; 2] = ["ControlMaster=", "ControlPersist="];
@@ -24,7 +24,7 @@ const OF_MASTERS: [&str; 2] = ["ControlMaster=", "ControlPersist="];
 /// # Errors
 /// When there is no private folder.
 pub async fn masters(host: &Host, settings: &SshSettings) -> Result<usize, TransportError> {
-    let folder = Surroundings::of_process(settings.runtime_dir.as_deref()).runtime_dir()?;
+    let folder = Environment::of_process(settings.runtime_dir.as_deref()).runtime_dir()?;
     let name = arguments::short_name(host, settings);
     let mut asked = JoinSet::new();
     for index in 0..MASTERS_MAX {
@@ -49,7 +49,7 @@ pub async fn masters(host: &Host, settings: &SshSettings) -> Result<usize, Trans
 /// A command line for a shell that logs in to `host` with the options that are used here, tells what
 /// it does, and runs `true` there. Takes at most half a second.
 pub async fn login_command(host: &Host, settings: &SshSettings) -> String {
-    let folder = Surroundings::of_process(settings.runtime_dir.as_deref()).runtime_dir();
+    let folder = Environment::of_process(settings.runtime_dir.as_deref()).runtime_dir();
     let name = arguments::short_name(host, settings);
     let known = folder.map(|folder| folder.join(format!("{name}.known")));
     let known = known.ok().filter(|_| host.public_host_key.is_some());
