@@ -27,7 +27,7 @@ mod lock;
 mod logins;
 mod look;
 mod master;
-mod pulse;
+mod liveness;
 mod relative;
 mod session;
 mod slots;
@@ -42,7 +42,7 @@ use self::diagnose::Log;
 
 use self::logins::Login;
 use self::master::Master;
-use self::pulse::{Pulse, Pulses, WHILE_READING};
+use self::liveness::{LivenessProbe, LivenessProbes, PROBE_AFTER_SILENCE};
 use self::session::{MuxedChild, Opened, Wish, is_of_login};
 use self::slots::{Slot, Slots};
 use super::runtime_dir::Environment;
@@ -114,7 +114,7 @@ impl SshSettings {
 pub struct OpenSsh {
     settings: SshSettings,
     slots: Arc<Slots>,
-    pulses: Pulses,
+    probes: LivenessProbes,
     swept: AtomicBool,
 }
 
@@ -124,7 +124,7 @@ impl OpenSsh {
         Self {
             settings,
             slots: Arc::default(),
-            pulses: Pulses::default(),
+            probes: LivenessProbes::default(),
             swept: AtomicBool::new(false),
         }
     }
@@ -169,7 +169,7 @@ impl Transport for OpenSsh {
                 patience: limit / 2,
                 deadline: time.1,
             };
-            let opened = match wish.open_on(&master, &self.pulses).await {
+            let opened = match wish.open_on(&master, &self.probes).await {
                 // The host has let us in: that it does not do so once more is no failure.
                 Err(error) if login == Login::Further && is_of_login(&error) => {
                     log::debug!("no further connection: {error}");
@@ -184,10 +184,10 @@ impl Transport for OpenSsh {
                 opened => opened?,
             };
             match opened {
-                Opened::Yes(child, took, pulse) => {
+                Opened::Yes(child, took, probe) => {
                     let link = LinkEnd {
                         log: Log::from_now_on(&master.log()),
-                        pulse,
+                        probe,
                         process: format!("the ssh process behind {}", master.socket().display()),
                     };
                     return channel(host, (*child, took), link, slot);
@@ -257,7 +257,7 @@ struct RemoteChild {
 struct LinkEnd {
     /// Opened early, since the next master puts another one in its place.
     log: Option<Log>,
-    pulse: Option<Arc<Pulse>>,
+    probe: Option<Arc<LivenessProbe>>,
     /// For messages.
     process: String,
 }
@@ -275,22 +275,22 @@ impl Child for RemoteChild {
 
     /// ssh notes a host that no longer answers its keepalives, but not that the host closed the
     /// connection.
-    fn link_said(&self) -> String {
+    fn link_output(&self) -> String {
         self.link.log.as_ref().map_or(String::new(), Log::read)
     }
 
-    async fn link_stops(&self) -> String {
-        match &self.link.pulse {
-            Some(pulse) => pulse.stops(WHILE_READING).await,
+    async fn link_unresponsive(&self) -> String {
+        match &self.link.probe {
+            Some(probe) => probe.until_unresponsive(PROBE_AFTER_SILENCE).await,
             None => std::future::pending().await,
         }
         self.link.process.clone()
     }
 
-    fn has_link_stopped(&self) -> bool {
+    fn is_link_unresponsive(&self) -> bool {
         self.link
-            .pulse
+            .probe
             .as_ref()
-            .is_some_and(|pulse| pulse.has_stopped())
+            .is_some_and(|probe| probe.is_unresponsive())
     }
 }

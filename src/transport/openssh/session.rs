@@ -12,14 +12,14 @@ use tokio::time::{Instant, timeout_at};
 use super::diagnose;
 use super::logins::Login;
 use super::master::Master;
-use super::pulse::{Pulse, Pulses, WHILE_OPENING};
+use super::liveness::{LivenessProbe, LivenessProbes, PROBE_WHILE_OPENING_AFTER};
 use crate::config::host::Host;
 use crate::transport::{Phase, TransportError};
 
 pub(super) type MuxedChild = ::openssh::Child<Arc<Session>>;
 
 pub(super) enum Opened {
-    Yes(Box<MuxedChild>, Duration, Option<Arc<Pulse>>),
+    Yes(Box<MuxedChild>, Duration, Option<Arc<LivenessProbe>>),
     Refused { fresh: bool, said: String },
 }
 
@@ -52,7 +52,7 @@ impl Wish<'_> {
     pub(super) async fn open_on(
         &self,
         master: &Master<'_>,
-        pulses: &Pulses,
+        probes: &LivenessProbes,
     ) -> Result<Opened, TransportError> {
         let mut fresh = false;
         let mut retired = false;
@@ -67,16 +67,16 @@ impl Wish<'_> {
             } else {
                 self.deadline.min(Instant::now() + self.patience)
             };
-            let (socket, pulse) = (master.socket(), pulses.of(master).await);
+            let (socket, probe) = (master.socket(), probes.of(master).await);
             let began = Instant::now();
             let opened = tokio::select! {
                 biased;
                 opened = timeout_at(until, spawn(&socket, self.line)) => opened.ok(),
-                () = stops(pulse.as_ref()) => None,
+                () = until_unresponsive(probe.as_ref()) => None,
             };
             match opened {
                 Some(Ok(child)) => {
-                    return Ok(Opened::Yes(Box::new(child), began.elapsed(), pulse));
+                    return Ok(Opened::Yes(Box::new(child), began.elapsed(), probe));
                 }
                 Some(Err(error)) => match Failure::of(&error) {
                     Failure::Gone => fresh |= master.ensure(self.login).await?,
@@ -90,7 +90,7 @@ impl Wish<'_> {
                         });
                     }
                 },
-                None if pulse.is_some_and(|pulse| pulse.has_stopped()) => {
+                None if probe.is_some_and(|probe| probe.is_unresponsive()) => {
                     log::debug!("{}: an ssh master answers nobody", self.host);
                     master.abandon(seen).await?;
                     retired = true;
@@ -113,9 +113,9 @@ impl Wish<'_> {
 }
 
 /// Waits until a master that is to open a session turns out to answer nobody.
-async fn stops(pulse: Option<&Arc<Pulse>>) {
-    match pulse {
-        Some(pulse) => pulse.stops(WHILE_OPENING).await,
+async fn until_unresponsive(probe: Option<&Arc<LivenessProbe>>) {
+    match probe {
+        Some(probe) => probe.until_unresponsive(PROBE_WHILE_OPENING_AFTER).await,
         None => std::future::pending().await,
     }
 }

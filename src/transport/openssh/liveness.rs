@@ -1,16 +1,16 @@
-//! Whether a master is alive.
+//! Whether an ssh master still responds.
 //!
-//! A master that is stopped (SIGSTOP, a debugger), or hangs, keeps its sockets: reads on its channels
-//! wait, and so does who asks it for another one. ssh's keepalives are the master's own business, so
-//! nothing ever ends. But a living master answers on its control socket within microseconds.
+//! A master that is stopped (SIGSTOP, a debugger) or hangs keeps its sockets open: reads on its channels
+//! block, and so does opening another one. ssh's keepalives are sent by the master itself, so nothing
+//! times out. But a running master answers on its control socket within microseconds.
 //!
-//! Each is asked on a connection of our own, which is made when its first channel is opened: the path
-//! of its socket may lead to another master later.
+//! Each master is probed on a control connection that is opened with its first channel: later, the path
+//! of its socket may lead to another master.
 //!
 //! ```text
 //! packet      = u32 length, body                     (big endian; PROTOCOL.mux of OpenSSH)
 //! hello       = u32 0x00000001, u32 4, extensions    each side sends it first
-//! alive check = u32 0x10000004, u32 request
+//! alive send_alive_check = u32 0x10000004, u32 request
 //! alive       = u32 0x80000005, u32 request, u32 pid
 //! ```
 
@@ -28,128 +28,128 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::master::{Master, SocketId};
 
-/// How long nothing may come on a channel before its master is asked.
-pub(super) const WHILE_READING: Duration = Duration::from_secs(5);
+/// A channel that has been silent for so long has its master probed.
+pub(super) const PROBE_AFTER_SILENCE: Duration = Duration::from_secs(5);
 
-/// How long a channel may take to open before its master is asked.
-pub(super) const WHILE_OPENING: Duration = Duration::from_secs(2);
+/// A channel that takes so long to open has its master probed.
+pub(super) const PROBE_WHILE_OPENING_AFTER: Duration = Duration::from_secs(2);
 
 /// How long a master may take to answer: far longer than on a loaded machine.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Who has answered so lately is not asked again.
-const FRESH: Duration = Duration::from_secs(1);
+/// An answer that is younger than this stands: several channels share one probe.
+const ANSWER_VALID_FOR: Duration = Duration::from_secs(1);
 
 /// The longest packet that is read, in bytes; what comes is 12 bytes, and a hello with extensions.
-const PACKET_MAX: u32 = 4 << 10;
+const MAX_PACKET_LEN: u32 = 4 << 10;
 
 const HELLO: u32 = 1;
 const VERSION: u32 = 4;
 const ALIVE_CHECK: u32 = 0x1000_0004;
 const ALIVE: u32 = 0x8000_0005;
 
-/// The masters that this process has channels on.
+/// The probes of all masters that this process has channels on.
 #[derive(Default)]
-pub(super) struct Pulses {
-    known: Mutex<HashMap<PathBuf, (SocketId, Weak<Pulse>)>>,
+pub(super) struct LivenessProbes {
+    known: Mutex<HashMap<PathBuf, (SocketId, Weak<LivenessProbe>)>>,
 }
 
-impl Pulses {
-    /// That of the master which is there now; `None` when it cannot be asked.
-    pub(super) async fn of(&self, master: &Master<'_>) -> Option<Arc<Pulse>> {
+impl LivenessProbes {
+    /// The probe of the master that listens now; `None` when it cannot be connected to.
+    pub(super) async fn of(&self, master: &Master<'_>) -> Option<Arc<LivenessProbe>> {
         let (socket, id) = (master.socket(), master.socket_id()?);
-        let known = |new: Option<&Arc<Pulse>>| {
+        let known = |new: Option<&Arc<LivenessProbe>>| {
             let mut known = self.known.lock();
-            known.retain(|_, (_, pulse)| pulse.strong_count() > 0);
+            known.retain(|_, (_, probe)| probe.strong_count() > 0);
             if let Some(new) = new {
                 known.insert(socket.clone(), (id, Arc::downgrade(new)));
             }
             let same = known.get(&socket).filter(|(other, _)| *other == id);
-            same.and_then(|(_, pulse)| pulse.upgrade())
+            same.and_then(|(_, probe)| probe.upgrade())
         };
-        if let Some(pulse) = known(None) {
-            return Some(pulse);
+        if let Some(probe) = known(None) {
+            return Some(probe);
         }
-        let pulse = Arc::new(Pulse::new(&socket).await.ok()?);
+        let probe = Arc::new(LivenessProbe::new(&socket).await.ok()?);
         // Another one may have come in its place meanwhile.
-        (master.socket_id() == Some(id)).then(|| known(Some(&pulse)))?
+        (master.socket_id() == Some(id)).then(|| known(Some(&probe)))?
     }
 }
 
 /// A connection to one master's control socket.
-pub(super) struct Pulse {
+pub(super) struct LivenessProbe {
     /// `None` once the master has closed it: it has ended, which its channels show.
-    stream: tokio::sync::Mutex<Option<Stream>>,
-    stopped: watch::Sender<bool>,
+    stream: tokio::sync::Mutex<Option<ControlStream>>,
+    unresponsive: watch::Sender<bool>,
 }
 
-struct Stream {
+struct ControlStream {
     socket: UnixStream,
     requests: u32,
     answered: Option<Instant>,
 }
 
-impl Pulse {
+impl LivenessProbe {
     /// Does not wait for the master: a connection is made by the system.
     async fn new(socket: &Path) -> io::Result<Self> {
-        let socket = timeout(ANSWERS_WITHIN, UnixStream::connect(socket)).await??;
+        let socket = timeout(ANSWER_TIMEOUT, UnixStream::connect(socket)).await??;
         Ok(Self {
-            stream: tokio::sync::Mutex::new(Some(Stream {
+            stream: tokio::sync::Mutex::new(Some(ControlStream {
                 socket,
                 requests: 0,
                 answered: None,
             })),
-            stopped: watch::Sender::new(false),
+            unresponsive: watch::Sender::new(false),
         })
     }
 
-    /// Whether the master has been found to answer nobody.
-    pub(super) fn has_stopped(&self) -> bool {
-        *self.stopped.borrow()
+    /// Whether a probe has gone unanswered.
+    pub(super) fn is_unresponsive(&self) -> bool {
+        *self.unresponsive.borrow()
     }
 
-    /// Waits until the master turns out to answer nobody: it is asked each time that so long has
-    /// passed. For ever when it answers, or has ended.
-    pub(super) async fn stops(self: &Arc<Self>, pause: Duration) {
-        let mut stopped = self.stopped.subscribe();
+    /// Waits until the master leaves a probe unanswered; one is sent after each `pause`. Never returns
+    /// when the master answers or has ended.
+    pub(super) async fn until_unresponsive(self: &Arc<Self>, pause: Duration) {
+        let mut unresponsive = self.unresponsive.subscribe();
         loop {
             tokio::select! {
-                _ = stopped.wait_for(|stopped| *stopped) => return,
+                _ = unresponsive.wait_for(|unresponsive| *unresponsive) => return,
                 () = sleep(pause) => {}
             }
-            let pulse = self.clone();
+            let probe = self.clone();
             // A task of its own: an answer that is read in part would be the end of the connection.
-            let asked = tokio::spawn(async move { pulse.ask().await }).await;
+            let asked = tokio::spawn(async move { probe.check_now().await }).await;
             if asked.is_err() {
                 return std::future::pending().await;
             }
         }
     }
 
-    async fn ask(&self) {
+    async fn check_now(&self) {
         let mut stream = self.stream.lock().await;
-        let Some(open) = stream.as_mut().filter(|_| !self.has_stopped()) else {
+        let Some(open) = stream.as_mut().filter(|_| !self.is_unresponsive()) else {
             return;
         };
-        let is_fresh = |at: Instant| at.elapsed() < FRESH;
-        if open.answered.is_some_and(is_fresh) {
+        let is_recent = |at: Instant| at.elapsed() < ANSWER_VALID_FOR;
+        if open.answered.is_some_and(is_recent) {
             return;
         }
-        match timeout(ANSWERS_WITHIN, open.check()).await {
+        match timeout(ANSWER_TIMEOUT, open.send_alive_check()).await {
             Ok(Ok(())) => open.answered = Some(Instant::now()),
             Ok(Err(error)) => {
                 log::debug!("an ssh master ended: {error}");
                 *stream = None;
             }
             Err(_) => {
-                self.stopped.send_replace(true);
+                self.unresponsive.send_replace(true);
             }
         }
     }
 }
 
-impl Stream {
-    async fn check(&mut self) -> io::Result<()> {
+impl ControlStream {
+    async fn send_alive_check(&mut self) -> io::Result<()> {
         if self.requests == 0 {
             self.send([HELLO, VERSION]).await?;
         }
@@ -157,7 +157,7 @@ impl Stream {
         self.send([ALIVE_CHECK, self.requests]).await?;
         loop {
             let length = self.socket.read_u32().await?;
-            if !(4..=PACKET_MAX).contains(&length) {
+            if !(4..=MAX_PACKET_LEN).contains(&length) {
                 return Err(io::ErrorKind::InvalidData.into());
             }
             let mut body = vec![0; length as usize];
