@@ -24,7 +24,7 @@ mod diagnose;
 mod environment;
 mod identities;
 mod lock;
-mod logins;
+mod login_permit;
 mod look;
 mod master;
 mod liveness;
@@ -40,7 +40,7 @@ pub use self::sweep::sweep;
 
 use self::diagnose::Log;
 
-use self::logins::Login;
+use self::login_permit::LoginKind;
 use self::master::Master;
 use self::liveness::{LivenessProbe, LivenessProbes, PROBE_AFTER_SILENCE};
 use self::session::{MuxedChild, Opened, Wish, is_of_login};
@@ -154,10 +154,10 @@ impl Transport for OpenSsh {
         let began = Instant::now();
         let time = (began, began + limit);
         let mut refused = String::new();
-        let mut login = Login::First;
+        let mut login = LoginKind::First;
         for index in 0..MASTERS_MAX {
             let Some(slot) = self.slots.take(&format!("{name}-{index}")) else {
-                login = Login::Further;
+                login = LoginKind::Further;
                 continue;
             };
             let place = (folder.as_path(), name.as_str(), index);
@@ -171,7 +171,7 @@ impl Transport for OpenSsh {
             };
             let opened = match wish.open_on(&master, &self.probes).await {
                 // The host has let us in: that it does not do so once more is no failure.
-                Err(error) if login == Login::Further && is_of_login(&error) => {
+                Err(error) if login == LoginKind::Further && is_of_login(&error) => {
                     log::debug!("no further connection: {error}");
                     refused = error.said().unwrap_or_default().to_owned();
                     break;
@@ -199,14 +199,14 @@ impl Transport for OpenSsh {
                 }
                 Opened::Refused { fresh: false, said } => {
                     refused = said;
-                    login = Login::Further;
+                    login = LoginKind::Further;
                 }
             }
         }
         let (host, said) = (host.to_string(), refused);
         Err(match login {
-            Login::First => TransportError::SessionRefused { host, said },
-            Login::Further => TransportError::NoFurtherSession { host, said },
+            LoginKind::First => TransportError::SessionRefused { host, said },
+            LoginKind::Further => TransportError::NoFurtherSession { host, said },
         })
     }
 }

@@ -6,7 +6,7 @@
 //! NAME-INDEX.lock   flock(2)ed while someone starts or replaces the master
 //! NAME-INDEX.log    what ssh printed since the last start
 //! NAME.known        the host's key, when it is given in the URL
-//! ADDRESS.login     see `logins`
+//! ADDRESS.login     see `login_permit`
 //! ```
 //! Once a master is gone, the next process that connects to anything removes what is left of it (`sweep`).
 //! Only who holds the lock may remove or replace the socket, and all that belongs to it. The few file operations here are on a
@@ -26,7 +26,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::SshSettings;
 use super::arguments::{self, Paths};
 use super::lock::lock_until;
-use super::logins::{Login, Turn};
+use super::login_permit::{LoginKind, LoginPermit};
 use super::{address, ciphers, diagnose, environment, identities, relative};
 use crate::config::host::Host;
 use crate::transport::{Phase, TransportError};
@@ -95,7 +95,7 @@ impl<'a> Master<'a> {
     }
 
     /// Starts the master unless there is a living one. True when it was started here and now.
-    pub(super) async fn ensure(&self, login: Login) -> Result<bool, TransportError> {
+    pub(super) async fn ensure(&self, login: LoginKind) -> Result<bool, TransportError> {
         let _lock = self.lock().await?;
         if self.answers().await {
             return Ok(false);
@@ -162,14 +162,14 @@ impl<'a> Master<'a> {
     }
 
     /// Starts it when its address may be logged in to.
-    async fn log_in(&self, login: Login) -> Result<(), TransportError> {
+    async fn log_in(&self, login: LoginKind) -> Result<(), TransportError> {
         let address = address::of(self.host, self.settings).await;
-        let turn = Turn::wait(self.folder, &address, self.deadline).await;
-        let turn = turn.map_err(|error| self.failed("lock the host's address", error))?;
-        let Some(turn) = turn else {
+        let permit = LoginPermit::acquire(self.folder, &address, self.deadline).await;
+        let permit = permit.map_err(|error| self.failed("lock the host's address", error))?;
+        let Some(permit) = permit else {
             return Err(self.timed_out(Phase::Queue));
         };
-        if let Some((since, wait)) = turn.held_back(login) {
+        if let Some((since, wait)) = permit.backoff(login) {
             return Err(TransportError::LoginHeldBack {
                 host: self.host.to_string(),
                 since,
@@ -177,7 +177,7 @@ impl<'a> Master<'a> {
             });
         }
         let started = self.start().await;
-        turn.ended(login, started.as_ref().err());
+        permit.record_outcome(login, started.as_ref().err());
         started
     }
 

@@ -10,7 +10,7 @@ use ::openssh::{Error as MuxError, Session, Stdio};
 use tokio::time::{Instant, timeout_at};
 
 use super::diagnose;
-use super::logins::Login;
+use super::login_permit::LoginKind;
 use super::master::Master;
 use super::liveness::{LivenessProbe, LivenessProbes, PROBE_WHILE_OPENING_AFTER};
 use crate::config::host::Host;
@@ -40,7 +40,7 @@ pub(super) struct Wish<'a> {
     /// The command.
     pub(super) line: &'a str,
     /// What it is when a master has to be started.
-    pub(super) login: Login,
+    pub(super) login: LoginKind,
     /// For a session on a master that was there already: its connection may be dead (a laptop that
     /// slept), and there should be time left for a new one.
     pub(super) patience: Duration,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::logins::LOGINS;
+use super::login_permit::LOGIN_FILE_SUFFIX;
 use crate::folder::try_lock;
 
 /// How the names of what belongs to a master end, the lock last: it is what all else is removed under.
@@ -21,7 +21,7 @@ const KNOWN: &str = ".known";
 /// A host's key is written down by whoever starts a master, which has read it after this time.
 const KNOWN_IS_READ: Duration = Duration::from_secs(60 * 60);
 
-/// What is remembered of logins counts for a shorter time than this (`logins::LONGEST_PAUSE`).
+/// What is remembered of logins counts for a shorter time than this (`login_permit::MAX_BACKOFF_MS`).
 const LOGINS_COUNT: Duration = Duration::from_secs(60 * 60);
 
 /// Removes from the runtime folder what belongs to masters that have gone. What cannot be removed stays.
@@ -51,7 +51,7 @@ pub fn sweep(folder: &Path) {
 
 /// Removes what is remembered of logins that were long ago.
 fn sweep_logins(folder: &Path) {
-    for name in names(folder).iter().filter(|name| name.ends_with(LOGINS)) {
+    for name in names(folder).iter().filter(|name| name.ends_with(LOGIN_FILE_SUFFIX)) {
         let path = folder.join(name);
         if is_older(&path, LOGINS_COUNT)
             && let Ok(_lock) = try_lock(&path)

@@ -29,33 +29,33 @@ use crate::folder::open_lock;
 use crate::transport::TransportError;
 
 /// How the names of these files end.
-pub(super) const LOGINS: &str = ".login";
+pub(super) const LOGIN_FILE_SUFFIX: &str = ".login";
 
 /// What a refusal costs, in milliseconds: in steps of this much time one login may be refused.
-const REFUSAL: u64 = 8_000;
+const REFUSAL_COST_MS: u64 = 8_000;
 
 /// For how long a host that has let us in gets no further login after a refusal, in milliseconds;
 /// doubled with each refusal that follows.
-const FIRST_PAUSE: u64 = 30_000;
+const MIN_BACKOFF_MS: u64 = 30_000;
 
 /// The longest such pause, in milliseconds; also of sshd's own penalties.
-const LONGEST_PAUSE: u64 = 600_000;
+const MAX_BACKOFF_MS: u64 = 600_000;
 
 /// What firewalls look at, in milliseconds.
-const WINDOW: u64 = 30_000;
+const RATE_WINDOW_MS: u64 = 30_000;
 
-/// How many logins in a [`WINDOW`] leave room for a further one.
-const IN_A_WINDOW: usize = 4;
+/// How many logins in a [`RATE_WINDOW_MS`] leave room for a further one.
+const MAX_LOGINS_PER_WINDOW: usize = 4;
 
 /// How many locks there are for an address. One that is never given back is passed over.
-const LOCKS: u32 = 4;
+const LOCKS_PER_ADDRESS: u32 = 4;
 
-/// A record is one line of a few numbers; this many bytes of it are read.
-const RECORD_MAX: u64 = 1 << 10;
+/// A record is one line of a few numbers; at most this many bytes of it are read.
+const MAX_RECORD_LEN: u64 = 1 << 10;
 
 /// Which login it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Login {
+pub(super) enum LoginKind {
     /// Without it the host cannot be asked.
     First,
     /// The host has let us in: this one is for more channels.
@@ -63,19 +63,19 @@ pub(super) enum Login {
 }
 
 /// The right to log in at an address.
-pub(super) struct Turn {
+pub(super) struct LoginPermit {
     file: File,
-    record: Record,
+    record: LoginRecord,
     /// Held as long as it is open. It may be the lock of `file`.
     _lock: File,
 }
 
-impl Turn {
+impl LoginPermit {
     /// Waits for it; `None` when its time does not come.
     ///
     /// # Errors
     /// When there can be no such file.
-    pub(super) async fn wait(
+    pub(super) async fn acquire(
         folder: &Path,
         address: &str,
         until: Instant,
@@ -86,8 +86,8 @@ impl Turn {
         let file = open_lock(&record_path(folder, address))?;
         let mut text = String::new();
         // What cannot be read says nothing.
-        let _ = (&file).take(RECORD_MAX).read_to_string(&mut text);
-        let record = Record::read(&text, unix());
+        let _ = (&file).take(MAX_RECORD_LEN).read_to_string(&mut text);
+        let record = LoginRecord::read(&text, unix_millis());
         Ok(Some(Self {
             file,
             record,
@@ -97,36 +97,36 @@ impl Turn {
 
     async fn lock(folder: &Path, address: &str, until: Instant) -> io::Result<Option<File>> {
         let mut path = record_path(folder, address);
-        for next in 1..LOCKS {
+        for next in 1..LOCKS_PER_ADDRESS {
             let now = Instant::now();
             let half = now + until.saturating_duration_since(now) / 2;
             if let Some(lock) = lock_until(&path, half).await? {
                 return Ok(Some(lock));
             }
-            path = folder.join(format!("{address}-{next}{LOGINS}"));
+            path = folder.join(format!("{address}-{next}{LOGIN_FILE_SUFFIX}"));
         }
         lock_until(&path, until).await
     }
 
     /// How long ago a login was refused, and for how long no such login is to be tried.
-    pub(super) fn held_back(&self, login: Login) -> Option<(Duration, Duration)> {
-        let now = unix();
+    pub(super) fn backoff(&self, login: LoginKind) -> Option<(Duration, Duration)> {
+        let now = unix_millis();
         let wait = self.record.wait(login, now);
         let since = now.saturating_sub(self.record.last_refusal);
         (wait > 0).then(|| (Duration::from_millis(since), Duration::from_millis(wait)))
     }
 
     /// The login went so.
-    pub(super) fn ended(mut self, login: Login, failed: Option<&TransportError>) {
-        let now = unix();
-        match failed {
-            None => self.record.succeeded(login, now),
-            Some(error) => self.record.failed(login, is_counted_there(error), now),
+    pub(super) fn record_outcome(mut self, login: LoginKind, failure: Option<&TransportError>) {
+        let now = unix_millis();
+        match failure {
+            None => self.record.record_success(login, now),
+            Some(error) => self.record.record_failure(login, is_counted_by_host(error), now),
         }
         let mut write = || {
             self.file.rewind()?;
             self.file.set_len(0)?;
-            self.file.write_all(self.record.line().as_bytes())
+            self.file.write_all(self.record.to_line().as_bytes())
         };
         if let Err(error) = write() {
             log::debug!("cannot note how a login went: {error}");
@@ -135,11 +135,11 @@ impl Turn {
 }
 
 fn record_path(folder: &Path, address: &str) -> PathBuf {
-    folder.join(format!("{address}{LOGINS}"))
+    folder.join(format!("{address}{LOGIN_FILE_SUFFIX}"))
 }
 
 /// Whether the host has seen an attempt that it counts.
-fn is_counted_there(error: &TransportError) -> bool {
+fn is_counted_by_host(error: &TransportError) -> bool {
     matches!(
         error,
         TransportError::PermissionDenied { .. }
@@ -151,13 +151,13 @@ fn is_counted_there(error: &TransportError) -> bool {
 /// What is remembered of the logins at an address. Times are milliseconds of Unix time, and believed
 /// no further than the longest pause: clocks are set back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Record {
+struct LoginRecord {
     /// Failures since a login of the kind that failed last succeeded.
     failures: u64,
     /// Whether that was a further login.
     further: bool,
     /// Until when there is no further login.
-    further_from: u64,
+    further_allowed_at: u64,
     /// When a login was refused last.
     last_refusal: u64,
     /// When all refusals will be paid for.
@@ -166,27 +166,27 @@ struct Record {
     logins: Vec<u64>,
 }
 
-impl Record {
+impl LoginRecord {
     fn read(text: &str, now: u64) -> Self {
         let mut numbers = text.split_ascii_whitespace().map_while(|n| n.parse().ok());
         let mut next = || numbers.next().unwrap_or(0);
         let (failures, further) = (next(), next() == 1);
-        let (further_from, last_refusal, paid_at) = (next(), next(), next());
+        let (further_allowed_at, last_refusal, paid_at) = (next(), next(), next());
         Self {
             failures,
             further,
-            further_from: further_from.min(now + LONGEST_PAUSE),
+            further_allowed_at: further_allowed_at.min(now + MAX_BACKOFF_MS),
             last_refusal: last_refusal.min(now),
-            paid_at: paid_at.min(now + 2 * REFUSAL),
-            logins: numbers.take(IN_A_WINDOW).filter(|at| *at <= now).collect(),
+            paid_at: paid_at.min(now + 2 * REFUSAL_COST_MS),
+            logins: numbers.take(MAX_LOGINS_PER_WINDOW).filter(|at| *at <= now).collect(),
         }
     }
 
-    fn line(&self) -> String {
+    fn to_line(&self) -> String {
         let further = u64::from(self.further);
         let mut line = format!(
             "{} {further} {} {} {}",
-            self.failures, self.further_from, self.last_refusal, self.paid_at
+            self.failures, self.further_allowed_at, self.last_refusal, self.paid_at
         );
         for at in &self.logins {
             line.push_str(&format!(" {at}"));
@@ -195,96 +195,96 @@ impl Record {
     }
 
     /// For how long no such login is to be tried, in milliseconds.
-    fn wait(&self, login: Login, now: u64) -> u64 {
-        let refusals = self.paid_at.saturating_sub(now + REFUSAL);
+    fn wait(&self, login: LoginKind, now: u64) -> u64 {
+        let refusals = self.paid_at.saturating_sub(now + REFUSAL_COST_MS);
         match login {
-            Login::First => refusals,
-            Login::Further => {
+            LoginKind::First => refusals,
+            LoginKind::Further => {
                 let oldest = match self.logins.as_slice() {
-                    [oldest, ..] if self.logins.len() >= IN_A_WINDOW => oldest + WINDOW,
+                    [oldest, ..] if self.logins.len() >= MAX_LOGINS_PER_WINDOW => oldest + RATE_WINDOW_MS,
                     _ => 0,
                 };
-                refusals.max(self.further_from.max(oldest).saturating_sub(now))
+                refusals.max(self.further_allowed_at.max(oldest).saturating_sub(now))
             }
         }
     }
 
-    fn succeeded(&mut self, login: Login, now: u64) {
-        self.note(now);
+    fn record_success(&mut self, login: LoginKind, now: u64) {
+        self.push_login(now);
         // A host that was down and is up again, or has room again.
-        if login == Login::Further || !self.further {
-            (self.failures, self.further, self.further_from) = (0, false, 0);
+        if login == LoginKind::Further || !self.further {
+            (self.failures, self.further, self.further_allowed_at) = (0, false, 0);
         }
     }
 
-    fn failed(&mut self, login: Login, is_counted: bool, now: u64) {
-        self.note(now);
+    fn record_failure(&mut self, login: LoginKind, is_counted: bool, now: u64) {
+        self.push_login(now);
         self.failures = self.failures.saturating_add(1);
-        self.further |= login == Login::Further;
-        let pause = FIRST_PAUSE.saturating_mul(1 << (self.failures - 1).min(16));
-        self.further_from = now + pause.min(LONGEST_PAUSE);
+        self.further |= login == LoginKind::Further;
+        let pause = MIN_BACKOFF_MS.saturating_mul(1 << (self.failures - 1).min(16));
+        self.further_allowed_at = now + pause.min(MAX_BACKOFF_MS);
         self.last_refusal = now;
         if is_counted {
-            self.paid_at = self.paid_at.max(now) + REFUSAL;
+            self.paid_at = self.paid_at.max(now) + REFUSAL_COST_MS;
         }
     }
 
-    fn note(&mut self, now: u64) {
+    fn push_login(&mut self, now: u64) {
         self.logins.push(now);
-        let excess = self.logins.len().saturating_sub(IN_A_WINDOW);
+        let excess = self.logins.len().saturating_sub(MAX_LOGINS_PER_WINDOW);
         self.logins.drain(..excess);
     }
 }
 
-fn unix() -> u64 {
-    let unix = SystemTime::now()
+fn unix_millis() -> u64 {
+    let since_epoch = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
-    u64::try_from(unix.as_millis()).unwrap_or(u64::MAX / 2)
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX / 2)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Login::{First, Further};
+    use super::LoginKind::{First, Further};
     use super::*;
 
     const NOW: u64 = 1_800_000_000_000;
 
     /// As the next process reads it.
-    fn next(record: &Record, now: u64) -> Record {
-        Record::read(&record.line(), now)
+    fn next(record: &LoginRecord, now: u64) -> LoginRecord {
+        LoginRecord::read(&record.to_line(), now)
     }
 
     #[test]
     fn after_a_refusal_there_is_no_further_login_for_a_growing_time() {
-        let mut record = Record::default();
-        record.succeeded(First, NOW);
+        let mut record = LoginRecord::default();
+        record.record_success(First, NOW);
         assert_eq!(record.wait(Further, NOW), 0);
         let mut now = NOW;
         for pause in [30_000, 60_000, 120_000, 240_000, 480_000, 600_000, 600_000] {
-            record.failed(Further, false, now);
+            record.record_failure(Further, false, now);
             record = next(&record, now);
             assert_eq!(record.wait(Further, now), pause);
             assert_eq!(record.wait(First, now), 0);
-            record.succeeded(First, now);
+            record.record_success(First, now);
             assert_eq!(record.wait(Further, now), pause, "that says nothing");
             now += pause;
             assert_eq!(record.wait(Further, now), 0);
         }
-        record.succeeded(Further, now);
+        record.record_success(Further, now);
         assert_eq!(record.wait(Further, now), 0);
-        record.failed(Further, false, now);
+        record.record_failure(Further, false, now);
         assert_eq!(record.wait(Further, now), 30_000, "short again");
     }
 
     #[test]
     fn a_host_that_was_down_gets_further_logins_once_it_is_up() {
-        let mut record = Record::default();
+        let mut record = LoginRecord::default();
         for _ in 0..9 {
-            record.failed(First, false, NOW);
+            record.record_failure(First, false, NOW);
         }
         assert_eq!(record.wait(First, NOW), 0);
-        record.succeeded(First, NOW);
+        record.record_success(First, NOW);
         record.logins.clear();
         assert_eq!(record.wait(Further, NOW), 0);
     }
@@ -292,12 +292,12 @@ mod tests {
     /// As sshd counts: 5 s for each wrong key, in force from 15 s on. And as `ufw limit` does.
     #[test]
     fn wrong_keys_lock_nobody_out() {
-        let (mut record, mut logins) = (Record::default(), Vec::new());
+        let (mut record, mut logins) = (LoginRecord::default(), Vec::new());
         let mut penalty = 0;
         for ms in (0..120_000).step_by(500) {
             let now = NOW + ms;
             while record.wait(First, now) == 0 {
-                record.failed(First, true, now);
+                record.record_failure(First, true, now);
                 record = next(&record, now);
                 logins.push(now);
                 penalty = penalty.max(now) + 5_000;
@@ -319,10 +319,10 @@ mod tests {
 
     #[test]
     fn further_logins_come_in_no_bursts() {
-        let mut record = Record::default();
+        let mut record = LoginRecord::default();
         for _ in 0..4 {
             assert_eq!(record.wait(Further, NOW), 0);
-            record.succeeded(Further, NOW);
+            record.record_success(Further, NOW);
         }
         assert_eq!(record.wait(Further, NOW + 1_000), 29_000);
         assert_eq!(record.wait(First, NOW), 0);
@@ -331,9 +331,9 @@ mod tests {
     #[test]
     fn nonsense_and_clocks_that_were_set_back_hold_up_nobody_for_long() {
         for text in ["", "x", "1 1", "99 1 99999999999999 1 99999999999999 7 x 8"] {
-            let record = Record::read(text, NOW);
-            assert!(record.wait(First, NOW) <= REFUSAL, "{text}");
-            assert!(record.wait(Further, NOW) <= LONGEST_PAUSE, "{text}");
+            let record = LoginRecord::read(text, NOW);
+            assert!(record.wait(First, NOW) <= REFUSAL_COST_MS, "{text}");
+            assert!(record.wait(Further, NOW) <= MAX_BACKOFF_MS, "{text}");
         }
     }
 }
