@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{Identity, MeetingError};
-use crate::folder::try_lock;
+use crate::folder::lock::try_lock;
 use crate::transport::runtime_dir::Environment;
 
 /// How the sockets' names begin.

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
-use crate::folder::open_lock;
+use crate::folder::lock::open_lock;
 use crate::transport::runtime_dir::Environment;
 
 /// Most messages of which one process keeps the file open; further ones are shown in any case.

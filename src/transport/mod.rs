@@ -13,11 +13,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::config::host::Host;
 
+mod closing_pipe;
 mod error;
 pub mod openssh;
 pub mod process;
 pub mod runtime_dir;
-mod stdin;
 
 pub use error::{Phase, TransportError};
 pub use openssh::{OpenSsh, SshSettings, login_command, masters};

@@ -6,11 +6,19 @@
 //! NAME-INDEX.lock   flock(2)ed while someone starts or replaces the master
 //! NAME-INDEX.log    what ssh printed since the last start
 //! NAME.known        the host's key, when it is given in the URL
-//! ADDRESS.login     see `login_permit`
+//! ADDRESS.login     see `login`
 //! ```
 //! Once a master is gone, the next process that connects to anything removes what is left of it (`sweep`).
 //! Only who holds the lock may remove or replace the socket, and all that belongs to it. The few file operations here are on a
 //! small folder in memory and are not worth a thread.
+
+pub(super) mod channel_slots;
+pub(super) mod liveness;
+pub(super) mod session;
+mod sweep;
+
+pub use sweep::sweep;
+pub(super) use sweep::sweep_clients;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -24,18 +32,16 @@ use rustix::process::{Pid, Signal};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::SshSettings;
-use super::arguments::{self, Paths};
-use super::lock::lock_until;
-use super::login_permit::{LoginKind, LoginPermit};
-use super::{address, ciphers, diagnose, environment, identities, relative};
+use super::login::{LoginKind, LoginPermit, address, identities};
+use super::ssh::arguments::{self, Paths};
+use super::ssh::config::{SSH_CONFIG_TIMEOUT, absolute_path_options};
+use super::ssh::{ciphers, diagnose, environment, master_log};
 use crate::config::host::Host;
+use crate::folder::lock::lock_until;
 use crate::transport::{Phase, TransportError};
 
 /// A master answers within microseconds, unless it is stopped.
 pub(super) const MASTER_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
-
-/// How long ssh may take to print its configuration (`Match exec` may run anything).
-pub(super) const SSH_PRINTS_WITHIN: Duration = Duration::from_millis(500);
 
 /// Which socket it was: two masters at the same path differ here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,10 +205,13 @@ impl<'a> Master<'a> {
             known_hosts: known_hosts.as_deref(),
         };
         let (ciphers, relative) = tokio::join!(
-            timeout(SSH_PRINTS_WITHIN, ciphers::option(self.host, self.settings)),
             timeout(
-                SSH_PRINTS_WITHIN,
-                relative::configured(self.host, self.settings)
+                SSH_CONFIG_TIMEOUT,
+                ciphers::option(self.host, self.settings)
+            ),
+            timeout(
+                SSH_CONFIG_TIMEOUT,
+                absolute_path_options(self.host, self.settings)
             ),
         );
         let ciphers = ciphers.ok().flatten();
@@ -238,7 +247,7 @@ impl<'a> Master<'a> {
         if status.success() && self.answers().await {
             return Ok(());
         }
-        let said = diagnose::read(&log_path);
+        let said = master_log::read(&log_path);
         let error = diagnose::classify(
             self.host,
             said,
@@ -284,7 +293,7 @@ impl<'a> Master<'a> {
             after: self.began.elapsed(),
             limit: self.settings.limit(),
             phase,
-            said: diagnose::read(&self.log()),
+            said: master_log::read(&self.log()),
         }
     }
 

@@ -8,9 +8,11 @@ use ::openssh::Session;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::arguments::{self, Paths};
 use super::master::MASTER_ANSWERS_WITHIN;
-use super::{MASTERS_MAX, SshSettings, ciphers};
+use super::ssh::arguments::{self, Paths};
+use super::ssh::ciphers;
+use super::ssh::config::SSH_CONFIG_TIMEOUT;
+use super::{MASTERS_MAX, SshSettings};
 use crate::config::host::Host;
 use crate::transport::TransportError;
 use crate::transport::runtime_dir::Environment;
@@ -59,11 +61,7 @@ pub async fn login_command(host: &Host, settings: &SshSettings) -> String {
         log: nowhere,
         known_hosts: known.as_deref(),
     };
-    let ciphers = timeout(
-        super::master::SSH_PRINTS_WITHIN,
-        ciphers::option(host, settings),
-    )
-    .await;
+    let ciphers = timeout(SSH_CONFIG_TIMEOUT, ciphers::option(host, settings)).await;
     let mut words: Vec<OsString> = Vec::new();
     if let Some(socket) = &settings.auth_sock {
         let mut word = OsString::from("SSH_AUTH_SOCK=");

@@ -26,13 +26,14 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::master::{Master, SocketId};
+use super::{Master, SocketId};
 
 /// A channel that has been silent for so long has its master probed.
-pub(super) const PROBE_AFTER_SILENCE: Duration = Duration::from_secs(5);
+pub(in crate::transport::openssh) const PROBE_AFTER_SILENCE: Duration = Duration::from_secs(5);
 
 /// A channel that takes so long to open has its master probed.
-pub(super) const PROBE_WHILE_OPENING_AFTER: Duration = Duration::from_secs(2);
+pub(in crate::transport::openssh) const PROBE_WHILE_OPENING_AFTER: Duration =
+    Duration::from_secs(2);
 
 /// How long a master may take to answer: far longer than on a loaded machine.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -50,13 +51,16 @@ const ALIVE: u32 = 0x8000_0005;
 
 /// The probes of all masters that this process has channels on.
 #[derive(Default)]
-pub(super) struct LivenessProbes {
+pub(in crate::transport::openssh) struct LivenessProbes {
     known: Mutex<HashMap<PathBuf, (SocketId, Weak<LivenessProbe>)>>,
 }
 
 impl LivenessProbes {
     /// The probe of the master that listens now; `None` when it cannot be connected to.
-    pub(super) async fn of(&self, master: &Master<'_>) -> Option<Arc<LivenessProbe>> {
+    pub(in crate::transport::openssh) async fn of(
+        &self,
+        master: &Master<'_>,
+    ) -> Option<Arc<LivenessProbe>> {
         let (socket, id) = (master.socket(), master.socket_id()?);
         let known = |new: Option<&Arc<LivenessProbe>>| {
             let mut known = self.known.lock();
@@ -77,7 +81,7 @@ impl LivenessProbes {
 }
 
 /// A connection to one master's control socket.
-pub(super) struct LivenessProbe {
+pub(in crate::transport::openssh) struct LivenessProbe {
     /// `None` once the master has closed it: it has ended, which its channels show.
     stream: tokio::sync::Mutex<Option<ControlStream>>,
     unresponsive: watch::Sender<bool>,
@@ -104,13 +108,16 @@ impl LivenessProbe {
     }
 
     /// Whether a probe has gone unanswered.
-    pub(super) fn is_unresponsive(&self) -> bool {
+    pub(in crate::transport::openssh) fn is_unresponsive(&self) -> bool {
         *self.unresponsive.borrow()
     }
 
     /// Waits until the master leaves a probe unanswered; one is sent after each `pause`. Never returns
     /// when the master answers or has ended.
-    pub(super) async fn until_unresponsive(self: &Arc<Self>, pause: Duration) {
+    pub(in crate::transport::openssh) async fn until_unresponsive(
+        self: &Arc<Self>,
+        pause: Duration,
+    ) {
         let mut unresponsive = self.unresponsive.subscribe();
         loop {
             tokio::select! {

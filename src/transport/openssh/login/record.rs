@@ -1,35 +1,4 @@
-//! Logins are scarce: one at a time for each address, and none that is not needed after a refusal.
-//!
-//! sshd counts by address who is refused, and locks the address out for a growing time (OpenSSH 9.8
-//! and newer: `PerSourcePenalties` in sshd_config(5), 5 s for each wrong key, in force from 15 s on);
-//! firewalls count connections (`ufw limit`: 6 in 30 s). Being locked out hurts the hosts that would
-//! have let us in, and the user's own logins.
-//!
-//! ```text
-//! ADDRESS.login    flock(2)ed by who logs in; holds what is remembered of earlier logins, by all
-//!                  processes of this user
-//! ADDRESS-1.login  flock(2)ed in its place where its holder is stopped, or has had it for half of the
-//!                  time that there is: an engine that stands still keeps nobody from a host
-//! ```
-//!
-//! | login | goes ahead |
-//! | --- | --- |
-//! | the first to a host | unless two others were refused at this address just now: one in 8 s after that |
-//! | one more to a host that has let us in | not for 30 s after a refusal, 60 s after the next one, …, at most 10 min; and not as the fifth in 30 s |
-
-use std::fs::File;
-use std::io::{self, Read, Seek, Write};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
-
-use tokio::time::Instant;
-
-use super::lock::lock_until;
-use crate::folder::open_lock;
-use crate::transport::TransportError;
-
-/// How the names of these files end.
-pub(super) const LOGIN_FILE_SUFFIX: &str = ".login";
+//! What is remembered of the logins at an address, and when the next one may be tried.
 
 /// What a refusal costs, in milliseconds: in steps of this much time one login may be refused.
 const REFUSAL_COST_MS: u64 = 8_000;
@@ -47,111 +16,19 @@ const RATE_WINDOW_MS: u64 = 30_000;
 /// How many logins in a [`RATE_WINDOW_MS`] leave room for a further one.
 const MAX_LOGINS_PER_WINDOW: usize = 4;
 
-/// How many locks there are for an address. One that is never given back is passed over.
-const LOCKS_PER_ADDRESS: u32 = 4;
-
-/// A record is one line of a few numbers; at most this many bytes of it are read.
-const MAX_RECORD_LEN: u64 = 1 << 10;
-
 /// Which login it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LoginKind {
+pub(in crate::transport::openssh) enum LoginKind {
     /// Without it the host cannot be asked.
     First,
     /// The host has let us in: this one is for more channels.
     Further,
 }
 
-/// The right to log in at an address.
-pub(super) struct LoginPermit {
-    file: File,
-    record: LoginRecord,
-    /// Held as long as it is open. It may be the lock of `file`.
-    _lock: File,
-}
-
-impl LoginPermit {
-    /// Waits for it; `None` when its time does not come.
-    ///
-    /// # Errors
-    /// When there can be no such file.
-    pub(super) async fn acquire(
-        folder: &Path,
-        address: &str,
-        until: Instant,
-    ) -> io::Result<Option<Self>> {
-        let Some(lock) = Self::lock(folder, address, until).await? else {
-            return Ok(None);
-        };
-        let file = open_lock(&record_path(folder, address))?;
-        let mut text = String::new();
-        // What cannot be read says nothing.
-        let _ = (&file).take(MAX_RECORD_LEN).read_to_string(&mut text);
-        let record = LoginRecord::read(&text, unix_millis());
-        Ok(Some(Self {
-            file,
-            record,
-            _lock: lock,
-        }))
-    }
-
-    async fn lock(folder: &Path, address: &str, until: Instant) -> io::Result<Option<File>> {
-        let mut path = record_path(folder, address);
-        for next in 1..LOCKS_PER_ADDRESS {
-            let now = Instant::now();
-            let half = now + until.saturating_duration_since(now) / 2;
-            if let Some(lock) = lock_until(&path, half).await? {
-                return Ok(Some(lock));
-            }
-            path = folder.join(format!("{address}-{next}{LOGIN_FILE_SUFFIX}"));
-        }
-        lock_until(&path, until).await
-    }
-
-    /// How long ago a login was refused, and for how long no such login is to be tried.
-    pub(super) fn backoff(&self, login: LoginKind) -> Option<(Duration, Duration)> {
-        let now = unix_millis();
-        let wait = self.record.wait(login, now);
-        let since = now.saturating_sub(self.record.last_refusal);
-        (wait > 0).then(|| (Duration::from_millis(since), Duration::from_millis(wait)))
-    }
-
-    /// The login went so.
-    pub(super) fn record_outcome(mut self, login: LoginKind, failure: Option<&TransportError>) {
-        let now = unix_millis();
-        match failure {
-            None => self.record.record_success(login, now),
-            Some(error) => self.record.record_failure(login, is_counted_by_host(error), now),
-        }
-        let mut write = || {
-            self.file.rewind()?;
-            self.file.set_len(0)?;
-            self.file.write_all(self.record.to_line().as_bytes())
-        };
-        if let Err(error) = write() {
-            log::debug!("cannot note how a login went: {error}");
-        }
-    }
-}
-
-fn record_path(folder: &Path, address: &str) -> PathBuf {
-    folder.join(format!("{address}{LOGIN_FILE_SUFFIX}"))
-}
-
-/// Whether the host has seen an attempt that it counts.
-fn is_counted_by_host(error: &TransportError) -> bool {
-    matches!(
-        error,
-        TransportError::PermissionDenied { .. }
-            | TransportError::AgentUnusable { .. }
-            | TransportError::Disconnected { .. }
-    )
-}
-
 /// What is remembered of the logins at an address. Times are milliseconds of Unix time, and believed
 /// no further than the longest pause: clocks are set back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct LoginRecord {
+pub(super) struct LoginRecord {
     /// Failures since a login of the kind that failed last succeeded.
     failures: u64,
     /// Whether that was a further login.
@@ -159,7 +36,7 @@ struct LoginRecord {
     /// Until when there is no further login.
     further_allowed_at: u64,
     /// When a login was refused last.
-    last_refusal: u64,
+    pub(super) last_refusal: u64,
     /// When all refusals will be paid for.
     paid_at: u64,
     /// The latest logins.
@@ -167,7 +44,7 @@ struct LoginRecord {
 }
 
 impl LoginRecord {
-    fn read(text: &str, now: u64) -> Self {
+    pub(super) fn read(text: &str, now: u64) -> Self {
         let mut numbers = text.split_ascii_whitespace().map_while(|n| n.parse().ok());
         let mut next = || numbers.next().unwrap_or(0);
         let (failures, further) = (next(), next() == 1);
@@ -178,11 +55,14 @@ impl LoginRecord {
             further_allowed_at: further_allowed_at.min(now + MAX_BACKOFF_MS),
             last_refusal: last_refusal.min(now),
             paid_at: paid_at.min(now + 2 * REFUSAL_COST_MS),
-            logins: numbers.take(MAX_LOGINS_PER_WINDOW).filter(|at| *at <= now).collect(),
+            logins: numbers
+                .take(MAX_LOGINS_PER_WINDOW)
+                .filter(|at| *at <= now)
+                .collect(),
         }
     }
 
-    fn to_line(&self) -> String {
+    pub(super) fn to_line(&self) -> String {
         let further = u64::from(self.further);
         let mut line = format!(
             "{} {further} {} {} {}",
@@ -195,13 +75,15 @@ impl LoginRecord {
     }
 
     /// For how long no such login is to be tried, in milliseconds.
-    fn wait(&self, login: LoginKind, now: u64) -> u64 {
+    pub(super) fn wait(&self, login: LoginKind, now: u64) -> u64 {
         let refusals = self.paid_at.saturating_sub(now + REFUSAL_COST_MS);
         match login {
             LoginKind::First => refusals,
             LoginKind::Further => {
                 let oldest = match self.logins.as_slice() {
-                    [oldest, ..] if self.logins.len() >= MAX_LOGINS_PER_WINDOW => oldest + RATE_WINDOW_MS,
+                    [oldest, ..] if self.logins.len() >= MAX_LOGINS_PER_WINDOW => {
+                        oldest + RATE_WINDOW_MS
+                    }
                     _ => 0,
                 };
                 refusals.max(self.further_allowed_at.max(oldest).saturating_sub(now))
@@ -209,7 +91,7 @@ impl LoginRecord {
         }
     }
 
-    fn record_success(&mut self, login: LoginKind, now: u64) {
+    pub(super) fn record_success(&mut self, login: LoginKind, now: u64) {
         self.push_login(now);
         // A host that was down and is up again, or has room again.
         if login == LoginKind::Further || !self.further {
@@ -217,7 +99,7 @@ impl LoginRecord {
         }
     }
 
-    fn record_failure(&mut self, login: LoginKind, is_counted: bool, now: u64) {
+    pub(super) fn record_failure(&mut self, login: LoginKind, is_counted: bool, now: u64) {
         self.push_login(now);
         self.failures = self.failures.saturating_add(1);
         self.further |= login == LoginKind::Further;
@@ -234,13 +116,6 @@ impl LoginRecord {
         let excess = self.logins.len().saturating_sub(MAX_LOGINS_PER_WINDOW);
         self.logins.drain(..excess);
     }
-}
-
-fn unix_millis() -> u64 {
-    let since_epoch = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX / 2)
 }
 
 #[cfg(test)]

@@ -9,22 +9,22 @@ use std::time::Duration;
 use ::openssh::{Error as MuxError, Session, Stdio};
 use tokio::time::{Instant, timeout_at};
 
-use super::diagnose;
-use super::login_permit::LoginKind;
-use super::master::Master;
+use super::Master;
 use super::liveness::{LivenessProbe, LivenessProbes, PROBE_WHILE_OPENING_AFTER};
 use crate::config::host::Host;
+use crate::transport::openssh::login::LoginKind;
+use crate::transport::openssh::ssh::master_log;
 use crate::transport::{Phase, TransportError};
 
-pub(super) type MuxedChild = ::openssh::Child<Arc<Session>>;
+pub(in crate::transport::openssh) type MuxedChild = ::openssh::Child<Arc<Session>>;
 
-pub(super) enum Opened {
+pub(in crate::transport::openssh) enum Opened {
     Yes(Box<MuxedChild>, Duration, Option<Arc<LivenessProbe>>),
     Refused { fresh: bool, said: String },
 }
 
 /// Whether a login failed so, or was not tried. What this machine lacks is another matter.
-pub(super) fn is_of_login(error: &TransportError) -> bool {
+pub(in crate::transport::openssh) fn is_of_login(error: &TransportError) -> bool {
     !matches!(
         error,
         TransportError::SshMissing { .. }
@@ -35,21 +35,21 @@ pub(super) fn is_of_login(error: &TransportError) -> bool {
 }
 
 /// A session is wanted.
-pub(super) struct Wish<'a> {
-    pub(super) host: &'a Host,
+pub(in crate::transport::openssh) struct Wish<'a> {
+    pub(in crate::transport::openssh) host: &'a Host,
     /// The command.
-    pub(super) line: &'a str,
+    pub(in crate::transport::openssh) line: &'a str,
     /// What it is when a master has to be started.
-    pub(super) login: LoginKind,
+    pub(in crate::transport::openssh) login: LoginKind,
     /// For a session on a master that was there already: its connection may be dead (a laptop that
     /// slept), and there should be time left for a new one.
-    pub(super) patience: Duration,
-    pub(super) deadline: Instant,
+    pub(in crate::transport::openssh) patience: Duration,
+    pub(in crate::transport::openssh) deadline: Instant,
 }
 
 impl Wish<'_> {
     /// Opens a session on that master, which is started or replaced when it must be.
-    pub(super) async fn open_on(
+    pub(in crate::transport::openssh) async fn open_on(
         &self,
         master: &Master<'_>,
         probes: &LivenessProbes,
@@ -104,7 +104,7 @@ impl Wish<'_> {
                 }
             }
         }
-        let said = diagnose::read(&master.log());
+        let said = master_log::read(&master.log());
         Err(TransportError::Disconnected {
             host: self.host.to_string(),
             said,
