@@ -20,7 +20,7 @@ use super::session;
 use crate::config::Config;
 use crate::meeting::{Identity, Place, SocketId};
 use crate::transport::openssh::sweep;
-use crate::transport::runtime_dir::Surroundings;
+use crate::transport::runtime_dir::Environment;
 
 /// How often is looked whether anything has changed.
 const TICK: Duration = Duration::from_secs(2);
@@ -131,7 +131,7 @@ impl Server {
                 Some(_) = sessions.join_next() => {}
                 _ = tick.tick() => self.callers.tidy(),
                 _ = tidy.tick() => drop(tokio::task::spawn_blocking(|| {
-                    if let Ok(folder) = Surroundings::of_process(None).runtime_dir() {
+                    if let Ok(folder) = Environment::of_process(None).runtime_dir() {
                         sweep(&folder);
                     }
                 })),

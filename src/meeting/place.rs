@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{Identity, MeetingError};
-use crate::folder::try_lock;
-use crate::transport::runtime_dir::Surroundings;
+use crate::folder::lock::try_lock;
+use crate::transport::runtime_dir::Environment;
 
 /// How the sockets' names begin.
 const PREFIX: &str = "e-";
@@ -80,7 +80,7 @@ impl Place {
     /// # Errors
     /// When there is no private folder.
     pub fn of(identity: &Identity) -> Result<Self, MeetingError> {
-        let folder = Surroundings::of_process(None).runtime_dir()?;
+        let folder = Environment::of_process(None).runtime_dir()?;
         let name = format!("{PREFIX}{}", &identity.fingerprint()[..DIGITS]);
         Ok(Self { folder, name })
     }
@@ -90,7 +90,7 @@ impl Place {
     /// # Errors
     /// When there is no private folder, or it cannot be read.
     pub fn all() -> Result<Vec<PathBuf>, MeetingError> {
-        let folder = Surroundings::of_process(None).runtime_dir()?;
+        let folder = Environment::of_process(None).runtime_dir()?;
         let mut all = Vec::new();
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;

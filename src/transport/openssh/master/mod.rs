@@ -6,11 +6,19 @@
 //! NAME-INDEX.lock   flock(2)ed while someone starts or replaces the master
 //! NAME-INDEX.log    what ssh printed since the last start
 //! NAME.known        the host's key, when it is given in the URL
-//! ADDRESS.login     see `logins`
+//! ADDRESS.login     see `login`
 //! ```
 //! Once a master is gone, the next process that connects to anything removes what is left of it (`sweep`).
 //! Only who holds the lock may remove or replace the socket, and all that belongs to it. The few file operations here are on a
 //! small folder in memory and are not worth a thread.
+
+pub(super) mod channel_slots;
+pub(super) mod liveness;
+pub(super) mod session;
+mod sweep;
+
+pub use sweep::sweep;
+pub(super) use sweep::sweep_clients;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -24,18 +32,16 @@ use rustix::process::{Pid, Signal};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::SshSettings;
-use super::arguments::{self, Paths};
-use super::lock::lock_until;
-use super::logins::{Login, Turn};
-use super::{address, ciphers, diagnose, environment, identities, relative};
+use super::login::{LoginKind, LoginPermit, address, identities};
+use super::ssh::arguments::{self, Paths};
+use super::ssh::config::{SSH_CONFIG_TIMEOUT, absolute_path_options};
+use super::ssh::{ciphers, diagnose, environment, master_log};
 use crate::config::host::Host;
+use crate::folder::lock::lock_until;
 use crate::transport::{Phase, TransportError};
 
 /// A master answers within microseconds, unless it is stopped.
 pub(super) const MASTER_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
-
-/// How long ssh may take to print its configuration (`Match exec` may run anything).
-pub(super) const SSH_PRINTS_WITHIN: Duration = Duration::from_millis(500);
 
 /// Which socket it was: two masters at the same path differ here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +101,7 @@ impl<'a> Master<'a> {
     }
 
     /// Starts the master unless there is a living one. True when it was started here and now.
-    pub(super) async fn ensure(&self, login: Login) -> Result<bool, TransportError> {
+    pub(super) async fn ensure(&self, login: LoginKind) -> Result<bool, TransportError> {
         let _lock = self.lock().await?;
         if self.answers().await {
             return Ok(false);
@@ -162,14 +168,14 @@ impl<'a> Master<'a> {
     }
 
     /// Starts it when its address may be logged in to.
-    async fn log_in(&self, login: Login) -> Result<(), TransportError> {
+    async fn log_in(&self, login: LoginKind) -> Result<(), TransportError> {
         let address = address::of(self.host, self.settings).await;
-        let turn = Turn::wait(self.folder, &address, self.deadline).await;
-        let turn = turn.map_err(|error| self.failed("lock the host's address", error))?;
-        let Some(turn) = turn else {
+        let permit = LoginPermit::acquire(self.folder, &address, self.deadline).await;
+        let permit = permit.map_err(|error| self.failed("lock the host's address", error))?;
+        let Some(permit) = permit else {
             return Err(self.timed_out(Phase::Queue));
         };
-        if let Some((since, wait)) = turn.held_back(login) {
+        if let Some((since, wait)) = permit.backoff(login) {
             return Err(TransportError::LoginHeldBack {
                 host: self.host.to_string(),
                 since,
@@ -177,7 +183,7 @@ impl<'a> Master<'a> {
             });
         }
         let started = self.start().await;
-        turn.ended(login, started.as_ref().err());
+        permit.record_outcome(login, started.as_ref().err());
         started
     }
 
@@ -199,10 +205,13 @@ impl<'a> Master<'a> {
             known_hosts: known_hosts.as_deref(),
         };
         let (ciphers, relative) = tokio::join!(
-            timeout(SSH_PRINTS_WITHIN, ciphers::option(self.host, self.settings)),
             timeout(
-                SSH_PRINTS_WITHIN,
-                relative::configured(self.host, self.settings)
+                SSH_CONFIG_TIMEOUT,
+                ciphers::option(self.host, self.settings)
+            ),
+            timeout(
+                SSH_CONFIG_TIMEOUT,
+                absolute_path_options(self.host, self.settings)
             ),
         );
         let ciphers = ciphers.ok().flatten();
@@ -238,7 +247,7 @@ impl<'a> Master<'a> {
         if status.success() && self.answers().await {
             return Ok(());
         }
-        let said = diagnose::read(&log_path);
+        let said = master_log::read(&log_path);
         let error = diagnose::classify(
             self.host,
             said,
@@ -284,7 +293,7 @@ impl<'a> Master<'a> {
             after: self.began.elapsed(),
             limit: self.settings.limit(),
             phase,
-            said: diagnose::read(&self.log()),
+            said: master_log::read(&self.log()),
         }
     }
 

@@ -8,10 +8,9 @@ use sha2::{Digest, Sha256};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use super::SshSettings;
-use super::identities::configuration;
-use super::master::SSH_PRINTS_WITHIN;
 use crate::config::host::Host;
+use crate::transport::openssh::SshSettings;
+use crate::transport::openssh::ssh::config::{SSH_CONFIG_TIMEOUT, configuration};
 
 /// How long names are looked up. What takes longer is known by its name alone.
 const NAMES_WITHIN: Duration = Duration::from_millis(300);
@@ -20,8 +19,8 @@ const NAMES_WITHIN: Duration = Duration::from_millis(300);
 const PORT: u16 = 22;
 
 /// 16 characters for the address of a host.
-pub(super) async fn of(host: &Host, settings: &SshSettings) -> String {
-    let printed = timeout(SSH_PRINTS_WITHIN, configuration(host, settings)).await;
+pub(in crate::transport::openssh) async fn of(host: &Host, settings: &SshSettings) -> String {
+    let printed = timeout(SSH_CONFIG_TIMEOUT, configuration(host, settings)).await;
     let address = Address::read(&printed.unwrap_or_default(), host);
     let found = match address.proxy {
         // The proxy looks it up.

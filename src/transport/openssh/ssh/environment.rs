@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use tokio::process::Command;
 
-use super::SshSettings;
+use crate::transport::openssh::SshSettings;
 
 /// What ssh, the shell that runs its `ProxyCommand` and its Kerberos library go by.
 const NEEDED: &[&str] = &[
@@ -54,7 +54,7 @@ fn nss_wrapper(all: &OsStr) -> Option<OsString> {
 }
 
 /// Gives a command that environment, and no other.
-pub(super) fn prepare(command: &mut Command, settings: &SshSettings) {
+pub(in crate::transport::openssh) fn prepare(command: &mut Command, settings: &SshSettings) {
     let preload = preload();
     let is_wanted = |name: &str| {
         NEEDED.contains(&name)

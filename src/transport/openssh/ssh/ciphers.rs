@@ -5,9 +5,9 @@
 //! when nobody has chosen ciphers (no `ssh_config`, no policy of the system, no `NIX_SSHOPTS`), the
 //! same ones are offered with AES-GCM first. None is added and none is left out.
 
-use super::SshSettings;
-use super::identities::{built_in_configuration, configuration};
+use super::config::{built_in_configuration, configuration};
 use crate::config::host::Host;
+use crate::transport::openssh::SshSettings;
 
 /// What comes first in OpenSSH's own order.
 const FIRST: &str = "chacha20-poly1305@openssh.com";
@@ -16,7 +16,10 @@ const FIRST: &str = "chacha20-poly1305@openssh.com";
 const FASTER: [&str; 2] = ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com"];
 
 /// The option that asks for the faster ciphers first, where that may be done and helps.
-pub(super) async fn option(host: &Host, settings: &SshSettings) -> Option<String> {
+pub(in crate::transport::openssh) async fn option(
+    host: &Host,
+    settings: &SshSettings,
+) -> Option<String> {
     if !has_aes() {
         return None;
     }

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::{CallingProcess, SshSettings, relative};
+use super::relative_paths;
 use crate::config::host::Host;
+use crate::transport::openssh::{CallingProcess, SshSettings};
 
 /// What must hold, whatever the user's configuration says.
 const FIXED: &[&str] = &[
@@ -44,14 +45,18 @@ const PINNED: &[&str] = &[
 const PREFERRED: &[&str] = &["ServerAliveCountMax=3", "LogLevel=INFO"];
 
 /// The files of one master, all in the runtime folder.
-pub(super) struct Paths<'a> {
-    pub(super) socket: &'a Path,
-    pub(super) log: &'a Path,
-    pub(super) known_hosts: Option<&'a Path>,
+pub(in crate::transport::openssh) struct Paths<'a> {
+    pub(in crate::transport::openssh) socket: &'a Path,
+    pub(in crate::transport::openssh) log: &'a Path,
+    pub(in crate::transport::openssh) known_hosts: Option<&'a Path>,
 }
 
 /// The words after `ssh`.
-pub(super) fn of_master(host: &Host, settings: &SshSettings, paths: &Paths<'_>) -> Vec<OsString> {
+pub(in crate::transport::openssh) fn of_master(
+    host: &Host,
+    settings: &SshSettings,
+    paths: &Paths<'_>,
+) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec!["-N".into(), "-f".into()];
     let option = |words: &mut Vec<OsString>, value: &OsStr| {
         words.push("-o".into());
@@ -71,7 +76,7 @@ pub(super) fn of_master(host: &Host, settings: &SshSettings, paths: &Paths<'_>) 
         }
     }
     if let Some(key) = &host.ssh_key {
-        words.extend(relative::identity(key));
+        words.extend(relative_paths::identity(key));
     }
     if let Some(port) = host.port {
         words.push("-p".into());
@@ -115,7 +120,7 @@ fn alive_interval(dead_link_timeout: Duration) -> u64 {
 }
 
 /// A short name for everything that makes connections differ, 16 characters.
-pub(super) fn short_name(host: &Host, settings: &SshSettings) -> String {
+pub(in crate::transport::openssh) fn short_name(host: &Host, settings: &SshSettings) -> String {
     let mut hash = Sha256::new();
     // Each field with its length, so that no two lists of fields look the same.
     let mut field = |bytes: Option<&[u8]>| {

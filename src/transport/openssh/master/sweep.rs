@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::logins::LOGINS;
-use crate::folder::try_lock;
+use crate::folder::lock::try_lock;
+use crate::transport::openssh::calling_process::pid_of_name;
+use crate::transport::openssh::login::LOGIN_FILE_SUFFIX;
 
 /// How the names of what belongs to a master end, the lock last: it is what all else is removed under.
 const ENDS: [&str; 4] = ["", ".new", ".log", ".lock"];
@@ -21,7 +22,7 @@ const KNOWN: &str = ".known";
 /// A host's key is written down by whoever starts a master, which has read it after this time.
 const KNOWN_IS_READ: Duration = Duration::from_secs(60 * 60);
 
-/// What is remembered of logins counts for a shorter time than this (`logins::LONGEST_PAUSE`).
+/// What is remembered of logins counts for a shorter time than this (`login::record::MAX_BACKOFF_MS`).
 const LOGINS_COUNT: Duration = Duration::from_secs(60 * 60);
 
 /// Removes from the runtime folder what belongs to masters that have gone. What cannot be removed stays.
@@ -51,7 +52,10 @@ pub fn sweep(folder: &Path) {
 
 /// Removes what is remembered of logins that were long ago.
 fn sweep_logins(folder: &Path) {
-    for name in names(folder).iter().filter(|name| name.ends_with(LOGINS)) {
+    for name in names(folder)
+        .iter()
+        .filter(|name| name.ends_with(LOGIN_FILE_SUFFIX))
+    {
         let path = folder.join(name);
         if is_older(&path, LOGINS_COUNT)
             && let Ok(_lock) = try_lock(&path)
@@ -83,6 +87,23 @@ fn sweep_keys(folder: &Path) {
         let path = folder.join(name);
         if !hosts.contains(host) && is_older(&path, KNOWN_IS_READ) {
             let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Removes what clients have left that have gone. What cannot be removed stays.
+pub(in crate::transport::openssh) fn sweep_clients(folder: &Path) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(pid_of_name);
+        if pid.is_none_or(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
+            continue;
+        }
+        let is_socket = entry.file_type().is_ok_and(|kind| kind.is_socket());
+        // A living ssh removes its socket itself, within half a minute.
+        if !is_socket || is_dead(&entry.path()) {
+            let _ = fs::remove_file(entry.path());
         }
     }
 }
@@ -130,7 +151,7 @@ fn lives(socket: &Path, listening: &[String]) -> bool {
 }
 
 /// Whether nobody listens on this socket. Does not wait.
-pub(super) fn is_dead(socket: &Path) -> bool {
+fn is_dead(socket: &Path) -> bool {
     let connect = || {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -220,5 +241,28 @@ mod tests {
         let _waits = std::os::unix::net::UnixStream::connect(&path).unwrap();
         assert!(!is_dead(&path));
         assert!(!is_dead(&path.with_extension("absent")));
+    }
+
+    #[test]
+    fn what_is_left_of_those_that_have_gone_is_removed() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        let own = format!("0{:06x}abcdefghi-0.lock", std::process::id());
+        // No process has this number: it is above the limit.
+        let gone = ["0ffffffabcdefghi-0.log", "0ffffffabcdefghi.known"];
+        let stays = [own.as_str(), "abcdefghijklmnop-0.lock", "0", "0zzzzzzabc"];
+        for name in gone.iter().chain(&stays) {
+            fs::write(at(name), "").unwrap();
+        }
+        let living = UnixListener::bind(at("0ffffffabcdefghi-1")).unwrap();
+        drop(UnixListener::bind(at("0ffffffabcdefghi-2")).unwrap());
+        sweep_clients(temp.path());
+        for name in gone.iter().chain(&["0ffffffabcdefghi-2"]) {
+            assert!(!at(name).exists(), "{name}");
+        }
+        for name in stays.iter().chain(&["0ffffffabcdefghi-1"]) {
+            assert!(at(name).exists(), "{name}");
+        }
+        drop(living);
     }
 }

@@ -8,12 +8,14 @@ use ::openssh::Session;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::arguments::{self, Paths};
 use super::master::MASTER_ANSWERS_WITHIN;
-use super::{MASTERS_MAX, SshSettings, ciphers};
+use super::ssh::arguments::{self, Paths};
+use super::ssh::ciphers;
+use super::ssh::config::SSH_CONFIG_TIMEOUT;
+use super::{MASTERS_MAX, SshSettings};
 use crate::config::host::Host;
 use crate::transport::TransportError;
-use crate::transport::runtime_dir::Surroundings;
+use crate::transport::runtime_dir::Environment;
 
 /// What only a master in the background needs.
 const OF_MASTERS: [&str; 2] = ["ControlMaster=", "ControlPersist="];
@@ -24,7 +26,7 @@ const OF_MASTERS: [&str; 2] = ["ControlMaster=", "ControlPersist="];
 /// # Errors
 /// When there is no private folder.
 pub async fn masters(host: &Host, settings: &SshSettings) -> Result<usize, TransportError> {
-    let folder = Surroundings::of_process(settings.runtime_dir.as_deref()).runtime_dir()?;
+    let folder = Environment::of_process(settings.runtime_dir.as_deref()).runtime_dir()?;
     let name = arguments::short_name(host, settings);
     let mut asked = JoinSet::new();
     for index in 0..MASTERS_MAX {
@@ -49,7 +51,7 @@ pub async fn masters(host: &Host, settings: &SshSettings) -> Result<usize, Trans
 /// A command line for a shell that logs in to `host` with the options that are used here, tells what
 /// it does, and runs `true` there. Takes at most half a second.
 pub async fn login_command(host: &Host, settings: &SshSettings) -> String {
-    let folder = Surroundings::of_process(settings.runtime_dir.as_deref()).runtime_dir();
+    let folder = Environment::of_process(settings.runtime_dir.as_deref()).runtime_dir();
     let name = arguments::short_name(host, settings);
     let known = folder.map(|folder| folder.join(format!("{name}.known")));
     let known = known.ok().filter(|_| host.public_host_key.is_some());
@@ -59,11 +61,7 @@ pub async fn login_command(host: &Host, settings: &SshSettings) -> String {
         log: nowhere,
         known_hosts: known.as_deref(),
     };
-    let ciphers = timeout(
-        super::master::SSH_PRINTS_WITHIN,
-        ciphers::option(host, settings),
-    )
-    .await;
+    let ciphers = timeout(SSH_CONFIG_TIMEOUT, ciphers::option(host, settings)).await;
     let mut words: Vec<OsString> = Vec::new();
     if let Some(socket) = &settings.auth_sock {
         let mut word = OsString::from("SSH_AUTH_SOCK=");

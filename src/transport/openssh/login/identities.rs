@@ -3,21 +3,18 @@
 //! ssh does not say it unless it is asked for debugging output. But `ssh -G` tells which key files
 //! and which agent it takes after all configuration, without connecting to anything.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::SshSettings;
-use super::arguments::{self, Paths};
-use super::environment;
 use crate::config::host::Host;
 use crate::transport::TransportError;
+use crate::transport::openssh::SshSettings;
+use crate::transport::openssh::ssh::config::configuration;
 
 /// An agent on this machine takes a connection at once or not at all.
 const AGENT_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
@@ -26,7 +23,7 @@ const AGENT_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 const CONFIGURATION: Duration = Duration::from_secs(1);
 
 /// Adds to a refusal what was tried; other errors stay as they are.
-pub(super) async fn add(
+pub(in crate::transport::openssh) async fn add(
     error: TransportError,
     host: &Host,
     settings: &SshSettings,
@@ -87,39 +84,6 @@ async fn reach(socket: &Path) -> io::Result<()> {
         Ok(connected) => connected.map(drop),
         Err(_elapsed) => Err(io::ErrorKind::TimedOut.into()),
     }
-}
-
-/// What `ssh -G` prints for a host; empty when it fails.
-pub(super) async fn configuration(host: &Host, settings: &SshSettings) -> String {
-    let nowhere = Path::new("/dev/null");
-    let paths = Paths {
-        socket: nowhere,
-        log: nowhere,
-        known_hosts: None,
-    };
-    printed(settings, arguments::of_master(host, settings, &paths)).await
-}
-
-/// What it prints when nothing is configured.
-pub(super) async fn built_in_configuration(settings: &SshSettings) -> String {
-    let words = ["-F", "/dev/null", "--", "localhost"];
-    printed(settings, words.map(OsString::from).into()).await
-}
-
-async fn printed(settings: &SshSettings, words: Vec<OsString>) -> String {
-    let mut command = tokio::process::Command::new(&settings.program);
-    environment::prepare(&mut command, settings);
-    let output = command
-        .arg("-G")
-        .args(words)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await;
-    output.map_or(String::new(), |output| {
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    })
 }
 
 /// What matters in the output of `ssh -G`: lines of a lower-case keyword and a value.

@@ -1,17 +1,53 @@
-//! Waiting for the lock of a file without blocking the thread: flock(2) has no asynchronous form.
+//! Locks between processes: files in a private folder that are locked with flock(2). A lock lasts as long as
+//! the file is open.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
 use tokio::time::{Instant, sleep};
-
-use crate::folder::try_lock;
 
 /// The longest pause between two tries; from then on it is also looked whether the holder is stopped.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Opens a file in a private folder for locking, makes it if it is missing. What it holds stays, and
+/// can be read and written.
+///
+/// # Errors
+/// Those of the system: a symbolic link in its place is one.
+pub fn open_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)
+}
+
+/// Opens and locks such a file ([`open_lock`]), without waiting. Whoever has it locked may remove it: a lock counts only
+/// on the file that has the name, so that two never hold what they take for the same one.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] when somebody else has it locked, and those of the system.
+pub fn try_lock(path: &Path) -> io::Result<File> {
+    loop {
+        let file = open_lock(path)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        let id = |meta: Metadata| (meta.dev(), meta.ino());
+        match fs::symlink_metadata(path).map(id) {
+            Ok(there) if there == id(file.metadata()?) => return Ok(file),
+            // Removed by who had it before us.
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
 
 /// Opens and locks a file in a private folder, as [`try_lock`] does; `None` when that was not possible until
 /// then, or when its holder is stopped and may never give it back. Tries at least once. The lock lasts as long as
@@ -19,7 +55,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// When the file cannot be opened or locked at all.
-pub(super) async fn lock_until(path: &Path, until: Instant) -> io::Result<Option<File>> {
+pub async fn lock_until(path: &Path, until: Instant) -> io::Result<Option<File>> {
     let mut pause = Duration::from_millis(5);
     loop {
         match try_lock(path) {
@@ -116,5 +152,21 @@ mod tests {
         assert!(Instant::now() < late);
         drop(holder);
         assert!(lock_until(&path, late).await.unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_that_was_removed_is_none() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("lock");
+        let held = try_lock(&path).unwrap();
+        let error = try_lock(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        // Whoever waits has opened it by now, and gets it when it is no longer the lock.
+        let waiting = open_lock(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        drop(held);
+        flock(&waiting, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let _next = try_lock(&path).unwrap();
+        assert!(try_lock(&path).is_err());
     }
 }

@@ -7,12 +7,12 @@
 //! theirs (as in `/tmp`). The group may write where it is the user's own: same number as the user and
 //! the process's group, as distributions set it up that make new files writable for it.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+pub mod lock;
 
 /// `S_ISVTX`
 const STICKY: u32 = 0o1000;
@@ -118,47 +118,12 @@ pub fn is_own_file(meta: &Metadata, uid: u32) -> bool {
     meta.file_type().is_file() && meta.uid() == uid
 }
 
-/// Opens a file in a private folder for locking, makes it if it is missing. What it holds stays, and
-/// can be read and written.
-///
-/// # Errors
-/// Those of the system: a symbolic link in its place is one.
-pub fn open_lock(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .mode(0o600)
-        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-        .open(path)
-}
-
-/// Opens and locks such a file ([`open_lock`]), without waiting. Whoever has it locked may remove it: a lock counts only
-/// on the file that has the name, so that two never hold what they take for the same one.
-///
-/// # Errors
-/// [`io::ErrorKind::WouldBlock`] when somebody else has it locked, and those of the system.
-pub fn try_lock(path: &Path) -> io::Result<File> {
-    loop {
-        let file = open_lock(path)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        let id = |meta: Metadata| (meta.dev(), meta.ino());
-        match fs::symlink_metadata(path).map(id) {
-            Ok(there) if there == id(file.metadata()?) => return Ok(file),
-            // Removed by who had it before us.
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::{DirBuilder, Permissions};
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
+    use super::lock::open_lock;
     use super::*;
 
     fn uid() -> u32 {
@@ -254,21 +219,5 @@ mod tests {
         assert!(!is_own_file(&meta(&file), uid() + 1));
         assert!(!is_own_file(&meta(&link), uid()));
         assert!(!is_own_file(&meta(temp.path()), uid()));
-    }
-
-    #[test]
-    fn a_lock_that_was_removed_is_none() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("lock");
-        let held = try_lock(&path).unwrap();
-        let error = try_lock(&path).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-        // Whoever waits has opened it by now, and gets it when it is no longer the lock.
-        let waiting = open_lock(&path).unwrap();
-        fs::remove_file(&path).unwrap();
-        drop(held);
-        flock(&waiting, FlockOperation::NonBlockingLockExclusive).unwrap();
-        let _next = try_lock(&path).unwrap();
-        assert!(try_lock(&path).is_err());
     }
 }

@@ -5,10 +5,6 @@
 //! what is left of those that have gone is removed.
 
 use std::fs;
-use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
-
-use super::sweep::is_dead;
 
 /// How such names begin.
 const MARK: char = '0';
@@ -53,24 +49,8 @@ impl CallingProcess {
     }
 }
 
-/// Removes what clients have left that have gone. What cannot be removed stays.
-pub(super) fn sweep(folder: &Path) {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    for entry in entries {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(pid);
-        if pid.is_none_or(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
-            continue;
-        }
-        let is_socket = entry.file_type().is_ok_and(|kind| kind.is_socket());
-        // A living ssh removes its socket itself, within half a minute.
-        if !is_socket || is_dead(&entry.path()) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-}
-
-fn pid(name: &str) -> Option<u32> {
+/// The process that a name was made for by [`CallingProcess::mark`].
+pub(super) fn pid_of_name(name: &str) -> Option<u32> {
     let digits = name.strip_prefix(MARK)?.get(..DIGITS)?;
     u32::from_str_radix(digits, 16).ok()
 }
@@ -85,8 +65,6 @@ fn began(pid: u32) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
-
     use super::*;
 
     #[test]
@@ -97,31 +75,8 @@ mod tests {
         assert_eq!(began(u32::MAX), None);
         let name = one.mark("abcdefghijklmnop");
         assert_eq!(name.len(), 16);
-        assert_eq!(pid(&name), Some(one.pid));
-        assert_eq!(pid("abcdefghijklmnop-0.lock"), None);
-        assert_eq!(pid("0é"), None);
-    }
-
-    #[test]
-    fn what_is_left_of_those_that_have_gone_is_removed() {
-        let temp = tempfile::tempdir().unwrap();
-        let at = |name: &str| temp.path().join(name);
-        let own = format!("0{:06x}abcdefghi-0.lock", std::process::id());
-        // No process has this number: it is above the limit.
-        let gone = ["0ffffffabcdefghi-0.log", "0ffffffabcdefghi.known"];
-        let stays = [own.as_str(), "abcdefghijklmnop-0.lock", "0", "0zzzzzzabc"];
-        for name in gone.iter().chain(&stays) {
-            fs::write(at(name), "").unwrap();
-        }
-        let living = UnixListener::bind(at("0ffffffabcdefghi-1")).unwrap();
-        drop(UnixListener::bind(at("0ffffffabcdefghi-2")).unwrap());
-        sweep(temp.path());
-        for name in gone.iter().chain(&["0ffffffabcdefghi-2"]) {
-            assert!(!at(name).exists(), "{name}");
-        }
-        for name in stays.iter().chain(&["0ffffffabcdefghi-1"]) {
-            assert!(at(name).exists(), "{name}");
-        }
-        drop(living);
+        assert_eq!(pid_of_name(&name), Some(one.pid));
+        assert_eq!(pid_of_name("abcdefghijklmnop-0.lock"), None);
+        assert_eq!(pid_of_name("0é"), None);
     }
 }

@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 /// sshd allows 10 sessions on a connection by default (`MaxSessions`, sshd_config(5)); a bit less
 /// leaves room for other processes on the same master.
-pub(super) const CHANNELS_ON_A_MASTER: u8 = 8;
+pub(in crate::transport::openssh) const CHANNELS_ON_A_MASTER: u8 = 8;
 
 #[derive(Default)]
-pub(super) struct Slots {
+pub(in crate::transport::openssh) struct Slots {
     /// Never held over an await: only counted and let go.
     taken: Mutex<HashMap<String, u8>>,
 }
 
 impl Slots {
     /// A place on that master, if there is one.
-    pub(super) fn take(self: &Arc<Self>, master: &str) -> Option<Slot> {
+    pub(in crate::transport::openssh) fn take(self: &Arc<Self>, master: &str) -> Option<Slot> {
         let mut taken = self.taken.lock();
         let count = taken.entry(master.to_owned()).or_default();
         if *count >= CHANNELS_ON_A_MASTER {
@@ -31,7 +31,7 @@ impl Slots {
 }
 
 /// A place on a master, given back on drop.
-pub(super) struct Slot {
+pub(in crate::transport::openssh) struct Slot {
     slots: Arc<Slots>,
     master: String,
 }

@@ -7,10 +7,6 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::SshSettings;
-use super::identities::configuration;
-use crate::config::host::Host;
-
 /// The letters of ssh's options that have an argument (its usage, 9.9).
 const WITH_ARGUMENT: &str = "bceilmopBDEFIJLOPQRSWw";
 
@@ -117,18 +113,8 @@ fn argument(word: &str) -> Option<(usize, char)> {
     Some((1 + at + letter.len_utf8(), letter))
 }
 
-/// Further options for a host, for what ssh's own configuration names from the current folder. Takes as long as ssh
-/// takes to read it.
-pub(super) async fn configured(host: &Host, settings: &SshSettings) -> Vec<String> {
-    let folder = std::env::current_dir().unwrap_or_default();
-    if folder.as_os_str().is_empty() || folder == Path::new("/") {
-        return Vec::new();
-    }
-    of_printed(&configuration(host, settings).await, &folder)
-}
-
-/// The same, from what `ssh -G` prints: an option and its value on each line, nothing quoted.
-fn of_printed(printed: &str, folder: &Path) -> Vec<String> {
+/// Options for what `ssh -G` prints as relative to `folder`: it prints an option and its value on each line, nothing quoted.
+pub(super) fn of_printed(printed: &str, folder: &Path) -> Vec<String> {
     let lines = printed.lines().filter_map(|line| option(line, folder));
     lines.flat_map(|option| ["-o".to_owned(), option]).collect()
 }
@@ -194,7 +180,7 @@ fn command(text: &str, folder: &Path) -> Option<String> {
 }
 
 /// The option that names this key. (As `-i` has it, tokens in it would be looked for as they are.)
-pub(super) fn identity(key: &Path) -> [OsString; 2] {
+pub(in crate::transport::openssh) fn identity(key: &Path) -> [OsString; 2] {
     match key.to_str().filter(|key| key.contains('%')) {
         Some(key) => {
             let value = quoted(&key.replace('%', "%%"));

@@ -4,90 +4,13 @@
 //! translated: ssh sets its locale for character types only (`msetlocale`), so `LC_ALL` is left as
 //! it is (which also keeps `SendEnv LC_*` true to the user's locale).
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
 use std::time::Duration;
 
 use crate::config::host::Host;
 use crate::transport::{Phase, TransportError};
 
-/// How much of ssh's output is kept, in bytes.
-const SAID_MAX: usize = 2048;
-
-/// How much of the end of the log is looked at, in bytes.
-const LOG_MAX: u64 = 64 * 1024;
-
-/// The end of a log, cleaned; empty when there is none.
-pub(super) fn read(log: &Path) -> String {
-    File::open(log).map_or(String::new(), |file| Log { file, seen: 0 }.read())
-}
-
-/// A log that is held open.
-pub(super) struct Log {
-    file: File,
-    /// Where what matters begins, in bytes.
-    seen: u64,
-}
-
-impl Log {
-    /// What will be written to that log from now on.
-    pub(super) fn from_now_on(log: &Path) -> Option<Self> {
-        let file = File::open(log).ok()?;
-        let seen = file.metadata().ok()?.len();
-        Some(Self { file, seen })
-    }
-
-    /// The end of what has been written so far, cleaned.
-    pub(super) fn read(&self) -> String {
-        let tail = || {
-            let mut file = &self.file;
-            let length = file.metadata()?.len();
-            let start = length.saturating_sub(LOG_MAX).max(self.seen);
-            file.seek(SeekFrom::Start(start))?;
-            let mut bytes = Vec::new();
-            file.take(LOG_MAX).read_to_end(&mut bytes)?;
-            std::io::Result::Ok(bytes)
-        };
-        clean(&String::from_utf8_lossy(&tail().unwrap_or_default()))
-    }
-}
-
-/// Makes ssh's output fit for a terminal: no control characters or changes of writing direction,
-/// no debugging output and frames of `@`, at most [`SAID_MAX`] bytes, of which the last are kept.
-fn clean(text: &str) -> String {
-    let mut kept: Vec<String> = Vec::new();
-    let mut size = 0;
-    for line in text.lines().rev() {
-        let line = line.trim_matches(|c: char| c == '\r' || c == ' ' || c == '@');
-        if line.is_empty() || is_debugging(line) {
-            continue;
-        }
-        let line: String = line
-            .chars()
-            .map(|c| {
-                let turns = matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-                if c.is_control() || turns { '\u{fffd}' } else { c }
-            })
-            .collect();
-        size += line.len() + 1;
-        if size > SAID_MAX {
-            break;
-        }
-        kept.push(line);
-    }
-    kept.reverse();
-    kept.join("\n")
-}
-
-fn is_debugging(line: &str) -> bool {
-    line.strip_prefix("debug")
-        .and_then(|rest| rest.split_once(": "))
-        .is_some_and(|(level, _)| level.len() == 1)
-}
-
 /// The error that `said` tells of, for an ssh that gave up `after` so long, of the time that is the `limit` for all of it.
-pub(super) fn classify(
+pub(in crate::transport::openssh) fn classify(
     host: &Host,
     said: String,
     (after, limit): (Duration, Option<Duration>),
@@ -189,6 +112,7 @@ fn unresolved(said: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::master_log::clean;
     use super::*;
 
     fn kind(text: &str) -> TransportError {
@@ -276,34 +200,6 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "h: the host name 'jump' cannot be resolved"
-        );
-    }
-
-    #[test]
-    fn output_is_made_harmless_and_short() {
-        let said = clean("debug1: noise\r\n\x1b[31mred\x07\r\nabc\u{202e}def\n");
-        assert_eq!(said, "\u{fffd}[31mred\u{fffd}\nabc\u{fffd}def");
-        let long = "line of text\n".repeat(1000) + "last";
-        let said = clean(&long);
-        assert!(said.len() <= SAID_MAX && said.ends_with("\nlast"));
-        // One endless line is cut away rather than kept.
-        assert_eq!(clean(&"x".repeat(100_000)), "");
-    }
-
-    #[test]
-    fn a_log_is_read_from_where_it_stood() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
-        std::fs::write(&path, "Warning: added a key\n").unwrap();
-        let log = Log::from_now_on(&path).unwrap();
-        assert_eq!(log.read(), "");
-        let mut file = File::options().append(true).open(&path).unwrap();
-        std::io::Write::write_all(&mut file, b"Timeout\r\n").unwrap();
-        // The next master puts another one in its place.
-        std::fs::remove_file(&path).unwrap();
-        assert_eq!(
-            (log.read(), log.read()),
-            ("Timeout".into(), "Timeout".into())
         );
     }
 }

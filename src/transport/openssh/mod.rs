@@ -15,38 +15,28 @@ use ::openssh::Error as MuxError;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-mod address;
-mod arguments;
-mod ciphers;
-mod client;
-mod command;
-mod diagnose;
-mod environment;
-mod identities;
-mod lock;
-mod logins;
-mod look;
+mod calling_process;
+mod inspect;
+mod login;
 mod master;
-mod pulse;
-mod relative;
-mod session;
-mod slots;
-mod sweep;
+mod remote_command;
+mod settings;
+mod ssh;
 
-pub use self::client::CallingProcess;
-pub use self::look::{login_command, masters};
-pub use self::relative::{resolve, resolve_file};
-pub use self::sweep::sweep;
+pub use self::calling_process::CallingProcess;
+pub use self::inspect::{login_command, masters};
+pub use self::master::sweep;
+pub use self::settings::SshSettings;
+pub use self::ssh::relative_paths::{resolve, resolve_file};
 
-use self::diagnose::Log;
-
-use self::logins::Login;
+use self::login::LoginKind;
 use self::master::Master;
-use self::pulse::{Pulse, Pulses, WHILE_READING};
-use self::session::{MuxedChild, Opened, Wish, is_of_login};
-use self::slots::{Slot, Slots};
-use super::runtime_dir::Surroundings;
-use super::stdin::ClosingPipe;
+use self::master::channel_slots::{Slot, Slots};
+use self::master::liveness::{LivenessProbe, LivenessProbes, PROBE_AFTER_SILENCE};
+use self::master::session::{MuxedChild, Opened, Wish, is_of_login};
+use self::ssh::master_log::MasterLog;
+use super::closing_pipe::ClosingPipe;
+use super::runtime_dir::Environment;
 use super::{Channel, Child, Phase, Program, Transport, TransportError};
 use crate::config::host::Host;
 
@@ -59,62 +49,11 @@ const PIPE: usize = 1 << 20;
 /// A limit where none is wanted: longer than anything waits.
 const NO_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How ssh is to be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SshSettings {
-    /// `ssh`, or a path to it.
-    pub program: PathBuf,
-    /// Further words for ssh's command line: `NIX_SSHOPTS`, split. They win over our defaults
-    /// (`ConnectTimeout`, `ServerAliveInterval`, `LogLevel`) and lose against what a background
-    /// master needs and what the host's URL says.
-    pub ssh_options: Vec<String>,
-    /// `ssh-auth-sock`: the agent to ask. Without it there is none, whatever `$SSH_AUTH_SOCK` says.
-    pub auth_sock: Option<PathBuf>,
-    /// For whom alone the connections are, where they may not be shared with all processes of this
-    /// user: those that say the same share them.
-    pub only_for: Option<CallingProcess>,
-    /// `ssh-environment`: names of variables that ssh gets besides those that it needs.
-    pub environment: Vec<String>,
-    /// The limit for everything from the start until a session is open: proxy, TCP, key
-    /// exchange, authentication, session. Zero means no limit.
-    pub connect_timeout: Duration,
-    /// A link that leaves keepalives unanswered for so long (whole seconds, at least three) is dead.
-    /// Part of a connection's identity: one that is shared keeps what it was started with.
-    pub dead_link_timeout: Duration,
-    /// A connection without sessions ends after this time (whole seconds, at least one).
-    pub idle_timeout: Duration,
-    /// The private folder; `None` finds the usual one.
-    pub runtime_dir: Option<PathBuf>,
-}
-
-impl Default for SshSettings {
-    fn default() -> Self {
-        Self {
-            program: PathBuf::from("ssh"),
-            ssh_options: Vec::new(),
-            auth_sock: None,
-            only_for: None,
-            environment: Vec::new(),
-            connect_timeout: Duration::from_secs(15),
-            dead_link_timeout: Duration::from_secs(45),
-            idle_timeout: Duration::from_secs(300),
-            runtime_dir: None,
-        }
-    }
-}
-
-impl SshSettings {
-    /// `connect-timeout`, where there is one.
-    fn limit(&self) -> Option<Duration> {
-        Some(self.connect_timeout).filter(|limit| !limit.is_zero())
-    }
-}
-
 /// Starts serve loops over ssh.
 pub struct OpenSsh {
     settings: SshSettings,
     slots: Arc<Slots>,
-    pulses: Pulses,
+    probes: LivenessProbes,
     swept: AtomicBool,
 }
 
@@ -124,20 +63,20 @@ impl OpenSsh {
         Self {
             settings,
             slots: Arc::default(),
-            pulses: Pulses::default(),
+            probes: LivenessProbes::default(),
             swept: AtomicBool::new(false),
         }
     }
 
     fn runtime_dir(&self) -> Result<PathBuf, TransportError> {
-        Ok(Surroundings::of_process(self.settings.runtime_dir.as_deref()).runtime_dir()?)
+        Ok(Environment::of_process(self.settings.runtime_dir.as_deref()).runtime_dir()?)
     }
 }
 
 #[async_trait]
 impl Transport for OpenSsh {
     async fn open(&self, host: &Host, program: Program) -> Result<Channel, TransportError> {
-        let line = command::line(host, program)?;
+        let line = remote_command::line(host, program)?;
         let folder = self.runtime_dir()?;
         if !self.swept.swap(true, Ordering::Relaxed) {
             let (folder, clients) = (folder.clone(), self.settings.only_for.is_some());
@@ -145,19 +84,19 @@ impl Transport for OpenSsh {
             drop(tokio::task::spawn_blocking(move || {
                 sweep(&folder);
                 if clients {
-                    client::sweep(&folder);
+                    master::sweep_clients(&folder);
                 }
             }));
         }
-        let name = arguments::short_name(host, &self.settings);
+        let name = ssh::arguments::short_name(host, &self.settings);
         let limit = self.settings.limit().unwrap_or(NO_LIMIT).min(NO_LIMIT);
         let began = Instant::now();
         let time = (began, began + limit);
         let mut refused = String::new();
-        let mut login = Login::First;
+        let mut login = LoginKind::First;
         for index in 0..MASTERS_MAX {
             let Some(slot) = self.slots.take(&format!("{name}-{index}")) else {
-                login = Login::Further;
+                login = LoginKind::Further;
                 continue;
             };
             let place = (folder.as_path(), name.as_str(), index);
@@ -169,9 +108,9 @@ impl Transport for OpenSsh {
                 patience: limit / 2,
                 deadline: time.1,
             };
-            let opened = match wish.open_on(&master, &self.pulses).await {
+            let opened = match wish.open_on(&master, &self.probes).await {
                 // The host has let us in: that it does not do so once more is no failure.
-                Err(error) if login == Login::Further && is_of_login(&error) => {
+                Err(error) if login == LoginKind::Further && is_of_login(&error) => {
                     log::debug!("no further connection: {error}");
                     refused = error.said().unwrap_or_default().to_owned();
                     break;
@@ -184,10 +123,10 @@ impl Transport for OpenSsh {
                 opened => opened?,
             };
             match opened {
-                Opened::Yes(child, took, pulse) => {
+                Opened::Yes(child, took, probe) => {
                     let link = LinkEnd {
-                        log: Log::from_now_on(&master.log()),
-                        pulse,
+                        log: MasterLog::from_now_on(&master.log()),
+                        probe,
                         process: format!("the ssh process behind {}", master.socket().display()),
                     };
                     return channel(host, (*child, took), link, slot);
@@ -199,14 +138,14 @@ impl Transport for OpenSsh {
                 }
                 Opened::Refused { fresh: false, said } => {
                     refused = said;
-                    login = Login::Further;
+                    login = LoginKind::Further;
                 }
             }
         }
         let (host, said) = (host.to_string(), refused);
         Err(match login {
-            Login::First => TransportError::SessionRefused { host, said },
-            Login::Further => TransportError::NoFurtherSession { host, said },
+            LoginKind::First => TransportError::SessionRefused { host, said },
+            LoginKind::Further => TransportError::NoFurtherSession { host, said },
         })
     }
 }
@@ -256,8 +195,8 @@ struct RemoteChild {
 /// The master of a session.
 struct LinkEnd {
     /// Opened early, since the next master puts another one in its place.
-    log: Option<Log>,
-    pulse: Option<Arc<Pulse>>,
+    log: Option<MasterLog>,
+    probe: Option<Arc<LivenessProbe>>,
     /// For messages.
     process: String,
 }
@@ -275,22 +214,25 @@ impl Child for RemoteChild {
 
     /// ssh notes a host that no longer answers its keepalives, but not that the host closed the
     /// connection.
-    fn link_said(&self) -> String {
-        self.link.log.as_ref().map_or(String::new(), Log::read)
+    fn link_output(&self) -> String {
+        self.link
+            .log
+            .as_ref()
+            .map_or(String::new(), MasterLog::read)
     }
 
-    async fn link_stops(&self) -> String {
-        match &self.link.pulse {
-            Some(pulse) => pulse.stops(WHILE_READING).await,
+    async fn link_unresponsive(&self) -> String {
+        match &self.link.probe {
+            Some(probe) => probe.until_unresponsive(PROBE_AFTER_SILENCE).await,
             None => std::future::pending().await,
         }
         self.link.process.clone()
     }
 
-    fn has_link_stopped(&self) -> bool {
+    fn is_link_unresponsive(&self) -> bool {
         self.link
-            .pulse
+            .probe
             .as_ref()
-            .is_some_and(|pulse| pulse.has_stopped())
+            .is_some_and(|probe| probe.is_unresponsive())
     }
 }

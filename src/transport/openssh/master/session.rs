@@ -9,22 +9,22 @@ use std::time::Duration;
 use ::openssh::{Error as MuxError, Session, Stdio};
 use tokio::time::{Instant, timeout_at};
 
-use super::diagnose;
-use super::logins::Login;
-use super::master::Master;
-use super::pulse::{Pulse, Pulses, WHILE_OPENING};
+use super::Master;
+use super::liveness::{LivenessProbe, LivenessProbes, PROBE_WHILE_OPENING_AFTER};
 use crate::config::host::Host;
+use crate::transport::openssh::login::LoginKind;
+use crate::transport::openssh::ssh::master_log;
 use crate::transport::{Phase, TransportError};
 
-pub(super) type MuxedChild = ::openssh::Child<Arc<Session>>;
+pub(in crate::transport::openssh) type MuxedChild = ::openssh::Child<Arc<Session>>;
 
-pub(super) enum Opened {
-    Yes(Box<MuxedChild>, Duration, Option<Arc<Pulse>>),
+pub(in crate::transport::openssh) enum Opened {
+    Yes(Box<MuxedChild>, Duration, Option<Arc<LivenessProbe>>),
     Refused { fresh: bool, said: String },
 }
 
 /// Whether a login failed so, or was not tried. What this machine lacks is another matter.
-pub(super) fn is_of_login(error: &TransportError) -> bool {
+pub(in crate::transport::openssh) fn is_of_login(error: &TransportError) -> bool {
     !matches!(
         error,
         TransportError::SshMissing { .. }
@@ -35,24 +35,24 @@ pub(super) fn is_of_login(error: &TransportError) -> bool {
 }
 
 /// A session is wanted.
-pub(super) struct Wish<'a> {
-    pub(super) host: &'a Host,
+pub(in crate::transport::openssh) struct Wish<'a> {
+    pub(in crate::transport::openssh) host: &'a Host,
     /// The command.
-    pub(super) line: &'a str,
+    pub(in crate::transport::openssh) line: &'a str,
     /// What it is when a master has to be started.
-    pub(super) login: Login,
+    pub(in crate::transport::openssh) login: LoginKind,
     /// For a session on a master that was there already: its connection may be dead (a laptop that
     /// slept), and there should be time left for a new one.
-    pub(super) patience: Duration,
-    pub(super) deadline: Instant,
+    pub(in crate::transport::openssh) patience: Duration,
+    pub(in crate::transport::openssh) deadline: Instant,
 }
 
 impl Wish<'_> {
     /// Opens a session on that master, which is started or replaced when it must be.
-    pub(super) async fn open_on(
+    pub(in crate::transport::openssh) async fn open_on(
         &self,
         master: &Master<'_>,
-        pulses: &Pulses,
+        probes: &LivenessProbes,
     ) -> Result<Opened, TransportError> {
         let mut fresh = false;
         let mut retired = false;
@@ -67,16 +67,16 @@ impl Wish<'_> {
             } else {
                 self.deadline.min(Instant::now() + self.patience)
             };
-            let (socket, pulse) = (master.socket(), pulses.of(master).await);
+            let (socket, probe) = (master.socket(), probes.of(master).await);
             let began = Instant::now();
             let opened = tokio::select! {
                 biased;
                 opened = timeout_at(until, spawn(&socket, self.line)) => opened.ok(),
-                () = stops(pulse.as_ref()) => None,
+                () = until_unresponsive(probe.as_ref()) => None,
             };
             match opened {
                 Some(Ok(child)) => {
-                    return Ok(Opened::Yes(Box::new(child), began.elapsed(), pulse));
+                    return Ok(Opened::Yes(Box::new(child), began.elapsed(), probe));
                 }
                 Some(Err(error)) => match Failure::of(&error) {
                     Failure::Gone => fresh |= master.ensure(self.login).await?,
@@ -90,7 +90,7 @@ impl Wish<'_> {
                         });
                     }
                 },
-                None if pulse.is_some_and(|pulse| pulse.has_stopped()) => {
+                None if probe.is_some_and(|probe| probe.is_unresponsive()) => {
                     log::debug!("{}: an ssh master answers nobody", self.host);
                     master.abandon(seen).await?;
                     retired = true;
@@ -104,7 +104,7 @@ impl Wish<'_> {
                 }
             }
         }
-        let said = diagnose::read(&master.log());
+        let said = master_log::read(&master.log());
         Err(TransportError::Disconnected {
             host: self.host.to_string(),
             said,
@@ -113,9 +113,9 @@ impl Wish<'_> {
 }
 
 /// Waits until a master that is to open a session turns out to answer nobody.
-async fn stops(pulse: Option<&Arc<Pulse>>) {
-    match pulse {
-        Some(pulse) => pulse.stops(WHILE_OPENING).await,
+async fn until_unresponsive(probe: Option<&Arc<LivenessProbe>>) {
+    match probe {
+        Some(probe) => probe.until_unresponsive(PROBE_WHILE_OPENING_AFTER).await,
         None => std::future::pending().await,
     }
 }
