@@ -1,4 +1,4 @@
-//! Bytes between a front end and its engine, and a pipe beside them.
+//! Bytes between a front end and its engine, and file descriptors beside them.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -12,10 +12,10 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-/// Space for one read, in bytes.
-const READ: usize = 32 << 10;
+/// Buffer for one read, in bytes.
+const READ_SIZE: usize = 32 << 10;
 
-/// A connection, either side of it.
+/// One side of a connection.
 #[derive(Debug)]
 pub struct Channel {
     stream: UnixStream,
@@ -23,10 +23,10 @@ pub struct Channel {
 
 /// What one read gave.
 #[derive(Debug)]
-pub struct Incoming {
+pub struct Received {
     /// How many bytes; 0 is the end.
     pub len: usize,
-    /// What came beside them, at most one.
+    /// The file descriptor that came beside them.
     pub fd: Option<OwnedFd>,
 }
 
@@ -43,20 +43,20 @@ impl Channel {
         self.stream
     }
 
-    /// The user at the other end.
+    /// The user id at the other end.
     ///
     /// # Errors
     /// Those of the system.
-    pub fn peer(&self) -> io::Result<u32> {
+    pub fn peer_uid(&self) -> io::Result<u32> {
         Ok(self.stream.peer_cred()?.uid())
     }
 
-    /// Reads once, behind what is in the buffer.
+    /// Reads once, and appends to the buffer.
     ///
     /// # Errors
     /// Those of the system.
-    pub async fn fill(&self, buf: &mut BytesMut) -> io::Result<Incoming> {
-        let mut bytes = vec![0; READ];
+    pub async fn fill(&self, buf: &mut BytesMut) -> io::Result<Received> {
+        let mut bytes = vec![0; READ_SIZE];
         let (len, fd) = self
             .stream
             .async_io(Interest::READABLE, || {
@@ -73,10 +73,10 @@ impl Channel {
             })
             .await?;
         buf.extend_from_slice(&bytes[..len]);
-        Ok(Incoming { len, fd })
+        Ok(Received { len, fd })
     }
 
-    /// Writes all of it.
+    /// Writes all bytes.
     ///
     /// # Errors
     /// Those of the system.
@@ -91,11 +91,11 @@ impl Channel {
         Ok(())
     }
 
-    /// Writes all of it, which is not nothing, and a file descriptor beside its first byte.
+    /// Writes all bytes (at least one), with a file descriptor beside the first one.
     ///
     /// # Errors
     /// Those of the system.
-    pub async fn send_with(&self, bytes: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
+    pub async fn send_with_fd(&self, bytes: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
         let sent = self.stream.async_io(Interest::WRITABLE, || {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut control = SendAncillaryBuffer::new(&mut space);

@@ -12,30 +12,29 @@ use tokio::net::unix::pipe;
 use tokio::time::{Instant, timeout_at};
 
 use super::channel::Channel;
-use super::start::connect;
-use super::{Identity, MeetingError};
+use super::connect::connect;
+use super::{Identity, IpcError};
 use crate::wire::put_u64;
 use crate::wire::serve::engine::{
     EXTENSION, Frame, hello_number, put_attach, put_forget, put_status, put_stop, split_number,
 };
 use crate::wire::serve::{CLIENT_MAGIC, Request, SERVER_MAGIC, ServerHello, Version};
 
-/// How large the pipe for NARs is asked for, in bytes.
-const PIPE: usize = 1 << 20;
+/// Requested capacity of the pipe for NARs, in bytes.
+const PIPE_CAPACITY: usize = 1 << 20;
 
-/// How long an engine may take to say hello. One that has just been started reads its configuration
-/// first.
-const HELLO_WITHIN: Duration = Duration::from_secs(5);
+/// How long an engine may take to say hello. A new one reads its configuration first.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A front end that is attached to an engine.
 #[derive(Debug)]
 pub struct Client {
     channel: Channel,
     buf: BytesMut,
-    /// Where large pieces of NARs come from.
+    /// Large pieces of NARs come through it.
     pipe: Option<pipe::Receiver>,
     /// How long the engine may be silent.
-    patience: Duration,
+    silence_timeout: Duration,
 }
 
 impl Client {
@@ -43,86 +42,86 @@ impl Client {
         stream: UnixStream,
         identity: &Identity,
         caller: u64,
-        patience: Duration,
-    ) -> Result<Self, MeetingError> {
-        let mut client = Self::new(stream, HELLO_WITHIN);
+        silence_timeout: Duration,
+    ) -> Result<Self, IpcError> {
+        let mut client = Self::new(stream, HELLO_TIMEOUT);
         let mut out = hello();
         put_attach(&mut out, identity.fingerprint(), caller);
         match new_pipe() {
             Ok((receiver, sender)) => {
-                client.channel.send_with(&out, sender.as_fd()).await?;
+                client.channel.send_with_fd(&out, sender.as_fd()).await?;
                 client.pipe = Some(receiver);
             }
-            // Large pieces come with the others then.
+            // Large pieces then come through the socket.
             Err(_) => client.channel.send(&out).await?,
         }
         client.read_hello().await?;
         loop {
             match client.frame().await? {
                 Frame::Attached => break,
-                Frame::Refused(reason) => return Err(MeetingError::Refused(reason)),
+                Frame::Refused(reason) => return Err(IpcError::Refused(reason)),
                 _ => {}
             }
         }
-        client.patience = patience;
+        client.silence_timeout = silence_timeout;
         Ok(client)
     }
 
-    fn new(stream: UnixStream, patience: Duration) -> Self {
+    fn new(stream: UnixStream, silence_timeout: Duration) -> Self {
         Self {
             channel: Channel::new(stream),
             buf: BytesMut::new(),
             pipe: None,
-            patience,
+            silence_timeout,
         }
     }
 
-    /// Asks the engine at a socket how it is. Gives JSON.
+    /// The status of the engine at a socket, as JSON.
     ///
     /// # Errors
     /// When it cannot be reached or does not answer.
-    pub async fn status_of(socket: &Path) -> Result<String, MeetingError> {
+    pub async fn status_of(socket: &Path) -> Result<String, IpcError> {
         let mut out = hello();
         put_status(&mut out);
-        Self::ask_at(socket, &out).await.map(|(_, text)| text)
+        Self::call_at(socket, &out).await.map(|(_, text)| text)
     }
 
-    /// Ends the engine at a socket, and waits until it has ended. Gives what it said.
+    /// Ends the engine at a socket, and waits until it has ended. Returns its reply.
     ///
     /// # Errors
     /// When it cannot be reached or does not answer.
-    pub async fn stop(socket: &Path) -> Result<String, MeetingError> {
+    pub async fn stop(socket: &Path) -> Result<String, IpcError> {
         let mut out = hello();
         put_stop(&mut out);
-        let (mut client, text) = Self::ask_at(socket, &out).await?;
+        let (mut client, text) = Self::call_at(socket, &out).await?;
         while client.fill().await.is_ok() {}
         Ok(text)
     }
 
-    /// Has the engine at a socket forget what it remembers of the host that `host` names, or of all.
+    /// Makes the engine at a socket forget what it remembers of `host`, or of all hosts.
     ///
     /// # Errors
-    /// When it cannot be reached, is of a version that knows nothing of this, or does not answer.
-    pub async fn forget(socket: &Path, host: Option<&str>) -> Result<String, MeetingError> {
+    /// When it cannot be reached, is of a version that does not know this call, or does not answer.
+    pub async fn forget(socket: &Path, host: Option<&str>) -> Result<String, IpcError> {
         let mut out = hello();
         put_forget(&mut out, host);
-        Self::ask_at(socket, &out).await.map(|(_, text)| text)
+        Self::call_at(socket, &out).await.map(|(_, text)| text)
     }
 
-    async fn ask_at(socket: &Path, call: &[u8]) -> Result<(Self, String), MeetingError> {
-        let mut client = Self::new(connect(socket).await?, HELLO_WITHIN);
+    async fn call_at(socket: &Path, call: &[u8]) -> Result<(Self, String), IpcError> {
+        let mut client = Self::new(connect(socket).await?, HELLO_TIMEOUT);
         client.channel.send(call).await?;
         client.read_hello().await?;
         loop {
             match client.frame().await? {
                 Frame::Text(text) => return Ok((client, text)),
-                Frame::Refused(reason) => return Err(MeetingError::Refused(reason)),
+                Frame::Refused(reason) => return Err(IpcError::Refused(reason)),
                 _ => {}
             }
         }
     }
 
-    async fn read_hello(&mut self) -> Result<(), MeetingError> {
+    async fn read_hello(&mut self) -> Result<(), IpcError> {
         let mut hello = ServerHello::default();
         let number = loop {
             match hello.step(&mut self.buf)? {
@@ -143,7 +142,7 @@ impl Client {
     ///
     /// # Errors
     /// When the connection broke.
-    pub async fn ask(&mut self, request: &Request) -> Result<(), MeetingError> {
+    pub async fn ask(&mut self, request: &Request) -> Result<(), IpcError> {
         let mut out = Vec::new();
         request.put(&mut out);
         Ok(self.channel.send(&out).await?)
@@ -153,7 +152,7 @@ impl Client {
     ///
     /// # Errors
     /// When the engine is silent for too long, has ended or sends something wrong.
-    pub async fn frame(&mut self) -> Result<Frame, MeetingError> {
+    pub async fn frame(&mut self) -> Result<Frame, IpcError> {
         loop {
             if let Some(frame) = Frame::take(&mut self.buf)? {
                 return Ok(frame);
@@ -162,7 +161,7 @@ impl Client {
         }
     }
 
-    /// What came and was not taken, for decoders of replies.
+    /// Bytes that were received and not decoded yet, for decoders of replies.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buf
     }
@@ -171,22 +170,22 @@ impl Client {
     ///
     /// # Errors
     /// When the engine is silent for too long, or has ended.
-    pub async fn fill(&mut self) -> Result<(), MeetingError> {
-        let deadline = Instant::now() + self.patience;
-        let incoming = timeout_at(deadline, self.channel.fill(&mut self.buf)).await;
-        let silent = |_| MeetingError::Silent(self.patience);
-        match incoming.map_err(silent)?? {
-            incoming if incoming.len == 0 => Err(MeetingError::Gone),
+    pub async fn fill(&mut self) -> Result<(), IpcError> {
+        let deadline = Instant::now() + self.silence_timeout;
+        let received = timeout_at(deadline, self.channel.fill(&mut self.buf)).await;
+        let silent = |_| IpcError::Silent(self.silence_timeout);
+        match received.map_err(silent)?? {
+            received if received.len == 0 => Err(IpcError::Closed),
             _ => Ok(()),
         }
     }
 
-    /// The pipe, for moving bytes that a frame has announced.
+    /// The pipe that holds the bytes which a frame has announced.
     ///
     /// # Errors
-    /// When there is none, so that nothing can have been announced.
-    pub fn pipe(&mut self) -> Result<&mut pipe::Receiver, MeetingError> {
-        self.pipe.as_mut().ok_or(MeetingError::Gone)
+    /// When there is none: then nothing can have been announced.
+    pub fn pipe(&mut self) -> Result<&mut pipe::Receiver, IpcError> {
+        self.pipe.as_mut().ok_or(IpcError::Closed)
     }
 }
 
@@ -199,7 +198,7 @@ fn hello() -> Vec<u8> {
 
 fn new_pipe() -> io::Result<(pipe::Receiver, std::os::fd::OwnedFd)> {
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    // Refused where the system's limit is lower, which costs speed alone.
-    let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE);
+    // The system may have a lower limit, which only costs speed.
+    let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_CAPACITY);
     Ok((pipe::Receiver::from_owned_fd(reader)?, writer))
 }

@@ -7,38 +7,37 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Identity, MeetingError};
+use super::{Identity, IpcError};
 use crate::folder::lock::try_lock;
 use crate::transport::runtime_dir::Environment;
 
-/// How the sockets' names begin.
+/// Prefix of the sockets' names.
 const PREFIX: &str = "e-";
 
-/// How their locks' names end.
-const LOCK: &str = ".lock";
+/// Suffix of their locks' names.
+const LOCK_SUFFIX: &str = ".lock";
 
-/// How many digits of the fingerprint are in the name: with all of them the path would be too long.
-const DIGITS: usize = 16;
+/// How many digits of the fingerprint are in the name: all 64 would exceed the length limit of socket paths.
+const NAME_DIGITS: usize = 16;
 
-/// The socket that a service manager listens on.
-const MANAGED: &str = "engine";
+/// Name of the socket that a service manager listens on.
+const MANAGED_NAME: &str = "engine";
 
-/// How long somebody else may hold the lock, who does nothing but a few system calls meanwhile.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait for the lock, which is held for a few system calls.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where the engine of one identity is to be found.
+/// Where the socket of the engine for one identity is.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct SocketPath {
     folder: PathBuf,
     name: String,
 }
 
-/// Which socket it is: another one at the same path differs here. By its times as well, since file systems
-/// give the number of one that was removed to the next.
+/// Tells a socket from a later one at the same path. Includes the change time, since file systems reuse inode numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SocketId {
     device: u64,
-    number: u64,
+    inode: u64,
     seconds: i64,
     nanoseconds: i64,
 }
@@ -47,11 +46,11 @@ impl fmt::Display for SocketId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             device,
-            number,
+            inode,
             seconds,
             nanoseconds,
         } = self;
-        write!(f, "{device}:{number}:{seconds}:{nanoseconds}")
+        write!(f, "{device}:{inode}:{seconds}:{nanoseconds}")
     }
 }
 
@@ -62,7 +61,7 @@ impl SocketId {
         let mut parts = text.split(':');
         let id = Self {
             device: parts.next()?.parse().ok()?,
-            number: parts.next()?.parse().ok()?,
+            inode: parts.next()?.parse().ok()?,
             seconds: parts.next()?.parse().ok()?,
             nanoseconds: parts.next()?.parse().ok()?,
         };
@@ -72,30 +71,30 @@ impl SocketId {
 
 /// Held while a socket is made or removed.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "closing it gives the lock back")] File);
+pub struct SocketLock(#[expect(dead_code, reason = "closing it releases the lock")] File);
 
-impl Place {
-    /// The place for this identity.
+impl SocketPath {
+    /// The socket path for this identity.
     ///
     /// # Errors
     /// When there is no private folder.
-    pub fn of(identity: &Identity) -> Result<Self, MeetingError> {
+    pub fn of(identity: &Identity) -> Result<Self, IpcError> {
         let folder = Environment::of_process(None).runtime_dir()?;
-        let name = format!("{PREFIX}{}", &identity.fingerprint()[..DIGITS]);
+        let name = format!("{PREFIX}{}", &identity.fingerprint()[..NAME_DIGITS]);
         Ok(Self { folder, name })
     }
 
-    /// All engines' sockets of this user.
+    /// The sockets of all engines of this user.
     ///
     /// # Errors
     /// When there is no private folder, or it cannot be read.
-    pub fn all() -> Result<Vec<PathBuf>, MeetingError> {
+    pub fn all() -> Result<Vec<PathBuf>, IpcError> {
         let folder = Environment::of_process(None).runtime_dir()?;
         let mut all = Vec::new();
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
             let name = entry.file_name();
-            let ours = name.to_string_lossy().starts_with(PREFIX) || name == MANAGED;
+            let ours = name.to_string_lossy().starts_with(PREFIX) || name == MANAGED_NAME;
             if ours && entry.file_type()?.is_socket() {
                 all.push(entry.path());
             }
@@ -106,43 +105,44 @@ impl Place {
 
     /// The socket that is made for this identity.
     #[must_use]
-    pub fn socket(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.folder.join(&self.name)
     }
 
-    /// The socket of a service manager, where there is one.
+    /// The socket of a service manager, if there is one.
     #[must_use]
-    pub fn managed_socket(&self) -> PathBuf {
-        self.folder.join(MANAGED)
+    pub fn managed_path(&self) -> PathBuf {
+        self.folder.join(MANAGED_NAME)
     }
 
-    /// Whether it is a service manager that listens on this socket.
+    /// Whether a service manager listens on this socket.
     #[must_use]
     pub fn is_managed(socket: &Path) -> bool {
-        socket.file_name() == Some(MANAGED.as_ref())
+        socket.file_name() == Some(MANAGED_NAME.as_ref())
     }
 
     /// The socket that is there now.
     #[must_use]
-    pub fn socket_id(&self) -> Option<SocketId> {
-        socket_id(&self.socket())
+    pub fn id(&self) -> Option<SocketId> {
+        socket_id(&self.path())
     }
 
-    /// Takes the lock, if nobody has it.
+    /// Takes the lock if it is free.
     ///
     /// # Errors
-    /// When somebody has it, or it cannot be made.
-    pub fn try_lock(&self) -> io::Result<Lock> {
-        try_lock(&self.folder.join(format!("{}{LOCK}", self.name))).map(Lock)
+    /// `WouldBlock` when another process holds it; otherwise when it cannot be made.
+    pub fn try_lock(&self) -> io::Result<SocketLock> {
+        try_lock(&self.folder.join(format!("{}{LOCK_SUFFIX}", self.name))).map(SocketLock)
     }
 
-    /// Takes the lock; waits for it up to two seconds.
-    pub(super) async fn lock(&self) -> io::Result<Lock> {
-        let began = Instant::now();
+    /// Takes the lock; waits for it up to [`LOCK_TIMEOUT`].
+    pub(super) async fn lock(&self) -> io::Result<SocketLock> {
+        let start = Instant::now();
         loop {
             match self.try_lock() {
                 Err(error)
-                    if error.kind() == io::ErrorKind::WouldBlock && began.elapsed() < PATIENCE =>
+                    if error.kind() == io::ErrorKind::WouldBlock
+                        && start.elapsed() < LOCK_TIMEOUT =>
                 {
                     tokio::time::sleep(Duration::from_millis(2)).await;
                 }
@@ -151,25 +151,27 @@ impl Place {
         }
     }
 
-    /// Removes the socket, if it is that one. To be called with the lock held.
-    pub fn remove(&self, seen: Option<SocketId>, _lock: &Lock) {
-        if seen.is_some() && self.socket_id() == seen {
-            // What cannot be removed is replaced by whoever needs the place.
-            let _ = fs::remove_file(self.socket());
+    /// Removes the socket if it is still the one that was `seen`. Needs the lock.
+    pub fn remove(&self, seen: Option<SocketId>, _lock: &SocketLock) {
+        if seen.is_some() && self.id() == seen {
+            // The next process that needs the path tries again.
+            let _ = fs::remove_file(self.path());
         }
     }
 
-    /// Removes the locks of other identities whose engine has gone: each version and each configuration has its own.
-    pub(super) fn sweep(&self) {
+    /// Removes the locks of other identities whose engine has ended: each version and each configuration leaves one.
+    pub(super) fn remove_stale_locks(&self) {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         for entry in entries {
             let name = entry.file_name();
-            let engine = name.to_str().and_then(|name| name.strip_suffix(LOCK));
+            let engine = name
+                .to_str()
+                .and_then(|name| name.strip_suffix(LOCK_SUFFIX));
             let other = engine.filter(|name| name.starts_with(PREFIX) && **name != self.name);
             let Some(socket) = other.map(|name| self.folder.join(name)) else {
                 continue;
             };
-            // Whoever makes a socket has the lock.
+            // A process that makes a socket holds the lock.
             let lock = (!socket.exists()).then(|| try_lock(&entry.path()));
             if let Some(Ok(_lock)) = lock
                 && !socket.exists()
@@ -184,7 +186,7 @@ fn socket_id(path: &Path) -> Option<SocketId> {
     let meta = fs::symlink_metadata(path).ok()?;
     Some(SocketId {
         device: meta.dev(),
-        number: meta.ino(),
+        inode: meta.ino(),
         seconds: meta.ctime(),
         nanoseconds: meta.ctime_nsec(),
     })
@@ -221,7 +223,7 @@ mod tests {
     fn locks_of_engines_that_have_gone_are_removed() {
         let temp = tempfile::tempdir().unwrap();
         let at = |name: &str| temp.path().join(name);
-        let place = Place {
+        let own = SocketPath {
             folder: temp.path().to_owned(),
             name: "e-own".to_owned(),
         };
@@ -230,7 +232,7 @@ mod tests {
         }
         let _runs = UnixListener::bind(at("e-runs")).unwrap();
         let _held = try_lock(&at("e-held.lock")).unwrap();
-        place.sweep();
+        own.remove_stale_locks();
         for name in ["e-own", "e-runs", "e-held", "masters-0"] {
             assert!(at(&format!("{name}.lock")).exists(), "{name}");
         }

@@ -1,13 +1,13 @@
-//! What the processes of one command have shown to its user.
+//! Shows each message once per command.
 //!
 //! Nix starts several processes for one command (`max-connections`), Nix 1.x one for each path, and all share the
-//! command's stderr. Each meets the same trouble: the first one shows it, and the others leave it out.
+//! command's stderr. All of them run into the same trouble: the first one shows the message, the others leave it out.
 //!
 //! ```text
 //! RUNTIME/shown/PARENT-HASH   flock(2)ed by the process that has shown this text, as long as it lives
 //! ```
-//! `PARENT` is the process that has started them all, `HASH` stands for the text. Where anything is wrong with these
-//! files the message is shown.
+//! `PARENT` is the process id that started them all, `HASH` is that of the text. If these files cannot be used, the
+//! message is shown.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -24,47 +24,48 @@ use rustix::fs::FlockOperation;
 use crate::folder::lock::open_lock;
 use crate::transport::runtime_dir::Environment;
 
-/// Most messages of which one process keeps the file open; further ones are shown in any case.
-const MOST: usize = 64;
+/// How many files one process keeps open at most; further messages are always shown.
+const MAX_OPEN_FILES: usize = 64;
 
-/// Files that are older than this and that nobody holds are removed.
-const STALE: Duration = Duration::from_secs(60 * 60);
+/// Unlocked files are removed at this age.
+const MAX_FILE_AGE: Duration = Duration::from_secs(60 * 60);
 
-/// Whether a message is news to the user of a command that may have started several processes.
-pub struct ShownOnce {
-    /// The process that has started them all.
-    command: u64,
+/// Decides which messages this process shows to the user of a command that may have started several processes.
+pub struct MessageDedup {
+    /// The process id that started them all.
+    parent: u64,
     folder: OnceLock<Option<PathBuf>>,
-    /// What this process has shown. Held while a file is looked at.
+    /// What this process has shown. The lock is held while a file is locked and read, so that two threads do not claim
+    /// the same message.
     own: Mutex<HashMap<String, File>>,
 }
 
-impl ShownOnce {
-    /// For a process that was started by the process `command` (0 when nobody knows).
+impl MessageDedup {
+    /// For a process that was started by the process `parent` (0 if unknown).
     #[must_use]
-    pub fn new(command: u64) -> Self {
+    pub fn new(parent: u64) -> Self {
         Self {
-            command,
+            parent,
             folder: OnceLock::new(),
             own: Mutex::default(),
         }
     }
 
-    /// Whether this process should show a message: no other process of the same command has that still lives, and none
-    /// that has ended, and called this with `linger` as well, less than so long ago. What this one has shown it may show
-    /// again.
+    /// Whether this process should show a message. It should not if another process of the same command that still runs
+    /// has shown it, or one that has ended and called this with a `linger` showed it less than `linger` ago. A process
+    /// may repeat its own messages.
     pub fn should_show(&self, text: &str, linger: Duration) -> bool {
-        // What init has started belongs to no command.
-        if self.command <= 1 {
+        // A child of init belongs to no command.
+        if self.parent <= 1 {
             return true;
         }
         let folder = self.folder.get_or_init(|| folder().ok());
         let Some(folder) = folder else { return true };
         let mut hasher = DefaultHasher::new();
-        without_measures(text).hash(&mut hasher);
-        let name = format!("{:x}-{:016x}", self.command, hasher.finish());
+        without_measurements(text).hash(&mut hasher);
+        let name = format!("{:x}-{:016x}", self.parent, hasher.finish());
         let mut own = self.own.lock();
-        if own.contains_key(&name) || own.len() >= MOST {
+        if own.contains_key(&name) || own.len() >= MAX_OPEN_FILES {
             return true;
         }
         match claim(&folder.join(&name), linger) {
@@ -79,7 +80,7 @@ impl ShownOnce {
 }
 
 enum Claim {
-    /// Nobody has shown it; it counts as shown while the file is open.
+    /// No other process has shown it; it counts as shown while the file is open.
     New(File),
     Shown,
 }
@@ -98,7 +99,7 @@ fn claim(path: &Path, linger: Duration) -> io::Result<Claim> {
     }
     file.set_len(0)?;
     if !linger.is_zero() {
-        // Only what was shown by one of several that follow each other outlives it.
+        // Marks a message that counts as shown after this process has ended.
         file.write_all(b"shown\n")?;
     }
     Ok(Claim::New(file))
@@ -118,7 +119,7 @@ fn sweep(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let changed = entry.metadata().and_then(|meta| meta.modified());
         let age = changed.map(|changed| changed.elapsed().unwrap_or_default());
-        if age.is_ok_and(|age| age > STALE)
+        if age.is_ok_and(|age| age > MAX_FILE_AGE)
             && let Ok(file) = open_lock(&entry.path())
             && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
         {
@@ -128,17 +129,16 @@ fn sweep(folder: &Path) {
     }
 }
 
-/// The words of a message without what was measured, which differs a little from process to process: numbers before
-/// `s` and `bytes`.
-fn without_measures(text: &str) -> Vec<&str> {
+/// The words of a message without measured values (numbers before `s` and `bytes`), which differ from process to process.
+fn without_measurements(text: &str) -> Vec<&str> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let is_unit = |word: &&str| {
         let word = word.trim_end_matches(|c: char| c.is_ascii_punctuation());
         word == "s" || word == "bytes"
     };
-    let is_measure =
+    let is_measurement =
         |at: usize| words[at].parse::<f64>().is_ok() && words.get(at + 1).is_some_and(is_unit);
-    let kept = (0..words.len()).filter(|at| !is_measure(*at));
+    let kept = (0..words.len()).filter(|at| !is_measurement(*at));
     kept.map(|at| words[at]).collect()
 }
 
@@ -169,7 +169,7 @@ mod tests {
         for name in ["old", "held", "new"] {
             fs::write(at(name), "shown\n").unwrap();
         }
-        let long_ago = std::time::SystemTime::now() - 2 * STALE;
+        let long_ago = std::time::SystemTime::now() - 2 * MAX_FILE_AGE;
         for name in ["old", "held"] {
             let file = File::options().append(true).open(at(name)).unwrap();
             file.set_modified(long_ago).unwrap();
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn measures_make_no_other_message_and_hosts_do() {
-        let same = |a, b| without_measures(a) == without_measures(b);
+        let same = |a, b| without_measurements(a) == without_measurements(b);
         assert!(same(
             "h: no answer within 7.9 s, connecting",
             "h: no answer within 8.1 s, connecting"

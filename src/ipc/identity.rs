@@ -1,4 +1,4 @@
-//! Which program it is, with which configuration: an engine serves exactly one.
+//! Which program, with which configuration: an engine serves exactly one.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -9,11 +9,11 @@ use sha2::{Digest, Sha256};
 use crate::config::Config;
 use crate::wire::serve::engine::EXTENSION;
 
-/// This process's own program. Linux leads to it even after it was replaced.
-const SELF: &str = "/proc/self/exe";
+/// This process's own program, even after its file was replaced (Linux).
+const PROC_SELF_EXE: &str = "/proc/self/exe";
 
-/// What else decides what an engine does: where it keeps what it knows, where ssh looks, and whom ssh
-/// takes itself for.
+/// Environment variables that change what an engine does: where its cache and its runtime folder are, and which user
+/// ssh runs as.
 const ENVIRONMENT: &[&str] = &[
     "SSH_SUBSTITUTER_CACHE_DIR",
     "SSH_SUBSTITUTER_RUNTIME_DIR",
@@ -24,14 +24,14 @@ const ENVIRONMENT: &[&str] = &[
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     fingerprint: String,
-    program: Option<File>,
+    program: Option<FileVersion>,
 }
 
-/// A file as it is at one moment: another content is another one.
+/// Device, inode, size, and modification time (seconds, nanoseconds): differs once a file is replaced or rewritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct File(u64, u64, u64, i64, i64);
+struct FileVersion(u64, u64, u64, i64, i64);
 
-impl File {
+impl FileVersion {
     fn of(meta: &Metadata) -> Self {
         let (seconds, nanoseconds) = (meta.mtime(), meta.mtime_nsec());
         Self(meta.dev(), meta.ino(), meta.size(), seconds, nanoseconds)
@@ -39,7 +39,7 @@ impl File {
 }
 
 impl Identity {
-    /// Of this process, with that configuration.
+    /// The identity of this process with `config`.
     #[must_use]
     pub fn of_process(config: &Config) -> Self {
         let program = own_program();
@@ -73,21 +73,21 @@ impl Identity {
     pub fn is_outdated(&self) -> bool {
         let path = std::env::current_exe().ok();
         let meta = path.and_then(|path| fs::metadata(path).ok());
-        self.program.is_some() && meta.as_ref().map(File::of) != self.program
+        self.program.is_some() && meta.as_ref().map(FileVersion::of) != self.program
     }
 }
 
-fn own_program() -> Option<File> {
-    let meta = fs::metadata(SELF).or_else(|_| fs::metadata(std::env::current_exe()?));
-    meta.ok().as_ref().map(File::of)
+fn own_program() -> Option<FileVersion> {
+    let meta = fs::metadata(PROC_SELF_EXE).or_else(|_| fs::metadata(std::env::current_exe()?));
+    meta.ok().as_ref().map(FileVersion::of)
 }
 
-/// What to start for another process of this program.
-pub(super) fn own_path() -> PathBuf {
+/// The path that starts another process of this program.
+pub(super) fn own_program_path() -> PathBuf {
     match std::env::current_exe() {
         Ok(path) if path.exists() => path,
-        // It was removed, or replaced by a newer one whose name this is not.
-        _ => PathBuf::from(SELF),
+        // The file was removed, or replaced: Linux then appends " (deleted)" to the path.
+        _ => PathBuf::from(PROC_SELF_EXE),
     }
 }
 
