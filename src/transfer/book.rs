@@ -65,7 +65,7 @@ impl Book {
 
     pub(super) async fn take_note(&self, host: HostId, path: &StorePath, fault: &HostFault) {
         match fault {
-            HostFault::Remote(error) => self.pool.failed(host, error).await,
+            HostFault::Remote(error) => self.pool.record_failure(host, error).await,
             HostFault::SpoiltBefore(_) => log::debug!("{fault}"),
             HostFault::Lacks { .. } => {
                 log::debug!("{fault}");

@@ -51,7 +51,7 @@ impl Drop for Seat {
 pub(super) async fn run(seat: Seat) {
     let pool = &seat.shared.book.pool;
     let shell = match seat.nevertheless {
-        true => pool.shell_nevertheless(seat.host).await,
+        true => pool.shell_even_if_resting(seat.host).await,
         false => pool.shell(seat.host).await,
     };
     let Ok(Some(shell)) = shell else {
@@ -73,7 +73,7 @@ pub(super) async fn run(seat: Seat) {
         changes.mark_seen();
         let result = match worker.ask().await {
             Ok(()) if worker.owed.is_empty() => {
-                if idle.elapsed() > IDLE || worker.shell.is_waited_for() {
+                if idle.elapsed() > IDLE || worker.shell.has_waiters() {
                     seat.idle.store(true, Ordering::Relaxed);
                     return;
                 }
@@ -110,7 +110,7 @@ impl Worker<'_> {
     /// Asks for as much as may be asked for ahead.
     async fn ask(&mut self) -> Result<(), RemoteError> {
         let (shared, host) = (&self.seat.shared, self.seat.host);
-        while self.owed.len() < AHEAD && !self.shell.is_waited_for() {
+        while self.owed.len() < AHEAD && !self.shell.has_waiters() {
             match shared.work_for(host, self.seat.channel, self.owed.is_empty()) {
                 Work::Part(nar, part, segment) => {
                     self.shell.request(&segment);
@@ -172,12 +172,12 @@ impl Worker<'_> {
     ) -> Result<(), RemoteError> {
         let channel = self.seat.channel;
         let (meter, mut received) = (self.shell.meter(), 0);
-        let movement = self.shell.movement();
+        let activity = self.shell.activity();
         let mut progressed = |now: u64| {
             let more = now.saturating_sub(received);
             received = received.max(now);
             if more > 0 {
-                movement.came();
+                activity.record_byte();
                 due.received(more);
                 nar.progressed(part, channel, now, more);
             }
@@ -207,6 +207,10 @@ async fn blame(seat: &Seat, error: RemoteError) {
     ) {
         log::debug!("{error}");
     } else {
-        seat.shared.book.pool.failed(seat.host, &error).await;
+        seat.shared
+            .book
+            .pool
+            .record_failure(seat.host, &error)
+            .await;
     }
 }
