@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, broadcast};
 use tokio::time::timeout;
 
 use super::board::Source;
-use crate::meeting::Channel;
+use crate::ipc::Channel;
 use crate::transfer::{NarSink, Piece};
 use crate::wire::serve::engine::Frame;
 

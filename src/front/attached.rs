@@ -16,7 +16,7 @@ use super::serve_loop::{Backend, DumpError, ServeError};
 use super::source::{Reason, Source, Undelivered};
 use super::stdio::Splice;
 use super::taker::{AsSink, Taker, ToCaller, ToSink};
-use crate::meeting::{Client, MeetingError};
+use crate::ipc::{Client, IpcError};
 use crate::model::{PathInfo, StorePath};
 use crate::transfer::progress::{Outcome, Progress, TransferInfo, TransferProgress};
 use crate::transfer::{NarSink, Piece, ResumePoint};
@@ -59,15 +59,15 @@ enum State {
 /// Why a NAR did not come from the engine.
 enum Stop {
     /// The engine is to blame.
-    Engine(MeetingError),
+    Engine(IpcError),
     /// Nobody wants the rest.
     Caller(io::Error),
     /// No host can deliver it.
     Broken(Undelivered),
 }
 
-impl From<MeetingError> for Stop {
-    fn from(error: MeetingError) -> Self {
+impl From<IpcError> for Stop {
+    fn from(error: IpcError) -> Self {
         Self::Engine(error)
     }
 }
@@ -116,7 +116,7 @@ impl AttachedBackend {
     }
 
     /// From now on without the engine.
-    fn go_alone(&self, state: &mut State, error: &MeetingError) -> Arc<HostsBackend> {
+    fn go_alone(&self, state: &mut State, error: &IpcError) -> Arc<HostsBackend> {
         log::debug!("goes on without the engine: {error}");
         let alone = Arc::new((self.alone)());
         let before = std::mem::replace(state, State::Alone(alone.clone()));

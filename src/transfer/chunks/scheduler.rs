@@ -164,7 +164,7 @@ impl Scheduler {
     /// Sets as many channels to work for a host as are of use.
     pub(super) fn spawn_channels(self: &Arc<Self>, host: HostId, ignore_backoff: bool) {
         let places = match self.is_far(host) {
-            Some(true) => self.bookkeeping.pool.background_places(host),
+            Some(true) => self.bookkeeping.pool.background_limit(host),
             _ => 1,
         };
         let wanted = places.saturating_sub(LEFT).max(1);

@@ -167,7 +167,7 @@ impl Readahead {
                 1
             } else {
                 // The others are for large NARs.
-                (pool.background_places(host) / 3).max(1)
+                (pool.background_limit(host) / 3).max(1)
             };
             let wanted = usize::try_from(waiting / SHARE).unwrap_or(usize::MAX);
             let limit = wanted.saturating_add(1).min(places);
