@@ -161,7 +161,7 @@ impl<'a> Fetch<'a> {
         let (written, stop) = tokio::select! {
             biased;
             written = &mut write => (written, None),
-            () = source.is_needed_elsewhere() => {
+            () = source.until_needed_elsewhere() => {
                 source.release();
                 (write.await, Some(Stop::Displaced))
             }

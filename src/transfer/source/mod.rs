@@ -18,7 +18,7 @@
 //!                    │
 //!                    ├── Step::Complete: the last bytes, and the whole NAR is verified
 //!                    ├── Stop: another source is needed
-//!                    └── is_needed_elsewhere, then release: as Stop::Displaced
+//!                    └── until_needed_elsewhere, then release: as Stop::Displaced
 //! ```
 
 mod chunk_source;
@@ -45,7 +45,7 @@ pub(super) trait Source: Send {
     async fn next(&mut self, verifier: &mut Verifier) -> Result<Step, Stop>;
 
     /// Returns when others need what this source occupies. Called while the caller does not take what was brought.
-    async fn is_needed_elsewhere(&mut self) {
+    async fn until_needed_elsewhere(&mut self) {
         std::future::pending().await
     }
 

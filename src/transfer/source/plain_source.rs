@@ -150,9 +150,9 @@ impl Source for PlainSource<'_> {
         }
     }
 
-    async fn is_needed_elsewhere(&mut self) {
+    async fn until_needed_elsewhere(&mut self) {
         match &mut self.lease {
-            Some(lease) => lease.is_needed(self.dump.displace_after).await,
+            Some(lease) => lease.until_needed(self.dump.displace_after).await,
             None => std::future::pending().await,
         }
     }
