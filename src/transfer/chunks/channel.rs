@@ -210,6 +210,11 @@ async fn blame(guard: &ChannelGuard, error: RemoteError) {
     ) {
         log::debug!("{error}");
     } else {
-        guard.scheduler.book.pool.record_failure(guard.host, &error).await;
+        guard
+            .scheduler
+            .book
+            .pool
+            .record_failure(guard.host, &error)
+            .await;
     }
 }
