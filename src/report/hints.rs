@@ -277,7 +277,7 @@ fn of_fault(error: &HostFault) -> Option<Hint> {
             "--verify-path",
             "its store may be damaged, or the account may not read all of it: look with",
         ),
-        HostFault::SpoiltBefore(fault) => return of_fault(fault),
+        HostFault::FailedBefore(fault) => return of_fault(fault),
         HostFault::Remote(_) | HostFault::Lacks { .. } | HostFault::Unproven { .. } => return None,
     };
     let ssh = Login::of(host).ssh(&format!("nix-store {command} {path}"));

@@ -109,7 +109,7 @@ impl Watch {
 fn of_fault(fault: &HostFault) -> Option<String> {
     Some(match fault {
         HostFault::Remote(error) => error.host()?.to_owned(),
-        HostFault::SpoiltBefore(fault) => of_fault(fault)?,
+        HostFault::FailedBefore(fault) => of_fault(fault)?,
         HostFault::Lacks { host, .. }
         | HostFault::Malformed { host, .. }
         | HostFault::Mismatch { host, .. }
