@@ -38,7 +38,7 @@ use std::time::Duration;
 pub use error::ConfigError;
 pub use host::{Host, HostError};
 pub use settings::{Key, Setting, Settings, Value};
-pub use sources::{EnvLookup, Origin, OwnLine, Sources, of_nix, own_lines};
+pub use sources::{EnvLookup, Origin, SettingLine, Sources, nix_setting, setting_lines};
 
 use crate::model::PublicKey;
 

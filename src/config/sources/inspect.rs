@@ -10,7 +10,7 @@ use crate::config::settings::{Key, Value};
 
 /// A line that sets something that this program reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnLine {
+pub struct SettingLine {
     /// The name as it stands there, `extra-` included.
     pub name: String,
     /// The setting's own name.
@@ -27,7 +27,7 @@ pub struct OwnLine {
 ///
 /// # Errors
 /// When one of them is not in the syntax of nix.conf: Nix itself stops there.
-pub fn of_nix(sources: &Sources, name: &str) -> Result<Vec<Value>, ConfigError> {
+pub fn nix_setting(sources: &Sources, name: &str) -> Result<Vec<Value>, ConfigError> {
     let mut values = Vec::new();
     let extra = format!("extra-{name}");
     for parsed in parse_all(sources, false) {
@@ -49,11 +49,11 @@ pub fn of_nix(sources: &Sources, name: &str) -> Result<Vec<Value>, ConfigError> 
 /// All lines of all files that set something of ours, whether in force or not. Files that are not in
 /// the syntax of nix.conf are left out.
 #[must_use]
-pub fn own_lines(sources: &Sources) -> Vec<OwnLine> {
+pub fn setting_lines(sources: &Sources) -> Vec<SettingLine> {
     let lines = parse_all(sources, true).into_iter().flatten().flatten();
     let lines = lines.filter_map(|line| {
         let (key, _) = Key::find(&line.name)?;
-        Some(OwnLine {
+        Some(SettingLine {
             name: line.name,
             setting: key.name(),
             origin: line.origin,
@@ -142,14 +142,14 @@ mod tests {
         let ours = "substituters = never\nengine = off\nconnect-timeout = 5\n";
         fs::write(temp.path().join("ssh-substituter.conf"), ours).unwrap();
         let text = |config| -> Vec<String> {
-            let values = of_nix(&sources(temp.path(), config), "substituters").unwrap();
+            let values = nix_setting(&sources(temp.path(), config), "substituters").unwrap();
             values.into_iter().map(|value| value.text).collect()
         };
         assert_eq!(text(""), ["a", "b"]);
         assert_eq!(text("extra-substituters = c"), ["a", "b", "c"]);
         assert_eq!(text("substituters = c"), ["c"]);
-        assert!(of_nix(&sources(temp.path(), "no setting"), "substituters").is_err());
-        let lines = own_lines(&sources(temp.path(), "engine = auto"));
+        assert!(nix_setting(&sources(temp.path(), "no setting"), "substituters").is_err());
+        let lines = setting_lines(&sources(temp.path(), "engine = auto"));
         let lines: Vec<_> = lines
             .iter()
             .map(|line| (line.name.as_str(), line.is_unknown_to_nix))

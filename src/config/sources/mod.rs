@@ -4,7 +4,7 @@ mod inspect;
 mod nix_conf;
 mod origin;
 
-pub use inspect::{OwnLine, of_nix, own_lines};
+pub use inspect::{SettingLine, nix_setting, setting_lines};
 pub(super) use origin::Assignment;
 pub use origin::Origin;
 
