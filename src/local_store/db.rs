@@ -55,7 +55,7 @@ impl From<LocalStoreError> for QueryError {
 #[derive(Debug)]
 pub(super) struct Database {
     path: PathBuf,
-    /// The connection shared with writers; none before the first question, after a error, and
+    /// The connection shared with writers; none before the first question, after an error, and
     /// where the database cannot be shared.
     shared: Mutex<Option<Connection>>,
 }
