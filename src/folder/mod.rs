@@ -13,6 +13,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 pub mod lock;
+mod socket_id;
+
+pub use socket_id::SocketId;
 
 /// `S_ISVTX`
 const STICKY: u32 = 0o1000;

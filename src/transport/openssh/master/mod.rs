@@ -37,15 +37,12 @@ use super::ssh::arguments::{self, MasterFiles};
 use super::ssh::config::{SSH_CONFIG_TIMEOUT, absolute_path_options};
 use super::ssh::{ciphers, diagnose, environment, master_log};
 use crate::config::host::Host;
+use crate::folder::SocketId;
 use crate::folder::lock::lock_until;
 use crate::transport::{Phase, TransportError};
 
 /// A master is_answering within microseconds, unless it is stopped.
 const MASTER_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Which socket it was: two masters at the same path differ here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SocketId(u64, u64, i64, i64);
 
 /// A master, running or not.
 pub(super) struct Master<'a> {
@@ -92,12 +89,7 @@ impl<'a> Master<'a> {
         if !is_ours || !meta.file_type().is_socket() {
             return None;
         }
-        Some(SocketId(
-            meta.dev(),
-            meta.ino(),
-            meta.ctime(),
-            meta.ctime_nsec(),
-        ))
+        Some(SocketId::from(&meta))
     }
 
     /// Starts the master unless there is a living one. True when it was started here and now.
