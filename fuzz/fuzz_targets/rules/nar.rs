@@ -142,7 +142,7 @@ fn completed(input: &[u8]) {
         }
         let fill = vec![0; fill as usize];
         let archive = [&input[..read], &head, &fill, &tail].concat();
-        let again = read(&[&archive], archive.len() as u64);
+        let again = super::reading::read(&[&archive], archive.len() as u64);
         assert_eq!(again.end, End::Complete, "cut at {cut}: {again:?}");
         assert_eq!(again.read, archive.len());
     }
