@@ -12,7 +12,7 @@ use crate::commands::{GetError, NixError};
 use crate::config::{ConfigError, HostError};
 use crate::local_store::LocalStoreError;
 use crate::model::{SignatureError, StorePath};
-use crate::pool::{AllRest, Banner};
+use crate::pool::{AllHostsResting, Banner};
 use crate::remote::{HANDSHAKE, RemoteError};
 use crate::resolver::{Distrust, Why};
 use crate::transfer::{HostFault, TransferError};
@@ -51,7 +51,7 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<Hint> {
         () if error.is::<HostError>() => {
             "a host is NAME, USER@NAME or ssh://USER@NAME:PORT?PARAMETER=VALUE&…"
         }
-        () if error.is::<AllRest>() => {
+        () if error.is::<AllHostsResting>() => {
             "each is tried again after 5 s to 5 min; the command that found them failing said why"
         }
         () if error.is::<RuntimeDirError>() => RUNTIME_DIR,
