@@ -81,12 +81,13 @@ const ROOMS: &[Room] = &[
             "cache",
             "resolver",
             "transfer",
-            "front",
+            "backend",
+            "serve",
             "ipc",
             "wire",
             "model",
         ],
-        "puts the rooms together and serves front ends: no stdin, no stdout",
+        "builds resolver, transfers and pool, and serves front ends over a socket: no stdin, no stdout",
     ),
     Room::new(
         "ipc",
@@ -94,7 +95,7 @@ const ROOMS: &[Room] = &[
         "how front ends reach their engine: nothing of what they say to each other",
     ),
     Room::new(
-        "front",
+        "backend",
         &[
             "resolver",
             "transfer",
@@ -102,9 +103,18 @@ const ROOMS: &[Room] = &[
             "ipc",
             "wire",
             "model",
-            "config",
         ],
-        "front ends know no ssh: they decode requests and call the engine",
+        "answers requests: it does not know the protocol that the caller speaks",
+    ),
+    Room::new(
+        "serve",
+        &["backend", "transfer", "wire", "model"],
+        "one protocol, over any backend and any stream",
+    ),
+    Room::new(
+        "front",
+        &["backend", "serve", "transfer", "wire", "model"],
+        "front ends know no ssh: they decode requests and ask a backend",
     ),
     Room::new(
         "progress",
