@@ -10,7 +10,7 @@ use super::{Backend, BackendError, DeliveryError, Undelivered};
 use crate::model::{PathInfo, StorePath};
 use crate::resolver::{Found, Resolver};
 use crate::transfer::progress::Progress;
-use crate::transfer::{Caller, NarSink, Resume, Transfers, Wish};
+use crate::transfer::{Caller, FetchRequest, NarSink, ResumePoint, Transfers};
 use crate::wire::nar::{Completion, failing_nar};
 
 /// How many advertised paths are remembered.
@@ -88,7 +88,7 @@ impl HostsBackend {
     pub(super) async fn deliver_from(
         &self,
         path: &StorePath,
-        resume: Option<Resume>,
+        resume: Option<ResumePoint>,
         sink: &mut dyn NarSink,
     ) -> Result<(), Undelivered> {
         self.resolver.download_begins();
@@ -98,7 +98,7 @@ impl HostsBackend {
         else {
             let error = self.resolver.not_found(path);
             let completion = match resume {
-                Some(resume) => resume.mark.rest,
+                Some(resume) => resume.checkpoint.rest,
                 None => Completion {
                     head: failing_nar(&error.to_string()),
                     ..Completion::default()
@@ -107,14 +107,14 @@ impl HostsBackend {
             let error = error.into();
             return Err(Undelivered { error, completion });
         };
-        let wish = Wish {
+        let request = FetchRequest {
             info: &to_fetch,
             holders: &holders,
             caller: &self.caller,
             resume,
             progress: &*self.progress,
         };
-        let fetched = self.transfers.fetch(wish, sink).await;
+        let fetched = self.transfers.fetch(request, sink).await;
         fetched.map(|_| ()).map_err(|failed| {
             let error = DeliveryError::from(failed.error);
             if !matches!(error, DeliveryError::Sink(_)) {

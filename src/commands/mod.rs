@@ -32,7 +32,7 @@ pub use status::status;
 
 use crate::config::{Config, ConfigError};
 use crate::engine::{Engine, Messages, shared_disk, ssh_transport};
-use crate::pool::{AllRest, RemoteError};
+use crate::pool::{AllHostsResting, RemoteError};
 use crate::progress::drain;
 use crate::{front, report};
 
@@ -54,7 +54,7 @@ pub fn engine(config: &Config, messages: Option<Messages>) -> Engine {
                 .filter(|error| RemoteError::is_login_refused(error));
             match refused.and_then(RemoteError::host) {
                 Some(host) => messages.send_login_refused(host, text),
-                None if error.is::<AllRest>() => messages.send_login_refused("", text),
+                None if error.is::<AllHostsResting>() => messages.send_login_refused("", text),
                 None => messages.send(log::Level::Warn, text),
             }
             for detail in report::details(error) {

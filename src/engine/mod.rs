@@ -26,10 +26,10 @@ use crate::cache::{Disk, Lifetimes};
 use crate::config::Config;
 use crate::config::host::Host;
 use crate::model::StorePath;
-use crate::pool::{HealthStore, HostId, Limits, Notify, Pool};
+use crate::pool::{HostId, HostStore, Limits, Notify, Pool};
 use crate::resolver::{DiskTier, Resolver, Trust};
 use crate::transfer::progress::Progress;
-use crate::transfer::{Caller, Transfers, Whereabouts};
+use crate::transfer::{Caller, HolderLookup, Transfers};
 use crate::transport::Transport;
 use crate::transport::openssh::{CallingProcess, OpenSsh, SshSettings};
 
@@ -64,12 +64,10 @@ impl Engine {
             silence: config.stall_timeout,
             hedge: HEDGE_DELAY,
         };
-        let health = disk.clone().map(|disk| disk_health(config, disk));
-        let records = health.clone().map(|health| health as Arc<dyn HealthStore>);
-        let mut pool = Pool::new(config.hosts.clone(), transport, limits, notify, records);
-        if let Some(health) = health {
-            pool = pool.with_shell_store(health);
-        }
+        let store = disk
+            .clone()
+            .map(|disk| disk_health(config, disk) as Arc<dyn HostStore>);
+        let pool = Pool::new(config.hosts.clone(), transport, limits, notify, store);
         let pool = Arc::new(pool);
         let trust = Trust {
             require_sigs: config.require_sigs,
@@ -122,7 +120,7 @@ impl Engine {
         let hosts: Vec<HostId> = self.pool.hosts().filter(is_meant).collect();
         for host in &hosts {
             self.resolver.forget_host(*host);
-            self.pool.forget_trouble(*host);
+            self.pool.forget_failures(*host);
         }
         hosts.len()
     }
@@ -138,12 +136,12 @@ impl Engine {
 /// What a resolver knows, for transfers.
 pub struct Answers(pub Arc<Resolver>);
 
-impl Whereabouts for Answers {
+impl HolderLookup for Answers {
     fn holders(&self, path: &StorePath) -> Option<Arc<[HostId]>> {
         self.0.holders(path)
     }
 
-    fn disappointed(&self, host: HostId, path: &StorePath) {
+    fn on_missing(&self, host: HostId, path: &StorePath) {
         self.0.forget_at(host, path);
     }
 }

@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
-use crate::folder::open_lock;
-use crate::transport::runtime_dir::Surroundings;
+use crate::folder::lock::open_lock;
+use crate::transport::runtime_dir::Environment;
 
 /// How many files one process keeps open at most; further messages are always shown.
 const MAX_OPEN_FILES: usize = 64;
@@ -106,7 +106,7 @@ fn claim(path: &Path, linger: Duration) -> io::Result<Claim> {
 }
 
 fn folder() -> io::Result<PathBuf> {
-    let runtime = Surroundings::of_process(None).runtime_dir();
+    let runtime = Environment::of_process(None).runtime_dir();
     let folder = runtime.map_err(io::Error::other)?.join("shown");
     match DirBuilder::new().mode(0o700).create(&folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),

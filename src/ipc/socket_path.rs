@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{Identity, IpcError};
-use crate::folder::try_lock;
-use crate::transport::runtime_dir::Surroundings;
+use crate::folder::lock::try_lock;
+use crate::transport::runtime_dir::Environment;
 
 /// Prefix of the sockets' names.
 const PREFIX: &str = "e-";
@@ -79,7 +79,7 @@ impl SocketPath {
     /// # Errors
     /// When there is no private folder.
     pub fn of(identity: &Identity) -> Result<Self, IpcError> {
-        let folder = Surroundings::of_process(None).runtime_dir()?;
+        let folder = Environment::of_process(None).runtime_dir()?;
         let name = format!("{PREFIX}{}", &identity.fingerprint()[..NAME_DIGITS]);
         Ok(Self { folder, name })
     }
@@ -89,7 +89,7 @@ impl SocketPath {
     /// # Errors
     /// When there is no private folder, or it cannot be read.
     pub fn all() -> Result<Vec<PathBuf>, IpcError> {
-        let folder = Surroundings::of_process(None).runtime_dir()?;
+        let folder = Environment::of_process(None).runtime_dir()?;
         let mut all = Vec::new();
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;

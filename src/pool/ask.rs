@@ -9,12 +9,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::health::Standing;
-use super::slot::{Lease, Slot};
-use super::trouble::Probe;
+use super::health::{Probe, Standing};
+use super::host::{EARLY_PROBE_TIMEOUT, HostPool};
 use super::{HostId, Pool};
 use crate::model::{PathInfo, StorePath};
-use crate::remote::{RemoteError, Request, Verdict, closure, path_infos};
+use crate::remote::{RemoteError, closure};
 
 /// A host that has a path, and what it knows about it.
 #[derive(Debug, Clone)]
@@ -37,7 +36,7 @@ pub struct Answers {
 /// No host is asked: all have been found failing a moment ago, by this process or by earlier ones.
 #[derive(Debug, thiserror::Error)]
 #[error("no host is asked for now: {hosts} failed a moment ago (left alone since {})", seconds(.since))]
-pub struct AllRest {
+pub struct AllHostsResting {
     /// The hosts.
     pub hosts: String,
     /// How long ago each of them failed.
@@ -48,10 +47,6 @@ fn seconds(since: &[Duration]) -> String {
     let since = since.iter().map(|since| format!("{} s", since.as_secs()));
     since.collect::<Vec<_>>().join(", ")
 }
-
-/// How long a question waits for hosts that it probes before their pause is over. A login over a far
-/// link takes two seconds; what comes later is heard all the same.
-pub(super) const EARLY: Duration = Duration::from_secs(3);
 
 /// What is asked of whom.
 pub struct Question<'a> {
@@ -113,10 +108,10 @@ impl Pool {
         self.load().await;
         let (mut open, probes) = self.askable(question.but);
         let mut failed = self
-            .slots
+            .hosts
             .len()
             .saturating_sub(open.len() + question.but.len());
-        let nobody_is_asked = open.is_empty() && question.but.len() < self.slots.len();
+        let nobody_is_asked = open.is_empty() && question.but.len() < self.hosts.len();
         let mut replies = self.send(&question, &open, probes);
         let mut holders: HashMap<StorePath, Vec<Holder>> = HashMap::new();
         let mut pending: Vec<&StorePath> = question.paths.iter().collect();
@@ -124,8 +119,8 @@ impl Pool {
         let mut hedged = false;
         let mut early = None;
         loop {
-            let first = open.iter().find(|slot| slot.is_waited_for());
-            let first = first.map(|slot| slot.id);
+            let first = open.iter().find(|host_pool| host_pool.is_waited_for());
+            let first = first.map(|host_pool| host_pool.id);
             let mut round = Vec::new();
             let is_last_round = open.is_empty() && early.is_some();
             pending.retain(|path| {
@@ -145,14 +140,14 @@ impl Pool {
                 return failed;
             }
             if open.is_empty() {
-                let (slots, probes) = self.early_probes(question.but);
-                early = Some(Instant::now() + EARLY);
-                if slots.is_empty() && nobody_is_asked {
-                    self.tell_that_all_rest();
+                let (hosts, probes) = self.early_probes(question.but);
+                early = Some(Instant::now() + EARLY_PROBE_TIMEOUT);
+                if hosts.is_empty() && nobody_is_asked {
+                    self.report_all_resting();
                 }
-                failed = failed.saturating_sub(slots.len());
-                replies = self.send(&question, &slots, probes);
-                open = slots;
+                failed = failed.saturating_sub(hosts.len());
+                replies = self.send(&question, &hosts, probes);
+                open = hosts;
                 continue;
             }
             let reply = tokio::select! {
@@ -165,8 +160,8 @@ impl Pool {
                 }
                 () = sleep_until(hedge), if !hedged => {
                     hedged = true;
-                    for slot in &open {
-                        slot.took_too_long().await;
+                    for host_pool in &open {
+                        host_pool.took_too_long().await;
                     }
                     continue;
                 }
@@ -176,7 +171,7 @@ impl Pool {
                 open.clear();
                 continue;
             };
-            open.retain(|slot| slot.id != host);
+            open.retain(|host_pool| host_pool.id != host);
             let Ok(infos) = infos else {
                 failed += 1;
                 continue;
@@ -195,26 +190,26 @@ impl Pool {
     fn send(
         &self,
         question: &Question<'_>,
-        open: &[Arc<Slot>],
+        open: &[Arc<HostPool>],
         mut probes: HashMap<HostId, Probe>,
     ) -> mpsc::Receiver<Reply> {
         let (tx, rx) = mpsc::channel(open.len().max(1));
         let paths: Arc<[StorePath]> = question.paths.into();
-        for slot in open {
-            let (slot, paths, tx) = (slot.clone(), paths.clone(), tx.clone());
+        for host_pool in open {
+            let (host_pool, paths, tx) = (host_pool.clone(), paths.clone(), tx.clone());
             let heard = question.heard.clone();
-            let probe = probes.remove(&slot.id);
+            let probe = probes.remove(&host_pool.id);
             let in_time = Instant::now() + self.limits.hedge;
             tokio::spawn(async move {
-                let infos = slot.query_path_infos(&paths).await;
+                let infos = host_pool.query_path_infos(&paths).await;
                 drop(probe);
                 if infos.is_ok() && Instant::now() <= in_time {
-                    slot.kept.slow.store(false, Ordering::Relaxed);
+                    host_pool.health.slow.store(false, Ordering::Relaxed);
                 }
                 if let Ok(infos) = &infos {
-                    heard(slot.id, infos).await;
+                    heard(host_pool.id, infos).await;
                 }
-                let host = slot.id;
+                let host = host_pool.id;
                 let _ = tx.send(Reply { host, infos }).await;
             });
         }
@@ -231,19 +226,19 @@ impl Pool {
         paths: &[StorePath],
     ) -> Result<Vec<Arc<PathInfo>>, Arc<RemoteError>> {
         self.load().await;
-        self.slots[host.0].query_path_infos(&paths.into()).await
+        self.hosts[host.0].query_path_infos(&paths.into()).await
     }
 
     /// Whether a host is not known to fail.
     #[must_use]
     pub fn is_well(&self, host: HostId) -> bool {
-        self.slots[host.0].standing() == Standing::Healthy
+        self.hosts[host.0].standing() == Standing::Healthy
     }
 
     /// Whether an answer of a host behind it in the order may have to wait for this one.
     #[must_use]
     pub fn is_waited_for(&self, host: HostId) -> bool {
-        self.slots[host.0].is_waited_for()
+        self.hosts[host.0].is_waited_for()
     }
 
     /// How long a host may hold up an answer that one behind it in the order has given.
@@ -254,54 +249,61 @@ impl Pool {
 
     /// Whom to ask: all that do not rest, with the right to probe those that are half-open, or else
     /// all that have not failed just now; without those of `but`, whose answers are known.
-    pub(super) fn askable(&self, but: &[HostId]) -> (Vec<Arc<Slot>>, HashMap<HostId, Probe>) {
+    pub(super) fn askable(&self, but: &[HostId]) -> (Vec<Arc<HostPool>>, HashMap<HostId, Probe>) {
         let mut probes = HashMap::new();
-        let is_awake = |slot: &&Arc<Slot>| match slot.standing() {
+        let is_awake = |host_pool: &&Arc<HostPool>| match host_pool.standing() {
             Standing::Healthy => true,
-            _ if but.contains(&slot.id) => false,
-            _ => slot.probe().is_some_and(|probe| {
-                probes.insert(slot.id, probe);
+            _ if but.contains(&host_pool.id) => false,
+            _ => host_pool.health.probe().is_some_and(|probe| {
+                probes.insert(host_pool.id, probe);
                 true
             }),
         };
-        let mut open: Vec<_> = self.slots.iter().filter(is_awake).cloned().collect();
+        let mut open: Vec<_> = self.hosts.iter().filter(is_awake).cloned().collect();
         if open.is_empty() {
-            let rested = |slot: &&Arc<Slot>| slot.standing() != Standing::JustFailed;
-            open = self.slots.iter().filter(rested).cloned().collect();
+            let rested = |host_pool: &&Arc<HostPool>| host_pool.standing() != Standing::JustFailed;
+            open = self.hosts.iter().filter(rested).cloned().collect();
         }
-        open.retain(|slot| !but.contains(&slot.id));
+        open.retain(|host_pool| !but.contains(&host_pool.id));
         (open, probes)
     }
 
     /// Those that rest and may be probed all the same, with the right to do so, or are being probed so.
-    fn early_probes(&self, but: &[HostId]) -> (Vec<Arc<Slot>>, HashMap<HostId, Probe>) {
+    fn early_probes(&self, but: &[HostId]) -> (Vec<Arc<HostPool>>, HashMap<HostId, Probe>) {
         let mut probes = HashMap::new();
-        let is_probed = |slot: &&Arc<Slot>| {
-            let probe = slot.early_probe();
-            let is_probed = probe.is_some() || slot.may_join_probe();
-            probes.extend(probe.map(|probe| (slot.id, probe)));
+        let is_probed = |host_pool: &&Arc<HostPool>| {
+            let probe = host_pool.early_probe();
+            let is_probed = probe.is_some() || host_pool.may_join_probe();
+            probes.extend(probe.map(|probe| (host_pool.id, probe)));
             is_probed
         };
-        let slots = self.slots.iter().filter(|slot| !but.contains(&slot.id));
-        let slots = slots.filter(is_probed).cloned().collect();
-        (slots, probes)
+        let hosts = self
+            .hosts
+            .iter()
+            .filter(|host_pool| !but.contains(&host_pool.id));
+        let hosts = hosts.filter(is_probed).cloned().collect();
+        (hosts, probes)
     }
 
     /// Once, and only if nothing else has told the user why there are no answers.
-    fn tell_that_all_rest(&self) {
-        if self.slots.iter().any(|slot| slot.has_told()) {
+    fn report_all_resting(&self) {
+        if self
+            .hosts
+            .iter()
+            .any(|host_pool| host_pool.is_failure_reported())
+        {
             return;
         }
-        if !self.slots.is_empty() && !self.told_that_all_rest.swap(true, Ordering::Relaxed) {
+        if !self.hosts.is_empty() && !self.all_resting_reported.swap(true, Ordering::Relaxed) {
             let hosts: Vec<_> = self
-                .slots
+                .hosts
                 .iter()
-                .map(|slot| slot.host.to_string())
+                .map(|host_pool| host_pool.host.to_string())
                 .collect();
             let hosts = hosts.join(", ");
-            let since = self.slots.iter().map(|slot| slot.left_alone_for());
+            let since = self.hosts.iter().map(|host_pool| host_pool.since_failure());
             let since = since.collect();
-            self.notify(&AllRest { hosts, since });
+            self.notify(&AllHostsResting { hosts, since });
         }
     }
 }
@@ -319,68 +321,11 @@ impl Pool {
     ) -> Result<Vec<StorePath>, Arc<RemoteError>> {
         self.load().await;
         let asked: Arc<[StorePath]> = roots.into();
-        self.slots[host.0]
+        self.hosts[host.0]
             .exchange(&[closure(roots, include_outputs)], |lease| {
                 let asked = asked.clone();
                 Box::pin(async move { lease.finish_closure(&asked).await })
             })
             .await
-    }
-}
-
-/// How many connections may turn out to be dead in one exchange. A host that has so many that lie
-/// idle has lost them all, and the last one is new.
-const TRIES: usize = 64;
-
-/// The future of one exchange on a leased connection.
-type Exchange<'a, T> = Pin<Box<dyn Future<Output = Result<T, RemoteError>> + Send + 'a>>;
-
-impl Slot {
-    async fn query_path_infos(
-        self: &Arc<Self>,
-        paths: &Arc<[StorePath]>,
-    ) -> Result<Vec<Arc<PathInfo>>, Arc<RemoteError>> {
-        let requests: Vec<_> = path_infos(paths).collect();
-        let exchange = self.exchange(&requests, |lease| {
-            let paths = paths.clone();
-            Box::pin(async move { lease.finish_path_infos(&paths).await })
-        });
-        Ok(exchange.await?.into_iter().map(Arc::new).collect())
-    }
-
-    /// An exchange with this host, which reads the replies to `requests`; once more when a used
-    /// connection turns out to be dead.
-    pub(super) async fn exchange<T>(
-        self: &Arc<Self>,
-        requests: &[Request],
-        exchange: impl for<'a> Fn(&'a mut Lease) -> Exchange<'a, T>,
-    ) -> Result<T, Arc<RemoteError>> {
-        let (mut again, mut restarted) = (0..TRIES, false);
-        loop {
-            let (error, reused) = match self.lease(false, self.limits.connect, requests).await {
-                Ok(mut lease) => match exchange(&mut lease).await {
-                    Ok(value) => {
-                        lease.give_back().await;
-                        return Ok(value);
-                    }
-                    Err(error) => (Arc::new(error), lease.is_reused()),
-                },
-                Err(error) => (error, false),
-            };
-            let is_the_links = match error.verdict() {
-                Verdict::Failed => reused,
-                // Another ssh is started in its place.
-                Verdict::Local => {
-                    let is_it = matches!(*error, RemoteError::LinkStopped { .. });
-                    is_it && !std::mem::replace(&mut restarted, true)
-                }
-                _ => false,
-            };
-            if !is_the_links || again.next().is_none() {
-                self.failed(&error).await;
-                return Err(error);
-            }
-            log::debug!("{error}; trying once more");
-        }
     }
 }

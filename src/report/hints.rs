@@ -12,7 +12,7 @@ use crate::commands::{GetError, NixError};
 use crate::config::{ConfigError, HostError};
 use crate::local_store::LocalStoreError;
 use crate::model::{StorePath, Unproven};
-use crate::pool::{AllRest, Banner};
+use crate::pool::{AllHostsResting, Banner};
 use crate::remote::{HANDSHAKE, RemoteError};
 use crate::resolver::{Distrust, Why};
 use crate::transfer::{HostFault, TransferError};
@@ -51,7 +51,7 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<Hint> {
         () if error.is::<HostError>() => {
             "a host is NAME, USER@NAME or ssh://USER@NAME:PORT?PARAMETER=VALUE&…"
         }
-        () if error.is::<AllRest>() => {
+        () if error.is::<AllHostsResting>() => {
             "each is tried again after 5 s to 5 min; the command that found them failing said why"
         }
         () if error.is::<RuntimeDirError>() => RUNTIME_DIR,
@@ -277,7 +277,7 @@ fn of_fault(error: &HostFault) -> Option<Hint> {
             "--verify-path",
             "its store may be damaged, or the account may not read all of it: look with",
         ),
-        HostFault::SpoiltBefore(fault) => return of_fault(fault),
+        HostFault::FailedBefore(fault) => return of_fault(fault),
         HostFault::Remote(_) | HostFault::Lacks { .. } | HostFault::Unproven { .. } => return None,
     };
     let ssh = Login::of(host).ssh(&format!("nix-store {command} {path}"));

@@ -8,7 +8,7 @@ use super::replies::{handle_side_frame, send};
 use crate::ipc::{Client, IpcError};
 use crate::model::StorePath;
 use crate::transfer::progress::TransferProgress;
-use crate::transfer::{Mark, NarSink, Piece, Resume};
+use crate::transfer::{Checkpoint, NarSink, Piece, ResumePoint};
 use crate::wire::WireError;
 use crate::wire::serve::Request;
 use crate::wire::serve::engine::Frame;
@@ -62,16 +62,16 @@ impl<'a> NarFromEngine<'a> {
     pub(super) async fn receive(
         mut self,
         path: &StorePath,
-        resume: &mut Option<Resume>,
+        resume: &mut Option<ResumePoint>,
     ) -> Result<(), NarFault> {
         let path = path.clone();
         send(self.client, &Request::DumpStorePath { path }).await?;
         loop {
             match self.client.frame().await? {
-                Frame::Inline(bytes, Some(mark)) => {
+                Frame::Inline(bytes, Some(checkpoint)) => {
                     let len = bytes.len();
                     self.write(Piece::verified(bytes)).await?;
-                    self.advance(len, mark, resume);
+                    self.advance(len, checkpoint, resume);
                 }
                 Frame::Inline(bytes, None) => {
                     self.progress.advance(bytes.len() as u64);
@@ -82,9 +82,9 @@ impl<'a> NarFromEngine<'a> {
                         return Err(NarFault::Engine(error.into()));
                     }
                 }
-                Frame::Piped(len, mark) => {
+                Frame::Piped(len, checkpoint) => {
                     self.write_piped(len).await?;
-                    self.advance(len, mark, resume);
+                    self.advance(len, checkpoint, resume);
                 }
                 Frame::Last(len) => {
                     self.write_held().await?;
@@ -120,9 +120,9 @@ impl<'a> NarFromEngine<'a> {
     }
 
     /// Notes that `len` more bytes have been passed on.
-    fn advance(&self, len: usize, mark: Mark, resume: &mut Option<Resume>) {
+    fn advance(&self, len: usize, checkpoint: Checkpoint, resume: &mut Option<ResumePoint>) {
         self.progress.advance(len as u64);
         let at = resume.as_ref().map_or(0, |resume| resume.at) + len as u64;
-        *resume = Some(Resume { at, mark });
+        *resume = Some(ResumePoint { at, checkpoint });
     }
 }

@@ -76,7 +76,7 @@ impl Callers {
             let stays =
                 entry.connections > 0 || entry.last_closed.elapsed() < KEEP_WITHOUT_CONNECTION;
             if stays {
-                entry.caller.rest_if_idle();
+                entry.caller.pause_if_idle();
             } else {
                 gone.push(entry.caller.clone());
             }

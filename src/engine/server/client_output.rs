@@ -181,17 +181,17 @@ impl NarSink for NarSender<'_> {
         if let Some(host) = self.host.take_change() {
             self.out.frame(&Frame::From(host)).await?;
         }
-        let Piece { bytes, mark } = piece;
-        let Some(mark) = mark else {
+        let Piece { bytes, checkpoint } = piece;
+        let Some(checkpoint) = checkpoint else {
             self.held.push(bytes);
             return Ok(());
         };
         let frame = match self.pipe_for(bytes.len()) {
             Some(pipe) => {
                 pipe.write_all(&bytes).await?;
-                Frame::Piped(bytes.len(), mark)
+                Frame::Piped(bytes.len(), checkpoint)
             }
-            None => Frame::Inline(bytes, Some(mark)),
+            None => Frame::Inline(bytes, Some(checkpoint)),
         };
         self.out.frame(&frame).await
     }

@@ -32,7 +32,7 @@ use tokio::task::JoinSet;
 use super::Engine;
 use crate::ipc::{SocketId, SocketPath};
 use crate::transport::openssh::sweep;
-use crate::transport::runtime_dir::Surroundings;
+use crate::transport::runtime_dir::Environment;
 use context::ServerContext;
 
 /// How often the engine checks whether it is still needed.
@@ -111,7 +111,7 @@ async fn accept_until_unused(context: &Arc<ServerContext>, listener: &UnixListen
 }
 
 fn sweep_runtime_dir() {
-    if let Ok(folder) = Surroundings::of_process(None).runtime_dir() {
+    if let Ok(folder) = Environment::of_process(None).runtime_dir() {
         sweep(&folder);
     }
 }

@@ -221,10 +221,10 @@ impl Session {
         let backend = engine.backend(connection.caller.clone(), progress);
         // Earlier messages went to other callers.
         if connection.is_new {
-            connection.caller.begin_anew();
+            connection.caller.forget_fetched();
             engine.resolver.tell_again();
             // All other trouble is reported when the caller runs into it: the host may be back by then.
-            let troubles = engine.pool.troubles();
+            let troubles = engine.pool.present_failures();
             for trouble in troubles.iter().filter(|trouble| trouble.is_login_refused()) {
                 if let Some(host) = trouble.host() {
                     let text = (self.context.options.render)(&**trouble);
