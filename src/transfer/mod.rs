@@ -15,6 +15,9 @@ use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
 
 pub use error::{FailedTransfer, HostFault, TransferError};
 pub use hosts::HolderLookup;
@@ -40,6 +43,21 @@ pub trait NarSink: Send {
     /// # Errors
     /// When nothing more can be taken; the transfer then ends.
     async fn write(&mut self, piece: Piece) -> io::Result<()>;
+
+    /// Takes the next `len` bytes, which are verified and lie in a pipe already.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    async fn write_from_pipe(&mut self, pipe: &mut pipe::Receiver, len: usize) -> io::Result<()> {
+        self.write(read_piece(pipe, len).await?).await
+    }
+}
+
+/// Reads a verified piece of `len` bytes from a pipe.
+pub(crate) async fn read_piece(pipe: &mut pipe::Receiver, len: usize) -> io::Result<Piece> {
+    let mut bytes = BytesMut::zeroed(len);
+    pipe.read_exact(&mut bytes).await?;
+    Ok(Piece::verified(bytes.freeze()))
 }
 
 /// Fetches NARs from the hosts of a pool.
