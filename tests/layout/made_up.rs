@@ -55,7 +55,7 @@ fn imports_upwards_are_reported() {
         "crate::config::Config",
     );
     reported(
-        "src/pool/health/circuit_breaker.rs",
+        "src/pool/health.rs",
         "use super::super::cache::Cache;",
         "cache",
     );
