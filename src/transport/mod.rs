@@ -64,7 +64,7 @@ pub trait Child: Send + Sync {
     async fn wait(self: Box<Self>) -> Option<i32>;
 
     /// What the link has printed so far, made harmless for terminals: why it ended, where it knows
-    /// (ssh does when its keepalives were not answered). Empty when it said nothing.
+    /// (ssh does when its keepalives were not answered). Empty when it ssh_output nothing.
     fn link_output(&self) -> String {
         String::new()
     }

@@ -112,7 +112,7 @@ impl Transport for OpenSsh {
                 // The host has let us in: that it does not do so once more is no failure.
                 Err(error) if login == LoginKind::Further && is_login_failure(&error) => {
                     log::debug!("no further connection: {error}");
-                    refused = error.said().unwrap_or_default().to_owned();
+                    refused = error.ssh_output().unwrap_or_default().to_owned();
                     break;
                 }
                 // Whoever was to start that one does not come to it (it may be stopped).
@@ -132,20 +132,26 @@ impl Transport for OpenSsh {
                     return channel(host, (*child, took), link, slot);
                 }
                 // On a connection of its own there is no room to make.
-                OpenOutcome::Refused { fresh: true, said } => {
-                    refused = said;
+                OpenOutcome::Refused {
+                    fresh: true,
+                    ssh_output,
+                } => {
+                    refused = ssh_output;
                     break;
                 }
-                OpenOutcome::Refused { fresh: false, said } => {
-                    refused = said;
+                OpenOutcome::Refused {
+                    fresh: false,
+                    ssh_output,
+                } => {
+                    refused = ssh_output;
                     login = LoginKind::Further;
                 }
             }
         }
-        let (host, said) = (host.to_string(), refused);
+        let (host, ssh_output) = (host.to_string(), refused);
         Err(match login {
-            LoginKind::First => TransportError::SessionRefused { host, said },
-            LoginKind::Further => TransportError::NoFurtherSession { host, said },
+            LoginKind::First => TransportError::SessionRefused { host, ssh_output },
+            LoginKind::Further => TransportError::NoFurtherSession { host, ssh_output },
         })
     }
 }

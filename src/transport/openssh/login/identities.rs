@@ -33,7 +33,7 @@ pub(in crate::transport::openssh) async fn add_tried(
         host: name,
         methods,
         identity,
-        said,
+        ssh_output,
         ..
     } = error
     else {
@@ -62,7 +62,7 @@ pub(in crate::transport::openssh) async fn add_tried(
                     socket,
                     source,
                     tried,
-                    said,
+                    ssh_output,
                 };
             }
         }
@@ -75,7 +75,7 @@ pub(in crate::transport::openssh) async fn add_tried(
         methods,
         identity,
         tried,
-        said,
+        ssh_output,
     }
 }
 

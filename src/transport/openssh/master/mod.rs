@@ -232,10 +232,10 @@ impl<'a> Master<'a> {
         if status.success() && self.is_answering().await {
             return Ok(());
         }
-        let said = master_log::read(&log_path);
+        let ssh_output = master_log::read(&log_path);
         let error = diagnose::classify(
             self.host,
-            said,
+            ssh_output,
             (self.began.elapsed(), self.settings.limit()),
         );
         Err(identities::add_tried(error, self.host, self.settings, self.deadline).await)
@@ -278,7 +278,7 @@ impl<'a> Master<'a> {
             after: self.began.elapsed(),
             limit: self.settings.limit(),
             phase,
-            said: master_log::read(&self.log()),
+            ssh_output: master_log::read(&self.log()),
         }
     }
 

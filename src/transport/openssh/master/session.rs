@@ -20,7 +20,7 @@ pub(in crate::transport::openssh) type MuxedChild = ::openssh::Child<Arc<Session
 
 pub(in crate::transport::openssh) enum OpenOutcome {
     Session(Box<MuxedChild>, Duration, Option<Arc<LivenessProbe>>),
-    Refused { fresh: bool, said: String },
+    Refused { fresh: bool, ssh_output: String },
 }
 
 /// Whether a login failed so, or was not tried. What this machine lacks is another matter.
@@ -84,7 +84,9 @@ impl SessionRequest<'_> {
                 }
                 Some(Err(error)) => match MuxFailure::of(&error) {
                     MuxFailure::Gone => fresh |= master.ensure(self.login).await?,
-                    MuxFailure::Refused(said) => return Ok(OpenOutcome::Refused { fresh, said }),
+                    MuxFailure::Refused(ssh_output) => {
+                        return Ok(OpenOutcome::Refused { fresh, ssh_output });
+                    }
                     MuxFailure::Local(source) => {
                         let action = "make pipes";
                         return Err(TransportError::Local {
@@ -108,10 +110,10 @@ impl SessionRequest<'_> {
                 }
             }
         }
-        let said = master_log::read(&master.log());
+        let ssh_output = master_log::read(&master.log());
         Err(TransportError::Disconnected {
             host: self.host.to_string(),
-            said,
+            ssh_output,
         })
     }
 }
@@ -138,7 +140,7 @@ async fn spawn(socket: &Path, line: &str) -> Result<MuxedChild, MuxError> {
 enum MuxFailure {
     /// It isn't there, or went away before it answered.
     Gone,
-    /// The host said no: mostly its `MaxSessions`.
+    /// The host ssh_output no: mostly its `MaxSessions`.
     Refused(String),
     /// Not the master's fault.
     Local(io::Error),

@@ -84,11 +84,11 @@ mod tests {
 
     #[test]
     fn output_is_made_harmless_and_short() {
-        let said = clean("debug1: noise\r\n\x1b[31mred\x07\r\nabc\u{202e}def\n");
-        assert_eq!(said, "\u{fffd}[31mred\u{fffd}\nabc\u{fffd}def");
+        let ssh_output = clean("debug1: noise\r\n\x1b[31mred\x07\r\nabc\u{202e}def\n");
+        assert_eq!(ssh_output, "\u{fffd}[31mred\u{fffd}\nabc\u{fffd}def");
         let long = "line of text\n".repeat(1000) + "last";
-        let said = clean(&long);
-        assert!(said.len() <= MAX_OUTPUT_LEN && said.ends_with("\nlast"));
+        let ssh_output = clean(&long);
+        assert!(ssh_output.len() <= MAX_OUTPUT_LEN && ssh_output.ends_with("\nlast"));
         // One endless line is cut away rather than kept.
         assert_eq!(clean(&"x".repeat(100_000)), "");
     }
