@@ -169,19 +169,7 @@ mod tests {
     use super::*;
 
     fn host() -> Host {
-        Host {
-            name: "h".into(),
-            user: Some("u".into()),
-            port: Some(2222),
-            ssh_key: Some("/k".into()),
-            public_host_key: None,
-            compress: true,
-            remote_program: vec!["nix-store".into()],
-            remote_store: None,
-            trusted: false,
-            priority: None,
-            max_connections: 1,
-        }
+        Host::parse("ssh://u@h:2222?ssh-key=/k&compress=true").unwrap()
     }
 
     fn words(host: &Host, settings: &SshSettings, known_hosts: Option<&Path>) -> Vec<String> {

@@ -131,19 +131,7 @@ mod tests {
     use super::*;
 
     fn kind(text: &str) -> TransportError {
-        let host = Host {
-            name: "h".into(),
-            user: None,
-            port: None,
-            ssh_key: Some("/key".into()),
-            public_host_key: None,
-            compress: false,
-            remote_program: Vec::new(),
-            remote_store: None,
-            trusted: false,
-            priority: None,
-            max_connections: 1,
-        };
+        let host = Host::parse("ssh://h?ssh-key=/key").unwrap();
         classify(&host, clean(text), (Duration::from_secs(5), None))
     }
 
