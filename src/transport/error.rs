@@ -1,5 +1,5 @@
-//! Why a host could not be reached: one variant for each thing that a person would do something
-//! else about. What they could do stands in `report`, not here.
+//! Why a host could not be reached: one variant for each cause that has a fix of its own. The hints that name the
+//! fix stand in `report`.
 
 use std::fmt;
 use std::io;
@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use super::runtime_dir::RuntimeDirError;
 
-/// What was going on when the time was up.
+/// What was being done when the time was up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Another process was connecting to the same host, and this one waited for the outcome.
+    /// Another process was connecting to the same host, and this one waited for it.
     Queue,
     /// From ssh's start until the host let us in: proxy, TCP, key exchange, authentication.
     Connect,
@@ -32,7 +32,7 @@ impl fmt::Display for Phase {
 /// Why a host could not be reached.
 ///
 /// `ssh_output` is always what ssh and its proxies printed, made harmless for terminals, at most about
-/// 2 KiB, possibly empty; [`TransportError::ssh_output`] gets at it without a match.
+/// 2 KiB, possibly empty; [`TransportError::ssh_output`] returns it without a match.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransportError {
@@ -76,7 +76,7 @@ pub enum TransportError {
         /// What ssh printed.
         ssh_output: String,
     },
-    /// The host showed a key that is not known, and nobody is there to be asked.
+    /// The host showed a key that is not known, and there is no terminal to ask on.
     #[error("{host}: its host key is not known")]
     HostKeyUnknown {
         /// The host as configured.
@@ -109,7 +109,7 @@ pub enum TransportError {
         /// What ssh printed.
         ssh_output: String,
     },
-    /// The host would not let us in, and the agent that might have opened the door is not there.
+    /// The host would not let us in, and the agent that might have had the right key cannot be used.
     #[error(
         "{host}: permission denied, and the ssh agent at {} cannot be asked: {source}{}",
         .socket.display(),
@@ -165,7 +165,7 @@ pub enum TransportError {
         /// What ssh printed.
         ssh_output: String,
     },
-    /// No login is tried: the address has just refused some, and each further one makes it refuse
+    /// No login is tried: the address has just refused some, and each further attempt would make it refuse
     /// for longer.
     #[error("{host}: not logged in to: its address refused a login {} s ago, the next is tried in {} s", .since.as_secs(), .wait.as_secs().max(1))]
     LoginHeldBack {
@@ -185,7 +185,7 @@ pub enum TransportError {
         #[source]
         source: io::Error,
     },
-    /// There is no safe place for the sockets.
+    /// There is no safe folder for the sockets.
     #[error("no usable runtime folder")]
     RuntimeDir(
         #[from]
@@ -273,7 +273,7 @@ impl TransportError {
 }
 
 impl TransportError {
-    /// Whether it is this machine's own fault, which says nothing about the host.
+    /// Whether this machine failed, which says nothing about the host.
     #[must_use]
     pub fn is_local(&self) -> bool {
         matches!(
@@ -295,8 +295,8 @@ fn seconds(after: &Duration) -> String {
     }
 }
 
-/// What was set, where the time that was spent is not all of it: ssh may spend half of it on one address
-/// (its `ConnectTimeout`), and so long waits who lets another process connect first.
+/// The configured limit, since less time may have been spent: ssh spends at most half of it on one address
+/// (its `ConnectTimeout`), and a process waits as long for another one that connects first.
 fn of_limit(limit: Option<Duration>, after: Duration, phase: Phase) -> String {
     let Some(limit) = limit else {
         return String::new();

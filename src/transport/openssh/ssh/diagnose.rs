@@ -1,4 +1,4 @@
-//! From what ssh prints to the kind of failure.
+//! Finds the kind of a failure in what ssh printed.
 //!
 //! ssh knows one exit status for all failures (255) and prints one line or several. They are never
 //! translated: ssh sets its locale for character types only (`msetlocale`), so `LC_ALL` is left as
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::config::host::Host;
 use crate::transport::{Phase, TransportError};
 
-/// The error that `ssh_output` tells of, for an ssh that gave up `after` so long, of the time that is the `limit` for all of it.
+/// The error that `ssh_output` describes. `after` is how long ssh ran before it gave up, `limit` the configured limit.
 pub(in crate::transport::openssh) fn classify(
     host: &Host,
     ssh_output: String,
@@ -117,9 +117,9 @@ fn denied(ssh_output: &str) -> Option<Vec<String>> {
     Some(methods.split(',').map(str::to_owned).collect())
 }
 
-/// `ssh: Could not make_absolute hostname NAME: Name or service not known`
+/// `ssh: Could not resolve hostname NAME: Name or service not known`
 fn unresolved(ssh_output: &str) -> Option<String> {
-    let (_, rest) = ssh_output.split_once("Could not make_absolute hostname ")?;
+    let (_, rest) = ssh_output.split_once("Could not resolve hostname ")?;
     let line = rest.lines().next().unwrap_or(rest);
     let name = line.rsplit_once(": ").map_or(line, |(name, _)| name);
     Some(name.to_owned())
@@ -140,7 +140,7 @@ mod tests {
     fn the_words_of_ssh_become_kinds() {
         use TransportError as E;
         assert!(matches!(
-            kind("ssh: Could not make_absolute hostname nosuch.invalid: Name or service not known\r\n"),
+            kind("ssh: Could not resolve hostname nosuch.invalid: Name or service not known\r\n"),
             E::HostNameUnknown { name, .. } if name == "nosuch.invalid"
         ));
         assert!(matches!(
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn a_jump_hosts_failure_comes_before_what_follows_from_it() {
         let error = kind(
-            "ssh: Could not make_absolute hostname jump: Name or service not known\r\nkex_exchange_identification: Connection closed by remote host\r\nConnection closed by UNKNOWN port 65535\r\n",
+            "ssh: Could not resolve hostname jump: Name or service not known\r\nkex_exchange_identification: Connection closed by remote host\r\nConnection closed by UNKNOWN port 65535\r\n",
         );
         assert_eq!(
             error.to_string(),

@@ -1,4 +1,4 @@
-//! The log of a master: what its ssh and the proxies of that have printed.
+//! A master's log: what its ssh and the proxies of that ssh have printed.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -18,12 +18,12 @@ pub(in crate::transport::openssh) fn read(log: &Path) -> String {
 /// A log that is held open.
 pub(in crate::transport::openssh) struct MasterLog {
     file: File,
-    /// Where what matters begins, in bytes.
+    /// What stands before this offset, in bytes, is skipped.
     seen: u64,
 }
 
 impl MasterLog {
-    /// What will be written to that log from now on.
+    /// Opens the log to read what will be written from now on.
     pub(in crate::transport::openssh) fn from_now_on(log: &Path) -> Option<Self> {
         let file = File::open(log).ok()?;
         let seen = file.metadata().ok()?.len();
