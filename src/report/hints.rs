@@ -210,7 +210,7 @@ fn of_remote(error: &RemoteError) -> Option<Hint> {
             "the program there is broken, or it is not nix-store: see remote-program in the host's URL and '{}'",
             login.ssh("nix-store --version")
         ),
-        RemoteError::NotAsked { .. } => {
+        RemoteError::Unsolicited { .. } => {
             "what answers there is not nix-store: take the host out of ssh-substituter-hosts until that is mended".to_owned()
         }
         RemoteError::LinkDead { .. } => format!(
@@ -229,7 +229,7 @@ fn of_remote(error: &RemoteError) -> Option<Hint> {
             "the host is overloaded, its link is nearly dead, or it keeps others waiting on purpose: look there with '{}', or raise stalled-download-timeout",
             login.ssh("uptime")
         ),
-        RemoteError::Noise { .. } => format!(
+        RemoteError::StderrFlood { .. } => format!(
             "something there writes without end: '{}' must print nothing",
             login.ssh("true")
         ),
@@ -244,7 +244,7 @@ fn of_remote(error: &RemoteError) -> Option<Hint> {
             "it was stopped, or hangs; another one is started in its place".to_owned()
         }
         // Of a host that is left alone, the cause says what mends it.
-        RemoteError::Transport(_) | RemoteError::Rests { .. } | RemoteError::Absent { .. } => {
+        RemoteError::Transport(_) | RemoteError::Resting { .. } | RemoteError::Absent { .. } => {
             return None;
         }
     }))
