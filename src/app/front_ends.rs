@@ -11,7 +11,7 @@ use crate::backend::{
 };
 use crate::cli::{Cli, LogFormat};
 use crate::commands::engine;
-use crate::config::{Config, Shown};
+use crate::config::{Config, ProgressMode};
 use crate::front;
 use crate::ipc::{Identity, Launcher, MessageDedup, connect_or_spawn};
 use crate::local_store::LocalStore;
@@ -105,23 +105,23 @@ pub(super) async fn serve_local(store: &str) -> Outcome {
 
 /// How `--substitute` shows its transfer. `None` keeps the default: bars in a terminal, lines in a pipe. Nix reads that
 /// pipe, and takes a silent substituter to be hung.
-fn substitute_mode(cli: &Cli, setting: Shown) -> Option<Mode> {
+fn substitute_mode(cli: &Cli, setting: ProgressMode) -> Option<Mode> {
     match setting {
         // Flags precede settings.
         _ if cli.quiet || cli.log_format.is_some() => None,
-        Shown::Auto => None,
-        Shown::Plain => Some(Mode::Plain),
-        Shown::Never => Some(Mode::Off),
+        ProgressMode::Auto => None,
+        ProgressMode::Plain => Some(Mode::Plain),
+        ProgressMode::Never => Some(Mode::Off),
     }
 }
 
 /// How `--serve` shows transfers: never with bars, since Nix draws one of its own in the same terminal.
-fn serve_mode(cli: &Cli, setting: Shown) -> Mode {
+fn serve_mode(cli: &Cli, setting: ProgressMode) -> Mode {
     match (cli.log_format, setting) {
         _ if cli.quiet => Mode::Off,
         (Some(LogFormat::InternalJson), _) => Mode::Json,
-        (Some(LogFormat::Raw), _) | (None, Shown::Plain) => Mode::Plain,
-        (Some(LogFormat::Bar), _) | (None, Shown::Auto | Shown::Never) => Mode::Off,
+        (Some(LogFormat::Raw), _) | (None, ProgressMode::Plain) => Mode::Plain,
+        (Some(LogFormat::Bar), _) | (None, ProgressMode::Auto | ProgressMode::Never) => Mode::Off,
     }
 }
 
