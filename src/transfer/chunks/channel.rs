@@ -27,16 +27,16 @@ const IDLE: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(250);
 
 /// A channel's place. When it is dropped, what the channel owes is for others.
-pub(super) struct ChannelGuard {
-    pub(super) scheduler: Arc<Scheduler>,
-    pub(super) host: HostId,
-    pub(super) channel: ChannelId,
+struct ChannelGuard {
+    scheduler: Arc<Scheduler>,
+    host: HostId,
+    channel: ChannelId,
     /// The host is asked although it rests.
-    pub(super) ignore_backoff: bool,
+    ignore_backoff: bool,
     /// It ends of itself, since there is nothing to ask for.
-    pub(super) idle: AtomicBool,
+    idle: AtomicBool,
     /// It failed at work before it had brought anything.
-    pub(super) useless: AtomicBool,
+    useless: AtomicBool,
 }
 
 impl Drop for ChannelGuard {
@@ -48,8 +48,54 @@ impl Drop for ChannelGuard {
     }
 }
 
+/// Has the hosts of a NAR bring it.
+pub(super) fn start(scheduler: &Arc<Scheduler>, nar: &Arc<ChunkedNar>) {
+    scheduler.add(nar);
+    for host in nar.hosts() {
+        spawn_channels(scheduler, host, nar.ignore_backoff);
+    }
+    scheduler.wake();
+}
+
+/// More hosts turned out to have it.
+pub(super) fn add_hosts(scheduler: &Arc<Scheduler>, nar: &ChunkedNar, hosts: Vec<HostId>) {
+    for host in nar.add_hosts(hosts) {
+        spawn_channels(scheduler, host, false);
+        scheduler.wake();
+    }
+}
+
+/// Opens channels again for a NAR of which something may be requested now. They end when there is nothing to request, for
+/// example because the caller is slow; and a host that failed may be back. With `ignore_backoff`, hosts that rest after a
+/// failure get some too.
+pub(super) fn reopen_channels(scheduler: &Arc<Scheduler>, nar: &ChunkedNar, ignore_backoff: bool) {
+    for host in nar.could_ask() {
+        let usable = ignore_backoff || scheduler.bookkeeping.pool.is_well(host);
+        if usable
+            && !scheduler.has_channels(host)
+            && scheduler.may_bring_chunks(host, &nar.info.path)
+        {
+            spawn_channels(scheduler, host, ignore_backoff);
+        }
+    }
+}
+
+/// Opens as many channels to a host as are of use.
+fn spawn_channels(scheduler: &Arc<Scheduler>, host: HostId, ignore_backoff: bool) {
+    while let Some(channel) = scheduler.register_channel(host) {
+        scheduler.spawn(run(ChannelGuard {
+            scheduler: scheduler.clone(),
+            host,
+            channel,
+            ignore_backoff,
+            idle: AtomicBool::new(false),
+            useless: AtomicBool::new(false),
+        }));
+    }
+}
+
 /// Brings chunks from one host until there are none, or it fails.
-pub(super) async fn run(guard: ChannelGuard) {
+async fn run(guard: ChannelGuard) {
     let pool = &guard.scheduler.bookkeeping.pool;
     let shell = match guard.ignore_backoff {
         true => pool.shell_even_if_resting(guard.host).await,
@@ -60,9 +106,7 @@ pub(super) async fn run(guard: ChannelGuard) {
     };
     // How far the host is may be known only now.
     if guard.scheduler.is_of_use(guard.host) {
-        guard
-            .scheduler
-            .spawn_channels(guard.host, guard.ignore_backoff);
+        spawn_channels(&guard.scheduler, guard.host, guard.ignore_backoff);
     }
     let mut changes = guard.scheduler.changes();
     let mut worker = Worker {

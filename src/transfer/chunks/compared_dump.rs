@@ -5,8 +5,9 @@ use tokio::time::timeout;
 
 use crate::wire::nar::{Decoder, Event, NarError};
 
+use super::channel::reopen_channels;
+use super::download::{ChunkedDownload, LOOK};
 use super::window::ChannelId;
-use super::{ChunkedDownload, LOOK};
 use crate::pool::HostId;
 
 /// What comes in between: whole chunks go in, and come out again once they may be passed on.
@@ -88,7 +89,7 @@ impl ComparedDump {
     pub(in crate::transfer) fn confirmed(&mut self) -> Option<Bytes> {
         let ChunkedDownload { scheduler, nar, .. } = &self.chunks;
         let (chunk, _) = nar.take(&scheduler.at_work(nar.hosts()));
-        scheduler.reopen_channels(nar, false);
+        reopen_channels(scheduler, nar, false);
         chunk.map(|(bytes, _)| bytes)
     }
 

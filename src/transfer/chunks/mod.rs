@@ -23,37 +23,26 @@ mod channel;
 mod chunked_nar;
 mod compared_dump;
 mod disputes;
+mod download;
 mod scheduler;
 mod window;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
-use bytes::{Bytes, BytesMut};
-use tokio::time::{sleep_until, timeout};
 
 use super::hosts::HostBookkeeping;
+use super::verify::HELD_BACK_MAX;
 use crate::model::PathInfo;
 use crate::pool::HostId;
 use crate::wire::nar::Decoder;
 use chunked_nar::ChunkedNar;
 pub(super) use chunked_nar::{Priority, URGENT};
 pub(super) use compared_dump::ComparedDump;
+pub(super) use download::ChunkedDownload;
+pub(super) use scheduler::FAR;
 use scheduler::Scheduler;
 
-/// A round trip from which on several channels to one host are faster than one: below it, the
-/// window of one lets 200 MB/s through.
-pub(super) const FAR: Duration = Duration::from_millis(10);
-
 /// What is not worth the round trips that shells cost, in bytes.
-pub(super) const LEAST: u64 = 8 << 20;
-
-/// How long the first chunk may take before the NAR is asked for in the plain way.
-const START: Duration = Duration::from_secs(4);
-
-/// How often it is looked whether a chunk that has come is still to be held back.
-const LOOK: Duration = Duration::from_millis(250);
+pub(super) const MIN_NAR_SIZE: u64 = HELD_BACK_MAX + 1;
 
 /// Brings NARs in chunks, with tasks of its own that end when it is dropped.
 pub(super) struct ChunkedDownloads(Arc<Scheduler>);
@@ -82,7 +71,7 @@ impl ChunkedDownloads {
     fn is_faster(&self, info: &PathInfo, from: u64, hosts: &[HostId]) -> bool {
         // Of a host that was not talked to yet nobody knows how far it is.
         let may_be_far = |host: &HostId| self.0.is_far(*host) != Some(false);
-        let large = info.nar_size.saturating_sub(from) >= LEAST;
+        let large = info.nar_size.saturating_sub(from) >= MIN_NAR_SIZE;
         large && (hosts.len() > 1 || hosts.iter().any(may_be_far))
     }
 
@@ -103,7 +92,7 @@ impl ChunkedDownloads {
             return None;
         }
         let mut hosts = self.usable(info, holders);
-        let spares = from >= LEAST && from < info.nar_size;
+        let spares = from >= MIN_NAR_SIZE && from < info.nar_size;
         if !spares && !self.is_faster(info, from, &hosts) {
             return None;
         }
@@ -134,7 +123,7 @@ impl ChunkedDownloads {
         decoder: Decoder,
     ) -> Option<ComparedDump> {
         let from = decoder.bytes_read();
-        if info.nar_hash.is_none() || info.nar_size.saturating_sub(from) < LEAST {
+        if info.nar_hash.is_none() || info.nar_size.saturating_sub(from) < MIN_NAR_SIZE {
             return None;
         }
         let mut hosts = self.usable(info, holders);
@@ -147,109 +136,6 @@ impl ChunkedDownloads {
     }
 
     fn start_download(&self, nar: ChunkedNar) -> ChunkedDownload {
-        let nar = Arc::new(nar);
-        self.0.add(&nar);
-        ChunkedDownload {
-            scheduler: self.0.clone(),
-            nar,
-            limit: START,
-            buf: BytesMut::new(),
-        }
-    }
-}
-
-/// A NAR on its way. Dropping it stops that.
-pub(super) struct ChunkedDownload {
-    scheduler: Arc<Scheduler>,
-    nar: Arc<ChunkedNar>,
-    limit: Duration,
-    buf: BytesMut,
-}
-
-impl ChunkedDownload {
-    /// What has come in order and was not taken off yet.
-    pub(super) fn buffer(&mut self) -> &mut BytesMut {
-        &mut self.buf
-    }
-
-    /// Puts the next chunk behind what is left in the buffer, and gives its sender; `None` when no more
-    /// comes, be it complete or not.
-    pub(super) async fn more(&mut self) -> Option<HostId> {
-        let (chunk, host) = loop {
-            let before = self.received();
-            match timeout(self.limit, self.chunk()).await {
-                Ok(chunk) => break chunk?,
-                // A chunk takes its time on a slow link.
-                Err(_) if self.received() != before => {}
-                Err(_) => return None,
-            }
-        };
-        // Channels know by themselves what is too long.
-        self.limit = Duration::MAX;
-        match chunk.try_into_mut() {
-            Ok(chunk) if self.buf.is_empty() => self.buf = chunk,
-            Ok(chunk) => self.buf.extend_from_slice(&chunk),
-            Err(chunk) => self.buf.extend_from_slice(&chunk),
-        }
-        Some(host)
-    }
-
-    /// Counts the bytes that come, whole chunks or not.
-    pub(super) fn meter(&self) -> Arc<AtomicU64> {
-        self.nar.received().clone()
-    }
-
-    fn received(&self) -> u64 {
-        self.nar.received().load(Ordering::Relaxed)
-    }
-
-    async fn chunk(&self) -> Option<(Bytes, HostId)> {
-        loop {
-            let at_work = self.scheduler.at_work(self.nar.hosts());
-            let (chunk, done) = self.nar.take(&at_work);
-            self.scheduler
-                .reopen_channels(&self.nar, self.nar.ignore_backoff);
-            if chunk.is_some() {
-                self.scheduler.wake();
-                self.add_new_holders();
-                return chunk;
-            }
-            if done {
-                return None;
-            }
-            if !self.scheduler.can_bring(&self.nar) {
-                // What has come out of order is kept meanwhile.
-                sleep_until(self.nar.retry_at()?).await;
-                self.scheduler.reopen_channels(&self.nar, true);
-                continue;
-            }
-            let limit = match self.nar.waits_for_check() {
-                true => LOOK,
-                false => Duration::MAX,
-            };
-            let _ = timeout(limit, self.nar.changed()).await;
-        }
-    }
-
-    /// Hosts may have told meanwhile that they have it too.
-    fn add_new_holders(&self) {
-        let path = &self.nar.info.path;
-        let holders = self.scheduler.bookkeeping.holders(path, &[]);
-        let usable = self.scheduler.usable(path, &holders);
-        self.scheduler.add_hosts(&self.nar, usable);
-    }
-
-    /// What was put together is not the NAR that was promised: it is not tried again, since nobody
-    /// can tell whose chunk it was.
-    pub(super) fn report_wrong_content(&self) {
-        self.scheduler
-            .bookkeeping
-            .record_wrong_chunks(&self.nar.info.path);
-    }
-}
-
-impl Drop for ChunkedDownload {
-    fn drop(&mut self) {
-        self.scheduler.remove(&self.nar);
+        ChunkedDownload::start(self.0.clone(), Arc::new(nar))
     }
 }

@@ -1,15 +1,12 @@
 //! What channels, and those for whom they work, share.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::FAR;
-use super::channel::{ChannelGuard, run};
 use super::chunked_nar::{ChunkedNar, NextRequest};
 use super::window::{CHUNK_SIZE, ChannelId};
 use crate::model::{NarHash, PathInfo, StorePath};
@@ -20,7 +17,7 @@ use crate::watch;
 use crate::wire::nar::layout::{Layout, Segment};
 
 /// Channels of a host that are left for small NARs.
-const LEFT: usize = 2;
+const RESERVED_CHANNELS: usize = 2;
 
 /// How many seconds a host may take for what it has been asked for, besides two round trips: more
 /// would make everything else on the same link wait.
@@ -33,6 +30,11 @@ const SMALL_FILES: u64 = 16 << 10;
 /// A round trip with which the window of one channel is narrower than that.
 const VERY_FAR: Duration = Duration::from_millis(50);
 
+/// A round trip from which on several channels to one host are faster than one: below it, the
+/// window of one lets 200 MB/s through.
+pub(in crate::transfer) const FAR: Duration = Duration::from_millis(10);
+
+/// Decides what each channel does next, for all NARs.
 pub(super) struct Scheduler {
     pub(super) bookkeeping: Arc<HostBookkeeping>,
     state: Mutex<State>,
@@ -77,10 +79,6 @@ impl Scheduler {
         }
     }
 
-    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
-        self.tasks.lock()
-    }
-
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.version.subscribe()
     }
@@ -90,7 +88,7 @@ impl Scheduler {
     }
 
     pub(super) fn end(&self) {
-        self.tasks().abort_all();
+        self.tasks.lock().abort_all();
     }
 
     /// Those of `holders` that chunks of a path can be asked of.
@@ -111,47 +109,22 @@ impl Scheduler {
         Some(self.bookkeeping.pool.latency(host)? >= FAR)
     }
 
-    /// Has this NAR brought.
-    pub(super) fn add(self: &Arc<Self>, nar: &Arc<ChunkedNar>) {
-        let mut state = self.state.lock();
-        state.active.push(nar.clone());
-        state.active.sort_by_key(|nar| nar.priority());
-        drop(state);
-        for host in nar.hosts() {
-            self.spawn_channels(host, nar.ignore_backoff);
-        }
-        self.wake();
-    }
-
-    /// Channels release when there is nothing to ask for, be it that the caller is slow; and a host that
-    /// failed may be back. Brings them back for a NAR of which something may be asked for now; with
-    /// `ignore_backoff`, also those of hosts that rest after a failure.
-    pub(super) fn reopen_channels(self: &Arc<Self>, nar: &ChunkedNar, ignore_backoff: bool) {
-        for host in nar.could_ask() {
-            let usable = ignore_backoff || self.bookkeeping.pool.is_well(host);
-            if usable && !self.has_channels(host) && self.may_bring_chunks(host, &nar.info.path) {
-                self.spawn_channels(host, ignore_backoff);
-            }
-        }
-    }
-
     /// Whether somebody could ask that host for something now.
     pub(super) fn is_of_use(&self, host: HostId) -> bool {
         let active = self.state.lock().active.clone();
         active.iter().any(|nar| nar.could_ask().contains(&host))
     }
 
-    fn has_channels(&self, host: HostId) -> bool {
+    pub(super) fn has_channels(&self, host: HostId) -> bool {
         let state = self.state.lock();
         state.hosts.get(&host).is_some_and(|work| work.count > 0)
     }
 
-    /// More hosts turned out to have it.
-    pub(super) fn add_hosts(self: &Arc<Self>, nar: &Arc<ChunkedNar>, hosts: Vec<HostId>) {
-        for host in nar.add_hosts(hosts) {
-            self.spawn_channels(host, false);
-            self.wake();
-        }
+    /// A NAR is wanted.
+    pub(super) fn add(&self, nar: &Arc<ChunkedNar>) {
+        let mut state = self.state.lock();
+        state.active.push(nar.clone());
+        state.active.sort_by_key(|nar| nar.priority());
     }
 
     pub(super) fn remove(&self, nar: &Arc<ChunkedNar>) {
@@ -161,32 +134,29 @@ impl Scheduler {
             .retain(|other| !Arc::ptr_eq(other, nar));
     }
 
-    /// Sets as many channels to work for a host as are of use.
-    pub(super) fn spawn_channels(self: &Arc<Self>, host: HostId, ignore_backoff: bool) {
-        let places = match self.is_far(host) {
+    /// Registers one more channel to a host, unless it has as many as are of use.
+    pub(super) fn register_channel(&self, host: HostId) -> Option<ChannelId> {
+        let limit = match self.is_far(host) {
             Some(true) => self.bookkeeping.pool.background_limit(host),
             _ => 1,
         };
-        let wanted = places.saturating_sub(LEFT).max(1);
+        let wanted = limit.saturating_sub(RESERVED_CHANNELS).max(1);
         let mut state = self.state.lock();
-        let mut tasks = self.tasks();
-        while tasks.try_join_next().is_some() {}
-        while state.hosts.entry(host).or_default().count < wanted {
-            state.hosts.entry(host).or_default().count += 1;
-            state.channels += 1;
-            let guard = ChannelGuard {
-                scheduler: self.clone(),
-                host,
-                channel: ChannelId {
-                    host,
-                    number: state.channels,
-                },
-                ignore_backoff,
-                idle: AtomicBool::new(false),
-                useless: AtomicBool::new(false),
-            };
-            tasks.spawn(run(guard));
+        let channels = state.hosts.entry(host).or_default();
+        if channels.count >= wanted {
+            return None;
         }
+        channels.count += 1;
+        state.channels += 1;
+        let number = state.channels;
+        Some(ChannelId { host, number })
+    }
+
+    /// Runs a channel, until it ends of itself or all do.
+    pub(super) fn spawn(&self, channel: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(channel);
     }
 
     /// A channel is gone, of itself or since it `failed`. As long as there are others, that does not mean that

@@ -43,10 +43,6 @@ pub(super) use task::{ReadEvent, TaskReader};
 /// How many bytes are worth one more channel.
 const SHARE: u64 = 4 << 20;
 
-/// NARs up to this size, in bytes, go through a worker even if somebody waits for them already, and come
-/// to their end even if nobody does any more.
-const SMALL_NAR: u64 = 4 << 20;
-
 /// Large NARs that are brought at the same time, so that one follows the other without a pause.
 const LARGE: usize = 4;
 

@@ -15,8 +15,12 @@ use crate::transfer::chunks::{Priority, URGENT};
 use crate::transfer::error::VerifyError;
 use crate::transfer::verify::{Piece, Rejected, Taken, Verifier};
 
+/// NARs up to this size, in bytes, go through a worker even if somebody waits for them already, and come
+/// to their end even if nobody does any more.
+pub(super) const SMALL_NAR: u64 = 4 << 20;
+
 /// NARs up to this size, in bytes, are copied out of the buffers they came in, which are larger.
-const SMALL: usize = 64 << 10;
+const COPIED_NAR_MAX: usize = 64 << 10;
 
 /// Who fills a task. A worker that finds another owner in there has lost it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -360,7 +364,7 @@ impl Drop for TaskReader {
         inner.forget_read();
         // Nobody wants it any more. A small one may come all the same: to stop it would cost the
         // connection.
-        let large = self.task.info.nar_size > super::SMALL_NAR;
+        let large = self.task.info.nar_size > SMALL_NAR;
         if inner.readers.is_empty() && inner.end.is_none() && inner.begun && large {
             inner.end = Some(End::Broken);
         }
@@ -369,7 +373,7 @@ impl Drop for TaskReader {
 
 fn compact(pieces: Vec<Piece>) -> Vec<Piece> {
     let bytes = pieces.iter().map(|piece| piece.bytes.len());
-    if bytes.sum::<usize>() > SMALL {
+    if bytes.sum::<usize>() > COPIED_NAR_MAX {
         return pieces;
     }
     let all: Vec<_> = pieces.into_iter().map(|piece| piece.bytes).collect();

@@ -1,24 +1,24 @@
 //! What is expected of one caller, and what is being read ahead for it. Pure bookkeeping, under the
 //! queue's lock.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::ReadaheadQueue;
-use super::demand_fetch::DemandFetch;
+use super::demand_fetch::DemandFetches;
 use super::fetch_order::FetchOrder;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::HostId;
 use crate::transfer::chunks::ChunkedDownloads;
 use crate::transfer::hosts::HostBookkeeping;
-use crate::transfer::readahead::memory_budget::reservation_for;
+use crate::transfer::readahead::in_flight::InFlight;
+use crate::transfer::readahead::memory_budget::{CallerBudget, reservation_for};
 use crate::transfer::readahead::task::{OwnerId, ReadaheadTask, TaskReader};
 
 /// How many paths are looked at for one that suits a worker.
-pub(in crate::transfer::readahead) const LOOK: usize = 64;
+pub(super) const LOOK: usize = 64;
 
 /// A NAR that a host has been asked for so long ago, and that has not begun to come, may be asked
 /// of another one.
@@ -28,57 +28,54 @@ const STEAL_AFTER: Duration = Duration::from_millis(200);
 /// short.
 const STALE: u64 = 16;
 
-pub(in crate::transfer::readahead) struct Backlog {
-    pub(in crate::transfer::readahead) order: FetchOrder,
+pub(super) struct Backlog {
+    pub(super) order: FetchOrder,
     /// What is in the order.
-    pub(in crate::transfer::readahead) expected: HashMap<StorePath, ExpectedPath>,
+    pub(super) expected: HashMap<StorePath, ExpectedPath>,
     /// What is being read ahead, or has been.
-    pub(in crate::transfer::readahead) tasks: BTreeMap<StorePath, TrackedTask>,
+    pub(super) tasks: BTreeMap<StorePath, TrackedTask>,
     /// What the caller has fetched, and when.
-    pub(in crate::transfer::readahead) fetched: HashMap<StorePath, Instant>,
+    pub(super) fetched: HashMap<StorePath, Instant>,
     /// What it waits for and no worker has asked for.
-    pub(in crate::transfer::readahead) urgent: VecDeque<DemandFetch>,
-    pub(in crate::transfer::readahead) workers: HashMap<HostId, usize>,
+    pub(super) demanded: DemandFetches,
+    pub(super) workers: HashMap<HostId, usize>,
     /// Dumps that the caller has asked for.
-    pub(in crate::transfer::readahead) dumps: u64,
+    pub(super) dumps: u64,
     /// When the last one was.
-    pub(in crate::transfer::readahead) latest: Instant,
+    pub(super) latest: Instant,
     /// It was too long ago.
-    pub(in crate::transfer::readahead) idle: bool,
+    pub(super) idle: bool,
 }
 
 #[derive(Clone)]
-pub(in crate::transfer::readahead) struct ExpectedPath {
-    pub(in crate::transfer::readahead) info: Arc<PathInfo>,
-    pub(in crate::transfer::readahead) holders: Arc<[HostId]>,
+pub(super) struct ExpectedPath {
+    pub(super) info: Arc<PathInfo>,
+    pub(super) holders: Arc<[HostId]>,
     /// A worker has failed to bring it.
-    pub(in crate::transfer::readahead) failed: bool,
+    pub(super) failed: bool,
 }
 
 impl ExpectedPath {
-    pub(in crate::transfer::readahead) fn holders(
-        &self,
-        bookkeeping: &HostBookkeeping,
-    ) -> Vec<HostId> {
+    pub(super) fn holders(&self, bookkeeping: &HostBookkeeping) -> Vec<HostId> {
         bookkeeping.holders(&self.info.path, &self.holders)
     }
 }
 
-pub(in crate::transfer::readahead) struct TrackedTask {
-    pub(in crate::transfer::readahead) reader: TaskReader,
-    pub(in crate::transfer::readahead) asked: Instant,
+pub(super) struct TrackedTask {
+    pub(super) reader: TaskReader,
+    pub(super) asked: Instant,
     /// The number of dumps when it was asked for.
-    pub(in crate::transfer::readahead) dumps: u64,
+    pub(super) dumps: u64,
 }
 
 impl Backlog {
-    pub(in crate::transfer::readahead) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             order: FetchOrder::default(),
             expected: HashMap::new(),
             tasks: BTreeMap::new(),
             fetched: HashMap::new(),
-            urgent: VecDeque::new(),
+            demanded: DemandFetches::default(),
             workers: HashMap::new(),
             dumps: 0,
             latest: Instant::now(),
@@ -87,7 +84,7 @@ impl Backlog {
     }
 
     /// Expects a path; whether it was not expected before.
-    pub(in crate::transfer::readahead) fn expect(
+    pub(super) fn expect(
         &mut self,
         info: &Arc<PathInfo>,
         holders: &Arc<[HostId]>,
@@ -106,23 +103,24 @@ impl Backlog {
     }
 
     /// Makes a task of an expected path, if there is room for it.
-    pub(in crate::transfer::readahead) fn start_task(
+    pub(super) fn start_task(
         &mut self,
         path: &StorePath,
         owner: (OwnerId, HostId),
-        queue: &ReadaheadQueue,
+        budget: &Arc<CallerBudget>,
+        in_flight: &InFlight,
     ) -> Option<Arc<ReadaheadTask>> {
         let ExpectedPath { info, holders, .. } = self.expected.get(path)?.clone();
-        let room = queue.budget.reserve(reservation_for(info.nar_size))?;
+        let room = budget.reserve(reservation_for(info.nar_size))?;
         let reader = ReadaheadTask::start(info, holders, owner, room);
         let task = reader.task.clone();
-        queue.in_flight.put(&task);
+        in_flight.put(&task);
         self.track(path, reader);
         Some(task)
     }
 
     /// An expected path is being read ahead.
-    pub(in crate::transfer::readahead) fn track(&mut self, path: &StorePath, reader: TaskReader) {
+    pub(super) fn track(&mut self, path: &StorePath, reader: TaskReader) {
         self.expected.remove(path);
         self.order.remove(path);
         let entry = TrackedTask {
@@ -133,7 +131,7 @@ impl Backlog {
         self.tasks.insert(path.clone(), entry);
     }
 
-    pub(in crate::transfer::readahead) fn next_for(
+    pub(super) fn next_for(
         &self,
         host: HostId,
         bookkeeping: &HostBookkeeping,
@@ -153,7 +151,7 @@ impl Backlog {
     }
 
     /// A NAR that another host was asked for and that this one would have brought sooner.
-    pub(in crate::transfer::readahead) fn steal(
+    pub(super) fn steal(
         &mut self,
         host: HostId,
         owner: OwnerId,
@@ -180,7 +178,7 @@ impl Backlog {
     }
 
     /// What was read along and is lost before anything of it had come is expected again.
-    pub(in crate::transfer::readahead) fn expect_lost_again(&mut self) {
+    pub(super) fn expect_lost_again(&mut self) {
         let (lost, others) = std::mem::take(&mut self.tasks)
             .into_iter()
             .partition(|(_, entry)| entry.reader.is_lost());
@@ -190,7 +188,7 @@ impl Backlog {
         }
     }
 
-    pub(in crate::transfer::readahead) fn drop_stale(&mut self) {
+    pub(super) fn drop_stale(&mut self) {
         let dumps = self.dumps;
         let stale =
             |entry: &TrackedTask| dumps - entry.dumps >= STALE && entry.reader.task.is_complete();

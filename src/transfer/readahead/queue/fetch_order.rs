@@ -27,7 +27,7 @@ impl Key {
 
 /// Paths that are expected to be fetched, with what they wait for.
 #[derive(Debug, Default)]
-pub(in crate::transfer::readahead) struct FetchOrder {
+pub(super) struct FetchOrder {
     /// ExpectedPath paths, with how many of their references are expected too.
     open: BTreeMap<StorePath, Open>,
     /// Those of them that wait for none.
@@ -44,11 +44,7 @@ struct Open {
 
 impl FetchOrder {
     /// Expects `path`. Whether it was not expected before.
-    pub(in crate::transfer::readahead) fn add(
-        &mut self,
-        path: &StorePath,
-        references: &[StorePath],
-    ) -> bool {
+    pub(super) fn add(&mut self, path: &StorePath, references: &[StorePath]) -> bool {
         if self.open.contains_key(path) {
             return false;
         }
@@ -82,7 +78,7 @@ impl FetchOrder {
     }
 
     /// Expects `path` no more. Whether it was expected.
-    pub(in crate::transfer::readahead) fn remove(&mut self, path: &StorePath) -> bool {
+    pub(super) fn remove(&mut self, path: &StorePath) -> bool {
         let Some(gone) = self.open.remove(path) else {
             return false;
         };
@@ -108,13 +104,13 @@ impl FetchOrder {
 
     /// The paths that may be fetched now, in order. When the expected paths refer to each other in
     /// a circle, which no store has but a host may claim, any of them.
-    pub(in crate::transfer::readahead) fn ready(&self) -> impl Iterator<Item = &StorePath> {
+    pub(super) fn ready(&self) -> impl Iterator<Item = &StorePath> {
         let stuck = self.ready.is_empty().then(|| self.open.keys().next());
         let ready = self.ready.iter().map(|key| &key.path);
         ready.chain(stuck.flatten())
     }
 
-    pub(in crate::transfer::readahead) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.open.len()
     }
 }

@@ -13,14 +13,15 @@ use tokio::time::Instant;
 
 use crate::model::PathInfo;
 use crate::pool::HostId;
-use crate::transfer::chunks::{ChunkedDownloads, LEAST};
+use crate::transfer::chunks::{ChunkedDownloads, MIN_NAR_SIZE};
 use crate::transfer::hosts::HostBookkeeping;
 use crate::transfer::hosts::OutstandingBytes;
 use crate::transfer::readahead::in_flight::InFlight;
 use crate::transfer::readahead::memory_budget::{CallerBudget, MemoryBudget, reservation_for};
-use crate::transfer::readahead::task::{OwnerId, ReadaheadTask, TaskReader};
+use crate::transfer::readahead::task::{OwnerId, ReadaheadTask, SMALL_NAR, TaskReader};
 use crate::watch;
 use backlog::{Backlog, LOOK, TrackedTask};
+use demand_fetch::DemandFetch;
 
 /// How many bytes one worker asks for ahead of what it receives, as long as there is more than one
 /// NAR in it: twice what one channel of ssh moves in a round trip.
@@ -44,7 +45,7 @@ pub(in crate::transfer::readahead) struct ReadaheadQueue {
     pub(in crate::transfer::readahead) chunks: Arc<ChunkedDownloads>,
     pub(in crate::transfer::readahead) in_flight: Arc<InFlight>,
     pub(in crate::transfer::readahead) budget: Arc<CallerBudget>,
-    pub(in crate::transfer::readahead) state: Mutex<Backlog>,
+    state: Mutex<Backlog>,
     /// Changes when there may be something to do for workers.
     version: watch::Sender<()>,
 }
@@ -170,11 +171,47 @@ impl ReadaheadQueue {
         self.in_flight.join(info, || self.budget.reserve(room))
     }
 
+    /// Has a worker bring a NAR now that nobody has requested, if it is a small one: it has a connection, where a new
+    /// channel would cost three round trips, and what comes next is requested right behind.
+    pub(in crate::transfer::readahead) fn request_now(
+        &self,
+        info: &PathInfo,
+        holders: &[HostId],
+    ) -> Option<TaskReader> {
+        let suits = (1..=SMALL_NAR).contains(&info.nar_size) && info.nar_hash.is_some();
+        if !suits || self.budget.largest() == 0 {
+            return None;
+        }
+        let (pool, throughput) = (&self.bookkeeping.pool, &self.bookkeeping.throughput);
+        let mut hosts = self.bookkeeping.holders(&info.path, holders);
+        hosts.retain(|host| !self.bookkeeping.sent_wrong_content(*host, &info.path));
+        throughput.put_late_ones_last(&mut hosts, info.nar_size);
+        let host = *pool.in_order_of_health(&hosts).first()?;
+        if !pool.is_well(host) {
+            return None;
+        }
+        let reservation = self.budget.reserve(reservation_for(info.nar_size))?;
+        let owner = self.in_flight.new_owner();
+        let (info, holders) = (Arc::new(info.clone()), Arc::from(holders));
+        let reader = ReadaheadTask::start(info, holders, (owner, host), reservation);
+        reader.want();
+        let task = reader.task.clone();
+        let fetch = DemandFetch { host, owner, task };
+        self.state.lock().demanded.push(fetch);
+        self.wake();
+        Some(reader)
+    }
+
+    /// Takes back what no worker has requested yet. Whether it is.
+    pub(in crate::transfer::readahead) fn cancel(&self, reader: &TaskReader) -> bool {
+        self.state.lock().demanded.cancel(&reader.task)
+    }
+
     /// How many bytes could be read ahead from this host next, as far as one looks.
     pub(in crate::transfer::readahead) fn bytes_waiting_for(&self, host: HostId) -> u64 {
         let state = self.state.lock();
         let ready = state.order.ready().take(LOOK);
-        let urgent = state.demanded_bytes(host);
+        let urgent = state.demanded.bytes_for(host);
         ready
             .filter_map(|path| state.expected.get(path))
             .filter(|expected| {
@@ -213,9 +250,9 @@ impl ReadaheadQueue {
     ) -> Option<AssignedTask> {
         let mut state = self.state.lock();
         let fits = |size: u64| nars == 0 || (nars < PIPELINE_NARS && bytes + size <= PIPELINE);
-        while let Some(urgent) = state.next_demand_fetch(host, fits) {
+        while let Some(demanded) = state.demanded.next_for(host, fits) {
             drop(state);
-            let assigned = self.assigned(host, urgent);
+            let assigned = self.assign(host, demanded.owner, demanded.task);
             if !self
                 .bookkeeping
                 .sent_wrong_content(host, &assigned.task.info.path)
@@ -244,7 +281,7 @@ impl ReadaheadQueue {
                     if !fits(info.nar_size) {
                         return None;
                     }
-                    break state.start_task(&path, (owner, host), self)?;
+                    break state.start_task(&path, (owner, host), &self.budget, &self.in_flight)?;
                 }
                 // Nothing is left to ask for: what others are slow to bring.
                 None if nars == 0 => break state.steal(host, owner, &self.bookkeeping)?,
@@ -252,13 +289,14 @@ impl ReadaheadQueue {
             }
         };
         drop(state);
-        Some(self.assigned(host, (owner, task)))
+        Some(self.assign(host, owner, task))
     }
 
-    fn assigned(
+    fn assign(
         self: &Arc<Self>,
         host: HostId,
-        (owner, task): (OwnerId, Arc<ReadaheadTask>),
+        owner: OwnerId,
+        task: Arc<ReadaheadTask>,
     ) -> AssignedTask {
         AssignedTask {
             owed: Some(self.bookkeeping.throughput.ask(host, task.info.nar_size)),
@@ -281,7 +319,7 @@ impl ReadaheadQueue {
         let (path, host) = state.order.ready().take(LOOK).find_map(|path| {
             let expected = state.expected.get(path)?;
             // Before anybody is looked up: mostly all of them are small.
-            if expected.failed || expected.info.nar_size < LEAST {
+            if expected.failed || expected.info.nar_size < MIN_NAR_SIZE {
                 return None;
             }
             let holders = expected.holders(&self.bookkeeping);
@@ -295,7 +333,7 @@ impl ReadaheadQueue {
             self.wake();
             return None;
         }
-        let task = state.start_task(&path, (owner, host), self)?;
+        let task = state.start_task(&path, (owner, host), &self.budget, &self.in_flight)?;
         drop(state);
         task.begin(owner);
         Some(AssignedTask {
