@@ -17,7 +17,7 @@ use crate::front;
 use crate::ipc;
 use crate::progress::Display;
 use crate::report;
-use crate::transport::openssh::{resolve, resolve_file};
+use crate::transport::openssh::{make_absolute, make_file_absolute};
 
 /// Exit status when something could not be done.
 const FAILED: u8 = 1;
@@ -91,10 +91,10 @@ fn name_from_anywhere(config: &mut Config) {
     let Some(folder) = ipc::current_folder() else {
         return;
     };
-    config.ssh_options = resolve(&config.ssh_options, &folder);
+    config.ssh_options = make_absolute(&config.ssh_options, &folder);
     for host in &mut config.hosts {
         let key = host.ssh_key.as_ref().and_then(|key| key.to_str());
-        if let Some(key) = key.and_then(|key| resolve_file(key, &folder)) {
+        if let Some(key) = key.and_then(|key| make_file_absolute(key, &folder)) {
             host.ssh_key = Some(key.into());
         }
     }

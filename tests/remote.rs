@@ -175,7 +175,7 @@ async fn converse(connection: &mut Connection, store: &Store, all: &[String]) {
             assert_eq!(nar(connection).await, store.nar(path));
         }
         assert!(connection.is_clean());
-        assert!(!connection.is_gone());
+        assert!(!connection.is_closed_by_remote());
     }
 }
 
@@ -380,7 +380,7 @@ async fn silence_and_lies_end_the_exchange() {
     put_u64(&mut other, 0);
     let octal: String = other.iter().map(|byte| format!("\\{byte:03o}")).collect();
     let lie = ask(&format!("printf '{octal}'; sleep 5")).await;
-    assert!(matches!(lie, RemoteError::NotAsked { .. }), "{lie}");
+    assert!(matches!(lie, RemoteError::Unsolicited { .. }), "{lie}");
     let malformed = ask("yes").await;
     assert!(
         matches!(malformed, RemoteError::Protocol { .. }),

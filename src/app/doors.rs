@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Outcome, configuration};
 use crate::cli::{Cli, LogFormat};
 use crate::commands::engine;
-use crate::config::{Config, Shown};
+use crate::config::{Config, ProgressMode};
 use crate::front::{
     self, Alone, AttachedBackend, ForHosts, HostsBackend, LocalBackend, OwnLoginBackend, Source,
     Splice,
@@ -101,24 +101,24 @@ pub(super) async fn serve_local(store: &str) -> Outcome {
 
 /// How `--substitute` shows its transfer, if not as a matter of course: with bars where a person has started it in a
 /// terminal, with lines in the pipe that Nix reads, which takes a substituter that says nothing to be hung.
-fn of_transfer(cli: &Cli, setting: Shown) -> Option<Mode> {
+fn of_transfer(cli: &Cli, setting: ProgressMode) -> Option<Mode> {
     match setting {
         // Who types is heard before what is configured.
         _ if cli.quiet || cli.log_format.is_some() => None,
-        Shown::Auto => None,
-        Shown::Plain => Some(Mode::Plain),
-        Shown::Never => Some(Mode::Off),
+        ProgressMode::Auto => None,
+        ProgressMode::Plain => Some(Mode::Plain),
+        ProgressMode::Never => Some(Mode::Off),
     }
 }
 
 /// How `--serve` shows transfers: never with bars, since Nix has one of its own in the same terminal, and tells
 /// by it what this program would.
-fn beside_nix(cli: &Cli, setting: Shown) -> Mode {
+fn beside_nix(cli: &Cli, setting: ProgressMode) -> Mode {
     match (cli.log_format, setting) {
         _ if cli.quiet => Mode::Off,
         (Some(LogFormat::InternalJson), _) => Mode::Json,
-        (Some(LogFormat::Raw), _) | (None, Shown::Plain) => Mode::Plain,
-        (Some(LogFormat::Bar), _) | (None, Shown::Auto | Shown::Never) => Mode::Off,
+        (Some(LogFormat::Raw), _) | (None, ProgressMode::Plain) => Mode::Plain,
+        (Some(LogFormat::Bar), _) | (None, ProgressMode::Auto | ProgressMode::Never) => Mode::Off,
     }
 }
 

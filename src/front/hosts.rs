@@ -112,7 +112,7 @@ impl Backend for HostsBackend {
         let mut infos = Vec::with_capacity(found.len());
         for found in found {
             self.caller.expect(&found.to_fetch, &found.holders);
-            infos.push(found.info.readable());
+            infos.push(found.info.sanitized());
             self.remember(found);
         }
         Ok(infos)

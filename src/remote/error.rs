@@ -8,6 +8,9 @@ use crate::transport::TransportError;
 use crate::wire::WireError;
 use crate::wire::serve::Version;
 
+/// What is being read at first.
+pub(crate) const HANDSHAKE: &str = "the handshake";
+
 /// Why a host gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteError {
@@ -71,7 +74,7 @@ pub enum RemoteError {
     },
     /// An answer to a question that was not asked.
     #[error("{host}: its reply to {request} names {path}, which was not asked for")]
-    NotAsked {
+    Unsolicited {
         /// The host.
         host: String,
         /// The request.
@@ -138,7 +141,7 @@ pub enum RemoteError {
     },
     /// It is not tried, since it has failed a moment ago, here or for an earlier process.
     #[error("{host}: not tried, it failed a moment ago (left alone since {} s)", .since.as_secs())]
-    Rests {
+    Resting {
         /// The host.
         host: String,
         /// How long ago it failed last.
@@ -200,7 +203,7 @@ pub enum RemoteError {
     },
     /// It writes to stderr without end.
     #[error("{host}: expected at most {most} bytes on its stderr, got more{}", said(.stderr))]
-    Noise {
+    StderrFlood {
         /// The host.
         host: String,
         /// How much is read, in bytes.
@@ -259,16 +262,16 @@ impl RemoteError {
             | Self::HandshakeTimedOut { host, .. }
             | Self::Version { host, .. }
             | Self::Protocol { host, .. }
-            | Self::NotAsked { host, .. }
+            | Self::Unsolicited { host, .. }
             | Self::LinkDead { host, .. }
             | Self::Disconnected { host, .. }
             | Self::NotAsListed { host, .. }
             | Self::Absent { host, .. }
-            | Self::Rests { host, .. }
+            | Self::Resting { host, .. }
             | Self::Busy { host, .. }
             | Self::LinkStopped { host, .. }
             | Self::TooSlow { host, .. }
-            | Self::Noise { host, .. }
+            | Self::StderrFlood { host, .. }
             | Self::Silent { host, .. } => Some(host),
         }
     }
@@ -281,7 +284,7 @@ impl RemoteError {
                 error,
                 TransportError::PermissionDenied { .. } | TransportError::AgentUnusable { .. }
             ),
-            Self::Rests { why: Some(why), .. } => why.is_login_refused(),
+            Self::Resting { why: Some(why), .. } => why.is_login_refused(),
             _ => false,
         }
     }
@@ -303,13 +306,13 @@ impl RemoteError {
             | Self::NotAsListed { stderr, .. }
             | Self::Absent { stderr, .. }
             | Self::TooSlow { stderr, .. }
-            | Self::Noise { stderr, .. }
+            | Self::StderrFlood { stderr, .. }
             | Self::Silent { stderr, .. } => stderr,
             Self::Transport(_)
             | Self::OnlyDaemon { .. }
             | Self::Version { .. }
-            | Self::NotAsked { .. }
-            | Self::Rests { .. }
+            | Self::Unsolicited { .. }
+            | Self::Resting { .. }
             | Self::Busy { .. }
             | Self::LinkStopped { .. }
             | Self::LinkDead { .. } => "",

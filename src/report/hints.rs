@@ -11,7 +11,7 @@ use super::{remote, transport};
 use crate::commands::{GetError, NixError};
 use crate::config::{ConfigError, HostError};
 use crate::local_store::LocalStoreError;
-use crate::model::{StorePath, Unproven};
+use crate::model::{SignatureError, StorePath};
 use crate::pool::{AllHostsResting, Banner};
 use crate::remote::{HANDSHAKE, RemoteError};
 use crate::resolver::{Distrust, Why};
@@ -210,7 +210,7 @@ fn of_remote(error: &RemoteError) -> Option<Hint> {
             "the program there is broken, or it is not nix-store: see remote-program in the host's URL and '{}'",
             login.ssh("nix-store --version")
         ),
-        RemoteError::NotAsked { .. } => {
+        RemoteError::Unsolicited { .. } => {
             "what answers there is not nix-store: take the host out of ssh-substituter-hosts until that is mended".to_owned()
         }
         RemoteError::LinkDead { .. } => format!(
@@ -229,7 +229,7 @@ fn of_remote(error: &RemoteError) -> Option<Hint> {
             "the host is overloaded, its link is nearly dead, or it keeps others waiting on purpose: look there with '{}', or raise stalled-download-timeout",
             login.ssh("uptime")
         ),
-        RemoteError::Noise { .. } => format!(
+        RemoteError::StderrFlood { .. } => format!(
             "something there writes without end: '{}' must print nothing",
             login.ssh("true")
         ),
@@ -244,7 +244,7 @@ fn of_remote(error: &RemoteError) -> Option<Hint> {
             "it was stopped, or hangs; another one is started in its place".to_owned()
         }
         // Of a host that is left alone, the cause says what mends it.
-        RemoteError::Transport(_) | RemoteError::Rests { .. } | RemoteError::Absent { .. } => {
+        RemoteError::Transport(_) | RemoteError::Resting { .. } | RemoteError::Absent { .. } => {
             return None;
         }
     }))
@@ -305,10 +305,10 @@ fn of_distrust(error: &Distrust) -> Hint {
     Cow::Owned(match &error.why {
         // Nix 2.x has to be told a hash by whoever answers it.
         Why::NoHash => "update Nix there; with Nix 1.x as the caller, trusted=true in the host's URL does as well".to_owned(),
-        Why::Unproven(Unproven::UnknownKeys { .. }) => format!(
+        Why::Unproven(SignatureError::UnknownKeys { .. }) => format!(
             "if you trust that key, add it to trusted-public-keys as NAME:BASE64; or sign there with one that stands in it: '{sign}'; or {trust}"
         ),
-        Why::Unproven(Unproven::Wrong { .. }) => format!(
+        Why::Unproven(SignatureError::Wrong { .. }) => format!(
             "find out how the path came there; to have it all the same, sign it anew with a key that stands in trusted-public-keys: '{sign}'; or {trust}"
         ),
         Why::NoSize | Why::Unproven(_) => sign_or_trust(&error.host, &error.path),

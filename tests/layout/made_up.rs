@@ -54,7 +54,7 @@ fn imports_upwards_are_reported() {
         "crate::config::Config",
     );
     reported(
-        "src/pool/health.rs",
+        "src/pool/health/circuit_breaker.rs",
         "use super::super::cache::Cache;",
         "cache",
     );
@@ -105,7 +105,7 @@ fn imports_downwards_are_accepted() {
         "use crate::model::{NarHash, StorePath};\nuse crate::wire::{self, Error};\nuse super::read;",
     );
     accepted(
-        "src/pool/health.rs",
+        "src/pool/health/circuit_breaker.rs",
         "use super::{Slot, inner::Deep};\nuse crate::config::host::{Host, HostName};",
     );
     accepted(
@@ -171,7 +171,7 @@ fn crates_come_in_by_their_door_only() {
 fn runtime_in_pure_rooms_is_reported() {
     reported("src/wire/nar.rs", "use tokio::io::AsyncRead;", "tokio");
     reported(
-        "src/pool/health.rs",
+        "src/pool/health/circuit_breaker.rs",
         "fn now() { tokio::time::Instant::now(); }",
         "tokio",
     );

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{Config, ConfigError, Host, Key, Shown, Sources};
+use super::{Config, ConfigError, Host, Key, ProgressMode, Sources};
 
 /// A public key.
 const KEY: &str = "test-1:TmSVqZEzdiGzR/VUmPvGtwgUPN3SICN5e1Yp9BYG+Wo=";
@@ -344,11 +344,11 @@ fn bad_values_name_their_origin() {
 #[test]
 fn progress_is_shown_as_set_and_no_matter_of_an_engine() {
     let with = |value: &str| Machine::new().option("progress", value).config();
-    assert_eq!(Machine::new().config().progress, Shown::Auto);
+    assert_eq!(Machine::new().config().progress, ProgressMode::Auto);
     for (value, shown) in [
-        ("auto", Shown::Auto),
-        (" never ", Shown::Never),
-        ("plain", Shown::Plain),
+        ("auto", ProgressMode::Auto),
+        (" never ", ProgressMode::Never),
+        ("plain", ProgressMode::Plain),
     ] {
         assert_eq!(with(value).progress, shown);
         assert_eq!(with(value).identity(), with("auto").identity());

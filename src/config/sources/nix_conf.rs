@@ -20,9 +20,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::error::ConfigError;
 use super::origin::{Assignment, Origin};
-use super::value::printable;
+use crate::config::error::ConfigError;
+use crate::config::value::printable;
 
 /// Largest configuration file that is read, in bytes.
 pub(super) const MAX_FILE_SIZE: u64 = 1 << 20;
@@ -36,7 +36,7 @@ pub(super) type Loader<'a> = dyn FnMut(&Path) -> io::Result<String> + 'a;
 
 /// Where a text comes from.
 #[derive(Debug, Clone)]
-pub(super) enum Source {
+pub(super) enum ConfSource {
     /// A file; includes are relative to its folder.
     File(Arc<Path>),
     /// An environment variable; its includes are absolute.
@@ -50,7 +50,7 @@ pub(super) enum Source {
 /// one include too many.
 pub(super) fn parse(
     text: &str,
-    source: Source,
+    source: ConfSource,
     load: &mut Loader<'_>,
 ) -> Result<Vec<Assignment>, ConfigError> {
     let mut parser = Parser {
@@ -72,15 +72,15 @@ struct Parser<'a, 'l> {
 }
 
 impl Parser<'_, '_> {
-    fn text(&mut self, text: &str, source: &Source) -> Result<(), ConfigError> {
+    fn text(&mut self, text: &str, source: &ConfSource) -> Result<(), ConfigError> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (number, line) in (1..).zip(text.split('\n')) {
             let origin = match source {
-                Source::File(path) => Origin::File {
+                ConfSource::File(path) => Origin::File {
                     path: path.clone(),
                     line: number,
                 },
-                Source::Env(name) => Origin::Env {
+                ConfSource::Env(name) => Origin::Env {
                     name,
                     line: Some(number),
                 },
@@ -90,7 +90,7 @@ impl Parser<'_, '_> {
         Ok(())
     }
 
-    fn line(&mut self, line: &str, origin: Origin, source: &Source) -> Result<(), ConfigError> {
+    fn line(&mut self, line: &str, origin: Origin, source: &ConfSource) -> Result<(), ConfigError> {
         let line = line.split_once('#').map_or(line, |(line, _)| line);
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let illegal = |origin, expected| {
@@ -121,9 +121,9 @@ impl Parser<'_, '_> {
             return illegal(origin, "one file to include");
         };
         let path = match source {
-            Source::File(file) => file.parent().unwrap_or(Path::new("")).join(path),
-            Source::Env(_) if Path::new(path).is_absolute() => PathBuf::from(path),
-            Source::Env(_) => return illegal(origin, "an absolute path to include"),
+            ConfSource::File(file) => file.parent().unwrap_or(Path::new("")).join(path),
+            ConfSource::Env(_) if Path::new(path).is_absolute() => PathBuf::from(path),
+            ConfSource::Env(_) => return illegal(origin, "an absolute path to include"),
         };
         self.include(path, must_exist, origin, source)
     }
@@ -133,10 +133,10 @@ impl Parser<'_, '_> {
         path: PathBuf,
         must_exist: bool,
         origin: Origin,
-        from: &Source,
+        from: &ConfSource,
     ) -> Result<(), ConfigError> {
         let circular =
-            self.open.contains(&path) || matches!(from, Source::File(file) if **file == *path);
+            self.open.contains(&path) || matches!(from, ConfSource::File(file) if **file == *path);
         let reason = if circular {
             Some("it includes itself")
         } else if self.open.len() >= MAX_DEPTH {
@@ -169,7 +169,7 @@ impl Parser<'_, '_> {
             }
         };
         self.open.push(path.clone());
-        self.text(&text, &Source::File(path.into()))?;
+        self.text(&text, &ConfSource::File(path.into()))?;
         self.open.pop();
         Ok(())
     }
@@ -194,7 +194,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{ConfigError, MAX_DEPTH, MAX_INCLUDES, Source, parse};
+    use super::{ConfSource, ConfigError, MAX_DEPTH, MAX_INCLUDES, parse};
 
     /// Parses `/d/main` of these files; gives `name=value@origin`.
     fn run(files: &[(&str, &str)]) -> Result<Vec<String>, ConfigError> {
@@ -206,7 +206,11 @@ mod tests {
             None => Err(io::ErrorKind::NotFound.into()),
         };
         let text = files[Path::new("/d/main")];
-        let out = parse(text, Source::File(Path::new("/d/main").into()), &mut load)?;
+        let out = parse(
+            text,
+            ConfSource::File(Path::new("/d/main").into()),
+            &mut load,
+        )?;
         Ok(out
             .iter()
             .map(|a| format!("{}={}@{}", a.name, a.value, a.origin))
@@ -329,7 +333,7 @@ mod tests {
         };
         let error = parse(
             "include x",
-            Source::File(Path::new("/main").into()),
+            ConfSource::File(Path::new("/main").into()),
             &mut load,
         )
         .unwrap_err();
@@ -356,7 +360,7 @@ mod tests {
             };
             parse(
                 "include 1",
-                Source::File(Path::new("/d/main").into()),
+                ConfSource::File(Path::new("/d/main").into()),
                 &mut load,
             )
         };
@@ -376,10 +380,15 @@ mod tests {
     #[test]
     fn a_variable_includes_absolute_files_only() {
         let mut load = |_: &Path| Ok("b = 2".to_owned());
-        let got = parse("a = 1\ninclude /x", Source::Env("NIX_CONFIG"), &mut load).unwrap();
+        let got = parse(
+            "a = 1\ninclude /x",
+            ConfSource::Env("NIX_CONFIG"),
+            &mut load,
+        )
+        .unwrap();
         assert_eq!(got[0].origin.to_string(), "$NIX_CONFIG:1");
         assert_eq!(got[1].origin.to_string(), "/x:1");
-        let error = parse("include x", Source::Env("NIX_CONFIG"), &mut load).unwrap_err();
+        let error = parse("include x", ConfSource::Env("NIX_CONFIG"), &mut load).unwrap_err();
         assert!(error.to_string().contains("absolute"), "{error}");
     }
 

@@ -11,8 +11,18 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::LocalStoreError;
-use super::case_hack::unhacked_len;
 use crate::wire::nar::{MAX_NAME, MAX_TARGET};
+
+/// What Nix puts behind a name that differs from another one only in case (see `case_hack`).
+const CASE_HACK_SUFFIX: &[u8] = b"~nix~case~hack~";
+
+/// How much of a file's name stands in a NAR, in bytes, when the case hack is undone.
+pub(super) fn unhacked_len(name: &[u8]) -> usize {
+    let found = name
+        .windows(CASE_HACK_SUFFIX.len())
+        .position(|part| part == CASE_HACK_SUFFIX);
+    found.unwrap_or(name.len())
+}
 
 /// An object that was found and opened.
 pub(super) enum Node {
@@ -22,7 +32,7 @@ pub(super) enum Node {
         size: u64,
     },
     Symlink(Vec<u8>),
-    Directory(Level),
+    Directory(OpenDirectory),
 }
 
 /// Why an object cannot be dumped. It knows no path: that is put together only when needed.
@@ -53,7 +63,7 @@ impl NodeError {
 
 /// An open directory with the sorted names of its entries, all in one piece of memory.
 #[derive(Debug)]
-pub(super) struct Level {
+pub(super) struct OpenDirectory {
     pub(super) dir: OwnedFd,
     /// Each name with a NUL behind it.
     names: Vec<u8>,
@@ -82,7 +92,7 @@ impl Entry {
     }
 }
 
-impl Level {
+impl OpenDirectory {
     fn read(dir: OwnedFd) -> Result<Self, NodeError> {
         let mut listing = Dir::read_from(&dir).map_err(|e| NodeError::Io("list", e))?;
         let (mut names, mut entries) = (Vec::new(), Vec::new());
@@ -186,7 +196,7 @@ pub(super) fn open(dir: BorrowedFd<'_>, name: &CStr, hint: FileType) -> Result<N
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let dir = rustix::fs::openat(dir, name, flags, Mode::empty())
                 .map_err(|e| NodeError::Io("open", e))?;
-            Level::read(dir).map(Node::Directory)
+            OpenDirectory::read(dir).map(Node::Directory)
         }
         FileType::Symlink => {
             let target = rustix::fs::readlinkat(dir, name, Vec::with_capacity(256))

@@ -1,5 +1,13 @@
 //! Everything from outside that the configuration is made of, and the reading of it.
 
+mod inspect;
+mod nix_conf;
+mod origin;
+
+pub use inspect::{SettingLine, nix_setting, setting_lines};
+pub(super) use origin::Assignment;
+pub use origin::Origin;
+
 use std::env;
 use std::ffi::OsString;
 use std::fs::File;
@@ -7,11 +15,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::error::ConfigError;
-use super::file::{self, MAX_FILE_SIZE, Source};
-use super::origin::{Assignment, Origin};
 use super::settings::{Key, Settings};
-use super::untrusted::{Choice, Untrusted};
+use super::untrusted::{HostChoice, Untrusted};
 use super::value::printable;
+use nix_conf::{ConfSource, MAX_FILE_SIZE};
 
 pub(super) const OWN_FILE: &str = "ssh-substituter.conf";
 const NIX_FILE: &str = "nix.conf";
@@ -91,37 +98,37 @@ impl Sources {
 }
 
 /// What the sources say, not yet validated.
-pub(super) struct Gathered {
+pub(super) struct RawConfig {
     pub settings: Settings,
     pub untrusted: Untrusted,
     pub warnings: Vec<String>,
 }
 
 /// Reads all sources, lowest first.
-pub(super) fn gather(sources: &Sources) -> Result<Gathered, ConfigError> {
-    let mut gathered = Gathered {
+pub(super) fn gather(sources: &Sources) -> Result<RawConfig, ConfigError> {
+    let mut raw = RawConfig {
         settings: Settings::built_in(),
         untrusted: Untrusted::default(),
         warnings: Vec::new(),
     };
-    gathered.agent(sources);
+    raw.agent(sources);
     for path in sources.files() {
-        gathered.file(&path)?;
+        raw.file(&path)?;
     }
     if let Some(text) = sources.var("NIX_CONFIG") {
         let text = text.to_string_lossy();
-        for assignment in file::parse(&text, Source::Env("NIX_CONFIG"), &mut read)? {
-            gathered.settings.apply(assignment);
+        for assignment in nix_conf::parse(&text, ConfSource::Env("NIX_CONFIG"), &mut read)? {
+            raw.settings.apply(assignment);
         }
     }
     if let Some(text) = sources.var(NIX_OPTIONS) {
-        gathered.nix_options(&text.to_string_lossy());
+        raw.nix_options(&text.to_string_lossy());
     }
-    gathered.flags(sources);
-    Ok(gathered)
+    raw.flags(sources);
+    Ok(raw)
 }
 
-impl Gathered {
+impl RawConfig {
     /// `SSH_AUTH_SOCK` is the lowest source of `ssh-auth-sock`.
     fn agent(&mut self, sources: &Sources) {
         let Some(socket) = sources.var("SSH_AUTH_SOCK") else {
@@ -153,7 +160,7 @@ impl Gathered {
                 return Ok(());
             }
         };
-        for assignment in file::parse(&text, Source::File(path.into()), &mut read)? {
+        for assignment in nix_conf::parse(&text, ConfSource::File(path.into()), &mut read)? {
             let origin = assignment.origin.clone();
             let name = assignment.name.clone();
             let known = self.settings.apply(assignment);
@@ -216,7 +223,7 @@ impl Gathered {
             self.untrusted.extra_hosts = None;
         }
         if let Some(store) = &sources.store {
-            self.untrusted.hosts = Some(Choice::from_store_flag(store));
+            self.untrusted.hosts = Some(HostChoice::from_store_flag(store));
         }
     }
 

@@ -1,16 +1,29 @@
 //! One channel to a program on a host, whatever it speaks.
 
+mod io;
+mod latency;
+mod stall_detector;
+mod stderr;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::RemoteError;
-use super::io::{Input, Output};
-use super::latency::Latency;
-use super::pace::{Kind, Pace, TooSlow};
-use super::stderr::{MOST as MOST_STDERR, Stderr};
 use crate::config::host::Host;
 use crate::transport::{Channel, Child};
+use io::{Input, Output};
+pub use latency::Latency;
+pub(super) use stall_detector::ReadKind;
+use stall_detector::{StallDetector, TooSlow};
+pub use stderr::readable;
+use stderr::{STDERR_MAX, Stderr};
+
+/// How much longer the transport may take, so that its own, more telling timeout comes first.
+pub(super) const TRANSPORT_GRACE: Duration = Duration::from_millis(250);
+
+/// How long a program that closed its stdout may take to end.
+pub(super) const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Link {
     pub(super) host: String,
@@ -23,7 +36,7 @@ pub(super) struct Link {
     pub(super) silence: Duration,
     pub(super) latency: Latency,
     /// Of what is being read.
-    pace: Pace,
+    stall_detector: StallDetector,
 }
 
 impl Link {
@@ -37,19 +50,19 @@ impl Link {
             latency: Latency::of_opening(channel.opened_in),
             host,
             silence,
-            pace: Pace::default(),
+            stall_detector: StallDetector::default(),
         }
     }
 
     /// What was read has come to its end; what follows has its own time.
-    pub(super) fn came_whole(&mut self) {
-        self.pace = Pace::default();
+    pub(super) fn finish_reply(&mut self) {
+        self.stall_detector = StallDetector::default();
     }
 
     /// Whether the remote has ended the link (or sent what nobody asked for) while it lay idle.
     /// Does not wait.
-    pub(super) fn is_gone(&mut self) -> bool {
-        self.input.has_something_to_say()
+    pub(super) fn is_closed_by_remote(&mut self) -> bool {
+        self.input.is_readable()
             || self.output.is_closed()
             || self.stderr.is_flooded()
             || self.child.is_link_unresponsive()
@@ -59,16 +72,16 @@ impl Link {
     pub(super) async fn fill(
         &mut self,
         doing: &'static str,
-        kind: Kind,
+        kind: ReadKind,
     ) -> Result<(), RemoteError> {
         let began = Instant::now();
-        let limit = self.pace.limit(kind, self.silence);
+        let limit = self.stall_detector.limit(kind, self.silence);
         let filled = tokio::select! {
             biased;
             () = self.stderr.floods() => {
-                return Err(RemoteError::Noise {
+                return Err(RemoteError::StderrFlood {
                     host: self.host.clone(),
-                    most: MOST_STDERR,
+                    most: STDERR_MAX,
                     stderr: self.stderr.tail(),
                 });
             }
@@ -83,10 +96,15 @@ impl Link {
             }
         };
         let TooSlow { bytes, after } = match filled {
-            Ok(Ok(len @ 1..)) => match self.pace.came(len, began.elapsed(), (kind, self.silence)) {
-                Ok(()) => return Ok(()),
-                Err(slow) => slow,
-            },
+            Ok(Ok(len @ 1..)) => {
+                match self
+                    .stall_detector
+                    .record(len, began.elapsed(), (kind, self.silence))
+                {
+                    Ok(()) => return Ok(()),
+                    Err(slow) => slow,
+                }
+            }
             Ok(ended) => return Err(self.ended(doing, began, ended.err()).await),
             Err(_) if limit == self.silence => {
                 return Err(RemoteError::Silent {
@@ -96,7 +114,7 @@ impl Link {
                     stderr: self.stderr.tail(),
                 });
             }
-            Err(_) => self.pace.so_far(limit),
+            Err(_) => self.stall_detector.too_slow_after(limit),
         };
         Err(RemoteError::TooSlow {
             host: self.host.clone(),

@@ -37,7 +37,7 @@ impl LearntProgram {
     }
 
     /// Notes what has worked.
-    pub(super) fn learn(&self, program: Program) {
+    pub(super) fn record(&self, program: Program) {
         let number = match program {
             Program::InUsualPlaces => 1,
             Program::WithWrite => 2,
@@ -92,7 +92,7 @@ mod tests {
             Program::WithWrite,
             Program::AsConfigured,
         ] {
-            learnt.learn(program);
+            learnt.record(program);
             assert_eq!(learnt.get(), program);
         }
     }

@@ -12,8 +12,8 @@ mod assembly;
 mod command;
 mod digest;
 mod listing;
-mod location;
 mod open;
+mod store_locations;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,15 +23,14 @@ use bytes::{Buf, Bytes, BytesMut};
 
 pub use open::{NoShell, ShellError, ShellOptions, open_shell};
 
-use super::link::Link;
-use super::pace::Kind;
-use super::{Latency, RemoteError};
+use super::RemoteError;
+use super::link::{Latency, Link, ReadKind};
 use crate::model::StorePath;
 use crate::wire::WireError;
 use crate::wire::nar::layout::{Layout, Segment};
 use assembly::{Assembly, Step};
 use digest::Digest;
-use location::Places;
+use store_locations::StoreLocations;
 
 /// The longest listing that is read, in bytes.
 const LISTING_MAX: usize = 32 << 20;
@@ -50,27 +49,27 @@ const DIGEST: &str = "the digest of a part of a NAR";
 pub struct Shell {
     link: Link,
     nonce: String,
-    places: Places,
-    /// The store directory whose places the shell has been told.
+    locations: StoreLocations,
+    /// The store directory whose locations the shell knows.
     set_up_for: Option<String>,
     /// The number of the next command.
     next: u32,
     /// The path whose folder the shell is in. While it is, Nix does not collect the path as a rule:
     /// where the collector sees all processes, their working folders are roots.
-    inside: Option<StorePath>,
+    current_path: Option<StorePath>,
     /// What was asked for, in order.
-    owed: VecDeque<Owed>,
+    pending: VecDeque<PendingReply>,
     broken: bool,
     received: Arc<AtomicU64>,
 }
 
 /// What was asked for.
-enum Owed {
+enum PendingReply {
     Segment(Assembly),
     Digest(Digest, Segment),
 }
 
-impl Owed {
+impl PendingReply {
     fn layout(&self) -> &Layout {
         match self {
             Self::Segment(assembly) => assembly.segment.layout(),
@@ -80,15 +79,15 @@ impl Owed {
 }
 
 impl Shell {
-    fn new(link: Link, nonce: String, places: Places) -> Self {
+    fn new(link: Link, nonce: String, locations: StoreLocations) -> Self {
         Self {
             link,
             nonce,
-            places,
+            locations,
             set_up_for: None,
             next: 0,
-            inside: None,
-            owed: VecDeque::new(),
+            current_path: None,
+            pending: VecDeque::new(),
             broken: false,
             received: Arc::default(),
         }
@@ -109,19 +108,19 @@ impl Shell {
     /// Whether nothing is owed and nothing went wrong: only then may the shell be used by others.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        !self.broken && self.owed.is_empty() && self.link.input.is_empty()
+        !self.broken && self.pending.is_empty() && self.link.input.is_empty()
     }
 
     /// Whether the remote has ended the shell while it lay idle. Does not wait.
     #[must_use]
-    pub fn is_gone(&mut self) -> bool {
-        self.link.is_gone()
+    pub fn is_closed_by_remote(&mut self) -> bool {
+        self.link.is_closed_by_remote()
     }
 
     /// How many segments and digests have been asked for and not been taken.
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        self.owed.len()
+        self.pending.len()
     }
 
     /// How many bytes have come of the oldest segment that is owed.
@@ -142,13 +141,13 @@ impl Shell {
     /// # Errors
     /// When the link breaks, falls silent, or what comes is no end of a listing.
     pub async fn list(&mut self, path: &StorePath) -> Result<Option<Layout>, RemoteError> {
-        if self.broken || !self.owed.is_empty() {
+        if self.broken || !self.pending.is_empty() {
             return Ok(None);
         }
         self.set_up(path.store_dir());
         let number = self.number();
         let line = command::list(path.base_name().as_bytes(), number, LISTING_MAX);
-        let (listing, end) = self.printed(line, number, LISTING_MAX).await?;
+        let (listing, end) = self.read_output(line, number, LISTING_MAX).await?;
         let whole = command::trailer(&self.nonce, number, 0) + "\0\0" + &end;
         let Some(listing) = listing.strip_suffix(whole.as_bytes()) else {
             log::debug!("{}: {path} cannot be listed", self.link.host);
@@ -172,13 +171,13 @@ impl Shell {
         store_dir: &str,
     ) -> Result<Vec<(String, Vec<StorePath>)>, RemoteError> {
         let mut all = Vec::new();
-        if self.broken || !self.owed.is_empty() {
+        if self.broken || !self.pending.is_empty() {
             return Ok(all);
         }
-        for dir in self.places.dirs(store_dir) {
+        for dir in self.locations.dirs(store_dir) {
             let number = self.number();
             let line = command::names(&dir, number, SAMPLE_MAX);
-            let (names, end) = self.printed(line, number, SAMPLE_MAX).await?;
+            let (names, end) = self.read_output(line, number, SAMPLE_MAX).await?;
             let names = names.strip_suffix(end.as_bytes()).unwrap_or_default();
             // The last one may have been cut.
             let names = names.split_inclusive(|byte| *byte == 0);
@@ -193,7 +192,7 @@ impl Shell {
 
     /// What a command prints, with its end, which is told too. It prints at most `max` bytes before
     /// that. The shell is poisoned until the end has come, also for a caller that does not wait for it.
-    async fn printed(
+    async fn read_output(
         &mut self,
         line: Vec<u8>,
         number: u32,
@@ -211,9 +210,9 @@ impl Shell {
                     stderr: self.link.stderr.tail(),
                 });
             }
-            self.link.fill(LISTING, Kind::Reply).await?;
+            self.link.fill(LISTING, ReadKind::Reply).await?;
         }
-        self.link.came_whole();
+        self.link.finish_reply();
         self.broken = false;
         Ok((self.link.input.buffer().split(), end))
     }
@@ -221,7 +220,7 @@ impl Shell {
     /// Tells the shell where the files of paths in this store directory may be.
     fn set_up(&mut self, store_dir: &str) {
         if self.set_up_for.as_deref() != Some(store_dir) {
-            let line = command::set_up(&self.places.dirs(store_dir));
+            let line = command::set_up(&self.locations.dirs(store_dir));
             self.link.output.send_bytes(line);
             self.set_up_for = Some(store_dir.to_owned());
         }
@@ -236,7 +235,7 @@ impl Shell {
         let name = segment.layout().path().base_name().as_bytes();
         let due = command::read(&mut lines, name, segment, number);
         let assembly = Assembly::new(segment.clone(), number, due);
-        self.owed.push_back(Owed::Segment(assembly));
+        self.pending.push_back(PendingReply::Segment(assembly));
         self.link.output.send_bytes(lines);
     }
 
@@ -258,8 +257,8 @@ impl Shell {
         let number = self.number();
         let name = segment.layout().path().base_name().as_bytes();
         command::digest(&mut lines, name, segment, framing, number);
-        let owed = Owed::Digest(Digest::new(number), segment.clone());
-        self.owed.push_back(owed);
+        let owed = PendingReply::Digest(Digest::new(number), segment.clone());
+        self.pending.push_back(owed);
         self.link.output.send_bytes(lines);
     }
 
@@ -267,10 +266,10 @@ impl Shell {
     fn enter(&mut self, lines: &mut Vec<u8>, layout: &Layout) {
         let path = layout.path();
         self.set_up(path.store_dir());
-        if self.inside.as_ref() != Some(path) {
+        if self.current_path.as_ref() != Some(path) {
             let name = path.base_name().as_bytes();
             command::enter(lines, name, layout.is_directory());
-            self.inside = Some(path.clone());
+            self.current_path = Some(path.clone());
         }
     }
 
@@ -285,7 +284,7 @@ impl Shell {
             return Err(error);
         }
         loop {
-            let Some(Owed::Segment(oldest)) = self.owed.front_mut() else {
+            let Some(PendingReply::Segment(oldest)) = self.pending.front_mut() else {
                 return Ok(Bytes::new());
             };
             let (taken, step) = oldest.step(self.link.input.peek(), &self.nonce);
@@ -295,8 +294,8 @@ impl Shell {
                 Step::NeedMore => self.fill(SEGMENT).await?,
                 Step::Complete => {
                     self.received.store(0, Ordering::Relaxed);
-                    self.link.came_whole();
-                    let Some(Owed::Segment(done)) = self.owed.pop_front() else {
+                    self.link.finish_reply();
+                    let Some(PendingReply::Segment(done)) = self.pending.pop_front() else {
                         return Ok(Bytes::new());
                     };
                     return Ok(done.into_bytes().into());
@@ -320,15 +319,15 @@ impl Shell {
             return Err(error);
         }
         loop {
-            let Some(Owed::Digest(oldest, _)) = self.owed.front() else {
+            let Some(PendingReply::Digest(oldest, _)) = self.pending.front() else {
                 return Ok(None);
             };
             match oldest.step(self.link.input.peek(), &self.nonce) {
                 digest::Step::NeedMore => self.fill(DIGEST).await?,
                 digest::Step::Done(digest, len) => {
                     self.link.input.buffer().advance(len);
-                    self.link.came_whole();
-                    self.owed.pop_front();
+                    self.link.finish_reply();
+                    self.pending.pop_front();
                     return Ok(digest);
                 }
                 digest::Step::Wrong(what) => {
@@ -345,14 +344,14 @@ impl Shell {
     }
 
     async fn fill(&mut self, doing: &'static str) -> Result<(), RemoteError> {
-        let filled = self.link.fill(doing, Kind::Stream).await;
+        let filled = self.link.fill(doing, ReadKind::Stream).await;
         self.broken |= filled.is_err();
         filled
     }
 
     /// Lets go of the path that was read last: it may be collected again.
-    pub fn rest(&mut self) {
-        if self.inside.take().is_some() {
+    pub fn leave_path(&mut self) {
+        if self.current_path.take().is_some() {
             self.link.output.send_bytes(b"cd /\n".to_vec());
         }
     }
@@ -364,7 +363,7 @@ impl Shell {
     }
 
     fn wrong(&self, what: &'static str) -> RemoteError {
-        let oldest = self.owed.front().map(Owed::layout);
+        let oldest = self.pending.front().map(PendingReply::layout);
         let Some(path) = oldest.map(Layout::path) else {
             return RemoteError::Disconnected {
                 host: self.link.host.clone(),

@@ -1,8 +1,8 @@
 //! `trusted-public-keys`.
 
-use super::origin::Origin;
-use super::settings::{Key, Settings};
-use super::value::printable;
+use crate::config::settings::{Key, Settings};
+use crate::config::sources::Origin;
+use crate::config::value::printable;
 use crate::model::{KeyError, PublicKey};
 
 /// The keys, each once. A word that is no key costs a warning and is left out: with fewer keys less is

@@ -10,24 +10,24 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// How much of it is kept.
-const KEPT: usize = 8 << 10;
+const TAIL_MAX: usize = 8 << 10;
 
 /// How much of it goes to the debug log, in bytes.
-const LOGGED: u64 = 64 << 10;
+const LOGGED_MAX: u64 = 64 << 10;
 
 /// How much a remote may write, in bytes. Then nothing more is read, and the link is of no use.
-pub(super) const MOST: u64 = 16 << 20;
+pub(in crate::remote) const STDERR_MAX: u64 = 16 << 20;
 
 /// How long its end may lag behind the end of stdout.
-const LAG: Duration = Duration::from_millis(500);
+const END_TIMEOUT: Duration = Duration::from_millis(500);
 
-pub(super) struct Stderr {
+pub(in crate::remote) struct Stderr {
     tail: Arc<Mutex<Vec<u8>>>,
     flood: Arc<Flood>,
     task: JoinHandle<()>,
 }
 
-/// More than [`MOST`] came.
+/// More than [`STDERR_MAX`] came.
 #[derive(Default)]
 struct Flood {
     is_there: AtomicBool,
@@ -35,7 +35,10 @@ struct Flood {
 }
 
 impl Stderr {
-    pub(super) fn new(host: String, mut stream: Box<dyn AsyncRead + Send + Unpin>) -> Self {
+    pub(in crate::remote) fn new(
+        host: String,
+        mut stream: Box<dyn AsyncRead + Send + Unpin>,
+    ) -> Self {
         let tail = Arc::new(Mutex::new(Vec::new()));
         let kept = tail.clone();
         let flood = Arc::<Flood>::default();
@@ -46,15 +49,15 @@ impl Stderr {
             while let Ok(len @ 1..) = stream.read(&mut piece).await {
                 let before = read;
                 read += len as u64;
-                if read > MOST {
+                if read > STDERR_MAX {
                     flooded.is_there.store(true, Ordering::Release);
                     flooded.comes.notify_one();
                     return;
                 }
-                if before < LOGGED && read >= LOGGED {
+                if before < LOGGED_MAX && read >= LOGGED_MAX {
                     log::debug!("{host}: what else it writes to stderr is left out");
                 }
-                let logged = if before < LOGGED { len } else { 0 };
+                let logged = if before < LOGGED_MAX { len } else { 0 };
                 for line in piece[..logged]
                     .split(|b| *b == b'\n')
                     .filter(|l| !l.is_empty())
@@ -64,7 +67,7 @@ impl Stderr {
 
                 let mut kept = kept.lock();
                 kept.extend_from_slice(&piece[..len]);
-                let excess = kept.len().saturating_sub(KEPT);
+                let excess = kept.len().saturating_sub(TAIL_MAX);
                 kept.drain(..excess);
             }
         });
@@ -72,24 +75,24 @@ impl Stderr {
     }
 
     /// Whether more came than is read.
-    pub(super) fn is_flooded(&self) -> bool {
+    pub(in crate::remote) fn is_flooded(&self) -> bool {
         self.flood.is_there.load(Ordering::Acquire)
     }
 
     /// Waits until more has come than is read.
-    pub(super) async fn floods(&self) {
+    pub(in crate::remote) async fn floods(&self) {
         self.flood.comes.notified().await;
     }
 
     /// What is kept so far, line breaks included, without other control characters.
-    pub(super) fn tail(&self) -> String {
+    pub(in crate::remote) fn tail(&self) -> String {
         let tail = self.tail.lock();
         readable(&tail)
     }
 
     /// The same once the remote has closed it, which may take a moment after its stdout ended.
-    pub(super) async fn tail_at_end(&mut self) -> String {
-        let _ = tokio::time::timeout(LAG, &mut self.task).await;
+    pub(in crate::remote) async fn tail_at_end(&mut self) -> String {
+        let _ = tokio::time::timeout(END_TIMEOUT, &mut self.task).await;
         self.tail()
     }
 }

@@ -4,22 +4,16 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::link::{Link, is_dead};
+use super::Connection;
 use super::program::{LearntProgram, is_a_daemon, may_be_a_daemon};
-use super::stderr::readable;
-use super::{Connection, HANDSHAKE, RemoteError};
 use crate::config::host::Host;
+use crate::remote::link::{EXIT_TIMEOUT, Link, TRANSPORT_GRACE, is_dead, readable};
+use crate::remote::{HANDSHAKE, RemoteError};
 use crate::transport::{Program, Transport};
 use crate::wire::serve::{Request, ServerHello, Version};
 
 /// The exit status of a POSIX shell that finds no such program.
-const NOT_FOUND: i32 = 127;
-
-/// How much longer the transport may take, so that its own, more telling timeout comes first.
-pub(super) const GRACE: Duration = Duration::from_millis(250);
-
-/// How long a program that closed its stdout may take to end.
-pub(super) const EXIT: Duration = Duration::from_secs(1);
+const NOT_FOUND_STATUS: i32 = 127;
 
 /// How to connect.
 #[derive(Debug)]
@@ -73,7 +67,7 @@ pub async fn connect(
         stderr,
         ..
     }) = &result
-        && *status != NOT_FOUND
+        && *status != NOT_FOUND_STATUS
     {
         if may_be_a_daemon(stderr) && is_a_daemon(transport, host, deadline).await {
             return Err(RemoteError::OnlyDaemon {
@@ -86,7 +80,7 @@ pub async fn connect(
         }
     }
     if result.is_ok() {
-        options.program.learn(program);
+        options.program.record(program);
     }
     result
 }
@@ -98,7 +92,7 @@ fn is_no_server(result: &Result<Connection, RemoteError>) -> bool {
 /// Whether a shell says that there is no such program. csh exits with 1 and only says so.
 fn is_not_found(status: Option<i32>, stderr: &str) -> bool {
     let stderr = stderr.to_lowercase();
-    status == Some(NOT_FOUND)
+    status == Some(NOT_FOUND_STATUS)
         || stderr.contains("command not found")
         || stderr.contains("unknown command")
 }
@@ -117,7 +111,7 @@ async fn attempt(
         after: options.connect,
         stderr,
     };
-    let channel = timeout_at(deadline + GRACE, transport.open(host, program))
+    let channel = timeout_at(deadline + TRANSPORT_GRACE, transport.open(host, program))
         .await
         .map_err(|_| timed_out(String::new()))?
         .map_err(RemoteError::Transport)?;
@@ -125,20 +119,22 @@ async fn attempt(
         link: Link::new(host, channel, options.silence),
         version: Version::NEWEST,
         banner: Vec::new(),
-        owed: 1 + ahead.len(),
-        asked: None,
+        pending_replies: 1 + ahead.len(),
+        asked_at: None,
         unreadable: Vec::new(),
-        keeps_since: None,
+        remote_cache_since: None,
     };
-    ahead.iter().for_each(|request| connection.note(request));
+    ahead
+        .iter()
+        .for_each(|request| connection.record_request(request));
     connection.link.output.send_hello(ahead);
     let began = Instant::now();
     let mut hello = ServerHello::default();
-    let theirs = timeout_at(deadline, shake(&mut connection, &mut hello)).await;
+    let theirs = timeout_at(deadline, read_hello(&mut connection, &mut hello)).await;
     let said = |connection: &Connection, stderr: String| {
-        let printed = readable(hello.banner()) + &readable(connection.link.input.peek());
+        let read_output = readable(hello.banner()) + &readable(connection.link.input.peek());
         if stderr.trim().is_empty() {
-            printed
+            read_output
         } else {
             stderr
         }
@@ -153,8 +149,8 @@ async fn attempt(
                         theirs,
                     })?;
             connection.banner = hello.banner().to_vec();
-            connection.owed -= 1;
-            connection.link.latency.said_hello(began.elapsed());
+            connection.pending_replies -= 1;
+            connection.link.latency.record_handshake(began.elapsed());
             Ok(connection)
         }
         Ok(Ok(None)) => {
@@ -164,7 +160,7 @@ async fn attempt(
             }
             let stderr = connection.link.stderr.tail_at_end().await;
             let stderr = said(&connection, stderr);
-            let status = timeout(EXIT, connection.link.child.wait())
+            let status = timeout(EXIT_TIMEOUT, connection.link.child.wait())
                 .await
                 .ok()
                 .flatten();
@@ -181,7 +177,7 @@ async fn attempt(
 }
 
 /// The number that the server gave as its version; `None` when its output ended before.
-async fn shake(
+async fn read_hello(
     connection: &mut Connection,
     hello: &mut ServerHello,
 ) -> Result<Option<u64>, RemoteError> {

@@ -30,7 +30,7 @@ impl PathInfo {
     /// The same without a content address or signatures that no Nix can read. All others are left as
     /// they came.
     #[must_use]
-    pub fn readable(&self) -> Self {
+    pub fn sanitized(&self) -> Self {
         let mut info = self.clone();
         info.ca = info.ca.filter(|address| is_address(address));
         info.sigs.retain(|signature| is_well_formed(signature));
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn what_can_be_read_is_left_as_it_came() {
         let signed = samples::signed();
-        assert_eq!(signed.readable(), signed);
+        assert_eq!(signed.sanitized(), signed);
         let mut more = signed.clone();
         more.ca = Some("no address".to_owned());
         for bad in [
@@ -135,6 +135,6 @@ mod tests {
         ] {
             more.sigs.push(bad.to_owned());
         }
-        assert_eq!(more.readable(), signed);
+        assert_eq!(more.sanitized(), signed);
     }
 }

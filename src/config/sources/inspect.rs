@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use super::error::ConfigError;
-use super::file::{self, Source};
+use super::nix_conf::{self, ConfSource};
 use super::origin::{Assignment, Origin};
-use super::settings::{Key, Value};
-use super::sources::{OWN_FILE, Sources, read};
+use super::{OWN_FILE, Sources, read};
+use crate::config::error::ConfigError;
+use crate::config::settings::{Key, Value};
 
 /// A line that sets something that this program reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnLine {
+pub struct SettingLine {
     /// The name as it stands there, `extra-` included.
     pub name: String,
     /// The setting's own name.
@@ -27,10 +27,10 @@ pub struct OwnLine {
 ///
 /// # Errors
 /// When one of them is not in the syntax of nix.conf: Nix itself stops there.
-pub fn of_nix(sources: &Sources, name: &str) -> Result<Vec<Value>, ConfigError> {
+pub fn nix_setting(sources: &Sources, name: &str) -> Result<Vec<Value>, ConfigError> {
     let mut values = Vec::new();
     let extra = format!("extra-{name}");
-    for parsed in texts(sources, false) {
+    for parsed in parse_all(sources, false) {
         for assignment in parsed? {
             if assignment.name == name {
                 values.clear();
@@ -49,11 +49,11 @@ pub fn of_nix(sources: &Sources, name: &str) -> Result<Vec<Value>, ConfigError> 
 /// All lines of all files that set something of ours, whether in force or not. Files that are not in
 /// the syntax of nix.conf are left out.
 #[must_use]
-pub fn own_lines(sources: &Sources) -> Vec<OwnLine> {
-    let lines = texts(sources, true).into_iter().flatten().flatten();
+pub fn setting_lines(sources: &Sources) -> Vec<SettingLine> {
+    let lines = parse_all(sources, true).into_iter().flatten().flatten();
     let lines = lines.filter_map(|line| {
         let (key, _) = Key::find(&line.name)?;
-        Some(OwnLine {
+        Some(SettingLine {
             name: line.name,
             setting: key.name(),
             origin: line.origin,
@@ -64,7 +64,7 @@ pub fn own_lines(sources: &Sources) -> Vec<OwnLine> {
 }
 
 /// All files, those of our name only with `own`, and `NIX_CONFIG`, each parsed.
-fn texts(sources: &Sources, own: bool) -> Vec<Result<Vec<Assignment>, ConfigError>> {
+fn parse_all(sources: &Sources, own: bool) -> Vec<Result<Vec<Assignment>, ConfigError>> {
     let is_own = |path: &Path| path.file_name().is_some_and(|name| name == OWN_FILE);
     let mut all = Vec::new();
     for path in sources.files() {
@@ -74,12 +74,16 @@ fn texts(sources: &Sources, own: bool) -> Vec<Result<Vec<Assignment>, ConfigErro
         let Ok(text) = read(&path) else {
             continue;
         };
-        let source = Source::File(path.as_path().into());
-        all.push(file::parse(&text, source, &mut read));
+        let source = ConfSource::File(path.as_path().into());
+        all.push(nix_conf::parse(&text, source, &mut read));
     }
     if let Some(text) = sources.var("NIX_CONFIG") {
         let text = text.to_string_lossy();
-        all.push(file::parse(&text, Source::Env("NIX_CONFIG"), &mut read));
+        all.push(nix_conf::parse(
+            &text,
+            ConfSource::Env("NIX_CONFIG"),
+            &mut read,
+        ));
     }
     all
 }
@@ -138,14 +142,14 @@ mod tests {
         let ours = "substituters = never\nengine = off\nconnect-timeout = 5\n";
         fs::write(temp.path().join("ssh-substituter.conf"), ours).unwrap();
         let text = |config| -> Vec<String> {
-            let values = of_nix(&sources(temp.path(), config), "substituters").unwrap();
+            let values = nix_setting(&sources(temp.path(), config), "substituters").unwrap();
             values.into_iter().map(|value| value.text).collect()
         };
         assert_eq!(text(""), ["a", "b"]);
         assert_eq!(text("extra-substituters = c"), ["a", "b", "c"]);
         assert_eq!(text("substituters = c"), ["c"]);
-        assert!(of_nix(&sources(temp.path(), "no setting"), "substituters").is_err());
-        let lines = own_lines(&sources(temp.path(), "engine = auto"));
+        assert!(nix_setting(&sources(temp.path(), "no setting"), "substituters").is_err());
+        let lines = setting_lines(&sources(temp.path(), "engine = auto"));
         let lines: Vec<_> = lines
             .iter()
             .map(|line| (line.name.as_str(), line.is_unknown_to_nix))

@@ -1,17 +1,18 @@
 //! What the sources say becomes a [`Config`].
 
+mod public_keys;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::ConfigError;
 use super::host::Host;
-use super::keys::public_keys;
-use super::origin::Origin;
 use super::settings::{Key, Settings, Value};
-use super::sources::{Gathered, Sources};
+use super::sources::{Origin, RawConfig, Sources};
 use super::untrusted;
 use super::value::{BOOLEAN, parse_bool, printable};
-use super::{Config, Shown};
+use super::{Config, ProgressMode};
+use public_keys::public_keys;
 
 const DEFAULT_STORE_DIR: &str = "/nix/store";
 
@@ -24,14 +25,14 @@ const SHORTEST_DEAD_LINK: u64 = 3;
 const MAX_SECONDS: u64 = u32::MAX as u64;
 
 pub(super) fn validate(
-    gathered: Gathered,
+    raw: RawConfig,
     sources: &Sources,
 ) -> Result<(Config, Vec<String>), ConfigError> {
-    let Gathered {
+    let RawConfig {
         settings,
         untrusted,
         mut warnings,
-    } = gathered;
+    } = raw;
     let configured = hosts(&settings, Key::Hosts)?;
     let configured = without_duplicates(configured, &mut warnings);
     let trusted_hosts = hosts(&settings, Key::TrustedHosts)?;
@@ -120,7 +121,8 @@ fn boolean(settings: &Settings, key: Key) -> Result<bool, ConfigError> {
 }
 
 fn to_bool(setting: &'static str, value: &Value) -> Result<bool, ConfigError> {
-    parse_bool(value.text.trim()).ok_or_else(|| bad(setting, &value.text, &value.origin, BOOLEAN))
+    parse_bool(value.text.trim())
+        .ok_or_else(|| invalid_value(setting, &value.text, &value.origin, BOOLEAN))
 }
 
 fn duration(settings: &Settings, key: Key) -> Result<Duration, ConfigError> {
@@ -128,7 +130,12 @@ fn duration(settings: &Settings, key: Key) -> Result<Duration, ConfigError> {
     let text = value.text.trim();
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     if !digits {
-        return Err(bad(key.name(), text, &value.origin, "a number of seconds"));
+        return Err(invalid_value(
+            key.name(),
+            text,
+            &value.origin,
+            "a number of seconds",
+        ));
     }
     // Only a number beyond 64 bits fails here.
     let seconds: u64 = text.parse().unwrap_or(MAX_SECONDS);
@@ -140,20 +147,25 @@ fn engine(settings: &Settings) -> Result<bool, ConfigError> {
     match value.text.trim() {
         "auto" => Ok(true),
         "off" => Ok(false),
-        text => Err(bad(Key::Engine.name(), text, &value.origin, "auto or off")),
+        text => Err(invalid_value(
+            Key::Engine.name(),
+            text,
+            &value.origin,
+            "auto or off",
+        )),
     }
 }
 
-fn progress(settings: &Settings) -> Result<Shown, ConfigError> {
+fn progress(settings: &Settings) -> Result<ProgressMode, ConfigError> {
     let key = Key::Progress;
     let value = &settings.get(key).value;
     match value.text.trim() {
-        "auto" => Ok(Shown::Auto),
-        "never" => Ok(Shown::Never),
-        "plain" => Ok(Shown::Plain),
+        "auto" => Ok(ProgressMode::Auto),
+        "never" => Ok(ProgressMode::Never),
+        "plain" => Ok(ProgressMode::Plain),
         text => {
             let want = "auto, never or plain";
-            Err(bad(key.name(), text, &value.origin, want))
+            Err(invalid_value(key.name(), text, &value.origin, want))
         }
     }
 }
@@ -171,7 +183,7 @@ fn bytes(settings: &Settings, key: Key) -> Result<u64, ConfigError> {
     };
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         let want = "a number of bytes, with K, M, G or T behind it if wanted";
-        return Err(bad(key.name(), text, &value.origin, want));
+        return Err(invalid_value(key.name(), text, &value.origin, want));
     }
     let number: u64 = digits.parse().unwrap_or(u64::MAX);
     Ok(number.saturating_mul(1 << shift))
@@ -192,7 +204,12 @@ fn dead_link(settings: &Settings) -> Result<Duration, ConfigError> {
     if time.as_secs() < SHORTEST_DEAD_LINK {
         let value = &settings.get(key).value;
         let expected = "at least 3 seconds, or 0 for the default";
-        return Err(bad(key.name(), value.text.trim(), &value.origin, expected));
+        return Err(invalid_value(
+            key.name(),
+            value.text.trim(),
+            &value.origin,
+            expected,
+        ));
     }
     Ok(time)
 }
@@ -207,7 +224,7 @@ fn to_socket(setting: &'static str, value: &Value) -> Result<Option<PathBuf>, Co
         Ok(Some(PathBuf::from(text)))
     } else {
         let expected = "an absolute path without control characters";
-        Err(bad(setting, text, &value.origin, expected))
+        Err(invalid_value(setting, text, &value.origin, expected))
     }
 }
 
@@ -217,7 +234,7 @@ fn ssh_environment(settings: &Settings) -> Result<Vec<String>, ConfigError> {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if word.starts_with(|c: char| c.is_ascii_digit()) || !word.chars().all(fits) {
             let expected = "names of environment variables";
-            return Err(bad(key.name(), word, origin, expected));
+            return Err(invalid_value(key.name(), word, origin, expected));
         }
         Ok(word.to_owned())
     };
@@ -241,7 +258,7 @@ fn store_dir(sources: &Sources) -> Result<String, ConfigError> {
         if !fine {
             let origin = Origin::Env { name, line: None };
             let expected = "an absolute path without . and .. and empty parts";
-            return Err(bad(name, &text, &origin, expected));
+            return Err(invalid_value(name, &text, &origin, expected));
         }
         return Ok(dir.to_owned());
     }
@@ -255,7 +272,12 @@ fn ssh_options(sources: &Sources) -> Result<Vec<String>, ConfigError> {
     };
     let origin = Origin::Env { name, line: None };
     let Some(text) = value.to_str() else {
-        return Err(bad(name, &value.to_string_lossy(), &origin, "UTF-8"));
+        return Err(invalid_value(
+            name,
+            &value.to_string_lossy(),
+            &origin,
+            "UTF-8",
+        ));
     };
     shell_words::split(text).map_err(|source| ConfigError::SshOptions {
         origin,
@@ -264,7 +286,12 @@ fn ssh_options(sources: &Sources) -> Result<Vec<String>, ConfigError> {
     })
 }
 
-fn bad(setting: &'static str, value: &str, origin: &Origin, expected: &'static str) -> ConfigError {
+fn invalid_value(
+    setting: &'static str,
+    value: &str,
+    origin: &Origin,
+    expected: &'static str,
+) -> ConfigError {
     ConfigError::Value {
         origin: origin.clone(),
         setting,

@@ -8,7 +8,7 @@
 //! archive of which nothing was passed on becomes a directory with one file, whose name and text tell people
 //! what they have before them.
 
-use super::decode::{Decoder, State};
+use super::decode::{Decoder, DecoderState};
 use super::{directory_end, directory_start, entry_end, entry_start, file_end, file_start, magic};
 use crate::model::NarHash;
 
@@ -55,8 +55,8 @@ impl Decoder {
         let mut done = Completion::default();
         let mut open = self.open.len();
         match self.state {
-            State::Done => return done,
-            State::Start => {
+            DecoderState::Done => return done,
+            DecoderState::Start => {
                 magic(&mut done.head);
                 directory_start(&mut done.head);
                 entry_start(&mut done.head, NOTICE.as_bytes());
@@ -64,13 +64,13 @@ impl Decoder {
                 entry_end(&mut done.head);
                 directory_end(&mut done.head);
             }
-            State::Node => notice(&mut done.head, reason),
-            State::Contents { size, left } => {
+            DecoderState::Node => notice(&mut done.head, reason),
+            DecoderState::Contents { size, left } => {
                 done.fill = left;
                 file_end(&mut done.tail, size);
             }
-            State::EntryEnd => {}
-            State::Directory => {
+            DecoderState::EntryEnd => {}
+            DecoderState::Directory => {
                 directory_end(&mut done.tail);
                 open -= 1;
             }

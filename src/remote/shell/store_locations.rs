@@ -2,7 +2,7 @@
 //!
 //! A store path says where its files are, unless the store is moved: by `--store`, by `store` in
 //! nix.conf or `NIX_CONFIG`, by `NIX_REMOTE`, or because a user without rights has one at home (Nix
-//! manual, "Store Types" and "Local Store"). What counts there is for Nix to know; here all places that
+//! manual, "Store Types" and "Local Store"). What counts there is for Nix to know; here all locations that
 //! are named are looked at, and the one that has a path counts for that path. A wrong one does no harm:
 //! what comes is verified as everything is.
 
@@ -10,35 +10,35 @@ use percent_encoding::percent_decode_str;
 
 use crate::config::host::Host;
 
-/// Most places that are looked at.
-const PLACES_MAX: usize = 16;
+/// Most locations that are looked at.
+const LOCATIONS_MAX: usize = 16;
 
 /// The longest name of a place, in bytes: Linux knows no longer ones (`PATH_MAX`).
-const PLACE_MAX: usize = 4096;
+const LOCATION_LEN_MAX: usize = 4096;
 
 /// A place that may have the files of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
+enum StoreLocation {
     /// `/nix/store/X` is the file `ROOT/nix/store/X`.
     Root(Vec<u8>),
     /// `/nix/store/X` is the file `DIR/X`.
     Real(Vec<u8>),
 }
 
-/// All places that may have them, the likeliest first.
+/// All locations that may have them, the likeliest first.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Places(Vec<Place>);
+pub(super) struct StoreLocations(Vec<StoreLocation>);
 
 /// What an account tells about its store.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct StoreSettings {
     /// What `store` and `NIX_REMOTE` say, what counts more before what counts less.
     pub(super) stores: Vec<String>,
     /// Where a user without rights has a store.
     pub(super) at_home: String,
 }
 
-impl Told {
+impl StoreSettings {
     /// Reads strings that end with a zero byte each; the last one is the place at home.
     pub(super) fn read(output: &[u8]) -> Self {
         let text = String::from_utf8_lossy(output);
@@ -51,34 +51,34 @@ impl Told {
     }
 }
 
-impl Places {
+impl StoreLocations {
     /// From the host's `remote-store`. `None` for a store whose files may be anywhere.
     pub(super) fn of(host: &Host) -> Option<Self> {
         let store = host.remote_store.as_deref().unwrap_or_default();
         if is_usual(store) {
             return Some(Self(Vec::new()));
         }
-        Some(Self(vec![Place::of(store)?]))
+        Some(Self(vec![StoreLocation::of(store)?]))
     }
 
     /// Those that the host's URL leaves open are found by what its program is started with, by what the
     /// account tells, and where the paths themselves say.
-    pub(super) fn told(self, host: &Host, told: &Told) -> Self {
+    pub(super) fn with_settings(self, host: &Host, settings: &StoreSettings) -> Self {
         if !self.0.is_empty() {
             return self;
         }
-        let mut places: Vec<Place> = of_program(&host.remote_program)
-            .chain(told.stores.iter().map(String::as_str))
+        let mut locations: Vec<StoreLocation> = of_program(&host.remote_program)
+            .chain(settings.stores.iter().map(String::as_str))
             .filter_map(|store| match is_usual(store) {
                 true => None,
-                false => Place::of(store),
+                false => StoreLocation::of(store),
             })
-            .take(PLACES_MAX)
+            .take(LOCATIONS_MAX)
             .collect();
-        places.push(Place::Root(Vec::new()));
-        places.extend(absolute(told.at_home.clone().into()).map(Place::Root));
+        locations.push(StoreLocation::Root(Vec::new()));
+        locations.extend(absolute(settings.at_home.clone().into()).map(StoreLocation::Root));
         let mut all = Self(Vec::new());
-        for place in places {
+        for place in locations {
             if !all.0.contains(&place) {
                 all.0.push(place);
             }
@@ -88,15 +88,15 @@ impl Places {
 
     /// The folders that may be that store directory.
     pub(super) fn dirs(&self, store_dir: &str) -> Vec<Vec<u8>> {
-        let dir = |place: &Place| match place {
-            Place::Root(root) => [root, store_dir.as_bytes()].concat(),
-            Place::Real(dir) => dir.clone(),
+        let dir = |place: &StoreLocation| match place {
+            StoreLocation::Root(root) => [root, store_dir.as_bytes()].concat(),
+            StoreLocation::Real(dir) => dir.clone(),
         };
         self.0.iter().map(dir).collect()
     }
 }
 
-impl Place {
+impl StoreLocation {
     /// Of the URL of a store, as Nix reads it; `None` where it does not tell.
     fn of(store: &str) -> Option<Self> {
         let (base, query) = store.split_once('?').unwrap_or((store, ""));
@@ -141,7 +141,7 @@ fn of_program(words: &[String]) -> impl Iterator<Item = &str> {
 }
 
 fn absolute(mut path: Vec<u8>) -> Option<Vec<u8>> {
-    if !path.starts_with(b"/") || path.contains(&0) || path.len() > PLACE_MAX {
+    if !path.starts_with(b"/") || path.contains(&0) || path.len() > LOCATION_LEN_MAX {
         return None;
     }
     while path.ends_with(b"/") {
@@ -158,11 +158,13 @@ mod tests {
 
     fn dirs(spec: &str, told: &[&str], at_home: &str) -> Option<Vec<String>> {
         let host = Host::parse(spec).unwrap();
-        let told = Told {
+        let settings = StoreSettings {
             stores: told.iter().map(|&store| store.to_owned()).collect(),
             at_home: at_home.to_owned(),
         };
-        let dirs = Places::of(&host)?.told(&host, &told).dirs(DIR);
+        let dirs = StoreLocations::of(&host)?
+            .with_settings(&host, &settings)
+            .dirs(DIR);
         let text = |dir| String::from_utf8(dir).unwrap();
         Some(dirs.into_iter().map(text).collect())
     }
@@ -242,14 +244,14 @@ mod tests {
         assert_eq!(dirs(program, &["/a"], "").unwrap(), want);
         let many: Vec<String> = (0..99).map(|n| format!("/{n}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert_eq!(dirs("h", &many, "").unwrap().len(), PLACES_MAX + 1);
+        assert_eq!(dirs("h", &many, "").unwrap().len(), LOCATIONS_MAX + 1);
     }
 
     #[test]
     fn what_an_account_tells_is_read() {
-        let told = Told::read(b"/a b\0\0/home\0");
-        assert_eq!((told.stores.len(), &*told.stores[0]), (2, "/a b"));
-        assert_eq!(told.at_home, "/home");
-        assert_eq!(Told::read(b""), Told::default());
+        let settings = StoreSettings::read(b"/a b\0\0/home\0");
+        assert_eq!((settings.stores.len(), &*settings.stores[0]), (2, "/a b"));
+        assert_eq!(settings.at_home, "/home");
+        assert_eq!(StoreSettings::read(b""), StoreSettings::default());
     }
 }

@@ -15,7 +15,7 @@ pub struct Latency {
 impl Latency {
     /// Of a connection whose channel was opened in that time, where it is known: that is an exchange
     /// too.
-    pub(super) fn of_opening(took: Option<Duration>) -> Self {
+    pub(in crate::remote) fn of_opening(took: Option<Duration>) -> Self {
         Self {
             exchange: took,
             hello: None,
@@ -23,17 +23,17 @@ impl Latency {
     }
 
     /// The handshake took so long.
-    pub(super) fn said_hello(&mut self, took: Duration) {
+    pub(in crate::remote) fn record_handshake(&mut self, took: Duration) {
         self.hello = shorter(self.hello, Some(took));
     }
 
     /// A question was answered.
-    pub(super) fn answered(&mut self, took: Duration) {
+    pub(in crate::remote) fn record_exchange(&mut self, took: Duration) {
         self.exchange = shorter(self.exchange, Some(took));
     }
 
     /// Takes in what another connection to the same host has seen.
-    pub(crate) fn learn(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.exchange = shorter(self.exchange, other.exchange);
         self.hello = shorter(self.hello, other.hello);
     }
@@ -62,11 +62,11 @@ mod tests {
     fn the_shortest_exchange_counts_and_the_handshake_only_without_one() {
         let mut seen = Latency::default();
         assert_eq!(seen.shortest(), None);
-        seen.said_hello(ms(30));
-        seen.said_hello(ms(50));
+        seen.record_handshake(ms(30));
+        seen.record_handshake(ms(50));
         assert_eq!(seen.shortest(), Some(ms(30)));
         for (took, shortest) in [(40, 40), (20, 20), (25, 20)] {
-            seen.answered(ms(took));
+            seen.record_exchange(ms(took));
             assert_eq!(seen.shortest(), Some(ms(shortest)));
         }
     }
@@ -74,14 +74,14 @@ mod tests {
     #[test]
     fn connections_are_taken_together() {
         let mut one = Latency::of_opening(None);
-        one.said_hello(ms(9));
+        one.record_handshake(ms(9));
         let mut other = Latency::of_opening(Some(ms(8)));
-        other.answered(ms(7));
-        one.learn(other);
+        other.record_exchange(ms(7));
+        one.merge(other);
         assert_eq!(one.shortest(), Some(ms(7)));
-        other.answered(ms(5));
-        one.learn(other);
-        one.learn(Latency::default());
+        other.record_exchange(ms(5));
+        one.merge(other);
+        one.merge(Latency::default());
         assert_eq!(one.shortest(), Some(ms(5)));
     }
 }

@@ -6,17 +6,17 @@
 //! | what is read | limit, with `silence` as configured |
 //! | --- | --- |
 //! | a reply or a listing, which are short | twice `silence` for all of it |
-//! | a NAR or a part of one | [`LEAST`] bytes a second, on average over each `silence` |
+//! | a NAR or a part of one | [`STREAM_RATE_MIN`] bytes a second, on average over each `silence` |
 
 use std::time::Duration;
 
 /// The least that a NAR must bring, in bytes a second. A line of 9,600 baud that is shared by eight
 /// channels still gives each of them twice that.
-pub(super) const LEAST: u64 = 64;
+pub(super) const STREAM_RATE_MIN: u64 = 64;
 
 /// What is being read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::remote) enum ReadKind {
     /// Something short.
     Reply,
     /// Something that may be long.
@@ -25,7 +25,7 @@ pub(super) enum Kind {
 
 /// How what is being read has come so far.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct StallDetector {
     /// How long it has been waited for.
     waited: Duration,
     /// What came meanwhile, in bytes.
@@ -39,17 +39,17 @@ pub(super) struct TooSlow {
     pub(super) after: Duration,
 }
 
-impl Pace {
+impl StallDetector {
     /// How long may be waited for the next bytes.
-    pub(super) fn limit(&self, kind: Kind, silence: Duration) -> Duration {
+    pub(super) fn limit(&self, kind: ReadKind, silence: Duration) -> Duration {
         match kind {
-            Kind::Reply => silence.min((2 * silence).saturating_sub(self.waited)),
-            Kind::Stream => silence,
+            ReadKind::Reply => silence.min((2 * silence).saturating_sub(self.waited)),
+            ReadKind::Stream => silence,
         }
     }
 
     /// What has come when waiting so much longer was in vain.
-    pub(super) fn so_far(&self, waited: Duration) -> TooSlow {
+    pub(super) fn too_slow_after(&self, waited: Duration) -> TooSlow {
         TooSlow {
             bytes: self.got,
             after: self.waited + waited,
@@ -60,19 +60,19 @@ impl Pace {
     ///
     /// # Errors
     /// When that is too slow.
-    pub(super) fn came(
+    pub(super) fn record(
         &mut self,
         bytes: usize,
         waited: Duration,
-        (kind, silence): (Kind, Duration),
+        (kind, silence): (ReadKind, Duration),
     ) -> Result<(), TooSlow> {
         self.got += bytes as u64;
         self.waited += waited;
         let enough = match kind {
-            Kind::Reply => self.waited < 2 * silence,
-            Kind::Stream if self.waited < silence => true,
-            Kind::Stream => {
-                let least = self.waited.as_secs_f64() * LEAST as f64;
+            ReadKind::Reply => self.waited < 2 * silence,
+            ReadKind::Stream if self.waited < silence => true,
+            ReadKind::Stream => {
+                let least = self.waited.as_secs_f64() * STREAM_RATE_MIN as f64;
                 self.got as f64 >= least
             }
         };
@@ -82,7 +82,7 @@ impl Pace {
                 after: self.waited,
             });
         }
-        if kind == Kind::Stream && self.waited >= silence {
+        if kind == ReadKind::Stream && self.waited >= silence {
             *self = Self::default();
         }
         Ok(())
@@ -96,19 +96,23 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// Bytes that come each second; after how many seconds that is too slow.
-    fn lasts(kind: Kind, bytes: usize, silence: u32) -> Option<u32> {
-        let mut pace = Pace::default();
-        (1..1000).find(|_| pace.came(bytes, SECOND, (kind, silence * SECOND)).is_err())
+    fn lasts(kind: ReadKind, bytes: usize, silence: u32) -> Option<u32> {
+        let mut stall_detector = StallDetector::default();
+        (1..1000).find(|_| {
+            stall_detector
+                .record(bytes, SECOND, (kind, silence * SECOND))
+                .is_err()
+        })
     }
 
     #[test]
     fn a_stream_must_keep_up_a_rate_and_may_then_take_for_ever() {
-        assert_eq!(lasts(Kind::Stream, 63, 10), Some(10));
-        assert_eq!(lasts(Kind::Stream, 64, 10), None);
-        let mut pace = Pace::default();
+        assert_eq!(lasts(ReadKind::Stream, 63, 10), Some(10));
+        assert_eq!(lasts(ReadKind::Stream, 64, 10), None);
+        let mut stall_detector = StallDetector::default();
         // What came fast at first does not count for later.
         assert_eq!(
-            pace.came(1 << 30, 10 * SECOND, (Kind::Stream, 10 * SECOND)),
+            stall_detector.record(1 << 30, 10 * SECOND, (ReadKind::Stream, 10 * SECOND)),
             Ok(())
         );
         let slow = TooSlow {
@@ -116,29 +120,41 @@ mod tests {
             after: 10 * SECOND,
         };
         assert_eq!(
-            pace.came(1, 10 * SECOND, (Kind::Stream, 10 * SECOND)),
+            stall_detector.record(1, 10 * SECOND, (ReadKind::Stream, 10 * SECOND)),
             Err(slow)
         );
     }
 
     #[test]
     fn a_reply_has_a_time_whatever_comes() {
-        assert_eq!(lasts(Kind::Reply, 1 << 20, 10), Some(20));
-        let mut pace = Pace::default();
-        assert_eq!(pace.limit(Kind::Reply, 10 * SECOND), 10 * SECOND);
+        assert_eq!(lasts(ReadKind::Reply, 1 << 20, 10), Some(20));
+        let mut stall_detector = StallDetector::default();
         assert_eq!(
-            pace.came(1, 15 * SECOND, (Kind::Reply, 10 * SECOND)),
+            stall_detector.limit(ReadKind::Reply, 10 * SECOND),
+            10 * SECOND
+        );
+        assert_eq!(
+            stall_detector.record(1, 15 * SECOND, (ReadKind::Reply, 10 * SECOND)),
             Ok(())
         );
-        assert_eq!(pace.limit(Kind::Reply, 10 * SECOND), 5 * SECOND);
-        assert_eq!(pace.limit(Kind::Stream, 10 * SECOND), 10 * SECOND);
+        assert_eq!(
+            stall_detector.limit(ReadKind::Reply, 10 * SECOND),
+            5 * SECOND
+        );
+        assert_eq!(
+            stall_detector.limit(ReadKind::Stream, 10 * SECOND),
+            10 * SECOND
+        );
     }
 
     #[test]
     fn what_comes_at_once_is_never_slow() {
-        let mut pace = Pace::default();
+        let mut stall_detector = StallDetector::default();
         for _ in 0..1000 {
-            assert_eq!(pace.came(1, Duration::ZERO, (Kind::Stream, SECOND)), Ok(()));
+            assert_eq!(
+                stall_detector.record(1, Duration::ZERO, (ReadKind::Stream, SECOND)),
+                Ok(())
+            );
         }
     }
 }

@@ -9,51 +9,51 @@ use crate::wire::put_u64;
 use crate::wire::serve::{CLIENT_MAGIC, Request, Version};
 
 /// Space for one read. A pipe gives at most 64 KiB at a time unless it was enlarged.
-const READ: usize = 256 << 10;
+const READ_SIZE: usize = 256 << 10;
 
 /// What is left of a block, in bytes, that is still worth a read. Less is given up, so this is
 /// also the most that a block which is held by slices of it can waste.
-const LEAST: usize = 32 << 10;
+const SPARE_MIN: usize = 32 << 10;
 
 /// What comes from the remote.
-pub(super) struct Input {
+pub(in crate::remote) struct Input {
     stream: Box<dyn AsyncRead + Send + Unpin>,
     buf: BytesMut,
 }
 
 impl Input {
-    pub(super) fn new(stream: Box<dyn AsyncRead + Send + Unpin>) -> Self {
+    pub(in crate::remote) fn new(stream: Box<dyn AsyncRead + Send + Unpin>) -> Self {
         Self {
             stream,
             buf: BytesMut::new(),
         }
     }
 
-    pub(super) fn buffer(&mut self) -> &mut BytesMut {
+    pub(in crate::remote) fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buf
     }
 
-    pub(super) fn peek(&self) -> &[u8] {
+    pub(in crate::remote) fn peek(&self) -> &[u8] {
         &self.buf
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::remote) fn is_empty(&self) -> bool {
         self.buf.is_empty()
     }
 
     /// Reads once; 0 is the end of the stream.
-    pub(super) async fn fill(&mut self) -> std::io::Result<usize> {
+    pub(in crate::remote) async fn fill(&mut self) -> std::io::Result<usize> {
         // What has been taken and let go of makes room again, while its memory is still in the
         // processor's cache. If it is held (read ahead), the block is used up before the next one
         // is made: memory in use would otherwise be a multiple of the bytes in there.
-        if !self.buf.try_reclaim(READ) && self.buf.capacity() - self.buf.len() < LEAST {
-            self.buf.reserve(READ);
+        if !self.buf.try_reclaim(READ_SIZE) && self.buf.capacity() - self.buf.len() < SPARE_MIN {
+            self.buf.reserve(READ_SIZE);
         }
         self.stream.read_buf(&mut self.buf).await
     }
 
     /// Whether a read would give something (or the end) at once.
-    pub(super) fn has_something_to_say(&mut self) -> bool {
+    pub(in crate::remote) fn is_readable(&mut self) -> bool {
         use std::task::{Context, Poll, Waker};
         let mut byte = [0; 1];
         let mut read = tokio::io::ReadBuf::new(&mut byte);
@@ -65,13 +65,13 @@ impl Input {
 
 /// What goes to the remote: written by a task of its own, so that a remote which does not read
 /// before its reply is taken cannot block us.
-pub(super) struct Output {
+pub(in crate::remote) struct Output {
     queue: mpsc::UnboundedSender<Vec<u8>>,
     task: JoinHandle<()>,
 }
 
 impl Output {
-    pub(super) fn new(mut stream: Box<dyn AsyncWrite + Send + Unpin>) -> Self {
+    pub(in crate::remote) fn new(mut stream: Box<dyn AsyncWrite + Send + Unpin>) -> Self {
         // Unbounded, but never long: requests are small and limited by the questions at hand.
         let (queue, mut requests) = mpsc::unbounded_channel::<Vec<u8>>();
         let task = tokio::spawn(async move {
@@ -86,7 +86,7 @@ impl Output {
     }
 
     /// Our hello and what is asked ahead of theirs, as one piece: so it fits into one packet.
-    pub(super) fn send_hello(&self, ahead: &[Request]) {
+    pub(in crate::remote) fn send_hello(&self, ahead: &[Request]) {
         let mut bytes = Vec::new();
         put_u64(&mut bytes, CLIENT_MAGIC);
         put_u64(&mut bytes, Version::NEWEST.number());
@@ -94,17 +94,17 @@ impl Output {
         let _ = self.queue.send(bytes);
     }
 
-    pub(super) fn send(&self, request: &Request) {
+    pub(in crate::remote) fn send(&self, request: &Request) {
         let mut bytes = Vec::new();
         request.put(&mut bytes);
         self.send_bytes(bytes);
     }
 
-    pub(super) fn send_bytes(&self, bytes: Vec<u8>) {
+    pub(in crate::remote) fn send_bytes(&self, bytes: Vec<u8>) {
         let _ = self.queue.send(bytes);
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(in crate::remote) fn is_closed(&self) -> bool {
         self.queue.is_closed()
     }
 }
@@ -144,7 +144,10 @@ mod tests {
         let total = 4 << 20;
         for piece in [1 << 10, 48 << 10, 64 << 10, 1 << 20] {
             let blocks = blocks(total, piece).await;
-            assert!(blocks <= total / (READ - LEAST) + 1, "{piece}: {blocks}");
+            assert!(
+                blocks <= total / (READ_SIZE - SPARE_MIN) + 1,
+                "{piece}: {blocks}"
+            );
         }
     }
 
@@ -153,10 +156,10 @@ mod tests {
         let (mut remote, stream) = tokio::io::duplex(64 << 10);
         tokio::spawn(async move { remote.write_all(&vec![1; 4 << 20]).await });
         let mut input = Input::new(Box::new(stream));
-        let mut places = std::collections::BTreeSet::new();
+        let mut locations = std::collections::BTreeSet::new();
         while input.fill().await.unwrap() > 0 {
-            places.insert(input.buffer().split().as_ptr() as usize / READ);
+            locations.insert(input.buffer().split().as_ptr() as usize / READ_SIZE);
         }
-        assert!(places.len() <= 2, "{places:?}");
+        assert!(locations.len() <= 2, "{locations:?}");
     }
 }

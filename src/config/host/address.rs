@@ -1,14 +1,12 @@
-//! A host spec becomes a [`Host`].
+//! User, name and port of a host spec; the grammar stands in the parent module.
 
 use std::net::Ipv6Addr;
 
 use percent_encoding::percent_decode_str;
 
-use super::{Host, HostError, params};
+use super::{Host, HostError};
 use crate::config::value::printable;
 
-/// Longest spec that is read, in bytes.
-const MAX_SPEC_LEN: usize = 4096;
 /// Longest host name (RFC 1035) and, for want of a better figure, login name; in bytes.
 const MAX_NAME_LEN: usize = 255;
 
@@ -22,18 +20,8 @@ const USER_EXPECTED: &str = "1 to 255 characters of A-Za-z0-9._+@-, or percent-e
 /// would take for its own (ssh's `ProxyCommand` may hold the name) are not among them.
 const USER_MARKS: &[u8] = b"._+-@:%#=,~^/\\";
 
-/// Parses a whole spec; the grammar stands in the parent module.
-pub(super) fn parse(spec: &str) -> Result<Host, HostError> {
-    if spec.len() > MAX_SPEC_LEN {
-        return Err(HostError::TooLong {
-            spec: printable(spec),
-            max: MAX_SPEC_LEN,
-        });
-    }
-    let (rest, query) = match spec.split_once('?') {
-        Some((rest, query)) => (rest, Some(query)),
-        None => (spec, None),
-    };
+/// Parses what stands before the parameters of `spec`: `[ssh://][user@]name[:port][/]`.
+pub(super) fn parse(spec: &str, rest: &str) -> Result<Host, HostError> {
     let rest = strip_scheme(spec, rest)?;
     let authority = match rest.split_once('/') {
         Some((authority, "")) => authority,
@@ -53,9 +41,6 @@ pub(super) fn parse(spec: &str) -> Result<Host, HostError> {
     let mut host = Host::named(name);
     host.user = user.map(|user| parse_user(spec, user)).transpose()?;
     host.port = port.map(|port| parse_port(spec, port)).transpose()?;
-    if let Some(query) = query {
-        params::apply(&mut host, spec, query)?;
-    }
     Ok(host)
 }
 

@@ -29,13 +29,21 @@
 //! Booleans are `true`, `yes`, `1`, `false`, `no`, `0`. Parameters that mean something to Nix but
 //! nothing here (`want-mass-query`, `path-info-cache-size`, …) are accepted and ignored.
 
+mod address;
+mod error;
 mod params;
-mod parse;
+
+pub use error::HostError;
 
 use std::fmt;
 use std::path::PathBuf;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::value::printable;
+
+/// Longest spec that is read, in bytes.
+const MAX_SPEC_LEN: usize = 4096;
 
 /// The port that ssh takes when nobody says otherwise.
 const SSH_PORT: u16 = 22;
@@ -79,85 +87,6 @@ pub struct Host {
     pub max_connections: u32,
 }
 
-/// Why a string names no host. `spec` is the string, cut to a printable length.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HostError {
-    /// The whole spec is too long to be one.
-    #[error("host {spec:?} is longer than {max} bytes")]
-    TooLong {
-        /// The spec.
-        spec: Box<str>,
-        /// The longest that is read, in bytes.
-        max: usize,
-    },
-    /// Another kind of store than ssh.
-    #[error("host {spec:?} has the scheme {scheme:?}: expected ssh")]
-    Scheme {
-        /// The spec.
-        spec: Box<str>,
-        /// What stands before `://`.
-        scheme: Box<str>,
-    },
-    /// The host's name.
-    #[error("host {spec:?} has the name {name:?}: expected {expected}")]
-    Name {
-        /// The spec.
-        spec: Box<str>,
-        /// The name.
-        name: Box<str>,
-        /// What a name would have been.
-        expected: &'static str,
-    },
-    /// The login name.
-    #[error("host {spec:?} has the user {user:?}: expected {expected}")]
-    User {
-        /// The spec.
-        spec: Box<str>,
-        /// The user.
-        user: Box<str>,
-        /// What a user would have been.
-        expected: &'static str,
-    },
-    /// The port.
-    #[error("host {spec:?} has the port {port:?}: expected a number from 1 to 65535, once")]
-    Port {
-        /// The spec.
-        spec: Box<str>,
-        /// The port.
-        port: Box<str>,
-    },
-    /// Something follows the host's name that means nothing to ssh.
-    #[error("host {spec:?} has the path {path:?}: expected none")]
-    Path {
-        /// The spec.
-        spec: Box<str>,
-        /// The path.
-        path: Box<str>,
-    },
-    /// A parameter that neither Nix nor this program knows.
-    #[error("host {spec:?} has an unknown parameter {parameter:?}: expected one of {known}")]
-    UnknownParameter {
-        /// The spec.
-        spec: Box<str>,
-        /// The parameter's name.
-        parameter: Box<str>,
-        /// The parameters that have a meaning here, joined by commas.
-        known: &'static str,
-    },
-    /// A parameter's value.
-    #[error("host {spec:?} has {parameter} = {value:?}: expected {expected}")]
-    Parameter {
-        /// The spec.
-        spec: Box<str>,
-        /// The parameter's name.
-        parameter: &'static str,
-        /// Its value, decoded where it could be.
-        value: Box<str>,
-        /// What a value would have been.
-        expected: &'static str,
-    },
-}
-
 impl Host {
     /// `max-connections` of a host that does not say. On a long link each channel moves at most 2 MiB
     /// a round trip (OpenSSH's window); eight of them share one ssh connection.
@@ -171,7 +100,21 @@ impl Host {
     /// # Errors
     /// When any part of it is not as the grammar says.
     pub fn parse(spec: &str) -> Result<Self, HostError> {
-        parse::parse(spec)
+        if spec.len() > MAX_SPEC_LEN {
+            return Err(HostError::TooLong {
+                spec: printable(spec),
+                max: MAX_SPEC_LEN,
+            });
+        }
+        let (rest, query) = match spec.split_once('?') {
+            Some((rest, query)) => (rest, Some(query)),
+            None => (spec, None),
+        };
+        let mut host = address::parse(spec, rest)?;
+        if let Some(query) = query {
+            params::apply(&mut host, spec, query)?;
+        }
+        Ok(host)
     }
 
     /// A host with this name and defaults for the rest. The name has been validated.
