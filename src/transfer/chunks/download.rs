@@ -12,13 +12,13 @@ use super::chunked_nar::ChunkedNar;
 use super::scheduler::Scheduler;
 use crate::pool::HostId;
 
-/// How long the first chunk may take before the NAR is asked for in the plain way.
-const START: Duration = Duration::from_secs(4);
+/// How long the first chunk may take before another source is tried.
+const FIRST_CHUNK_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How often it is looked whether a chunk that has come is still to be held back.
-pub(super) const LOOK: Duration = Duration::from_millis(250);
+/// How often to check whether a chunk that has come is still to be held back.
+pub(super) const CONFIRM_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A NAR on its way. Dropping it stops that.
+/// A NAR that is being downloaded. Dropping it stops that.
 pub(in crate::transfer) struct ChunkedDownload {
     pub(super) scheduler: Arc<Scheduler>,
     pub(super) nar: Arc<ChunkedNar>,
@@ -32,29 +32,28 @@ impl ChunkedDownload {
         Self {
             scheduler,
             nar,
-            limit: START,
+            limit: FIRST_CHUNK_TIMEOUT,
             buf: BytesMut::new(),
         }
     }
 
-    /// What has come in order and was not taken off yet.
+    /// The bytes that have come in order. Take from the front.
     pub(in crate::transfer) fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buf
     }
 
-    /// Puts the next chunk behind what is left in the buffer, and gives its sender; `None` when no more
-    /// comes, be it complete or not.
+    /// Appends the next chunk to the buffer, and gives its sender. `None` when no more comes, be it complete or not.
     pub(in crate::transfer) async fn more(&mut self) -> Option<HostId> {
         let (chunk, host) = loop {
             let before = self.received();
             match timeout(self.limit, self.chunk()).await {
                 Ok(chunk) => break chunk?,
-                // A chunk takes its time on a slow link.
+                // The chunk is on its way over a slow link.
                 Err(_) if self.received() != before => {}
                 Err(_) => return None,
             }
         };
-        // Channels know by themselves what is too long.
+        // Later stalls are noticed by the channels.
         self.limit = Duration::MAX;
         match chunk.try_into_mut() {
             Ok(chunk) if self.buf.is_empty() => self.buf = chunk,
@@ -64,7 +63,7 @@ impl ChunkedDownload {
         Some(host)
     }
 
-    /// Counts the bytes that come, whole chunks or not.
+    /// Counts the bytes that come, of complete chunks or not.
     pub(in crate::transfer) fn meter(&self) -> Arc<AtomicU64> {
         self.nar.received().clone()
     }
@@ -75,8 +74,8 @@ impl ChunkedDownload {
 
     async fn chunk(&self) -> Option<(Bytes, HostId)> {
         loop {
-            let at_work = self.scheduler.at_work(self.nar.hosts());
-            let (chunk, done) = self.nar.take(&at_work);
+            let with_channels = self.scheduler.with_channels(self.nar.hosts());
+            let (chunk, done) = self.nar.take(&with_channels);
             channel::reopen_channels(&self.scheduler, &self.nar, self.nar.ignore_backoff);
             if chunk.is_some() {
                 self.scheduler.wake();
@@ -93,14 +92,14 @@ impl ChunkedDownload {
                 continue;
             }
             let limit = match self.nar.waits_for_check() {
-                true => LOOK,
+                true => CONFIRM_CHECK_INTERVAL,
                 false => Duration::MAX,
             };
             let _ = timeout(limit, self.nar.changed()).await;
         }
     }
 
-    /// Hosts may have told meanwhile that they have it too.
+    /// Adds hosts that have become holders meanwhile.
     fn add_new_holders(&self) {
         let path = &self.nar.info.path;
         let holders = self.scheduler.bookkeeping.holders(path, &[]);
@@ -108,8 +107,8 @@ impl ChunkedDownload {
         channel::add_hosts(&self.scheduler, &self.nar, usable);
     }
 
-    /// What was put together is not the NAR that was promised: it is not tried again, since nobody
-    /// can tell whose chunk it was.
+    /// Records that the chunks did not make the promised NAR. It is not tried in chunks again, since it is not known
+    /// which chunk was wrong.
     pub(in crate::transfer) fn report_wrong_content(&self) {
         self.scheduler
             .bookkeeping

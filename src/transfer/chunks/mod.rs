@@ -1,23 +1,23 @@
 //! Large NARs over several channels and hosts.
 //!
-//! ssh moves at most 2 MiB of a channel in a round trip, so on a long link a large NAR is much
-//! faster in chunks; and from two hosts it comes twice as fast as from one. ChunkWindow are read through
-//! shells, where accounts have them, and put together in order. The channels are scheduler by all NARs:
-//! who is waited for comes first, and what it leaves of them goes to those that are read ahead.
-//! Whatever goes wrong here ends with the plain transfer, which goes on from the same byte.
+//! ssh moves at most 2 MiB of a channel in a round trip. On a long link a large NAR is therefore much faster in chunks,
+//! and from two hosts it comes twice as fast as from one. Chunks are read through shells, where accounts have them, and
+//! put together in order. All NARs share the channels: a NAR that a caller waits for comes first, and readahead gets the
+//! rest. Whatever goes wrong here ends the chunks, and the plain dump goes on from the same byte.
 //!
-//! Nothing of a large NAR can be verified before its end, so what one host sends is compared with what
-//! another one has, chunk by chunk, before it is passed on: the other one sends a digest only. Where the two
-//! differ, both are asked for the digest of the whole NAR, and what the wrong one has sent is replaced.
+//! Nothing of a large NAR can be verified before its end. So each chunk is compared with what another host has before it
+//! is passed on; the other host sends a digest only. Where the two differ, both are asked for the digest of the whole
+//! NAR, and what the wrong one has sent is replaced.
 //!
 //! | module | what it does |
 //! | --- | --- |
-//! | `chunks` | which chunk is asked of whom; pure |
-//! | `proof` | who is right when two hosts disagree; pure |
-//! | `nar` | one NAR |
-//! | `scheduler` | all NARs, and the channels of each host |
+//! | `window` | which chunk is requested from which channel; pure |
+//! | `disputes` | which host is right when two disagree; pure |
+//! | `chunked_nar` | one NAR: its window, its hosts, comparing |
+//! | `scheduler` | all NARs, the channels of each host, and what each channel does next |
 //! | `channel` | one shell on one host |
-//! | `compared` | a NAR that comes straight through and is only compared here |
+//! | `download` | one NAR, for the source or the readahead that takes it |
+//! | `compared_dump` | a plain dump whose bytes are only compared here |
 
 mod channel;
 mod chunked_nar;
@@ -41,10 +41,10 @@ pub(super) use download::ChunkedDownload;
 pub(super) use scheduler::FAR;
 use scheduler::Scheduler;
 
-/// What is not worth the round trips that shells cost, in bytes.
+/// The smallest NAR, or rest of one, in bytes, that is worth the round trips that shells cost.
 pub(super) const MIN_NAR_SIZE: u64 = HELD_BACK_MAX + 1;
 
-/// Brings NARs in chunks, with tasks of its own that end when it is dropped.
+/// Downloads NARs in chunks, with tasks of its own that end when it is dropped.
 pub(super) struct ChunkedDownloads(Arc<Scheduler>);
 
 impl Drop for ChunkedDownloads {
@@ -67,9 +67,9 @@ impl ChunkedDownloads {
         info.nar_hash.is_some() && !self.0.bookkeeping.had_wrong_chunks(&info.path)
     }
 
-    /// Whether these hosts start_download what follows the byte `from` faster in chunks.
+    /// Whether these hosts bring what follows the byte `from` faster in chunks.
     fn is_faster(&self, info: &PathInfo, from: u64, hosts: &[HostId]) -> bool {
-        // Of a host that was not talked to yet nobody knows how far it is.
+        // How far a host is shows only once it was connected to.
         let may_be_far = |host: &HostId| self.0.is_far(*host) != Some(false);
         let large = info.nar_size.saturating_sub(from) >= MIN_NAR_SIZE;
         large && (hosts.len() > 1 || hosts.iter().any(may_be_far))
@@ -79,8 +79,8 @@ impl ChunkedDownloads {
         self.0.usable(&info.path, holders)
     }
 
-    /// Starts to start_download what follows the byte `from` of a NAR, if that is of use: since it comes faster
-    /// so, or since only so what there is already need not come again.
+    /// Starts to bring what follows the byte `from` of a NAR, if that is of use: because it comes faster in chunks, or
+    /// because only so the first bytes need not come again.
     pub(super) fn start(
         &self,
         info: &PathInfo,
@@ -96,7 +96,7 @@ impl ChunkedDownloads {
         if !spares && !self.is_faster(info, from, &hosts) {
             return None;
         }
-        // The one that broke off may be all there is.
+        // The host that broke off may be the only one.
         let ignore_backoff = hosts.is_empty();
         if ignore_backoff {
             let may = |host: &HostId| self.0.may_bring_chunks(*host, &info.path);
@@ -113,8 +113,8 @@ impl ChunkedDownloads {
         Some(self.start_download(nar))
     }
 
-    /// Has what `sender` sends straight through, from where `decoder` has come to, compared with what other hosts have,
-    /// if one can do that and the rest is large.
+    /// Compares the plain dump of `sender`, from the position of `decoder` on, with what other hosts have. `None` when no
+    /// other host can, or little is missing.
     pub(super) fn compare(
         &self,
         info: &PathInfo,
