@@ -1,5 +1,4 @@
-//! What is expected of one caller, and what is being read ahead for it. Pure bookkeeping, under the
-//! queue's lock.
+//! What one caller is expected to fetch, and what is being read ahead for it. Pure bookkeeping, under the queue's lock.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,33 +16,31 @@ use crate::transfer::readahead::in_flight::InFlight;
 use crate::transfer::readahead::memory_budget::{CallerBudget, reservation_for};
 use crate::transfer::readahead::task::{OwnerId, ReadaheadTask, TaskReader};
 
-/// How many paths are looked at for one that suits a worker.
-pub(super) const LOOK: usize = 64;
+/// Among how many paths one is searched that suits a worker.
+pub(super) const LOOKAHEAD_PATHS: usize = 64;
 
-/// A NAR that a host has been asked for so long ago, and that has not begun to come, may be asked
-/// of another one.
+/// How long after a NAR was requested another host may take it over, if it has not begun to come.
 const STEAL_AFTER: Duration = Duration::from_millis(200);
 
-/// How many dumps may pass before what was read ahead and not fetched makes room, when room is
-/// short.
-const STALE: u64 = 16;
+/// After how many more fetches a NAR that was read ahead and not fetched is dropped, when memory is short.
+const STALE_AFTER_FETCHES: u64 = 16;
 
 pub(super) struct Backlog {
     pub(super) order: FetchOrder,
-    /// What is in the order.
+    /// The paths in the order.
     pub(super) expected: HashMap<StorePath, ExpectedPath>,
-    /// What is being read ahead, or has been.
+    /// What is being read ahead, or has been and was not fetched.
     pub(super) tasks: BTreeMap<StorePath, TrackedTask>,
     /// What the caller has fetched, and when.
     pub(super) fetched: HashMap<StorePath, Instant>,
-    /// What it waits for and no worker has asked for.
+    /// What the caller waits for and no worker has requested.
     pub(super) demanded: DemandFetches,
     pub(super) workers: HashMap<HostId, usize>,
-    /// Dumps that the caller has asked for.
-    pub(super) dumps: u64,
-    /// When the last one was.
-    pub(super) latest: Instant,
-    /// It was too long ago.
+    /// How many paths the caller has fetched.
+    pub(super) fetches: u64,
+    /// When it did last.
+    pub(super) last_fetch: Instant,
+    /// That is too long ago: nothing is read ahead.
     pub(super) idle: bool,
 }
 
@@ -51,7 +48,7 @@ pub(super) struct Backlog {
 pub(super) struct ExpectedPath {
     pub(super) info: Arc<PathInfo>,
     pub(super) holders: Arc<[HostId]>,
-    /// A worker has failed to bring it.
+    /// A worker has failed to bring it, so that no other one tries.
     pub(super) failed: bool,
 }
 
@@ -63,9 +60,9 @@ impl ExpectedPath {
 
 pub(super) struct TrackedTask {
     pub(super) reader: TaskReader,
-    pub(super) asked: Instant,
-    /// The number of dumps when it was asked for.
-    pub(super) dumps: u64,
+    pub(super) requested_at: Instant,
+    /// How many paths the caller had fetched then.
+    pub(super) fetches: u64,
 }
 
 impl Backlog {
@@ -77,13 +74,13 @@ impl Backlog {
             fetched: HashMap::new(),
             demanded: DemandFetches::default(),
             workers: HashMap::new(),
-            dumps: 0,
-            latest: Instant::now(),
+            fetches: 0,
+            last_fetch: Instant::now(),
             idle: false,
         }
     }
 
-    /// Expects a path; whether it was not expected before.
+    /// Expects a path. Whether it was not expected before.
     pub(super) fn expect(
         &mut self,
         info: &Arc<PathInfo>,
@@ -102,7 +99,7 @@ impl Backlog {
         new
     }
 
-    /// Makes a task of an expected path, if there is room for it.
+    /// Begins to read an expected path ahead, if the budget has reservation for it.
     pub(super) fn start_task(
         &mut self,
         path: &StorePath,
@@ -111,22 +108,22 @@ impl Backlog {
         in_flight: &InFlight,
     ) -> Option<Arc<ReadaheadTask>> {
         let ExpectedPath { info, holders, .. } = self.expected.get(path)?.clone();
-        let room = budget.reserve(reservation_for(info.nar_size))?;
-        let reader = ReadaheadTask::start(info, holders, owner, room);
+        let reservation = budget.reserve(reservation_for(info.nar_size))?;
+        let reader = ReadaheadTask::start(info, holders, owner, reservation);
         let task = reader.task.clone();
-        in_flight.put(&task);
+        in_flight.insert(&task);
         self.track(path, reader);
         Some(task)
     }
 
-    /// An expected path is being read ahead.
+    /// An expected path is being read ahead by this or another caller's worker.
     pub(super) fn track(&mut self, path: &StorePath, reader: TaskReader) {
         self.expected.remove(path);
         self.order.remove(path);
         let entry = TrackedTask {
             reader,
-            asked: Instant::now(),
-            dumps: self.dumps,
+            requested_at: Instant::now(),
+            fetches: self.fetches,
         };
         self.tasks.insert(path.clone(), entry);
     }
@@ -137,7 +134,7 @@ impl Backlog {
         bookkeeping: &HostBookkeeping,
         chunks: &ChunkedDownloads,
     ) -> Option<&StorePath> {
-        self.order.ready().take(LOOK).find(|path| {
+        self.order.ready().take(LOOKAHEAD_PATHS).find(|path| {
             self.expected.get(*path).is_some_and(|expected| {
                 let holders = expected.holders(bookkeeping);
                 let size = expected.info.nar_size;
@@ -150,7 +147,7 @@ impl Backlog {
         })
     }
 
-    /// A NAR that another host was asked for and that this one would have brought sooner.
+    /// Takes over a task that another host was requested_at for and that this one would finish sooner.
     pub(super) fn steal(
         &mut self,
         host: HostId,
@@ -160,7 +157,7 @@ impl Backlog {
         let (task, loser) = self.tasks.values().find_map(|entry| {
             let task = &entry.reader.task;
             let other = task.awaited_from().filter(|other| *other != host)?;
-            let waits = entry.asked.elapsed() > STEAL_AFTER;
+            let waits = entry.requested_at.elapsed() > STEAL_AFTER;
             let mine = bookkeeping.throughput.expect(host, task.info.nar_size);
             let sooner = mine * 2.0 < bookkeeping.throughput.expect(other, 0);
             let holders = bookkeeping.holders(&task.info.path, &task.holders);
@@ -171,13 +168,13 @@ impl Backlog {
         })?;
         let [loser, winner] = [loser, host].map(|host| bookkeeping.pool.host(host));
         log::debug!(
-            "{winner} brings {}, asked of {loser} before",
+            "{winner} brings {}, requested_at of {loser} before",
             task.info.path
         );
         Some(task)
     }
 
-    /// What was read along and is lost before anything of it had come is expected again.
+    /// Expects paths again whose worker failed before anything had come.
     pub(super) fn expect_lost_again(&mut self) {
         let (lost, others) = std::mem::take(&mut self.tasks)
             .into_iter()
@@ -189,9 +186,10 @@ impl Backlog {
     }
 
     pub(super) fn drop_stale(&mut self) {
-        let dumps = self.dumps;
-        let stale =
-            |entry: &TrackedTask| dumps - entry.dumps >= STALE && entry.reader.task.is_complete();
+        let fetches = self.fetches;
+        let stale = |entry: &TrackedTask| {
+            fetches - entry.fetches >= STALE_AFTER_FETCHES && entry.reader.task.is_complete()
+        };
         self.tasks.retain(|_, entry| !stale(entry));
     }
 }

@@ -1,9 +1,8 @@
-//! In which order the caller is expected to fetch.
+//! The order in which the caller is expected to fetch.
 //!
-//! Nix fetches references before what refers to them, and among the paths that it could fetch it
-//! goes by name and then by path (the key of its substitution goals, `libstore/build`). The order
-//! is kept up to date path by path, so that a caller which asks and fetches in turns costs no more
-//! than one that asks for everything first.
+//! Nix fetches references before what refers to them. Among the paths that it could fetch it goes by name and then by
+//! path (the key of its substitution goals, `libstore/build`). The order is kept up to date path by path, so that a
+//! caller which asks and fetches in turns costs no more than one that asks for everything first.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
