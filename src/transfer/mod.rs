@@ -6,6 +6,7 @@ mod chunks;
 mod error;
 mod fetch;
 mod hosts;
+mod nar_sink;
 pub mod progress;
 mod readahead;
 mod request;
@@ -18,7 +19,9 @@ use std::sync::Arc;
 pub use caller::Caller;
 pub use error::{FailedTransfer, HostFault, TransferError};
 pub use hosts::HolderLookup;
-pub use request::{FetchRequest, NarSink};
+pub use nar_sink::NarSink;
+pub(crate) use nar_sink::read_piece;
+pub use request::FetchRequest;
 pub use verify::{Checkpoint, Piece, ResumePoint};
 
 use crate::pool::{HostId, Pool};

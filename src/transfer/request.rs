@@ -1,12 +1,8 @@
-//! What is to be fetched, and where its bytes go.
-
-use std::io;
-
-use async_trait::async_trait;
+//! What is to be fetched.
 
 use super::caller::Caller;
 use super::progress::Progress;
-use super::verify::{Piece, ResumePoint};
+use super::verify::ResumePoint;
 use crate::model::PathInfo;
 use crate::pool::HostId;
 
@@ -22,14 +18,4 @@ pub struct FetchRequest<'a> {
     pub resume: Option<ResumePoint>,
     /// Shows it.
     pub progress: &'a dyn Progress,
-}
-
-/// Takes a NAR, piece by piece.
-#[async_trait]
-pub trait NarSink: Send {
-    /// Takes the next piece. Returns when there is room for more.
-    ///
-    /// # Errors
-    /// When nothing more can be taken; the transfer then ends.
-    async fn write(&mut self, piece: Piece) -> io::Result<()>;
 }

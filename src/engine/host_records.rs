@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::Engine;
-use super::health::disk_health;
+use super::disk_health::disk_health;
 use crate::cache::Disk;
 use crate::config::Config;
 use crate::config::host::Host;

@@ -1,45 +1,46 @@
-//! What a front end asks its engine, and the replies to it.
+//! Requests to the engine, and its replies.
 
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::closed::Closed;
+use super::refusing_hosts::RefusingHosts;
 use crate::ipc::{Client, IpcError};
 use crate::model::{PathInfo, StorePath};
 use crate::wire::WireError;
 use crate::wire::serve::engine::Frame;
 use crate::wire::serve::{InfosDecoder, InfosStep, Request, SetDecoder, Version};
 
-/// How long an engine may take to read a request. It reads them whatever it is at, and the longest is
-/// some megabytes.
-const TAKES_WITHIN: Duration = Duration::from_secs(10);
+/// How long an engine may take to read a request of some megabytes. It reads while it works.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sends a request. One that lists many paths is more than a socket holds, and an engine that is
-/// stopped takes no more.
-pub(super) async fn ask(client: &mut Client, request: &Request) -> Result<(), IpcError> {
-    let sent = timeout(TAKES_WITHIN, client.ask(request)).await;
-    sent.unwrap_or(Err(IpcError::Silent(TAKES_WITHIN)))
+/// Sends a request. A long list of paths does not fit into the socket's buffer: a stopped engine would block it for ever.
+pub(super) async fn send(client: &mut Client, request: &Request) -> Result<(), IpcError> {
+    let sent = timeout(SEND_TIMEOUT, client.ask(request)).await;
+    sent.unwrap_or(Err(IpcError::Silent(SEND_TIMEOUT)))
 }
 
-/// Waits for the reply to a request that has been sent; what users should know goes to the log.
-async fn reply(client: &mut Client, closed: &Closed) -> Result<(), IpcError> {
+/// Waits for the reply to a request that has been sent. Messages for the user go to the log.
+async fn await_reply(client: &mut Client, refusing_hosts: &RefusingHosts) -> Result<(), IpcError> {
     loop {
         match client.frame().await? {
             Frame::Reply => {
-                closed.settle();
+                refusing_hosts.log_pending();
                 return Ok(());
             }
-            frame => aside(frame, closed)?,
+            frame => handle_side_frame(frame, refusing_hosts)?,
         }
     }
 }
 
-/// Frames that may come at any time.
-pub(super) fn aside(frame: Frame, closed: &Closed) -> Result<(), IpcError> {
+/// Handles a frame that may come at any time.
+pub(super) fn handle_side_frame(
+    frame: Frame,
+    refusing_hosts: &RefusingHosts,
+) -> Result<(), IpcError> {
     match frame {
         Frame::Closed(host, text) => {
-            closed.note(host, text);
+            refusing_hosts.record(host, text);
             Ok(())
         }
         Frame::Say(level, text) => {
@@ -57,19 +58,19 @@ fn unexpected(frame: &Frame) -> IpcError {
     WireError::new("frame", "an answer to what was asked", got).into()
 }
 
-pub(super) async fn ask_infos(
+pub(super) async fn query_infos(
     client: &mut Client,
     paths: &[StorePath],
-    closed: &Closed,
+    refusing_hosts: &RefusingHosts,
 ) -> Result<Vec<PathInfo>, IpcError> {
     let paths = paths.to_vec();
-    ask(client, &Request::QueryPathInfos { paths }).await?;
-    reply(client, closed).await?;
+    send(client, &Request::QueryPathInfos { paths }).await?;
+    await_reply(client, refusing_hosts).await?;
     let (mut decoder, mut infos) = (InfosDecoder::new(Version::NEWEST), Vec::new());
     loop {
         match decoder.step(client.buffer())? {
             Some(InfosStep::Info(info)) => infos.push(info),
-            // An engine passes on what it has read itself.
+            // The engine sends only infos that it has read itself.
             Some(InfosStep::Unreadable(_)) => {}
             Some(InfosStep::End) => return Ok(infos),
             None => client.fill().await?,
@@ -77,13 +78,13 @@ pub(super) async fn ask_infos(
     }
 }
 
-pub(super) async fn ask_set(
+pub(super) async fn query_set(
     client: &mut Client,
     request: &Request,
-    closed: &Closed,
+    refusing_hosts: &RefusingHosts,
 ) -> Result<Vec<StorePath>, IpcError> {
-    ask(client, request).await?;
-    reply(client, closed).await?;
+    send(client, request).await?;
+    await_reply(client, refusing_hosts).await?;
     let mut decoder = SetDecoder::default();
     loop {
         let path = |bytes: &[u8]| Ok(StorePath::from_bytes(bytes).ok());

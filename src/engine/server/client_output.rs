@@ -1,4 +1,4 @@
-//! What goes to one client.
+//! Frames and NARs to one client.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,66 +11,55 @@ use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::sync::{Mutex, broadcast};
-use tokio::time::timeout;
 
-use super::board::Source;
+use super::transfer_registry::CurrentHost;
+use super::write_timeout::with_write_timeout;
 use crate::ipc::Channel;
 use crate::transfer::{NarSink, Piece};
 use crate::wire::serve::engine::Frame;
 
-/// Pieces from this size on, in bytes, go through the pipe.
-const LARGE: usize = 32 << 10;
+/// Pieces of this size or more, in bytes, go through the pipe.
+const MIN_PIPED: usize = 32 << 10;
 
-/// Longest piece beside the pipe, in bytes.
-const INLINE: usize = 256 << 10;
+/// Longest piece in a frame, in bytes.
+const MAX_INLINE: usize = 256 << 10;
 
 /// How much of the pipe stays free, in bytes: a piece may begin and end within a page.
-const SPARE: usize = 16 << 10;
+const PIPE_SPARE: usize = 16 << 10;
 
-/// How often a client that waits hears that the engine is alive.
-const BEAT: Duration = Duration::from_millis(500);
+/// How often the engine shows a waiting client that it is alive.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a client may take nothing of what it asked for. Each holds a connection to a host
-/// meanwhile, which others wait for. A front end goes on without the engine, from the same byte, when
-/// its caller takes something again.
-pub(super) const STUCK: Duration = Duration::from_secs(30);
-
-/// A write to a client, unless that takes nothing for too long.
-pub(super) async fn taken<T>(write: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    let taken = timeout(STUCK, write).await;
-    taken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
-/// The way to one client: whole frames only.
-pub(super) struct Out {
+/// The socket of one client. Writes whole frames only.
+pub(super) struct ClientOutput {
     channel: Arc<Channel>,
-    /// Held while frames are written. What users should know goes before all else that is sent
-    /// later: whoever has its answer may end, and would never read it.
-    turn: Mutex<broadcast::Receiver<Frame>>,
-    /// The client waits for something.
+    /// Held while frames are written, which may take as long as the client reads slowly. Pending messages go before
+    /// every other frame: a client that has its answer may end without reading further.
+    messages: Mutex<broadcast::Receiver<Frame>>,
+    /// The client waits for a reply.
     pub(super) busy: AtomicBool,
 }
 
-impl Out {
+impl ClientOutput {
     pub(super) fn new(channel: Arc<Channel>, messages: broadcast::Receiver<Frame>) -> Self {
         Self {
             channel,
-            turn: Mutex::new(messages),
+            messages: Mutex::new(messages),
             busy: AtomicBool::new(false),
         }
     }
 
     pub(super) async fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut messages = self.turn.lock().await;
+        let mut messages = self.messages.lock().await;
         loop {
             match messages.try_recv() {
                 Ok(message) => {
                     let mut out = Vec::new();
                     message.put(&mut out);
-                    taken(self.channel.send(&out)).await?;
+                    with_write_timeout(self.channel.send(&out)).await?;
                 }
                 Err(broadcast::error::TryRecvError::Lagged(_)) => {}
-                Err(_) => return taken(self.channel.send(bytes)).await,
+                Err(_) => return with_write_timeout(self.channel.send(bytes)).await,
             }
         }
     }
@@ -81,16 +70,16 @@ impl Out {
         self.send(&out).await
     }
 
-    /// Tells the client what the user should know, and that the engine is alive, until it is gone.
-    pub(super) async fn chat(&self, mut messages: broadcast::Receiver<Frame>) {
+    /// Sends messages as they come, and heartbeats while the client waits, until the client is gone.
+    pub(super) async fn send_messages(&self, mut messages: broadcast::Receiver<Frame>) {
         loop {
             let sent = tokio::select! {
                 message = messages.recv() => match message {
                     Err(broadcast::error::RecvError::Closed) => return,
-                    // It is said before whatever is sent.
+                    // Any write sends pending messages first.
                     _ => self.send(&[]).await,
                 },
-                () = tokio::time::sleep(BEAT) => match self.busy.load(Ordering::Relaxed) {
+                () = tokio::time::sleep(HEARTBEAT_INTERVAL) => match self.busy.load(Ordering::Relaxed) {
                     true => self.frame(&Frame::Beat).await,
                     false => continue,
                 },
@@ -102,26 +91,26 @@ impl Out {
     }
 }
 
-/// The pipe that a client has brought.
-pub(super) struct Pipe {
+/// The writing end of a pipe that a client has passed.
+pub(super) struct NarPipe {
     sender: pipe::Sender,
-    /// What may be in it before the client knows of it, in bytes.
-    room: usize,
+    /// How many bytes may be in it before a frame announces them.
+    max_unannounced: usize,
 }
 
-impl Pipe {
+impl NarPipe {
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
         let capacity = rustix::pipe::fcntl_getpipe_size(fd.as_fd())?;
         let sender = pipe::Sender::from_owned_fd(fd)?;
         Ok(Self {
             sender,
-            room: capacity.saturating_sub(SPARE),
+            max_unannounced: capacity.saturating_sub(PIPE_SPARE),
         })
     }
 
     async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let len = taken(self.sender.write(bytes)).await?;
+            let len = with_write_timeout(self.sender.write(bytes)).await?;
             bytes = &bytes[len..];
         }
         Ok(())
@@ -129,32 +118,38 @@ impl Pipe {
 }
 
 /// Sends one NAR.
-pub(super) struct NarFrames<'a> {
-    pub(super) out: &'a Out,
-    pub(super) pipe: Option<&'a mut Pipe>,
-    pub(super) source: &'a Source,
-    /// What is verified already and goes out at the end.
+pub(super) struct NarSender<'a> {
+    out: &'a ClientOutput,
+    pipe: Option<&'a mut NarPipe>,
+    host: &'a CurrentHost,
+    /// The verified rest, sent once the NAR is complete.
     held: Vec<Bytes>,
 }
 
-impl<'a> NarFrames<'a> {
-    pub(super) fn new(out: &'a Out, pipe: Option<&'a mut Pipe>, source: &'a Source) -> Self {
+impl<'a> NarSender<'a> {
+    pub(super) fn new(
+        out: &'a ClientOutput,
+        pipe: Option<&'a mut NarPipe>,
+        host: &'a CurrentHost,
+    ) -> Self {
         Self {
             out,
             pipe,
-            source,
+            host,
             held: Vec::new(),
         }
     }
 
     /// The pipe, if so many bytes should go through it.
-    fn pipe_for(&mut self, len: usize) -> Option<&mut Pipe> {
+    fn pipe_for(&mut self, len: usize) -> Option<&mut NarPipe> {
         let pipe = self.pipe.as_deref_mut()?;
-        (LARGE..=pipe.room).contains(&len).then_some(pipe)
+        (MIN_PIPED..=pipe.max_unannounced)
+            .contains(&len)
+            .then_some(pipe)
     }
 
-    /// The NAR is complete.
-    pub(super) async fn end(mut self) -> io::Result<()> {
+    /// Sends the rest of a NAR that is complete.
+    pub(super) async fn finish(mut self) -> io::Result<()> {
         let held = std::mem::take(&mut self.held);
         let len = held.iter().map(Bytes::len).sum();
         let mut out = Vec::new();
@@ -167,9 +162,9 @@ impl<'a> NarFrames<'a> {
         }
         for mut bytes in held {
             while !bytes.is_empty() {
-                let piece = bytes.split_to(bytes.len().min(INLINE));
+                let piece = bytes.split_to(bytes.len().min(MAX_INLINE));
                 Frame::Inline(piece, None).put(&mut out);
-                if out.len() > INLINE {
+                if out.len() > MAX_INLINE {
                     self.out.send(&out).await?;
                     out.clear();
                 }
@@ -181,9 +176,9 @@ impl<'a> NarFrames<'a> {
 }
 
 #[async_trait]
-impl NarSink for NarFrames<'_> {
+impl NarSink for NarSender<'_> {
     async fn write(&mut self, piece: Piece) -> io::Result<()> {
-        if let Some(host) = self.source.news() {
+        if let Some(host) = self.host.take_change() {
             self.out.frame(&Frame::From(host)).await?;
         }
         let Piece { bytes, checkpoint } = piece;
