@@ -229,7 +229,7 @@ fn may_share(config: &Config) -> Result<(), &'static str> {
 fn alone(config: &Config, progress: Arc<dyn Progress>, asks: Asks) -> HostsBackend {
     let engine = engine(config, None);
     match asks {
-        Asks::Once => engine.resolver.ask_no_more_than_needed(),
+        Asks::Once => engine.resolver.disable_prefetch(),
         Asks::Much => {}
         Asks::AsACommand => engine.pool().new_command(),
     }

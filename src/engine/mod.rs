@@ -33,14 +33,14 @@ use std::time::Duration;
 use health::disk_health;
 use serde_json::{Value, json};
 
-use crate::cache::disk::Surroundings;
+use crate::cache::disk::Environment;
 use crate::cache::{Disk, Lifetimes};
 use crate::config::Config;
 use crate::config::host::Host;
 use crate::front::HostsBackend;
 use crate::model::StorePath;
 use crate::pool::{HostId, HostStore, Limits, Notify, Pool};
-use crate::resolver::{DiskTier, Resolver, Trust};
+use crate::resolver::{KeyedDisk, Resolver, Trust};
 use crate::transfer::progress::Progress;
 use crate::transfer::{Caller, HolderLookup, Transfers};
 use crate::transport::Transport;
@@ -91,7 +91,7 @@ impl Engine {
             negative: config.negative_ttl,
         };
         let identity = |host| identity_for(config, host).into();
-        let disk = disk.map(|disk| DiskTier {
+        let disk = disk.map(|disk| KeyedDisk {
             disk,
             hosts: config.hosts.iter().map(identity).collect(),
         });
@@ -162,7 +162,7 @@ impl HolderLookup for Answers {
 /// What this user's processes share. Nothing is opened yet.
 #[must_use]
 pub fn shared_disk() -> Arc<Disk> {
-    Arc::new(Disk::new(Surroundings::of_process()))
+    Arc::new(Disk::new(Environment::of_process()))
 }
 
 /// What decides which store answers when a host is asked, as a text: with another login, program
