@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::{Outcome, configuration, interrupted, load};
 use crate::cli::Cli;
 use crate::commands::engine;
-use crate::engine::{Messages, Setting, serve};
+use crate::engine::{Messages, ServerOptions, serve};
 use crate::front;
 use crate::ipc::{Client, Identity, SocketId, SocketPath, own_socket};
 use crate::report;
@@ -52,10 +52,11 @@ pub(super) async fn run(cli: &Cli) -> Outcome {
         interrupted().await;
         told.notify_one();
     });
-    let setting = Setting {
+    let options = ServerOptions {
         identity,
         socket_path: (!managed).then_some(socket_path),
         socket,
+        idle_timeout: config.engine_idle_timeout,
         is_current: Box::new(move || {
             load(&cli).is_ok_and(|(config, _)| config.without_client_agent().identity() == expected)
         }),
@@ -63,7 +64,7 @@ pub(super) async fn run(cli: &Cli) -> Outcome {
         messages,
         stop,
     };
-    Ok(serve(listener, engine, config, setting).await?)
+    Ok(serve(listener, engine, options).await?)
 }
 
 /// The listening socket on standard input.

@@ -53,12 +53,12 @@ pub fn engine(config: &Config, messages: Option<Messages>) -> Engine {
                 .downcast_ref()
                 .filter(|error| RemoteError::is_login_refused(error));
             match refused.and_then(RemoteError::host) {
-                Some(host) => messages.post_closed(host, text),
-                None if error.is::<AllHostsResting>() => messages.post_closed("", text),
-                None => messages.post(log::Level::Warn, text),
+                Some(host) => messages.send_login_refused(host, text),
+                None if error.is::<AllHostsResting>() => messages.send_login_refused("", text),
+                None => messages.send(log::Level::Warn, text),
             }
             for detail in report::details(error) {
-                messages.post(log::Level::Debug, detail);
+                messages.send(log::Level::Debug, detail);
             }
         }
     });

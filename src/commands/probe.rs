@@ -100,7 +100,9 @@ impl Prober {
         let host = self.engine.pool().host(id).clone();
         let before = self.before(&host).await;
         let settings = ssh_settings(&self.config);
-        let masters = transport::masters(&host, &settings).await.unwrap_or(0);
+        let masters = transport::count_masters(&host, &settings)
+            .await
+            .unwrap_or(0);
         let reached = self.reach(id, &host, paths).await;
         Probed {
             host,

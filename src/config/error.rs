@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::host::HostError;
-use super::origin::Origin;
+use super::sources::Origin;
 
 /// Why there is no configuration. The message names origin and value; remedies are for those who
 /// report it.

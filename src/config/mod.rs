@@ -22,11 +22,7 @@
 //! and `--option`).
 
 mod error;
-mod file;
-mod foreign;
 pub mod host;
-mod keys;
-mod origin;
 mod settings;
 mod sources;
 mod untrusted;
@@ -40,17 +36,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::ConfigError;
-pub use foreign::{OwnLine, of_nix, own_lines};
 pub use host::{Host, HostError};
-pub use origin::Origin;
 pub use settings::{Key, Setting, Settings, Value};
-pub use sources::{EnvLookup, Sources};
+pub use sources::{EnvLookup, Origin, SettingLine, Sources, nix_setting, setting_lines};
 
 use crate::model::PublicKey;
 
 /// What `progress` may say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Shown {
+pub enum ProgressMode {
     /// What is right where it is shown: nothing where Nix has a bar of its own.
     #[default]
     Auto,
@@ -110,7 +104,7 @@ pub struct Config {
     /// default; 0 means the default.
     pub engine_idle_timeout: Duration,
     /// `progress`: what the doors that Nix opens show of transfers.
-    pub progress: Shown,
+    pub progress: ProgressMode,
     /// Hosts or an agent were chosen by an unprivileged client of Nix's daemon, for itself alone.
     pub is_untrusted_choice: bool,
     /// Hosts were.
@@ -136,7 +130,7 @@ impl Config {
             store: None,
             options: Vec::new(),
         };
-        let built_in = sources::Gathered {
+        let built_in = sources::RawConfig {
             settings: Settings::built_in(),
             untrusted: untrusted::Untrusted::default(),
             warnings: Vec::new(),

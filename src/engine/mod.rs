@@ -1,43 +1,30 @@
-//! The rooms below the doors, put together from a configuration; and as a process of its own, behind
-//! a socket, for all front ends of a user.
+//! Resolver, transfers and pool, built from a configuration; and the same as a process of its own, behind a socket, for
+//! all front ends of a user.
 //!
 //! | module | what it does |
 //! | --- | --- |
-//! | `health` | the disk tier as the pool wants it |
-//! | `server` | accepts front ends, ends when nobody needs it |
-//! | `session` | one connection |
-//! | `frames` | what goes to one client |
-//! | `look` | what people want to see of it |
-//! | `hurry` | the same for a client that knows nothing of engines |
-//! | `callers` | which connections are one caller's |
-//! | `board` | what is being transferred |
-//! | `messages` | what users should know |
+//! | `server` | the process: serves front ends, ends when nobody uses it |
+//! | `disk_health` | stores for later processes how hosts are |
+//! | `host_records` | the same records, for the commands that show them |
 
-mod board;
-mod callers;
-mod frames;
-mod health;
-mod hurry;
-mod look;
-mod messages;
+mod disk_health;
+mod host_records;
 mod server;
-mod session;
 
-pub use look::{Kept, keep_shell, kept};
-pub use messages::Messages;
-pub use server::{Setting, serve};
+pub use host_records::{Kept, keep_shell, kept};
+pub use server::{Messages, ServerOptions, serve};
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use health::disk_health;
+use disk_health::disk_health;
 use serde_json::{Value, json};
 
+use crate::backend::HostsBackend;
 use crate::cache::disk::Environment;
 use crate::cache::{Disk, Lifetimes};
 use crate::config::Config;
 use crate::config::host::Host;
-use crate::front::HostsBackend;
 use crate::model::StorePath;
 use crate::pool::{HostId, HostStore, Limits, Notify, Pool};
 use crate::resolver::{KeyedDisk, Resolver, Trust};
@@ -46,18 +33,18 @@ use crate::transfer::{Caller, HolderLookup, Transfers};
 use crate::transport::Transport;
 use crate::transport::openssh::{CallingProcess, OpenSsh, SshSettings};
 
-/// How long a host may hold up an answer that one behind it in the order has given.
-const HEDGE: Duration = Duration::from_millis(150);
+/// How long to wait for a preferred host once another one has answered.
+const HEDGE_DELAY: Duration = Duration::from_millis(150);
 
 /// How long a connection that a client's agent opened is kept for that client's next process.
-const CLIENT_AGENT_IDLE: Duration = Duration::from_secs(30);
+const CLIENT_AGENT_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What finds paths and brings them; shared by all doors.
+/// Finds paths and fetches them, for all front ends of a process.
 pub struct Engine {
     pool: Arc<Pool>,
     /// Finds paths.
     pub resolver: Arc<Resolver>,
-    /// Brings them.
+    /// Fetches them.
     pub transfers: Arc<Transfers>,
 }
 
@@ -75,7 +62,7 @@ impl Engine {
         let limits = Limits {
             connect: config.connect_timeout,
             silence: config.stall_timeout,
-            hedge: HEDGE,
+            hedge: HEDGE_DELAY,
         };
         let store = disk
             .clone()
@@ -189,7 +176,9 @@ fn identity_for(config: &Config, host: &Host) -> String {
 pub fn ssh_settings(config: &Config) -> SshSettings {
     let only_for = config.is_client_agent.then(CallingProcess::of_process);
     let usual = SshSettings::default().idle_timeout;
-    let idle_timeout = only_for.as_ref().map_or(usual, |_| CLIENT_AGENT_IDLE);
+    let idle_timeout = only_for
+        .as_ref()
+        .map_or(usual, |_| CLIENT_AGENT_IDLE_TIMEOUT);
     SshSettings {
         ssh_options: config.ssh_options.clone(),
         auth_sock: config.ssh_auth_sock.clone(),

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -10,8 +11,11 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use tokio::time::{Instant, sleep};
 
-/// The longest pause between two tries; from then on it is also looked whether the holder is stopped.
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// The first pause between two tries; doubled with each.
+const MIN_RETRY_PAUSE: Duration = Duration::from_millis(5);
+
+/// The longest such pause; from then on it is also checked whether the holder is stopped.
+const MAX_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Opens a file in a private folder for locking, makes it if it is missing. What it holds stays, and
 /// can be read and written.
@@ -29,6 +33,14 @@ pub fn open_lock(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// Locks an open file or folder for as long as it is open, without waiting.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] when another process has it locked, and those of the system.
+pub fn try_flock(file: impl AsFd) -> io::Result<()> {
+    Ok(flock(file, FlockOperation::NonBlockingLockExclusive)?)
+}
+
 /// Opens and locks such a file ([`open_lock`]), without waiting. Whoever has it locked may remove it: a lock counts only
 /// on the file that has the name, so that two never hold what they take for the same one.
 ///
@@ -37,7 +49,7 @@ pub fn open_lock(path: &Path) -> io::Result<File> {
 pub fn try_lock(path: &Path) -> io::Result<File> {
     loop {
         let file = open_lock(path)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        try_flock(&file)?;
         let id = |meta: Metadata| (meta.dev(), meta.ino());
         match fs::symlink_metadata(path).map(id) {
             Ok(there) if there == id(file.metadata()?) => return Ok(file),
@@ -56,7 +68,7 @@ pub fn try_lock(path: &Path) -> io::Result<File> {
 /// # Errors
 /// When the file cannot be opened or locked at all.
 pub async fn lock_until(path: &Path, until: Instant) -> io::Result<Option<File>> {
-    let mut pause = Duration::from_millis(5);
+    let mut pause = MIN_RETRY_PAUSE;
     loop {
         match try_lock(path) {
             Ok(file) => return Ok(Some(file)),
@@ -65,11 +77,11 @@ pub async fn lock_until(path: &Path, until: Instant) -> io::Result<Option<File>>
                 _ => return Err(error),
             },
         }
-        if Instant::now() >= until || pause >= LONGEST_PAUSE && is_holder_stopped(path) {
+        if Instant::now() >= until || pause >= MAX_RETRY_PAUSE && is_holder_stopped(path) {
             return Ok(None);
         }
         sleep(pause.min(until.saturating_duration_since(Instant::now()))).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(MAX_RETRY_PAUSE);
     }
 }
 
@@ -165,7 +177,7 @@ mod tests {
         let waiting = open_lock(&path).unwrap();
         fs::remove_file(&path).unwrap();
         drop(held);
-        flock(&waiting, FlockOperation::NonBlockingLockExclusive).unwrap();
+        try_flock(&waiting).unwrap();
         let _next = try_lock(&path).unwrap();
         assert!(try_lock(&path).is_err());
     }

@@ -13,6 +13,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 pub mod lock;
+mod socket_id;
+
+pub use socket_id::SocketId;
 
 /// `S_ISVTX`
 const STICKY: u32 = 0o1000;
@@ -22,7 +25,7 @@ const MAX_LINKS: usize = 40;
 
 /// Whether users other than `uid` and root can write in a folder of this kind.
 #[must_use]
-pub fn is_open_to_others(meta: &Metadata, uid: u32) -> bool {
+pub fn is_writable_by_others(meta: &Metadata, uid: u32) -> bool {
     let own_group = meta.gid() == uid && rustix::process::getegid().as_raw() == uid;
     let others = if own_group { 0o002 } else { 0o022 };
     meta.mode() & others != 0
@@ -40,14 +43,14 @@ pub fn unsafe_ancestor(path: &Path, uid: u32) -> io::Result<Option<PathBuf>> {
     };
     let mut links = 0;
     // Components that are still to be walked, the next one last.
-    let mut pending: Vec<PathBuf> = parts(parent);
+    let mut remaining: Vec<PathBuf> = components_reversed(parent);
     let mut at = PathBuf::from("/");
-    let strangers = Strangers::new(uid)?;
+    let others = OtherUsers::new(uid)?;
     loop {
-        if strangers.can_change(&fs::symlink_metadata(&at)?) {
+        if others.can_replace_in(&fs::symlink_metadata(&at)?) {
             return Ok(Some(at));
         }
-        let Some(part) = pending.pop() else {
+        let Some(part) = remaining.pop() else {
             return Ok(None);
         };
         if part == Path::new("..") {
@@ -61,7 +64,7 @@ pub fn unsafe_ancestor(path: &Path, uid: u32) -> io::Result<Option<PathBuf>> {
             continue;
         }
         // The sticky bit keeps nobody from a link of his own.
-        if strangers.own(&meta) {
+        if others.own(&meta) {
             return Ok(Some(next));
         }
         links += 1;
@@ -72,12 +75,12 @@ pub fn unsafe_ancestor(path: &Path, uid: u32) -> io::Result<Option<PathBuf>> {
         if target.is_absolute() {
             at = PathBuf::from("/");
         }
-        pending.extend(parts(&target));
+        remaining.extend(components_reversed(&target));
     }
 }
 
 /// What is in a path besides `/` and `.`, the first part last.
-fn parts(path: &Path) -> Vec<PathBuf> {
+fn components_reversed(path: &Path) -> Vec<PathBuf> {
     let part = |component| match component {
         Component::Normal(name) => Some(PathBuf::from(name)),
         Component::ParentDir => Some(PathBuf::from("..")),
@@ -87,13 +90,13 @@ fn parts(path: &Path) -> Vec<PathBuf> {
 }
 
 /// Users that are neither root nor us.
-struct Strangers {
+struct OtherUsers {
     uid: u32,
     /// Root as it is seen from inside a user namespace without it, where that is so.
     root: u32,
 }
 
-impl Strangers {
+impl OtherUsers {
     fn new(uid: u32) -> io::Result<Self> {
         let root = fs::metadata("/")?.uid();
         Ok(Self { uid, root })
@@ -105,8 +108,8 @@ impl Strangers {
     }
 
     /// Whether one of them can replace what is in this folder.
-    fn can_change(&self, meta: &Metadata) -> bool {
-        let open = is_open_to_others(meta, self.uid) && meta.mode() & STICKY == 0;
+    fn can_replace_in(&self, meta: &Metadata) -> bool {
+        let open = is_writable_by_others(meta, self.uid) && meta.mode() & STICKY == 0;
         open || self.own(meta)
     }
 }

@@ -17,9 +17,9 @@
 
 mod case_hack;
 mod db;
+mod directory;
 mod dump;
 mod error;
-mod level;
 mod query;
 
 use std::path::{Path, PathBuf};

@@ -31,7 +31,7 @@ use sha2::{Digest, Sha256};
 use super::{NarHash, PathInfo, StorePath};
 
 /// Bytes of a store path's hash part.
-const FOLDED: usize = 20;
+const HASH_PART_BYTES: usize = 20;
 
 /// What the NAR of a content-addressed path has to be. That its name follows from this has been checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,9 +132,9 @@ impl PathInfo {
 fn hash_part(kind: &str, digest: &str, like: &StorePath) -> String {
     let (dir, name) = (like.store_dir(), like.name());
     let hash = Sha256::digest(format!("{kind}:sha256:{digest}:{dir}:{name}"));
-    let mut folded = [0; FOLDED];
+    let mut folded = [0; HASH_PART_BYTES];
     for (place, byte) in hash.iter().enumerate() {
-        folded[place % FOLDED] ^= byte;
+        folded[place % HASH_PART_BYTES] ^= byte;
     }
     nix_base32::to_nix_base32(&folded)
 }

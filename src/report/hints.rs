@@ -11,7 +11,7 @@ use super::{remote, transport};
 use crate::commands::{GetError, NixError};
 use crate::config::{ConfigError, HostError};
 use crate::local_store::LocalStoreError;
-use crate::model::{StorePath, Unproven};
+use crate::model::{SignatureError, StorePath};
 use crate::pool::{AllHostsResting, Banner};
 use crate::remote::{HANDSHAKE, RemoteError};
 use crate::resolver::{Distrust, Why};
@@ -305,10 +305,10 @@ fn of_distrust(error: &Distrust) -> Hint {
     Cow::Owned(match &error.why {
         // Nix 2.x has to be told a hash by whoever answers it.
         Why::NoHash => "update Nix there; with Nix 1.x as the caller, trusted=true in the host's URL does as well".to_owned(),
-        Why::Unproven(Unproven::UnknownKeys { .. }) => format!(
+        Why::Unproven(SignatureError::UnknownKeys { .. }) => format!(
             "if you trust that key, add it to trusted-public-keys as NAME:BASE64; or sign there with one that stands in it: '{sign}'; or {trust}"
         ),
-        Why::Unproven(Unproven::Wrong { .. }) => format!(
+        Why::Unproven(SignatureError::Wrong { .. }) => format!(
             "find out how the path came there; to have it all the same, sign it anew with a key that stands in trusted-public-keys: '{sign}'; or {trust}"
         ),
         Why::NoSize | Why::Unproven(_) => sign_or_trust(&error.host, &error.path),

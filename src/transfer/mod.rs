@@ -15,6 +15,9 @@ use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
 
 pub use error::{FailedTransfer, HostFault, TransferError};
 pub use hosts::HolderLookup;
@@ -40,6 +43,21 @@ pub trait NarSink: Send {
     /// # Errors
     /// When nothing more can be taken; the transfer then ends.
     async fn write(&mut self, piece: Piece) -> io::Result<()>;
+
+    /// Takes the next `len` bytes, which are verified and lie in a pipe already.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    async fn write_from_pipe(&mut self, pipe: &mut pipe::Receiver, len: usize) -> io::Result<()> {
+        self.write(read_piece(pipe, len).await?).await
+    }
+}
+
+/// Reads a verified piece of `len` bytes from a pipe.
+pub(crate) async fn read_piece(pipe: &mut pipe::Receiver, len: usize) -> io::Result<Piece> {
+    let mut bytes = BytesMut::zeroed(len);
+    pipe.read_exact(&mut bytes).await?;
+    Ok(Piece::verified(bytes.freeze()))
 }
 
 /// Fetches NARs from the hosts of a pool.
@@ -50,25 +68,25 @@ pub struct Transfers {
 /// Somebody who asks about paths and then fetches them, on one connection or on several. What is
 /// read ahead for a caller is dropped with it.
 pub struct Caller {
-    ahead: Readahead,
+    readahead: Readahead,
 }
 
 impl Caller {
     /// The caller has asked what this path is and got this answer. From its first
     /// [`fetch`](Transfers::fetch) on, such paths are read ahead.
     pub fn expect(&self, info: &Arc<PathInfo>, holders: &Arc<[HostId]>) {
-        self.ahead.expect(info, holders);
+        self.readahead.expect(info, holders);
     }
 
     /// The caller comes back for something else: what it has fetched it may fetch again.
     pub fn forget_fetched(&self) {
-        self.ahead.forget_fetched();
+        self.readahead.forget_fetched();
     }
 
     /// Drops what was read ahead, when the caller has not fetched anything for a minute. To be
     /// called now and then.
     pub fn pause_if_idle(&self) {
-        self.ahead.pause_if_idle();
+        self.readahead.pause_if_idle();
     }
 }
 
@@ -92,10 +110,10 @@ impl Transfers {
     /// have, or sent wrongly.
     #[must_use]
     pub fn new(pool: Arc<Pool>, memory: u64, holder_lookup: Box<dyn HolderLookup>) -> Self {
-        let book = Arc::new(HostBookkeeping::new(pool, holder_lookup));
-        let chunks = Arc::new(ChunkedDownloads::new(book.clone()));
+        let bookkeeping = Arc::new(HostBookkeeping::new(pool, holder_lookup));
+        let chunks = Arc::new(ChunkedDownloads::new(bookkeeping.clone()));
         Self {
-            context: TransferContext::new(book, chunks, memory),
+            context: TransferContext::new(bookkeeping, chunks, memory),
         }
     }
 
@@ -103,7 +121,7 @@ impl Transfers {
     #[must_use]
     pub fn caller(&self) -> Caller {
         Caller {
-            ahead: Readahead::new(&self.context),
+            readahead: Readahead::new(&self.context),
         }
     }
 
@@ -116,7 +134,7 @@ impl Transfers {
     /// How fast a host has been of late, in bytes a second; `None` as long as nobody knows.
     #[must_use]
     pub fn rate(&self, host: HostId) -> Option<u64> {
-        self.context.book.rates.of(host)
+        self.context.bookkeeping.throughput.of(host)
     }
 
     /// Brings the NAR of a request into `sink`: what has been read ahead, else from its holders in
@@ -132,9 +150,9 @@ impl Transfers {
         request: FetchRequest<'_>,
         sink: &mut dyn NarSink,
     ) -> Result<u64, FailedTransfer> {
-        let (info, book) = (request.info, &self.context.book);
+        let (info, bookkeeping) = (request.info, &self.context.bookkeeping);
         let first = request.holders.first();
-        let first = first.map(|host| book.pool.host(*host).to_string());
+        let first = first.map(|host| bookkeeping.pool.host(*host).to_string());
         let watch = request.progress.start(&TransferInfo {
             path: info.path.clone(),
             host: first.unwrap_or_default(),
@@ -144,7 +162,7 @@ impl Transfers {
         let result = fetch.run().await;
         let result = result.map_err(|error| {
             let reason: String = error.to_string().chars().take(REASON).collect();
-            let rest = fetch.stream().completion(&reason);
+            let rest = fetch.verifier().completion(&reason);
             FailedTransfer { error, rest }
         });
         watch.finish(match &result {

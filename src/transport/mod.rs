@@ -20,7 +20,7 @@ pub mod process;
 pub mod runtime_dir;
 
 pub use error::{Phase, TransportError};
-pub use openssh::{OpenSsh, SshSettings, login_command, masters};
+pub use openssh::{OpenSsh, SshSettings, count_masters, login_command};
 pub use process::ProcessTransport;
 
 /// Which program to start at the other end.

@@ -6,7 +6,7 @@ use super::finding::{Finding, Level};
 use super::mends;
 use super::nix::Nix;
 use crate::commands::Loaded;
-use crate::config::{Config, Origin, Settings, Sources, own_lines};
+use crate::config::{Config, Origin, Settings, Sources, setting_lines};
 use crate::report;
 
 const AREA: &str = "Configuration";
@@ -68,7 +68,7 @@ fn in_force(settings: &Settings) -> Places {
 /// What stands in files, when it is not known what is in force.
 fn written(sources: &Sources) -> Places {
     let mut places = Places::new();
-    for line in own_lines(sources) {
+    for line in setting_lines(sources) {
         let names = place(&line.origin).map(|place| places.entry(place).or_default());
         if let Some(names) = names
             && !names.contains(&line.setting)
@@ -155,7 +155,7 @@ fn values(sources: &Sources, config: &Config) -> Vec<Finding> {
 
 /// Settings that make Nix warn each time.
 fn strange_to_nix(sources: &Sources) -> Vec<Finding> {
-    let lines = own_lines(sources).into_iter();
+    let lines = setting_lines(sources).into_iter();
     let strange = lines.filter(|line| {
         let is_nix_own = match &line.origin {
             Origin::File { path, .. } => path.file_name().is_some_and(|name| name == "nix.conf"),

@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 
 use super::finding::Finding;
 use super::programs::{find, says};
-use crate::config::{Config, ConfigError, Origin, Sources, Value, of_nix};
+use crate::config::{Config, ConfigError, Origin, Sources, Value, nix_setting};
 
 const AREA: &str = "Nix";
 
@@ -96,7 +96,7 @@ impl Nix {
     async fn substituters(&self, sources: &Sources, config: &Config) -> Vec<Finding> {
         let mut all = Vec::new();
         // Where Nix cannot read its configuration, that has been told.
-        let (Ok(mut switch), Ok(led)) = (of_nix(sources, "substitute"), led(sources)) else {
+        let (Ok(mut switch), Ok(led)) = (nix_setting(sources, "substitute"), led(sources)) else {
             return all;
         };
         if let Some(value) = switch.pop()
@@ -135,7 +135,7 @@ impl Nix {
 
 /// All substituters of Nix that are meant to be this program.
 fn led(sources: &Sources) -> Result<Vec<Led>, ConfigError> {
-    let values = of_nix(sources, "substituters")?;
+    let values = nix_setting(sources, "substituters")?;
     let words = values.iter().flat_map(|Value { text, origin }| {
         let words = text.split_ascii_whitespace();
         words.filter_map(move |word| Led::parse(word, origin))

@@ -2,7 +2,7 @@
 
 use data_encoding::{BASE64, BASE64_NOPAD};
 
-use super::parse::{decode, parse_port};
+use super::address::{decode, parse_port};
 use super::{Host, HostError};
 use crate::config::value::{BOOLEAN, parse_bool, printable};
 

@@ -50,7 +50,7 @@ impl Drop for ChannelGuard {
 
 /// Brings chunks from one host until there are none, or it fails.
 pub(super) async fn run(guard: ChannelGuard) {
-    let pool = &guard.scheduler.book.pool;
+    let pool = &guard.scheduler.bookkeeping.pool;
     let shell = match guard.ignore_backoff {
         true => pool.shell_even_if_resting(guard.host).await,
         false => pool.shell(guard.host).await,
@@ -117,7 +117,7 @@ impl Worker<'_> {
             match scheduler.next_action(host, self.guard.channel, self.owed.is_empty()) {
                 NextAction::Chunk(nar, chunk, segment) => {
                     self.shell.request(&segment);
-                    let due = scheduler.book.rates.ask(host, segment.len());
+                    let due = scheduler.bookkeeping.throughput.ask(host, segment.len());
                     self.owed.push_back((nar, Asked::Chunk(chunk, due)));
                 }
                 NextAction::Compare(nar, chunk, segment) => {
@@ -212,7 +212,7 @@ async fn blame(guard: &ChannelGuard, error: RemoteError) {
     } else {
         guard
             .scheduler
-            .book
+            .bookkeeping
             .pool
             .record_failure(guard.host, &error)
             .await;

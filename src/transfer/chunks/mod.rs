@@ -65,8 +65,8 @@ impl Drop for ChunkedDownloads {
 }
 
 impl ChunkedDownloads {
-    pub(super) fn new(book: Arc<HostBookkeeping>) -> Self {
-        Self(Arc::new(Scheduler::new(book)))
+    pub(super) fn new(bookkeeping: Arc<HostBookkeeping>) -> Self {
+        Self(Arc::new(Scheduler::new(bookkeeping)))
     }
 
     /// Whether a NAR should come in chunks, from its beginning.
@@ -75,7 +75,7 @@ impl ChunkedDownloads {
     }
 
     fn is_possible(&self, info: &PathInfo) -> bool {
-        info.nar_hash.is_some() && !self.0.book.had_wrong_chunks(&info.path)
+        info.nar_hash.is_some() && !self.0.bookkeeping.had_wrong_chunks(&info.path)
     }
 
     /// Whether these hosts start_download what follows the byte `from` faster in chunks.
@@ -167,9 +167,14 @@ pub(super) struct ChunkedDownload {
 }
 
 impl ChunkedDownload {
-    /// Puts the next chunk behind what is left in the buffer, and tells who sent it; `None` when no more
+    /// What has come in order and was not taken off yet.
+    pub(super) fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.buf
+    }
+
+    /// Puts the next chunk behind what is left in the buffer, and gives its sender; `None` when no more
     /// comes, be it complete or not.
-    pub(super) async fn more(&mut self) -> Option<(&mut BytesMut, HostId)> {
+    pub(super) async fn more(&mut self) -> Option<HostId> {
         let (chunk, host) = loop {
             let before = self.received();
             match timeout(self.limit, self.chunk()).await {
@@ -186,7 +191,7 @@ impl ChunkedDownload {
             Ok(chunk) => self.buf.extend_from_slice(&chunk),
             Err(chunk) => self.buf.extend_from_slice(&chunk),
         }
-        Some((&mut self.buf, host))
+        Some(host)
     }
 
     /// Counts the bytes that come, whole chunks or not.
@@ -229,7 +234,7 @@ impl ChunkedDownload {
     /// Hosts may have told meanwhile that they have it too.
     fn add_new_holders(&self) {
         let path = &self.nar.info.path;
-        let holders = self.scheduler.book.holders(path, &[]);
+        let holders = self.scheduler.bookkeeping.holders(path, &[]);
         let usable = self.scheduler.usable(path, &holders);
         self.scheduler.add_hosts(&self.nar, usable);
     }
@@ -237,7 +242,9 @@ impl ChunkedDownload {
     /// What was put together is not the NAR that was promised: it is not tried again, since nobody
     /// can tell whose chunk it was.
     pub(super) fn report_wrong_content(&self) {
-        self.scheduler.book.record_wrong_chunks(&self.nar.info.path);
+        self.scheduler
+            .bookkeeping
+            .record_wrong_chunks(&self.nar.info.path);
     }
 }
 

@@ -34,7 +34,7 @@ const SMALL_FILES: u64 = 16 << 10;
 const VERY_FAR: Duration = Duration::from_millis(50);
 
 pub(super) struct Scheduler {
-    pub(super) book: Arc<HostBookkeeping>,
+    pub(super) bookkeeping: Arc<HostBookkeeping>,
     state: Mutex<State>,
     tasks: Mutex<JoinSet<()>>,
     /// Changes when there may be work for a channel that had none.
@@ -68,9 +68,9 @@ pub(super) enum NextAction {
 }
 
 impl Scheduler {
-    pub(super) fn new(book: Arc<HostBookkeeping>) -> Self {
+    pub(super) fn new(bookkeeping: Arc<HostBookkeeping>) -> Self {
         Self {
-            book,
+            bookkeeping,
             state: Mutex::default(),
             tasks: Mutex::default(),
             version: watch::Sender::new(()),
@@ -95,18 +95,20 @@ impl Scheduler {
 
     /// Those of `holders` that chunks of a path can be asked of.
     pub(super) fn usable(&self, path: &StorePath, holders: &[HostId]) -> Vec<HostId> {
-        let usable =
-            |host: &HostId| self.book.pool.is_well(*host) && self.may_bring_chunks(*host, path);
+        let usable = |host: &HostId| {
+            self.bookkeeping.pool.is_well(*host) && self.may_bring_chunks(*host, path)
+        };
         holders.iter().copied().filter(usable).collect()
     }
 
     pub(super) fn may_bring_chunks(&self, host: HostId, path: &StorePath) -> bool {
-        self.book.pool.may_have_shell(host) && !self.book.sent_wrong_content(host, path)
+        self.bookkeeping.pool.may_have_shell(host)
+            && !self.bookkeeping.sent_wrong_content(host, path)
     }
 
     /// Is it certain that the host is so far away, or so near?
     pub(super) fn is_far(&self, host: HostId) -> Option<bool> {
-        Some(self.book.pool.latency(host)? >= FAR)
+        Some(self.bookkeeping.pool.latency(host)? >= FAR)
     }
 
     /// Has this NAR brought.
@@ -126,7 +128,7 @@ impl Scheduler {
     /// `ignore_backoff`, also those of hosts that rest after a failure.
     pub(super) fn reopen_channels(self: &Arc<Self>, nar: &ChunkedNar, ignore_backoff: bool) {
         for host in nar.could_ask() {
-            let usable = ignore_backoff || self.book.pool.is_well(host);
+            let usable = ignore_backoff || self.bookkeeping.pool.is_well(host);
             if usable && !self.has_channels(host) && self.may_bring_chunks(host, &nar.info.path) {
                 self.spawn_channels(host, ignore_backoff);
             }
@@ -162,7 +164,7 @@ impl Scheduler {
     /// Sets as many channels to work for a host as are of use.
     pub(super) fn spawn_channels(self: &Arc<Self>, host: HostId, ignore_backoff: bool) {
         let places = match self.is_far(host) {
-            Some(true) => self.book.pool.background_limit(host),
+            Some(true) => self.bookkeeping.pool.background_limit(host),
             _ => 1,
         };
         let wanted = places.saturating_sub(LEFT).max(1);
@@ -210,26 +212,31 @@ impl Scheduler {
     pub(super) async fn has_another(&self, host: HostId, info: &PathInfo, got: NarHash) {
         let text = |hash: NarHash| format!("{hash} ({} bytes)", info.nar_size);
         let fault = HostFault::Mismatch {
-            host: self.book.pool.host(host).to_string(),
+            host: self.bookkeeping.pool.host(host).to_string(),
             path: info.path.clone(),
             expected: info.nar_hash.map(text).unwrap_or_default(),
             got: text(got),
         };
-        self.book.record_failure(host, &info.path, &fault).await;
+        self.bookkeeping
+            .record_failure(host, &info.path, &fault)
+            .await;
     }
 
     fn is_busy(&self, host: HostId) -> bool {
-        let latency = self.book.pool.latency(host).unwrap_or_default();
-        self.book.rates.queue(host) > 2.0 * latency.as_secs_f64() + QUEUE
+        let latency = self.bookkeeping.pool.latency(host).unwrap_or_default();
+        self.bookkeeping.throughput.queue(host) > 2.0 * latency.as_secs_f64() + QUEUE
     }
 
     /// Whether this host should be asked for one more chunk where nobody was asked yet for so many
     /// bytes: not when the others will have brought all of them long before it is done.
     fn is_worth(&self, host: HostId, bytes: u64, others: &[HostId]) -> bool {
         let mut others = others.to_vec();
-        others.retain(|other| self.book.pool.is_well(*other));
+        others.retain(|other| self.bookkeeping.pool.is_well(*other));
         let chunk = bytes.min(CHUNK_SIZE);
-        !self.book.rates.would_be_last(host, chunk, bytes, &others)
+        !self
+            .bookkeeping
+            .throughput
+            .would_be_last(host, chunk, bytes, &others)
     }
 
     /// What a channel should do; one that is `free` owes nothing and can list.
@@ -249,7 +256,7 @@ impl Scheduler {
         }
         // Of an unknown host one chunk is asked first: over a slow link, one for each channel would take so
         // long that others start_download them sooner, and what it sends is thrown away.
-        if self.is_busy(host) || self.book.rates.is_being_measured(host) {
+        if self.is_busy(host) || self.bookkeeping.throughput.is_being_measured(host) {
             return NextAction::None;
         }
         for nar in active {
@@ -287,14 +294,14 @@ impl Scheduler {
         if let Some(at_work) = self.state.lock().hosts.get_mut(&host) {
             at_work.indexer = None;
         }
-        let round_trip = self.book.pool.latency(host).unwrap_or(took);
+        let round_trip = self.bookkeeping.pool.latency(host).unwrap_or(took);
         let suits = |layout: &Layout| {
             let small = layout.nar_size() / (layout.entries() as u64).max(1) < SMALL_FILES;
             let far_enough = round_trip >= FAR || !nar.only_if_far;
             nar.is_only_compared() || (far_enough && (!small || round_trip >= VERY_FAR))
         };
         if !nar.set_file_index(host, layout.filter(suits)) {
-            let (name, path) = (self.book.pool.host(host), &nar.info.path);
+            let (name, path) = (self.bookkeeping.pool.host(host), &nar.info.path);
             log::debug!("{name}: {path} is not read in chunks there");
         }
         self.wake();

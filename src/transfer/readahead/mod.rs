@@ -52,7 +52,7 @@ const LARGE: usize = 4;
 
 /// What all callers share.
 pub(super) struct TransferContext {
-    pub(super) book: Arc<HostBookkeeping>,
+    pub(super) bookkeeping: Arc<HostBookkeeping>,
     pub(super) chunks: Arc<ChunkedDownloads>,
     pub(super) memory: Arc<MemoryBudget>,
     in_flight: Arc<InFlight>,
@@ -61,12 +61,12 @@ pub(super) struct TransferContext {
 impl TransferContext {
     /// Holds at most `memory` bytes.
     pub(super) fn new(
-        book: Arc<HostBookkeeping>,
+        bookkeeping: Arc<HostBookkeeping>,
         chunks: Arc<ChunkedDownloads>,
         memory: u64,
     ) -> Self {
         Self {
-            book,
+            bookkeeping,
             chunks,
             memory: Arc::new(MemoryBudget::new(memory)),
             in_flight: Arc::default(),
@@ -77,9 +77,9 @@ impl TransferContext {
 /// A NAR that comes by itself.
 pub(super) enum ReadaheadHit {
     /// It has been asked for.
-    Asked(TaskReader),
+    Requested(TaskReader),
     /// It waits for a worker.
-    Waiting(TaskReader),
+    Queued(TaskReader),
 }
 
 /// Reads ahead for one caller with tasks of its own, which end when this is dropped.
@@ -94,7 +94,7 @@ pub(super) struct Readahead {
 impl Readahead {
     pub(super) fn new(common: &TransferContext) -> Self {
         let queue = ReadaheadQueue::new(
-            common.book.clone(),
+            common.bookkeeping.clone(),
             common.chunks.clone(),
             common.in_flight.clone(),
             common.memory.clone(),
@@ -128,11 +128,11 @@ impl Readahead {
     pub(super) fn fetch(&self, info: &PathInfo, holders: &[HostId]) -> Option<ReadaheadHit> {
         let first = !self.begun.swap(true, Ordering::Relaxed);
         let task = match self.queue.fetch(info) {
-            Some(reader) => Some(ReadaheadHit::Asked(reader)),
+            Some(reader) => Some(ReadaheadHit::Requested(reader)),
             None => self
                 .queue
                 .request_now(info, holders)
-                .map(ReadaheadHit::Waiting),
+                .map(ReadaheadHit::Queued),
         };
         if first {
             let mut workers = self.workers();
@@ -144,7 +144,7 @@ impl Readahead {
         task
     }
 
-    /// Takes back what is [waiting](ReadaheadHit::Waiting). Whether nobody has asked for it yet.
+    /// Takes back what is [waiting](ReadaheadHit::Queued). Whether nobody has asked for it yet.
     pub(super) fn cancel(&self, reader: &TaskReader) -> bool {
         self.queue.cancel(reader)
     }
@@ -155,14 +155,14 @@ impl Readahead {
 
     /// Sets as many workers to work as there is work for.
     fn spawn_workers(&self) {
-        let pool = &self.queue.book.pool;
+        let pool = &self.queue.bookkeeping.pool;
         for host in pool.hosts() {
             let waiting = self.queue.bytes_waiting_for(host);
             if waiting == 0 || !pool.is_well(host) {
                 continue;
             }
             let latency = pool.latency(host).unwrap_or_default();
-            self.queue.book.rates.set_latency(host, latency);
+            self.queue.bookkeeping.throughput.set_latency(host, latency);
             let places = if latency < FAR {
                 1
             } else {

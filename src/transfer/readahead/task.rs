@@ -12,7 +12,7 @@ use super::memory_budget::Reservation;
 use crate::model::PathInfo;
 use crate::pool::HostId;
 use crate::transfer::chunks::{Priority, URGENT};
-use crate::transfer::error::Unfit;
+use crate::transfer::error::VerifyError;
 use crate::transfer::verify::{Piece, Rejected, Taken, Verifier};
 
 /// NARs up to this size, in bytes, are copied out of the buffers they came in, which are larger.
@@ -43,7 +43,7 @@ struct TaskState {
     begun: bool,
     /// Somebody waits for it.
     wanted: bool,
-    stream: Verifier,
+    verifier: Verifier,
     /// What has come and not been read by all, with who sent it.
     ready: VecDeque<(Piece, HostId)>,
     /// How many pieces came before those.
@@ -80,15 +80,15 @@ pub(in crate::transfer) enum FeedOutcome {
     /// It is another worker's by now, or the readers' own.
     Lost,
     /// It has come whole, and is not taken.
-    Unfit(Unfit),
+    VerifyError(VerifyError),
 }
 
 /// What a reader gets next.
 pub(in crate::transfer) enum ReadEvent {
     /// From that host.
     Piece(Piece, HostId),
-    /// That was all, and it is right.
-    Complete,
+    /// That was all, and it is right; this is how far it got.
+    Complete(Box<Verifier>),
     /// No more will come; this is how far it got.
     Broken(Box<Verifier>),
 }
@@ -101,7 +101,7 @@ impl ReadaheadTask {
         (owner, host): (OwnerId, HostId),
         room: Reservation,
     ) -> TaskReader {
-        let stream = Verifier::new(&info);
+        let verifier = Verifier::new(&info);
         let task = Self {
             info,
             holders,
@@ -111,7 +111,7 @@ impl ReadaheadTask {
                 meter: Arc::default(),
                 begun: false,
                 wanted: false,
-                stream,
+                verifier,
                 ready: VecDeque::new(),
                 gone: 0,
                 readers: vec![ReadPosition {
@@ -179,7 +179,7 @@ impl ReadaheadTask {
         let mut inner = self.inner.lock();
         let TaskState {
             owner,
-            stream,
+            verifier,
             ready,
             end,
             ..
@@ -189,17 +189,17 @@ impl ReadaheadTask {
         }
         let before = ready.len();
         let fed = loop {
-            match stream.take(buf)? {
-                Taken::Nothing if ready.len() == before => return Ok(FeedOutcome::More),
-                Taken::Nothing => break FeedOutcome::More,
-                Taken::Pass(piece) => ready.push_back((piece, host)),
-                Taken::Complete => match stream.verify() {
+            match verifier.take(buf)? {
+                Taken::NeedMore if ready.len() == before => return Ok(FeedOutcome::More),
+                Taken::NeedMore => break FeedOutcome::More,
+                Taken::Piece(piece) => ready.push_back((piece, host)),
+                Taken::Complete => match verifier.verify() {
                     Ok(held) => {
                         ready.extend(compact(held).into_iter().map(|piece| (piece, host)));
                         *end = Some(End::Complete);
                         break FeedOutcome::Complete;
                     }
-                    Err(unfit) => return Ok(FeedOutcome::Unfit(unfit)),
+                    Err(error) => return Ok(FeedOutcome::VerifyError(error)),
                 },
             }
         };
@@ -333,10 +333,10 @@ impl TaskReader {
             return Some(ReadEvent::Piece(piece, host));
         }
         match inner.end? {
-            End::Complete => Some(ReadEvent::Complete),
+            End::Complete => Some(ReadEvent::Complete(Box::new(inner.verifier.clone()))),
             End::Broken => {
-                inner.stream.roll_back();
-                Some(ReadEvent::Broken(Box::new(inner.stream.clone())))
+                inner.verifier.roll_back();
+                Some(ReadEvent::Broken(Box::new(inner.verifier.clone())))
             }
         }
     }

@@ -13,7 +13,6 @@ use super::task::FeedOutcome;
 use crate::model::PathInfo;
 use crate::pool::{HostId, Lease};
 use crate::transfer::error::HostFault;
-use crate::transfer::source::plain::fault;
 use crate::wire::nar::{Decoder, Event};
 
 /// How often an idle worker looks whether another one has fallen behind.
@@ -80,7 +79,7 @@ struct Worker {
 impl Worker {
     /// Another one may be set to work later.
     fn is_no_use(&self) -> bool {
-        self.refused || !self.queue.book.pool.is_well(self.host)
+        self.refused || !self.queue.bookkeeping.pool.is_well(self.host)
     }
 
     /// Whether somebody waits for the connection whose business is more urgent.
@@ -140,13 +139,13 @@ impl Worker {
 
     /// How many bytes that somebody else brings are read over on this connection, before another one is made.
     fn most_read_over(&self) -> u64 {
-        let rate = self.queue.book.rates.of(self.host);
+        let rate = self.queue.bookkeeping.throughput.of(self.host);
         let bytes = rate.map(|rate| (rate as f64 * READ_OVER_FOR.as_secs_f64()) as u64);
         bytes.map_or(READ_OVER_MAX, |bytes| bytes.min(READ_OVER_MAX))
     }
 
     async fn connect(&mut self) -> Option<Lease> {
-        let pool = &self.queue.book.pool;
+        let pool = &self.queue.bookkeeping.pool;
         let mut paths = self.pending.iter().map(|assigned| &assigned.task.info.path);
         let first = paths.next()?;
         // A failure is told where it is noticed.
@@ -190,12 +189,13 @@ impl Worker {
                         return Ok(lease);
                     }
                     Ok(FeedOutcome::Lost) => return Err(Broken),
-                    Ok(FeedOutcome::Unfit(unfit)) => {
+                    Ok(FeedOutcome::VerifyError(error)) => {
                         // It has come whole: what follows on the connection is in step.
                         lease.end_dump();
-                        let fault = unfit.into_fault(host, path);
-                        let book = &self.queue.book;
-                        book.record_failure(self.host, &task.info.path, &fault)
+                        let fault = error.into_fault(host, path);
+                        let bookkeeping = &self.queue.bookkeeping;
+                        bookkeeping
+                            .record_failure(self.host, &task.info.path, &fault)
                             .await;
                         assigned.fail(true);
                         return Ok(lease);
@@ -204,7 +204,7 @@ impl Worker {
                 }
             }
             if let Err(error) = lease.nar_bytes().await {
-                break fault(error, host, path);
+                break HostFault::of_dump(error, host, path);
             }
         };
         if matches!(fault, HostFault::Remote(_)) && lease.is_reused() && !came {
@@ -214,7 +214,7 @@ impl Worker {
             return Err(Broken);
         }
         self.queue
-            .book
+            .bookkeeping
             .record_failure(self.host, &task.info.path, &fault)
             .await;
         assigned.fail(true);

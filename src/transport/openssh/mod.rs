@@ -24,16 +24,16 @@ mod settings;
 mod ssh;
 
 pub use self::calling_process::CallingProcess;
-pub use self::inspect::{login_command, masters};
+pub use self::inspect::{count_masters, login_command};
 pub use self::master::sweep;
 pub use self::settings::SshSettings;
-pub use self::ssh::relative_paths::{resolve, resolve_file};
+pub use self::ssh::relative_paths::{make_absolute, make_file_absolute};
 
 use self::login::LoginKind;
 use self::master::Master;
-use self::master::channel_slots::{Slot, Slots};
+use self::master::channel_slots::{ChannelSlot, ChannelSlots};
 use self::master::liveness::{LivenessProbe, LivenessProbes, PROBE_AFTER_SILENCE};
-use self::master::session::{MuxedChild, Opened, Wish, is_of_login};
+use self::master::session::{MuxedChild, OpenOutcome, SessionRequest, is_login_failure};
 use self::ssh::master_log::MasterLog;
 use super::closing_pipe::ClosingPipe;
 use super::runtime_dir::Environment;
@@ -41,10 +41,10 @@ use super::{Channel, Child, Phase, Program, Transport, TransportError};
 use crate::config::host::Host;
 
 /// How many connections to one host there may be.
-const MASTERS_MAX: usize = 8;
+const MAX_MASTERS: usize = 8;
 
 /// Size of the pipe from ssh to us, in bytes.
-const PIPE: usize = 1 << 20;
+const PIPE_SIZE: usize = 1 << 20;
 
 /// A limit where none is wanted: longer than anything waits.
 const NO_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -52,7 +52,7 @@ const NO_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Starts serve loops over ssh.
 pub struct OpenSsh {
     settings: SshSettings,
-    slots: Arc<Slots>,
+    slots: Arc<ChannelSlots>,
     probes: LivenessProbes,
     swept: AtomicBool,
 }
@@ -88,29 +88,29 @@ impl Transport for OpenSsh {
                 }
             }));
         }
-        let name = ssh::arguments::short_name(host, &self.settings);
+        let name = ssh::arguments::connection_name(host, &self.settings);
         let limit = self.settings.limit().unwrap_or(NO_LIMIT).min(NO_LIMIT);
         let began = Instant::now();
         let time = (began, began + limit);
         let mut refused = String::new();
         let mut login = LoginKind::First;
-        for index in 0..MASTERS_MAX {
+        for index in 0..MAX_MASTERS {
             let Some(slot) = self.slots.take(&format!("{name}-{index}")) else {
                 login = LoginKind::Further;
                 continue;
             };
             let place = (folder.as_path(), name.as_str(), index);
             let master = Master::new(host, &self.settings, place, time);
-            let wish = Wish {
+            let request = SessionRequest {
                 host,
                 line: &line,
                 login,
-                patience: limit / 2,
+                reuse_timeout: limit / 2,
                 deadline: time.1,
             };
-            let opened = match wish.open_on(&master, &self.probes).await {
+            let opened = match request.open_on(&master, &self.probes).await {
                 // The host has let us in: that it does not do so once more is no failure.
-                Err(error) if login == LoginKind::Further && is_of_login(&error) => {
+                Err(error) if login == LoginKind::Further && is_login_failure(&error) => {
                     log::debug!("no further connection: {error}");
                     refused = error.said().unwrap_or_default().to_owned();
                     break;
@@ -123,8 +123,8 @@ impl Transport for OpenSsh {
                 opened => opened?,
             };
             match opened {
-                Opened::Yes(child, took, probe) => {
-                    let link = LinkEnd {
+                OpenOutcome::Session(child, took, probe) => {
+                    let link = SessionMaster {
                         log: MasterLog::from_now_on(&master.log()),
                         probe,
                         process: format!("the ssh process behind {}", master.socket().display()),
@@ -132,11 +132,11 @@ impl Transport for OpenSsh {
                     return channel(host, (*child, took), link, slot);
                 }
                 // On a connection of its own there is no room to make.
-                Opened::Refused { fresh: true, said } => {
+                OpenOutcome::Refused { fresh: true, said } => {
                     refused = said;
                     break;
                 }
-                Opened::Refused { fresh: false, said } => {
+                OpenOutcome::Refused { fresh: false, said } => {
                     refused = said;
                     login = LoginKind::Further;
                 }
@@ -153,8 +153,8 @@ impl Transport for OpenSsh {
 fn channel(
     host: &Host,
     (mut child, took): (MuxedChild, Duration),
-    link: LinkEnd,
-    slot: Slot,
+    link: SessionMaster,
+    slot: ChannelSlot,
 ) -> Result<Channel, TransportError> {
     let pipes = (
         child.stdin().take(),
@@ -170,7 +170,7 @@ fn channel(
         });
     };
     // Fewer wake-ups for each megabyte; refused where the system's limit is lower.
-    let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE);
+    let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_SIZE);
     Ok(Channel {
         stdin: Box::new(ClosingPipe::new(stdin)),
         stdout: Box::new(stdout),
@@ -188,13 +188,13 @@ fn channel(
 /// directions, and a serve loop ends at its next read or write.
 struct RemoteChild {
     child: MuxedChild,
-    link: LinkEnd,
-    _slot: Slot,
+    link: SessionMaster,
+    _slot: ChannelSlot,
 }
 
 /// The master of a session.
-struct LinkEnd {
-    /// Opened early, since the next master puts another one in its place.
+struct SessionMaster {
+    /// OpenOutcome early, since the next master puts another one in its place.
     log: Option<MasterLog>,
     probe: Option<Arc<LivenessProbe>>,
     /// For messages.

@@ -56,8 +56,11 @@ pub(in crate::transfer::readahead) struct ExpectedPath {
 }
 
 impl ExpectedPath {
-    pub(in crate::transfer::readahead) fn holders(&self, book: &HostBookkeeping) -> Vec<HostId> {
-        book.holders(&self.info.path, &self.holders)
+    pub(in crate::transfer::readahead) fn holders(
+        &self,
+        bookkeeping: &HostBookkeeping,
+    ) -> Vec<HostId> {
+        bookkeeping.holders(&self.info.path, &self.holders)
     }
 }
 
@@ -133,18 +136,18 @@ impl Backlog {
     pub(in crate::transfer::readahead) fn next_for(
         &self,
         host: HostId,
-        book: &HostBookkeeping,
+        bookkeeping: &HostBookkeeping,
         chunks: &ChunkedDownloads,
     ) -> Option<&StorePath> {
         self.order.ready().take(LOOK).find(|path| {
             self.expected.get(*path).is_some_and(|expected| {
-                let holders = expected.holders(book);
+                let holders = expected.holders(bookkeeping);
                 let size = expected.info.nar_size;
                 !expected.failed
                     && holders.contains(&host)
-                    && !book.sent_wrong_content(host, path)
+                    && !bookkeeping.sent_wrong_content(host, path)
                     && !chunks.suits(&expected.info, &holders)
-                    && book.rates.is_worth_asking(host, size, &holders)
+                    && bookkeeping.throughput.is_worth_asking(host, size, &holders)
             })
         })
     }
@@ -154,20 +157,21 @@ impl Backlog {
         &mut self,
         host: HostId,
         owner: OwnerId,
-        book: &HostBookkeeping,
+        bookkeeping: &HostBookkeeping,
     ) -> Option<Arc<ReadaheadTask>> {
         let (task, loser) = self.tasks.values().find_map(|entry| {
             let task = &entry.reader.task;
             let other = task.awaited_from().filter(|other| *other != host)?;
             let waits = entry.asked.elapsed() > STEAL_AFTER;
-            let mine = book.rates.expect(host, task.info.nar_size);
-            let sooner = mine * 2.0 < book.rates.expect(other, 0);
-            let holders = book.holders(&task.info.path, &task.holders);
-            let suits = holders.contains(&host) && !book.sent_wrong_content(host, &task.info.path);
+            let mine = bookkeeping.throughput.expect(host, task.info.nar_size);
+            let sooner = mine * 2.0 < bookkeeping.throughput.expect(other, 0);
+            let holders = bookkeeping.holders(&task.info.path, &task.holders);
+            let suits =
+                holders.contains(&host) && !bookkeeping.sent_wrong_content(host, &task.info.path);
             (waits && sooner && suits).then(|| task.steal(owner, host))??;
             Some((task.clone(), other))
         })?;
-        let [loser, winner] = [loser, host].map(|host| book.pool.host(host));
+        let [loser, winner] = [loser, host].map(|host| bookkeeping.pool.host(host));
         log::debug!(
             "{winner} brings {}, asked of {loser} before",
             task.info.path

@@ -31,13 +31,13 @@ impl ReadaheadQueue {
         if !suits || self.budget.largest() == 0 {
             return None;
         }
-        let mut hosts = self.book.holders(&info.path, holders);
-        hosts.retain(|host| !self.book.sent_wrong_content(*host, &info.path));
-        self.book
-            .rates
+        let mut hosts = self.bookkeeping.holders(&info.path, holders);
+        hosts.retain(|host| !self.bookkeeping.sent_wrong_content(*host, &info.path));
+        self.bookkeeping
+            .throughput
             .put_late_ones_last(&mut hosts, info.nar_size);
-        let host = *self.book.pool.in_order_of_health(&hosts).first()?;
-        if !self.book.pool.is_well(host) {
+        let host = *self.bookkeeping.pool.in_order_of_health(&hosts).first()?;
+        if !self.bookkeeping.pool.is_well(host) {
             return None;
         }
         let room = self.budget.reserve(reservation_for(info.nar_size))?;

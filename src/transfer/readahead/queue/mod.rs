@@ -40,7 +40,7 @@ const ANEW: Duration = Duration::from_secs(30);
 const EXPECTED: usize = 200_000;
 
 pub(in crate::transfer::readahead) struct ReadaheadQueue {
-    pub(in crate::transfer::readahead) book: Arc<HostBookkeeping>,
+    pub(in crate::transfer::readahead) bookkeeping: Arc<HostBookkeeping>,
     pub(in crate::transfer::readahead) chunks: Arc<ChunkedDownloads>,
     pub(in crate::transfer::readahead) in_flight: Arc<InFlight>,
     pub(in crate::transfer::readahead) budget: Arc<CallerBudget>,
@@ -60,13 +60,13 @@ pub(in crate::transfer::readahead) struct AssignedTask {
 
 impl ReadaheadQueue {
     pub(in crate::transfer::readahead) fn new(
-        book: Arc<HostBookkeeping>,
+        bookkeeping: Arc<HostBookkeeping>,
         chunks: Arc<ChunkedDownloads>,
         in_flight: Arc<InFlight>,
         memory: Arc<MemoryBudget>,
     ) -> Self {
         Self {
-            book,
+            bookkeeping,
             chunks,
             in_flight,
             budget: Arc::new(CallerBudget::new(memory)),
@@ -177,7 +177,9 @@ impl ReadaheadQueue {
         let urgent = state.demanded_bytes(host);
         ready
             .filter_map(|path| state.expected.get(path))
-            .filter(|expected| !expected.failed && expected.holders(&self.book).contains(&host))
+            .filter(|expected| {
+                !expected.failed && expected.holders(&self.bookkeeping).contains(&host)
+            })
             .map(|expected| expected.info.nar_size)
             .fold(urgent, u64::saturating_add)
     }
@@ -214,7 +216,10 @@ impl ReadaheadQueue {
         while let Some(urgent) = state.next_demand_fetch(host, fits) {
             drop(state);
             let assigned = self.assigned(host, urgent);
-            if !self.book.sent_wrong_content(host, &assigned.task.info.path) {
+            if !self
+                .bookkeeping
+                .sent_wrong_content(host, &assigned.task.info.path)
+            {
                 return Some(assigned);
             }
             // Found out since it was decided: who waits for it has to ask others.
@@ -226,7 +231,9 @@ impl ReadaheadQueue {
         }
         let owner = self.in_flight.new_owner();
         let task = loop {
-            let next = state.next_for(host, &self.book, &self.chunks).cloned();
+            let next = state
+                .next_for(host, &self.bookkeeping, &self.chunks)
+                .cloned();
             match next {
                 Some(path) => {
                     let info = &state.expected.get(&path)?.info;
@@ -240,7 +247,7 @@ impl ReadaheadQueue {
                     break state.start_task(&path, (owner, host), self)?;
                 }
                 // Nothing is left to ask for: what others are slow to bring.
-                None if nars == 0 => break state.steal(host, owner, &self.book)?,
+                None if nars == 0 => break state.steal(host, owner, &self.bookkeeping)?,
                 None => return None,
             }
         };
@@ -254,7 +261,7 @@ impl ReadaheadQueue {
         (owner, task): (OwnerId, Arc<ReadaheadTask>),
     ) -> AssignedTask {
         AssignedTask {
-            owed: Some(self.book.rates.ask(host, task.info.nar_size)),
+            owed: Some(self.bookkeeping.throughput.ask(host, task.info.nar_size)),
             task,
             owner,
             queue: self.clone(),
@@ -277,7 +284,7 @@ impl ReadaheadQueue {
             if expected.failed || expected.info.nar_size < LEAST {
                 return None;
             }
-            let holders = expected.holders(&self.book);
+            let holders = expected.holders(&self.bookkeeping);
             let suits = self.chunks.suits(&expected.info, &holders);
             suits.then(|| (path.clone(), expected.holders[0]))
         })?;

@@ -13,7 +13,7 @@ use crate::transport::openssh::SshSettings;
 use crate::transport::openssh::ssh::config::{SSH_CONFIG_TIMEOUT, configuration};
 
 /// How long names are looked up. What takes longer is known by its name alone.
-const NAMES_WITHIN: Duration = Duration::from_millis(300);
+const DNS_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// ssh's own, for when it does not print its configuration.
 const PORT: u16 = 22;
@@ -67,7 +67,7 @@ impl Address {
 
     /// The first in order of all that it has: the same one each time, and for each of its names.
     async fn ip(&self) -> Option<IpAddr> {
-        let found = timeout(NAMES_WITHIN, lookup_host((self.name.as_str(), self.port))).await;
+        let found = timeout(DNS_TIMEOUT, lookup_host((self.name.as_str(), self.port))).await;
         found.ok()?.ok()?.map(|address| address.ip()).min()
     }
 }

@@ -17,13 +17,13 @@ use crate::transport::openssh::SshSettings;
 use crate::transport::openssh::ssh::config::configuration;
 
 /// An agent on this machine takes a connection at once or not at all.
-const AGENT_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+const AGENT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long ssh may take to read its configuration, even when the time for connecting is over.
-const CONFIGURATION: Duration = Duration::from_secs(1);
+const MIN_CONFIG_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Adds to a refusal what was tried; other errors stay as they are.
-pub(in crate::transport::openssh) async fn add(
+pub(in crate::transport::openssh) async fn add_tried(
     error: TransportError,
     host: &Host,
     settings: &SshSettings,
@@ -39,11 +39,11 @@ pub(in crate::transport::openssh) async fn add(
     else {
         return error;
     };
-    let until = deadline.min(Instant::now() + CONFIGURATION);
+    let until = deadline.min(Instant::now() + MIN_CONFIG_TIMEOUT);
     let configuration = timeout_at(until, configuration(host, settings))
         .await
         .unwrap_or_default();
-    let found = Found::read(&configuration);
+    let found = SshIdentities::read(&configuration);
     let home = home();
     let mut tried: Vec<String> = found
         .keys
@@ -80,7 +80,7 @@ pub(in crate::transport::openssh) async fn add(
 }
 
 async fn reach(socket: &Path) -> io::Result<()> {
-    match timeout(AGENT_ANSWERS_WITHIN, UnixStream::connect(socket)).await {
+    match timeout(AGENT_TIMEOUT, UnixStream::connect(socket)).await {
         Ok(connected) => connected.map(drop),
         Err(_elapsed) => Err(io::ErrorKind::TimedOut.into()),
     }
@@ -88,13 +88,13 @@ async fn reach(socket: &Path) -> io::Result<()> {
 
 /// What matters in the output of `ssh -G`: lines of a lower-case keyword and a value.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Found {
+struct SshIdentities {
     keys: Vec<PathBuf>,
     /// `IdentityAgent`, when it is set.
     agent: Option<String>,
 }
 
-impl Found {
+impl SshIdentities {
     fn read(configuration: &str) -> Self {
         let mut found = Self::default();
         for line in configuration.lines() {
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn keys_and_agent_are_read_and_the_rest_is_skipped() {
-        let found = Found::read(
+        let found = SshIdentities::read(
             "user u\nidentityfile ~/.ssh/a b\nidentityfile /k\nidentityagent none\nx\n\n",
         );
         assert_eq!(
@@ -169,7 +169,7 @@ mod tests {
         let agent = |text: Option<&str>| {
             let agent = text.map(str::to_owned);
             let keys = Vec::new();
-            Found { keys, agent }.agent(&settings)
+            SshIdentities { keys, agent }.agent(&settings)
         };
         assert_eq!(agent(None), Some("/sock".into()));
         assert_eq!(agent(Some("SSH_AUTH_SOCK")), Some("/sock".into()));

@@ -26,7 +26,8 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Master, SocketId};
+use super::Master;
+use crate::folder::SocketId;
 
 /// A channel that has been silent for so long has its master probed.
 pub(in crate::transport::openssh) const PROBE_AFTER_SILENCE: Duration = Duration::from_secs(5);

@@ -33,19 +33,16 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::SshSettings;
 use super::login::{LoginKind, LoginPermit, address, identities};
-use super::ssh::arguments::{self, Paths};
+use super::ssh::arguments::{self, MasterFiles};
 use super::ssh::config::{SSH_CONFIG_TIMEOUT, absolute_path_options};
 use super::ssh::{ciphers, diagnose, environment, master_log};
 use crate::config::host::Host;
+use crate::folder::SocketId;
 use crate::folder::lock::lock_until;
 use crate::transport::{Phase, TransportError};
 
-/// A master answers within microseconds, unless it is stopped.
-pub(super) const MASTER_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
-
-/// Which socket it was: two masters at the same path differ here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SocketId(u64, u64, i64, i64);
+/// A master is_answering within microseconds, unless it is stopped.
+const MASTER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A master, running or not.
 pub(super) struct Master<'a> {
@@ -92,18 +89,13 @@ impl<'a> Master<'a> {
         if !is_ours || !meta.file_type().is_socket() {
             return None;
         }
-        Some(SocketId(
-            meta.dev(),
-            meta.ino(),
-            meta.ctime(),
-            meta.ctime_nsec(),
-        ))
+        Some(SocketId::from(&meta))
     }
 
     /// Starts the master unless there is a living one. True when it was started here and now.
     pub(super) async fn ensure(&self, login: LoginKind) -> Result<bool, TransportError> {
         let _lock = self.lock().await?;
-        if self.answers().await {
+        if self.is_answering().await {
             return Ok(false);
         }
         self.remove_socket()?;
@@ -119,11 +111,11 @@ impl<'a> Master<'a> {
             return Ok(());
         }
         let session = Session::resume_mux(self.socket().into(), None);
-        let _ = timeout(MASTER_ANSWERS_WITHIN, session.close()).await;
+        let _ = timeout(MASTER_TIMEOUT, session.close()).await;
         self.remove_socket()
     }
 
-    /// The same of one that answers nobody: it cannot be asked for anything.
+    /// The same of one that is_answering nobody: it cannot be asked for anything.
     pub(super) async fn abandon(&self, seen: Option<SocketId>) -> Result<(), TransportError> {
         let _lock = self.lock().await?;
         match seen.is_some() && self.socket_id() == seen {
@@ -132,15 +124,8 @@ impl<'a> Master<'a> {
         }
     }
 
-    async fn answers(&self) -> bool {
-        if self.socket_id().is_none() {
-            return false;
-        }
-        let session = Session::resume_mux(self.socket().into(), None);
-        matches!(
-            timeout(MASTER_ANSWERS_WITHIN, session.check()).await,
-            Ok(Ok(()))
-        )
+    async fn is_answering(&self) -> bool {
+        self.socket_id().is_some() && is_answering(&self.socket()).await
     }
 
     fn remove_socket(&self) -> Result<(), TransportError> {
@@ -199,7 +184,7 @@ impl<'a> Master<'a> {
             .open(&log_path)
             .map_err(|error| self.failed("create the log of the connection", error))?;
         let socket = self.socket();
-        let paths = Paths {
+        let paths = MasterFiles {
             socket: &socket,
             log: &log_path,
             known_hosts: known_hosts.as_deref(),
@@ -220,7 +205,7 @@ impl<'a> Master<'a> {
         let mut command = tokio::process::Command::new(&self.settings.program);
         command
             .args(ciphers.iter().flat_map(|ciphers| ["-o", ciphers]))
-            .args(arguments::of_master(self.host, &settings, &paths))
+            .args(arguments::master_arguments(self.host, &settings, &paths))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -235,7 +220,7 @@ impl<'a> Master<'a> {
                 program: self.settings.program.clone(),
                 source,
             })?;
-        let mut child = Starting(child);
+        let mut child = StartingSsh(child);
         let status = match timeout_at(self.deadline, child.0.wait()).await {
             Ok(status) => status.map_err(|error| self.failed("wait for ssh", error))?,
             Err(_elapsed) => {
@@ -244,7 +229,7 @@ impl<'a> Master<'a> {
             }
         };
         // With -f ssh stays in the foreground until it is logged in and its socket is there.
-        if status.success() && self.answers().await {
+        if status.success() && self.is_answering().await {
             return Ok(());
         }
         let said = master_log::read(&log_path);
@@ -253,7 +238,7 @@ impl<'a> Master<'a> {
             said,
             (self.began.elapsed(), self.settings.limit()),
         );
-        Err(identities::add(error, self.host, self.settings, self.deadline).await)
+        Err(identities::add_tried(error, self.host, self.settings, self.deadline).await)
     }
 
     /// The file with the host's key. Its pattern is `*`: it holds for this host under whatever
@@ -306,11 +291,17 @@ impl<'a> Master<'a> {
     }
 }
 
+/// Whether a master is_answering on this socket. Takes at most two seconds.
+pub(super) async fn is_answering(socket: &Path) -> bool {
+    let session = Session::resume_mux(socket.into(), None);
+    matches!(timeout(MASTER_TIMEOUT, session.check()).await, Ok(Ok(())))
+}
+
 /// ssh before it has gone to the background. Dropped earlier, it is killed with its proxies; the
 /// runtime reaps it.
-struct Starting(tokio::process::Child);
+struct StartingSsh(tokio::process::Child);
 
-impl Drop for Starting {
+impl Drop for StartingSsh {
     fn drop(&mut self) {
         // No id once it has been waited for: then the number may belong to someone else.
         if let Some(pid) = self.0.id().and_then(|id| Pid::from_raw(id.cast_signed())) {

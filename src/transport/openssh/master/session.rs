@@ -18,13 +18,13 @@ use crate::transport::{Phase, TransportError};
 
 pub(in crate::transport::openssh) type MuxedChild = ::openssh::Child<Arc<Session>>;
 
-pub(in crate::transport::openssh) enum Opened {
-    Yes(Box<MuxedChild>, Duration, Option<Arc<LivenessProbe>>),
+pub(in crate::transport::openssh) enum OpenOutcome {
+    Session(Box<MuxedChild>, Duration, Option<Arc<LivenessProbe>>),
     Refused { fresh: bool, said: String },
 }
 
 /// Whether a login failed so, or was not tried. What this machine lacks is another matter.
-pub(in crate::transport::openssh) fn is_of_login(error: &TransportError) -> bool {
+pub(in crate::transport::openssh) fn is_login_failure(error: &TransportError) -> bool {
     !matches!(
         error,
         TransportError::SshMissing { .. }
@@ -35,7 +35,7 @@ pub(in crate::transport::openssh) fn is_of_login(error: &TransportError) -> bool
 }
 
 /// A session is wanted.
-pub(in crate::transport::openssh) struct Wish<'a> {
+pub(in crate::transport::openssh) struct SessionRequest<'a> {
     pub(in crate::transport::openssh) host: &'a Host,
     /// The command.
     pub(in crate::transport::openssh) line: &'a str,
@@ -43,17 +43,17 @@ pub(in crate::transport::openssh) struct Wish<'a> {
     pub(in crate::transport::openssh) login: LoginKind,
     /// For a session on a master that was there already: its connection may be dead (a laptop that
     /// slept), and there should be time left for a new one.
-    pub(in crate::transport::openssh) patience: Duration,
+    pub(in crate::transport::openssh) reuse_timeout: Duration,
     pub(in crate::transport::openssh) deadline: Instant,
 }
 
-impl Wish<'_> {
+impl SessionRequest<'_> {
     /// Opens a session on that master, which is started or replaced when it must be.
     pub(in crate::transport::openssh) async fn open_on(
         &self,
         master: &Master<'_>,
         probes: &LivenessProbes,
-    ) -> Result<Opened, TransportError> {
+    ) -> Result<OpenOutcome, TransportError> {
         let mut fresh = false;
         let mut retired = false;
         // A master may go away between two steps (idle, or ended by someone), but not every time.
@@ -65,7 +65,7 @@ impl Wish<'_> {
             let until = if fresh || retired {
                 self.deadline
             } else {
-                self.deadline.min(Instant::now() + self.patience)
+                self.deadline.min(Instant::now() + self.reuse_timeout)
             };
             let (socket, probe) = (master.socket(), probes.of(master).await);
             let began = Instant::now();
@@ -76,12 +76,16 @@ impl Wish<'_> {
             };
             match opened {
                 Some(Ok(child)) => {
-                    return Ok(Opened::Yes(Box::new(child), began.elapsed(), probe));
+                    return Ok(OpenOutcome::Session(
+                        Box::new(child),
+                        began.elapsed(),
+                        probe,
+                    ));
                 }
-                Some(Err(error)) => match Failure::of(&error) {
-                    Failure::Gone => fresh |= master.ensure(self.login).await?,
-                    Failure::Refused(said) => return Ok(Opened::Refused { fresh, said }),
-                    Failure::Local(source) => {
+                Some(Err(error)) => match MuxFailure::of(&error) {
+                    MuxFailure::Gone => fresh |= master.ensure(self.login).await?,
+                    MuxFailure::Refused(said) => return Ok(OpenOutcome::Refused { fresh, said }),
+                    MuxFailure::Local(source) => {
                         let action = "make pipes";
                         return Err(TransportError::Local {
                             host: self.host.to_string(),
@@ -131,7 +135,7 @@ async fn spawn(socket: &Path, line: &str) -> Result<MuxedChild, MuxError> {
 }
 
 /// Why a master started no session.
-enum Failure {
+enum MuxFailure {
     /// It isn't there, or went away before it answered.
     Gone,
     /// The host said no: mostly its `MaxSessions`.
@@ -140,7 +144,7 @@ enum Failure {
     Local(io::Error),
 }
 
-impl Failure {
+impl MuxFailure {
     fn of(error: &MuxError) -> Self {
         match error {
             MuxError::SshMux(mux) => {

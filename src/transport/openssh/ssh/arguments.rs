@@ -45,17 +45,17 @@ const PINNED: &[&str] = &[
 const PREFERRED: &[&str] = &["ServerAliveCountMax=3", "LogLevel=INFO"];
 
 /// The files of one master, all in the runtime folder.
-pub(in crate::transport::openssh) struct Paths<'a> {
+pub(in crate::transport::openssh) struct MasterFiles<'a> {
     pub(in crate::transport::openssh) socket: &'a Path,
     pub(in crate::transport::openssh) log: &'a Path,
     pub(in crate::transport::openssh) known_hosts: Option<&'a Path>,
 }
 
 /// The words after `ssh`.
-pub(in crate::transport::openssh) fn of_master(
+pub(in crate::transport::openssh) fn master_arguments(
     host: &Host,
     settings: &SshSettings,
-    paths: &Paths<'_>,
+    paths: &MasterFiles<'_>,
 ) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec!["-N".into(), "-f".into()];
     let option = |words: &mut Vec<OsString>, value: &OsStr| {
@@ -120,7 +120,10 @@ fn alive_interval(dead_link_timeout: Duration) -> u64 {
 }
 
 /// A short name for everything that makes connections differ, 16 characters.
-pub(in crate::transport::openssh) fn short_name(host: &Host, settings: &SshSettings) -> String {
+pub(in crate::transport::openssh) fn connection_name(
+    host: &Host,
+    settings: &SshSettings,
+) -> String {
     let mut hash = Sha256::new();
     // Each field with its length, so that no two lists of fields look the same.
     let mut field = |bytes: Option<&[u8]>| {
@@ -156,7 +159,7 @@ pub(in crate::transport::openssh) fn short_name(host: &Host, settings: &SshSetti
     let name = data_encoding::BASE32_NOPAD.encode(&digest[..10]);
     let name = name.to_lowercase();
     match &settings.only_for {
-        Some(caller) => caller.mark(&name),
+        Some(caller) => caller.client_name(&name),
         None => name,
     }
 }
@@ -182,12 +185,12 @@ mod tests {
     }
 
     fn words(host: &Host, settings: &SshSettings, known_hosts: Option<&Path>) -> Vec<String> {
-        let paths = Paths {
+        let paths = MasterFiles {
             socket: Path::new("/r/s"),
             log: Path::new("/r/l"),
             known_hosts,
         };
-        let words = of_master(host, settings, &paths);
+        let words = master_arguments(host, settings, &paths);
         words
             .into_iter()
             .map(|word| word.into_string().unwrap())
@@ -240,14 +243,14 @@ mod tests {
     #[test]
     fn names_differ_in_everything_that_matters_and_nothing_else() {
         let settings = SshSettings::default();
-        let name = short_name(&host(), &settings);
+        let name = connection_name(&host(), &settings);
         assert_eq!(name.len(), 16);
         let same = Host {
             trusted: true,
             remote_store: Some("/x".into()),
             ..host()
         };
-        assert_eq!(short_name(&same, &settings), name);
+        assert_eq!(connection_name(&same, &settings), name);
         let others = [
             Host {
                 user: None,
@@ -275,7 +278,7 @@ mod tests {
             },
         ];
         for other in others {
-            assert_ne!(short_name(&other, &settings), name);
+            assert_ne!(connection_name(&other, &settings), name);
         }
         let others = [
             SshSettings {
@@ -296,7 +299,7 @@ mod tests {
             },
         ];
         for other in others {
-            assert_ne!(short_name(&host(), &other), name);
+            assert_ne!(connection_name(&host(), &other), name);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use super::arguments::{self, Paths};
+use super::arguments::{self, MasterFiles};
 use super::{environment, relative_paths};
 use crate::config::host::Host;
 use crate::transport::openssh::SshSettings;
@@ -19,12 +19,16 @@ pub(in crate::transport::openssh) async fn configuration(
     settings: &SshSettings,
 ) -> String {
     let nowhere = Path::new("/dev/null");
-    let paths = Paths {
+    let paths = MasterFiles {
         socket: nowhere,
         log: nowhere,
         known_hosts: None,
     };
-    printed(settings, arguments::of_master(host, settings, &paths)).await
+    printed(
+        settings,
+        arguments::master_arguments(host, settings, &paths),
+    )
+    .await
 }
 
 /// What it prints when nothing is configured.

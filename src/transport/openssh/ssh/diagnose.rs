@@ -102,9 +102,9 @@ fn denied(said: &str) -> Option<Vec<String>> {
     Some(methods.split(',').map(str::to_owned).collect())
 }
 
-/// `ssh: Could not resolve hostname NAME: Name or service not known`
+/// `ssh: Could not make_absolute hostname NAME: Name or service not known`
 fn unresolved(said: &str) -> Option<String> {
-    let (_, rest) = said.split_once("Could not resolve hostname ")?;
+    let (_, rest) = said.split_once("Could not make_absolute hostname ")?;
     let line = rest.lines().next().unwrap_or(rest);
     let name = line.rsplit_once(": ").map_or(line, |(name, _)| name);
     Some(name.to_owned())
@@ -137,7 +137,7 @@ mod tests {
     fn the_words_of_ssh_become_kinds() {
         use TransportError as E;
         assert!(matches!(
-            kind("ssh: Could not resolve hostname nosuch.invalid: Name or service not known\r\n"),
+            kind("ssh: Could not make_absolute hostname nosuch.invalid: Name or service not known\r\n"),
             E::HostNameUnknown { name, .. } if name == "nosuch.invalid"
         ));
         assert!(matches!(
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn a_jump_hosts_failure_comes_before_what_follows_from_it() {
         let error = kind(
-            "ssh: Could not resolve hostname jump: Name or service not known\r\nkex_exchange_identification: Connection closed by remote host\r\nConnection closed by UNKNOWN port 65535\r\n",
+            "ssh: Could not make_absolute hostname jump: Name or service not known\r\nkex_exchange_identification: Connection closed by remote host\r\nConnection closed by UNKNOWN port 65535\r\n",
         );
         assert_eq!(
             error.to_string(),

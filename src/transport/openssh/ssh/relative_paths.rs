@@ -8,13 +8,13 @@ use std::ffi::OsString;
 use std::path::Path;
 
 /// The letters of ssh's options that have an argument (its usage, 9.9).
-const WITH_ARGUMENT: &str = "bceilmopBDEFIJLOPQRSWw";
+const FLAGS_WITH_ARGUMENT: &str = "bceilmopBDEFIJLOPQRSWw";
 
 /// Those that name a file.
-const FILES: &str = "iEFIS";
+const FILE_FLAGS: &str = "iEFIS";
 
 /// An option of `-o`, by its name in lower case, that names files from the current folder.
-struct Named {
+struct PathOption {
     name: &'static str,
     /// How many files it may name.
     many: bool,
@@ -22,28 +22,28 @@ struct Named {
     tokens: bool,
 }
 
-const NAMED: &[Named] = &[
-    one("identityfile", true),
-    one("certificatefile", true),
-    one("identityagent", true),
-    one("controlpath", true),
-    one("revokedhostkeys", true),
-    one("pkcs11provider", false),
-    one("securitykeyprovider", false),
-    Named {
+const PATH_OPTIONS: &[PathOption] = &[
+    path_option("identityfile", true),
+    path_option("certificatefile", true),
+    path_option("identityagent", true),
+    path_option("controlpath", true),
+    path_option("revokedhostkeys", true),
+    path_option("pkcs11provider", false),
+    path_option("securitykeyprovider", false),
+    PathOption {
         name: "userknownhostsfile",
         many: true,
         tokens: true,
     },
-    Named {
+    PathOption {
         name: "globalknownhostsfile",
         many: true,
         tokens: false,
     },
 ];
 
-const fn one(name: &'static str, tokens: bool) -> Named {
-    Named {
+const fn path_option(name: &'static str, tokens: bool) -> PathOption {
+    PathOption {
         name,
         many: false,
         tokens,
@@ -51,14 +51,14 @@ const fn one(name: &'static str, tokens: bool) -> Named {
 }
 
 /// A shell's command: its program may be named so.
-const COMMAND: &str = "proxycommand";
+const COMMAND_OPTION: &str = "proxycommand";
 
 /// What stands in the place of a file's name and is none.
-const WORDS: &[&str] = &["none", "internal", "SSH_AUTH_SOCK"];
+const NOT_FILES: &[&str] = &["none", "internal", "SSH_AUTH_SOCK"];
 
 /// These words of ssh's command line, with what they name from `folder` named from anywhere.
 #[must_use]
-pub fn resolve(words: &[String], folder: &Path) -> Vec<String> {
+pub fn make_absolute(words: &[String], folder: &Path) -> Vec<String> {
     let mut resolved = Vec::new();
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -76,7 +76,7 @@ pub fn resolve(words: &[String], folder: &Path) -> Vec<String> {
         };
         let changed = match letter {
             'o' => option(value, folder),
-            letter if FILES.contains(letter) => resolve_file(value, folder),
+            letter if FILE_FLAGS.contains(letter) => make_file_absolute(value, folder),
             _ => None,
         };
         // What is looked for first is the file as it is named, and what is opened is what tokens in it make of that.
@@ -100,7 +100,7 @@ pub fn resolve(words: &[String], folder: &Path) -> Vec<String> {
 
 /// A file that is named from `folder`, named from anywhere; nothing where it is already.
 #[must_use]
-pub fn resolve_file(path: &str, folder: &Path) -> Option<String> {
+pub fn make_file_absolute(path: &str, folder: &Path) -> Option<String> {
     file(path, folder, false)
 }
 
@@ -109,7 +109,7 @@ fn argument(word: &str) -> Option<(usize, char)> {
     let flags = word.strip_prefix('-')?;
     let (at, letter) = flags
         .char_indices()
-        .find(|(_, letter)| WITH_ARGUMENT.contains(*letter))?;
+        .find(|(_, letter)| FLAGS_WITH_ARGUMENT.contains(*letter))?;
     Some((1 + at + letter.len_utf8(), letter))
 }
 
@@ -126,10 +126,10 @@ fn option(text: &str, folder: &Path) -> Option<String> {
     let value = rest.trim_start();
     let value = value.strip_prefix('=').unwrap_or(value).trim();
     let lower = name.to_ascii_lowercase();
-    if lower == COMMAND {
+    if lower == COMMAND_OPTION {
         return command(value, folder).map(|value| format!("{name}={value}"));
     }
-    let named = NAMED.iter().find(|named| named.name == lower)?;
+    let named = PATH_OPTIONS.iter().find(|named| named.name == lower)?;
     let files = match named.many || value.contains(['"', '\'']) {
         true => shell_words::split(value).ok()?,
         false => vec![value.to_owned()],
@@ -152,7 +152,7 @@ fn file(path: &str, folder: &Path, tokens: bool) -> Option<String> {
     let elsewhere = ["/", "~", "$", "%d"]
         .iter()
         .any(|start| path.starts_with(start));
-    if path.is_empty() || elsewhere || WORDS.contains(&path) {
+    if path.is_empty() || elsewhere || NOT_FILES.contains(&path) {
         return None;
     }
     let folder = folder.to_str()?;
@@ -204,7 +204,7 @@ mod tests {
 
     fn resolved(text: &str) -> String {
         let words = shell_words::split(text).unwrap();
-        shell_words::join(resolve(&words, Path::new("/here")))
+        shell_words::join(make_absolute(&words, Path::new("/here")))
     }
 
     #[test]
@@ -264,11 +264,11 @@ mod tests {
     #[test]
     fn the_name_of_the_folder_is_only_a_name() {
         let words = ["-o", "IdentityFile=key", "-o", "ProxyCommand=bin/p"].map(str::to_owned);
-        let got = resolve(&words, Path::new("/100% a"));
+        let got = make_absolute(&words, Path::new("/100% a"));
         assert_eq!(got[1], "IdentityFile=\"/100%% a/key\"");
         assert_eq!(got[3], "ProxyCommand='/100%% a/bin/p'");
         let words = ["-4i", "key"].map(str::to_owned);
-        let got = resolve(&words, Path::new("/100% a"));
+        let got = make_absolute(&words, Path::new("/100% a"));
         assert_eq!(got, ["-4", "-o", "IdentityFile=\"/100%% a/key\""]);
     }
 
