@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::host::HostError;
-use super::sources::Origin;
+use super::origin::Origin;
 
 /// Why there is no configuration. The message names origin and value; hints are added where it is reported.
 #[derive(Debug, thiserror::Error)]

@@ -23,6 +23,7 @@
 
 mod error;
 pub mod host;
+mod origin;
 mod settings;
 mod sources;
 mod untrusted;
@@ -37,8 +38,9 @@ use std::time::Duration;
 
 pub use error::ConfigError;
 pub use host::{Host, HostError};
+pub use origin::Origin;
 pub use settings::{Key, Setting, Settings, Value};
-pub use sources::{EnvLookup, Origin, SettingLine, Sources, nix_setting, setting_lines};
+pub use sources::{EnvLookup, SettingLine, Sources, nix_setting, setting_lines};
 
 use crate::model::PublicKey;
 

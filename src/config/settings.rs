@@ -3,7 +3,7 @@
 //! A later `name = value` replaces what earlier sources said, `extra-name = value` (lists only)
 //! adds to it; so it is in Nix.
 
-use super::sources::{Assignment, Origin};
+use super::origin::{Assignment, Origin};
 
 /// A setting of nix.conf or ssh-substituter.conf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

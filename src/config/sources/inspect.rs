@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::nix_conf::{self, ConfSource};
-use super::origin::{Assignment, Origin};
 use super::{OWN_FILE, Sources, read};
 use crate::config::error::ConfigError;
+use crate::config::origin::{Assignment, Origin};
 use crate::config::settings::{Key, Value};
 
 /// A line that sets something that this program reads.

@@ -2,11 +2,8 @@
 
 mod inspect;
 mod nix_conf;
-mod origin;
 
 pub use inspect::{SettingLine, nix_setting, setting_lines};
-pub(super) use origin::Assignment;
-pub use origin::Origin;
 
 use std::env;
 use std::ffi::OsString;
@@ -15,6 +12,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::error::ConfigError;
+use super::origin::{Assignment, Origin};
 use super::settings::{Key, Settings};
 use super::untrusted::{HostChoice, Untrusted};
 use super::value::printable;

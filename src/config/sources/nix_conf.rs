@@ -20,8 +20,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::origin::{Assignment, Origin};
 use crate::config::error::ConfigError;
+use crate::config::origin::{Assignment, Origin};
 use crate::config::value::printable;
 
 /// Largest configuration file that is read, in bytes.

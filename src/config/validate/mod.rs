@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::error::ConfigError;
 use super::host::Host;
+use super::origin::Origin;
 use super::settings::{Key, Settings, Value};
-use super::sources::{Origin, RawConfig, Sources};
+use super::sources::{RawConfig, Sources};
 use super::untrusted;
 use super::value::{BOOLEAN, parse_bool, printable};
 use super::{Config, ProgressMode};

@@ -1,7 +1,7 @@
 //! `trusted-public-keys`.
 
+use crate::config::origin::Origin;
 use crate::config::settings::{Key, Settings};
-use crate::config::sources::Origin;
 use crate::config::value::printable;
 use crate::model::{KeyError, PublicKey};
 
