@@ -1,7 +1,7 @@
 //! Answers that were given already.
 
 pub mod disk;
-mod memory;
+mod memory_cache;
 
 pub use disk::{Disk, Lifetimes};
-pub use memory::MemoryCache;
+pub use memory_cache::MemoryCache;

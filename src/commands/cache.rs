@@ -42,7 +42,7 @@ pub async fn cache(action: &CacheAction, loaded: Loaded) -> Status {
     let disk = shared_disk();
     match action {
         CacheAction::Path => {
-            let path = spawn_blocking(move || disk.place()).await??;
+            let path = spawn_blocking(move || disk.path()).await??;
             print(&path.to_string_lossy()).await?;
         }
         CacheAction::Stats { json } => {
@@ -150,7 +150,7 @@ fn names(contents: &Contents) -> impl Iterator<Item = String> {
 /// Whether commands use these answers as things are configured now. With other parameters or options
 /// to ssh the same host is another one.
 fn is_used(key: &str, config: &Config) -> bool {
-    let key_of = |host| crate::engine::identity(host, &config.ssh_options);
+    let key_of = |host| crate::engine::store_identity(host, &config.ssh_options);
     all_hosts(config).iter().any(|host| key_of(host) == key)
 }
 

@@ -67,7 +67,7 @@ impl<T: Send + 'static> Idle<T> {
         self.state.lock().items.len()
     }
 
-    /// Ends all but so many, those with the smallest keys staying.
+    /// Ends all except so many, those with the smallest keys staying.
     pub(super) fn keep<K: Ord>(&self, most: usize, key: impl Fn(&T) -> K) {
         let mut state = self.state.lock();
         state.items.sort_by_key(|(item, _)| key(item));

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-pub use ask::{AllHostsResting, Answers, Heard, Hearing, Holder, Question};
+pub use ask::{AllHostsResting, Answers, Holder, OnReply, OnReplyFuture, Question};
 pub use check::Askable;
 pub use health::HostStore;
 pub use host::{Activity, Banner, Lease, ShellLease, SkippedPath};
@@ -151,7 +151,7 @@ impl Pool {
         hosts.filter_map(|host| host.present_failure()).collect()
     }
 
-    /// Hosts in trouble that did not let us in; and those of whose trouble nothing is known but that an
+    /// Hosts in trouble that did not let us in; and those of whose trouble nothing is known except that an
     /// earlier process met it.
     #[must_use]
     pub fn hosts_that_refuse_login(&self) -> Vec<HostId> {
@@ -258,7 +258,7 @@ impl Pool {
         self.hosts[id.0].may_have_shell()
     }
 
-    /// Ends what lies idle at a host, but for `keep` connections. A `nix-store` goes on telling what it
+    /// Ends what lies idle at a host, except for `keep` connections. A `nix-store` goes on telling what it
     /// has told once, as long as it lives; another one looks into the store.
     pub fn close_idle(&self, id: HostId, keep: usize) {
         self.hosts[id.0].close_idle(keep);
@@ -281,7 +281,7 @@ impl Pool {
         self.hosts[id.0].connections()
     }
 
-    /// How many connections to a host work in the background may hold at a time: all but one, at
+    /// How many connections to a host work in the background may hold at a time: all except one, at
     /// least one, and no more than the host has been found to allow.
     #[must_use]
     pub fn background_limit(&self, id: HostId) -> usize {

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Found, Inner};
+use super::{Found, ResolverCore};
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, RemoteError, Verdict};
 
-impl Inner {
+impl ResolverCore {
     /// What these paths refer to, with themselves; see `Resolver::closure`.
     pub(super) async fn closure(
         self: &Arc<Self>,
@@ -44,9 +44,9 @@ impl Inner {
         while !open.is_empty() {
             self.verify_ahead(open.iter()).await;
             for path in std::mem::take(&mut open) {
-                let known = self.memory.get(&path)?;
+                let known = self.cache.get(&path)?;
                 let (_, info) = known.holders().find(|(host, _)| {
-                    let answer = known.of(*host);
+                    let answer = known.answer_of(*host);
                     answer.is_some_and(|answer| self.is_promise(answer))
                 })?;
                 for reference in &info.references {
@@ -117,7 +117,7 @@ impl Inner {
         // A program goes on telling what it has told once.
         self.pool.close_idle(host, 0);
         let infos = self.pool.query_path_infos(host, paths).await?;
-        self.memory.heard(host, paths, &infos);
+        self.cache.record_answers(host, paths, &infos);
         Ok(infos)
     }
 
@@ -128,10 +128,10 @@ impl Inner {
         paths: &[StorePath],
     ) -> Result<Vec<StorePath>, Arc<RemoteError>> {
         let is_old = |path: &&StorePath| {
-            let known = self.memory.get(path);
+            let known = self.cache.get(path);
             known.is_some_and(|known| {
-                let answer = known.of(host);
-                answer.is_none_or(|answer| !self.memory.is_checked(answer))
+                let answer = known.answer_of(host);
+                answer.is_none_or(|answer| !self.cache.is_checked(answer))
             })
         };
         let (old, mut there): (Vec<&StorePath>, Vec<&StorePath>) = paths.iter().partition(is_old);
@@ -140,7 +140,7 @@ impl Inner {
             Vec::new()
         } else {
             let infos = self.pool.query_path_infos(host, &old).await?;
-            self.memory.heard(host, &old, &infos);
+            self.cache.record_answers(host, &old, &infos);
             infos
         };
         there.extend(infos.iter().map(|info| &info.path));

@@ -14,50 +14,50 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Inner;
-use super::known::Known;
+use super::ResolverCore;
+use super::cache::PathRecord;
 use crate::cache::disk::unix_seconds;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, RemoteError, Verdict};
 use crate::watch;
 
 /// How long a question waits to learn whether what it is about is on its way.
-const FOR_CLOSURE: Duration = Duration::from_secs(1);
+const CLOSURE_WAIT: Duration = Duration::from_secs(1);
 
 /// How long a question waits for what is on its way, after the last that came.
-const FOR_INFOS: Duration = Duration::from_secs(2);
+const INFOS_WAIT: Duration = Duration::from_secs(2);
 
 /// How many infos are fetched ahead for one closure. Of a larger one the rest is asked for when
 /// somebody wants it.
-const MOST: usize = 20_000;
+const INFOS_MAX: usize = 20_000;
 
 /// How many references the infos that are fetched ahead for one closure may have altogether.
-const REFERENCES: usize = 500_000;
+const REFERENCES_MAX: usize = 500_000;
 
 /// Infos in one question: what has come is of use before all has come.
-const AT_ONCE: usize = 2_000;
+const PATHS_PER_QUESTION: usize = 2_000;
 
 /// Roots that one question may have. Who asks for more than this knows the closure already.
-const ROOTS: usize = 2_000;
+const ROOTS_MAX: usize = 2_000;
 
 /// How many paths are known to be covered, for each host.
-const COVERED: usize = 200_000;
+const PREFETCHED_MAX: usize = 200_000;
 
 /// What is on its way.
 pub(super) struct Prefetches {
-    flying: Mutex<Vec<Arc<Prefetch>>>,
-    lanes: Vec<Lane>,
+    in_flight: Mutex<Vec<Arc<Prefetch>>>,
+    queues: Vec<HostQueue>,
     changed: watch::Sender<()>,
     off: AtomicBool,
 }
 
 /// One host's prefetches.
 #[derive(Default)]
-struct Lane {
+struct HostQueue {
     /// One at a time: the others may find that they are covered by then.
     turn: tokio::sync::Mutex<()>,
     /// Paths that need no other prefetch; `true` for those whose closure has come.
-    covered: Mutex<HashMap<StorePath, bool>>,
+    prefetched: Mutex<HashMap<StorePath, bool>>,
 }
 
 struct Prefetch {
@@ -84,19 +84,11 @@ struct Closure {
     latest: Instant,
 }
 
-/// Whether it is worth waiting for an answer about a path.
-pub(super) enum Outlook {
-    /// It may come by itself; to be looked at again then, or when something has changed.
-    Wait(Instant),
-    /// All is known that will be.
-    Ready,
-}
-
 impl Prefetches {
     pub(super) fn new(hosts: usize) -> Self {
         Self {
-            flying: Mutex::default(),
-            lanes: (0..hosts).map(|_| Lane::default()).collect(),
+            in_flight: Mutex::default(),
+            queues: (0..hosts).map(|_| HostQueue::default()).collect(),
             changed: watch::Sender::new(()),
             off: AtomicBool::new(false),
         }
@@ -112,48 +104,48 @@ impl Prefetches {
     }
 
     /// There is news.
-    pub(super) fn tell(&self) {
+    pub(super) fn notify(&self) {
         self.changed.send_modify(|()| {});
     }
 
     /// These have come to a host or gone from it: what refers to them has to be asked anew.
-    pub(super) fn uncover(&self, host: HostId, paths: &[StorePath]) {
-        let mut covered = self.lanes[host.index()].covered.lock();
+    pub(super) fn invalidate(&self, host: HostId, paths: &[StorePath]) {
+        let mut prefetched = self.queues[host.index()].prefetched.lock();
         for path in paths {
-            covered.remove(path);
+            prefetched.remove(path);
         }
     }
 
     /// The same for all that was heard of a host.
-    pub(super) fn uncover_all(&self, host: HostId) {
-        self.lanes[host.index()].covered.lock().clear();
+    pub(super) fn invalidate_all(&self, host: HostId) {
+        self.queues[host.index()].prefetched.lock().clear();
     }
 
-    fn flying(&self) -> Vec<Arc<Prefetch>> {
-        self.flying.lock().clone()
+    fn in_flight(&self) -> Vec<Arc<Prefetch>> {
+        self.in_flight.lock().clone()
     }
 }
 
-impl Inner {
-    /// Whether a question about a path should wait; `known` is what is known of it, and `holder` who
-    /// certainly has it.
-    pub(super) fn outlook(
+impl ResolverCore {
+    /// Until when a question about a path should wait for what is prefetched, or until something has
+    /// changed; `None`: it need not. `known` is what is known of the path, `holder` who certainly has it.
+    pub(super) fn wait_for_prefetch(
         &self,
         path: &StorePath,
-        known: &Known,
+        known: &PathRecord,
         holder: Option<HostId>,
-    ) -> Outlook {
+    ) -> Option<Instant> {
         let now = Instant::now();
         let mut until: Option<Instant> = None;
-        for prefetch in self.prefetches.flying() {
-            let said = known.of(prefetch.host);
-            if said.is_some_and(|answer| self.memory.is_checked(answer)) {
+        for prefetch in self.prefetches.in_flight() {
+            let answer = known.answer_of(prefetch.host);
+            if answer.is_some_and(|answer| self.cache.is_checked(answer)) {
                 continue;
             }
             let phase = prefetch.phase.lock().clone();
             let mut limit = match &phase.closure {
-                None => prefetch.begun + FOR_CLOSURE,
-                Some(closure) if closure.wanted.contains(path) => closure.latest + FOR_INFOS,
+                None => prefetch.begun + CLOSURE_WAIT,
+                Some(closure) if closure.wanted.contains(path) => closure.latest + INFOS_WAIT,
                 Some(_) => continue,
             };
             if let Some(holder) = holder {
@@ -168,7 +160,7 @@ impl Inner {
                 until = Some(until.map_or(limit, |until| until.min(limit)));
             }
         }
-        until.map_or(Outlook::Ready, Outlook::Wait)
+        until
     }
 
     /// Starts a prefetch of what a host has just told of, unless it is covered.
@@ -176,35 +168,35 @@ impl Inner {
         if self.prefetches.off.load(Ordering::Relaxed) {
             return;
         }
-        let counts = |path: &StorePath| self.memory.has_been_told(host, path);
+        let counts = |path: &StorePath| self.cache.has_info_from(host, path);
         let leads_on = |info: &&Arc<PathInfo>| {
             let mut others = info.references.iter().filter(|path| **path != info.path);
             others.any(|path| !counts(path))
         };
-        let mut covered = self.prefetches.lanes[host.index()].covered.lock();
+        let mut prefetched = self.prefetches.queues[host.index()].prefetched.lock();
         let roots: Vec<_> = infos
             .iter()
-            .filter(|info| !covered.contains_key(&info.path) && counts(&info.path))
+            .filter(|info| !prefetched.contains_key(&info.path) && counts(&info.path))
             .filter(leads_on)
             .map(|info| info.path.clone())
             .collect();
-        if roots.is_empty() || roots.len() > ROOTS {
+        if roots.is_empty() || roots.len() > ROOTS_MAX {
             return;
         }
-        covered.extend(roots.iter().map(|root| (root.clone(), false)));
-        drop(covered);
+        prefetched.extend(roots.iter().map(|root| (root.clone(), false)));
+        drop(prefetched);
         let prefetch = Arc::new(Prefetch {
             host,
             roots,
             begun: Instant::now(),
             phase: Mutex::default(),
         });
-        self.prefetches.flying.lock().push(prefetch.clone());
-        let flight = Flight {
-            inner: self.clone(),
+        self.prefetches.in_flight.lock().push(prefetch.clone());
+        let task = PrefetchTask {
+            core: self.clone(),
             prefetch,
         };
-        tokio::spawn(flight.run());
+        tokio::spawn(task.run());
     }
 
     /// The closure of exactly these paths, when one of these hosts is telling it just now.
@@ -221,12 +213,17 @@ impl Inner {
                     && mine.len() == roots.len()
                     && roots.iter().all(|root| mine.contains(root))
             };
-            let flying: Vec<_> = self.prefetches.flying().into_iter().filter(same).collect();
-            let told = flying.iter().find_map(|prefetch| {
+            let in_flight: Vec<_> = self
+                .prefetches
+                .in_flight()
+                .into_iter()
+                .filter(same)
+                .collect();
+            let told = in_flight.iter().find_map(|prefetch| {
                 let phase = prefetch.phase.lock();
                 phase.closure.as_ref().map(|closure| closure.whole.clone())
             });
-            if told.is_some() || flying.is_empty() {
+            if told.is_some() || in_flight.is_empty() {
                 return told;
             }
             // Its connection is under limits itself.
@@ -236,20 +233,20 @@ impl Inner {
 }
 
 /// A prefetch that goes on. It is over when this is dropped.
-struct Flight {
-    inner: Arc<Inner>,
+struct PrefetchTask {
+    core: Arc<ResolverCore>,
     prefetch: Arc<Prefetch>,
 }
 
-impl Flight {
+impl PrefetchTask {
     async fn run(self) {
         let Prefetch { host, roots, .. } = &*self.prefetch;
-        let (inner, host) = (&self.inner, *host);
-        let lane = &inner.prefetches.lanes[host.index()];
-        let _turn = lane.turn.lock().await;
+        let (core, host) = (&self.core, *host);
+        let queue = &core.prefetches.queues[host.index()];
+        let _turn = queue.turn.lock().await;
         let open: Vec<_> = {
-            let covered = lane.covered.lock();
-            let has_come = |root: &&StorePath| covered.get(*root) == Some(&true);
+            let prefetched = queue.prefetched.lock();
+            let has_come = |root: &&StorePath| prefetched.get(*root) == Some(&true);
             roots
                 .iter()
                 .filter(|root| !has_come(root))
@@ -261,42 +258,39 @@ impl Flight {
         }
         let asked_at = unix_seconds();
         // A failure has been counted and told.
-        let closure = match inner.pool.query_closure(host, &open, false).await {
+        let closure = match core.pool.query_closure(host, &open, false).await {
             Ok(closure) => closure,
             Err(error) => return self.failed(&open, &error),
         };
         // What is remembered of these is true, or they have come to the host since. Other processes may
         // have asked for most of it.
-        inner.memory.look_up(&self.unknown(&closure), false).await;
-        inner.checked(host, &closure, &closure, asked_at);
+        core.cache.look_up(&self.unknown(&closure), false).await;
+        core.record_check(host, &closure, &closure, asked_at);
         log::debug!(
             "{}: a closure of {} paths",
-            inner.pool.host(host),
+            core.pool.host(host),
             closure.len()
         );
         {
-            let mut covered = lane.covered.lock();
-            if covered.len() + closure.len() > COVERED {
-                covered.clear();
-                covered.shrink_to_fit();
+            let mut prefetched = queue.prefetched.lock();
+            if prefetched.len() + closure.len() > PREFETCHED_MAX {
+                prefetched.clear();
+                prefetched.shrink_to_fit();
             }
-            let some = closure.iter().take(COVERED);
-            covered.extend(some.map(|path| (path.clone(), true)));
+            let some = closure.iter().take(PREFETCHED_MAX);
+            prefetched.extend(some.map(|path| (path.clone(), true)));
         }
         let unknown = self.unknown(&closure);
         self.enter(closure, &unknown);
         self.progress();
         let mut references = 0;
-        for chunk in unknown.chunks(AT_ONCE) {
+        for chunk in unknown.chunks(PATHS_PER_QUESTION) {
             // A closure refers to nothing but itself; this is more than any has.
-            if references > REFERENCES {
-                log::debug!(
-                    "{}: too many references in a closure",
-                    inner.pool.host(host)
-                );
+            if references > REFERENCES_MAX {
+                log::debug!("{}: too many references in a closure", core.pool.host(host));
                 return;
             }
-            let infos = match inner.pool.query_path_infos(host, chunk).await {
+            let infos = match core.pool.query_path_infos(host, chunk).await {
                 Ok(infos) => infos,
                 Err(error) => return self.failed(&self.whole(), &error),
             };
@@ -304,7 +298,7 @@ impl Flight {
                 .iter()
                 .map(|info| info.references.len())
                 .sum::<usize>();
-            inner.memory.heard(host, chunk, &infos);
+            core.cache.record_answers(host, chunk, &infos);
             self.progress();
         }
     }
@@ -315,10 +309,10 @@ impl Flight {
         if error.verdict() == Verdict::Unreadable {
             return;
         }
-        let lane = &self.inner.prefetches.lanes[self.prefetch.host.index()];
-        let mut covered = lane.covered.lock();
+        let queue = &self.core.prefetches.queues[self.prefetch.host.index()];
+        let mut prefetched = queue.prefetched.lock();
         for path in paths {
-            covered.remove(path);
+            prefetched.remove(path);
         }
     }
 
@@ -331,11 +325,12 @@ impl Flight {
 
     /// What this host has not said anything of.
     fn unknown(&self, paths: &[StorePath]) -> Vec<StorePath> {
-        let is_unknown = |path: &&StorePath| !self.inner.memory.has_said(self.prefetch.host, path);
+        let is_unknown =
+            |path: &&StorePath| !self.core.cache.has_answer_from(self.prefetch.host, path);
         paths
             .iter()
             .filter(is_unknown)
-            .take(MOST)
+            .take(INFOS_MAX)
             .cloned()
             .collect()
     }
@@ -346,7 +341,7 @@ impl Flight {
             wanted: Arc::new(wanted.iter().cloned().collect()),
             latest: Instant::now(),
         });
-        self.inner.prefetches.tell();
+        self.core.prefetches.notify();
     }
 
     /// Something has come.
@@ -355,22 +350,22 @@ impl Flight {
         if let Some(closure) = &mut self.prefetch.phase.lock().closure {
             closure.latest = now;
         }
-        for other in self.inner.prefetches.flying() {
+        for other in self.core.prefetches.in_flight() {
             if other.host != self.prefetch.host {
                 other.phase.lock().overtaken.get_or_insert(now);
             }
         }
-        self.inner.prefetches.tell();
+        self.core.prefetches.notify();
     }
 }
 
-impl Drop for Flight {
+impl Drop for PrefetchTask {
     fn drop(&mut self) {
-        self.inner
+        self.core
             .prefetches
-            .flying
+            .in_flight
             .lock()
             .retain(|other| !Arc::ptr_eq(other, &self.prefetch));
-        self.inner.prefetches.tell();
+        self.core.prefetches.notify();
     }
 }

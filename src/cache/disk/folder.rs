@@ -15,7 +15,7 @@ use crate::folder::{is_writable_by_others, unsafe_ancestor};
 /// Names the folder itself; for tests and unusual systems.
 pub const OVERRIDE: &str = "SSH_SUBSTITUTER_CACHE_DIR";
 
-const NAME: &str = "ssh-substituter";
+const FOLDER_NAME: &str = "ssh-substituter";
 
 /// Why there is no folder.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ pub enum FolderError {
 
 /// What the choice depends on, so that tests need not change the process.
 #[derive(Debug, Clone, Default)]
-pub struct Surroundings {
+pub struct Environment {
     /// A folder that was named outright.
     pub explicit: Option<PathBuf>,
     /// `$XDG_CACHE_HOME`.
@@ -56,7 +56,7 @@ pub struct Surroundings {
     pub uid: u32,
 }
 
-impl Surroundings {
+impl Environment {
     /// Those of this process.
     #[must_use]
     pub fn of_process() -> Self {
@@ -96,10 +96,10 @@ impl Surroundings {
         let bases = xdg.into_iter().chain(home);
         let mut found: Vec<_> = bases
             .filter(|base| base.is_absolute() && self.may_fill(base))
-            .map(|base| base.join(NAME))
+            .map(|base| base.join(FOLDER_NAME))
             .collect();
         if self.uid == 0 {
-            found.push(Path::new("/var/cache").join(NAME));
+            found.push(Path::new("/var/cache").join(FOLDER_NAME));
         }
         found
     }
@@ -166,10 +166,10 @@ mod tests {
 
     fn explicit(path: &Path, uid: u32) -> Result<PathBuf, FolderError> {
         let explicit = Some(path.to_owned());
-        Surroundings {
+        Environment {
             explicit,
             uid,
-            ..Surroundings::default()
+            ..Environment::default()
         }
         .folder()
     }
@@ -181,11 +181,11 @@ mod tests {
     #[test]
     fn the_first_place_that_does_is_made_and_private() {
         let temp = tempfile::tempdir().unwrap();
-        let mut here = Surroundings {
+        let mut here = Environment {
             xdg_cache_home: Some(temp.path().join("xdg")),
             home: Some(temp.path().join("home")),
             uid: uid(),
-            ..Surroundings::default()
+            ..Environment::default()
         };
         let xdg = here.folder().unwrap();
         assert_eq!(xdg, temp.path().join("xdg/ssh-substituter"));
@@ -208,16 +208,16 @@ mod tests {
 
     #[test]
     fn root_leaves_other_users_homes_alone() {
-        let here = |home: &Path| Surroundings {
+        let here = |home: &Path| Environment {
             home: Some(home.to_owned()),
-            ..Surroundings::default()
+            ..Environment::default()
         };
         let var = Path::new("/var/cache/ssh-substituter");
         assert_eq!(
             here(Path::new("/")).candidates()[0],
             Path::new("/.cache/ssh-substituter")
         );
-        assert_eq!(Surroundings::default().candidates(), [var]);
+        assert_eq!(Environment::default().candidates(), [var]);
         // A folder that is surely not root's: one of ours, or made somebody's.
         let temp = tempfile::tempdir().unwrap();
         if uid() == 0 {

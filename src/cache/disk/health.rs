@@ -14,7 +14,7 @@ pub(super) const TABLE: &str = "CREATE TABLE host_health (
 ) WITHOUT ROWID, STRICT;";
 
 /// How many hosts are remembered: those that failed last.
-const REMEMBERED: i64 = 1_000;
+const HOSTS_MAX: i64 = 1_000;
 
 impl Disk {
     /// What is known of a host; none when nothing is, or there is no disk tier. Blocks.
@@ -67,7 +67,7 @@ fn save(db: &Connection, host: &str, health: &HealthRecord) -> rusqlite::Result<
     db.execute(
         "DELETE FROM host_health WHERE host IN (
             SELECT host FROM host_health ORDER BY last_failure DESC LIMIT -1 OFFSET ?1)",
-        [REMEMBERED],
+        [HOSTS_MAX],
     )?;
     Ok(())
 }

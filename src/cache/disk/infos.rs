@@ -55,14 +55,14 @@ CREATE TABLE upkeep (
 INSERT INTO upkeep VALUES (1, 0, 0);";
 
 /// How long one question may go on reading what was not asked for but will be.
-const READ_AHEAD: Duration = Duration::from_millis(50);
+const READAHEAD_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// For how many seconds a host's answer counts as checked, unless the user has set a lifetime. So long
 /// it is shared by all who ask.
-const CHECKED: u64 = 10;
+const CHECKED_SECONDS: u64 = 10;
 
 /// A clock that is ahead of ours by more than this, in seconds, is not believed.
-const SKEW: u64 = 300;
+const CLOCK_SKEW_MAX: u64 = 300;
 
 /// For how long an answer is remembered. Whether the host still has the path is asked again, once the
 /// answer is more than a few seconds old, before anybody relies on it; unless the user has set a lifetime
@@ -90,7 +90,7 @@ impl Lifetimes {
     /// without asking the host again.
     #[must_use]
     pub fn is_checked(&self, has: bool, checked_at: u64, now: u64) -> bool {
-        self.is_set(has) || now.abs_diff(checked_at) < CHECKED
+        self.is_set(has) || now.abs_diff(checked_at) < CHECKED_SECONDS
     }
 
     /// Whether the user has set this lifetime to something else than the default.
@@ -108,13 +108,13 @@ impl Lifetimes {
     pub fn is_fresh(&self, has: bool, checked_at: u64, now: u64) -> bool {
         let lifetime = if has { self.positive } else { self.negative };
         now.saturating_sub(checked_at) < lifetime.as_secs()
-            && checked_at <= now.saturating_add(SKEW)
+            && checked_at <= now.saturating_add(CLOCK_SKEW_MAX)
     }
 }
 
 /// A host's answer about a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
+pub struct CachedAnswer {
     /// The path.
     pub path: StorePath,
     /// What it is; `None`: the host lacks it.
@@ -125,13 +125,13 @@ pub struct Said {
 
 /// Something to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
+pub enum CacheWrite {
     /// A host, by its key, answered.
-    Said(Arc<str>, Said),
+    Answer(Arc<str>, CachedAnswer),
     /// A host still has a path at this time, in seconds of Unix time. What is known of it is the same.
-    Has(Arc<str>, StorePath, u64),
+    Confirmed(Arc<str>, StorePath, u64),
     /// What a host said of a path is no longer true.
-    Gone(Arc<str>, StorePath),
+    Removed(Arc<str>, StorePath),
 }
 
 /// What is looked up.
@@ -158,14 +158,14 @@ impl Disk {
         &self,
         lookup: &Lookup<'_>,
         is_known: impl Fn(&StorePath) -> bool,
-    ) -> Vec<(usize, Said)> {
+    ) -> Vec<(usize, CachedAnswer)> {
         self.ask(|db| look_up(db, lookup, &is_known))
             .unwrap_or_default()
     }
 
-    /// Writes all of `news`, in order and at once. Blocks.
-    pub fn remember(&self, news: &[News], lifetimes: Lifetimes, now: u64) {
-        let written = self.ask(|db| write(db, news));
+    /// Writes all of `writes`, in order and at once. Blocks.
+    pub fn remember(&self, writes: &[CacheWrite], lifetimes: Lifetimes, now: u64) {
+        let written = self.ask(|db| write(db, writes));
         // Apart from that, so that what was written stays whatever becomes of this.
         if written.is_some() {
             self.ask(|db| upkeep::prune(db, lifetimes, now, upkeep::Bounds::default()));
@@ -173,7 +173,7 @@ impl Disk {
     }
 }
 
-type Found = Vec<(usize, Said)>;
+type Found = Vec<(usize, CachedAnswer)>;
 
 fn look_up(
     db: &Connection,
@@ -196,7 +196,7 @@ fn look_up(
     }
     let started = Instant::now();
     while let Some(path) = ahead.pop_front() {
-        if seen.len() >= lookup.most || started.elapsed() > READ_AHEAD {
+        if seen.len() >= lookup.most || started.elapsed() > READAHEAD_TIMEOUT {
             break;
         }
         if !is_known(&path) && seen.insert(path.clone()) {
@@ -209,8 +209,8 @@ fn look_up(
 }
 
 /// What the first host that has the path says that it refers to.
-fn references(found: &[(usize, Said)]) -> Vec<StorePath> {
-    let info = found.iter().find_map(|(_, said)| said.info.as_ref());
+fn references(found: &[(usize, CachedAnswer)]) -> Vec<StorePath> {
+    let info = found.iter().find_map(|(_, answer)| answer.info.as_ref());
     info.map(|info| info.references.clone()).unwrap_or_default()
 }
 
@@ -229,41 +229,41 @@ fn read(
         let row = rows
             .query_row((id, path.base_name()), |row| Ok(Row::read(row)))
             .optional()?;
-        let said = row.flatten().and_then(|row| row.said(path));
-        let fresh = said.filter(|said| {
+        let answer = row.flatten().and_then(|row| row.into_answer(path));
+        let fresh = answer.filter(|answer| {
             let Lookup { lifetimes, now, .. } = lookup;
-            lifetimes.is_fresh(said.info.is_some(), said.checked_at, *now)
+            lifetimes.is_fresh(answer.info.is_some(), answer.checked_at, *now)
         });
-        found.extend(fresh.map(|said| (place, said)));
+        found.extend(fresh.map(|answer| (place, answer)));
     }
     Ok(())
 }
 
-fn write(db: &Connection, news: &[News]) -> rusqlite::Result<()> {
+fn write(db: &Connection, writes: &[CacheWrite]) -> rusqlite::Result<()> {
     let change = Transaction::new_unchecked(db, TransactionBehavior::Immediate)?;
     let mut ids = Ids::default();
     let mut written = 0;
     let mut insert = change.prepare(row::INSERT)?;
     let mut delete = change.prepare(row::DELETE)?;
-    let mut check = change.prepare(row::CHECK)?;
-    for one in news {
+    let mut check = change.prepare(row::CONFIRM)?;
+    for one in writes {
         match one {
-            News::Said(key, said) => {
+            CacheWrite::Answer(key, answer) => {
                 // What cannot be written must not leave an older answer in its place either.
-                let id = ids.make(&change, key, said.path.store_dir())?;
-                match Row::of(said) {
-                    Some(row) => row.write(&mut insert, id, &said.path)?,
-                    None => delete.execute((id, said.path.base_name()))?,
+                let id = ids.make(&change, key, answer.path.store_dir())?;
+                match Row::of(answer) {
+                    Some(row) => row.write(&mut insert, id, &answer.path)?,
+                    None => delete.execute((id, answer.path.base_name()))?,
                 };
                 written += 1;
             }
-            News::Has(key, path, at) => {
+            CacheWrite::Confirmed(key, path, at) => {
                 let at = i64::try_from(*at).unwrap_or(i64::MAX);
                 if let Some(id) = ids.find(&change, key, path.store_dir())? {
                     check.execute((id, path.base_name(), at))?;
                 }
             }
-            News::Gone(key, path) => {
+            CacheWrite::Removed(key, path) => {
                 if let Some(id) = ids.find(&change, key, path.store_dir())? {
                     delete.execute((id, path.base_name()))?;
                 }

@@ -15,7 +15,7 @@
 mod folder;
 mod health;
 mod infos;
-mod look;
+mod inspect;
 mod shell;
 
 use parking_lot::Mutex;
@@ -28,12 +28,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
-pub use folder::{FolderError, OVERRIDE, Surroundings};
-pub use infos::{Lifetimes, Lookup, News, Said};
-pub use look::{Cleared, Contents, HostAnswers, LookError};
+pub use folder::{Environment, FolderError, OVERRIDE};
+pub use infos::{CacheWrite, CachedAnswer, Lifetimes, Lookup};
+pub use inspect::{Cleared, Contents, HostAnswers, InspectError};
 
 use crate::folder::is_own_file;
-use crate::folder::lock::open_lock;
+use crate::folder::lock::try_lock;
 
 /// Marks a database as ours (`PRAGMA application_id`).
 const APPLICATION: i32 = 0x7373_6873;
@@ -41,28 +41,28 @@ const APPLICATION: i32 = 0x7373_6873;
 /// The newest schema that is understood here.
 const SCHEMA: i32 = 2;
 
-/// How long a question is repeated while others are in the way.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// How long a question is repeated while other processes lock the database.
+const BUSY_RETRY_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How long SQLite itself waits for a lock: in part, since in WAL mode it sometimes does not wait
 /// at all (`SQLITE_BUSY` while a log is recovered, `SQLITE_PROTOCOL` under load).
 const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// How long to wait before a question is repeated.
-const PAUSE: Duration = Duration::from_millis(5);
+const BUSY_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
 const FILE: &str = "cache.sqlite";
 
 /// The disk tier. Nothing is opened before the first question.
 #[derive(Debug)]
 pub struct Disk {
-    surroundings: Surroundings,
+    environment: Environment,
     /// Held while the database is asked, by threads that may block.
-    state: Mutex<State>,
+    database: Mutex<Database>,
 }
 
 #[derive(Debug)]
-enum State {
+enum Database {
     Unopened,
     Open { db: Connection, path: PathBuf },
     Off,
@@ -92,26 +92,26 @@ enum Unusable {
 }
 
 impl Disk {
-    /// The disk tier in the place that `surroundings` say.
+    /// The disk tier in the folder that `environment` names.
     #[must_use]
-    pub fn new(surroundings: Surroundings) -> Self {
+    pub fn new(environment: Environment) -> Self {
         Self {
-            surroundings,
-            state: Mutex::new(State::Unopened),
+            environment,
+            database: Mutex::new(Database::Unopened),
         }
     }
 
     /// Asks the database, or tells the log why it cannot.
     fn ask<T>(&self, question: impl Fn(&Connection) -> rusqlite::Result<T>) -> Option<T> {
         // A panic in another thread leaves at worst an open transaction, which its drop ended.
-        let mut state = self.state.lock();
-        if matches!(*state, State::Unopened) {
-            *state = self.open();
+        let mut database = self.database.lock();
+        if matches!(*database, Database::Unopened) {
+            *database = self.open();
         }
-        let State::Open { db, path } = &*state else {
+        let Database::Open { db, path } = &*database else {
             return None;
         };
-        let error = match patiently(|| question(db)) {
+        let error = match retry_busy(|| question(db)) {
             Ok(answer) => return Some(answer),
             Err(error) => error,
         };
@@ -119,20 +119,20 @@ impl Disk {
         if is_damage(&error) {
             // What is damaged in the middle shows only now.
             let path = path.clone();
-            *state = State::Off;
-            *state = match renew(&path, true) {
-                Ok(db) => State::Open { db, path },
+            *database = Database::Off;
+            *database = match renew(&path, true) {
+                Ok(db) => Database::Open { db, path },
                 Err(error) => off(&error),
             };
-            if let State::Open { db, .. } = &*state {
-                return patiently(|| question(db)).ok();
+            if let Database::Open { db, .. } = &*database {
+                return retry_busy(|| question(db)).ok();
             }
         }
         None
     }
 
-    fn open(&self) -> State {
-        let opened = self.surroundings.folder().map_err(DiskError::from);
+    fn open(&self) -> Database {
+        let opened = self.environment.folder().map_err(DiskError::from);
         let opened = opened.and_then(|folder| {
             let path = folder.join(FILE);
             let db = match open(&path) {
@@ -140,24 +140,32 @@ impl Disk {
                 Err(Unusable::Other(source)) => return Err(DiskError::Sqlite { path, source }),
                 Err(_) => renew(&path, false)?,
             };
-            Ok(State::Open { db, path })
+            Ok(Database::Open { db, path })
         });
         opened.unwrap_or_else(|error| off(&error))
     }
 }
 
-fn off(error: &DiskError) -> State {
+fn off(error: &DiskError) -> Database {
     log::debug!("no disk cache: {error}");
-    State::Off
+    Database::Off
 }
 
-/// Asks again while others are in the way.
-fn patiently<T>(mut question: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+/// Asks again while other processes lock the database.
+fn retry_busy<T>(question: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    retry_busy_for(BUSY_RETRY_TIMEOUT, question)
+}
+
+/// The same for at most `limit`.
+fn retry_busy_for<T>(
+    limit: Duration,
+    mut question: impl FnMut() -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
     let started = Instant::now();
     loop {
         match question() {
-            Err(error) if is_passing(&error) && started.elapsed() < PATIENCE => {
-                std::thread::sleep(PAUSE);
+            Err(error) if is_passing(&error) && started.elapsed() < limit => {
+                std::thread::sleep(BUSY_RETRY_INTERVAL);
             }
             result => return result,
         }
@@ -208,11 +216,11 @@ fn open(path: &Path) -> Result<Connection, Unusable> {
     let mut db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(BUSY_TIMEOUT)?;
     let number = |db: &Connection, name: &str| {
-        patiently(|| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0)))
+        retry_busy(|| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0)))
     };
     let application = number(&db, "application_id")?;
     let tables: i64 =
-        patiently(|| db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)))?;
+        retry_busy(|| db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)))?;
     if application != APPLICATION && (application != 0 || tables > 0) {
         return Err(Unusable::Foreign);
     }
@@ -220,9 +228,9 @@ fn open(path: &Path) -> Result<Connection, Unusable> {
         return Err(Unusable::Newer);
     }
     // A lost write costs time only, so none waits for the disk.
-    patiently(|| db.pragma_update(None, "journal_mode", "WAL"))?;
-    patiently(|| db.pragma_update(None, "synchronous", "NORMAL"))?;
-    patiently(|| {
+    retry_busy(|| db.pragma_update(None, "journal_mode", "WAL"))?;
+    retry_busy(|| db.pragma_update(None, "synchronous", "NORMAL"))?;
+    retry_busy(|| {
         let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         // Another process may have done it just now.
         let version: i32 = change.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -303,7 +311,7 @@ fn renew(path: &Path, damaged: bool) -> Result<Connection, DiskError> {
 }
 
 fn is_sound(db: &Connection) -> bool {
-    let check = patiently(|| db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)));
+    let check = retry_busy(|| db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)));
     check.is_ok_and(|answer: String| answer == "ok")
 }
 
@@ -315,16 +323,16 @@ fn with(path: &Path, suffix: &str) -> PathBuf {
 
 /// A lock between processes; held until the file is dropped.
 fn lock(path: &Path) -> io::Result<File> {
-    use rustix::fs::{FlockOperation, flock};
-    let file = open_lock(path)?;
     let started = Instant::now();
     loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if started.elapsed() < PATIENCE => {
-                std::thread::sleep(PAUSE);
+        match try_lock(path) {
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock
+                    && started.elapsed() < BUSY_RETRY_TIMEOUT =>
+            {
+                std::thread::sleep(BUSY_RETRY_INTERVAL);
             }
-            Err(error) => return Err(error.into()),
+            locked => return locked,
         }
     }
 }

@@ -35,7 +35,7 @@ impl Permits {
     }
 
     /// Waits for one; without a limit, which is for the caller to set. Whoever stops waiting loses
-    /// nothing but its place.
+    /// only its position in the queue.
     pub(super) async fn acquire(self: &Arc<Self>) -> Permit {
         let waits = {
             let mut state = self.state.lock();

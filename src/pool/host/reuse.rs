@@ -55,7 +55,7 @@ impl HostPool {
                 .retain(|connection| !connection.is_closed_by_remote())
     }
 
-    /// Ends what lies idle, but for so many connections.
+    /// Ends what lies idle, except for so many connections.
     pub(in crate::pool) fn close_idle(&self, keep: usize) {
         while self.shells.idle() > 0 {
             self.shells.close_one();

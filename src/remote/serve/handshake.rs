@@ -132,9 +132,9 @@ async fn attempt(
     let mut hello = ServerHello::default();
     let theirs = timeout_at(deadline, read_hello(&mut connection, &mut hello)).await;
     let said = |connection: &Connection, stderr: String| {
-        let read_output = readable(hello.banner()) + &readable(connection.link.input.peek());
+        let printed = readable(hello.banner()) + &readable(connection.link.input.peek());
         if stderr.trim().is_empty() {
-            read_output
+            printed
         } else {
             stderr
         }

@@ -191,7 +191,7 @@ impl Proof {
         let end = format!("={};", self.nonce());
         let Some(at) = find(output, begin.as_bytes()) else {
             if output.len() > BANNER_MAX {
-                return Step::Wrong("too much was read_output before a shell answered");
+                return Step::Wrong("too much was printed before a shell answered");
             }
             return Step::NeedMore;
         };

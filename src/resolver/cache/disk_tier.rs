@@ -11,22 +11,22 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::cache::disk::{Lookup, News, Said, unix_seconds};
+use crate::cache::disk::{CacheWrite, CachedAnswer, Lookup, unix_seconds};
 use crate::cache::{Disk, Lifetimes};
 use crate::model::StorePath;
 use crate::pool::HostId;
 
 /// How long the disk may hold up an answer, or the end of a process.
-const PATIENCE: Duration = Duration::from_millis(300);
+const DISK_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// For how long a disk that held up an answer is not asked again.
-const REST: Duration = Duration::from_secs(10);
+const DISK_PAUSE: Duration = Duration::from_secs(10);
 
 /// Answers that wait to be written, at most; what is more is not remembered.
-const WAITING: usize = 100_000;
+const PENDING_WRITES_MAX: usize = 100_000;
 
 /// Where answers outlive the process.
-pub struct DiskTier {
+pub struct KeyedDisk {
     /// The disk cache.
     pub disk: Arc<Disk>,
     /// For each host, in order, what tells it from all others.
@@ -34,17 +34,17 @@ pub struct DiskTier {
 }
 
 /// The disk tier, or none.
-pub(super) struct Shelf {
-    tier: Option<Arc<DiskTier>>,
+pub(super) struct DiskTier {
+    tier: Option<Arc<KeyedDisk>>,
     pub(super) lifetimes: Lifetimes,
-    waiting: Mutex<Vec<News>>,
+    waiting: Mutex<Vec<CacheWrite>>,
     rests_until: Mutex<Option<Instant>>,
     /// Whether somebody writes.
     busy: watch::Sender<bool>,
 }
 
-impl Shelf {
-    pub(super) fn new(tier: Option<DiskTier>, lifetimes: Lifetimes) -> Self {
+impl DiskTier {
+    pub(super) fn new(tier: Option<KeyedDisk>, lifetimes: Lifetimes) -> Self {
         Self {
             tier: tier.map(Arc::new),
             lifetimes,
@@ -61,7 +61,7 @@ impl Shelf {
         paths: &[StorePath],
         most: usize,
         is_known: impl Fn(&StorePath) -> bool + Send + 'static,
-    ) -> Vec<(usize, Said)> {
+    ) -> Vec<(usize, CachedAnswer)> {
         let rests = *self.rests_until.lock();
         let Some(tier) = self.tier.clone() else {
             return Vec::new();
@@ -80,40 +80,46 @@ impl Shelf {
             };
             tier.disk.path_infos(&lookup, is_known)
         });
-        match timeout(PATIENCE, job).await {
+        match timeout(DISK_TIMEOUT, job).await {
             Ok(found) => found.unwrap_or_default(),
             Err(_) => {
                 log::debug!("the disk cache takes too long; going on without");
-                *self.rests_until.lock() = Some(Instant::now() + REST);
+                *self.rests_until.lock() = Some(Instant::now() + DISK_PAUSE);
                 Vec::new()
             }
         }
     }
 
     /// Writes that a host said this, soon.
-    pub(super) fn said(self: &Arc<Self>, host: HostId, all: impl IntoIterator<Item = Said>) {
+    pub(super) fn write_answers(
+        self: &Arc<Self>,
+        host: HostId,
+        all: impl IntoIterator<Item = CachedAnswer>,
+    ) {
         let news = |key: &Arc<str>| {
-            let said = |said| News::Said(key.clone(), said);
-            all.into_iter().map(said).collect()
+            let answer = |answer| CacheWrite::Answer(key.clone(), answer);
+            all.into_iter().map(answer).collect()
         };
         self.write(host, news);
     }
 
     /// Writes that a host still has these paths, soon.
-    pub(super) fn still_has(self: &Arc<Self>, host: HostId, paths: Vec<StorePath>, now: u64) {
+    pub(super) fn write_still_has(self: &Arc<Self>, host: HostId, paths: Vec<StorePath>, now: u64) {
         let has = |key: &Arc<str>| {
-            let has = |path| News::Has(key.clone(), path, now);
+            let has = |path| CacheWrite::Confirmed(key.clone(), path, now);
             paths.into_iter().map(has).collect()
         };
         self.write(host, has);
     }
 
     /// Writes that what a host said of a path is no longer true, soon.
-    pub(super) fn gone(self: &Arc<Self>, host: HostId, path: &StorePath) {
-        self.write(host, |key| vec![News::Gone(key.clone(), path.clone())]);
+    pub(super) fn write_removed(self: &Arc<Self>, host: HostId, path: &StorePath) {
+        self.write(host, |key| {
+            vec![CacheWrite::Removed(key.clone(), path.clone())]
+        });
     }
 
-    fn write(self: &Arc<Self>, host: HostId, news: impl FnOnce(&Arc<str>) -> Vec<News>) {
+    fn write(self: &Arc<Self>, host: HostId, news: impl FnOnce(&Arc<str>) -> Vec<CacheWrite>) {
         let key = self
             .tier
             .as_ref()
@@ -123,14 +129,14 @@ impl Shelf {
         };
         let news = news(key);
         let mut waiting = self.waiting.lock();
-        if waiting.len() + news.len() > WAITING {
+        if waiting.len() + news.len() > PENDING_WRITES_MAX {
             return;
         }
         waiting.extend(news);
         // Under the lock, so that a writer that is about to stop sees either.
         if !self.busy.send_replace(true) {
-            let shelf = self.clone();
-            runtime.spawn(async move { shelf.write_all().await });
+            let tier = self.clone();
+            runtime.spawn(async move { tier.write_all().await });
         }
     }
 
@@ -161,7 +167,7 @@ impl Shelf {
     pub(super) async fn flush(&self) {
         let mut busy = self.busy.subscribe();
         let written = busy.wait_for(|busy| !busy);
-        if timeout(PATIENCE, written).await.is_err() {
+        if timeout(DISK_TIMEOUT, written).await.is_err() {
             log::debug!("the disk cache takes too long; some answers are not remembered");
         }
     }

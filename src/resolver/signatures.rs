@@ -5,25 +5,25 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use super::Inner;
+use super::ResolverCore;
 use crate::model::StorePath;
 
 /// As many as are looked at on the spot: some milliseconds, at about 0.1 ms each.
-const ON_THE_SPOT: usize = 32;
+const INLINE_MAX: usize = 32;
 
-impl Inner {
+impl ResolverCore {
     /// To be called before a look at what is known of many paths: looks at their signatures where
     /// nobody has yet, on a thread that may take its time.
     pub(super) async fn verify_ahead(self: &Arc<Self>, paths: impl Iterator<Item = &StorePath>) {
-        let is_untried = |path: &&StorePath| self.memory.is_untried(path);
-        let untried: Vec<StorePath> = paths.filter(is_untried).cloned().collect();
-        if untried.len() <= ON_THE_SPOT {
+        let has_unverified = |path: &&StorePath| self.cache.has_unverified(path);
+        let unverified: Vec<StorePath> = paths.filter(has_unverified).cloned().collect();
+        if unverified.len() <= INLINE_MAX {
             return;
         }
-        let inner = self.clone();
+        let core = self.clone();
         let verify = move || {
-            for path in untried {
-                inner.memory.get(&path);
+            for path in unverified {
+                core.cache.get(&path);
             }
         };
         if let Err(error) = spawn_blocking(verify).await {

@@ -9,18 +9,17 @@ use std::sync::Arc;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep_until};
 
+use super::cache::{AnswerKind, HostAnswer, PathRecord};
 use super::counts::Counters;
-use super::known::{Answer, Known, Says};
-use super::prefetch::Outlook;
-use super::{Found, Inner};
+use super::{Found, ResolverCore};
 use crate::cache::disk::unix_seconds;
 use crate::model::{PathInfo, StorePath};
-use crate::pool::{Heard, Holder, HostId, Question};
+use crate::pool::{Holder, HostId, OnReply, Question};
 use crate::watch;
 
 /// The questions that are being answered.
 #[derive(Default)]
-pub(super) struct Questions {
+pub(super) struct InFlightQuestions {
     state: Mutex<State>,
 }
 
@@ -33,13 +32,13 @@ struct State {
 }
 
 /// How it stands with a question about a path.
-struct Stand {
-    next: Next,
+struct Status {
+    next: NextStep,
     /// Hosts that have held up the answer for too long.
     late: BTreeSet<HostId>,
 }
 
-enum Next {
+enum NextStep {
     /// It may be answered by what is under way; to be looked at again then, or when something has
     /// changed.
     Wait(Instant),
@@ -47,7 +46,7 @@ enum Next {
     Answer(Option<Found>),
     /// The hosts have to be asked whether what they said is still so.
     Check,
-    /// To be asked of the hosts, but not of these.
+    /// To be asked of the hosts, except these.
     Ask(Vec<HostId>),
 }
 
@@ -57,51 +56,54 @@ struct Batch {
     answers: watch::Sender<HashMap<StorePath, Option<Found>>>,
 }
 
-impl Questions {}
-
-impl Inner {
+impl ResolverCore {
     /// What the memory says of a path: `None` when somebody has to be asked, `Some(None)` when
     /// nobody has it.
     pub(super) fn remembered(&self, path: &StorePath) -> Option<Option<Found>> {
-        let known = self.memory.get(path)?;
+        let known = self.cache.get(path)?;
         let mut due = known.answers().iter().filter(|answer| self.is_due(answer));
         if due.any(|answer| self.pool.is_well(answer.host)) {
             return None;
         }
-        match self.stand(path, &known, true, &[]).next {
+        match self.status(path, &known, true, &[]).next {
             // That hosts which cannot be asked do not have it is not known.
-            Next::Answer(None) if known.answers().iter().any(|answer| self.is_due(answer)) => None,
-            Next::Answer(found) => Some(found),
-            Next::Wait(_) | Next::Check | Next::Ask(_) => None,
+            NextStep::Answer(None) if known.answers().iter().any(|answer| self.is_due(answer)) => {
+                None
+            }
+            NextStep::Answer(found) => Some(found),
+            NextStep::Wait(_) | NextStep::Check | NextStep::Ask(_) => None,
         }
     }
 
     /// What is to be done about a question. With `checked`, what is remembered has been checked for it as
     /// far as hosts may be asked; `asked` hosts have been asked for it.
-    fn stand(&self, path: &StorePath, known: &Known, checked: bool, asked: &[HostId]) -> Stand {
+    fn status(
+        &self,
+        path: &StorePath,
+        known: &PathRecord,
+        checked: bool,
+        asked: &[HostId],
+    ) -> Status {
         let unsettled = self.checks.under_way(path);
         let promised =
-            known.only(|answer| self.is_promise(answer) && !unsettled.contains(&answer.host));
+            known.filtered(|answer| self.is_promise(answer) && !unsettled.contains(&answer.host));
         let holder = promised.holders().next().map(|(host, _)| host);
-        let but: Vec<HostId> = known.hosts().chain(asked.iter().copied()).collect();
+        let except: Vec<HostId> = known.hosts().chain(asked.iter().copied()).collect();
         // When those who have it are failing, those who may have it are worth a question.
-        let others = holder.is_none() && self.pool.hosts().any(|host| !but.contains(&host));
+        let others = holder.is_none() && self.pool.hosts().any(|host| !except.contains(&host));
         let pending = self.pending_checks(path, holder, others);
-        let ahead = match self.outlook(path, known, holder) {
-            Outlook::Wait(until) => Some(until),
-            Outlook::Ready => None,
-        };
-        let due = |answer: &Answer| self.is_due(answer) && !unsettled.contains(&answer.host);
+        let ahead = self.wait_for_prefetch(path, known, holder);
+        let due = |answer: &HostAnswer| self.is_due(answer) && !unsettled.contains(&answer.host);
         // What is on its way ahead of the question tells as much as a check.
         let check = !checked && ahead.is_none() && known.answers().iter().any(due);
         let next = match ahead.into_iter().chain(pending.until).min() {
-            _ if check => Next::Check,
-            Some(until) => Next::Wait(until),
-            None if others => Next::Ask(but),
-            None => Next::Answer(self.memory.tell(&promised)),
+            _ if check => NextStep::Check,
+            Some(until) => NextStep::Wait(until),
+            None if others => NextStep::Ask(except),
+            None => NextStep::Answer(self.cache.best_match(&promised)),
         };
         let late = pending.late;
-        Stand { next, late }
+        Status { next, late }
     }
 
     /// Finds out about paths, each of them once.
@@ -158,8 +160,8 @@ impl Inner {
             paths: Mutex::default(),
             answers: watch::Sender::new(HashMap::new()),
         });
-        let open = OpenBatch {
-            inner: self.clone(),
+        let open = BatchTask {
+            core: self.clone(),
             batch: batch.clone(),
         };
         tokio::spawn(open.run());
@@ -167,16 +169,14 @@ impl Inner {
     }
 
     /// What is done with an answer about these paths.
-    fn hears(self: &Arc<Self>, asked: Arc<[StorePath]>) -> Heard {
-        let inner = self.clone();
+    fn on_reply(self: &Arc<Self>, asked: Arc<[StorePath]>) -> OnReply {
+        let core = self.clone();
         Arc::new(move |host, infos| {
-            let (inner, asked) = (inner.clone(), asked.clone());
+            let (core, asked) = (core.clone(), asked.clone());
             Box::pin(async move {
-                inner.memory.heard(host, &asked, infos);
-                inner.prefetch(host, infos);
-                inner
-                    .verify_ahead(infos.iter().map(|info| &info.path))
-                    .await;
+                core.cache.record_answers(host, &asked, infos);
+                core.prefetch(host, infos);
+                core.verify_ahead(infos.iter().map(|info| &info.path)).await;
             })
         })
     }
@@ -185,47 +185,47 @@ impl Inner {
     async fn ask_hosts(
         self: &Arc<Self>,
         paths: Vec<StorePath>,
-        but: Vec<HostId>,
-        batch: &OpenBatch,
+        except: Vec<HostId>,
+        batch: &BatchTask,
     ) {
         let question = Question {
             paths: &paths,
-            but: &but,
-            heard: self.hears(paths.as_slice().into()),
+            except: &except,
+            on_reply: self.on_reply(paths.as_slice().into()),
         };
         // It was judged when it was heard.
-        let accept = |host, info: &PathInfo| match self.memory.get(&info.path) {
-            Some(known) if known.of(host).is_some() => known
-                .of(host)
-                .is_some_and(|answer| matches!(answer.says, Says::Has(_))),
-            _ => self.memory.accepts(host, info),
+        let accept = |host, info: &PathInfo| match self.cache.get(&info.path) {
+            Some(known) if known.answer_of(host).is_some() => known
+                .answer_of(host)
+                .is_some_and(|answer| matches!(answer.kind, AnswerKind::Has(_))),
+            _ => self.cache.is_accepted(host, info),
         };
-        let settled = |paths: Vec<(StorePath, Vec<Holder>)>| {
+        let on_settled = |paths: Vec<(StorePath, Vec<Holder>)>| {
             let answers = paths.into_iter().filter_map(|(path, holders)| {
-                let known = self.memory.get(&path).unwrap_or_default();
-                let mut known = known.only(|answer| self.is_promise(answer));
+                let known = self.cache.get(&path).unwrap_or_default();
+                let mut known = known.filtered(|answer| self.is_promise(answer));
                 // The memory may have dropped what was heard.
                 known.add_holders(holders, unix_seconds());
-                Some((path, Some(self.memory.tell(&known)?)))
+                Some((path, Some(self.cache.best_match(&known)?)))
             });
             batch.settle(answers.collect());
         };
-        self.pool.ask_each(question, accept, settled).await;
+        self.pool.ask_each(question, accept, on_settled).await;
     }
 }
 
 /// A batch whose paths nobody else asks for. When it is dropped, what is left of it has no answer.
-struct OpenBatch {
-    inner: Arc<Inner>,
+struct BatchTask {
+    core: Arc<ResolverCore>,
     batch: Arc<Batch>,
 }
 
-impl OpenBatch {
+impl BatchTask {
     async fn run(self) {
         // Questions that are on their way at this moment shall be able to join.
         yield_now().await;
         let mut pending = {
-            let mut state = self.inner.questions.state.lock();
+            let mut state = self.core.questions.state.lock();
             if state
                 .gathering
                 .as_ref()
@@ -237,79 +237,79 @@ impl OpenBatch {
             std::mem::take(&mut *paths)
         };
         let this = Arc::new(self);
-        let inner = &this.inner;
-        inner.pool.load().await;
+        let core = &this.core;
+        core.pool.load().await;
         let knew = |path: &&StorePath| {
-            let known = inner.memory.untried(path);
+            let known = core.cache.get_unverified(path);
             known.is_some_and(|known| !known.answers().is_empty())
         };
         let in_memory: HashSet<_> = pending.iter().filter(knew).cloned().collect();
-        inner.memory.look_up(&pending, true).await;
+        core.cache.look_up(&pending, true).await;
         let in_cache: HashSet<_> = pending.iter().filter(knew).cloned().collect();
         let mut checked: HashSet<StorePath> = HashSet::new();
         let mut asked: HashMap<StorePath, Vec<HostId>> = HashMap::new();
         let mut asking = JoinSet::new();
         loop {
             // Before looking, so that nothing is missed.
-            let mut changed = inner.prefetches.changed();
-            inner.verify_ahead(pending.iter()).await;
+            let mut changed = core.prefetches.changed();
+            core.verify_ahead(pending.iter()).await;
             let mut answered = Vec::new();
             let mut open: BTreeMap<Vec<HostId>, Vec<StorePath>> = BTreeMap::new();
             let mut deadline: Option<Instant> = None;
             let mut late = BTreeSet::new();
             let mut unchecked = Vec::new();
             pending.retain(|path| {
-                let known = inner.memory.get(path).unwrap_or_default();
+                let known = core.cache.get(path).unwrap_or_default();
                 let asked = asked.get(path).map_or(&[][..], Vec::as_slice);
-                let stand = inner.stand(path, &known, checked.contains(path), asked);
-                late.extend(stand.late);
-                match stand.next {
-                    Next::Wait(until) => {
+                let status = core.status(path, &known, checked.contains(path), asked);
+                late.extend(status.late);
+                match status.next {
+                    NextStep::Wait(until) => {
                         deadline = Some(deadline.map_or(until, |at| until.min(at)));
                         return true;
                     }
-                    Next::Check => {
+                    NextStep::Check => {
                         unchecked.push(path.clone());
                         return true;
                     }
-                    Next::Answer(found) => answered.push((path.clone(), found)),
-                    Next::Ask(but) => open.entry(but).or_default().push(path.clone()),
+                    NextStep::Answer(found) => answered.push((path.clone(), found)),
+                    NextStep::Ask(except) => open.entry(except).or_default().push(path.clone()),
                 }
                 false
             });
             for (path, _) in &answered {
                 let counter = match () {
                     () if asked.contains_key(path) => continue,
-                    () if in_memory.contains(path) => &inner.counters.memory,
-                    () if in_cache.contains(path) => &inner.counters.disk,
-                    () => &inner.counters.ahead,
+                    () if in_memory.contains(path) => &core.counters.memory,
+                    () if in_cache.contains(path) => &core.counters.disk,
+                    () => &core.counters.ahead,
                 };
                 Counters::add(counter, 1);
             }
             if !answered.is_empty() {
                 this.settle(answered);
             }
-            for (but, paths) in open {
-                let others = || inner.pool.hosts().filter(|host| !but.contains(host));
+            for (except, paths) in open {
+                let others = || core.pool.hosts().filter(|host| !except.contains(host));
                 for path in &paths {
                     let hosts = asked.entry(path.clone()).or_insert_with(|| {
-                        Counters::add(&inner.counters.hosts, 1);
+                        Counters::add(&core.counters.hosts, 1);
                         Vec::new()
                     });
                     hosts.extend(others());
                 }
                 let this = this.clone();
                 asking.spawn(async move {
-                    let inner = this.inner.clone();
-                    inner.ask_hosts(paths.clone(), but, &this).await;
+                    let core = this.core.clone();
+                    core.ask_hosts(paths.clone(), except, &this).await;
                     paths
                 });
             }
             for host in late {
-                inner.pool.took_too_long(host).await;
+                core.pool.took_too_long(host).await;
             }
             if !unchecked.is_empty() {
-                inner.start_checks(&unchecked).await;
+                core.start_checks(&unchecked).await;
                 checked.extend(unchecked);
                 continue;
             }
@@ -339,7 +339,7 @@ impl OpenBatch {
 
     fn settle(&self, answers: Vec<(StorePath, Option<Found>)>) {
         // Who asks from now on may have to get a newer answer than this.
-        let mut state = self.inner.questions.state.lock();
+        let mut state = self.core.questions.state.lock();
         for (path, _) in &answers {
             if state
                 .by_path
@@ -354,9 +354,9 @@ impl OpenBatch {
     }
 }
 
-impl Drop for OpenBatch {
+impl Drop for BatchTask {
     fn drop(&mut self) {
-        let mut state = self.inner.questions.state.lock();
+        let mut state = self.core.questions.state.lock();
         state
             .by_path
             .retain(|_, batch| !Arc::ptr_eq(batch, &self.batch));
