@@ -1,6 +1,6 @@
 //! From the command line to a front end, an engine or a command: its configuration and its exit status.
 
-mod engines;
+mod engine;
 mod front_ends;
 mod signals;
 
@@ -44,9 +44,9 @@ pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {
             }
             (Some(Command::ServeLocal { store, .. }), _) => front_ends::serve_local(store).await,
             (Some(Command::Engine { action, .. }), _) => match action {
-                None => engines::run(&cli).await,
-                Some(EngineAction::Stop) => engines::stop().await,
-                Some(EngineAction::Status) => engines::status().await,
+                None => engine::run(&cli).await,
+                Some(EngineAction::Stop) => return commands::engine_stop().await,
+                Some(EngineAction::Status) => return commands::engine_status().await,
             },
             (None, Some(words)) => {
                 front_ends::substitute(&cli, &words[0], &words[1], display).await

@@ -87,7 +87,7 @@ fn remote<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a RemoteError> {
 /// Everything that ssh or the remote said.
 fn said<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a str> {
     if let Some(error) = transport(error) {
-        return error.said();
+        return error.ssh_output();
     }
     remote(error)
         .map(RemoteError::stderr)

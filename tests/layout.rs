@@ -189,14 +189,6 @@ const BORNE_CIRCLES: &[(&str, &str)] = &[
         "hints know the errors of `get`, until errors bring their own hint",
     ),
     (
-        "src/config/host: params, parse",
-        "parsing a parameter is in both",
-    ),
-    (
-        "src/local_store: case_hack, level",
-        "names of one level of a tree are in both",
-    ),
-    (
         "src/transfer/chunks: channel, scheduler",
         "a channel is spawned by the scheduler that it asks",
     ),

@@ -7,7 +7,8 @@
 //! | `doctor` | `doctor`: what is wrong with the set-up, and its mend |
 //! | `cache` | `cache`: the answers on disk |
 //! | `config` | `config show`: the settings in force |
-//! | `probe`, `engines` | one look at all hosts, and at the engines that run |
+//! | `engines` | `engine status`, `engine stop`: the engines that run |
+//! | `probe` | one look at all hosts |
 //! | `shared` | tables, numbers, JSON |
 
 mod cache;
@@ -27,6 +28,7 @@ use tokio::io::AsyncWriteExt;
 pub use cache::cache;
 pub use config::show_config;
 pub use doctor::doctor;
+pub use engines::{engine_status, engine_stop};
 pub use get::{GetError, NixError, get};
 pub use status::status;
 

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::cache::Disk;
 use crate::config::{Config, Host};
-use crate::engine::{Engine, Kept, keep_shell, kept, ssh_settings, ssh_transport};
+use crate::engine::{Engine, HostRecord, host_record, record_shell, ssh_settings, ssh_transport};
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, RemoteError};
 use crate::remote::{self, NoShell, ShellError, ShellOptions, open_shell};
@@ -41,7 +41,7 @@ pub(super) struct Prober {
 pub(super) struct Probed {
     pub(super) host: Host,
     /// What earlier processes knew.
-    pub(super) before: Kept,
+    pub(super) before: HostRecord,
     /// How many ssh connections were open already.
     pub(super) masters: usize,
     /// What it is like.
@@ -112,9 +112,9 @@ impl Prober {
         }
     }
 
-    async fn before(&self, host: &Host) -> Kept {
+    async fn before(&self, host: &Host) -> HostRecord {
         let (config, disk, host) = (self.config.clone(), self.disk.clone(), host.clone());
-        let job = spawn_blocking(move || kept(&config, &disk, &host));
+        let job = spawn_blocking(move || host_record(&config, &disk, &host));
         timeout(DISK, job)
             .await
             .ok()
@@ -199,7 +199,7 @@ impl Prober {
         };
         if let Some(known) = known {
             let (config, disk, host) = (self.config.clone(), self.disk.clone(), host.clone());
-            let job = spawn_blocking(move || keep_shell(&config, &disk, &host, known));
+            let job = spawn_blocking(move || record_shell(&config, &disk, &host, known));
             let _ = timeout(DISK, job).await;
         }
         match opened {

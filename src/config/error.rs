@@ -4,10 +4,9 @@ use std::io;
 use std::path::PathBuf;
 
 use super::host::HostError;
-use super::sources::Origin;
+use super::origin::Origin;
 
-/// Why there is no configuration. The message names origin and value; remedies are for those who
-/// report it.
+/// Why there is no configuration. The message names origin and value; hints are added where it is reported.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A line that is neither a setting nor an include.

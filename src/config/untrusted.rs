@@ -14,8 +14,8 @@
 
 use super::error::ConfigError;
 use super::host::Host;
+use super::origin::{Assignment, Origin};
 use super::settings::{Key, Value};
-use super::sources::{Assignment, Origin};
 
 /// The choices, not yet weighed.
 #[derive(Debug, Default)]

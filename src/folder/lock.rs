@@ -17,11 +17,11 @@ const MIN_RETRY_PAUSE: Duration = Duration::from_millis(5);
 /// The longest such pause; from then on it is also checked whether the holder is stopped.
 const MAX_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// Opens a file in a private folder for locking, makes it if it is missing. What it holds stays, and
-/// can be read and written.
+/// Opens a file in a private folder for locking; creates it if it is missing. Its contents stay, and can be
+/// read and written.
 ///
 /// # Errors
-/// Those of the system: a symbolic link in its place is one.
+/// Those of the system, also when it is a symbolic link.
 pub fn open_lock(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .create(true)
@@ -41,11 +41,11 @@ pub fn try_flock(file: impl AsFd) -> io::Result<()> {
     Ok(flock(file, FlockOperation::NonBlockingLockExclusive)?)
 }
 
-/// Opens and locks such a file ([`open_lock`]), without waiting. Whoever has it locked may remove it: a lock counts only
-/// on the file that has the name, so that two never hold what they take for the same one.
+/// Opens and locks such a file ([`open_lock`]), without waiting. The holder of the lock may remove the file: so a lock
+/// counts only if the file still has the name, and no two processes hold the same one.
 ///
 /// # Errors
-/// [`io::ErrorKind::WouldBlock`] when somebody else has it locked, and those of the system.
+/// [`io::ErrorKind::WouldBlock`] when another process has it locked, and those of the system.
 pub fn try_lock(path: &Path) -> io::Result<File> {
     loop {
         let file = open_lock(path)?;
@@ -53,7 +53,7 @@ pub fn try_lock(path: &Path) -> io::Result<File> {
         let id = |meta: Metadata| (meta.dev(), meta.ino());
         match fs::symlink_metadata(path).map(id) {
             Ok(there) if there == id(file.metadata()?) => return Ok(file),
-            // Removed by who had it before us.
+            // Removed by the holder before us.
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -61,9 +61,8 @@ pub fn try_lock(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Opens and locks a file in a private folder, as [`try_lock`] does; `None` when that was not possible until
-/// then, or when its holder is stopped and may never give it back. Tries at least once. The lock lasts as long as
-/// the file is open.
+/// Waits for [`try_lock`] without blocking the thread (flock(2) has no asynchronous form); `None` when the lock does
+/// not become free in time, or when its holder is stopped and may never release it. Tries at least once.
 ///
 /// # Errors
 /// When the file cannot be opened or locked at all.
@@ -86,7 +85,7 @@ pub async fn lock_until(path: &Path, until: Instant) -> io::Result<Option<File>>
 }
 
 /// Whether the process that has locked this file is stopped (SIGSTOP, a debugger), by `/proc/locks` and
-/// `/proc/PID/stat` (proc(5)). False where the system does not tell.
+/// `/proc/PID/stat` (proc(5)). False where these files are missing.
 fn is_holder_stopped(path: &Path) -> bool {
     let Ok(inode) = fs::metadata(path).map(|meta| meta.ino().to_string()) else {
         return false;

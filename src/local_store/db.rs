@@ -1,4 +1,4 @@
-//! The database: opening it without writing, and asking again when others are in the way.
+//! The database: opened without writing, and asked again while writers hold it.
 //!
 //! Nix keeps its database in WAL mode. Reading it beside its writers takes `db.sqlite-shm`; SQLite
 //! makes that file (and an empty `-wal`) where this user may, as every Nix command does, and uses
@@ -62,7 +62,7 @@ pub(super) struct Database {
 
 /// What went wrong with one attempt.
 enum AttemptError {
-    /// To be tried again for as long as this.
+    /// To be tried again until this time has passed.
     Retry(Duration, rusqlite::Error),
     /// As [`AttemptError::Retry`], with the error that says why at the end.
     Unshared(LocalStoreError),
@@ -211,7 +211,7 @@ fn ask_in_transaction<T>(
     answer(&transaction)
 }
 
-/// What tells that somebody wrote to the database.
+/// Changes when a process writes to the database.
 #[derive(Debug, PartialEq, Eq)]
 struct DatabaseStamp {
     inode: (u64, u64),

@@ -116,7 +116,7 @@ impl OpenDirectory {
             names.extend_from_slice(name);
         }
         entries.sort_unstable_by(|a, b| a.name(&names).cmp(b.name(&names)));
-        // A listing of a directory that changes meanwhile may tell a name twice.
+        // A listing of a directory that changes meanwhile may hold a name twice.
         entries.dedup_by(|a, b| a.name(&names) == b.name(&names));
         Ok(Self {
             dir,
@@ -126,7 +126,7 @@ impl OpenDirectory {
         })
     }
 
-    /// The entry that is due, and its kind as the listing told it.
+    /// The entry that is due, and its kind by the listing.
     pub(super) fn entry(&self) -> Option<(&CStr, FileType)> {
         let Entry {
             start, len, kind, ..
@@ -180,7 +180,7 @@ impl OpenDirectory {
     }
 }
 
-/// Opens what `name` is in `dir`; `hint` saves a system call where the listing told the kind.
+/// Opens what `name` is in `dir`; `hint` saves a system call where the listing has the kind.
 pub(super) fn open(dir: BorrowedFd<'_>, name: &CStr, hint: FileType) -> Result<Node, NodeError> {
     let kind = match hint {
         FileType::Unknown => {

@@ -138,7 +138,7 @@ impl Dump {
     }
 
     /// What completes the NAR behind the chunks that were given out: where nothing was, an archive that
-    /// tells the `reason` ([`failing_nar`]). Nothing when it is complete. The dump is over after this.
+    /// has the `reason` in it ([`failing_nar`]). Nothing when it is complete. The dump is over after this.
     pub fn complete_after_error(&mut self, reason: &str) -> Completion {
         let mut done = Completion::default();
         let mut open = self.open.len();

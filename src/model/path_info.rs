@@ -15,7 +15,7 @@ pub struct PathInfo {
     pub download_size: u64,
     /// Size of the NAR in bytes; 0 when unknown.
     pub nar_size: u64,
-    /// SHA-256 of the NAR; remotes older than Nix 2.0 (protocol 2.4) do not tell.
+    /// SHA-256 of the NAR; remotes older than Nix 2.0 (protocol 2.4) do not send it.
     pub nar_hash: Option<NarHash>,
     /// Content address (`text:sha256:…`, `fixed:…`), when the path has one.
     pub ca: Option<String>,

@@ -1,5 +1,5 @@
-//! What callers can read of an info. Content address and signatures stand outside of what is signed, so
-//! whoever keeps a rightly signed path can add to them what he likes; and Nix ends a whole command at an
+//! Leaves out of an info what no Nix can parse. Content address and signatures are not part of what is signed,
+//! so a host with a properly signed path can put anything into them; and Nix ends a whole command at an
 //! address it cannot parse (`libstore/content-address.cc`) or at a signature of a known key that is no
 //! base64 of 64 bytes (`libstore/crypto.cc`).
 //!

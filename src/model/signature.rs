@@ -16,7 +16,7 @@ use data_encoding::BASE64;
 
 use super::base64;
 
-/// How many signatures of one info are tried at most. Each costs about 0.1 ms, a host may send a thousand,
+/// Most signatures of one info that are tried. Each costs about 0.1 ms, a host may send a thousand,
 /// and honest infos have one or two.
 const MAX_SIGNATURES_TRIED: usize = 32;
 
@@ -31,7 +31,7 @@ pub struct PublicKey {
     key: ed25519_compact::PublicKey,
 }
 
-/// Why a text is no public key. The text itself is not told: it may be a secret key.
+/// Why a text is no public key. The text itself is not shown: it may be a secret key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// There is nothing before a colon, or no colon.
@@ -97,7 +97,7 @@ impl PublicKey {
     }
 }
 
-/// Why none of an info's signatures counts.
+/// Why none of an info's signatures is accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SignatureError {
     /// There is none.

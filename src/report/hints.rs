@@ -100,13 +100,13 @@ fn of_transport(error: &TransportError) -> Option<Hint> {
             "find out why; if the change is right, put the new key ('{}' shows it) into base64-ssh-public-host-key in the host's URL",
             login.keyscan()
         ),
-        TransportError::HostKeyChanged { said, .. } => format!(
+        TransportError::HostKeyChanged { ssh_output, .. } => format!(
             "find out why; if the change is right, forget the old key with '{}'",
-            forget_key(said, &login)
+            forget_key(ssh_output, &login)
         ),
-        TransportError::PermissionDenied { identity, said, .. } => {
+        TransportError::PermissionDenied { identity, ssh_output, .. } => {
             let copy = login.copy_id(identity.as_deref());
-            match (key_trouble(said), identity) {
+            match (key_trouble(ssh_output), identity) {
                 (Some(trouble), _) => format!(
                     "ssh could not use the key: {}; see ssh-key in the host's URL",
                     trouble.trim_start_matches("Warning: ").trim_end_matches('.')
@@ -152,8 +152,8 @@ fn of_transport(error: &TransportError) -> Option<Hint> {
 }
 
 /// ssh's own advice names the file; without it the usual one is meant.
-fn forget_key(said: &str, login: &Login<'_>) -> String {
-    let advice = said.lines().map(str::trim);
+fn forget_key(ssh_output: &str, login: &Login<'_>) -> String {
+    let advice = ssh_output.lines().map(str::trim);
     let mut advice = advice.filter(|line| line.starts_with("ssh-keygen -f "));
     match advice.next_back() {
         Some(command) => command.replace('\'', "\""),
@@ -162,8 +162,8 @@ fn forget_key(said: &str, login: &Login<'_>) -> String {
 }
 
 /// What ssh says of a key file that it could not use.
-fn key_trouble(said: &str) -> Option<&str> {
-    said.lines().find(|line| {
+fn key_trouble(ssh_output: &str) -> Option<&str> {
+    ssh_output.lines().find(|line| {
         line.starts_with("Load key ")
             || line.starts_with("Warning: Identity file ")
             || line.contains("UNPROTECTED PRIVATE KEY FILE")
@@ -334,9 +334,9 @@ mod tests {
     #[test]
     fn ssh_itself_says_how_to_forget_a_key() {
         let login = Login::of("h");
-        let said = "x\n  ssh-keygen -f '/k' -R '[h]:1'\ny";
+        let ssh_output = "x\n  ssh-keygen -f '/k' -R '[h]:1'\ny";
         assert_eq!(
-            forget_key(said, &login),
+            forget_key(ssh_output, &login),
             "ssh-keygen -f \"/k\" -R \"[h]:1\""
         );
         assert_eq!(forget_key("x", &login), "ssh-keygen -R \"h\"");

@@ -1,107 +1,43 @@
 //! One path: choose a host, stream its NAR, verify it, go on elsewhere when that fails. How these follow
 //! each other is in `fetch`.
 
+mod caller;
 mod chunks;
 mod error;
 mod fetch;
 mod hosts;
+mod nar_sink;
 pub mod progress;
 mod readahead;
+mod request;
 mod source;
 pub mod unpack;
 mod verify;
 
-use std::io;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use bytes::BytesMut;
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe;
-
+pub use caller::Caller;
 pub use error::{FailedTransfer, HostFault, TransferError};
 pub use hosts::HolderLookup;
+pub use nar_sink::NarSink;
+pub(crate) use nar_sink::read_piece;
+pub use request::FetchRequest;
 pub use verify::{Checkpoint, Piece, ResumePoint};
 
-use crate::model::PathInfo;
 use crate::pool::{HostId, Pool};
 use chunks::ChunkedDownloads;
 use fetch::Fetch;
 use hosts::HostBookkeeping;
-use progress::{Outcome, Progress, TransferInfo};
+use progress::{Outcome, TransferInfo};
 use readahead::{Readahead, TransferContext};
 
 /// How much of the reason stands in a NAR that takes the place of one that nobody could deliver, in
 /// characters.
 const REASON: usize = 2000;
 
-/// Takes a NAR, piece by piece.
-#[async_trait]
-pub trait NarSink: Send {
-    /// Takes the next piece. Returns when there is room for more.
-    ///
-    /// # Errors
-    /// When nothing more can be taken; the transfer then ends.
-    async fn write(&mut self, piece: Piece) -> io::Result<()>;
-
-    /// Takes the next `len` bytes, which are verified and lie in a pipe already.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write).
-    async fn write_from_pipe(&mut self, pipe: &mut pipe::Receiver, len: usize) -> io::Result<()> {
-        self.write(read_piece(pipe, len).await?).await
-    }
-}
-
-/// Reads a verified piece of `len` bytes from a pipe.
-pub(crate) async fn read_piece(pipe: &mut pipe::Receiver, len: usize) -> io::Result<Piece> {
-    let mut bytes = BytesMut::zeroed(len);
-    pipe.read_exact(&mut bytes).await?;
-    Ok(Piece::verified(bytes.freeze()))
-}
-
 /// Fetches NARs from the hosts of a pool.
 pub struct Transfers {
     context: TransferContext,
-}
-
-/// Somebody who asks about paths and then fetches them, on one connection or on several. What is
-/// read ahead for a caller is dropped with it.
-pub struct Caller {
-    readahead: Readahead,
-}
-
-impl Caller {
-    /// The caller has asked what this path is and got this answer. From its first
-    /// [`fetch`](Transfers::fetch) on, such paths are read ahead.
-    pub fn expect(&self, info: &Arc<PathInfo>, holders: &Arc<[HostId]>) {
-        self.readahead.expect(info, holders);
-    }
-
-    /// The caller comes back for something else: what it has fetched it may fetch again.
-    pub fn forget_fetched(&self) {
-        self.readahead.forget_fetched();
-    }
-
-    /// Drops what was read ahead, when the caller has not fetched anything for a minute. To be
-    /// called now and then.
-    pub fn pause_if_idle(&self) {
-        self.readahead.pause_if_idle();
-    }
-}
-
-/// What is to be fetched, and for whom.
-pub struct FetchRequest<'a> {
-    /// The path, and the NAR that was promised.
-    pub info: &'a PathInfo,
-    /// Who is known to have it, the best host first.
-    pub holders: &'a [HostId],
-    /// For whom.
-    pub caller: &'a Caller,
-    /// Where another transfer of the same NAR broke off: only what follows is passed on.
-    pub resume: Option<ResumePoint>,
-    /// Shows it.
-    pub progress: &'a dyn Progress,
 }
 
 impl Transfers {
@@ -120,9 +56,7 @@ impl Transfers {
     /// A new caller.
     #[must_use]
     pub fn caller(&self) -> Caller {
-        Caller {
-            readahead: Readahead::new(&self.context),
-        }
+        Caller::new(Readahead::new(&self.context))
     }
 
     /// How many bytes of NARs are held that were read ahead, and how many may be.

@@ -56,7 +56,7 @@ fn imports_upwards_are_reported() {
     );
     reported(
         "src/pool/health/circuit_breaker.rs",
-        "use super::super::cache::Cache;",
+        "use super::super::super::cache::Cache;",
         "cache",
     );
     reported(

@@ -1,4 +1,4 @@
-//! Hosts, as the configuration names them.
+//! Hosts, as the configuration names them: [`Host::parse`] reads a host spec.
 //!
 //! # Grammar of a host spec
 //! ```text
@@ -45,11 +45,11 @@ use super::value::printable;
 /// Longest spec that is read, in bytes.
 const MAX_SPEC_LEN: usize = 4096;
 
-/// The port that ssh takes when nobody says otherwise.
+/// ssh's default port.
 const SSH_PORT: u16 = 22;
 
-/// What a user's name is not shown with as it is, since it means something else in a host spec, in a
-/// list of them or to a shell.
+/// Characters that are percent-encoded in a shown user name, since they mean something else in a host spec, in a
+/// list of specs or to a shell.
 const NOT_IN_A_USER: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_')
@@ -88,10 +88,10 @@ pub struct Host {
 }
 
 impl Host {
-    /// `max-connections` of a host that does not say. On a long link each channel moves at most 2 MiB
+    /// Default of `max-connections`. On a long link each channel moves at most 2 MiB
     /// a round trip (OpenSSH's window); eight of them share one ssh connection.
     pub const DEFAULT_MAX_CONNECTIONS: u32 = 16;
-    /// `remote-program` of a host that does not say.
+    /// Default of `remote-program`.
     pub const DEFAULT_REMOTE_PROGRAM: &'static str = "nix-store";
 
     /// Parses a host spec: `name`, `user@name`, `ssh://user@name:port?param=value&…` (the
@@ -134,8 +134,8 @@ impl Host {
         }
     }
 
-    /// What matters for reaching it and starting its serve loop, and nothing else, as a text: a host
-    /// that fails with one key may be fine with another, and with another program it is another one.
+    /// All that matters for reaching the host and starting its serve loop, as a text. It tells hosts apart whose
+    /// failures have nothing to do with each other: with another key or program, a host that fails may work.
     #[must_use]
     pub fn identity(&self) -> String {
         let key = self.ssh_key.as_deref().map(|path| path.to_string_lossy());
@@ -160,8 +160,8 @@ impl Host {
             && self.port.unwrap_or(SSH_PORT) == other.port.unwrap_or(SSH_PORT)
     }
 
-    /// Whether it carries a parameter that an untrusted choice may not bring, because it decides
-    /// what is believed, which secret is used or what runs: `ssh-key`,
+    /// Whether it has a parameter that an untrusted choice may not set, because it decides what is
+    /// trusted, which secret is used or what is run: `ssh-key`,
     /// `base64-ssh-public-host-key`, `trusted=true`, `remote-store`, a `remote-program` other than
     /// the default.
     #[must_use]

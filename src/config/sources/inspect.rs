@@ -1,11 +1,11 @@
-//! Settings of Nix that are not ours, and where ours stand: for those who look at a whole set-up.
+//! What `doctor` wants to know of configuration files: Nix's own settings, and where ours stand.
 
 use std::path::Path;
 
 use super::nix_conf::{self, ConfSource};
-use super::origin::{Assignment, Origin};
 use super::{OWN_FILE, Sources, read};
 use crate::config::error::ConfigError;
+use crate::config::origin::{Assignment, Origin};
 use crate::config::settings::{Key, Value};
 
 /// A line that sets something that this program reads.
@@ -22,8 +22,8 @@ pub struct SettingLine {
     pub is_unknown_to_nix: bool,
 }
 
-/// What Nix's own files and `NIX_CONFIG` say of a setting, in force: its value, then what `extra-`
-/// added, each with its origin. Empty when nobody says anything. Files that cannot be read say nothing.
+/// The values of a setting of Nix that are in force by its own files and `NIX_CONFIG`: its value, then what
+/// `extra-` added, each with its origin. Empty when it is not set. Files that cannot be read are left out.
 ///
 /// # Errors
 /// When one of them is not in the syntax of nix.conf: Nix itself stops there.

@@ -1,12 +1,9 @@
-//! Everything from outside that the configuration is made of, and the reading of it.
+//! Reads everything from outside that the configuration is made of.
 
 mod inspect;
 mod nix_conf;
-mod origin;
 
 pub use inspect::{SettingLine, nix_setting, setting_lines};
-pub(super) use origin::Assignment;
-pub use origin::Origin;
 
 use std::env;
 use std::ffi::OsString;
@@ -15,6 +12,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::error::ConfigError;
+use super::origin::{Assignment, Origin};
 use super::settings::{Key, Settings};
 use super::untrusted::{HostChoice, Untrusted};
 use super::value::printable;
@@ -27,13 +25,12 @@ const NIX_OPTIONS: &str = "_NIX_OPTIONS";
 /// Gives the value of an environment variable.
 pub type EnvLookup = Box<dyn Fn(&str) -> Option<OsString> + Send + Sync>;
 
-/// Everything from outside that the configuration is made of: nothing else is looked at, but for
-/// the files that these name.
+/// Everything from outside that the configuration is made of. Nothing else is read but the files named here.
 pub struct Sources {
     /// Looks up an environment variable.
     pub env: EnvLookup,
-    /// Effective user id. Root has no files of its own: they would be those of whoever became
-    /// root while keeping `HOME`.
+    /// Effective user id. For root, no files in the home are read: `HOME` may still be that of the user who
+    /// became root.
     pub uid: u32,
     /// Home folder, for `.config/nix`.
     pub home: Option<PathBuf>,
@@ -97,7 +94,7 @@ impl Sources {
     }
 }
 
-/// What the sources say, not yet validated.
+/// What the sources hold, not yet validated.
 pub(super) struct RawConfig {
     pub settings: Settings,
     pub untrusted: Untrusted,

@@ -10,18 +10,18 @@
 //! Line by line, in order; an include stands for the lines of its file. Its path is relative to
 //! the folder of the file that names it. As in Nix, white space around words does not count and
 //! words of a value end up separated by single spaces. Beyond Nix, `=` needs no white space around
-//! it. Names that start with `extra-` are no matter of syntax (see `settings`). Nor, beyond Nix, does a
-//! byte order mark count that an editor has put before the first line.
+//! it, and a byte order mark before the first line is ignored. Names that start with `extra-` are no matter of
+//! syntax (see `settings`).
 //!
-//! Limits: includes at most [`MAX_DEPTH`] deep and [`MAX_INCLUDES`] in total. The size of a file is
-//! limited by whoever loads it, to [`MAX_FILE_SIZE`].
+//! Limits: includes at most [`MAX_DEPTH`] deep and [`MAX_INCLUDES`] in total. The [`Loader`] limits the size of a
+//! file to [`MAX_FILE_SIZE`].
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::origin::{Assignment, Origin};
 use crate::config::error::ConfigError;
+use crate::config::origin::{Assignment, Origin};
 use crate::config::value::printable;
 
 /// Largest configuration file that is read, in bytes.
@@ -31,7 +31,7 @@ const MAX_DEPTH: usize = 16;
 /// How many files may be included in total.
 const MAX_INCLUDES: usize = 256;
 
-/// Gives the text of a file that is to be included.
+/// Reads a file that is to be included.
 pub(super) type Loader<'a> = dyn FnMut(&Path) -> io::Result<String> + 'a;
 
 /// Where a text comes from.

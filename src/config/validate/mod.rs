@@ -1,4 +1,4 @@
-//! What the sources say becomes a [`Config`].
+//! Turns what the sources hold into a [`Config`].
 
 mod public_keys;
 
@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::error::ConfigError;
 use super::host::Host;
+use super::origin::Origin;
 use super::settings::{Key, Settings, Value};
-use super::sources::{Origin, RawConfig, Sources};
+use super::sources::{RawConfig, Sources};
 use super::untrusted;
 use super::value::{BOOLEAN, parse_bool, printable};
 use super::{Config, ProgressMode};
@@ -20,8 +21,7 @@ const DEFAULT_STORE_DIR: &str = "/nix/store";
 /// one a second.
 const SHORTEST_DEAD_LINK: u64 = 3;
 
-/// Longest time that is told apart from for ever, 136 years: so that adding it to a clock's
-/// reading cannot overflow.
+/// Longest time, 136 years; longer ones are cut to it, so that adding it to a time cannot overflow.
 const MAX_SECONDS: u64 = u32::MAX as u64;
 
 pub(super) fn validate(
@@ -44,7 +44,7 @@ pub(super) fn validate(
 
     let mut enabled = boolean(&settings, Key::UseSshSubstituter)?;
     for (name, value) in &untrusted.use_ssh_substituter {
-        // Everybody may switch it off for themselves, nobody on.
+        // An unprivileged client may switch it off for itself, but not on.
         enabled &= to_bool(name, value)?;
     }
     let is_client_agent = untrusted.has_agent();
@@ -94,7 +94,7 @@ fn hosts(settings: &Settings, key: Key) -> Result<Vec<Host>, ConfigError> {
     settings.get(key).words().map(parse).collect()
 }
 
-/// Drops later mentions of a host; those that would have behaved otherwise are worth a warning.
+/// Drops later mentions of a host, with a warning where their parameters differ.
 fn without_duplicates(hosts: Vec<Host>, warnings: &mut Vec<String>) -> Vec<Host> {
     let mut kept: Vec<Host> = Vec::new();
     for host in hosts {

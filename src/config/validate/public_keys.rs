@@ -1,13 +1,12 @@
 //! `trusted-public-keys`.
 
+use crate::config::origin::Origin;
 use crate::config::settings::{Key, Settings};
-use crate::config::sources::Origin;
 use crate::config::value::printable;
 use crate::model::{KeyError, PublicKey};
 
-/// The keys, each once. A word that is no key costs a warning and is left out: with fewer keys less is
-/// accepted, never more, and one slip of the pen does not switch off everything. (Nix itself refuses to
-/// substitute at all.)
+/// The keys, each once. A word that is no key is left out with a warning: fewer keys accept less, never more,
+/// and a typing error does not disable everything. (Nix itself refuses to substitute at all.)
 pub(super) fn public_keys(settings: &Settings, warnings: &mut Vec<String>) -> Vec<PublicKey> {
     let mut keys: Vec<PublicKey> = Vec::new();
     for (word, origin) in settings.get(Key::TrustedPublicKeys).words() {

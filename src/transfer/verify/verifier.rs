@@ -15,11 +15,11 @@ use crate::wire::nar::{Completion, Decoder, Event, NarError};
 /// NARs up to this size, in bytes, are verified whole before their first byte is passed on, so
 /// that a host which sends wrong bytes can be replaced unnoticed. Larger ones may come in parts, which are
 /// compared with what other hosts have.
-pub(in crate::transfer) const WHOLE: u64 = crate::transfer::chunks::LEAST - 1;
+pub(in crate::transfer) const HELD_BACK_MAX: u64 = (8 << 20) - 1;
 
 /// Larger pieces, in bytes, are not passed on at once: what an engine's client has not got whole,
 /// it has to get again.
-const PIECE: usize = 512 << 10;
+const PIECE_MAX: usize = 512 << 10;
 
 #[derive(Clone)]
 struct State {
@@ -174,8 +174,8 @@ impl Verifier {
             self.before = None;
             self.pass();
         }
-        let whole = (1..=WHOLE).contains(&self.size);
-        let most = if whole { usize::MAX } else { PIECE };
+        let whole = (1..=HELD_BACK_MAX).contains(&self.size);
+        let most = if whole { usize::MAX } else { PIECE_MAX };
         let bytes = self.ahead.take(buf, most, &mut self.content)?;
         if self.ahead.decoder.is_complete() {
             self.held.push(bytes);

@@ -1,8 +1,8 @@
-//! Connections for one client of ours alone: those that an agent of that client's has opened.
+//! Connections for one client alone: those that were opened with that client's ssh agent.
 //!
-//! Their files in the runtime folder are called `0PIDHASH`, where PID is the client's process in hexadecimal.
-//! (Other names begin with a letter or a digit from 2 on.) There is a new name for each client, so that
-//! what is left of those that have gone is removed.
+//! Their files in the runtime folder are called `0PIDHASH`, where PID is the client's process id in
+//! hexadecimal. (Other names begin with a letter or a digit from 2 on.) The name differs for each client, so
+//! the files of clients that have ended can be found and removed.
 
 use std::fs;
 
@@ -15,22 +15,22 @@ const PID_HEX_DIGITS: usize = 6;
 /// Characters of the usual name that are kept, so that both kinds have the same length.
 const KEPT_NAME_LEN: usize = 9;
 
-/// The process that started us, told apart from all others that are, were and will be.
+/// The process that started us. The start time tells it from others that had or will have its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallingProcess {
     pid: u32,
-    /// When it start_ticks, in ticks since the machine did.
+    /// When it was started, in clock ticks since the machine was.
     start_ticks: String,
 }
 
 impl CallingProcess {
-    /// That of this process. Nix 1.x's daemon has one for each client, which starts all our processes
-    /// for that client.
+    /// The parent of this process. Nix 1.x's daemon forks one process for each client, which starts all
+    /// our processes for that client.
     #[must_use]
     pub fn of_process() -> Self {
         let parent = rustix::process::getppid();
         let parent = parent.map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
-        // Who has lost its parent has got one that it shares with everybody.
+        // An orphan's parent is process 1, which all orphans share.
         let pid = parent.filter(|pid| *pid > 1);
         let pid = pid.unwrap_or_else(std::process::id);
         let start_ticks = start_ticks(pid).unwrap_or_default();
@@ -42,7 +42,7 @@ impl CallingProcess {
         format!("{} {}", self.pid, self.start_ticks)
     }
 
-    /// A name of this client's own in place of `name`.
+    /// The name in place of `name` for files of this client alone.
     pub(super) fn client_name(&self, name: &str) -> String {
         let kept: String = name.chars().take(KEPT_NAME_LEN).collect();
         format!(

@@ -1,5 +1,5 @@
-//! What people want to see of ssh connections: those that are open, and how to log in by hand just as
-//! it is done here.
+//! What `status` and `doctor` show of ssh connections: how many are open, and the command for logging in by
+//! hand with the same options.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::config::host::Host;
 use crate::transport::TransportError;
 use crate::transport::runtime_dir::Environment;
 
-/// What only a master in the background needs.
+/// Options that only a master in the background needs.
 const OF_MASTERS: [&str; 2] = ["ControlMaster=", "ControlPersist="];
 
 /// How many ssh connections to this host, with these settings, are open and answer, whichever process
@@ -43,8 +43,8 @@ pub async fn count_masters(host: &Host, settings: &SshSettings) -> Result<usize,
         .count())
 }
 
-/// A command line for a shell that logs in to `host` with the options that are used here, tells what
-/// it does, and runs `true` there. Takes at most half a second.
+/// A command line for a shell that logs in to `host` with the options used here, verbosely, and runs `true`
+/// there. Takes at most half a second.
 pub async fn login_command(host: &Host, settings: &SshSettings) -> String {
     let folder = Environment::of_process(settings.runtime_dir.as_deref()).runtime_dir();
     let name = arguments::connection_name(host, settings);

@@ -5,8 +5,7 @@
 //! connection. So whatever was passed on is always completed.
 //!
 //! Not all callers check the hash: `nix store dump-path` passes on what it gets and ends with status 0. So an
-//! archive of which nothing was passed on becomes a directory with one file, whose name and text tell people
-//! what they have before them.
+//! archive of which nothing was passed on becomes a directory with one file, whose name and text say what it is.
 
 use super::decode::{Decoder, DecoderState};
 use super::{directory_end, directory_start, entry_end, entry_start, file_end, file_start, magic};
@@ -36,8 +35,8 @@ impl Completion {
     }
 }
 
-/// The state of an archive that has been passed on in part: all that is needed for somebody else
-/// to go on with it, or to complete it.
+/// The state of an archive that has been passed on in part: all that another process needs to go on with it,
+/// or to complete it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     /// SHA-256 of all bytes up to here.
@@ -48,7 +47,7 @@ pub struct Checkpoint {
 
 impl Decoder {
     /// What completes the archive behind the last byte that was stepped over. Where a node is due,
-    /// a regular file takes its place that tells the `reason`, and the whole archive's is a directory with such a
+    /// a regular file with the `reason` takes its place, and the whole archive's is a directory with such a
     /// file, named [`NOTICE`]. Nothing when it is complete already.
     #[must_use]
     pub fn completion(&self, reason: &str) -> Completion {
@@ -80,13 +79,13 @@ impl Decoder {
     }
 }
 
-/// A small complete archive that tells the `reason`: a directory with a file, named [`NOTICE`].
+/// A small complete archive with the `reason`: a directory with a file, named [`NOTICE`].
 #[must_use]
 pub fn failing_nar(reason: &str) -> Vec<u8> {
     Decoder::new(u64::MAX).completion(reason).head
 }
 
-/// A regular file for whoever finds it; empty when there is no reason to tell.
+/// A regular file with the reason; empty when there is none.
 fn notice(out: &mut Vec<u8>, reason: &str) {
     let text = match reason {
         "" => String::new(),

@@ -1,7 +1,7 @@
-//! With what ssh tried to log in, for a message about a host that let nobody in.
+//! Which keys and which agent ssh tried, for the message about a refused login.
 //!
-//! ssh does not say it unless it is asked for debugging output. But `ssh -G` tells which key files
-//! and which agent it takes after all configuration, without connecting to anything.
+//! ssh reports them in debugging output only. But `ssh -G` prints the key files and the agent that result
+//! from all configuration, without connecting to anything.
 
 use std::fs;
 use std::io;
@@ -16,13 +16,13 @@ use crate::transport::TransportError;
 use crate::transport::openssh::SshSettings;
 use crate::transport::openssh::ssh::config::configuration;
 
-/// An agent on this machine takes a connection at once or not at all.
+/// A local agent accepts a connection at once or not at all.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long ssh may take to read its configuration, even when the time for connecting is over.
+/// How long `ssh -G` may take, even when the time for connecting is nearly over.
 const MIN_CONFIG_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Adds to a refusal what was tried; other errors stay as they are.
+/// Adds to a refusal what was tried; returns other errors unchanged.
 pub(in crate::transport::openssh) async fn add_tried(
     error: TransportError,
     host: &Host,
@@ -33,7 +33,7 @@ pub(in crate::transport::openssh) async fn add_tried(
         host: name,
         methods,
         identity,
-        said,
+        ssh_output,
         ..
     } = error
     else {
@@ -54,7 +54,7 @@ pub(in crate::transport::openssh) async fn add_tried(
     if let Some(socket) = found.agent(settings) {
         match reach(&socket).await {
             Ok(()) => tried.push(format!("agent {}", socket.display())),
-            // With a key of its own for this host, the agent was not what was counted on.
+            // The host has a key in its URL: the agent was not needed.
             Err(_) if identity.is_some() => {}
             Err(source) => {
                 return TransportError::AgentUnusable {
@@ -62,7 +62,7 @@ pub(in crate::transport::openssh) async fn add_tried(
                     socket,
                     source,
                     tried,
-                    said,
+                    ssh_output,
                 };
             }
         }
@@ -75,7 +75,7 @@ pub(in crate::transport::openssh) async fn add_tried(
         methods,
         identity,
         tried,
-        said,
+        ssh_output,
     }
 }
 
@@ -130,7 +130,7 @@ fn exists(key: &Path, home: Option<&Path>) -> bool {
     }
 }
 
-/// Where ssh looks for `~`: in the user database, whatever `HOME` says.
+/// The home folder as ssh finds it: by the user database, whatever `HOME` says.
 fn home() -> Option<PathBuf> {
     let user = rustix::process::getuid().as_raw().to_string();
     let database = fs::read_to_string("/etc/passwd").unwrap_or_default();

@@ -10,12 +10,11 @@ pub(in crate::transport::openssh) const MAX_CHANNELS_PER_MASTER: u8 = 8;
 
 #[derive(Default)]
 pub(in crate::transport::openssh) struct ChannelSlots {
-    /// Never held over an await: only counted and let go.
     taken: Mutex<HashMap<String, u8>>,
 }
 
 impl ChannelSlots {
-    /// A place on that master, if there is one.
+    /// Takes a slot on that master; `None` when all are taken.
     pub(in crate::transport::openssh) fn take(
         self: &Arc<Self>,
         master: &str,
@@ -33,7 +32,7 @@ impl ChannelSlots {
     }
 }
 
-/// A place on a master, given back on drop.
+/// A channel's slot on a master; dropping it frees the slot.
 pub(in crate::transport::openssh) struct ChannelSlot {
     slots: Arc<ChannelSlots>,
     master: String,

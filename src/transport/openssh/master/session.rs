@@ -1,4 +1,4 @@
-//! One session on one master, which is started or replaced when it must be.
+//! Opens a session on a master, which is started or replaced when needed.
 
 use std::error::Error as _;
 use std::io;
@@ -20,10 +20,10 @@ pub(in crate::transport::openssh) type MuxedChild = ::openssh::Child<Arc<Session
 
 pub(in crate::transport::openssh) enum OpenOutcome {
     Session(Box<MuxedChild>, Duration, Option<Arc<LivenessProbe>>),
-    Refused { fresh: bool, said: String },
+    Refused { fresh: bool, ssh_output: String },
 }
 
-/// Whether a login failed so, or was not tried. What this machine lacks is another matter.
+/// Whether the error is about logging in to the host, and not about this machine.
 pub(in crate::transport::openssh) fn is_login_failure(error: &TransportError) -> bool {
     !matches!(
         error,
@@ -34,21 +34,21 @@ pub(in crate::transport::openssh) fn is_login_failure(error: &TransportError) ->
     )
 }
 
-/// A session is wanted.
+/// A session that is to be opened.
 pub(in crate::transport::openssh) struct SessionRequest<'a> {
     pub(in crate::transport::openssh) host: &'a Host,
     /// The command.
     pub(in crate::transport::openssh) line: &'a str,
-    /// What it is when a master has to be started.
+    /// The kind of login that starting a master would be.
     pub(in crate::transport::openssh) login: LoginKind,
-    /// For a session on a master that was there already: its connection may be dead (a laptop that
-    /// slept), and there should be time left for a new one.
+    /// How long a master that was running already may take: its connection may be dead (after a laptop slept),
+    /// and there must be time left for a new one.
     pub(in crate::transport::openssh) reuse_timeout: Duration,
     pub(in crate::transport::openssh) deadline: Instant,
 }
 
 impl SessionRequest<'_> {
-    /// Opens a session on that master, which is started or replaced when it must be.
+    /// Opens the session on that master, which is started or replaced when needed.
     pub(in crate::transport::openssh) async fn open_on(
         &self,
         master: &Master<'_>,
@@ -56,7 +56,7 @@ impl SessionRequest<'_> {
     ) -> Result<OpenOutcome, TransportError> {
         let mut fresh = false;
         let mut retired = false;
-        // A master may go away between two steps (idle, or ended by someone), but not every time.
+        // A master may end between two steps (it was idle, or was killed), but hardly four times in a row.
         for _ in 0..4 {
             let seen = master.socket_id();
             if seen.is_none() {
@@ -84,7 +84,9 @@ impl SessionRequest<'_> {
                 }
                 Some(Err(error)) => match MuxFailure::of(&error) {
                     MuxFailure::Gone => fresh |= master.ensure(self.login).await?,
-                    MuxFailure::Refused(said) => return Ok(OpenOutcome::Refused { fresh, said }),
+                    MuxFailure::Refused(ssh_output) => {
+                        return Ok(OpenOutcome::Refused { fresh, ssh_output });
+                    }
                     MuxFailure::Local(source) => {
                         let action = "make pipes";
                         return Err(TransportError::Local {
@@ -95,7 +97,7 @@ impl SessionRequest<'_> {
                     }
                 },
                 None if probe.is_some_and(|probe| probe.is_unresponsive()) => {
-                    log::debug!("{}: an ssh master answers nobody", self.host);
+                    log::debug!("{}: an ssh master does not respond", self.host);
                     master.abandon(seen).await?;
                     retired = true;
                 }
@@ -108,15 +110,15 @@ impl SessionRequest<'_> {
                 }
             }
         }
-        let said = master_log::read(&master.log());
+        let ssh_output = master_log::read(&master.log());
         Err(TransportError::Disconnected {
             host: self.host.to_string(),
-            said,
+            ssh_output,
         })
     }
 }
 
-/// Waits until a master that is to open a session turns out to answer nobody.
+/// Waits until a master that is opening a session leaves a probe unanswered.
 async fn until_unresponsive(probe: Option<&Arc<LivenessProbe>>) {
     match probe {
         Some(probe) => probe.until_unresponsive(PROBE_WHILE_OPENING_AFTER).await,
@@ -136,11 +138,11 @@ async fn spawn(socket: &Path, line: &str) -> Result<MuxedChild, MuxError> {
 
 /// Why a master started no session.
 enum MuxFailure {
-    /// It isn't there, or went away before it answered.
+    /// There is none, or it ended before it answered.
     Gone,
-    /// The host said no: mostly its `MaxSessions`.
+    /// The host refused: mostly because of its `MaxSessions`.
     Refused(String),
-    /// Not the master's fault.
+    /// This machine failed, not the master.
     Local(io::Error),
 }
 

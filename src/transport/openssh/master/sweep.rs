@@ -1,4 +1,5 @@
-//! What masters leave in the runtime folder when they go: their locks and logs, and the socket when they were killed.
+//! Removes what masters leave in the runtime folder when they end: locks and logs, and the socket of one that was
+//! killed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,19 +14,19 @@ use crate::folder::lock::try_lock;
 use crate::transport::openssh::calling_process::pid_of_name;
 use crate::transport::openssh::login::LOGIN_FILE_SUFFIX;
 
-/// How the names of what belongs to a master end, the lock last: it is what all else is removed under.
+/// Suffixes of a master's files. The lock comes last: the others are removed while it is held.
 const MASTER_FILE_SUFFIXES: [&str; 4] = ["", ".new", ".log", ".lock"];
 
-/// How the names of hosts' keys end.
+/// Suffix of the files with hosts' keys.
 const KNOWN_HOSTS_SUFFIX: &str = ".known";
 
-/// A host's key is written down by whoever starts a master, which has read it after this time.
+/// A younger file with a host's key is kept: a master that is being started may not have read it yet.
 const KNOWN_HOSTS_MIN_AGE: Duration = Duration::from_secs(60 * 60);
 
-/// What is remembered of logins counts for a shorter time than this (`login::record::MAX_BACKOFF_MS`).
+/// Older records of logins no longer count (`login::record::MAX_BACKOFF_MS`).
 const LOGIN_RECORD_MAX_AGE: Duration = Duration::from_secs(60 * 60);
 
-/// Removes from the runtime folder what belongs to masters that have gone. What cannot be removed stays.
+/// Removes the files of masters that have ended. What cannot be removed stays.
 pub fn sweep(folder: &Path) {
     let names = names(folder);
     let masters: BTreeSet<_> = names.iter().filter_map(|name| master(name)).collect();
@@ -36,7 +37,7 @@ pub fn sweep(folder: &Path) {
             continue;
         }
         let lock = folder.join(format!("{master}.lock"));
-        // Whoever starts one has the lock, until there is a socket.
+        // A process that starts a master holds the lock until there is a socket.
         let Ok(_lock) = try_lock(&lock) else {
             continue;
         };
@@ -50,7 +51,7 @@ pub fn sweep(folder: &Path) {
     sweep_logins(folder);
 }
 
-/// Removes what is remembered of logins that were long ago.
+/// Removes records of logins that no longer count.
 fn sweep_logins(folder: &Path) {
     for name in names(folder)
         .iter()
@@ -91,7 +92,7 @@ fn sweep_keys(folder: &Path) {
     }
 }
 
-/// Removes what clients have left that have gone. What cannot be removed stays.
+/// Removes the files of clients that have ended. What cannot be removed stays.
 pub(in crate::transport::openssh) fn sweep_clients(folder: &Path) {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     for entry in entries {
@@ -101,7 +102,7 @@ pub(in crate::transport::openssh) fn sweep_clients(folder: &Path) {
             continue;
         }
         let is_socket = entry.file_type().is_ok_and(|kind| kind.is_socket());
-        // A living ssh removes its socket itself, within half a minute.
+        // A running ssh removes its socket itself, within half a minute.
         if !is_socket || is_abandoned_socket(&entry.path()) {
             let _ = fs::remove_file(entry.path());
         }
@@ -126,15 +127,14 @@ fn master(name: &str) -> Option<&str> {
     (known && fine).then_some(&name[..17 + len])
 }
 
-/// What sockets of this machine listen, by the paths that they were bound to (`/proc/net/unix`, proc(5)).
+/// The paths that this machine's listening sockets were bound to (`/proc/net/unix`, proc(5)).
 fn listening_sockets() -> Vec<String> {
     let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let path = |line: &str| line.split_ascii_whitespace().nth(7).map(str::to_owned);
     table.lines().filter_map(path).collect()
 }
 
-/// Whether a master listens there. One that does is not touched if that can be told without: each look makes it live
-/// longer.
+/// Whether a master listens there. Connecting to a master would restart its idle timeout, so `/proc` is asked first.
 fn is_in_use(socket: &Path, listening_sockets: &[String]) -> bool {
     let uid = rustix::process::geteuid().as_raw();
     let is_ours = |meta: fs::Metadata| meta.file_type().is_socket() && meta.uid() == uid;
@@ -150,7 +150,7 @@ fn is_in_use(socket: &Path, listening_sockets: &[String]) -> bool {
     listening_sockets.iter().any(bound) || !is_abandoned_socket(socket)
 }
 
-/// Whether nobody listens on this socket. Does not wait.
+/// Whether no process listens on this socket. Does not wait.
 fn is_abandoned_socket(socket: &Path) -> bool {
     let connect = || {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;

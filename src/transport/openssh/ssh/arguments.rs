@@ -15,11 +15,11 @@ use super::relative_paths;
 use crate::config::host::Host;
 use crate::transport::openssh::{CallingProcess, SshSettings};
 
-/// What must hold, whatever the user's configuration says.
+/// Options that must hold, whatever the user's configuration says.
 const FIXED: &[&str] = &[
-    // Ours alone; a user's ControlPath would be one that we can't watch over.
+    // Not the user's ControlPath: that socket is not ours to watch and replace.
     "ControlMaster=yes",
-    // Nobody is there to answer.
+    // There is no terminal to ask on.
     "BatchMode=yes",
     // Forwardings belong to the user's own sessions: a second one would fail or steal them.
     "ClearAllForwardings=yes",
@@ -31,7 +31,7 @@ const FIXED: &[&str] = &[
     "RequestTTY=no",
 ];
 
-/// What else must hold when the host's key is given: nothing but that key may be accepted.
+/// Options that must also hold when the host's key is given: no other key may be accepted.
 const PINNED: &[&str] = &[
     "GlobalKnownHostsFile=/dev/null",
     "StrictHostKeyChecking=yes",
@@ -40,8 +40,8 @@ const PINNED: &[&str] = &[
     "UpdateHostKeys=no",
 ];
 
-/// What is better than ssh's defaults or the user's configuration, unless `NIX_SSHOPTS` says
-/// otherwise. A quiet ssh could not be diagnosed.
+/// Options that replace ssh's defaults and the user's configuration, but not `NIX_SSHOPTS`. With a lower
+/// log level, failures could not be diagnosed.
 const PREFERRED: &[&str] = &["ServerAliveCountMax=3", "LogLevel=INFO"];
 
 /// The files of one master, all in the runtime folder.
@@ -100,7 +100,7 @@ pub(in crate::transport::openssh) fn master_arguments(
     for value in PREFERRED {
         option(&mut words, value.as_ref());
     }
-    // After it has gone to the background ssh has no stderr left, but it keeps its log.
+    // In the background ssh has no stderr, but it keeps its log.
     words.extend(["-E".into(), paths.log.into()]);
     words.extend(["-S".into(), paths.socket.into()]);
     words.push("--".into());
@@ -119,7 +119,7 @@ fn alive_interval(dead_link_timeout: Duration) -> u64 {
     dead_link_timeout.as_secs().div_ceil(3).max(1)
 }
 
-/// A short name for everything that makes connections differ, 16 characters.
+/// A name for a connection: 16 characters that depend on all that makes two connections differ.
 pub(in crate::transport::openssh) fn connection_name(
     host: &Host,
     settings: &SshSettings,
@@ -169,19 +169,7 @@ mod tests {
     use super::*;
 
     fn host() -> Host {
-        Host {
-            name: "h".into(),
-            user: Some("u".into()),
-            port: Some(2222),
-            ssh_key: Some("/k".into()),
-            public_host_key: None,
-            compress: true,
-            remote_program: vec!["nix-store".into()],
-            remote_store: None,
-            trusted: false,
-            priority: None,
-            max_connections: 1,
-        }
+        Host::parse("ssh://u@h:2222?ssh-key=/k&compress=true").unwrap()
     }
 
     fn words(host: &Host, settings: &SshSettings, known_hosts: Option<&Path>) -> Vec<String> {

@@ -31,7 +31,7 @@ pub(in crate::transport::openssh) async fn configuration(
     .await
 }
 
-/// What it prints when nothing is configured.
+/// What `ssh -G` prints without any configuration.
 pub(in crate::transport::openssh) async fn built_in_configuration(
     settings: &SshSettings,
 ) -> String {
@@ -55,8 +55,8 @@ async fn printed(settings: &SshSettings, words: Vec<OsString>) -> String {
     })
 }
 
-/// Further options for a host, for what ssh's own configuration names from the current folder. Takes as long as ssh
-/// takes to read it.
+/// Further options for a host that make the relative paths in ssh's own configuration absolute. Takes as long as
+/// `ssh -G` does.
 pub(in crate::transport::openssh) async fn absolute_path_options(
     host: &Host,
     settings: &SshSettings,

@@ -1,4 +1,4 @@
-//! The log of a master: what its ssh and the proxies of that have printed.
+//! A master's log: what its ssh and the proxies of that ssh have printed.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -18,12 +18,12 @@ pub(in crate::transport::openssh) fn read(log: &Path) -> String {
 /// A log that is held open.
 pub(in crate::transport::openssh) struct MasterLog {
     file: File,
-    /// Where what matters begins, in bytes.
+    /// What stands before this offset, in bytes, is skipped.
     seen: u64,
 }
 
 impl MasterLog {
-    /// What will be written to that log from now on.
+    /// Opens the log to read what will be written from now on.
     pub(in crate::transport::openssh) fn from_now_on(log: &Path) -> Option<Self> {
         let file = File::open(log).ok()?;
         let seen = file.metadata().ok()?.len();
@@ -84,11 +84,11 @@ mod tests {
 
     #[test]
     fn output_is_made_harmless_and_short() {
-        let said = clean("debug1: noise\r\n\x1b[31mred\x07\r\nabc\u{202e}def\n");
-        assert_eq!(said, "\u{fffd}[31mred\u{fffd}\nabc\u{fffd}def");
+        let ssh_output = clean("debug1: noise\r\n\x1b[31mred\x07\r\nabc\u{202e}def\n");
+        assert_eq!(ssh_output, "\u{fffd}[31mred\u{fffd}\nabc\u{fffd}def");
         let long = "line of text\n".repeat(1000) + "last";
-        let said = clean(&long);
-        assert!(said.len() <= MAX_OUTPUT_LEN && said.ends_with("\nlast"));
+        let ssh_output = clean(&long);
+        assert!(ssh_output.len() <= MAX_OUTPUT_LEN && ssh_output.ends_with("\nlast"));
         // One endless line is cut away rather than kept.
         assert_eq!(clean(&"x".repeat(100_000)), "");
     }
