@@ -21,6 +21,7 @@
 //! | [`local_store`] | a real local Nix store, read only |
 //! | [`wire`] | codecs without IO |
 //! | [`model`] | store paths, hashes, path infos |
+//! | [`hint`] | what to do about an error: a trait that error types implement |
 //! | [`progress`], [`report`] | what people read: progress, messages with hints |
 
 pub mod app;
@@ -31,6 +32,7 @@ pub mod config;
 pub mod engine;
 pub mod folder;
 pub mod front;
+pub mod hint;
 pub mod local_store;
 pub mod meeting;
 pub mod model;

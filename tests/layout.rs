@@ -21,6 +21,11 @@ const ROOMS: &[Room] = &[
         &[],
         "what the file system says of folders: nothing of what is in them",
     ),
+    Room::new(
+        "hint",
+        &[],
+        "what an error says of its remedy: a trait, and nothing of any error of this crate",
+    ),
     Room::new("model", &[], "plain values: everything rests on them"),
     Room::new(
         "watch",
@@ -34,47 +39,56 @@ const ROOMS: &[Room] = &[
     ),
     Room::new(
         "config",
-        &["model"],
+        &["hint", "model"],
         "one validated Config; nobody is called from here",
     ),
     Room::new(
         "transport",
-        &["config::host", "folder"],
+        &["hint", "config::host", "folder"],
         "a host becomes bytes: nothing else is needed",
     ),
     Room::new(
         "remote",
-        &["transport", "wire", "model", "config::host"],
+        &["hint", "transport", "wire", "model", "config::host"],
         "one connection: no choice of hosts, no cache",
     ),
     Room::new(
         "pool",
-        &["remote", "transport", "model", "config::host"],
+        &["hint", "remote", "transport", "model", "config::host"],
         "hosts and failover: bytes are remote's",
     ),
     Room::new(
         "cache",
-        &["model", "folder"],
+        &["hint", "model", "folder"],
         "remembers answers, whoever gave them",
     ),
     Room::new(
         "local_store",
-        &["wire", "model"],
+        &["hint", "wire", "model"],
         "a store on this machine: no host is involved",
     ),
     Room::new(
         "resolver",
-        &["cache", "pool", "model", "config::host", "watch"],
+        &["hint", "cache", "pool", "model", "config::host", "watch"],
         "which paths there are: no bytes of theirs",
     ),
     Room::new(
         "transfer",
-        &["pool", "remote", "wire", "model", "watch"],
+        &[
+            "hint",
+            "pool",
+            "remote",
+            "wire",
+            "model",
+            "watch",
+            "config::host",
+        ],
         "one path's bytes: no cache, no front end",
     ),
     Room::new(
         "engine",
         &[
+            "hint",
             "config",
             "transport",
             "pool",
@@ -90,12 +104,13 @@ const ROOMS: &[Room] = &[
     ),
     Room::new(
         "meeting",
-        &["config", "transport::runtime_dir", "folder", "wire"],
+        &["hint", "config", "transport::runtime_dir", "folder", "wire"],
         "how front ends and their engine find each other and talk: nothing of what they say",
     ),
     Room::new(
         "front",
         &[
+            "hint",
             "resolver",
             "transfer",
             "local_store",
@@ -116,9 +131,10 @@ const ROOMS: &[Room] = &[
     Room::anything("main", "puts everything together"),
     Room::anything("lib", "the map of the crate"),
     Room::anything("cli", "raw values from the command line"),
-    Room::anything(
+    Room::new(
         "report",
-        "the only place that adds hints, so it knows every error",
+        &["hint", "progress"],
+        "what errors say becomes what people read",
     ),
 ];
 

@@ -14,6 +14,7 @@ use crate::cli::Cli;
 use crate::commands::engine;
 use crate::engine::{Messages, Setting, serve};
 use crate::front;
+use crate::hint::Hint;
 use crate::meeting::{Client, Identity, Place, SocketId, own_socket};
 use crate::report;
 
@@ -77,7 +78,7 @@ fn given() -> io::Result<Option<UnixListener>> {
 }
 
 /// A socket of its own, if there is no engine yet.
-fn listen(place: &Place) -> Result<(UnixListener, Option<SocketId>), Box<dyn std::error::Error>> {
+fn listen(place: &Place) -> Result<(UnixListener, Option<SocketId>), Box<dyn Hint>> {
     let lock = place.try_lock()?;
     let path = place.socket();
     if std::os::unix::net::UnixStream::connect(&path).is_ok() {

@@ -1,6 +1,5 @@
 //! `cache`: what hosts said, as it stands on disk.
 
-use std::error::Error;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -13,6 +12,7 @@ use crate::cache::disk::{Cleared, Contents, unix_seconds};
 use crate::cli::CacheAction;
 use crate::config::{Config, Host};
 use crate::engine::shared_disk;
+use crate::hint::Hint;
 use crate::progress::text::size;
 use crate::report;
 
@@ -25,6 +25,12 @@ const KEY: usize = 200;
 struct UnknownHost {
     host: String,
     known: Vec<String>,
+}
+
+impl Hint for UnknownHost {
+    fn hint(&self) -> Option<String> {
+        None
+    }
 }
 
 fn list(known: &[String]) -> String {
@@ -80,7 +86,7 @@ async fn clear(
     disk: Arc<Disk>,
     host: Option<&str>,
     loaded: Loaded,
-) -> Result<Cleared, Box<dyn Error>> {
+) -> Result<Cleared, Box<dyn Hint>> {
     let Some(word) = host else {
         return Ok(spawn_blocking(move || disk.clear(|_| true)).await??);
     };

@@ -32,12 +32,13 @@ pub use status::status;
 
 use crate::config::{Config, ConfigError};
 use crate::engine::{Engine, Messages, shared_disk, ssh_transport};
+use crate::hint::Hint;
 use crate::pool::{AllRest, RemoteError};
 use crate::progress::drain;
 use crate::{front, report};
 
 /// The exit status of a command, or what ended it.
-pub type Status = Result<u8, Box<dyn Error>>;
+pub type Status = Result<u8, Box<dyn Hint>>;
 
 /// A configuration with its warnings, or what is wrong with it.
 pub type Loaded = Result<(Config, Vec<String>), ConfigError>;
@@ -45,16 +46,17 @@ pub type Loaded = Result<(Config, Vec<String>), ConfigError>;
 /// An engine whose trouble with hosts is told here, and to those who read `messages`.
 #[must_use]
 pub fn engine(config: &Config, messages: Option<Messages>) -> Engine {
-    let notify = Arc::new(move |error: &(dyn Error + 'static)| {
+    let notify = Arc::new(move |error: &(dyn Hint + 'static)| {
         report::warn(error);
         if let Some(messages) = &messages {
             let text = report::line(error);
-            let refused = error
+            let kind: &(dyn Error + 'static) = error;
+            let refused = kind
                 .downcast_ref()
                 .filter(|error| RemoteError::is_login_refused(error));
             match refused.and_then(RemoteError::host) {
                 Some(host) => messages.post_closed(host, text),
-                None if error.is::<AllRest>() => messages.post_closed("", text),
+                None if kind.is::<AllRest>() => messages.post_closed("", text),
                 None => messages.post(log::Level::Warn, text),
             }
             for detail in report::details(error) {
@@ -69,7 +71,7 @@ pub fn engine(config: &Config, messages: Option<Messages>) -> Engine {
 ///
 /// # Errors
 /// When standard output cannot take it.
-pub async fn print(text: &str) -> Result<(), Box<dyn Error>> {
+pub async fn print(text: &str) -> Result<(), Box<dyn Hint>> {
     // Both may be the same terminal: what was said before stands before it.
     drain();
     let mut stdout = front::stdout();

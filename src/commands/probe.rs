@@ -5,7 +5,6 @@
 
 mod files;
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use tokio::time::timeout;
 use crate::cache::Disk;
 use crate::config::{Config, Host};
 use crate::engine::{Engine, Kept, keep_shell, kept, ssh_settings, ssh_transport};
+use crate::hint::Hint;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, RemoteError};
 use crate::remote::{self, NoShell, ShellError, ShellOptions, open_shell};
@@ -74,7 +74,7 @@ impl Prober {
     pub(super) fn new(config: Config, disk: Arc<Disk>) -> Self {
         let transport = ssh_transport(&config);
         // Whoever probes tells what came of it.
-        let notify = Arc::new(|error: &(dyn Error + 'static)| log::debug!("{error}"));
+        let notify = Arc::new(|error: &(dyn Hint + 'static)| log::debug!("{error}"));
         let engine = Engine::new(&config, transport.clone(), notify, Some(disk.clone()));
         Self {
             config: Arc::new(config),

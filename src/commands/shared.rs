@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Loaded, Status, print};
 use crate::config::Config;
+use crate::hint::Hint;
 use crate::progress::sanitize;
 use crate::progress::text::time;
 use crate::report;
@@ -27,7 +28,7 @@ pub(super) async fn failed(error: String) -> Status {
 }
 
 /// Prints JSON for people and programs.
-pub(super) async fn print_json(value: &Value) -> Result<(), Box<dyn std::error::Error>> {
+pub(super) async fn print_json(value: &Value) -> Result<(), Box<dyn Hint>> {
     print(&format!("{value:#}")).await
 }
 

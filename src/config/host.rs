@@ -31,10 +31,14 @@
 
 mod params;
 mod parse;
+mod ssh_target;
 
 use std::fmt;
 use std::path::PathBuf;
 
+pub use ssh_target::SshTarget;
+
+use crate::hint::Hint;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// The port that ssh takes when nobody says otherwise.
@@ -156,6 +160,12 @@ pub enum HostError {
         /// What a value would have been.
         expected: &'static str,
     },
+}
+
+impl Hint for HostError {
+    fn hint(&self) -> Option<String> {
+        Some("a host is NAME, USER@NAME or ssh://USER@NAME:PORT?PARAMETER=VALUE&…".to_owned())
+    }
 }
 
 impl Host {

@@ -1,7 +1,6 @@
 //! The engine as a process of its own: it accepts front ends, and ends when nobody needs it.
 
 use parking_lot::{Mutex, MutexGuard};
-use std::error::Error;
 use std::io;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use super::callers::Callers;
 use super::messages::Messages;
 use super::session;
 use crate::config::Config;
+use crate::hint::Hint;
 use crate::meeting::{Identity, Place, SocketId};
 use crate::transport::openssh::sweep;
 use crate::transport::runtime_dir::Surroundings;
@@ -45,7 +45,7 @@ pub struct Setting {
     /// Whether its configuration is still what its files say.
     pub is_current: Box<dyn Fn() -> bool + Send + Sync>,
     /// An error as a line for people.
-    pub render: fn(&(dyn Error + 'static)) -> String,
+    pub render: fn(&(dyn Hint + 'static)) -> String,
     /// What users should know comes from here.
     pub messages: Messages,
     /// Ends it when it is told.
@@ -58,7 +58,7 @@ pub(super) struct Server {
     pub(super) board: Arc<Board>,
     pub(super) messages: Messages,
     pub(super) stop: Arc<Notify>,
-    pub(super) render: fn(&(dyn Error + 'static)) -> String,
+    pub(super) render: fn(&(dyn Hint + 'static)) -> String,
     setting: Setting,
     config: Config,
     began: Instant,

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::hint::Hint;
 use crate::model::{PathInfo, StorePath};
 use crate::wire::nar::{Completion, failing_nar};
 use crate::wire::serve::{
@@ -112,6 +113,12 @@ pub enum ServeError {
     /// The store that answers failed.
     #[error(transparent)]
     Backend(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Hint for ServeError {
+    fn hint(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Serves until the caller ends its side: `backend` behind the serve protocol, in the caller's

@@ -5,6 +5,7 @@ use std::io;
 use async_trait::async_trait;
 
 use super::serve_loop::Backend;
+use crate::hint::Hint;
 use crate::model::StorePath;
 use crate::resolver::NotFound;
 use crate::transfer::{NarSink, TransferError};
@@ -45,6 +46,13 @@ pub enum Reason {
     /// Whoever wanted it takes no more.
     #[error("cannot write it")]
     Sink(#[source] io::Error),
+}
+
+impl Hint for Reason {
+    fn hint(&self) -> Option<String> {
+        // Warnings about the hosts have come before, each with its hint.
+        None
+    }
 }
 
 impl From<TransferError> for Reason {

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::serve_loop::ServeError;
 use super::source::{Reason, Source};
+use crate::hint::Hint;
 use crate::model::{PathInfo, StorePath, StorePathError};
 use crate::transfer::unpack::{self, UnpackError, Unpacker};
 use crate::transfer::{NarSink, Piece};
@@ -34,6 +35,12 @@ pub enum QueryError {
     /// Whoever answers failed.
     #[error(transparent)]
     Source(#[from] ServeError),
+}
+
+impl Hint for QueryError {
+    fn hint(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Answers `have` and `info` until the caller ends its side. A line it knows nothing of and words
@@ -107,6 +114,13 @@ pub enum SubstituteError {
     /// Standard output failed.
     #[error("cannot talk to the caller: {0}")]
     Io(#[from] io::Error),
+}
+
+impl Hint for SubstituteError {
+    fn hint(&self) -> Option<String> {
+        // Warnings about the hosts have come before, each with its hint.
+        None
+    }
 }
 
 /// Brings `path` and restores it at `dest`, which must not exist; its parent must. Whatever

@@ -40,6 +40,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::hint::Hint;
 use crate::transport::runtime_dir::RuntimeDirError;
 use crate::wire::WireError;
 
@@ -85,4 +86,13 @@ pub enum MeetingError {
     /// It is not for this front end.
     #[error("the engine refuses: {0}")]
     Refused(String),
+}
+
+impl Hint for MeetingError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoFolder(error) => error.hint(),
+            _ => None,
+        }
+    }
 }

@@ -13,6 +13,7 @@ use super::health::Standing;
 use super::slot::{Lease, Slot};
 use super::trouble::Probe;
 use super::{HostId, Pool};
+use crate::hint::Hint;
 use crate::model::{PathInfo, StorePath};
 use crate::remote::{RemoteError, Request, Verdict, closure, path_infos};
 
@@ -42,6 +43,15 @@ pub struct AllRest {
     pub hosts: String,
     /// How long ago each of them failed.
     pub since: Vec<Duration>,
+}
+
+impl Hint for AllRest {
+    fn hint(&self) -> Option<String> {
+        Some(
+            "each is tried again after 5 s to 5 min; the command that found them failing said why"
+                .to_owned(),
+        )
+    }
 }
 
 fn seconds(since: &[Duration]) -> String {

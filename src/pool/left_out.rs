@@ -4,6 +4,7 @@ use parking_lot::Mutex;
 use std::collections::HashSet;
 
 use super::slot::Slot;
+use crate::hint::Hint;
 use crate::remote::Unreadable;
 
 /// What a host tells of a path, or which path it tells of, cannot be read. No fault of the host: its Nix
@@ -18,6 +19,12 @@ pub struct LeftOut {
     pub host: String,
     /// The path, and what cannot be read.
     pub entry: Unreadable,
+}
+
+impl Hint for LeftOut {
+    fn hint(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The fields that users have been told of, so that each is told once.

@@ -14,7 +14,6 @@ mod shells;
 mod slot;
 mod trouble;
 
-use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -28,6 +27,7 @@ pub use shells::{ShellLease, ShellStore};
 pub use slot::{Banner, Lease};
 
 use crate::config::host::Host;
+use crate::hint::Hint;
 use crate::model::StorePath;
 pub use crate::remote::{RemoteError, Verdict};
 use crate::remote::{Request, dump};
@@ -37,7 +37,7 @@ pub use left_out::LeftOut;
 use slot::Slot;
 
 /// Tells the user of something that went wrong and does not stop the work.
-pub type Notify = Arc<dyn Fn(&(dyn Error + 'static)) + Send + Sync>;
+pub type Notify = Arc<dyn Fn(&(dyn Hint + 'static)) + Send + Sync>;
 
 /// A host's place in the order of preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -173,7 +173,7 @@ impl Pool {
     }
 
     /// Tells the user.
-    pub fn notify(&self, error: &(dyn Error + 'static)) {
+    pub fn notify(&self, error: &(dyn Hint + 'static)) {
         (self.notify)(error);
     }
 

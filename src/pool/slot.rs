@@ -17,7 +17,8 @@ use super::places::{Place, Places};
 use super::shells::Shells;
 use super::trouble::Told;
 use super::{HostId, Limits, Notify};
-use crate::config::host::Host;
+use crate::config::host::{Host, SshTarget};
+use crate::hint::Hint;
 use crate::remote::{
     ConnectOptions, Connection, Latency, LearntProgram, RemoteError, Request, Verdict, connect,
 };
@@ -31,6 +32,15 @@ pub struct Banner {
     pub host: String,
     /// The beginning of the text.
     pub text: String,
+}
+
+impl Hint for Banner {
+    fn hint(&self) -> Option<String> {
+        let ssh = SshTarget::of(&self.host).ssh("true");
+        Some(format!(
+            "'{ssh}' must print nothing: let the shell start-up files there print only when they run in a terminal"
+        ))
+    }
 }
 
 /// How much of a banner is quoted, in characters.

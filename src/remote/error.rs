@@ -1,5 +1,7 @@
 //! What goes wrong on a connection.
 
+mod hint;
+
 use std::sync::Arc;
 use std::time::Duration;
 

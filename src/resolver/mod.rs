@@ -36,6 +36,7 @@ pub use shelf::DiskTier;
 pub use trust::{Distrust, Reason, Trust, Why};
 
 use crate::cache::Lifetimes;
+use crate::hint::Hint;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, Pool, RemoteError};
 use asking::Questions;
@@ -69,6 +70,12 @@ pub struct NotFound {
     pub hosts: usize,
     /// How many of them gave no answer.
     pub without_answer: usize,
+}
+
+impl Hint for NotFound {
+    fn hint(&self) -> Option<String> {
+        None
+    }
 }
 
 impl NotFound {

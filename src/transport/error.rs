@@ -1,5 +1,7 @@
 //! Why a host could not be reached: one variant for each thing that a person would do something
-//! else about. What they could do stands in `report`, not here.
+//! else about. What they could do is in `hint`.
+
+mod hint;
 
 use std::fmt;
 use std::io;

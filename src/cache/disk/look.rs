@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, params};
 
 use super::{Disk, FILE, FolderError, PAUSE, Unusable, is_passing, open, patiently};
+use crate::hint::Hint;
 
 /// How long a change is repeated while others write: people can wait longer than Nix.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,6 +40,13 @@ pub enum LookError {
         #[source]
         source: rusqlite::Error,
     },
+}
+
+impl Hint for LookError {
+    fn hint(&self) -> Option<String> {
+        // `doctor` has one for each kind; commands do without the cache.
+        None
+    }
 }
 
 /// All that stands in it. Times are seconds of Unix time.

@@ -101,7 +101,7 @@ impl Finding {
         let mend = parts.hint.unwrap_or_else(|| otherwise.to_owned());
         Self {
             mend: Some(mend),
-            said: parts.said,
+            said: parts.remote_output,
             ..Self::new(level, area, parts.message)
         }
     }
@@ -224,7 +224,7 @@ mod tests {
         let parts = Parts {
             message: "h: is \x1b[1mdown".to_owned(),
             hint: None,
-            said: vec!["Bad\nluck".to_owned()],
+            remote_output: vec!["Bad\nluck".to_owned()],
         };
         let findings = Findings(vec![
             Finding::ok("Configuration", "fine"),

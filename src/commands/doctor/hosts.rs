@@ -99,7 +99,9 @@ fn broken(error: &RemoteError) -> Finding {
     let mut parts = report::parts(error);
     if let RemoteError::Transport(TransportError::HostKeyChanged { pinned: true, .. }) = error {
         // ssh's advice is about a file of ours. What helps is which key the host showed.
-        parts.said.retain(|line| line.starts_with("SHA256:"));
+        parts
+            .remote_output
+            .retain(|line| line.starts_with("SHA256:"));
     }
     Finding::of(
         Level::Error,

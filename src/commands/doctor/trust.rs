@@ -35,7 +35,7 @@ impl Wanted {
                     }
                     continue;
                 }
-                Err(error) => report::parts(&error).message,
+                Err(error) => report::message(&error),
             };
             wanted
                 .wrong

@@ -73,19 +73,14 @@ const SHOWN: usize = 10;
 /// # Errors
 /// When it cannot begin, or what is fetched cannot be put where it belongs.
 pub async fn get(args: &Get, config: &Config, display: &Arc<Display>) -> Status {
-    match fetched(args, config, display).await {
-        Err(error) if error.downcast_ref().is_some_and(GetError::is_usage) => {
-            report::error(&*error);
-            Ok(USAGE)
+    let (wanted, place) = match parse(args, config) {
+        Ok(parsed) => parsed,
+        Err(error) if error.is_usage() => {
+            report::error(&error);
+            return Ok(USAGE);
         }
-        done => done,
-    }
-}
-
-async fn fetched(args: &Get, config: &Config, display: &Arc<Display>) -> Status {
-    let path = |given: &String| paths::store_path(given, &config.store_dir);
-    let wanted: Vec<_> = args.paths.iter().map(path).collect::<Result<_, _>>()?;
-    let place = args.to.as_deref().map(Place::parse).transpose()?;
+        Err(error) => return Err(error.into()),
+    };
     if !config.enabled {
         return Err("switched off by use-ssh-substituter = false".into());
     }
@@ -106,6 +101,14 @@ async fn fetched(args: &Get, config: &Config, display: &Arc<Display>) -> Status 
     .await;
     lasting.end();
     code
+}
+
+/// The paths that are wanted, and where `--to` puts them.
+fn parse(args: &Get, config: &Config) -> Result<(Vec<StorePath>, Option<Place>), GetError> {
+    let path = |given: &String| paths::store_path(given, &config.store_dir);
+    let wanted = args.paths.iter().map(path).collect::<Result<_, _>>()?;
+    let place = args.to.as_deref().map(Place::parse).transpose()?;
+    Ok((wanted, place))
 }
 
 async fn fetch(

@@ -1,7 +1,6 @@
 //! Carries a plan out: several paths at a time, references first where the destination wants that.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::error::Error;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
@@ -9,6 +8,7 @@ use tokio::task::JoinSet;
 use super::destination::{Destination, Gate};
 use super::error::GetError;
 use super::interrupted::SoFar;
+use crate::hint::Hint;
 use crate::model::StorePath;
 use crate::report;
 use crate::resolver::{Found, Resolver};
@@ -139,7 +139,7 @@ impl Means {
     }
 }
 
-fn tell(error: &(dyn Error + 'static), before: usize) {
+fn tell(error: &(dyn Hint + 'static), before: usize) {
     if before < SHOWN {
         report::error(error);
     }
