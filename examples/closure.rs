@@ -23,7 +23,7 @@ use ssh_substituter::progress::{Display, Mode, level};
 use ssh_substituter::report;
 use ssh_substituter::resolver::Found;
 use ssh_substituter::transfer::unpack::Unpacker;
-use ssh_substituter::transfer::{Caller, NarSink, Piece, Transfers, Wish};
+use ssh_substituter::transfer::{Caller, FetchRequest, NarSink, Piece, Transfers};
 use tokio::task::{JoinSet, block_in_place};
 
 use demo::{Outcome, say};
@@ -163,7 +163,7 @@ async fn restore(
     progress: &Display,
 ) -> Result<(), Box<dyn Error>> {
     let mut disk = Disk(Unpacker::new(&dest, found.info.nar_size)?);
-    let wish = Wish {
+    let wish = FetchRequest {
         info: &found.info,
         holders: &found.holders,
         caller,

@@ -14,7 +14,7 @@ use crate::commands::{self, Loaded};
 use crate::config::{Config, ConfigError, Sources};
 use crate::front;
 use crate::hint::Hint;
-use crate::meeting;
+use crate::ipc;
 use crate::progress::Display;
 use crate::report;
 use crate::transport::openssh::{resolve, resolve_file};
@@ -88,7 +88,7 @@ fn load(cli: &Cli) -> Loaded {
 
 /// Files that are named from the current folder are named from anywhere then: neither ssh nor an engine runs there.
 fn name_from_anywhere(config: &mut Config) {
-    let Some(folder) = meeting::current_folder() else {
+    let Some(folder) = ipc::current_folder() else {
         return;
     };
     config.ssh_options = resolve(&config.ssh_options, &folder);

@@ -15,7 +15,7 @@
 //! | [`pool`] | hosts, their connections, failover |
 //! | [`remote`] | typed client of one serve connection, and of one shell |
 //! | [`transport`] | a host becomes a pair of byte streams: OpenSSH, or a local child process |
-//! | [`meeting`] | where front ends and their engine find each other |
+//! | [`ipc`] | how front ends reach their engine: its socket, who starts it, the connection |
 //! | `watch` | a value that changes, and tasks that are woken in order |
 //! | [`folder`] | which folders and files other users cannot have a hand in |
 //! | [`local_store`] | a real local Nix store, read only |
@@ -33,8 +33,8 @@ pub mod engine;
 pub mod folder;
 pub mod front;
 pub mod hint;
+pub mod ipc;
 pub mod local_store;
-pub mod meeting;
 pub mod model;
 pub mod pool;
 pub mod progress;

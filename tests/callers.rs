@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use rig::{Fault, Setup, setup, setup_as, setup_with, until};
 use ssh_substituter::model::NarHash;
 use ssh_substituter::transfer::progress::NoProgress;
-use ssh_substituter::transfer::{Caller, NarSink, Piece, Resume, Wish};
+use ssh_substituter::transfer::{Caller, FetchRequest, NarSink, Piece, ResumePoint};
 use support::{DagOptions, Random, Store};
 
 const MIB: u64 = 1 << 20;
@@ -174,7 +174,7 @@ async fn a_caller_that_goes_in_the_middle_leaves_the_nar_to_who_reads_along() {
     let found = both.find(&large).await.unwrap();
     let (second, mut sink) = (both.transfers.caller(), Counting::default());
     let (bytes, count) = (sink.bytes.clone(), sink.count.clone());
-    let wish = Wish {
+    let wish = FetchRequest {
         info: &found.info,
         holders: &found.holders,
         caller: &second,
@@ -202,7 +202,7 @@ async fn a_caller_that_reads_along_may_go_in_the_middle() {
     let found = both.find(&large).await.unwrap();
     let (second, mut sink) = (both.transfers.caller(), Counting::default());
     let count = sink.count.clone();
-    let wish = Wish {
+    let wish = FetchRequest {
         info: &found.info,
         holders: &found.holders,
         caller: &second,
@@ -224,7 +224,7 @@ async fn a_caller_that_reads_along_may_go_in_the_middle() {
 #[derive(Default)]
 struct Marked {
     bytes: Vec<u8>,
-    resumes: Vec<Resume>,
+    resumes: Vec<ResumePoint>,
 }
 
 #[async_trait]
@@ -232,17 +232,20 @@ impl NarSink for Marked {
     async fn write(&mut self, piece: Piece) -> std::io::Result<()> {
         self.bytes.extend_from_slice(&piece.bytes);
         let at = self.bytes.len() as u64;
-        self.resumes
-            .extend(piece.mark.map(|mark| Resume { at, mark }));
+        self.resumes.extend(
+            piece
+                .checkpoint
+                .map(|checkpoint| ResumePoint { at, checkpoint }),
+        );
         Ok(())
     }
 }
 
 /// The NAR of a path, and some places where it may break off: the first, the last, and others.
-async fn places(setup: &Setup, path: &str, count: usize) -> (Vec<u8>, Vec<Resume>) {
+async fn places(setup: &Setup, path: &str, count: usize) -> (Vec<u8>, Vec<ResumePoint>) {
     let found = setup.find(path).await.expect("a host has it");
     let mut sink = Marked::default();
-    let wish = Wish {
+    let wish = FetchRequest {
         info: &found.info,
         holders: &found.holders,
         caller: &setup.caller,
@@ -342,18 +345,18 @@ async fn nothing_comes_of_another_nar_than_the_one_that_broke_off() {
     let (_, places) = places(&one, &path, 4).await;
     for place in &places {
         let mut wrong = place.clone();
-        wrong.mark.hash = NarHash::new([7; 32]);
+        wrong.checkpoint.hash = NarHash::new([7; 32]);
         let (rest, result) = one.fetch_for(&one.caller, &path, Some(wrong)).await;
         let failed = result.expect_err("nobody has it");
         assert!(rest.is_empty(), "{}: {} bytes", place.at, rest.len());
-        assert_eq!(failed.rest, place.mark.rest);
+        assert_eq!(failed.rest, place.checkpoint.rest);
         // The hash is right, and the place is none where a token ends.
         let mut elsewhere = place.clone();
         elsewhere.at += 3;
         let (rest, result) = one.fetch_for(&one.caller, &path, Some(elsewhere)).await;
         assert!(rest.is_empty(), "{}: {} bytes", place.at, rest.len());
         let failed = result.expect_err("nobody has it");
-        assert_eq!(failed.rest, place.mark.rest);
+        assert_eq!(failed.rest, place.checkpoint.rest);
     }
     // It is not held against the host that nobody has what was asked for.
     let (nar, result) = one.fetch(&path).await;

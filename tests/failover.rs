@@ -7,7 +7,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use rig::{Fault, setup};
-use ssh_substituter::transfer::Failed;
+use ssh_substituter::transfer::FailedTransfer;
 use ssh_substituter::wire::nar::{Decoder, Event};
 use support::{Random, Store};
 
@@ -133,7 +133,7 @@ async fn a_transfer_that_breaks_anywhere_goes_on_elsewhere_from_the_same_byte() 
     }
 }
 
-fn well_formed(mut bytes: Vec<u8>, failed: &Failed) -> bool {
+fn well_formed(mut bytes: Vec<u8>, failed: &FailedTransfer) -> bool {
     bytes.extend_from_slice(&failed.rest.head);
     bytes.resize(bytes.len() + usize::try_from(failed.rest.fill).unwrap(), 0);
     bytes.extend_from_slice(&failed.rest.tail);

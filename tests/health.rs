@@ -15,7 +15,7 @@ use ssh_substituter::model::StorePath;
 use ssh_substituter::pool::{HealthStore, Limits, Pool, Record};
 use ssh_substituter::resolver::{Resolver, Trust};
 use ssh_substituter::transfer::progress::NoProgress;
-use ssh_substituter::transfer::{NarSink, Piece, Transfers, Wish};
+use ssh_substituter::transfer::{FetchRequest, NarSink, Piece, Transfers};
 use ssh_substituter::transport::ProcessTransport;
 use support::{SHORT, Scratch, Sshd, Store, program, run_with_input};
 
@@ -219,7 +219,7 @@ async fn a_transfer_turns_to_a_resting_host_last() {
     };
     let answers = Box::new(Answers(Arc::new(Resolver::new(pool.clone(), trust))));
     let transfers = Transfers::new(pool, 64 << 20, answers);
-    let wish = Wish {
+    let wish = FetchRequest {
         info: &info,
         holders: &all,
         caller: &transfers.caller(),

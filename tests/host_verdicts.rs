@@ -170,7 +170,7 @@ async fn work_in_the_background_is_not_refused_for_ever() {
         let came = timeout(Duration::from_secs(10), task).await;
         assert!(came.expect("in time").expect("a task"));
     }
-    assert!(pool.is_well(id) && pool.background_places(id) < 3);
+    assert!(pool.is_well(id) && pool.background_limit(id) < 3);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use rig::{Link, Setup, setup_as, setup_over};
 use ssh_substituter::model::StorePath;
 use ssh_substituter::transfer::progress::NoProgress;
-use ssh_substituter::transfer::{NarSink, Piece, Wish};
+use ssh_substituter::transfer::{FetchRequest, NarSink, Piece};
 use support::Store;
 
 const MIB: u64 = 1 << 20;
@@ -60,7 +60,7 @@ async fn fetch_slowly(setup: &Setup, path: &str, pause: Duration, every: Duratio
         every,
         got: Vec::new(),
     };
-    let wish = Wish {
+    let wish = FetchRequest {
         info: &found.info,
         holders: &found.holders,
         caller: &setup.caller,

@@ -15,7 +15,7 @@ use ssh_substituter::model::StorePath;
 use ssh_substituter::pool::{HostId, Limits, Pool};
 use ssh_substituter::resolver::{Resolver, Trust};
 use ssh_substituter::transfer::progress::NoProgress;
-use ssh_substituter::transfer::{NarSink, Piece, Transfers, Wish};
+use ssh_substituter::transfer::{FetchRequest, NarSink, Piece, Transfers};
 use ssh_substituter::transport::{OpenSsh, SshSettings};
 use support::{RuntimeDir, SHORT, Sshd, Store, run_with_timeout, tool};
 
@@ -156,7 +156,7 @@ async fn a_transfer_goes_on_over_another_connection() {
         bytes: 0,
         stopped: None,
     };
-    let wish = Wish {
+    let wish = FetchRequest {
         info: &info,
         holders: &holders,
         caller: &transfers.caller(),

@@ -130,7 +130,7 @@ async fn a_master_that_is_stopped_is_replaced_in_time() {
     let (one, two) = (sshd.host(), sshd.host());
     let other = sshd.ssh();
     let opened = tokio::join!(ssh.open(&one, AsConfigured), other.open(&two, AsConfigured));
-    let stops = tokio::time::timeout(Duration::from_secs(20), held.child.link_stops());
+    let stops = tokio::time::timeout(Duration::from_secs(20), held.child.link_unresponsive());
     let process = stops.await.expect("noticed");
     let took = began.elapsed();
     signal("CONT", &pid);
@@ -138,7 +138,7 @@ async fn a_master_that_is_stopped_is_replaced_in_time() {
     greet(&mut one).await;
     greet(&mut two).await;
     assert!(process.starts_with("the ssh process behind "), "{process}");
-    assert!(held.child.has_link_stopped() && !one.child.has_link_stopped());
+    assert!(held.child.is_link_unresponsive() && !one.child.is_link_unresponsive());
     assert!(took < Duration::from_secs(14), "{took:?}");
     assert_eq!(sshd.logins(), 2);
 }

@@ -13,8 +13,8 @@ use crate::front::{
     self, Alone, AttachedBackend, ForHosts, HostsBackend, LocalBackend, OwnLoginBackend, Source,
     Splice,
 };
+use crate::ipc::{Identity, Launcher, MessageDedup, connect_or_spawn};
 use crate::local_store::LocalStore;
-use crate::meeting::{Identity, ShownOnce, Starter, meet};
 use crate::progress::{Display, Mode};
 use crate::report;
 use crate::transfer::progress::{NoProgress, Progress};
@@ -166,7 +166,7 @@ impl Answers {
         let client = match may_share(&shared) {
             Ok(()) => {
                 let (identity, caller) = (Identity::of_process(&shared), caller());
-                let met = meet(&identity, &starter(cli), caller, patience).await;
+                let met = connect_or_spawn(&identity, &launcher(cli), caller, patience).await;
                 met.map_err(|error| report::line(&error))
             }
             Err(reason) => Err(reason.to_owned()),
@@ -239,7 +239,7 @@ fn alone(config: &Config, progress: Arc<dyn Progress>, asks: Asks) -> HostsBacke
 /// Leaves out what another process of the same command has shown: as long as that lives, and a warning `linger` after
 /// it was shown, whatever has become of that process.
 fn show_once(display: &Display, linger: Duration) {
-    let shown = ShownOnce::new(caller());
+    let shown = MessageDedup::new(caller());
     display.filter_messages(move |level, text| {
         let linger = match level {
             log::Level::Error => Duration::ZERO,
@@ -258,7 +258,7 @@ fn caller() -> u64 {
 }
 
 /// How an engine with the configuration of this process is started.
-fn starter(cli: &Cli) -> Starter {
+fn launcher(cli: &Cli) -> Launcher {
     let mut arguments: Vec<OsString> = vec!["engine".into()];
     for host in &cli.hosts {
         arguments.extend(["--host".into(), host.into()]);
@@ -269,5 +269,5 @@ fn starter(cli: &Cli) -> Starter {
     if let Some(store) = &cli.store {
         arguments.extend(["--among".into(), store.into()]);
     }
-    Starter { arguments }
+    Launcher { arguments }
 }

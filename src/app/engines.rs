@@ -15,7 +15,7 @@ use crate::commands::engine;
 use crate::engine::{Messages, Setting, serve};
 use crate::front;
 use crate::hint::Hint;
-use crate::meeting::{Client, Identity, Place, SocketId, own_socket};
+use crate::ipc::{Client, Identity, SocketId, SocketPath, own_socket};
 use crate::report;
 
 /// Runs an engine: on the listening socket that is its standard input (whoever starts it made it),
@@ -27,21 +27,21 @@ pub(super) async fn run(cli: &Cli) -> Outcome {
     // An engine is for all: what one client chose for itself has no part in it.
     let config = configuration(cli)?.without_client_agent();
     let identity = Identity::of_process(&config);
-    let place = Place::of(&identity)?;
+    let socket_path = SocketPath::of(&identity)?;
     let (listener, managed, socket) = match given()? {
         Some(listener) => {
-            let ours = listener.local_addr()?.as_pathname() == Some(&place.socket());
-            (listener, !ours, own_socket().or(place.socket_id()))
+            let ours = listener.local_addr()?.as_pathname() == Some(&socket_path.path());
+            (listener, !ours, own_socket().or(socket_path.id()))
         }
         None => {
-            let (listener, socket) = listen(&place)?;
+            let (listener, socket) = listen(&socket_path)?;
             (listener, false, socket)
         }
     };
     log::debug!(
         "engine {} serves on {}",
         std::process::id(),
-        place.socket().display()
+        socket_path.path().display()
     );
     let messages = Messages::default();
     let engine = engine(&config, Some(messages.clone()));
@@ -55,7 +55,7 @@ pub(super) async fn run(cli: &Cli) -> Outcome {
     });
     let setting = Setting {
         identity,
-        place: (!managed).then_some(place),
+        socket_path: (!managed).then_some(socket_path),
         socket,
         is_current: Box::new(move || {
             load(&cli).is_ok_and(|(config, _)| config.without_client_agent().identity() == expected)
@@ -78,20 +78,20 @@ fn given() -> io::Result<Option<UnixListener>> {
 }
 
 /// A socket of its own, if there is no engine yet.
-fn listen(place: &Place) -> Result<(UnixListener, Option<SocketId>), Box<dyn Hint>> {
-    let lock = place.try_lock()?;
-    let path = place.socket();
+fn listen(socket_path: &SocketPath) -> Result<(UnixListener, Option<SocketId>), Box<dyn Hint>> {
+    let lock = socket_path.try_lock()?;
+    let path = socket_path.path();
     if std::os::unix::net::UnixStream::connect(&path).is_ok() {
         return Err(format!("an engine runs already, on {}", path.display()).into());
     }
-    place.remove(place.socket_id(), &lock);
+    socket_path.remove(socket_path.id(), &lock);
     let listener = UnixListener::bind(path)?;
-    Ok((listener, place.socket_id()))
+    Ok((listener, socket_path.id()))
 }
 
 /// Ends all engines of this user.
 pub(super) async fn stop() -> Outcome {
-    for socket in Place::all()? {
+    for socket in SocketPath::all()? {
         match Client::stop(&socket).await {
             Ok(text) => say(&text).await?,
             Err(error) => log::debug!("{}: {error}", socket.display()),
@@ -103,7 +103,7 @@ pub(super) async fn stop() -> Outcome {
 /// Prints how all engines of this user are.
 pub(super) async fn status() -> Outcome {
     let mut all = Vec::new();
-    for socket in Place::all()? {
+    for socket in SocketPath::all()? {
         match Client::status_of(&socket).await {
             Ok(text) => all.push(described(socket, &text)?),
             Err(error) => log::debug!("{}: {error}", socket.display()),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::meeting::{Client, Place};
+use crate::ipc::{Client, SocketPath};
 
 /// How long an engine may take to answer. One that is frozen must not hold up who only looks.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -40,7 +40,7 @@ pub(super) async fn forget(host: Option<&str>) -> Vec<String> {
 /// that does not answer there are only `socket` and `error`.
 pub(super) async fn running() -> Vec<Value> {
     let mut asked = JoinSet::new();
-    for socket in Place::all().unwrap_or_default() {
+    for socket in SocketPath::all().unwrap_or_default() {
         asked.spawn(async move {
             let mut status: Value = match timeout(PATIENCE, Client::status_of(&socket)).await {
                 Ok(Ok(text)) => serde_json::from_str(&text).ok()?,

@@ -75,7 +75,7 @@ impl Callers {
         known.retain(|_, known| {
             let stays = known.connections > 0 || known.left.elapsed() < GRACE;
             if stays {
-                known.caller.rest_if_idle();
+                known.caller.pause_if_idle();
             } else {
                 gone.push(known.caller.clone());
             }

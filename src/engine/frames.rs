@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, broadcast};
 use tokio::time::timeout;
 
 use super::board::Source;
-use crate::meeting::Channel;
+use crate::ipc::Channel;
 use crate::transfer::{NarSink, Piece};
 use crate::wire::serve::engine::Frame;
 
@@ -186,17 +186,17 @@ impl NarSink for NarFrames<'_> {
         if let Some(host) = self.source.news() {
             self.out.frame(&Frame::From(host)).await?;
         }
-        let Piece { bytes, mark } = piece;
-        let Some(mark) = mark else {
+        let Piece { bytes, checkpoint } = piece;
+        let Some(checkpoint) = checkpoint else {
             self.held.push(bytes);
             return Ok(());
         };
         let frame = match self.pipe_for(bytes.len()) {
             Some(pipe) => {
                 pipe.write_all(&bytes).await?;
-                Frame::Piped(bytes.len(), mark)
+                Frame::Piped(bytes.len(), checkpoint)
             }
-            None => Frame::Inline(bytes, Some(mark)),
+            None => Frame::Inline(bytes, Some(checkpoint)),
         };
         self.out.frame(&frame).await
     }

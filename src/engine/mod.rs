@@ -42,7 +42,7 @@ use crate::model::StorePath;
 use crate::pool::{HealthStore, HostId, Limits, Notify, Pool};
 use crate::resolver::{DiskTier, Resolver, Trust};
 use crate::transfer::progress::Progress;
-use crate::transfer::{Caller, Transfers, Whereabouts};
+use crate::transfer::{Caller, HolderLookup, Transfers};
 use crate::transport::Transport;
 use crate::transport::openssh::{CallingProcess, OpenSsh, SshSettings};
 
@@ -151,12 +151,12 @@ impl Engine {
 /// What a resolver knows, for transfers.
 pub struct Answers(pub Arc<Resolver>);
 
-impl Whereabouts for Answers {
+impl HolderLookup for Answers {
     fn holders(&self, path: &StorePath) -> Option<Arc<[HostId]>> {
         self.0.holders(path)
     }
 
-    fn disappointed(&self, host: HostId, path: &StorePath) {
+    fn on_missing(&self, host: HostId, path: &StorePath) {
         self.0.forget_at(host, path);
     }
 }

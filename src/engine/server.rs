@@ -18,9 +18,9 @@ use super::messages::Messages;
 use super::session;
 use crate::config::Config;
 use crate::hint::Hint;
-use crate::meeting::{Identity, Place, SocketId};
+use crate::ipc::{Identity, SocketId, SocketPath};
 use crate::transport::openssh::sweep;
-use crate::transport::runtime_dir::Surroundings;
+use crate::transport::runtime_dir::Environment;
 
 /// How often is looked whether anything has changed.
 const TICK: Duration = Duration::from_secs(2);
@@ -39,7 +39,7 @@ pub struct Setting {
     /// Its program and configuration.
     pub identity: Identity,
     /// Where its socket is, when it has been made for it alone.
-    pub place: Option<Place>,
+    pub socket_path: Option<SocketPath>,
     /// Which socket there is its own.
     pub socket: Option<SocketId>,
     /// Whether its configuration is still what its files say.
@@ -109,7 +109,11 @@ pub async fn serve(
 impl Server {
     async fn run(self: &Arc<Self>, listener: &UnixListener) {
         let mut sessions = JoinSet::new();
-        let socket = self.setting.place.as_ref().map(|_| self.setting.socket);
+        let socket = self
+            .setting
+            .socket_path
+            .as_ref()
+            .map(|_| self.setting.socket);
         let mut tick = tokio::time::interval(TICK);
         let mut tidy = tokio::time::interval(SWEEP);
         loop {
@@ -131,7 +135,7 @@ impl Server {
                 Some(_) = sessions.join_next() => {}
                 _ = tick.tick() => self.callers.tidy(),
                 _ = tidy.tick() => drop(tokio::task::spawn_blocking(|| {
-                    if let Ok(folder) = Surroundings::of_process(None).runtime_dir() {
+                    if let Ok(folder) = Environment::of_process(None).runtime_dir() {
                         sweep(&folder);
                     }
                 })),
@@ -175,7 +179,7 @@ impl Server {
     }
 
     fn socket_now(&self) -> Option<SocketId> {
-        self.setting.place.as_ref().and_then(Place::socket_id)
+        self.setting.socket_path.as_ref().and_then(SocketPath::id)
     }
 
     fn is_outdated(&self) -> bool {
@@ -184,12 +188,12 @@ impl Server {
 
     /// Takes the socket away. `false` when somebody is about to use it.
     fn close(&self, socket: Option<SocketId>) -> bool {
-        let Some(place) = &self.setting.place else {
+        let Some(socket_path) = &self.setting.socket_path else {
             return true;
         };
-        match place.try_lock() {
+        match socket_path.try_lock() {
             // Whoever connected just now finds the connection closed, and starts another engine.
-            Ok(lock) => place.remove(socket, &lock),
+            Ok(lock) => socket_path.remove(socket, &lock),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
             // Without the folder there is no socket either.
             Err(_) => {}

@@ -18,7 +18,7 @@ use super::frames::{NarFrames, Out, Pipe};
 use super::hurry::Hurry;
 use super::server::{Need, Server};
 use crate::front::{self, Backend, HostsBackend, Reason, ServeError, Source};
-use crate::meeting::Channel;
+use crate::ipc::Channel;
 use crate::pool::{HostId, Pool};
 use crate::wire::serve::engine::{Call, CallDecoder, EXTENSION, Frame, hello_number, split_number};
 use crate::wire::serve::{
@@ -52,7 +52,7 @@ pub(super) enum SessionError {
 /// Serves a connection until it ends.
 pub(super) async fn run(stream: UnixStream, server: Arc<Server>) -> Result<(), SessionError> {
     let channel = Channel::new(stream);
-    let uid = channel.peer()?;
+    let uid = channel.peer_uid()?;
     if uid != rustix::process::geteuid().as_raw() {
         return Err(SessionError::Stranger(uid));
     }
@@ -211,7 +211,7 @@ impl Extended {
             .backend(present.caller.clone(), Arc::new(posted));
         // Others have been told before this one came.
         if present.is_new {
-            present.caller.begin_anew();
+            present.caller.forget_fetched();
             self.server.engine.resolver.tell_again();
             // Of all other trouble it is told when that is in its way: it may find out whether the
             // host is back.

@@ -16,10 +16,10 @@ use super::serve_loop::{Backend, DumpError, ServeError};
 use super::source::{Reason, Source, Undelivered};
 use super::stdio::Splice;
 use super::taker::{AsSink, Taker, ToCaller, ToSink};
-use crate::meeting::{Client, MeetingError};
+use crate::ipc::{Client, IpcError};
 use crate::model::{PathInfo, StorePath};
 use crate::transfer::progress::{Outcome, Progress, TransferInfo, TransferProgress};
-use crate::transfer::{NarSink, Piece, Resume};
+use crate::transfer::{NarSink, Piece, ResumePoint};
 use crate::wire::WireError;
 use crate::wire::serve::Request;
 use crate::wire::serve::engine::Frame;
@@ -59,15 +59,15 @@ enum State {
 /// Why a NAR did not come from the engine.
 enum Stop {
     /// The engine is to blame.
-    Engine(MeetingError),
+    Engine(IpcError),
     /// Nobody wants the rest.
     Caller(io::Error),
     /// No host can deliver it.
     Broken(Undelivered),
 }
 
-impl From<MeetingError> for Stop {
-    fn from(error: MeetingError) -> Self {
+impl From<IpcError> for Stop {
+    fn from(error: IpcError) -> Self {
         Self::Engine(error)
     }
 }
@@ -116,7 +116,7 @@ impl AttachedBackend {
     }
 
     /// From now on without the engine.
-    fn go_alone(&self, state: &mut State, error: &MeetingError) -> Arc<HostsBackend> {
+    fn go_alone(&self, state: &mut State, error: &IpcError) -> Arc<HostsBackend> {
         log::debug!("goes on without the engine: {error}");
         let alone = Arc::new((self.alone)());
         let before = std::mem::replace(state, State::Alone(alone.clone()));
@@ -300,7 +300,7 @@ struct Nar<'a> {
     /// Verified, and passed on once all of it is here.
     held: Vec<Piece>,
     /// How much was passed on.
-    passed: &'a mut Option<Resume>,
+    passed: &'a mut Option<ResumePoint>,
 }
 
 impl Nar<'_> {
@@ -309,11 +309,11 @@ impl Nar<'_> {
         ask(self.client, &Request::DumpStorePath { path }).await?;
         loop {
             match self.client.frame().await? {
-                Frame::Inline(bytes, Some(mark)) => {
+                Frame::Inline(bytes, Some(checkpoint)) => {
                     let len = bytes.len();
                     let piece = Piece::verified(bytes);
                     self.taker.take(piece).await.map_err(Stop::Caller)?;
-                    self.passed(len, mark);
+                    self.passed(len, checkpoint);
                 }
                 Frame::Inline(bytes, None) => {
                     self.watch.advance(bytes.len() as u64);
@@ -324,9 +324,9 @@ impl Nar<'_> {
                         return Err(Stop::Engine(error.into()));
                     }
                 }
-                Frame::Piped(len, mark) => {
+                Frame::Piped(len, checkpoint) => {
                     self.pass_piped(len).await?;
-                    self.passed(len, mark);
+                    self.passed(len, checkpoint);
                 }
                 Frame::Last(len) => {
                     self.pass_held().await?;
@@ -356,9 +356,9 @@ impl Nar<'_> {
         Ok(())
     }
 
-    fn passed(&mut self, len: usize, mark: crate::transfer::Mark) {
+    fn passed(&mut self, len: usize, checkpoint: crate::transfer::Checkpoint) {
         self.watch.advance(len as u64);
         let at = self.passed.as_ref().map_or(0, |passed| passed.at) + len as u64;
-        *self.passed = Some(Resume { at, mark });
+        *self.passed = Some(ResumePoint { at, checkpoint });
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::closed::Closed;
-use crate::meeting::{Client, MeetingError};
+use crate::ipc::{Client, IpcError};
 use crate::model::{PathInfo, StorePath};
 use crate::wire::WireError;
 use crate::wire::serve::engine::Frame;
@@ -17,13 +17,13 @@ const TAKES_WITHIN: Duration = Duration::from_secs(10);
 
 /// Sends a request. One that lists many paths is more than a socket holds, and an engine that is
 /// stopped takes no more.
-pub(super) async fn ask(client: &mut Client, request: &Request) -> Result<(), MeetingError> {
+pub(super) async fn ask(client: &mut Client, request: &Request) -> Result<(), IpcError> {
     let sent = timeout(TAKES_WITHIN, client.ask(request)).await;
-    sent.unwrap_or(Err(MeetingError::Silent(TAKES_WITHIN)))
+    sent.unwrap_or(Err(IpcError::Silent(TAKES_WITHIN)))
 }
 
 /// Waits for the reply to a request that has been sent; what users should know goes to the log.
-async fn reply(client: &mut Client, closed: &Closed) -> Result<(), MeetingError> {
+async fn reply(client: &mut Client, closed: &Closed) -> Result<(), IpcError> {
     loop {
         match client.frame().await? {
             Frame::Reply => {
@@ -36,7 +36,7 @@ async fn reply(client: &mut Client, closed: &Closed) -> Result<(), MeetingError>
 }
 
 /// Frames that may come at any time.
-pub(super) fn aside(frame: Frame, closed: &Closed) -> Result<(), MeetingError> {
+pub(super) fn aside(frame: Frame, closed: &Closed) -> Result<(), IpcError> {
     match frame {
         Frame::Closed(host, text) => {
             closed.note(host, text);
@@ -52,7 +52,7 @@ pub(super) fn aside(frame: Frame, closed: &Closed) -> Result<(), MeetingError> {
     }
 }
 
-fn unexpected(frame: &Frame) -> MeetingError {
+fn unexpected(frame: &Frame) -> IpcError {
     let got = format!("{frame:?}").chars().take(100).collect::<String>();
     WireError::new("frame", "an answer to what was asked", got).into()
 }
@@ -61,7 +61,7 @@ pub(super) async fn ask_infos(
     client: &mut Client,
     paths: &[StorePath],
     closed: &Closed,
-) -> Result<Vec<PathInfo>, MeetingError> {
+) -> Result<Vec<PathInfo>, IpcError> {
     let paths = paths.to_vec();
     ask(client, &Request::QueryPathInfos { paths }).await?;
     reply(client, closed).await?;
@@ -81,7 +81,7 @@ pub(super) async fn ask_set(
     client: &mut Client,
     request: &Request,
     closed: &Closed,
-) -> Result<Vec<StorePath>, MeetingError> {
+) -> Result<Vec<StorePath>, IpcError> {
     ask(client, request).await?;
     reply(client, closed).await?;
     let mut decoder = SetDecoder::default();

@@ -13,7 +13,7 @@ use super::source::{Reason, Source, Undelivered};
 use crate::model::{PathInfo, StorePath};
 use crate::resolver::{Found, Resolver};
 use crate::transfer::progress::Progress;
-use crate::transfer::{Caller, NarSink, Piece, Resume, Transfers, Wish};
+use crate::transfer::{Caller, FetchRequest, NarSink, Piece, ResumePoint, Transfers};
 use crate::wire::nar::{Completion, failing_nar};
 
 /// Of how many paths it is remembered what the caller was told of them.
@@ -155,7 +155,7 @@ impl HostsBackend {
     pub(super) async fn bring_rest(
         &self,
         path: &StorePath,
-        resume: Option<Resume>,
+        resume: Option<ResumePoint>,
         sink: &mut dyn NarSink,
     ) -> Result<(), Undelivered> {
         self.resolver.download_begins();
@@ -165,7 +165,7 @@ impl HostsBackend {
         else {
             let reason = self.resolver.not_found(path);
             let rest = match resume {
-                Some(resume) => resume.mark.rest,
+                Some(resume) => resume.checkpoint.rest,
                 None => Completion {
                     head: failing_nar(&reason.to_string()),
                     ..Completion::default()
@@ -174,7 +174,7 @@ impl HostsBackend {
             let reason = reason.into();
             return Err(Undelivered { reason, rest });
         };
-        let wish = Wish {
+        let wish = FetchRequest {
             info: &to_fetch,
             holders: &holders,
             caller: &self.caller,

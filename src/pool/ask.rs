@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::health::Standing;
-use super::slot::{Lease, Slot};
+use super::host_pool::{HostPool, Lease};
 use super::trouble::Probe;
 use super::{HostId, Pool};
 use crate::hint::Hint;
@@ -123,10 +123,10 @@ impl Pool {
         self.load().await;
         let (mut open, probes) = self.askable(question.but);
         let mut failed = self
-            .slots
+            .hosts
             .len()
             .saturating_sub(open.len() + question.but.len());
-        let nobody_is_asked = open.is_empty() && question.but.len() < self.slots.len();
+        let nobody_is_asked = open.is_empty() && question.but.len() < self.hosts.len();
         let mut replies = self.send(&question, &open, probes);
         let mut holders: HashMap<StorePath, Vec<Holder>> = HashMap::new();
         let mut pending: Vec<&StorePath> = question.paths.iter().collect();
@@ -134,8 +134,8 @@ impl Pool {
         let mut hedged = false;
         let mut early = None;
         loop {
-            let first = open.iter().find(|slot| slot.is_waited_for());
-            let first = first.map(|slot| slot.id);
+            let first = open.iter().find(|host_pool| host_pool.is_waited_for());
+            let first = first.map(|host_pool| host_pool.id);
             let mut round = Vec::new();
             let is_last_round = open.is_empty() && early.is_some();
             pending.retain(|path| {
@@ -155,14 +155,14 @@ impl Pool {
                 return failed;
             }
             if open.is_empty() {
-                let (slots, probes) = self.early_probes(question.but);
+                let (hosts, probes) = self.early_probes(question.but);
                 early = Some(Instant::now() + EARLY);
-                if slots.is_empty() && nobody_is_asked {
+                if hosts.is_empty() && nobody_is_asked {
                     self.tell_that_all_rest();
                 }
-                failed = failed.saturating_sub(slots.len());
-                replies = self.send(&question, &slots, probes);
-                open = slots;
+                failed = failed.saturating_sub(hosts.len());
+                replies = self.send(&question, &hosts, probes);
+                open = hosts;
                 continue;
             }
             let reply = tokio::select! {
@@ -175,8 +175,8 @@ impl Pool {
                 }
                 () = sleep_until(hedge), if !hedged => {
                     hedged = true;
-                    for slot in &open {
-                        slot.took_too_long().await;
+                    for host_pool in &open {
+                        host_pool.took_too_long().await;
                     }
                     continue;
                 }
@@ -186,7 +186,7 @@ impl Pool {
                 open.clear();
                 continue;
             };
-            open.retain(|slot| slot.id != host);
+            open.retain(|host_pool| host_pool.id != host);
             let Ok(infos) = infos else {
                 failed += 1;
                 continue;
@@ -205,26 +205,26 @@ impl Pool {
     fn send(
         &self,
         question: &Question<'_>,
-        open: &[Arc<Slot>],
+        open: &[Arc<HostPool>],
         mut probes: HashMap<HostId, Probe>,
     ) -> mpsc::Receiver<Reply> {
         let (tx, rx) = mpsc::channel(open.len().max(1));
         let paths: Arc<[StorePath]> = question.paths.into();
-        for slot in open {
-            let (slot, paths, tx) = (slot.clone(), paths.clone(), tx.clone());
+        for host_pool in open {
+            let (host_pool, paths, tx) = (host_pool.clone(), paths.clone(), tx.clone());
             let heard = question.heard.clone();
-            let probe = probes.remove(&slot.id);
+            let probe = probes.remove(&host_pool.id);
             let in_time = Instant::now() + self.limits.hedge;
             tokio::spawn(async move {
-                let infos = slot.query_path_infos(&paths).await;
+                let infos = host_pool.query_path_infos(&paths).await;
                 drop(probe);
                 if infos.is_ok() && Instant::now() <= in_time {
-                    slot.kept.slow.store(false, Ordering::Relaxed);
+                    host_pool.health.slow.store(false, Ordering::Relaxed);
                 }
                 if let Ok(infos) = &infos {
-                    heard(slot.id, infos).await;
+                    heard(host_pool.id, infos).await;
                 }
-                let host = slot.id;
+                let host = host_pool.id;
                 let _ = tx.send(Reply { host, infos }).await;
             });
         }
@@ -241,19 +241,19 @@ impl Pool {
         paths: &[StorePath],
     ) -> Result<Vec<Arc<PathInfo>>, Arc<RemoteError>> {
         self.load().await;
-        self.slots[host.0].query_path_infos(&paths.into()).await
+        self.hosts[host.0].query_path_infos(&paths.into()).await
     }
 
     /// Whether a host is not known to fail.
     #[must_use]
     pub fn is_well(&self, host: HostId) -> bool {
-        self.slots[host.0].standing() == Standing::Healthy
+        self.hosts[host.0].standing() == Standing::Healthy
     }
 
     /// Whether an answer of a host behind it in the order may have to wait for this one.
     #[must_use]
     pub fn is_waited_for(&self, host: HostId) -> bool {
-        self.slots[host.0].is_waited_for()
+        self.hosts[host.0].is_waited_for()
     }
 
     /// How long a host may hold up an answer that one behind it in the order has given.
@@ -264,52 +264,58 @@ impl Pool {
 
     /// Whom to ask: all that do not rest, with the right to probe those that are half-open, or else
     /// all that have not failed just now; without those of `but`, whose answers are known.
-    pub(super) fn askable(&self, but: &[HostId]) -> (Vec<Arc<Slot>>, HashMap<HostId, Probe>) {
+    pub(super) fn askable(&self, but: &[HostId]) -> (Vec<Arc<HostPool>>, HashMap<HostId, Probe>) {
         let mut probes = HashMap::new();
-        let is_awake = |slot: &&Arc<Slot>| match slot.standing() {
+        let is_awake = |host_pool: &&Arc<HostPool>| match host_pool.standing() {
             Standing::Healthy => true,
-            _ if but.contains(&slot.id) => false,
-            _ => slot.probe().is_some_and(|probe| {
-                probes.insert(slot.id, probe);
+            _ if but.contains(&host_pool.id) => false,
+            _ => host_pool.probe().is_some_and(|probe| {
+                probes.insert(host_pool.id, probe);
                 true
             }),
         };
-        let mut open: Vec<_> = self.slots.iter().filter(is_awake).cloned().collect();
+        let mut open: Vec<_> = self.hosts.iter().filter(is_awake).cloned().collect();
         if open.is_empty() {
-            let rested = |slot: &&Arc<Slot>| slot.standing() != Standing::JustFailed;
-            open = self.slots.iter().filter(rested).cloned().collect();
+            let rested = |host_pool: &&Arc<HostPool>| host_pool.standing() != Standing::JustFailed;
+            open = self.hosts.iter().filter(rested).cloned().collect();
         }
-        open.retain(|slot| !but.contains(&slot.id));
+        open.retain(|host_pool| !but.contains(&host_pool.id));
         (open, probes)
     }
 
     /// Those that rest and may be probed all the same, with the right to do so, or are being probed so.
-    fn early_probes(&self, but: &[HostId]) -> (Vec<Arc<Slot>>, HashMap<HostId, Probe>) {
+    fn early_probes(&self, but: &[HostId]) -> (Vec<Arc<HostPool>>, HashMap<HostId, Probe>) {
         let mut probes = HashMap::new();
-        let is_probed = |slot: &&Arc<Slot>| {
-            let probe = slot.early_probe();
-            let is_probed = probe.is_some() || slot.may_join_probe();
-            probes.extend(probe.map(|probe| (slot.id, probe)));
+        let is_probed = |host_pool: &&Arc<HostPool>| {
+            let probe = host_pool.early_probe();
+            let is_probed = probe.is_some() || host_pool.may_join_probe();
+            probes.extend(probe.map(|probe| (host_pool.id, probe)));
             is_probed
         };
-        let slots = self.slots.iter().filter(|slot| !but.contains(&slot.id));
-        let slots = slots.filter(is_probed).cloned().collect();
-        (slots, probes)
+        let hosts = self
+            .hosts
+            .iter()
+            .filter(|host_pool| !but.contains(&host_pool.id));
+        let hosts = hosts.filter(is_probed).cloned().collect();
+        (hosts, probes)
     }
 
     /// Once, and only if nothing else has told the user why there are no answers.
     fn tell_that_all_rest(&self) {
-        if self.slots.iter().any(|slot| slot.has_told()) {
+        if self.hosts.iter().any(|host_pool| host_pool.has_told()) {
             return;
         }
-        if !self.slots.is_empty() && !self.told_that_all_rest.swap(true, Ordering::Relaxed) {
+        if !self.hosts.is_empty() && !self.told_that_all_rest.swap(true, Ordering::Relaxed) {
             let hosts: Vec<_> = self
-                .slots
+                .hosts
                 .iter()
-                .map(|slot| slot.host.to_string())
+                .map(|host_pool| host_pool.host.to_string())
                 .collect();
             let hosts = hosts.join(", ");
-            let since = self.slots.iter().map(|slot| slot.left_alone_for());
+            let since = self
+                .hosts
+                .iter()
+                .map(|host_pool| host_pool.left_alone_for());
             let since = since.collect();
             self.notify(&AllRest { hosts, since });
         }
@@ -329,7 +335,7 @@ impl Pool {
     ) -> Result<Vec<StorePath>, Arc<RemoteError>> {
         self.load().await;
         let asked: Arc<[StorePath]> = roots.into();
-        self.slots[host.0]
+        self.hosts[host.0]
             .exchange(&[closure(roots, include_outputs)], |lease| {
                 let asked = asked.clone();
                 Box::pin(async move { lease.finish_closure(&asked).await })
@@ -345,7 +351,7 @@ const TRIES: usize = 64;
 /// The future of one exchange on a leased connection.
 type Exchange<'a, T> = Pin<Box<dyn Future<Output = Result<T, RemoteError>> + Send + 'a>>;
 
-impl Slot {
+impl HostPool {
     async fn query_path_infos(
         self: &Arc<Self>,
         paths: &Arc<[StorePath]>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::ask::EARLY;
-use super::slot::Slot;
+use super::host_pool::HostPool;
 use super::trouble::Probe;
 use super::{HostId, Pool};
 use crate::model::StorePath;
@@ -15,7 +15,7 @@ use crate::remote::{RemoteError, valid_paths};
 
 /// A host that may be asked now, with the right to find out whether it is back where that is in doubt.
 pub struct Askable {
-    slot: Arc<Slot>,
+    host_pool: Arc<HostPool>,
     _probe: Option<Probe>,
     /// It rests, and is probed all the same.
     is_early: bool,
@@ -25,7 +25,7 @@ impl Askable {
     /// The host.
     #[must_use]
     pub fn host(&self) -> HostId {
-        self.slot.id
+        self.host_pool.id
     }
 
     /// Those of `paths` that the host has, in one request.
@@ -38,7 +38,7 @@ impl Askable {
     ) -> Result<Vec<StorePath>, Arc<RemoteError>> {
         let begun = Instant::now();
         let request = [valid_paths(paths)];
-        let exchange = self.slot.exchange(&request, |lease| {
+        let exchange = self.host_pool.exchange(&request, |lease| {
             let paths = paths.clone();
             Box::pin(async move { lease.finish_valid_paths(&paths).await })
         });
@@ -47,9 +47,9 @@ impl Askable {
             false => Duration::MAX,
         };
         let valid = timeout(limit, exchange).await;
-        let valid = valid.unwrap_or_else(|_| Err(self.slot.rests()))?;
-        if begun.elapsed() <= self.slot.limits.hedge {
-            self.slot.kept.slow.store(false, Ordering::Relaxed);
+        let valid = valid.unwrap_or_else(|_| Err(self.host_pool.rests()))?;
+        if begun.elapsed() <= self.host_pool.limits.hedge {
+            self.host_pool.health.slow.store(false, Ordering::Relaxed);
         }
         Ok(valid)
     }
@@ -60,37 +60,37 @@ impl Pool {
     /// `wanted` also such as rest since a failure after which nobody has looked yet.
     pub async fn askable_hosts(&self, wanted: impl Fn(HostId) -> bool) -> Vec<Askable> {
         self.load().await;
-        let (slots, mut probes) = self.askable(&[]);
-        let askable = |slot: &Arc<Slot>| {
-            let is_early = !slots.iter().any(|other| other.id == slot.id);
-            let mut probe = probes.remove(&slot.id);
+        let (hosts, mut probes) = self.askable(&[]);
+        let askable = |host_pool: &Arc<HostPool>| {
+            let is_early = !hosts.iter().any(|other| other.id == host_pool.id);
+            let mut probe = probes.remove(&host_pool.id);
             if is_early {
-                if !wanted(slot.id) {
+                if !wanted(host_pool.id) {
                     return None;
                 }
-                probe = slot.second_look();
-                if probe.is_none() && !slot.may_join_probe() {
+                probe = host_pool.second_look();
+                if probe.is_none() && !host_pool.may_join_probe() {
                     return None;
                 }
             }
             Some(Askable {
-                slot: slot.clone(),
+                host_pool: host_pool.clone(),
                 _probe: probe,
                 is_early,
             })
         };
-        self.slots.iter().filter_map(askable).collect()
+        self.hosts.iter().filter_map(askable).collect()
     }
 
     /// Whether there is a connection to a host that works as far as can be told without asking.
     #[must_use]
     pub fn is_connected(&self, host: HostId) -> bool {
-        self.slots[host.0].is_connected()
+        self.hosts[host.0].is_connected()
     }
 
     /// To be called when a host has held up for the hedge delay what another one has answered: it is
     /// not waited for again until it answers in time.
     pub async fn took_too_long(&self, host: HostId) {
-        self.slots[host.0].took_too_long().await;
+        self.hosts[host.0].took_too_long().await;
     }
 }

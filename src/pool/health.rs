@@ -100,7 +100,7 @@ pub(super) enum Standing {
 
 /// What is remembered of a host's failures.
 #[derive(Debug, Default)]
-pub(super) struct Health {
+pub(super) struct CircuitBreaker {
     failures: u32,
     /// In milliseconds of Unix time; for the record.
     last_failure: u64,
@@ -120,7 +120,7 @@ enum ProbeKind {
     Early,
 }
 
-impl Health {
+impl CircuitBreaker {
     pub(super) fn standing(&self, now: Instant) -> Standing {
         let before = |until: Option<Instant>| until.is_some_and(|until| now < until);
         if self.failures == 0 {

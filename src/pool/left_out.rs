@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 use std::collections::HashSet;
 
-use super::slot::Slot;
+use super::host_pool::HostPool;
 use crate::hint::Hint;
 use crate::remote::Unreadable;
 
@@ -33,13 +33,13 @@ pub(super) struct LeftOutTold(Mutex<HashSet<&'static str>>);
 
 impl LeftOutTold {
     /// Tells the user of what could not be read, the first of each field.
-    pub(super) fn tell(&self, slot: &Slot, entries: Vec<Unreadable>) {
+    pub(super) fn tell(&self, host_pool: &HostPool, entries: Vec<Unreadable>) {
         for entry in entries {
             let first = self.0.lock().insert(entry.why.field);
-            let host = slot.host.to_string();
+            let host = host_pool.host.to_string();
             let left_out = LeftOut { host, entry };
             if first {
-                (slot.notify)(&left_out);
+                (host_pool.notify)(&left_out);
             } else {
                 log::debug!("{left_out}");
             }

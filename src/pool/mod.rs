@@ -2,16 +2,16 @@
 
 mod ask;
 mod check;
-mod flight;
 mod health;
+mod host_pool;
 mod idle;
-mod keeper;
 mod left_out;
-mod permits;
-mod places;
+mod single_flight;
+
+mod channels;
+mod persistence;
 mod reuse;
 mod shells;
-mod slot;
 mod trouble;
 
 use std::sync::Arc;
@@ -23,8 +23,8 @@ use tokio::sync::OnceCell;
 pub use ask::{AllRest, Answers, Heard, Hearing, Holder, Question};
 pub use check::Askable;
 pub use health::{HealthStore, Record};
+pub use host_pool::{Banner, Lease};
 pub use shells::{ShellLease, ShellStore};
-pub use slot::{Banner, Lease};
 
 use crate::config::host::Host;
 use crate::hint::Hint;
@@ -32,9 +32,9 @@ use crate::model::StorePath;
 pub use crate::remote::{RemoteError, Verdict};
 use crate::remote::{Request, dump};
 use crate::transport::{Program, Transport};
-use keeper::Keeper;
+use host_pool::HostPool;
 pub use left_out::LeftOut;
-use slot::Slot;
+use persistence::HealthPersistence;
 
 /// Tells the user of something that went wrong and does not stop the work.
 pub type Notify = Arc<dyn Fn(&(dyn Hint + 'static)) + Send + Sync>;
@@ -69,10 +69,10 @@ pub struct Limits {
 
 /// The hosts, in order of preference.
 pub struct Pool {
-    slots: Vec<Arc<Slot>>,
+    hosts: Vec<Arc<HostPool>>,
     limits: Limits,
     notify: Notify,
-    keeper: Keeper,
+    persistence: HealthPersistence,
     shell_store: Option<Arc<dyn ShellStore>>,
     /// Set once what earlier processes knew of the hosts' health has been read.
     loaded: OnceCell<()>,
@@ -90,24 +90,24 @@ impl Pool {
         notify: Notify,
         store: Option<Arc<dyn HealthStore>>,
     ) -> Self {
-        let keeper = Keeper::new(store);
-        let slot = |(id, host)| {
+        let persistence = HealthPersistence::new(store);
+        let host_pool = |(id, host)| {
             let (transport, notify) = (transport.clone(), notify.clone());
-            let keeper = keeper.clone();
-            Arc::new(Slot::new(
+            let persistence = persistence.clone();
+            Arc::new(HostPool::new(
                 HostId(id),
                 host,
                 transport,
                 limits,
                 notify,
-                keeper,
+                persistence,
             ))
         };
         Self {
-            slots: hosts.into_iter().enumerate().map(slot).collect(),
+            hosts: hosts.into_iter().enumerate().map(host_pool).collect(),
             limits,
             notify,
-            keeper,
+            persistence,
             shell_store: None,
             loaded: OnceCell::new(),
             told_that_all_rest: AtomicBool::new(false),
@@ -118,58 +118,62 @@ impl Pool {
     /// simulations that are to be seen twice.
     #[must_use]
     pub fn with_seed(self, seed: u64) -> Self {
-        self.keeper.seed(seed);
+        self.persistence.seed(seed);
         self
     }
 
     /// Learns what earlier processes knew of the hosts' health, once and before the first use of a host.
     pub async fn load(&self) {
         let load = || async {
-            let all = self.slots.iter().map(|slot| slot.kept.clone()).collect();
-            self.keeper.load(all).await;
+            let all = self
+                .hosts
+                .iter()
+                .map(|host_pool| host_pool.health.clone())
+                .collect();
+            self.persistence.load(all).await;
         };
         self.loaded.get_or_init(load).await;
     }
 
     /// All hosts, in order.
     pub fn hosts(&self) -> impl Iterator<Item = HostId> + use<> {
-        (0..self.slots.len()).map(HostId)
+        (0..self.hosts.len()).map(HostId)
     }
 
     /// The host of that place.
     #[must_use]
     pub fn host(&self, id: HostId) -> &Host {
-        &self.slots[id.0].host
+        &self.hosts[id.0].host
     }
 
     /// How many hosts gave no answer: they rest, have failed, or said what cannot be read.
     #[must_use]
     pub fn in_trouble(&self) -> usize {
-        let slots = self.slots.iter();
-        slots.filter(|slot| slot.is_without_answer()).count()
+        let hosts = self.hosts.iter();
+        hosts.filter(|host| host.is_without_answer()).count()
     }
 
     /// Of hosts that are in trouble: that each is left alone, for how long, and why.
     #[must_use]
     pub fn troubles(&self) -> Vec<Arc<RemoteError>> {
-        let slots = self.slots.iter();
-        slots.filter_map(|slot| slot.trouble()).collect()
+        let hosts = self.hosts.iter();
+        hosts.filter_map(|host| host.trouble()).collect()
     }
 
     /// Hosts in trouble that did not let us in; and those of whose trouble nothing is known but that an
     /// earlier process met it.
     #[must_use]
     pub fn hosts_that_refuse_login(&self) -> Vec<HostId> {
-        let slots = self.slots.iter();
-        let refuse = slots.filter(|slot| slot.may_refuse_login());
-        refuse.map(|slot| slot.id).collect()
+        let hosts = self.hosts.iter();
+        let refuse = hosts.filter(|host| host.may_refuse_login());
+        refuse.map(|host_pool| host_pool.id).collect()
     }
 
     /// A new command asks: what is told once is told once more, and a host that rests is probed once
     /// before its pause is over, when nobody else has what is asked for.
     pub fn new_command(&self) {
         self.told_that_all_rest.store(false, Ordering::Relaxed);
-        self.slots.iter().for_each(|slot| slot.new_command());
+        self.hosts.iter().for_each(|host| host.new_command());
     }
 
     /// Tells the user.
@@ -201,7 +205,7 @@ impl Pool {
     }
 
     /// As [`Pool::lease`], for work that nobody waits for yet: it gets at most
-    /// [`Pool::background_places`] connections at a time and waits for one of these, so that others
+    /// [`Pool::background_limit`] connections at a time and waits for one of these, so that others
     /// find a free one.
     ///
     /// # Errors
@@ -231,51 +235,51 @@ impl Pool {
         self.load().await;
         // Longer than those who hold one may be silent.
         let limit = self.limits.connect + self.limits.silence;
-        self.slots[id.0].lease(in_background, limit, requests).await
+        self.hosts[id.0].lease(in_background, limit, requests).await
     }
 
     /// Ends what lies idle at a host, but for `keep` connections. A `nix-store` goes on telling what it
     /// has told once, as long as it lives; another one looks into the store.
     pub fn close_idle(&self, id: HostId, keep: usize) {
-        self.slots[id.0].close_idle(keep);
+        self.hosts[id.0].close_idle(keep);
     }
 
     /// Forgets that a host failed, was slow, or has no shell: it is used as if it never had been.
     pub fn forget_trouble(&self, id: HostId) {
-        self.slots[id.0].forget_trouble();
+        self.hosts[id.0].forget_trouble();
     }
 
     /// How the host's program has to be asked for, as far as that is known by now.
     #[must_use]
     pub fn program(&self, id: HostId) -> Program {
-        self.slots[id.0].program()
+        self.hosts[id.0].program()
     }
 
     /// How many connections to a host there are, those that lie idle included.
     #[must_use]
     pub fn connections(&self, id: HostId) -> usize {
-        self.slots[id.0].connections()
+        self.hosts[id.0].connections()
     }
 
     /// How many connections to a host work in the background may hold at a time: all but one, at
     /// least one, and no more than the host has been found to allow.
     #[must_use]
-    pub fn background_places(&self, id: HostId) -> usize {
-        self.slots[id.0].background_places()
+    pub fn background_limit(&self, id: HostId) -> usize {
+        self.hosts[id.0].background_limit()
     }
 
     /// The shortest time in which a host answered a question, which is an upper bound of the link's
     /// round trip; the time of the handshake as long as no question was answered, and `None` before.
     #[must_use]
     pub fn latency(&self, id: HostId) -> Option<Duration> {
-        self.slots[id.0].latency()
+        self.hosts[id.0].latency()
     }
 
     /// The same hosts, those that rest after failures last, otherwise in the order given.
     #[must_use]
     pub fn in_order_of_health(&self, hosts: &[HostId]) -> Vec<HostId> {
         let mut hosts = hosts.to_vec();
-        hosts.sort_by_cached_key(|host| self.slots[host.0].standing());
+        hosts.sort_by_cached_key(|host| self.hosts[host.0].standing());
         hosts
     }
 
@@ -283,7 +287,7 @@ impl Pool {
     /// [`Verdict`]. Of a failure the user is told once for each spell of
     /// trouble, later processes by the store. One that is reported several times counts once.
     pub async fn failed(&self, id: HostId, error: &Arc<RemoteError>) {
-        self.slots[id.0].failed(error).await;
+        self.hosts[id.0].failed(error).await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::slot::Slot;
+use super::host_pool::HostPool;
 use crate::remote::{Connection, Request};
 
 /// What a connection is good for. Each gets what is good for the fewest others.
@@ -34,7 +34,7 @@ impl Use {
     }
 }
 
-impl Slot {
+impl HostPool {
     /// A connection that lies idle and is good for these requests, which have been sent on it.
     pub(super) fn take_idle(&self, requests: &[Request]) -> Option<Connection> {
         loop {

@@ -3,11 +3,11 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use super::channels::{ChannelPermit, ChannelPermits};
 use super::health::Standing;
+use super::host_pool::HostPool;
 use super::idle::Idle;
-use super::keeper::patiently;
-use super::places::{Place, Places};
-use super::slot::Slot;
+use super::persistence::call_store;
 use super::{HostId, Pool};
 use crate::remote::{RemoteError, Shell, ShellError, ShellOptions, Verdict, open_shell};
 
@@ -34,8 +34,8 @@ pub(super) struct Shells {
 pub struct ShellLease {
     // Taken only by drop.
     shell: Option<Shell>,
-    slot: Arc<Slot>,
-    _place: Place,
+    host_pool: Arc<HostPool>,
+    _permit: ChannelPermit,
 }
 
 impl Pool {
@@ -53,7 +53,7 @@ impl Pool {
     /// When the host rests after failures, or cannot be connected to. That it has no shell, or that
     /// one ended, is no failure of the host.
     pub async fn shell(&self, id: HostId) -> Result<Option<ShellLease>, Arc<RemoteError>> {
-        self.shell_if(id, Slot::check_rest).await
+        self.shell_if(id, HostPool::check_rest).await
     }
 
     /// As [`Pool::shell`], even while the host rests: for who has nobody else to ask.
@@ -70,15 +70,15 @@ impl Pool {
     async fn shell_if(
         &self,
         id: HostId,
-        may_use: fn(&Slot) -> Result<(), Arc<RemoteError>>,
+        may_use: fn(&HostPool) -> Result<(), Arc<RemoteError>>,
     ) -> Result<Option<ShellLease>, Arc<RemoteError>> {
         self.load().await;
-        let slot = &self.slots[id.0];
-        may_use(slot)?;
-        let mut has = slot.shells.has.lock().await;
+        let host_pool = &self.hosts[id.0];
+        may_use(host_pool)?;
+        let mut has = host_pool.shells.has.lock().await;
         // Who found out before may have failed.
-        may_use(slot)?;
-        if has.is_none() && self.remembered(slot).await == Some(false) {
+        may_use(host_pool)?;
+        if has.is_none() && self.remembered(host_pool).await == Some(false) {
             *has = Some(false);
         }
         if *has == Some(false) {
@@ -86,57 +86,57 @@ impl Pool {
         }
         // Known to have one: several may be opened at a time.
         let finding_out = has.is_none().then_some(has);
-        let lease = |shell, place| {
+        let lease = |shell, permit| {
             Ok(Some(ShellLease {
                 shell: Some(shell),
-                slot: slot.clone(),
-                _place: place,
+                host_pool: host_pool.clone(),
+                _permit: permit,
             }))
         };
         let limit = self.limits.connect + self.limits.silence;
-        let place = slot.place(true, limit).await?;
-        if let Some(shell) = slot.shells.take_idle() {
-            return lease(shell, place);
+        let permit = host_pool.channel_permit(true, limit).await?;
+        if let Some(shell) = host_pool.shells.take_idle() {
+            return lease(shell, permit);
         }
         let options = ShellOptions {
             connect: self.limits.connect,
             silence: self.limits.silence,
         };
-        slot.make_room();
-        let opening = slot.places.opening();
-        let opened = open_shell(slot.transport(), &slot.host, &options).await;
+        host_pool.make_room_for_channel();
+        let opening = host_pool.channels.opening();
+        let opened = open_shell(host_pool.transport(), &host_pool.host, &options).await;
         match opened {
             Ok(shell) => {
                 drop(opening);
-                slot.learn(shell.latency());
+                host_pool.learn(shell.latency());
                 if let Some(mut has) = finding_out {
                     *has = Some(true);
-                    self.remember(slot, true).await;
+                    self.remember(host_pool, true).await;
                 }
-                lease(shell, place)
+                lease(shell, permit)
             }
             Err(ShellError::NoShell(none)) => {
                 log::debug!("{none}");
                 let has = match finding_out {
                     Some(has) => Some(has),
-                    None => slot.shells.has.try_lock().ok(),
+                    None => host_pool.shells.has.try_lock().ok(),
                 };
                 if let Some(mut has) = has {
                     *has = Some(false);
                 }
                 if none.is_certain {
-                    self.remember(slot, false).await;
+                    self.remember(host_pool, false).await;
                 }
                 Ok(None)
             }
             Err(ShellError::Remote(error)) => {
                 let error = Arc::new(error);
-                if slot.verdict(&error) == Verdict::Refused {
-                    slot.places.shrink();
+                if host_pool.verdict(&error) == Verdict::Refused {
+                    host_pool.channels.shrink();
                 }
                 // A shell that merely ends may be the account's own doing.
                 if !matches!(*error, RemoteError::Disconnected { .. }) {
-                    slot.failed(&error).await;
+                    host_pool.failed(&error).await;
                 }
                 Err(error)
             }
@@ -146,31 +146,31 @@ impl Pool {
     /// Whether the account is not known to have no shell.
     #[must_use]
     pub fn may_have_shell(&self, id: HostId) -> bool {
-        let has = self.slots[id.0].shells.has.try_lock();
+        let has = self.hosts[id.0].shells.has.try_lock();
         // Locked while somebody finds out.
         has.map_or(true, |has| *has != Some(false))
     }
 
-    async fn remembered(&self, slot: &Slot) -> Option<bool> {
-        let (store, key) = (self.shell_store.clone()?, slot.kept.key().to_owned());
-        patiently(NOTE, move || store.load(&key)).await?
+    async fn remembered(&self, host_pool: &HostPool) -> Option<bool> {
+        let (store, key) = (self.shell_store.clone()?, host_pool.health.key().to_owned());
+        call_store(NOTE, move || store.load(&key)).await?
     }
 
-    async fn remember(&self, slot: &Slot, has_shell: bool) {
+    async fn remember(&self, host_pool: &HostPool, has_shell: bool) {
         let Some(store) = self.shell_store.clone() else {
             return;
         };
-        let key = slot.kept.key().to_owned();
+        let key = host_pool.health.key().to_owned();
         let note = move || {
             if store.load(&key) != Some(has_shell) {
                 store.save(&key, has_shell);
             }
         };
-        patiently(NOTE, note).await;
+        call_store(NOTE, note).await;
     }
 }
 
-impl Slot {
+impl HostPool {
     fn check_rest(&self) -> Result<(), Arc<RemoteError>> {
         match self.standing() {
             Standing::Healthy | Standing::HalfOpen => Ok(()),
@@ -217,23 +217,23 @@ impl ShellLease {
     /// Whether somebody waits for a channel to this host who does not work in the background.
     #[must_use]
     pub fn is_waited_for(&self) -> bool {
-        self.slot.places.are_needed()
+        self.host_pool.channels.has_waiters()
     }
 
     /// To be told what comes; may be kept while the shell is in use.
     #[must_use]
     pub fn movement(&self) -> Movement {
-        Movement(self.slot.places.clone())
+        Movement(self.host_pool.channels.clone())
     }
 }
 
 /// What comes by a shell, for those who wait for a channel: they see that this one is of use.
-pub struct Movement(Arc<Places>);
+pub struct Movement(Arc<ChannelPermits>);
 
 impl Movement {
     /// Something has come.
     pub fn came(&self) {
-        self.0.bytes_came();
+        self.0.record_byte();
     }
 }
 
@@ -257,7 +257,7 @@ impl Drop for ShellLease {
             && shell.is_clean()
         {
             shell.rest();
-            self.slot.shells.idle.push(shell);
+            self.host_pool.shells.idle.push(shell);
         }
     }
 }

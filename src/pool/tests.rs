@@ -70,7 +70,7 @@ async fn work_in_the_background_leaves_a_connection_to_questions() {
     let pool = fake.pool(None);
     let hosts: Vec<_> = pool.hosts().collect();
     for (host, places) in [(hosts[0], 15), (hosts[1], 1)] {
-        assert_eq!(pool.background_places(host), places);
+        assert_eq!(pool.background_limit(host), places);
         let mut held = Vec::new();
         for _ in 0..places {
             held.push(pool.lease_in_background(host).await.ok().unwrap());
@@ -195,8 +195,8 @@ async fn a_probe_that_is_given_up_leaves_the_host_to_others() {
     shelf.put("a", 1, -20_000, -1_000);
     let pool = fake.pool(Some(shelf));
     pool.load().await;
-    drop(pool.slots[0].probe().unwrap());
-    assert!(pool.slots[0].probe().is_some());
+    drop(pool.hosts[0].probe().unwrap());
+    assert!(pool.hosts[0].probe().is_some());
 }
 
 #[tokio::test]

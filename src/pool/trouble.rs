@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::ask::EARLY;
-use super::health::{Health, Standing};
-use super::keeper::now;
-use super::slot::Slot;
+use super::health::{CircuitBreaker, Standing};
+use super::host_pool::HostPool;
+use super::persistence::now;
 use crate::remote::{RemoteError, Verdict};
 use crate::transport::TransportError;
 
@@ -29,15 +29,15 @@ pub(super) struct Told {
 const UNREADABLE: u32 = 3;
 
 /// The right to find out whether a host is back; ends when it is dropped.
-pub(super) struct Probe(Arc<Slot>);
+pub(super) struct Probe(Arc<HostPool>);
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        self.0.kept.health.lock().end_probe();
+        self.0.health.breaker.lock().end_probe();
     }
 }
 
-impl Slot {
+impl HostPool {
     /// Whether the user has been told of the present trouble.
     pub(super) fn has_told(&self) -> bool {
         self.told.lock().user
@@ -45,11 +45,11 @@ impl Slot {
 
     /// The right to find out whether a half-open host is back, if nobody else is at it.
     pub(super) fn probe(self: &Arc<Self>) -> Option<Probe> {
-        let mine = self.kept.health.lock().start_probe(Instant::now());
+        let mine = self.health.breaker.lock().start_probe(Instant::now());
         mine.then(|| Probe(self.clone()))
     }
 
-    /// The same before its pause is over: once for each new command, and as [`Slot::second_look`].
+    /// The same before its pause is over: once for each new command, and as [`HostPool::second_look`].
     pub(super) fn early_probe(self: &Arc<Self>) -> Option<Probe> {
         self.probe_early_if(|| self.takes_second_look() || self.may_probe_early())
     }
@@ -63,7 +63,7 @@ impl Slot {
         if self.standing() == Standing::Healthy || !may() {
             return None;
         }
-        let mine = self.kept.health.lock().start_early_probe();
+        let mine = self.health.breaker.lock().start_early_probe();
         mine.then(|| {
             *self.probed_early.lock() = Some(Instant::now());
             Probe(self.clone())
@@ -76,7 +76,7 @@ impl Slot {
 
     /// Whether somebody finds out before its pause is over.
     fn is_probed_early(&self) -> bool {
-        self.kept.health.lock().is_probed_early()
+        self.health.breaker.lock().is_probed_early()
     }
 
     /// Whether somebody has just begun to: others may wait for what comes of it.
@@ -117,19 +117,19 @@ impl Slot {
 
     /// Whatever went wrong is forgotten, and whether there is a shell: it is tried as one never used.
     pub(super) fn forget_trouble(&self) {
-        *self.kept.health.lock() = Health::default();
+        *self.health.breaker.lock() = CircuitBreaker::default();
         *self.told.lock() = Told::default();
-        self.kept.slow.store(false, Ordering::Relaxed);
-        self.kept.in_doubt.store(false, Ordering::Relaxed);
+        self.health.slow.store(false, Ordering::Relaxed);
+        self.health.in_doubt.store(false, Ordering::Relaxed);
         self.unreadable.store(0, Ordering::Relaxed);
         self.is_without_answer.store(false, Ordering::Relaxed);
-        self.flight.doubt();
+        self.single_flight.mark_unproven();
         self.shells.forget();
     }
 
     /// How long ago it failed last.
     pub(super) fn left_alone_for(&self) -> Duration {
-        self.kept.health.lock().left_alone_for(Instant::now())
+        self.health.breaker.lock().left_alone_for(Instant::now())
     }
 
     /// That it is not asked, and why.
@@ -191,7 +191,7 @@ impl Slot {
             return log::debug!("{error}");
         }
         if !matches!(verdict, Verdict::NotAsked | Verdict::Unreadable) {
-            self.flight.doubt();
+            self.single_flight.mark_unproven();
         }
         let first = {
             let mut told = self.told.lock();
@@ -221,15 +221,19 @@ impl Slot {
             Verdict::Local if !matches!(**error, RemoteError::LinkStopped { .. }) => false,
             _ => return,
         };
-        let counts = self.kept.health.lock().failed(now(), self.keeper.random());
+        let counts = self
+            .health
+            .breaker
+            .lock()
+            .failed(now(), self.persistence.random());
         if counts && is_kept {
-            self.keeper.save(&self.kept).await;
+            self.persistence.save(&self.health).await;
         }
     }
 
     /// It did what was asked. Whether later processes are still to be told.
     pub(super) fn succeeded(&self) -> bool {
-        let news = self.kept.health.lock().succeeded();
+        let news = self.health.breaker.lock().succeeded();
         self.unreadable.store(0, Ordering::Relaxed);
         self.worked_before.store(true, Ordering::Relaxed);
         if self.is_without_answer.swap(false, Ordering::Relaxed) || news {

@@ -99,7 +99,7 @@ pub enum RemoteError {
     /// The connection ended.
     #[error(
         "{host}: the connection ended while reading {doing}{}{}",
-        link(.link_said),
+        link(.link_output),
         said(.stderr)
     )]
     Disconnected {
@@ -110,7 +110,7 @@ pub enum RemoteError {
         /// The system's reason, when there is one.
         source: Option<std::io::Error>,
         /// What ssh said about the link, where it said something.
-        link_said: String,
+        link_output: String,
         /// The end of what the remote wrote to stderr.
         stderr: String,
     },

@@ -159,7 +159,7 @@ async fn attempt(
         }
         Ok(Ok(None)) => {
             // A link that died is no fault of the program.
-            if is_dead(&connection.link.child.link_said()) {
+            if is_dead(&connection.link.child.link_output()) {
                 return Err(connection.link.ended(HANDSHAKE, began, None).await);
             }
             let stderr = connection.link.stderr.tail_at_end().await;

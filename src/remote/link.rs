@@ -52,7 +52,7 @@ impl Link {
         self.input.has_something_to_say()
             || self.output.is_closed()
             || self.stderr.is_flooded()
-            || self.child.has_link_stopped()
+            || self.child.is_link_unresponsive()
     }
 
     /// Waits until there is more in the input's buffer than now.
@@ -73,7 +73,7 @@ impl Link {
                 });
             }
             filled = tokio::time::timeout(limit, self.input.fill()) => filled,
-            process = self.child.link_stops() => {
+            process = self.child.link_unresponsive() => {
                 return Err(RemoteError::LinkStopped {
                     host: self.host.clone(),
                     doing,
@@ -116,8 +116,8 @@ impl Link {
     ) -> RemoteError {
         let stderr = self.stderr.tail_at_end().await;
         let host = self.host.clone();
-        let link_said = self.child.link_said();
-        if let Some(said) = link_said.lines().find(|line| is_dead(line)) {
+        let link_output = self.child.link_output();
+        if let Some(said) = link_output.lines().find(|line| is_dead(line)) {
             return RemoteError::LinkDead {
                 host,
                 doing,
@@ -129,7 +129,7 @@ impl Link {
             host,
             doing,
             source,
-            link_said,
+            link_output,
             stderr,
         }
     }

@@ -370,7 +370,7 @@ impl Shell {
                 host: self.link.host.clone(),
                 doing: LISTING,
                 source: None,
-                link_said: String::new(),
+                link_output: String::new(),
                 stderr: self.link.stderr.tail(),
             };
         };

@@ -119,7 +119,7 @@ mod tests {
             host: "h".to_owned(),
             doing: "a NAR",
             source: None,
-            link_said: String::new(),
+            link_output: String::new(),
             stderr: stderr.to_owned(),
         }
     }

@@ -77,7 +77,7 @@ pub enum HostFault {
     },
     /// It sent it wrongly before, as the fault says, and is not asked for it again.
     #[error("{0} (found earlier: this host is not asked for it again)")]
-    SpoiltBefore(Box<HostFault>),
+    FailedBefore(Box<HostFault>),
     /// The beginning that another host had sent is not the same here.
     #[error("{host}: has other content for {path} than the host whose transfer broke off")]
     Differs {
@@ -158,7 +158,7 @@ fn list(faults: &[HostFault]) -> String {
 
 /// A transfer that failed, and how to end what has been passed on of it.
 #[derive(Debug)]
-pub struct Failed {
+pub struct FailedTransfer {
     /// Why.
     pub error: TransferError,
     /// What completes the bytes that were passed on to a well-formed archive. Its hash is not the

@@ -1,36 +1,32 @@
 //! One path: choose a host, stream its NAR, verify it, go on elsewhere when that fails. How these follow
 //! each other is in `fetch`.
 
-mod ahead;
-mod attempt;
-mod book;
-mod content;
+mod chunks;
 mod error;
 mod fetch;
-mod piece;
+mod hosts;
 pub mod progress;
-mod rates;
-mod stream;
-mod stripe;
-mod tries;
+mod readahead;
+mod source;
 pub mod unpack;
+mod verify;
 
 use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use book::Whereabouts;
-pub use error::{Failed, HostFault, TransferError};
-pub use piece::{Mark, Piece, Resume};
+pub use error::{FailedTransfer, HostFault, TransferError};
+pub use hosts::HolderLookup;
+pub use verify::{Checkpoint, Piece, ResumePoint};
 
 use crate::model::PathInfo;
 use crate::pool::{HostId, Pool};
-use ahead::{Common, Readahead};
-use book::Book;
+use chunks::ChunkedDownloads;
 use fetch::Fetch;
+use hosts::HostBookkeeping;
 use progress::{Outcome, Progress, TransferInfo};
-use stripe::Striper;
+use readahead::{Readahead, TransferContext};
 
 /// How much of the reason stands in a NAR that takes the place of one that nobody could deliver, in
 /// characters.
@@ -48,7 +44,7 @@ pub trait NarSink: Send {
 
 /// Fetches NARs from the hosts of a pool.
 pub struct Transfers {
-    common: Common,
+    context: TransferContext,
 }
 
 /// Somebody who asks about paths and then fetches them, on one connection or on several. What is
@@ -65,19 +61,19 @@ impl Caller {
     }
 
     /// The caller comes back for something else: what it has fetched it may fetch again.
-    pub fn begin_anew(&self) {
-        self.ahead.begin_anew();
+    pub fn forget_fetched(&self) {
+        self.ahead.forget_fetched();
     }
 
     /// Drops what was read ahead, when the caller has not fetched anything for a minute. To be
     /// called now and then.
-    pub fn rest_if_idle(&self) {
-        self.ahead.rest_if_idle();
+    pub fn pause_if_idle(&self) {
+        self.ahead.pause_if_idle();
     }
 }
 
 /// What is to be fetched, and for whom.
-pub struct Wish<'a> {
+pub struct FetchRequest<'a> {
     /// The path, and the NAR that was promised.
     pub info: &'a PathInfo,
     /// Who is known to have it, the best host first.
@@ -85,21 +81,21 @@ pub struct Wish<'a> {
     /// For whom.
     pub caller: &'a Caller,
     /// Where another transfer of the same NAR broke off: only what follows is passed on.
-    pub resume: Option<Resume>,
+    pub resume: Option<ResumePoint>,
     /// Shows it.
     pub progress: &'a dyn Progress,
 }
 
 impl Transfers {
     /// Transfers from the hosts of `pool`. At most `memory` bytes are read ahead, for all callers
-    /// together. `whereabouts` tells who has what, and is told of what a host turned out not to
+    /// together. `holder_lookup` tells who has what, and is told of what a host turned out not to
     /// have, or sent wrongly.
     #[must_use]
-    pub fn new(pool: Arc<Pool>, memory: u64, whereabouts: Box<dyn Whereabouts>) -> Self {
-        let book = Arc::new(Book::new(pool, whereabouts));
-        let striper = Arc::new(Striper::new(book.clone()));
+    pub fn new(pool: Arc<Pool>, memory: u64, holder_lookup: Box<dyn HolderLookup>) -> Self {
+        let book = Arc::new(HostBookkeeping::new(pool, holder_lookup));
+        let chunks = Arc::new(ChunkedDownloads::new(book.clone()));
         Self {
-            common: Common::new(book, striper, memory),
+            context: TransferContext::new(book, chunks, memory),
         }
     }
 
@@ -107,23 +103,23 @@ impl Transfers {
     #[must_use]
     pub fn caller(&self) -> Caller {
         Caller {
-            ahead: Readahead::new(&self.common),
+            ahead: Readahead::new(&self.context),
         }
     }
 
     /// How many bytes of NARs are held that were read ahead, and how many may be.
     #[must_use]
     pub fn memory(&self) -> (u64, u64) {
-        (self.common.memory.used(), self.common.memory.total())
+        (self.context.memory.used(), self.context.memory.total())
     }
 
     /// How fast a host has been of late, in bytes a second; `None` as long as nobody knows.
     #[must_use]
     pub fn rate(&self, host: HostId) -> Option<u64> {
-        self.common.book.rates.of(host)
+        self.context.book.rates.of(host)
     }
 
-    /// Brings the NAR of a wish into `sink`: what has been read ahead, else from its holders in
+    /// Brings the NAR of a request into `sink`: what has been read ahead, else from its holders in
     /// their order, then from any other host that turns out to have the same NAR. A transfer that
     /// breaks goes on from the same byte on another connection. The end is passed on only after hash
     /// and size proved right. Gives the number of bytes.
@@ -131,21 +127,25 @@ impl Transfers {
     /// # Errors
     /// When no host can deliver, or `sink` takes no more. The failure tells how to complete what
     /// `sink` has got to a well-formed archive (with the wrong content).
-    pub async fn fetch(&self, wish: Wish<'_>, sink: &mut dyn NarSink) -> Result<u64, Failed> {
-        let (info, book) = (wish.info, &self.common.book);
-        let first = wish.holders.first();
+    pub async fn fetch(
+        &self,
+        request: FetchRequest<'_>,
+        sink: &mut dyn NarSink,
+    ) -> Result<u64, FailedTransfer> {
+        let (info, book) = (request.info, &self.context.book);
+        let first = request.holders.first();
         let first = first.map(|host| book.pool.host(*host).to_string());
-        let watch = wish.progress.start(&TransferInfo {
+        let watch = request.progress.start(&TransferInfo {
             path: info.path.clone(),
             host: first.unwrap_or_default(),
             total: info.nar_size,
         });
-        let mut fetch = Fetch::new(&self.common, &wish, &*watch, sink);
+        let mut fetch = Fetch::new(&self.context, &request, &*watch, sink);
         let result = fetch.run().await;
         let result = result.map_err(|error| {
             let reason: String = error.to_string().chars().take(REASON).collect();
             let rest = fetch.stream().completion(&reason);
-            Failed { error, rest }
+            FailedTransfer { error, rest }
         });
         watch.finish(match &result {
             Ok(_) => Outcome::Done,

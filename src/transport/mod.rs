@@ -13,11 +13,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::config::host::Host;
 
+mod closing_pipe;
 mod error;
 pub mod openssh;
 pub mod process;
 pub mod runtime_dir;
-mod stdin;
 
 pub use error::{Phase, TransportError};
 pub use openssh::{OpenSsh, SshSettings, login_command, masters};
@@ -65,19 +65,19 @@ pub trait Child: Send + Sync {
 
     /// What the link has printed so far, made harmless for terminals: why it ended, where it knows
     /// (ssh does when its keepalives were not answered). Empty when it said nothing.
-    fn link_said(&self) -> String {
+    fn link_output(&self) -> String {
         String::new()
     }
 
     /// Waits until the process of this machine that holds the link turns out to answer nobody (it was
     /// stopped, say), and tells which it is, for messages. To be called while nothing comes; looks
     /// for the first time after some seconds. The default waits for ever.
-    async fn link_stops(&self) -> String {
+    async fn link_unresponsive(&self) -> String {
         std::future::pending().await
     }
 
     /// Whether that has been found out already. Does not wait.
-    fn has_link_stopped(&self) -> bool {
+    fn is_link_unresponsive(&self) -> bool {
         false
     }
 }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use async_trait::async_trait;
 
-use super::stdin::ClosingPipe;
+use super::closing_pipe::ClosingPipe;
 use super::{Channel, Child, Program, Transport, TransportError};
 use crate::config::host::Host;
 

@@ -74,7 +74,7 @@ impl Hint for RuntimeDirError {
 
 /// What the choice depends on, so that tests need not change the process.
 #[derive(Debug, Clone, Default)]
-pub struct Surroundings {
+pub struct Environment {
     /// A folder that was named outright.
     pub explicit: Option<PathBuf>,
     /// `$XDG_RUNTIME_DIR`.
@@ -85,7 +85,7 @@ pub struct Surroundings {
     pub uid: u32,
 }
 
-impl Surroundings {
+impl Environment {
     /// Those of this process; `explicit` goes before the environment variable [`OVERRIDE`].
     pub fn of_process(explicit: Option<&Path>) -> Self {
         let from_env = |name| {
@@ -218,10 +218,10 @@ fn claim(path: &Path, uid: u32) -> Result<PathBuf, RuntimeDirError> {
 mod tests {
     use super::*;
 
-    fn surroundings(explicit: PathBuf) -> Surroundings {
-        Surroundings {
+    fn environment_for(explicit: PathBuf) -> Environment {
+        Environment {
             explicit: Some(explicit),
-            ..Surroundings::of_process(None)
+            ..Environment::of_process(None)
         }
     }
 
@@ -230,15 +230,15 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("r");
         let mode = || fs::metadata(&path).unwrap().mode() & 0o777;
-        surroundings(path.clone()).runtime_dir().unwrap();
+        environment_for(path.clone()).runtime_dir().unwrap();
         assert_eq!(mode(), 0o700);
         fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
-        surroundings(path.clone()).runtime_dir().unwrap();
+        environment_for(path.clone()).runtime_dir().unwrap();
         assert_eq!(mode(), 0o700);
         // Too late for that where others could write: what is in it may be theirs.
         for open in [0o722, 0o770, 0o777] {
             fs::set_permissions(&path, Permissions::from_mode(open)).unwrap();
-            let error = surroundings(path.clone()).runtime_dir().unwrap_err();
+            let error = environment_for(path.clone()).runtime_dir().unwrap_err();
             assert!(error.to_string().ends_with("open to other users"));
             assert_eq!(mode(), open, "left as it was");
         }
@@ -251,7 +251,7 @@ mod tests {
         fs::create_dir(&above).unwrap();
         fs::set_permissions(&above, Permissions::from_mode(0o777)).unwrap();
         let path = above.join("r");
-        let error = surroundings(path.clone()).runtime_dir().unwrap_err();
+        let error = environment_for(path.clone()).runtime_dir().unwrap_err();
         let expected = format!(
             "the folder {} is refused: other users can change what is in {}",
             path.display(),
@@ -266,7 +266,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let link = temp.path().join("link");
         std::os::unix::fs::symlink(temp.path(), &link).unwrap();
-        let error = surroundings(link).runtime_dir().unwrap_err().to_string();
+        let error = environment_for(link).runtime_dir().unwrap_err().to_string();
         assert!(
             error.contains("/link is refused: it is a symbolic link"),
             "{error}"
@@ -274,12 +274,12 @@ mod tests {
 
         let file = temp.path().join("file");
         fs::write(&file, "").unwrap();
-        let error = surroundings(file).runtime_dir().unwrap_err().to_string();
+        let error = environment_for(file).runtime_dir().unwrap_err().to_string();
         assert!(error.contains("not a folder"), "{error}");
 
-        let stranger = Surroundings {
+        let stranger = Environment {
             uid: rustix::process::geteuid().as_raw() + 1,
-            ..surroundings(temp.path().to_owned())
+            ..environment_for(temp.path().to_owned())
         };
         let error = stranger.runtime_dir().unwrap_err().to_string();
         assert!(error.contains("another user"), "{error}");
@@ -290,7 +290,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let long = temp.path().join("x".repeat(70));
         fs::create_dir(&long).unwrap();
-        let here = Surroundings {
+        let here = Environment {
             explicit: None,
             xdg_runtime_dir: Some(long.clone()),
             tmpdir: Some(temp.path().to_owned()),
@@ -306,7 +306,7 @@ mod tests {
                 .any(|path| path.starts_with(temp.path()) && check_path(path).is_ok())
         );
         assert!(matches!(
-            surroundings(long).runtime_dir(),
+            environment_for(long).runtime_dir(),
             Err(RuntimeDirError::Path { .. })
         ));
     }
@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn another_users_xdg_folder_is_not_a_candidate() {
         let temp = tempfile::tempdir().unwrap();
-        let here = Surroundings {
+        let here = Environment {
             explicit: None,
             xdg_runtime_dir: Some(temp.path().to_owned()),
             tmpdir: None,

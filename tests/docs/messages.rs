@@ -14,7 +14,7 @@ struct Text {
 /// Whose messages nobody reads by themselves: they are quoted in others, or said with `-v` only.
 const QUOTED: &[&str] = &[
     "src/wire/",
-    "src/meeting/",
+    "src/ipc/",
     "src/engine/",
     "src/cache/",
     "src/model/hash.rs",

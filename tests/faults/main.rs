@@ -18,9 +18,10 @@ mod suite;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+use support::{number, show};
 
 /// Where the table of a run is kept.
 const TABLE: &str = "faults.txt";
@@ -28,15 +29,6 @@ const ENGINE_TABLE: &str = "faults-engine.txt";
 
 /// Faults in the run with an engine that every `cargo test` has.
 const WITH_ENGINE: u64 = 60;
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
-}
-
-/// Shows text even where libtest collects what tests print.
-fn show(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
-}
 
 /// No test: the other life of this program, see `relay.rs`.
 #[test]

@@ -2,7 +2,7 @@
 //! once showed a mistake.
 
 use ssh_substituter::model::{PathInfo, StorePath};
-use ssh_substituter::wire::nar::{Completion, Mark};
+use ssh_substituter::wire::nar::{Checkpoint, Completion};
 use ssh_substituter::wire::serve::engine::{Frame, put_attach, put_forget, put_status, put_stop};
 use ssh_substituter::wire::serve::{
     CLIENT_MAGIC, Request, SERVER_MAGIC, Version, put_info, put_infos_end, put_set,
@@ -259,7 +259,7 @@ fn engine() -> Group {
         fill: 9,
         tail: b"tail of it".to_vec(),
     };
-    let mark = || Mark {
+    let mark = || Checkpoint {
         hash: info().nar_hash.unwrap(),
         rest: rest.clone(),
     };

@@ -21,7 +21,9 @@ use ssh_substituter::model::StorePath;
 use ssh_substituter::pool::{Limits, Pool};
 use ssh_substituter::resolver::{Found, Resolver, Trust};
 use ssh_substituter::transfer::progress::NoProgress;
-use ssh_substituter::transfer::{Caller, Failed, NarSink, Piece, Resume, Transfers, Wish};
+use ssh_substituter::transfer::{
+    Caller, FailedTransfer, FetchRequest, NarSink, Piece, ResumePoint, Transfers,
+};
 use ssh_substituter::transport::process::ProcessTransport;
 use ssh_substituter::transport::{Channel, Program, Transport, TransportError};
 use ssh_substituter::wire::serve::Request;
@@ -323,15 +325,17 @@ impl Setup {
         found
     }
 
-    /// How many parts of files this host was asked for through a shell.
+    /// How many parts of files this host was asked for through a shell. What a new shell proves itself with is none: it
+    /// reads no file.
     pub fn parts(&self, host: &str) -> usize {
         let asked = self.asked.lock().unwrap();
         let all = asked.get(host).map_or(&[][..], Vec::as_slice);
-        let is_part = |line: &&[u8]| line.windows(5).any(|word| word == b"skip=");
+        let has = |line: &[u8], word: &[u8]| line.windows(word.len()).any(|it| it == word);
+        let is_part = |line: &&[u8]| has(line, b" skip=") && has(line, b" if=");
         all.split(|byte| *byte == b'\n').filter(is_part).count()
     }
 
-    pub async fn fetch(&self, path: &str) -> (Vec<u8>, Result<u64, Failed>) {
+    pub async fn fetch(&self, path: &str) -> (Vec<u8>, Result<u64, FailedTransfer>) {
         self.fetch_for(&self.caller, path, None).await
     }
 
@@ -340,11 +344,11 @@ impl Setup {
         &self,
         caller: &Caller,
         path: &str,
-        resume: Option<Resume>,
-    ) -> (Vec<u8>, Result<u64, Failed>) {
+        resume: Option<ResumePoint>,
+    ) -> (Vec<u8>, Result<u64, FailedTransfer>) {
         let found = self.find(path).await.expect("a host has it");
         let mut sink = Collect::default();
-        let wish = Wish {
+        let wish = FetchRequest {
             info: &found.info,
             holders: &found.holders,
             caller,

@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use ssh_substituter::model::StorePath;
 use ssh_substituter::resolver::{Found, Resolver};
 use ssh_substituter::transfer::progress::NoProgress;
-use ssh_substituter::transfer::{Caller, Failed, NarSink, Piece, TransferError, Transfers, Wish};
+use ssh_substituter::transfer::{
+    Caller, FailedTransfer, FetchRequest, NarSink, Piece, TransferError, Transfers,
+};
 use ssh_substituter::wire::nar::Decoder;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -180,7 +182,7 @@ impl Connection {
             has_vanished: false,
         };
         core.watch.begins(item.size());
-        let wish = Wish {
+        let wish = FetchRequest {
             info: &found.info,
             holders: &found.holders,
             caller: &self.caller,
@@ -197,7 +199,7 @@ impl Connection {
         ));
         outcome.result = match result {
             Ok(_) => Ok(()),
-            Err(Failed {
+            Err(FailedTransfer {
                 error: TransferError::Sink { .. },
                 ..
             }) if sink.has_vanished => Err(Why::Vanished),
@@ -246,7 +248,7 @@ impl Sink<'_> {
         }
     }
 
-    fn complete(&mut self, failed: &Failed) {
+    fn complete(&mut self, failed: &FailedTransfer) {
         let rest = &failed.rest;
         self.decode(&rest.head);
         self.decode(&vec![0; rest.fill as usize]);

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | bytes that were delivered are the right ones; a path that fails is completed to a proper archive | always; before a failure, what was passed on may be wrong only where a holder has a wrong byte and the NAR is passed on as it comes |
 //! | a path is delivered | if a holder is [well](is_well) |
-//! | at most 1.1 times the useful bytes are fetched, 1.5 times with faults | always, but for [`SLACK`], a part from each host that another one brings sooner, what a fault cut off in the middle, what came whole and was wrong, and the beginning of a large path whose caller [pauses](LONG_PAUSE) when others need its channel |
+//! | at most 1.1 times the useful bytes are fetched, 1.5 times with faults | always, but for [`SLACK`], a part from each host that another one brings sooner, the parts that are being sent when their path is collected, what a fault cut off in the middle, what came whole and was wrong, and the beginning of a large path whose caller [pauses](LONG_PAUSE) when others need its channel |
 //! | a host is not counted as failed, and nobody is told that it is | if it is [up](plan::Host::is_up) and its line does not stall |
 //! | what is read ahead stays within its budget, and nothing of it is left at the end | always; what is being fetched may be held besides |
 //! | it ends in time | always; see [`time_limit`] |
@@ -109,7 +109,7 @@ impl Watch {
 fn of_fault(fault: &HostFault) -> Option<String> {
     Some(match fault {
         HostFault::Remote(error) => error.host()?.to_owned(),
-        HostFault::SpoiltBefore(fault) => of_fault(fault)?,
+        HostFault::FailedBefore(fault) => of_fault(fault)?,
         HostFault::Lacks { host, .. }
         | HostFault::Malformed { host, .. }
         | HostFault::Mismatch { host, .. }
@@ -285,7 +285,7 @@ impl Judge<'_> {
         }
         let tenths = if self.plan.has_faults() { 15 } else { 11 };
         let spoilt = self.spoilt();
-        let excused = self.lost + spoilt + self.overtaken() + self.given_up();
+        let excused = self.lost + spoilt + self.overtaken() + self.given_up() + self.collected();
         let most = useful * tenths / 10 + excused + SLACK;
         (self.sent > most).then(|| {
             let Self { sent, lost, .. } = self;
@@ -300,6 +300,17 @@ impl Judge<'_> {
             true => PART * self.plan.hosts.len() as u64,
             false => 0,
         }
+    }
+
+    /// A large path that is collected amid its transfer costs each of its channels the chunk that it was sending.
+    fn collected(&self) -> u64 {
+        let large = |path: usize| self.plan.paths[path].item.size() >= WHOLE;
+        let channels = self.plan.hosts.iter().map(|host| {
+            let copies = host.copies.iter();
+            let collected = copies.filter(|copy| large(copy.path) && copy.until.is_some());
+            (collected.count() * host.max_connections) as u64
+        });
+        PART * channels.sum::<u64>()
     }
 
     /// What others need a channel for, where there are few, comes again to one who pauses amid a large path.

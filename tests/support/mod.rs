@@ -19,6 +19,7 @@ mod sshd;
 mod store;
 mod trees;
 mod user;
+mod watchdog;
 
 pub use dag::{Dag, DagOptions};
 pub use host::{Engines, Host, Masters, substituter};
@@ -34,6 +35,7 @@ pub use store::{Entry, Store};
 pub use trees::{Random, canonicalise};
 pub use user::{TempUser, is_root};
 
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -46,6 +48,16 @@ const PROGRAM: Option<&str> = option_env!("CARGO_BIN_EXE_ssh-substituter");
 /// The program under test.
 pub fn program() -> &'static Path {
     Path::new(PROGRAM.expect("only for integration tests and benchmarks"))
+}
+
+/// A number from the environment.
+pub fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// Shows text even where libtest collects what tests print.
+pub fn show(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// Percent-encodes all but the unreserved characters of RFC 3986 and `/`, for a parameter of a store URL.

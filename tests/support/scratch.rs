@@ -14,6 +14,8 @@ pub struct Scratch {
 
 impl Scratch {
     pub fn new() -> Self {
+        #[cfg(test)]
+        super::watchdog::start();
         // Short, since paths of sockets are limited to about 107 bytes.
         let dir = tempfile::Builder::new()
             .prefix("sshsub")

@@ -33,7 +33,8 @@ pub use health::HostHealth;
 pub use infos::{Lifetimes, Lookup, News, Said};
 pub use look::{Cleared, Contents, HostAnswers, HostFailures, LookError};
 
-use crate::folder::{is_own_file, open_lock};
+use crate::folder::is_own_file;
+use crate::folder::lock::open_lock;
 
 /// Marks a database as ours (`PRAGMA application_id`).
 const APPLICATION: i32 = 0x7373_6873;

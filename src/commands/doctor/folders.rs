@@ -8,7 +8,7 @@ use super::mends;
 use crate::cache::Disk;
 use crate::progress::text::size;
 use crate::report;
-use crate::transport::runtime_dir::Surroundings;
+use crate::transport::runtime_dir::Environment;
 
 const AREA: &str = "Folders";
 
@@ -40,7 +40,7 @@ pub(super) fn check(disk: &Disk) -> Vec<Finding> {
 }
 
 fn runtime() -> Finding {
-    let path = match Surroundings::of_process(None).runtime_dir() {
+    let path = match Environment::of_process(None).runtime_dir() {
         Ok(path) => path,
         Err(error) => {
             let mut parts = report::parts(&error);

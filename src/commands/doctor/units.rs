@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::finding::Finding;
-use crate::meeting::Place;
+use crate::ipc::SocketPath;
 
 const AREA: &str = "Nix";
 
@@ -89,8 +89,8 @@ fn finding(name: &str, mode: &str, engine: Option<u32>, ours: bool) -> Option<Fi
 
 /// Whether a service manager listens for front ends of this user.
 fn has_own_socket() -> bool {
-    let all = Place::all().unwrap_or_default();
-    all.iter().any(|socket| Place::is_managed(socket))
+    let all = SocketPath::all().unwrap_or_default();
+    all.iter().any(|socket| SocketPath::is_managed(socket))
 }
 
 fn folders() -> Vec<PathBuf> {

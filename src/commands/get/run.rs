@@ -13,7 +13,7 @@ use crate::model::StorePath;
 use crate::report;
 use crate::resolver::{Found, Resolver};
 use crate::transfer::progress::Progress;
-use crate::transfer::{Caller, TransferError, Transfers, Wish};
+use crate::transfer::{Caller, FetchRequest, TransferError, Transfers};
 
 /// How many failures are told in full.
 const SHOWN: usize = 10;
@@ -110,7 +110,7 @@ impl Means {
             .receive(&info)
             .await
             .map_err(Fault::Place)?;
-        let wish = Wish {
+        let wish = FetchRequest {
             info: &to_fetch,
             holders: &holders,
             caller: &self.caller,

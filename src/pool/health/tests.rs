@@ -22,13 +22,13 @@ fn after(start: Now, ms: u64) -> Now {
     }
 }
 
-fn at(health: &Health, start: Now, ms: u64) -> Standing {
+fn at(health: &CircuitBreaker, start: Now, ms: u64) -> Standing {
     health.standing(after(start, ms).instant)
 }
 
 #[test]
 fn pauses_grow_and_end() {
-    let (mut health, start) = (Health::default(), start());
+    let (mut health, start) = (CircuitBreaker::default(), start());
     assert_eq!(at(&health, start, 0), Healthy);
     assert!(health.failed(start, MIDDLE));
     assert_eq!(at(&health, start, 4_900), JustFailed);
@@ -49,7 +49,7 @@ fn pauses_grow_and_end() {
 #[test]
 fn chance_moves_a_pause_by_a_fifth_at_most() {
     for (random, (rests, over)) in [(0, (3_900, 4_100)), (u32::MAX, (5_900, 6_100))] {
-        let (mut health, start) = (Health::default(), start());
+        let (mut health, start) = (CircuitBreaker::default(), start());
         health.failed(start, random);
         assert!(at(&health, start, rests) >= Resting, "{random}");
         assert_eq!(at(&health, start, over), HalfOpen, "{random}");
@@ -58,7 +58,7 @@ fn chance_moves_a_pause_by_a_fifth_at_most() {
 
 #[test]
 fn connections_that_break_together_are_one_failure() {
-    let (mut health, start) = (Health::default(), start());
+    let (mut health, start) = (CircuitBreaker::default(), start());
     assert!(health.failed(start, MIDDLE));
     for ms in [1, 50, 4_000] {
         assert!(!health.failed(after(start, ms), MIDDLE));
@@ -68,7 +68,7 @@ fn connections_that_break_together_are_one_failure() {
 
 #[test]
 fn one_at_a_time_probes() {
-    let (mut health, start) = (Health::default(), start());
+    let (mut health, start) = (CircuitBreaker::default(), start());
     assert!(!health.start_probe(start.instant), "healthy");
     health.failed(start, MIDDLE);
     assert!(!health.start_probe(start.instant), "resting");
@@ -84,7 +84,7 @@ fn one_at_a_time_probes() {
 
 #[test]
 fn an_early_probe_makes_no_pause_longer() {
-    let (mut health, start) = (Health::default(), start());
+    let (mut health, start) = (CircuitBreaker::default(), start());
     assert!(!health.start_early_probe(), "healthy");
     health.failed(start, MIDDLE);
     health.failed(after(start, 6_000), MIDDLE);
@@ -101,7 +101,7 @@ fn an_early_probe_makes_no_pause_longer() {
 
 #[test]
 fn a_later_process_knows_what_this_one_knows() {
-    let (mut health, start) = (Health::default(), start());
+    let (mut health, start) = (CircuitBreaker::default(), start());
     for ms in [0, 10_000, 30_000] {
         health.failed(after(start, ms), MIDDLE);
     }
@@ -116,7 +116,7 @@ fn a_later_process_knows_what_this_one_knows() {
         instant: Instant::now() + Duration::from_secs(9_999),
         unix: written.unix + 2_000,
     };
-    let mut other = Health::default();
+    let mut other = CircuitBreaker::default();
     other.merge(&record, read);
     assert_eq!(at(&other, read, 1_900), JustFailed);
     assert_eq!(at(&other, read, 2_100), Resting);
@@ -134,7 +134,7 @@ fn only_newer_failures_are_news() {
         last_failure: now.unix + last_failure - 1_000,
         rest_until: now.unix + rest_until - 1_000,
     };
-    let mut health = Health::default();
+    let mut health = CircuitBreaker::default();
     health.failed(now, MIDDLE);
     let mine = health.record(now);
     health.merge(&record(6, 0, 200_000), now);
@@ -156,7 +156,7 @@ fn only_newer_failures_are_news() {
 
 #[test]
 fn a_clock_that_was_set_back_shortens_nothing_and_lengthens_nothing() {
-    let (mut health, now) = (Health::default(), start());
+    let (mut health, now) = (CircuitBreaker::default(), start());
     let day = 86_400_000;
     let record = Record {
         failures: 2,
@@ -175,7 +175,7 @@ proptest! {
         near in prop::collection::vec((any::<u32>(), -1_000_000_i64..1_000_000, -1_000_000_i64..1_000_000), 0..4),
         randoms in prop::collection::vec(any::<u32>(), 0..4),
     ) {
-        let (mut health, now) = (Health::default(), start());
+        let (mut health, now) = (CircuitBreaker::default(), start());
         let around = |ms: i64| now.unix.saturating_add_signed(ms);
         let near = near.into_iter().map(|(f, l, r)| (f, around(l), around(r)));
         for (failures, last_failure, rest_until) in records.into_iter().chain(near) {
@@ -188,7 +188,7 @@ proptest! {
         }
         prop_assert!(at(&health, now, longest) <= HalfOpen);
         // And the next process believes no more either.
-        let mut next = Health::default();
+        let mut next = CircuitBreaker::default();
         next.merge(&health.record(now), now);
         prop_assert!(at(&next, now, longest) <= HalfOpen);
     }

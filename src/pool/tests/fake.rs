@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::hint::Hint;
 use crate::model::{PathInfo, StorePath};
-use crate::pool::keeper::now;
+use crate::pool::persistence::now;
 use crate::transport::{Channel, Child, Program, TransportError};
 use crate::wire::put_u64;
 use crate::wire::serve::{RequestDecoder, SERVER_MAGIC, Version, put_infos_end, take_client_hello};

@@ -8,7 +8,7 @@ impl Hint for HostFault {
     fn hint(&self) -> Option<String> {
         let (host, path, command, what) = match self {
             Self::Remote(error) => return error.hint(),
-            Self::SpoiltBefore(fault) => return fault.hint(),
+            Self::FailedBefore(fault) => return fault.hint(),
             Self::Unproven { host, path } => {
                 return Some(SshTarget::of(host).sign_or_trust(path.as_str()));
             }

@@ -34,7 +34,7 @@ fn must_stay(parent: BorrowedFd<'_>, name: &CStr) -> bool {
     END.get().is_some() && (is_stopped() || is_large())
 }
 
-/// Removes the file, symlink or directory tree `name` in `parent`. Goes on where something cannot
+/// Removes the file, symlink or directory tree `name` in `parent`. Replace on where something cannot
 /// be removed; the first such reason is the error.
 pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
     if is_stopped() {

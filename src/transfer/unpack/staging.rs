@@ -40,11 +40,11 @@ const TOP: &str = "ssh-substituter-";
 
 /// What may be done with something that has the folder's name already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum IfExists {
     /// What is left of an ended process of this program is removed.
-    Stays,
+    KeepForeign,
     /// Whatever it is, nobody uses it: it is removed.
-    Goes,
+    Replace,
 }
 
 /// A private folder of this process, locked as long as this lives.
@@ -58,7 +58,7 @@ pub(super) struct Staging {
 
 impl Staging {
     /// Makes one in `parent`, called `STEM.chroot` if that can be.
-    pub(super) fn new(parent: BorrowedFd<'_>, stem: &[u8], taken: Taken) -> Result<Self, Errno> {
+    pub(super) fn new(parent: BorrowedFd<'_>, stem: &[u8], taken: IfExists) -> Result<Self, Errno> {
         let usual = [stem, SUFFIX].concat();
         let usual = (usual.len() <= MAX_FILE_NAME).then_some(usual);
         let others = std::iter::repeat_with(|| other_name(stem)).take(ATTEMPTS);
@@ -124,20 +124,20 @@ fn lock(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Option<OwnedFd>, Errno> {
 }
 
 /// Removes what has that name, if that may be. Tells whether the name is free now.
-fn clear(parent: BorrowedFd<'_>, name: &[u8], taken: Taken) -> bool {
+fn clear(parent: BorrowedFd<'_>, name: &[u8], taken: IfExists) -> bool {
     let folder = match open(parent, name) {
         Ok(folder) => folder,
         Err(Errno::NOENT) => return true,
         // A file or a link.
-        Err(_) => return taken == Taken::Goes && remove::remove(parent, name).is_ok(),
+        Err(_) => return taken == IfExists::Replace && remove::remove(parent, name).is_ok(),
     };
     is_left_over(&folder, name, taken) && remove_left_over(parent, name, taken)
 }
 
 /// Removes what is left over, which is locked meanwhile. Where nobody but this program is at work, it gets another name first:
 /// this one may be wanted.
-fn remove_left_over(parent: BorrowedFd<'_>, name: &[u8], taken: Taken) -> bool {
-    if taken == Taken::Goes {
+fn remove_left_over(parent: BorrowedFd<'_>, name: &[u8], taken: IfExists) -> bool {
+    if taken == IfExists::Replace {
         // A collector would take the other name for garbage, and fail over what is removed under its hands.
         return remove::remove(parent, name).is_ok();
     }
@@ -157,7 +157,7 @@ fn open(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
 }
 
 /// Whether nobody fills this folder, and it may be removed.
-fn is_left_over(folder: &OwnedFd, name: &[u8], taken: Taken) -> bool {
+fn is_left_over(folder: &OwnedFd, name: &[u8], taken: IfExists) -> bool {
     let ours = |stat: Stat| stat.st_uid == rustix::process::geteuid().as_raw();
     if !rustix::fs::fstat(folder).is_ok_and(ours) {
         return false;
@@ -168,13 +168,13 @@ fn is_left_over(folder: &OwnedFd, name: &[u8], taken: Taken) -> bool {
         Err(_) => false,
     };
     let Some(fillers) = fillers(folder) else {
-        return taken == Taken::Goes;
+        return taken == IfExists::Replace;
     };
     if !locked && fillers.iter().any(|pid| is_alive(*pid)) {
         return false;
     }
     // Empty, it might be anybody's: then its name has to tell.
-    taken == Taken::Goes || !fillers.is_empty() || is_named_by_a_store_path(name)
+    taken == IfExists::Replace || !fillers.is_empty() || is_named_by_a_store_path(name)
 }
 
 /// The processes that have begun trees in this folder; nothing when there is something else in it.
@@ -210,12 +210,12 @@ pub(super) fn sweep(parent: BorrowedFd<'_>) -> Result<bool, Errno> {
         let name = entry.file_name().to_bytes();
         let gone = match is_other_name(name) {
             // Earlier versions had no folder around the tree, and no lock.
-            Some(pid) if !is_alive(pid) => clear(parent, name, Taken::Goes),
+            Some(pid) if !is_alive(pid) => clear(parent, name, IfExists::Replace),
             Some(_) => true,
             None if !name.ends_with(SUFFIX) => true,
             None => match open(parent, name) {
-                Ok(folder) if is_left_over(&folder, name, Taken::Stays) => {
-                    remove_left_over(parent, name, Taken::Stays)
+                Ok(folder) if is_left_over(&folder, name, IfExists::KeepForeign) => {
+                    remove_left_over(parent, name, IfExists::KeepForeign)
                 }
                 _ => true,
             },
@@ -240,9 +240,11 @@ fn other_name(stem: &[u8]) -> Vec<u8> {
 
 /// The process in a name of that kind.
 fn is_other_name(name: &[u8]) -> Option<Pid> {
-    let mark = b".tmp-";
-    let at = name.windows(mark.len()).rposition(|part| part == mark)?;
-    let numbers = std::str::from_utf8(&name[at + mark.len()..]).ok()?;
+    let checkpoint = b".tmp-";
+    let at = name
+        .windows(checkpoint.len())
+        .rposition(|part| part == checkpoint)?;
+    let numbers = std::str::from_utf8(&name[at + checkpoint.len()..]).ok()?;
     let (pid, count) = numbers
         .split_once('-')
         .filter(|_| name[0] == b'.' && at > 0)?;
@@ -268,7 +270,7 @@ mod tests {
     /// A process that there is none of: the number is above the limit.
     const GONE: &str = "ssh-substituter-8388607";
 
-    fn made(parent: &Path, stem: &str, taken: Taken) -> (String, Staging) {
+    fn made(parent: &Path, stem: &str, taken: IfExists) -> (String, Staging) {
         let parent = File::open(parent).unwrap();
         let staging = Staging::new(parent.as_fd(), stem.as_bytes(), taken).unwrap();
         let name = String::from_utf8(staging.name().to_vec()).unwrap();
@@ -302,10 +304,10 @@ mod tests {
     #[test]
     fn the_usual_name_is_one_that_collectors_spare() {
         let temp = tempfile::tempdir().unwrap();
-        let (name, staging) = made(temp.path(), "x", Taken::Stays);
+        let (name, staging) = made(temp.path(), "x", IfExists::KeepForeign);
         assert_eq!(name, "x.chroot");
         // Whoever comes while it is filled has another one.
-        let (other, second) = made(temp.path(), "x", Taken::Goes);
+        let (other, second) = made(temp.path(), "x", IfExists::Replace);
         assert!(is_other_name(other.as_bytes()).is_some(), "{other}");
         fs::create_dir(
             temp.path()
@@ -313,11 +315,11 @@ mod tests {
                 .join(OsStr::from_bytes(staging.top())),
         )
         .unwrap();
-        assert_eq!(made(temp.path(), "x", Taken::Goes).0[..7], *".x.tmp-");
+        assert_eq!(made(temp.path(), "x", IfExists::Replace).0[..7], *".x.tmp-");
         assert!(temp.path().join(&name).exists());
         second.discard_empty();
         assert!(!temp.path().join(&other).exists());
-        let (name, _) = made(temp.path(), &"y".repeat(250), Taken::Stays);
+        let (name, _) = made(temp.path(), &"y".repeat(250), IfExists::KeepForeign);
         assert!(name.starts_with(".yyy"), "too long with its end");
     }
 
@@ -337,7 +339,7 @@ mod tests {
         }
         symlink("f", at("g.chroot")).unwrap();
         fs::write(at("h.chroot"), "").unwrap();
-        let (name, filling) = made(temp.path(), "i", Taken::Stays);
+        let (name, filling) = made(temp.path(), "i", IfExists::KeepForeign);
         fs::write(at(&name).join(OsStr::from_bytes(filling.top())), "").unwrap();
         let parent = File::open(temp.path()).unwrap();
         assert_eq!(sweep(parent.as_fd()), Ok(true));
@@ -361,7 +363,7 @@ mod tests {
             (Some("etc"), false, true),
             (None, false, true),
         ] {
-            for (taken, over) in [(Taken::Stays, stays), (Taken::Goes, goes)] {
+            for (taken, over) in [(IfExists::KeepForeign, stays), (IfExists::Replace, goes)] {
                 let temp = tempfile::tempdir().unwrap();
                 fs::create_dir(temp.path().join("x.chroot")).unwrap();
                 if let Some(inside) = inside {

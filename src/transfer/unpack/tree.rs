@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Dir, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
 use super::UnpackError;
-use super::place::Place;
+use super::destination::Destination;
 use super::remove::open_dir;
 use crate::wire::nar::Event;
 
@@ -46,7 +46,7 @@ pub(super) struct Tree {
     born_right: [Option<bool>; 2],
     /// Whether the top is a directory.
     directory: bool,
-    place: Place,
+    place: Destination,
 }
 
 #[derive(Debug)]
@@ -63,7 +63,7 @@ struct OpenFile {
 }
 
 impl Tree {
-    pub(super) fn new(place: Place) -> Self {
+    pub(super) fn new(place: Destination) -> Self {
         Self {
             open: Vec::new(),
             name: Vec::new(),

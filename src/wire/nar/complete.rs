@@ -39,7 +39,7 @@ impl Completion {
 /// The state of an archive that has been passed on in part: all that is needed for somebody else
 /// to go on with it, or to complete it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mark {
+pub struct Checkpoint {
     /// SHA-256 of all bytes up to here.
     pub hash: NarHash,
     /// What makes a well-formed archive of them (with the wrong content).

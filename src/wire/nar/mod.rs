@@ -23,7 +23,7 @@ mod decode;
 mod encode;
 pub mod layout;
 
-pub use complete::{Completion, Mark, NOTICE, failing_nar};
+pub use complete::{Checkpoint, Completion, NOTICE, failing_nar};
 pub use decode::{Decoder, Event, NarError};
 pub use encode::{
     directory_end, directory_start, entry_end, entry_start, file_end, file_start, magic, symlink,

@@ -54,7 +54,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::{Incoming, RequestDecoder, Version};
 use crate::model::NarHash;
-use crate::wire::nar::{Completion, Mark};
+use crate::wire::nar::{Checkpoint, Completion};
 use crate::wire::{Cursor, Stop, WireError, put_string, put_u64, take};
 
 /// The version of the extension.
@@ -189,9 +189,9 @@ pub enum Frame {
     /// The host that the NAR comes from.
     From(String),
     /// A piece of a NAR. `None`: the whole of it is verified.
-    Inline(Bytes, Option<Mark>),
+    Inline(Bytes, Option<Checkpoint>),
     /// So many bytes of a NAR are in the pipe.
-    Piped(usize, Mark),
+    Piped(usize, Checkpoint),
     /// The rest of a NAR is in the pipe, so many bytes. All of it is verified.
     Last(usize),
     /// The NAR has come whole.
@@ -320,7 +320,7 @@ fn piece(c: &mut Cursor<'_>) -> Result<usize, Stop> {
     c.length("length of a piece", MAX_PIECE)
 }
 
-fn mark(c: &mut Cursor<'_>) -> Result<Option<Mark>, Stop> {
+fn mark(c: &mut Cursor<'_>) -> Result<Option<Checkpoint>, Stop> {
     let hash = c.string("hash of a mark", 32)?;
     if hash.is_empty() {
         return Ok(None);
@@ -328,7 +328,7 @@ fn mark(c: &mut Cursor<'_>) -> Result<Option<Mark>, Stop> {
     let wrong = |_| WireError::new("hash of a mark", "32 bytes", hash.len());
     let hash = NarHash::new(hash.try_into().map_err(wrong)?);
     let rest = rest(c)?;
-    Ok(Some(Mark { hash, rest }))
+    Ok(Some(Checkpoint { hash, rest }))
 }
 
 fn rest(c: &mut Cursor<'_>) -> Result<Completion, Stop> {
@@ -339,7 +339,7 @@ fn rest(c: &mut Cursor<'_>) -> Result<Completion, Stop> {
     })
 }
 
-fn put_mark(out: &mut Vec<u8>, mark: &Mark) {
+fn put_mark(out: &mut Vec<u8>, mark: &Checkpoint) {
     put_string(out, mark.hash.as_bytes());
     put_rest(out, &mark.rest);
 }

@@ -1,14 +1,14 @@
 use super::*;
 use crate::wire::serve::Request;
 
-fn mark() -> Mark {
+fn mark() -> Checkpoint {
     let rest = Completion {
         head: b"head".to_vec(),
         fill: 1 << 40,
         tail: b"the tail".to_vec(),
     };
     let hash = NarHash::new([7; 32]);
-    Mark { hash, rest }
+    Checkpoint { hash, rest }
 }
 
 fn frames() -> Vec<Frame> {

@@ -1,0 +1,305 @@
+//! One NAR that comes in chunks.
+
+mod compare;
+
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::disputes::Disputes;
+use super::window::{ChannelId, ChunkWindow};
+use crate::model::PathInfo;
+use crate::pool::HostId;
+use crate::wire::nar::layout::{Layout, Segment};
+
+/// Where a NAR comes in the order; the smallest is the most urgent.
+pub(in crate::transfer) type Priority = Arc<AtomicU64>;
+
+/// Of a NAR that somebody waits for.
+pub(in crate::transfer) const URGENT: u64 = 0;
+
+/// How long a host whose channels all failed is not asked for this NAR; doubled with each further time.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// The longest such pause, as a power of two of the first.
+const PAUSE_DOUBLINGS: u32 = 5;
+
+pub(super) struct ChunkedNar {
+    pub(super) info: Arc<PathInfo>,
+    /// It is in chunks only because its one host may be far away.
+    pub(super) only_if_far: bool,
+    /// Its hosts are asked although they rest.
+    pub(super) ignore_backoff: bool,
+    priority: Priority,
+    /// Its bytes come from elsewhere: hosts are only to compare them.
+    only_compare: bool,
+    began: Instant,
+    /// Bytes that have come of it, from whomever.
+    received: Arc<AtomicU64>,
+    state: Mutex<State>,
+    /// For the one who takes the chunks.
+    arrived: Notify,
+}
+
+struct State {
+    chunks: ChunkWindow,
+    /// Who may be asked.
+    hosts: Vec<HostId>,
+    file_indexes: BTreeMap<HostId, FileIndex>,
+    /// Hosts whose channels all failed: how often in a row, and until when none is opened there.
+    failed: BTreeMap<HostId, (u32, Instant)>,
+    /// ChunkWindow that have come, and how many had when all hosts had failed last.
+    arrivals: u64,
+    arrivals_at_failure: Option<u64>,
+    /// Hosts that cannot, or are too slow to, compare what others sent.
+    no_comparing: BTreeSet<HostId>,
+    proofs: Disputes,
+}
+
+enum FileIndex {
+    /// Somebody is at it.
+    Asked,
+    Known(Layout),
+    /// This host is of no use for this NAR.
+    Excluded,
+}
+
+/// What a host can be asked next for a NAR.
+pub(super) enum NextRequest {
+    Chunk(u64, Segment),
+    /// It has to be set_file_index first.
+    NeedsIndex,
+    Nothing,
+}
+
+impl ChunkedNar {
+    /// A NAR of which everything from the byte `from` on is wanted, from these hosts.
+    pub(super) fn new(
+        info: Arc<PathInfo>,
+        hosts: Vec<HostId>,
+        from: u64,
+        priority: Priority,
+    ) -> Self {
+        let chunks = ChunkWindow::new(from..info.nar_size);
+        Self {
+            info,
+            only_if_far: false,
+            ignore_backoff: false,
+            priority,
+            only_compare: false,
+            began: Instant::now(),
+            received: Arc::default(),
+            state: Mutex::new(State {
+                chunks,
+                hosts,
+                file_indexes: BTreeMap::new(),
+                failed: BTreeMap::new(),
+                arrivals: 0,
+                arrivals_at_failure: None,
+                no_comparing: BTreeSet::new(),
+                proofs: Disputes::default(),
+            }),
+            arrived: Notify::new(),
+        }
+    }
+
+    /// The same for a NAR that comes by itself from elsewhere, for these hosts to compare.
+    pub(super) fn to_compare(info: Arc<PathInfo>, hosts: Vec<HostId>, from: u64) -> Self {
+        Self {
+            only_compare: true,
+            ..Self::new(info, hosts, from, Arc::new(AtomicU64::new(URGENT)))
+        }
+    }
+
+    /// Whether its hosts only compare what comes from elsewhere.
+    pub(super) fn is_only_compared(&self) -> bool {
+        self.only_compare
+    }
+
+    /// The range of the next chunk that is to come from elsewhere, as offset and length; `None` while no more
+    /// can be held, or when that is all.
+    pub(super) fn next_supply(&self, sender: ChannelId) -> Option<(u64, u64)> {
+        let mut state = self.state.lock();
+        let chunk = state.chunks.next(sender, true, Instant::now())?;
+        let (_, len) = state.chunks.range(chunk);
+        Some((chunk, len))
+    }
+
+    pub(super) fn priority(&self) -> u64 {
+        self.priority.load(Ordering::Relaxed)
+    }
+
+    /// Counts the bytes that come, whole chunks or not.
+    pub(super) fn received(&self) -> &Arc<AtomicU64> {
+        &self.received
+    }
+
+    /// What that channel of that host should ask for. `is_worth` tells whether the host would not be
+    /// the last to be done, given how many bytes nobody was asked for yet, and who else can start_download them.
+    pub(super) fn next(
+        &self,
+        host: HostId,
+        channel: ChannelId,
+        is_worth: impl FnOnce(u64, &[HostId]) -> bool,
+    ) -> NextRequest {
+        let mut state = self.state.lock();
+        let State {
+            chunks,
+            hosts,
+            file_indexes,
+            ..
+        } = &mut *state;
+        if !hosts.contains(&host) {
+            return NextRequest::Nothing;
+        }
+        match file_indexes.get(&host) {
+            Some(FileIndex::Known(_)) if self.only_compare => NextRequest::Nothing,
+            Some(FileIndex::Known(layout)) => {
+                let unasked = chunks.unasked();
+                let may_add = unasked > 0 && {
+                    let set_file_index = file_indexes.iter();
+                    let others = set_file_index.filter_map(|(other, file_index)| {
+                        let can = matches!(file_index, FileIndex::Known(_)) && *other != host;
+                        can.then_some(*other)
+                    });
+                    is_worth(unasked, &others.collect::<Vec<_>>())
+                };
+                match chunks.next(channel, may_add, Instant::now()) {
+                    Some(chunk) => {
+                        let (start, len) = chunks.range(chunk);
+                        NextRequest::Chunk(chunk, layout.segment(start, len))
+                    }
+                    None => NextRequest::Nothing,
+                }
+            }
+            None if chunks.is_missing_some() || chunks.has_check_for(host) => {
+                NextRequest::NeedsIndex
+            }
+            _ => NextRequest::Nothing,
+        }
+    }
+
+    pub(super) fn hosts(&self) -> Vec<HostId> {
+        self.state.lock().hosts.clone()
+    }
+
+    /// These may be asked too. Gives those that are new.
+    pub(super) fn add_hosts(&self, mut hosts: Vec<HostId>) -> Vec<HostId> {
+        let mut state = self.state.lock();
+        hosts.retain(|host| !state.hosts.contains(host));
+        state.hosts.extend(&hosts);
+        hosts
+    }
+
+    /// A channel of that host goes to list it, unless another one has.
+    pub(super) fn start_indexing(&self, host: HostId) -> bool {
+        let mut state = self.state.lock();
+        let free = !state.file_indexes.contains_key(&host);
+        if free {
+            state.file_indexes.insert(host, FileIndex::Asked);
+        }
+        free
+    }
+
+    /// What came of it: whether it can be read in chunks there.
+    pub(super) fn set_file_index(&self, host: HostId, layout: Option<Layout>) -> bool {
+        let fits = layout.filter(|layout| layout.nar_size() == self.info.nar_size);
+        let can_be_read = fits.is_some();
+        let file_index = fits.map_or(FileIndex::Excluded, FileIndex::Known);
+        self.state.lock().file_indexes.insert(host, file_index);
+        self.arrived.notify_one();
+        can_be_read
+    }
+
+    /// So many bytes of a chunk have come by now, `more` of them since this was last told.
+    pub(super) fn progressed(&self, chunk: u64, channel: ChannelId, received: u64, more: u64) {
+        self.received.fetch_add(more, Ordering::Relaxed);
+        self.state
+            .lock()
+            .chunks
+            .progressed(chunk, channel, received);
+    }
+
+    pub(super) fn arrived(&self, chunk: u64, bytes: Bytes, channel: ChannelId) {
+        let mut state = self.state.lock();
+        state.chunks.arrived(chunk, bytes, channel, Instant::now());
+        state.arrivals += 1;
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    /// A channel of that host is gone. `failed`: it was the last one, and it did not release of itself.
+    pub(super) fn lost(&self, host: HostId, channel: ChannelId, failed: bool) {
+        let mut state = self.state.lock();
+        state.chunks.lost(channel);
+        state.proofs.lost(channel);
+        // It may have been the one that was at it.
+        if matches!(state.file_indexes.get(&host), Some(FileIndex::Asked)) {
+            state.file_indexes.remove(&host);
+        }
+        if failed {
+            let now = Instant::now();
+            let (times, until) = state.failed.entry(host).or_insert((0, now));
+            *until = now + FIRST_PAUSE * (1 << (*times).min(PAUSE_DOUBLINGS));
+            *times += 1;
+        }
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    /// Whether that host was found to have something wrong, or nothing of use.
+    pub(super) fn is_excluded(&self, host: HostId) -> bool {
+        !self.may_come_from(host)
+    }
+
+    /// Whether that host may still start_download something.
+    pub(super) fn may_come_from(&self, host: HostId) -> bool {
+        !matches!(
+            self.state.lock().file_indexes.get(&host),
+            Some(FileIndex::Excluded)
+        )
+    }
+
+    /// Hosts that could be asked for something now, or could compare something, had they a channel.
+    pub(super) fn could_ask(&self) -> Vec<HostId> {
+        let state = self.state.lock();
+        let now = Instant::now();
+        let may = |host: &&HostId| {
+            if !state.chunks.can_ask() && !state.chunks.has_check_for(**host) {
+                return false;
+            }
+            let pauses = state.failed.get(*host);
+            let unfit = matches!(state.file_indexes.get(*host), Some(FileIndex::Excluded));
+            !unfit && pauses.is_none_or(|(_, until)| *until <= now)
+        };
+        state.hosts.iter().filter(may).copied().collect()
+    }
+
+    /// When all hosts have failed: until when is to be waited before they are tried again. `None` when no
+    /// chunk has come since that was the case before, or nobody is left: then it is over.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        let mut state = self.state.lock();
+        if state.arrivals_at_failure.unwrap_or(0) == state.arrivals {
+            return None;
+        }
+        let left = state.hosts.iter().filter(|host| {
+            let file_index = state.file_indexes.get(host);
+            !matches!(file_index, Some(FileIndex::Excluded))
+        });
+        let until = left.filter_map(|host| Some(state.failed.get(host)?.1));
+        let until = until.min()?;
+        state.arrivals_at_failure = Some(state.arrivals);
+        Some(until)
+    }
+
+    /// Waits for news.
+    pub(super) async fn changed(&self) {
+        self.arrived.notified().await;
+    }
+}

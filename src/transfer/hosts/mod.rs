@@ -1,0 +1,8 @@
+//! What is known of the hosts: who has what, who sent something wrong, and how fast each one is.
+
+mod bookkeeping;
+mod throughput;
+
+pub use bookkeeping::HolderLookup;
+pub(super) use bookkeeping::HostBookkeeping;
+pub(super) use throughput::OutstandingBytes;

@@ -1,0 +1,309 @@
+//! How fast each host delivers, and who would be done first. [`HostRate`] is pure: the time is an
+//! argument.
+
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::pool::HostId;
+
+/// Bytes are counted over at least this time before they say something about the rate.
+const WINDOW: Duration = Duration::from_millis(100);
+
+/// How much a new measurement counts against what was known.
+const WEIGHT: f64 = 0.4;
+
+/// How much later than the best host another one may be done and still be asked: guesses are
+/// rough, and two hosts that work are faster than one.
+const TOLERANCE: f64 = 1.5;
+
+/// What is known of one host.
+#[derive(Debug, Clone, Default)]
+struct HostRate {
+    /// Bytes a second; unknown at first.
+    rate: Option<f64>,
+    /// Asked of it and not yet received, in bytes.
+    backlog: u64,
+    /// Since when it has been busy and measured, and what came since.
+    window: Option<(Instant, u64)>,
+    /// The round trip to it.
+    latency: Duration,
+}
+
+impl HostRate {
+    /// So many more bytes are asked of it.
+    fn asked(&mut self, bytes: u64, now: Instant) {
+        if self.backlog == 0 {
+            self.window = Some((now, 0));
+        }
+        self.backlog += bytes;
+    }
+
+    /// So many bytes of those that were asked for have come.
+    fn received(&mut self, bytes: u64, now: Instant) {
+        self.backlog = self.backlog.saturating_sub(bytes);
+        let Some((since, mut count)) = self.window else {
+            return;
+        };
+        count += bytes;
+        let time = now.saturating_duration_since(since);
+        if time >= WINDOW {
+            let measured = count as f64 / time.as_secs_f64();
+            self.rate = Some(match self.rate {
+                Some(rate) => rate + WEIGHT * (measured - rate),
+                None => measured,
+            });
+            self.window = Some((now, 0));
+        } else {
+            self.window = Some((since, count));
+        }
+        if self.backlog == 0 {
+            // A first guess, where all comes sooner than a window lasts.
+            if self.rate.is_none() && count > 0 {
+                self.rate = Some(count as f64 / time.as_secs_f64().max(0.001));
+            }
+            self.window = None;
+        }
+    }
+
+    /// So many bytes that were asked for will not come.
+    fn given_up(&mut self, bytes: u64) {
+        self.backlog = self.backlog.saturating_sub(bytes);
+        if self.backlog == 0 {
+            self.window = None;
+        }
+    }
+
+    fn set_latency(&mut self, latency: Duration) {
+        self.latency = latency;
+    }
+
+    /// How long it will take for what it owes, in seconds.
+    fn queue(&self) -> f64 {
+        self.rate
+            .map_or(0.0, |rate| self.backlog as f64 / rate.max(1.0))
+    }
+
+    /// How long it will take until it has delivered so many bytes more, in seconds. A host of
+    /// which nothing is known is taken for fast, or it would never be tried.
+    fn expect(&self, bytes: u64) -> f64 {
+        let transfer = self
+            .rate
+            .map_or(0.0, |rate| (self.backlog + bytes) as f64 / rate.max(1.0));
+        self.latency.as_secs_f64() + transfer
+    }
+
+    /// Whether this host should be asked for so many bytes although `others` could be.
+    fn is_worth_asking<'a>(&self, bytes: u64, others: impl Iterator<Item = &'a HostRate>) -> bool {
+        let mine = self.expect(bytes);
+        others
+            .filter(|other| other.rate.is_some())
+            .all(|other| mine <= TOLERANCE * other.expect(bytes) + WINDOW.as_secs_f64())
+    }
+}
+
+/// The rates of all hosts.
+#[derive(Debug, Default)]
+pub(in crate::transfer) struct Throughput(Mutex<HashMap<HostId, HostRate>>);
+
+impl Throughput {
+    /// In bytes a second, as long as it is known.
+    pub(in crate::transfer) fn of(&self, host: HostId) -> Option<u64> {
+        let rate = self.0.lock().get(&host)?.rate?;
+        Some(rate as u64)
+    }
+
+    /// Whether a host owes something, and nobody knows yet how fast it is.
+    pub(in crate::transfer) fn is_being_measured(&self, host: HostId) -> bool {
+        let rates = self.0.lock();
+        let rate = rates.get(&host);
+        rate.is_some_and(|rate| rate.rate.is_none() && rate.backlog > 0)
+    }
+
+    pub(in crate::transfer) fn set_latency(&self, host: HostId, latency: Duration) {
+        self.0.lock().entry(host).or_default().set_latency(latency);
+    }
+
+    /// So many bytes are asked of a host; they count as its backlog until they have come or the
+    /// value is dropped.
+    pub(in crate::transfer) fn ask(self: &Arc<Self>, host: HostId, bytes: u64) -> OutstandingBytes {
+        self.0
+            .lock()
+            .entry(host)
+            .or_default()
+            .asked(bytes, Instant::now());
+        OutstandingBytes {
+            rates: self.clone(),
+            host,
+            left: bytes,
+        }
+    }
+
+    /// How long a host would take for so many bytes more, in seconds.
+    pub(in crate::transfer) fn expect(&self, host: HostId, bytes: u64) -> f64 {
+        self.0
+            .lock()
+            .get(&host)
+            .map_or(0.0, |rate| rate.expect(bytes))
+    }
+
+    /// How long a host will take for what it owes, in seconds, as far as its rate is known.
+    pub(in crate::transfer) fn queue(&self, host: HostId) -> f64 {
+        self.0.lock().get(&host).map_or(0.0, HostRate::queue)
+    }
+
+    /// Whether `host` should be asked for so many bytes although others have them too.
+    pub(in crate::transfer) fn is_worth_asking(
+        &self,
+        host: HostId,
+        bytes: u64,
+        holders: &[HostId],
+    ) -> bool {
+        let rates = self.0.lock();
+        let unknown = HostRate::default();
+        let others = holders.iter().filter(|other| **other != host);
+        let others = others.filter_map(|other| rates.get(other));
+        let mine = rates.get(&host).unwrap_or(&unknown);
+        mine.is_worth_asking(bytes, others)
+    }
+
+    /// Whether `others`, among whom `total` bytes are still to be shared out, will have brought all of
+    /// them long before `host` has brought so many `bytes` of them. Of hosts whose rate is not known
+    /// nothing is said.
+    pub(in crate::transfer) fn would_be_last(
+        &self,
+        host: HostId,
+        bytes: u64,
+        total: u64,
+        others: &[HostId],
+    ) -> bool {
+        let rates = self.0.lock();
+        let Some(mine) = rates.get(&host).filter(|mine| mine.rate.is_some()) else {
+            return false;
+        };
+        let known = others.iter().filter_map(|other| rates.get(other));
+        let known = known.filter_map(|other| Some((other.rate?, other.backlog)));
+        let (rate, backlog) = known.fold((0.0, 0), |(rate, backlog), other| {
+            (rate + other.0, backlog + other.1)
+        });
+        if rate <= 0.0 {
+            return false;
+        }
+        let theirs = (backlog + total) as f64 / rate;
+        mine.expect(bytes) > TOLERANCE * theirs + WINDOW.as_secs_f64()
+    }
+
+    /// Puts those that would be late behind those that would not, else keeps the order.
+    pub(in crate::transfer) fn put_late_ones_last(&self, hosts: &mut [HostId], bytes: u64) {
+        let all = hosts.to_vec();
+        hosts.sort_by_cached_key(|host| !self.is_worth_asking(*host, bytes, &all));
+    }
+}
+
+/// Bytes that a host owes.
+#[derive(Debug)]
+pub(in crate::transfer) struct OutstandingBytes {
+    rates: Arc<Throughput>,
+    host: HostId,
+    left: u64,
+}
+
+impl OutstandingBytes {
+    /// So many have come.
+    pub(in crate::transfer) fn received(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.left);
+        self.left -= bytes;
+        if let Some(rate) = self.rates.0.lock().get_mut(&self.host) {
+            rate.received(bytes, Instant::now());
+        }
+    }
+}
+
+impl Drop for OutstandingBytes {
+    fn drop(&mut self) {
+        if let Some(rate) = self.rates.0.lock().get_mut(&self.host) {
+            rate.given_up(self.left);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(bytes_a_second: u64) -> HostRate {
+        let (mut rate, now) = (HostRate::default(), Instant::now());
+        rate.asked(2 * bytes_a_second, now);
+        rate.received(bytes_a_second, now + Duration::from_secs(1));
+        rate.received(bytes_a_second, now + Duration::from_secs(2));
+        rate
+    }
+
+    #[test]
+    fn the_rate_is_what_came_while_something_was_owed() {
+        let rate = host(1_000_000);
+        assert!((rate.expect(3_000_000) - 3.0).abs() < 0.01);
+        let (mut idle, later) = (rate.clone(), Instant::now() + Duration::from_secs(99));
+        idle.asked(1_000_000, later);
+        idle.received(1_000_000, later + Duration::from_secs(1));
+        assert!(
+            (idle.expect(3_000_000) - 3.0).abs() < 0.01,
+            "idle time does not count"
+        );
+        idle.asked(5_000_000, later);
+        assert!(
+            (idle.expect(1_000_000) - 6.0).abs() < 0.01,
+            "the backlog does"
+        );
+        idle.given_up(5_000_000);
+        assert!((idle.expect(1_000_000) - 1.0).abs() < 0.01);
+    }
+
+    /// Else a host that is near would be asked for one part at a time, for ever.
+    #[test]
+    fn what_comes_at_once_gives_a_first_guess() {
+        let (mut rate, now) = (HostRate::default(), Instant::now());
+        rate.asked(1_000_000, now);
+        rate.received(400_000, now + WINDOW / 10);
+        assert_eq!(rate.rate, None, "more is to come");
+        rate.received(600_000, now + WINDOW / 5);
+        assert!((rate.rate.unwrap() - 50_000_000.0).abs() < 1.0);
+        // A guess: what is measured over a whole window replaces most of it.
+        rate.asked(2_000_000, now);
+        rate.received(2_000_000, now + Duration::from_secs(2));
+        assert!(rate.rate.unwrap() < 31_000_000.0);
+    }
+
+    #[test]
+    fn the_last_parts_are_not_asked_of_a_slow_host() {
+        let rates = Arc::new(Throughput::default());
+        let [slow, fast, unknown] = [0, 1, 2].map(HostId::at);
+        rates.0.lock().insert(slow, host(300_000));
+        rates.0.lock().insert(fast, host(20_000_000));
+        let part = 2_000_000;
+        assert!(rates.would_be_last(slow, part, part, &[fast]));
+        assert!(!rates.would_be_last(fast, part, part, &[slow]));
+        // Long before the fast one has brought all of that, the slow one has brought its part.
+        assert!(!rates.would_be_last(slow, part, 200_000_000, &[fast]));
+        assert!(!rates.would_be_last(slow, part, part, &[]));
+        assert!(!rates.would_be_last(slow, part, part, &[unknown]));
+        assert!(!rates.would_be_last(unknown, part, part, &[fast]));
+    }
+
+    #[test]
+    fn a_slow_host_is_left_out_when_it_would_be_the_last() {
+        let (slow, mut fast, unknown) = (host(1_000_000), host(20_000_000), HostRate::default());
+        assert!(!slow.is_worth_asking(30_000_000, [&fast].into_iter()));
+        assert!(fast.is_worth_asking(30_000_000, [&slow].into_iter()));
+        assert!(slow.is_worth_asking(30_000_000, [&unknown].into_iter()));
+        assert!(unknown.is_worth_asking(30_000_000, [&fast].into_iter()));
+        // With a long queue at the fast one, the slow one helps.
+        fast.asked(900_000_000, Instant::now());
+        assert!(slow.is_worth_asking(30_000_000, [&fast].into_iter()));
+        // Nothing is too slow for what is tiny.
+        assert!(slow.is_worth_asking(10_000, [&host(20_000_000)].into_iter()));
+    }
+}

@@ -1,0 +1,48 @@
+//! What is being read ahead for all callers, so that two of them that want the same NAR get it once.
+
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use super::memory_budget::Reservation;
+use super::task::{OwnerId, ReadaheadTask, TaskReader};
+use crate::model::{PathInfo, StorePath};
+
+/// So many entries are kept before those of NARs that are gone are looked for.
+const FEW: usize = 1024;
+
+#[derive(Default)]
+pub(super) struct InFlight {
+    tasks: Mutex<HashMap<StorePath, Weak<ReadaheadTask>>>,
+    owners: AtomicU64,
+}
+
+impl InFlight {
+    /// One that no worker of any caller has had.
+    pub(super) fn new_owner(&self) -> OwnerId {
+        OwnerId(self.owners.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Reads along, if the same NAR is being read ahead for another caller, nothing of it is gone, and
+    /// `reserve` gives room for it.
+    pub(super) fn join(
+        &self,
+        info: &PathInfo,
+        reserve: impl FnOnce() -> Option<Reservation>,
+    ) -> Option<TaskReader> {
+        let tasks = self.tasks.lock();
+        let task = tasks.get(&info.path)?.upgrade()?;
+        drop(tasks);
+        let same = (task.info.nar_hash, task.info.nar_size) == (info.nar_hash, info.nar_size);
+        same.then(|| task.join(reserve))?
+    }
+
+    pub(super) fn put(&self, task: &Arc<ReadaheadTask>) {
+        let mut tasks = self.tasks.lock();
+        if tasks.len() >= FEW && tasks.len() == tasks.capacity() {
+            tasks.retain(|_, task| task.strong_count() > 0);
+        }
+        tasks.insert(task.info.path.clone(), Arc::downgrade(task));
+    }
+}

@@ -1,0 +1,232 @@
+//! The memory that NARs read ahead may take.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What may be read ahead at first, in bytes: the caller may fetch everything elsewhere.
+const AT_FIRST: u64 = 64 << 20;
+
+/// How much more may be read ahead for each byte that was fetched.
+const GROWTH: u64 = 4;
+
+/// What a NAR takes, in bytes: a bit more than it is, for the blocks that it comes in.
+pub(super) fn reservation_for(nar_size: u64) -> u64 {
+    nar_size.saturating_add(nar_size / 16)
+}
+
+/// A limit for all that is read ahead, for all callers together.
+#[derive(Debug)]
+pub(in crate::transfer) struct MemoryBudget {
+    /// In bytes.
+    total: u64,
+    used: AtomicU64,
+    callers: AtomicU64,
+}
+
+impl MemoryBudget {
+    pub(in crate::transfer) fn new(total: u64) -> Self {
+        Self {
+            total,
+            used: AtomicU64::new(0),
+            callers: AtomicU64::new(0),
+        }
+    }
+
+    /// How many bytes are held.
+    pub(in crate::transfer) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes may be held.
+    pub(in crate::transfer) fn total(&self) -> u64 {
+        self.total
+    }
+}
+
+/// One caller's part of it, the same for each. It opens up as the caller fetches.
+#[derive(Debug)]
+pub(super) struct CallerBudget {
+    memory: Arc<MemoryBudget>,
+    used: AtomicU64,
+    fetched: AtomicU64,
+}
+
+impl CallerBudget {
+    pub(super) fn new(memory: Arc<MemoryBudget>) -> Self {
+        memory.callers.fetch_add(1, Ordering::Relaxed);
+        Self {
+            memory,
+            used: AtomicU64::new(0),
+            fetched: AtomicU64::new(0),
+        }
+    }
+
+    /// The largest NAR that is read ahead, in bytes: one alone shall not take all.
+    pub(super) fn largest(&self) -> u64 {
+        self.memory.total / 2
+    }
+
+    /// What may be held by now, in bytes.
+    fn allowed(&self) -> u64 {
+        let fetched = self.fetched.load(Ordering::Relaxed);
+        let callers = self.memory.callers.load(Ordering::Relaxed).max(1);
+        AT_FIRST
+            .saturating_add(fetched.saturating_mul(GROWTH))
+            .min(self.memory.total / callers)
+    }
+
+    /// Room for so many bytes, if there is. When nothing is held for this caller yet, anything up
+    /// to [`largest`](Self::largest) is let in that the others leave room for.
+    pub(super) fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
+        let (allowed, total) = (self.allowed(), self.memory.total);
+        take(&self.memory.used, |used| {
+            let sum = used.checked_add(bytes)?;
+            (sum <= total).then_some(sum)
+        })?;
+        let own = take(&self.used, |used| {
+            let sum = used.checked_add(bytes)?;
+            let fits = sum <= allowed || (used == 0 && bytes <= self.largest());
+            fits.then_some(sum)
+        });
+        if own.is_none() {
+            self.memory.used.fetch_sub(bytes, Ordering::AcqRel);
+            return None;
+        }
+        Some(Reservation {
+            budget: self.clone(),
+            bytes,
+        })
+    }
+
+    /// Room for so many bytes, whether there is or not: until it is given back, others get less.
+    pub(super) fn reserve_anyway(self: &Arc<Self>, bytes: u64) -> Reservation {
+        let add = |used: u64| Some(used.saturating_add(bytes));
+        take(&self.memory.used, add);
+        take(&self.used, add);
+        Reservation {
+            budget: self.clone(),
+            bytes,
+        }
+    }
+
+    /// The caller fetches so many bytes here, not elsewhere.
+    pub(super) fn caller_fetches(&self, bytes: u64) {
+        take(&self.fetched, |fetched| Some(fetched.saturating_add(bytes)));
+    }
+
+    /// Whether so much is held that little more can be.
+    pub(super) fn is_nearly_full(&self) -> bool {
+        self.used.load(Ordering::Relaxed) > self.allowed() / 4 * 3
+            || self.memory.used() > self.memory.total / 4 * 3
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::AcqRel);
+        self.memory.used.fetch_sub(bytes, Ordering::AcqRel);
+    }
+}
+
+impl Drop for CallerBudget {
+    fn drop(&mut self) {
+        self.memory.callers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn take(counter: &AtomicU64, change: impl Fn(u64) -> Option<u64>) -> Option<u64> {
+    counter
+        .fetch_update(Ordering::AcqRel, Ordering::Acquire, change)
+        .ok()
+}
+
+/// A part of the budget; given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    budget: Arc<CallerBudget>,
+    bytes: u64,
+}
+
+impl Reservation {
+    /// So many bytes of it have been fetched by the caller.
+    pub(super) fn fetched(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.budget.give_back(bytes);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory() -> Arc<MemoryBudget> {
+        Arc::new(MemoryBudget::new(256 << 20))
+    }
+
+    fn budget(memory: &Arc<MemoryBudget>) -> Arc<CallerBudget> {
+        Arc::new(CallerBudget::new(memory.clone()))
+    }
+
+    #[test]
+    fn what_is_held_stays_below_the_limit_and_comes_back() {
+        let memory = memory();
+        let budget = budget(&memory);
+        let mut first = budget.reserve(60 << 20).unwrap();
+        assert!(budget.is_nearly_full());
+        assert!(budget.reserve(5 << 20).is_none(), "nothing fetched yet");
+        first.fetched(10 << 20);
+        budget.caller_fetches(10 << 20);
+        let second = budget.reserve(50 << 20).unwrap();
+        assert!(budget.reserve(5 << 20).is_none());
+        drop((first, second));
+        assert_eq!((budget.used.load(Ordering::Relaxed), memory.used()), (0, 0));
+        budget.fetched.store(u64::MAX / 2, Ordering::Relaxed);
+        let all: Vec<_> = std::iter::from_fn(|| budget.reserve(100 << 20)).collect();
+        assert_eq!(all.len(), 2);
+    }
+
+    #[test]
+    fn one_large_nar_is_let_in_when_nothing_is_held() {
+        let memory = memory();
+        let budget = budget(&memory);
+        assert!(budget.reserve(129 << 20).is_none());
+        assert!(budget.reserve(u64::MAX).is_none());
+        let large = budget.reserve(128 << 20).unwrap();
+        assert!(budget.reserve(1).is_none());
+        drop(large);
+        assert!(budget.reserve(1).is_some());
+    }
+
+    #[test]
+    fn what_is_read_at_once_is_accounted_for_even_without_room() {
+        let memory = memory();
+        let (one, two) = (budget(&memory), budget(&memory));
+        let full: Vec<_> = std::iter::from_fn(|| one.reserve(32 << 20)).collect();
+        let mut more = one.reserve_anyway(200 << 20);
+        assert_eq!(memory.used(), (full.len() as u64 * 32 + 200) << 20);
+        assert!(two.reserve(32 << 20).is_none(), "until it is given back");
+        more.fetched(200 << 20);
+        assert!(two.reserve(32 << 20).is_some());
+        drop((full, more));
+        assert_eq!((one.used.load(Ordering::Relaxed), memory.used()), (0, 0));
+    }
+
+    #[test]
+    fn callers_share_and_none_takes_what_is_another_ones() {
+        let memory = memory();
+        let (greedy, modest) = (budget(&memory), budget(&memory));
+        greedy.caller_fetches(1 << 30);
+        let all: Vec<_> = std::iter::from_fn(|| greedy.reserve(32 << 20)).collect();
+        assert_eq!(all.len(), 4, "half of it");
+        let other = modest.reserve(60 << 20).unwrap();
+        assert_eq!(memory.used(), (128 + 60) << 20);
+        drop((other, modest));
+        let more: Vec<_> = std::iter::from_fn(|| greedy.reserve(32 << 20)).collect();
+        assert_eq!(more.len(), 4, "the rest");
+    }
+}

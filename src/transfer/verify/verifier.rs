@@ -1,0 +1,281 @@
+//! A NAR on its way: how far it is, and what may be passed on.
+//!
+//! Two states are kept: of what has been passed on, and of what has been taken from the host that
+//! sends now. When that host fails, the second falls back to the first.
+
+use bytes::{Buf, Bytes, BytesMut};
+use sha2::{Digest, Sha256};
+
+use super::checkpoint::{Checkpoint, Piece, ResumePoint};
+use super::content_check::ContentCheck;
+use crate::model::{NarHash, PathInfo, StorePath};
+use crate::transfer::error::{HostFault, Unfit};
+use crate::wire::nar::{Completion, Decoder, Event, NarError};
+
+/// NARs up to this size, in bytes, are verified whole before their first byte is passed on, so
+/// that a host which sends wrong bytes can be replaced unnoticed. Larger ones may come in parts, which are
+/// compared with what other hosts have.
+pub(in crate::transfer) const WHOLE: u64 = crate::transfer::chunks::LEAST - 1;
+
+/// Larger pieces, in bytes, are not passed on at once: what an engine's client has not got whole,
+/// it has to get again.
+const PIECE: usize = 512 << 10;
+
+#[derive(Clone)]
+struct State {
+    decoder: Decoder,
+    hasher: Sha256,
+}
+
+impl State {
+    /// Steps over what is whole in the first `most` bytes of `buf` and removes it from there.
+    fn take(
+        &mut self,
+        buf: &mut BytesMut,
+        most: usize,
+        content: &mut Option<ContentCheck>,
+    ) -> Result<Bytes, NarError> {
+        let most = most.min(buf.len());
+        let mut len = 0;
+        let result = loop {
+            match self.decoder.step(&buf[len..most]) {
+                Ok((read, Some(event))) => {
+                    len += read;
+                    if let Some(content) = content {
+                        content.event(&event);
+                    }
+                    if event == Event::End {
+                        break Ok(());
+                    }
+                }
+                Ok((read, None)) => {
+                    len += read;
+                    break Ok(());
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        let bytes = buf.split_to(len).freeze();
+        self.hasher.update(&bytes);
+        if let Some(content) = content {
+            content.bytes(&bytes);
+        }
+        result.map(|()| bytes)
+    }
+
+    fn hash(&self) -> NarHash {
+        NarHash::new(self.hasher.clone().finalize().into())
+    }
+}
+
+/// What [`Verifier::take`] gives.
+pub(in crate::transfer) enum Taken {
+    /// Nothing that may be passed on yet.
+    Nothing,
+    /// This may be passed on, and counts as passed on. There may be more in the buffer.
+    Pass(Piece),
+    /// The archive is complete; [`Verifier::verify`] gives the rest.
+    Complete,
+}
+
+#[derive(Clone)]
+pub(in crate::transfer) struct Verifier {
+    hash: Option<NarHash>,
+    /// 0 when unknown.
+    size: u64,
+    passed: State,
+    ahead: State,
+    /// What is between the two states.
+    held: Vec<Bytes>,
+    /// Keeps the same two states.
+    content: Option<ContentCheck>,
+    /// What was passed on before this began, until it has come again and proved to be the same.
+    before: Option<ResumePoint>,
+}
+
+/// Why a stream takes no more.
+#[derive(Debug)]
+pub(in crate::transfer) enum Rejected {
+    /// What came is no acceptable NAR.
+    Nar(NarError),
+    /// It begins differently from what was passed on already.
+    Differs,
+}
+
+impl Rejected {
+    /// What it means for the host that sent it.
+    pub(in crate::transfer) fn into_fault(self, host: String, path: StorePath) -> HostFault {
+        match self {
+            Self::Nar(source) => HostFault::Malformed { host, path, source },
+            Self::Differs => HostFault::Differs { host, path },
+        }
+    }
+}
+
+impl From<NarError> for Rejected {
+    fn from(error: NarError) -> Self {
+        Self::Nar(error)
+    }
+}
+
+impl Verifier {
+    pub(in crate::transfer) fn new(info: &PathInfo) -> Self {
+        let limit = match info.nar_size {
+            0 => u64::MAX,
+            size => size,
+        };
+        let start = State {
+            decoder: Decoder::new(limit),
+            hasher: Sha256::new(),
+        };
+        Self {
+            hash: info.nar_hash,
+            size: info.nar_size,
+            passed: start.clone(),
+            ahead: start,
+            held: Vec::new(),
+            content: ContentCheck::new(info),
+            before: None,
+        }
+    }
+
+    /// The rest of a NAR whose beginning has been passed on by somebody else. It comes from its first
+    /// byte on all the same, since nothing is known of what was passed on but its hash.
+    pub(in crate::transfer) fn resumed(info: &PathInfo, before: ResumePoint) -> Self {
+        Self {
+            before: Some(before).filter(|before| before.at > 0),
+            ..Self::new(info)
+        }
+    }
+
+    /// Bytes taken so far.
+    pub(in crate::transfer) fn taken(&self) -> u64 {
+        self.ahead.decoder.bytes_read()
+    }
+
+    /// Takes what is whole off the buffer, or a piece of it: to be called again until it gives
+    /// [`Taken::Nothing`] or [`Taken::Complete`].
+    pub(in crate::transfer) fn take(&mut self, buf: &mut BytesMut) -> Result<Taken, Rejected> {
+        if let Some(before) = &self.before {
+            let missing = before.at - self.taken();
+            let most = usize::try_from(missing).unwrap_or(usize::MAX);
+            let all_there = buf.len() >= most;
+            self.ahead.take(buf, most, &mut self.content)?;
+            if self.taken() < before.at {
+                // Tokens end where pieces do: one that does not was another one there.
+                return match all_there || self.ahead.decoder.is_complete() {
+                    true => Err(Rejected::Differs),
+                    false => Ok(Taken::Nothing),
+                };
+            }
+            if self.ahead.hash() != before.checkpoint.hash {
+                return Err(Rejected::Differs);
+            }
+            self.before = None;
+            self.pass();
+        }
+        let whole = (1..=WHOLE).contains(&self.size);
+        let most = if whole { usize::MAX } else { PIECE };
+        let bytes = self.ahead.take(buf, most, &mut self.content)?;
+        if self.ahead.decoder.is_complete() {
+            self.held.push(bytes);
+            return Ok(Taken::Complete);
+        }
+        if bytes.is_empty() {
+            return Ok(Taken::Nothing);
+        }
+        if whole {
+            self.held.push(bytes);
+            return Ok(Taken::Nothing);
+        }
+        self.pass();
+        let checkpoint = Some(Checkpoint {
+            hash: self.passed.hash(),
+            rest: self.passed.decoder.completion(""),
+        });
+        Ok(Taken::Pass(Piece { bytes, checkpoint }))
+    }
+
+    fn pass(&mut self) {
+        self.passed = self.ahead.clone();
+        if let Some(content) = &mut self.content {
+            content.pass();
+        }
+    }
+
+    /// Compares hash and size with the promised ones, and the content with its address where it has one,
+    /// once the archive is complete. Gives what was held back.
+    pub(in crate::transfer) fn verify(&mut self) -> Result<Vec<Piece>, Unfit> {
+        let (size, hash) = (self.taken(), self.ahead.hash());
+        let wanted_size = if self.size == 0 { size } else { self.size };
+        let wanted_hash = self.hash.unwrap_or(hash);
+        if (size, hash) != (wanted_size, wanted_hash) {
+            let text = |hash: NarHash, size: u64| format!("{hash} ({size} bytes)");
+            let (expected, got) = (text(wanted_hash, wanted_size), text(hash, size));
+            return Err(Unfit::Mismatch(expected, got));
+        }
+        if let Some(content) = &self.content {
+            content.verify()?;
+        }
+        self.pass();
+        let held = std::mem::take(&mut self.held).into_iter();
+        Ok(held.map(Piece::verified).collect())
+    }
+
+    /// The host failed: what was taken from it and not passed on does not count. Gives how many bytes that was.
+    pub(in crate::transfer) fn roll_back(&mut self) -> u64 {
+        let taken = self.taken();
+        self.held.clear();
+        self.ahead = self.passed.clone();
+        if let Some(content) = &mut self.content {
+            content.roll_back();
+        }
+        taken - self.taken()
+    }
+
+    /// What completes what was passed on.
+    pub(in crate::transfer) fn completion(&self, reason: &str) -> Completion {
+        match &self.before {
+            Some(before) => before.checkpoint.rest.clone(),
+            None => self.passed.decoder.completion(reason),
+        }
+    }
+
+    /// A decoder that has come as far as this.
+    pub(in crate::transfer) fn decoder(&self) -> Decoder {
+        self.ahead.decoder.clone()
+    }
+
+    /// A reader for what was passed on already.
+    pub(in crate::transfer) fn prefix(&self) -> Prefix {
+        Prefix {
+            left: self.taken(),
+            hasher: Sha256::new(),
+            hash: self.ahead.hash(),
+        }
+    }
+}
+
+/// Reads over the part of a NAR that was passed on already.
+pub(in crate::transfer) struct Prefix {
+    left: u64,
+    hasher: Sha256,
+    hash: NarHash,
+}
+
+impl Prefix {
+    pub(in crate::transfer) fn is_missing_some(&self) -> bool {
+        self.left > 0
+    }
+
+    pub(in crate::transfer) fn read(&mut self, buf: &mut BytesMut) {
+        let len = usize::try_from(self.left).map_or(buf.len(), |left| left.min(buf.len()));
+        self.hasher.update(&buf[..len]);
+        buf.advance(len);
+        self.left -= len as u64;
+    }
+
+    pub(in crate::transfer) fn is_same(&self) -> bool {
+        self.hasher.clone().finalize()[..] == self.hash.as_bytes()[..]
+    }
+}

@@ -1,0 +1,238 @@
+//! Serve loops over ssh.
+//!
+//! OpenSSH itself makes the connections, so that keys, agents, `~/.ssh/config`, jump hosts and
+//! known hosts are what users know. A master connection for each host lives in the background and
+//! is shared by all processes of this user: whoever comes next needs no handshake. The master is
+//! started here (see [`SshSettings`]) and the crate `openssh` talks to its control socket.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ::openssh::Error as MuxError;
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+mod calling_process;
+mod inspect;
+mod login;
+mod master;
+mod remote_command;
+mod settings;
+mod ssh;
+
+pub use self::calling_process::CallingProcess;
+pub use self::inspect::{login_command, masters};
+pub use self::master::sweep;
+pub use self::settings::SshSettings;
+pub use self::ssh::relative_paths::{resolve, resolve_file};
+
+use self::login::LoginKind;
+use self::master::Master;
+use self::master::channel_slots::{Slot, Slots};
+use self::master::liveness::{LivenessProbe, LivenessProbes, PROBE_AFTER_SILENCE};
+use self::master::session::{MuxedChild, Opened, Wish, is_of_login};
+use self::ssh::master_log::MasterLog;
+use super::closing_pipe::ClosingPipe;
+use super::runtime_dir::Environment;
+use super::{Channel, Child, Phase, Program, Transport, TransportError};
+use crate::config::host::Host;
+
+/// How many connections to one host there may be.
+const MASTERS_MAX: usize = 8;
+
+/// Size of the pipe from ssh to us, in bytes.
+const PIPE: usize = 1 << 20;
+
+/// A limit where none is wanted: longer than anything waits.
+const NO_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Starts serve loops over ssh.
+pub struct OpenSsh {
+    settings: SshSettings,
+    slots: Arc<Slots>,
+    probes: LivenessProbes,
+    swept: AtomicBool,
+}
+
+impl OpenSsh {
+    /// Connects to nothing yet.
+    pub fn new(settings: SshSettings) -> Self {
+        Self {
+            settings,
+            slots: Arc::default(),
+            probes: LivenessProbes::default(),
+            swept: AtomicBool::new(false),
+        }
+    }
+
+    fn runtime_dir(&self) -> Result<PathBuf, TransportError> {
+        Ok(Environment::of_process(self.settings.runtime_dir.as_deref()).runtime_dir()?)
+    }
+}
+
+#[async_trait]
+impl Transport for OpenSsh {
+    async fn open(&self, host: &Host, program: Program) -> Result<Channel, TransportError> {
+        let line = remote_command::line(host, program)?;
+        let folder = self.runtime_dir()?;
+        if !self.swept.swap(true, Ordering::Relaxed) {
+            let (folder, clients) = (folder.clone(), self.settings.only_for.is_some());
+            // Nobody waits for that.
+            drop(tokio::task::spawn_blocking(move || {
+                sweep(&folder);
+                if clients {
+                    master::sweep_clients(&folder);
+                }
+            }));
+        }
+        let name = ssh::arguments::short_name(host, &self.settings);
+        let limit = self.settings.limit().unwrap_or(NO_LIMIT).min(NO_LIMIT);
+        let began = Instant::now();
+        let time = (began, began + limit);
+        let mut refused = String::new();
+        let mut login = LoginKind::First;
+        for index in 0..MASTERS_MAX {
+            let Some(slot) = self.slots.take(&format!("{name}-{index}")) else {
+                login = LoginKind::Further;
+                continue;
+            };
+            let place = (folder.as_path(), name.as_str(), index);
+            let master = Master::new(host, &self.settings, place, time);
+            let wish = Wish {
+                host,
+                line: &line,
+                login,
+                patience: limit / 2,
+                deadline: time.1,
+            };
+            let opened = match wish.open_on(&master, &self.probes).await {
+                // The host has let us in: that it does not do so once more is no failure.
+                Err(error) if login == LoginKind::Further && is_of_login(&error) => {
+                    log::debug!("no further connection: {error}");
+                    refused = error.said().unwrap_or_default().to_owned();
+                    break;
+                }
+                // Whoever was to start that one does not come to it (it may be stopped).
+                Err(TransportError::TimedOut {
+                    phase: Phase::Queue,
+                    ..
+                }) if index == 0 => continue,
+                opened => opened?,
+            };
+            match opened {
+                Opened::Yes(child, took, probe) => {
+                    let link = LinkEnd {
+                        log: MasterLog::from_now_on(&master.log()),
+                        probe,
+                        process: format!("the ssh process behind {}", master.socket().display()),
+                    };
+                    return channel(host, (*child, took), link, slot);
+                }
+                // On a connection of its own there is no room to make.
+                Opened::Refused { fresh: true, said } => {
+                    refused = said;
+                    break;
+                }
+                Opened::Refused { fresh: false, said } => {
+                    refused = said;
+                    login = LoginKind::Further;
+                }
+            }
+        }
+        let (host, said) = (host.to_string(), refused);
+        Err(match login {
+            LoginKind::First => TransportError::SessionRefused { host, said },
+            LoginKind::Further => TransportError::NoFurtherSession { host, said },
+        })
+    }
+}
+
+fn channel(
+    host: &Host,
+    (mut child, took): (MuxedChild, Duration),
+    link: LinkEnd,
+    slot: Slot,
+) -> Result<Channel, TransportError> {
+    let pipes = (
+        child.stdin().take(),
+        child.stdout().take(),
+        child.stderr().take(),
+    );
+    let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
+        let source = io::ErrorKind::BrokenPipe.into();
+        return Err(TransportError::Local {
+            host: host.to_string(),
+            action: "take the pipes",
+            source,
+        });
+    };
+    // Fewer wake-ups for each megabyte; refused where the system's limit is lower.
+    let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE);
+    Ok(Channel {
+        stdin: Box::new(ClosingPipe::new(stdin)),
+        stdout: Box::new(stdout),
+        stderr: Box::new(stderr),
+        child: Box::new(RemoteChild {
+            child,
+            link,
+            _slot: slot,
+        }),
+        opened_in: Some(took),
+    })
+}
+
+/// Dropping it closes the control connection; the master then closes the session's streams in both
+/// directions, and a serve loop ends at its next read or write.
+struct RemoteChild {
+    child: MuxedChild,
+    link: LinkEnd,
+    _slot: Slot,
+}
+
+/// The master of a session.
+struct LinkEnd {
+    /// Opened early, since the next master puts another one in its place.
+    log: Option<MasterLog>,
+    probe: Option<Arc<LivenessProbe>>,
+    /// For messages.
+    process: String,
+}
+
+#[async_trait]
+impl Child for RemoteChild {
+    async fn wait(self: Box<Self>) -> Option<i32> {
+        match self.child.wait().await {
+            Ok(status) => status.code(),
+            // The crate makes an error of status 127.
+            Err(MuxError::Remote(error)) if error.kind() == io::ErrorKind::NotFound => Some(127),
+            Err(_) => None,
+        }
+    }
+
+    /// ssh notes a host that no longer answers its keepalives, but not that the host closed the
+    /// connection.
+    fn link_output(&self) -> String {
+        self.link
+            .log
+            .as_ref()
+            .map_or(String::new(), MasterLog::read)
+    }
+
+    async fn link_unresponsive(&self) -> String {
+        match &self.link.probe {
+            Some(probe) => probe.until_unresponsive(PROBE_AFTER_SILENCE).await,
+            None => std::future::pending().await,
+        }
+        self.link.process.clone()
+    }
+
+    fn is_link_unresponsive(&self) -> bool {
+        self.link
+            .probe
+            .as_ref()
+            .is_some_and(|probe| probe.is_unresponsive())
+    }
+}

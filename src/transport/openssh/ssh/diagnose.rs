@@ -1,0 +1,205 @@
+//! From what ssh prints to the kind of failure.
+//!
+//! ssh knows one exit status for all failures (255) and prints one line or several. They are never
+//! translated: ssh sets its locale for character types only (`msetlocale`), so `LC_ALL` is left as
+//! it is (which also keeps `SendEnv LC_*` true to the user's locale).
+
+use std::time::Duration;
+
+use crate::config::host::Host;
+use crate::transport::{Phase, TransportError};
+
+/// The error that `said` tells of, for an ssh that gave up `after` so long, of the time that is the `limit` for all of it.
+pub(in crate::transport::openssh) fn classify(
+    host: &Host,
+    said: String,
+    (after, limit): (Duration, Option<Duration>),
+) -> TransportError {
+    let has = |needles: &[&str]| needles.iter().any(|needle| said.contains(needle));
+    let name = host.to_string();
+    // The most telling first: with a jump host, ssh prints the jump's failure and then its own
+    // "Connection closed by UNKNOWN".
+    if has(&[
+        "REMOTE HOST IDENTIFICATION HAS CHANGED",
+        "has changed and you have requested strict checking",
+        "REVOKED HOST KEY",
+        "marked as revoked",
+    ]) {
+        TransportError::HostKeyChanged {
+            host: name,
+            pinned: host.public_host_key.is_some(),
+            said,
+        }
+    } else if has(&[
+        "Host key verification failed",
+        "you have requested strict checking",
+    ]) {
+        TransportError::HostKeyUnknown { host: name, said }
+    } else if has(&["No user exists for uid"]) {
+        TransportError::NoUser {
+            host: name,
+            uid: rustix::process::getuid().as_raw(),
+            said,
+        }
+    } else if let Some(methods) = denied(&said) {
+        TransportError::PermissionDenied {
+            host: name,
+            methods,
+            identity: host.ssh_key.clone(),
+            tried: Vec::new(),
+            said,
+        }
+    } else if let Some(unknown) = unresolved(&said) {
+        TransportError::HostNameUnknown {
+            host: name,
+            name: unknown,
+            said,
+        }
+    } else if has(&["Connection refused"]) {
+        TransportError::Refused { host: name, said }
+    } else if has(&[
+        "No route to host",
+        "Network is unreachable",
+        "Network is down",
+        "Host is down",
+        "Cannot assign requested address",
+    ]) {
+        TransportError::Unreachable { host: name, said }
+    } else if has(&[
+        "timed out",
+        "Timeout, server",
+        "Connection to UNKNOWN port 65535 timed out",
+    ]) {
+        TransportError::TimedOut {
+            host: name,
+            after,
+            limit,
+            phase: Phase::Connect,
+            said,
+        }
+    } else if has(&[
+        "Connection closed by",
+        "Connection reset by",
+        "Connection to ",
+        "Broken pipe",
+        "Not allowed at this time",
+        "Exceeded MaxStartups",
+    ]) {
+        TransportError::Disconnected { host: name, said }
+    } else {
+        TransportError::Other { host: name, said }
+    }
+}
+
+/// `user@host: Permission denied (publickey,password).`
+fn denied(said: &str) -> Option<Vec<String>> {
+    if said.contains("Too many authentication failures") {
+        return Some(Vec::new());
+    }
+    // The last one: an earlier one may be about a key file ("Load key …: Permission denied").
+    let (_, rest) = said.rsplit_once("Permission denied (")?;
+    let (methods, _) = rest.split_once(')')?;
+    Some(methods.split(',').map(str::to_owned).collect())
+}
+
+/// `ssh: Could not resolve hostname NAME: Name or service not known`
+fn unresolved(said: &str) -> Option<String> {
+    let (_, rest) = said.split_once("Could not resolve hostname ")?;
+    let line = rest.lines().next().unwrap_or(rest);
+    let name = line.rsplit_once(": ").map_or(line, |(name, _)| name);
+    Some(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::master_log::clean;
+    use super::*;
+
+    fn kind(text: &str) -> TransportError {
+        let host = Host {
+            name: "h".into(),
+            user: None,
+            port: None,
+            ssh_key: Some("/key".into()),
+            public_host_key: None,
+            compress: false,
+            remote_program: Vec::new(),
+            remote_store: None,
+            trusted: false,
+            priority: None,
+            max_connections: 1,
+        };
+        classify(&host, clean(text), (Duration::from_secs(5), None))
+    }
+
+    // The texts are what OpenSSH 9.2 prints.
+    #[test]
+    fn the_words_of_ssh_become_kinds() {
+        use TransportError as E;
+        assert!(matches!(
+            kind("ssh: Could not resolve hostname nosuch.invalid: Name or service not known\r\n"),
+            E::HostNameUnknown { name, .. } if name == "nosuch.invalid"
+        ));
+        assert!(matches!(
+            kind("ssh: connect to host 127.0.0.1 port 1: Connection refused\r\n"),
+            E::Refused { .. }
+        ));
+        assert!(matches!(
+            kind("ssh: connect to host h port 22: No route to host\r\n"),
+            E::Unreachable { .. }
+        ));
+        assert!(matches!(
+            kind("ssh: connect to host h port 22: Connection timed out\r\n"),
+            E::TimedOut {
+                phase: Phase::Connect,
+                ..
+            }
+        ));
+        assert!(matches!(
+            kind("Host key verification failed.\r\n"),
+            E::HostKeyUnknown { .. }
+        ));
+        assert!(matches!(
+            kind(
+                "No ED25519 host key is known for h and you have requested strict checking.\r\nHost key verification failed.\r\n"
+            ),
+            E::HostKeyUnknown { .. }
+        ));
+        assert!(matches!(
+            kind(
+                "@@@@@\r\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\r\n@@@@@\r\nHost key verification failed.\r\n"
+            ),
+            E::HostKeyChanged { said, .. } if said.starts_with("WARNING: ")
+        ));
+        assert!(matches!(
+            kind("Load key \"/key\": Permission denied\r\nroot@h: Permission denied (publickey,password).\r\n"),
+            E::PermissionDenied { methods, identity: Some(_), .. } if methods == ["publickey", "password"]
+        ));
+        assert!(matches!(
+            kind(
+                "kex_exchange_identification: Connection closed by remote host\r\nConnection closed by UNKNOWN port 65535\r\n"
+            ),
+            E::Disconnected { .. }
+        ));
+        assert!(matches!(
+            kind("No user exists for uid 54321\r\n"),
+            E::NoUser { .. }
+        ));
+        assert!(matches!(
+            kind("Can't open user config file /none: No such file or directory\r\n"),
+            E::Other { .. }
+        ));
+        assert_eq!(kind("").to_string(), "h: ssh failed without a message");
+    }
+
+    #[test]
+    fn a_jump_hosts_failure_comes_before_what_follows_from_it() {
+        let error = kind(
+            "ssh: Could not resolve hostname jump: Name or service not known\r\nkex_exchange_identification: Connection closed by remote host\r\nConnection closed by UNKNOWN port 65535\r\n",
+        );
+        assert_eq!(
+            error.to_string(),
+            "h: the host name 'jump' cannot be resolved"
+        );
+    }
+}
