@@ -1,4 +1,16 @@
-//! The one way to stderr: lines, and below them bars that stay. Each has the lock while it writes.
+//! What this program shows on stderr: lines, and below them bars. All writers take one lock.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | `bar_layout` | which columns and lines fit the terminal |
+//! | `bars` | draws them by indicatif |
+//! | `terminal` | the terminal that indicatif draws on |
+//! | `stderr` | writes without waiting for the reader |
+
+pub(super) mod bar_layout;
+mod bars;
+pub(super) mod stderr;
+mod terminal;
 
 use parking_lot::Mutex;
 use std::borrow::Cow;
@@ -7,25 +19,25 @@ use std::sync::{Arc, OnceLock};
 
 use log::Level;
 
-use super::bars::Bars;
-use super::json;
-use super::stderr::{self, write};
-use super::table::Line;
-use super::terminal::Terminal;
+use super::internal_json;
 use super::text::fit;
+use bar_layout::Line;
+use bars::Bars;
+use stderr::write;
+use terminal::Terminal;
 
 /// Stderr, shared by all that write to it.
 #[derive(Debug, Clone)]
-pub(super) struct Screen(Arc<Inner>);
+pub(super) struct Screen(Arc<ScreenState>);
 
 #[derive(Debug)]
-struct Inner {
+struct ScreenState {
     /// A terminal that can move its cursor.
     moves: bool,
     colours: bool,
-    /// Which warnings and errors are news.
+    /// Decides which warnings and errors are shown.
     filter: OnceLock<Filter>,
-    // Held while something is queued, so that nothing comes in between.
+    // Held while a text is queued, so that texts of several threads do not mix.
     drawn: Mutex<Drawn>,
 }
 
@@ -43,7 +55,7 @@ impl std::fmt::Debug for Filter {
 #[derive(Debug)]
 struct Drawn {
     bars: Bars,
-    /// Another program may have a bar of its own on this terminal.
+    /// Another program may draw its own bar on this terminal.
     shared: bool,
     /// Whoever reads messages puts this program's name before each line.
     named_by_reader: bool,
@@ -63,7 +75,7 @@ impl Screen {
             named_by_reader: false,
             json: false,
         };
-        Self(Arc::new(Inner {
+        Self(Arc::new(ScreenState {
             moves,
             colours,
             filter: OnceLock::new(),
@@ -104,7 +116,7 @@ impl Screen {
     }
 
     /// From now on messages are JSON.
-    pub(super) fn speak_json(&self) {
+    pub(super) fn use_json(&self) {
         self.with(|drawn| drawn.json = true);
     }
 
@@ -129,13 +141,15 @@ impl Screen {
     pub(super) fn message(&self, level: Level, name: &str, kind: &str, text: &str) {
         self.with(|drawn| {
             if drawn.json {
-                // What becomes of it on the terminal of another program is for that one to know, unless it shows it
-                // as it is.
+                // The reader makes the text safe for its terminal, except a program that shows it as it is.
                 let text = match drawn.shared {
                     true => fit(text),
                     false => Cow::Borrowed(text),
                 };
-                return write(&json::line(&json::message(level, &format!("{kind}{text}"))));
+                return write(&internal_json::line(&internal_json::message(
+                    level,
+                    &format!("{kind}{text}"),
+                )));
             }
             let text = fit(text);
             let kind = match (level, self.0.colours) {
@@ -154,7 +168,10 @@ impl Screen {
     /// Prints a line, above the bars if there are any.
     pub(super) fn line(&self, line: &str) {
         self.with(|drawn| match drawn.json {
-            true => write(&json::line(&json::message(Level::Info, line))),
+            true => write(&internal_json::line(&internal_json::message(
+                Level::Info,
+                line,
+            ))),
             false => self.above(drawn, &fit(line)),
         });
     }
@@ -175,7 +192,7 @@ impl Screen {
     fn above(&self, drawn: &mut Drawn, line: &str) {
         let line = format!("{line}\n");
         if !drawn.bars.is_empty() {
-            return drawn.bars.above(&line, self.size());
+            return drawn.bars.write_above(&line, self.size());
         }
         if drawn.shared && self.0.moves {
             // EL of ECMA-48: clears to the end of the line.

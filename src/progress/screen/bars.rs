@@ -3,20 +3,20 @@
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::table::{Line, STEPS};
+use super::bar_layout::{Line, STEPS};
 use super::terminal::Terminal;
 
-/// Begins and ends synchronized output (DEC private mode 2026): terminals that know it never show half of
+/// Begin and end of synchronized output (DEC private mode 2026): terminals that know it never show half of
 /// what is drawn; others skip it.
-const BEGIN: &str = "\x1b[?2026h";
-const END: &str = "\x1b[?2026l";
+const BEGIN_SYNC: &str = "\x1b[?2026h";
+const END_SYNC: &str = "\x1b[?2026l";
 
-/// What indicatif may draw in a second while single bars change, after the first 20 times: next to nothing. All
-/// bars are drawn at once when all have changed.
-const HZ: u8 = 1;
+/// How often indicatif may draw by itself, after the first 20 times: as seldom as it allows. [`Bars::show`] draws all
+/// bars at once when all have changed.
+const DRAWS_PER_SECOND: u8 = 1;
 
 #[derive(Debug)]
-pub(super) struct Bars {
+pub(in crate::progress) struct Bars {
     all: MultiProgress,
     /// One for each line.
     bars: Vec<ProgressBar>,
@@ -29,9 +29,12 @@ pub(super) struct Bars {
 
 impl Bars {
     /// Without bars yet, on the terminal that `write` writes to, if that moves its cursor.
-    pub(super) fn new(moves: bool, colours: bool, write: fn(&str)) -> Self {
+    pub(in crate::progress) fn new(moves: bool, colours: bool, write: fn(&str)) -> Self {
         let target = match moves {
-            true => ProgressDrawTarget::term_like_with_hz(Box::new(Terminal::new(write)), HZ),
+            true => ProgressDrawTarget::term_like_with_hz(
+                Box::new(Terminal::new(write)),
+                DRAWS_PER_SECOND,
+            ),
             false => ProgressDrawTarget::hidden(),
         };
         Self::on(target, colours, write)
@@ -48,19 +51,19 @@ impl Bars {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::progress) fn is_empty(&self) -> bool {
         self.bars.is_empty()
     }
 
     /// Shows these in place of what was shown before, on a terminal of that size.
-    pub(super) fn show(&mut self, lines: Vec<Line>, size: (usize, usize)) {
+    pub(in crate::progress) fn show(&mut self, lines: Vec<Line>, size: (usize, usize)) {
         if self.lines == lines && self.size == size {
             return;
         }
-        (self.write)(BEGIN);
+        (self.write)(BEGIN_SYNC);
         if self.size != size {
             // Broken into more lines, what is there would be drawn along with what comes.
-            self.take_away();
+            self.remove_all();
             self.size = size;
         }
         for bar in self.bars.drain(lines.len().min(self.bars.len())..) {
@@ -84,28 +87,28 @@ impl Bars {
         self.lines = lines;
         match self.bars.first() {
             Some(bar) => bar.force_draw(),
-            // Errors are nobody's concern, here and below: there is nowhere else to tell them.
+            // Errors of stderr are ignored, here and below: there is nowhere else to report them.
             None => drop(self.all.clear()),
         }
-        (self.write)(END);
+        (self.write)(END_SYNC);
     }
 
     /// Writes a line with its end, with the bars out of its way. They come again below it, unless the terminal, now
     /// of that size, has changed: then they come with the next [`show`](Self::show).
-    pub(super) fn above(&mut self, line: &str, size: (usize, usize)) {
-        (self.write)(BEGIN);
+    pub(in crate::progress) fn write_above(&mut self, line: &str, size: (usize, usize)) {
+        (self.write)(BEGIN_SYNC);
         if self.size != size {
-            self.take_away();
+            self.remove_all();
         }
         // `suspend` does the same, but panics when it can't: a terminal that is gone must not end a transfer.
         match self.all.clear() {
             Ok(()) => self.all.suspend(|| (self.write)(line)),
             Err(_) => (self.write)(line),
         }
-        (self.write)(END);
+        (self.write)(END_SYNC);
     }
 
-    fn take_away(&mut self) {
+    fn remove_all(&mut self) {
         for bar in self.bars.drain(..) {
             self.all.remove(&bar);
         }
@@ -137,7 +140,7 @@ mod tests {
 
     use indicatif::TermLike;
 
-    use super::super::table::Bar;
+    use super::super::bar_layout::Bar;
     use super::*;
 
     /// A terminal of 40 columns that notes what is written, and `<` for each line that is cleared.
@@ -202,7 +205,8 @@ mod tests {
     }
 
     fn on(terminal: &Terminal, colours: bool) -> Bars {
-        let target = ProgressDrawTarget::term_like_with_hz(Box::new(terminal.clone()), HZ);
+        let target =
+            ProgressDrawTarget::term_like_with_hz(Box::new(terminal.clone()), DRAWS_PER_SECOND);
         Bars::on(target, colours, |_| ())
     }
 

@@ -2,19 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use super::sanitize;
-use super::text::size;
+use super::super::text::{sanitize, size};
 use crate::transfer::progress::ByHost;
 
-/// A host counts as one that sends for so long after its last byte. Rates are those of the same time.
-const RECENT: Duration = Duration::from_secs(15);
+/// A host counts as active for so long after its last byte: as long as rates are measured over.
+const ACTIVE_WINDOW: Duration = Duration::from_secs(15);
 
-/// So many hosts are named, and of more than that how many they are.
-const NAMED: usize = 3;
+/// How many hosts a line names; of more, it gives the number.
+const MAX_NAMED: usize = 3;
 
 /// The hosts of a transfer, with what each has sent.
 #[derive(Debug)]
-pub(super) struct Sources {
+pub(in crate::progress) struct TransferHosts {
     sums: ByHost,
     /// What has come from all of them, as it was counted last.
     counted: u64,
@@ -22,9 +21,9 @@ pub(super) struct Sources {
     latest: Vec<(String, Instant)>,
 }
 
-impl Sources {
-    /// Begins with this host; empty when nobody knows.
-    pub(super) fn new(host: &str) -> Self {
+impl TransferHosts {
+    /// Begins with this host; empty when that is not known.
+    pub(in crate::progress) fn new(host: &str) -> Self {
         let mut sums = ByHost::default();
         sums.set_host(&sanitize(host));
         Self {
@@ -34,8 +33,8 @@ impl Sources {
         }
     }
 
-    /// Takes note of the number of bytes that have come in all.
-    pub(super) fn count(&mut self, done: u64, now: Instant) {
+    /// Records the number of bytes that have come in all.
+    pub(in crate::progress) fn record(&mut self, done: u64, now: Instant) {
         match done.checked_sub(self.counted) {
             Some(0) => return,
             Some(more) => {
@@ -51,16 +50,16 @@ impl Sources {
     }
 
     /// What comes next, after so many bytes, comes from this host.
-    pub(super) fn set_host(&mut self, host: &str, done: u64, now: Instant) {
-        self.count(done, now);
+    pub(in crate::progress) fn set_host(&mut self, host: &str, done: u64, now: Instant) {
+        self.record(done, now);
         self.sums.set_host(&sanitize(host));
     }
 
     /// Those that send: the one that is waited for, and all that have sent something lately.
-    pub(super) fn active(&self, now: Instant) -> Vec<&str> {
+    pub(in crate::progress) fn active(&self, now: Instant) -> Vec<&str> {
         let is_recent = |host: &str| {
             let latest = self.latest.iter().find(|(name, _)| name == host);
-            latest.is_some_and(|(_, at)| now.duration_since(*at) < RECENT)
+            latest.is_some_and(|(_, at)| now.duration_since(*at) < ACTIVE_WINDOW)
         };
         let senders = self.sums.sums().map(|(host, _)| host);
         let mut active: Vec<&str> = senders.filter(|host| is_recent(host)).collect();
@@ -69,20 +68,20 @@ impl Sources {
         active
     }
 
-    /// `a`, `a, b`, or with what each has sent `a (20.1 MiB), b (19.7 MiB)`; empty when nobody knows.
-    pub(super) fn all(&self) -> String {
+    /// `a`, `a, b`, or with what each has sent `a (20.1 MiB), b (19.7 MiB)`; empty when that is not known.
+    pub(in crate::progress) fn all(&self) -> String {
         by_host(&self.sums)
     }
 }
 
 /// Names for a line: all of them, or some and how many more there are.
-pub(super) fn names(hosts: &[&str]) -> String {
+pub(in crate::progress) fn names(hosts: &[&str]) -> String {
     match hosts.len() {
-        0..=NAMED => hosts.join(", "),
+        0..=MAX_NAMED => hosts.join(", "),
         len => format!(
             "{} and {} more",
-            hosts[..NAMED - 1].join(", "),
-            len - NAMED + 1
+            hosts[..MAX_NAMED - 1].join(", "),
+            len - MAX_NAMED + 1
         ),
     }
 }
@@ -111,24 +110,24 @@ mod tests {
     fn all_that_send_are_named() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut sources = Sources::new("a");
-        assert_eq!(sources.active(start), ["a"]);
+        let mut hosts = TransferHosts::new("a");
+        assert_eq!(hosts.active(start), ["a"]);
         // The first to send something is another one than was expected.
-        sources.set_host("b", 0, at(1));
-        assert_eq!(sources.active(at(1)), ["b"]);
-        sources.set_host("a", 2 * MIB, at(2));
-        sources.set_host("b", 3 * MIB, at(3));
-        sources.count(5 * MIB, at(4));
-        assert_eq!(sources.active(at(4)), ["a", "b"]);
-        assert_eq!(sources.all(), "a (1.0 MiB), b (4.0 MiB)");
+        hosts.set_host("b", 0, at(1));
+        assert_eq!(hosts.active(at(1)), ["b"]);
+        hosts.set_host("a", 2 * MIB, at(2));
+        hosts.set_host("b", 3 * MIB, at(3));
+        hosts.record(5 * MIB, at(4));
+        assert_eq!(hosts.active(at(4)), ["a", "b"]);
+        assert_eq!(hosts.all(), "a (1.0 MiB), b (4.0 MiB)");
         // One that sends no more is not named for ever.
-        sources.count(6 * MIB, at(19));
-        assert_eq!(sources.active(at(19)), ["b"]);
+        hosts.record(6 * MIB, at(19));
+        assert_eq!(hosts.active(at(19)), ["b"]);
         // What is dropped counts for nobody.
-        sources.count(MIB, at(20));
-        assert_eq!(sources.all(), "a");
-        sources.set_host("", MIB, at(40));
-        assert!(sources.active(at(40)).is_empty());
+        hosts.record(MIB, at(20));
+        assert_eq!(hosts.all(), "a");
+        hosts.set_host("", MIB, at(40));
+        assert!(hosts.active(at(40)).is_empty());
     }
 
     #[test]

@@ -1,23 +1,23 @@
-//! The terminal as indicatif wants it: what it draws is collected, and goes where all else goes. (indicatif's own waits for
-//! a terminal that is stopped.)
+//! The terminal that indicatif draws on: what it draws is collected and written through `stderr`, since indicatif's own
+//! implementation blocks on a terminal that is stopped.
 
 use parking_lot::Mutex;
 use std::io;
 
 use indicatif::TermLike;
 
-/// Where nothing else is known: columns and rows.
-const USUAL: (u16, u16) = (80, 24);
+/// Columns and rows where the terminal does not say.
+const DEFAULT_SIZE: (u16, u16) = (80, 24);
 
 /// Stderr's terminal, written to by `write`, one drawing at a time.
 #[derive(Debug)]
-pub(super) struct Terminal {
+pub(in crate::progress) struct Terminal {
     write: fn(&str),
     drawn: Mutex<String>,
 }
 
 impl Terminal {
-    pub(super) fn new(write: fn(&str)) -> Self {
+    pub(in crate::progress) fn new(write: fn(&str)) -> Self {
         Self {
             write,
             drawn: Mutex::default(),
@@ -25,10 +25,10 @@ impl Terminal {
     }
 
     /// Columns and rows, as they are now.
-    pub(super) fn size() -> (u16, u16) {
+    pub(in crate::progress) fn size() -> (u16, u16) {
         match rustix::termios::tcgetwinsize(io::stderr()) {
             Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col, size.ws_row),
-            _ => USUAL,
+            _ => DEFAULT_SIZE,
         }
     }
 
@@ -39,7 +39,7 @@ impl Terminal {
     }
 
     /// A control sequence of ECMA-48 that moves the cursor.
-    fn go(&self, count: usize, direction: char) -> io::Result<()> {
+    fn move_cursor(&self, count: usize, direction: char) -> io::Result<()> {
         match count {
             0 => Ok(()),
             count => self.add(&format!("\x1b[{count}{direction}")),
@@ -57,19 +57,19 @@ impl TermLike for Terminal {
     }
 
     fn move_cursor_up(&self, count: usize) -> io::Result<()> {
-        self.go(count, 'A')
+        self.move_cursor(count, 'A')
     }
 
     fn move_cursor_down(&self, count: usize) -> io::Result<()> {
-        self.go(count, 'B')
+        self.move_cursor(count, 'B')
     }
 
     fn move_cursor_right(&self, count: usize) -> io::Result<()> {
-        self.go(count, 'C')
+        self.move_cursor(count, 'C')
     }
 
     fn move_cursor_left(&self, count: usize) -> io::Result<()> {
-        self.go(count, 'D')
+        self.move_cursor(count, 'D')
     }
 
     fn write_line(&self, text: &str) -> io::Result<()> {

@@ -2,40 +2,41 @@
 //!
 //! All is ASCII but the ellipses: names of store paths and hosts are.
 
-use super::text::{Standing, part, size, time};
+use super::super::text::{part, size, time};
+use super::super::tracking::TransferStatus;
 
 /// Widest name and host, in characters.
-const WORD: usize = 24;
-/// Narrowest and widest bar.
-const BAR: (usize, usize) = (8, 40);
-/// Between two columns.
+const MAX_NAME_WIDTH: usize = 24;
+/// Narrowest and widest bar, with its brackets, in characters.
+const BAR_WIDTH: (usize, usize) = (8, 40);
+/// Blanks between two columns.
 const GAP: usize = 2;
-/// Bars leave so many lines of the terminal to what stands above them.
-const FREE: usize = 2;
+/// Lines of the terminal that bars leave to the text above them.
+const FREE_LINES: usize = 2;
 
-/// All of a bar.
-pub(super) const STEPS: u64 = 1_000_000;
+/// The position of a full bar.
+pub(in crate::progress) const STEPS: u64 = 1_000_000;
 
 /// One line, narrower than the terminal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Line {
+pub(in crate::progress) struct Line {
     /// Text, as it is, with colours.
-    pub(super) before: String,
+    pub(in crate::progress) before: String,
     /// Stands between the texts, in brackets.
-    pub(super) bar: Option<Bar>,
-    pub(super) after: String,
+    pub(in crate::progress) bar: Option<Bar>,
+    pub(in crate::progress) after: String,
 }
 
 /// How full a bar is, of [`STEPS`], and how wide inside its brackets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Bar {
-    pub(super) steps: u64,
-    pub(super) width: usize,
+pub(in crate::progress) struct Bar {
+    pub(in crate::progress) steps: u64,
+    pub(in crate::progress) width: usize,
 }
 
 /// What a line is made of.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Row {
+pub(in crate::progress) struct Row {
     name: String,
     percent: String,
     bytes: String,
@@ -47,40 +48,43 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Of something that stands so.
-    pub(super) fn new(name: &str, standing: &Standing<'_>) -> Self {
-        let Standing { done, total, .. } = *standing;
-        let (rate, left) = match standing.quiet_for() {
+    /// The row of a transfer, or of all, with this status.
+    pub(in crate::progress) fn new(name: &str, status: &TransferStatus<'_>) -> Self {
+        let TransferStatus { done, total, .. } = *status;
+        let (rate, left) = match status.shown_silence() {
             Some(silence) => (format!("no data {}", time(silence)), None),
-            None if standing.rate < 1.0 => (String::new(), None),
-            None => (format!("{}/s", size(standing.rate as u64)), standing.left()),
+            None if status.rate < 1.0 => (String::new(), None),
+            None => (
+                format!("{}/s", size(status.rate as u64)),
+                status.time_left(),
+            ),
         };
         let bytes = part(done, total).replace(" of ", "/");
-        let percent = standing.percent();
+        let percent = status.percent();
         Self {
             name: name.to_owned(),
             percent: percent.map_or(String::new(), |percent| format!("{percent} %")),
             bytes,
             rate,
             left: left.map_or(String::new(), |left| format!("{} left", time(left))),
-            host: standing.host.to_owned(),
+            host: status.host.to_owned(),
             share: (total > 0).then(|| (done as f64 / total as f64).min(1.0)),
         }
     }
 }
 
-/// The lines for a terminal of `(columns, rows)`: `whole` first, then as many of the others, in their
+/// The lines for a terminal of `(columns, rows)`: `total` first, then as many of the others, in their
 /// order, as there is room for, then how many there are beside these. None is as wide as the terminal, and
 /// there are at least two fewer than it has rows, or one.
-pub(super) fn lines(
-    whole: Option<Row>,
+pub(in crate::progress) fn lines(
+    total: Option<Row>,
     mut rows: Vec<Row>,
     (columns, height): (usize, usize),
     colours: bool,
 ) -> Vec<Line> {
     let width = columns.saturating_sub(1);
-    let room = height.saturating_sub(FREE).max(1);
-    let room = room - usize::from(whole.is_some());
+    let room = height.saturating_sub(FREE_LINES).max(1);
+    let room = room - usize::from(total.is_some());
     let mut more = 0;
     if rows.len() > room {
         // One line says how many more, if there is one for it.
@@ -88,8 +92,8 @@ pub(super) fn lines(
         more = rows.len() - kept;
         rows.truncate(kept);
     }
-    let first = usize::from(whole.is_some());
-    rows.splice(0..0, whole);
+    let first = usize::from(total.is_some());
+    rows.splice(0..0, total);
     let columns = Columns::fit(&rows, width);
     let mut lines: Vec<Line> = rows
         .iter()
@@ -119,7 +123,7 @@ struct Columns {
 }
 
 impl Columns {
-    /// What is needed most comes first: which path, how far, how fast, how much, how long, from
+    /// The most useful column comes first: which path, how far, how fast, how much, how long, from
     /// where; and a bar where all that leaves room.
     fn fit(rows: &[Row], width: usize) -> Self {
         let widest = |cell: fn(&Row) -> &str| rows.iter().map(|row| chars(cell(row))).max();
@@ -127,13 +131,14 @@ impl Columns {
         let (name, host) = (widest(|row| &row.name), widest(|row| &row.host));
         let (percent, bytes) = (widest(|row| &row.percent), widest(|row| &row.bytes));
         let mut columns = Self::default();
-        let mut room = Room(width);
+        let mut room = FreeWidth(width);
         room.grow(&mut columns.name, name.min(8));
         columns.percent = room.column(percent);
         columns.rate = room.column(widest(|row| &row.rate));
         room.grow(&mut columns.name, name.min(12));
         // The numbers say what the percentage says.
-        let mut instead = Room(room.0 + GAP * usize::from(columns.percent > 0) + columns.percent);
+        let mut instead =
+            FreeWidth(room.0 + GAP * usize::from(columns.percent > 0) + columns.percent);
         columns.bytes = instead.column(bytes);
         if columns.bytes > 0 {
             columns.percent = 0;
@@ -143,24 +148,24 @@ impl Columns {
         room.grow(&mut columns.name, name.min(14));
         columns.host = room.column(host.min(12));
         if rows.iter().any(|row| row.share.is_some()) {
-            columns.bar = room.column(BAR.0);
+            columns.bar = room.column(BAR_WIDTH.0);
         }
-        room.grow(&mut columns.name, name.min(WORD));
+        room.grow(&mut columns.name, name.min(MAX_NAME_WIDTH));
         if columns.bar > 0 {
-            room.grow(&mut columns.bar, BAR.1 / 3);
+            room.grow(&mut columns.bar, BAR_WIDTH.1 / 3);
         }
         if columns.host > 0 {
-            room.grow(&mut columns.host, host.min(WORD));
+            room.grow(&mut columns.host, host.min(MAX_NAME_WIDTH));
         }
         if columns.bar > 0 {
-            room.grow(&mut columns.bar, BAR.1);
+            room.grow(&mut columns.bar, BAR_WIDTH.1);
         }
         columns
     }
 
-    fn line(&self, row: &Row, colours: bool, whole: bool) -> Line {
+    fn line(&self, row: &Row, colours: bool, is_total: bool) -> Line {
         let name = format!("{:<1$}", cut(&row.name, self.name), self.name);
-        let mut before = match (colours, whole) {
+        let mut before = match (colours, is_total) {
             (true, true) => format!("\x1b[1m{name}\x1b[m"),
             _ => name,
         };
@@ -196,10 +201,10 @@ impl Columns {
     }
 }
 
-/// Columns of the terminal that nobody has taken.
-struct Room(usize);
+/// Columns of the terminal that are not taken yet.
+struct FreeWidth(usize);
 
-impl Room {
+impl FreeWidth {
     /// A new column, or 0 if there is no room for all of it.
     fn column(&mut self, width: usize) -> usize {
         if width == 0 || self.0 < width + GAP {
@@ -240,7 +245,7 @@ mod tests {
     fn row(name: &str, done: u64, total: u64, host: &str) -> Row {
         Row::new(
             name,
-            &Standing {
+            &TransferStatus {
                 done: done * MIB,
                 total: total * MIB,
                 host,
@@ -263,7 +268,7 @@ mod tests {
         lines.into_iter().map(look).collect()
     }
 
-    fn whole() -> Option<Row> {
+    fn total() -> Option<Row> {
         Some(row("12 of 40 paths", 1000, 4000, ""))
     }
 
@@ -282,7 +287,7 @@ mod tests {
 
     #[test]
     fn what_matters_most_stays_when_it_gets_narrow() {
-        let at = |columns| looks(lines(whole(), three(), (columns, 24), false));
+        let at = |columns| looks(lines(total(), three(), (columns, 24), false));
         assert_eq!(
             at(110),
             [
@@ -326,8 +331,8 @@ mod tests {
         for columns in 1..=200 {
             for height in 1..=12 {
                 let many: Vec<Row> = three().into_iter().cycle().take(9).collect();
-                for whole in [whole(), None] {
-                    let lines = lines(whole.clone(), many.clone(), (columns, height), false);
+                for total in [total(), None] {
+                    let lines = lines(total.clone(), many.clone(), (columns, height), false);
                     let lines = looks(lines);
                     assert!(lines.len() <= height.saturating_sub(2).max(1));
                     let widest = lines.iter().map(|line| chars(line)).max();
@@ -336,11 +341,11 @@ mod tests {
                         continue;
                     }
                     let bars = lines.iter().filter(|line| !line.starts_with('…')).count();
-                    let bars = bars - usize::from(whole.is_some());
+                    let bars = bars - usize::from(total.is_some());
                     let said = lines.last().filter(|line| line.starts_with('…'));
                     if let Some(said) = said {
                         assert_eq!(*said, format!("… and {} more", 9 - bars));
-                    } else if height > 3 + usize::from(whole.is_some()) {
+                    } else if height > 3 + usize::from(total.is_some()) {
                         assert_eq!(bars, 9, "{lines:#?}");
                     }
                 }
@@ -350,7 +355,7 @@ mod tests {
 
     #[test]
     fn colours_add_no_width() {
-        let at = |colours| looks(lines(whole(), three(), (90, 24), colours));
+        let at = |colours| looks(lines(total(), three(), (90, 24), colours));
         let (plain, coloured) = (at(false), at(true));
         let mut without = coloured.join("\n");
         for sequence in ["\x1b[1m", "\x1b[m"] {

@@ -1,11 +1,10 @@
-//! Stderr that nobody waits for. What is to be written is queued, and a thread of its own writes it: a pipe that nobody
-//! reads, or a terminal that is stopped, holds up that thread alone. What finds no room in the queue is dropped.
+//! Writing to stderr without waiting for its reader. Texts are queued, and a thread of its own writes them: a pipe that
+//! nobody reads, or a terminal that is stopped, blocks that thread alone. A text that does not fit the queue is dropped.
 //!
-//! A pipe is written to at once as long as it takes what comes. Nix 1.x reads it only while it waits for an answer: what was
-//! said before the answer has to be there before it.
+//! A pipe is written to at once as long as it has room. Nix 1.x reads it only while it waits for an answer: a message about
+//! the answer has to be in the pipe before it.
 //!
-//! Stderr is left as it is: whether it blocks is a property that all have in common who have got the same one, such as our
-//! caller.
+//! Stderr itself stays blocking: O_NONBLOCK belongs to the open file description, which the caller shares.
 
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -19,43 +18,42 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 /// How much may wait to be written, in bytes.
-const QUEUE: usize = 256 << 10;
+const MAX_QUEUED: usize = 256 << 10;
 
-/// So much a pipe takes in one piece or not at all, in bytes (`PIPE_BUF`, pipe(7); POSIX has 512 at least).
-const PIECE: usize = if cfg!(target_os = "linux") { 4096 } else { 512 };
+/// What a pipe takes whole or not at all, in bytes (`PIPE_BUF`, pipe(7); POSIX has 512 at least).
+const ATOMIC_WRITE: usize = if cfg!(target_os = "linux") { 4096 } else { 512 };
 
-/// How long the end waits for a stderr that takes nothing.
-const LAST_CALL: Duration = Duration::from_millis(100);
+/// How long [`drain`] waits while stderr takes nothing.
+const DRAIN_IDLE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How long the end waits for one that takes something now and then.
-const LAST_CALL_MAX: Duration = Duration::from_secs(2);
+/// How long [`drain`] waits in all.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often the end looks whether it takes something again.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often [`drain`] checks whether stderr takes something again.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// This process's stderr.
 static STDERR: LazyLock<Writer> = LazyLock::new(|| Writer::new(rustix::stdio::stderr()));
 
 /// Queues a text, to be written as it is and in one piece, behind all that were queued before. Never waits.
-pub(super) fn write(text: &str) {
+pub(in crate::progress) fn write(text: &str) {
     STDERR.push(text.as_bytes());
 }
 
 /// Whether something waits to be written.
-pub(super) fn is_busy() -> bool {
+pub(in crate::progress) fn is_busy() -> bool {
     STDERR.queue.lock().is_busy()
 }
 
 /// Waits until all is written, but not for a stderr that takes nothing for a tenth of a second.
-pub(super) fn drain() {
+pub(in crate::progress) fn drain() {
     STDERR.drain();
 }
 
 struct Writer {
     fd: BorrowedFd<'static>,
-    /// The same pipe, opened anew: that this one does not block is its own property.
+    /// The same pipe, opened again: O_NONBLOCK is set for this descriptor alone.
     pipe: Option<OwnedFd>,
-    // Held for a moment only, never while anything is written.
     queue: Mutex<Queue>,
     changed: Condvar,
 }
@@ -65,11 +63,11 @@ struct Queue {
     texts: VecDeque<Vec<u8>>,
     /// In all of them.
     bytes: usize,
-    /// How many pieces the thread has written, and whether it is at one.
+    /// How many texts the thread has written, and whether it is writing one.
     written: u64,
     writing: bool,
     has_thread: bool,
-    /// Somebody has waited in vain for stderr to take something.
+    /// [`drain`] has timed out, and nothing was written since.
     stuck: bool,
 }
 
@@ -94,7 +92,7 @@ impl Writer {
         if !queue.is_busy() && self.has_taken(text) {
             return;
         }
-        if queue.bytes + text.len() > QUEUE {
+        if queue.bytes + text.len() > MAX_QUEUED {
             return;
         }
         if !queue.has_thread {
@@ -117,7 +115,7 @@ impl Writer {
 
     /// Whether a pipe took all of it at once.
     fn has_taken(&self, text: &[u8]) -> bool {
-        let pipe = self.pipe.as_ref().filter(|_| text.len() <= PIECE);
+        let pipe = self.pipe.as_ref().filter(|_| text.len() <= ATOMIC_WRITE);
         pipe.is_some_and(|pipe| rustix::io::write(pipe, text) == Ok(text.len()))
     }
 
@@ -140,14 +138,14 @@ impl Writer {
         }
     }
 
-    /// Errors are nobody's concern: there is nowhere else to tell them.
+    /// Errors are ignored: there is nowhere else to report them.
     fn write(&self, mut text: &[u8]) {
         while !text.is_empty() {
             match rustix::io::write(self.fd, text) {
                 Ok(0) => return,
                 Ok(len) => text = &text[len..],
                 Err(Errno::INTR) => {}
-                // Somebody who has got the same one does not want it to block.
+                // Another process with the same stderr has made it non-blocking.
                 Err(Errno::AGAIN) => {
                     let _ = poll(
                         &mut [PollFd::from_borrowed_fd(self.fd, PollFlags::OUT)],
@@ -174,12 +172,12 @@ impl Writer {
         }
         let mut written = queue.written;
         while queue.is_busy() {
-            self.changed.wait_for(&mut queue, LOOK);
+            self.changed.wait_for(&mut queue, POLL_INTERVAL);
             if queue.written != written || self.takes_something() {
                 written = queue.written;
                 moved = Instant::now();
             }
-            if moved.elapsed() >= LAST_CALL || began.elapsed() >= LAST_CALL_MAX {
+            if moved.elapsed() >= DRAIN_IDLE_TIMEOUT || began.elapsed() >= DRAIN_TIMEOUT {
                 queue.stuck = true;
                 return;
             }
@@ -232,15 +230,18 @@ mod tests {
             writer.push(line.as_bytes());
         }
         assert!(began.elapsed() < Duration::from_secs(2), "a push waited");
-        assert!(writer.queue.lock().bytes <= QUEUE);
+        assert!(writer.queue.lock().bytes <= MAX_QUEUED);
         let began = Instant::now();
         writer.drain();
         let took = began.elapsed();
-        assert!(took >= LAST_CALL && took < LAST_CALL_MAX, "{took:?}");
+        assert!(
+            took >= DRAIN_IDLE_TIMEOUT && took < DRAIN_TIMEOUT,
+            "{took:?}"
+        );
         // The second time it is known.
         let began = Instant::now();
         writer.drain();
-        assert!(began.elapsed() < LAST_CALL);
+        assert!(began.elapsed() < DRAIN_IDLE_TIMEOUT);
         // Whoever begins to read gets whole lines, and what is written then.
         let reader = thread::spawn(move || {
             let mut all = Vec::new();
@@ -252,11 +253,15 @@ mod tests {
             String::from_utf8(all).unwrap()
         });
         while writer.queue.lock().is_busy() {
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
         writer.push(b"end\n");
         let all = reader.join().unwrap();
-        assert!(all.len() > QUEUE && all.len() < 2 * QUEUE, "{}", all.len());
+        assert!(
+            all.len() > MAX_QUEUED && all.len() < 2 * MAX_QUEUED,
+            "{}",
+            all.len()
+        );
         let mut lines = all.lines();
         assert_eq!(lines.next_back(), Some("end"));
         assert!(lines.all(|text| text == line.trim_end()));
@@ -267,7 +272,7 @@ mod tests {
         let (mut read, writer) = pipe();
         let flags = rustix::fs::fcntl_getfl(writer.fd).unwrap();
         rustix::fs::fcntl_setfl(writer.fd, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
-        let text = vec![b'x'; QUEUE];
+        let text = vec![b'x'; MAX_QUEUED];
         writer.push(&text);
         let mut got = vec![0; text.len()];
         read.read_exact(&mut got).unwrap();
