@@ -11,8 +11,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ssh_substituter::config::host::Host;
 use ssh_substituter::engine::Answers;
 use ssh_substituter::hint::Hint;
-use ssh_substituter::model::StorePath;
-use ssh_substituter::pool::{HealthStore, Limits, Pool, Record};
+use ssh_substituter::model::{HealthRecord, StorePath};
+use ssh_substituter::pool::{HostStore, Limits, Pool};
 use ssh_substituter::resolver::{Resolver, Trust};
 use ssh_substituter::transfer::progress::NoProgress;
 use ssh_substituter::transfer::{FetchRequest, NarSink, Piece, Transfers};
@@ -160,20 +160,18 @@ fn a_cache_that_cannot_be_used_changes_no_answer() {
 /// Says of one host that it has failed a moment ago.
 struct FailedJustNow(&'static str);
 
-impl HealthStore for FailedJustNow {
-    fn load(&self, host: &str) -> Option<Record> {
+impl HostStore for FailedJustNow {
+    fn health(&self, host: &str) -> Option<HealthRecord> {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .expect("a clock");
         let now = u64::try_from(now.as_millis()).expect("a date");
-        (host.lines().next() == Some(self.0)).then_some(Record {
+        (host.lines().next() == Some(self.0)).then_some(HealthRecord {
             failures: 3,
             last_failure: now,
             rest_until: now + 20_000,
         })
     }
-
-    fn save(&self, _host: &str, _record: &Record) {}
 }
 
 struct Bytes(u64);
@@ -205,7 +203,7 @@ async fn a_transfer_turns_to_a_resting_host_last() {
         hedge: SHORT,
     };
     let hosts = ["resting", "fine"].map(|name| Host::parse(name).expect("a host"));
-    let health = Some(Arc::new(FailedJustNow("resting")) as Arc<dyn HealthStore>);
+    let health = Some(Arc::new(FailedJustNow("resting")) as Arc<dyn HostStore>);
     let notify = Arc::new(|error: &(dyn Hint + 'static)| panic!("{error}"));
     let transport = Arc::new(transport);
     let pool = Arc::new(Pool::new(hosts.into(), transport, limits, notify, health));

@@ -177,7 +177,7 @@ const RULES: Rules = Rules {
         "src/model.rs",
         "src/wire/",
         "src/wire.rs",
-        "src/pool/health",
+        "src/pool/health/circuit_breaker",
     ],
     // stdout carries protocol and nothing else.
     stdout: &["src/front/", "src/front.rs"],

@@ -18,7 +18,7 @@ use std::time::Duration;
 use site::{OPTIONS, Site, list, parse, read};
 use ssh_substituter::config::host::Host as Spec;
 use ssh_substituter::hint::Hint;
-use ssh_substituter::pool::{Limits, Pool, ShellStore};
+use ssh_substituter::pool::{HostStore, Limits, Pool};
 use ssh_substituter::remote::{RemoteError, Shell, ShellError, open_shell};
 use ssh_substituter::transport::ProcessTransport;
 use support::{Random, RuntimeDir, Sshd, SshdBuilder, Store, TempUser, tool};
@@ -272,12 +272,12 @@ struct Memory {
     saved: AtomicUsize,
 }
 
-impl ShellStore for Memory {
-    fn load(&self, _: &str) -> Option<bool> {
+impl HostStore for Memory {
+    fn has_shell(&self, _: &str) -> Option<bool> {
         *self.has.lock().unwrap()
     }
 
-    fn save(&self, _: &str, has_shell: bool) {
+    fn set_has_shell(&self, _: &str, has_shell: bool) {
         self.saved.fetch_add(1, Ordering::SeqCst);
         *self.has.lock().unwrap() = Some(has_shell);
     }
@@ -290,17 +290,10 @@ fn pool(site: &Site, store: Option<Arc<Memory>>) -> Arc<Pool> {
         hedge: Duration::from_secs(20),
     };
     let notify = Arc::new(|error: &(dyn Hint + 'static)| panic!("{error}"));
-    let pool = Pool::new(
-        vec![site.spec()],
-        Arc::new(site.ssh()),
-        limits,
-        notify,
-        None,
-    );
-    Arc::new(match store {
-        Some(store) => pool.with_shell_store(store),
-        None => pool,
-    })
+    let store = store.map(|store| store as Arc<dyn HostStore>);
+    let hosts = vec![site.spec()];
+    let pool = Pool::new(hosts, Arc::new(site.ssh()), limits, notify, store);
+    Arc::new(pool)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -323,7 +316,7 @@ async fn a_pool_keeps_shells_and_remembers_who_has_one() {
     let _second = pool.shell(id).await.unwrap().unwrap();
     assert_eq!(site.sshd.sessions(), sessions + 1);
     drop(again);
-    assert_eq!(memory.load(""), Some(true));
+    assert_eq!(memory.has_shell(""), Some(true));
     assert_eq!(memory.saved.load(Ordering::SeqCst), 1);
 }
 

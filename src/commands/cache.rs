@@ -144,7 +144,7 @@ fn is_of(key: &str, host: &Host) -> bool {
 
 fn keys(contents: &Contents) -> impl Iterator<Item = &str> {
     let answers = contents.answers.iter().map(|host| &*host.key);
-    let failures = contents.failures.iter().map(|host| &*host.key);
+    let failures = contents.failures.iter().map(|(key, _)| &**key);
     let shells = contents.shells.iter().map(|(key, _)| &**key);
     answers.chain(failures).chain(shells)
 }
@@ -186,16 +186,17 @@ fn stats(contents: &Contents, config: &Config, now: u64) -> String {
         }
         text.push_str(&columns(&rows));
     }
-    for host in contents.failures.iter().filter(|host| host.failures > 0) {
-        let left = match host.rest_until.saturating_sub(now) {
+    let failing = contents.failures.iter();
+    for (key, health) in failing.filter(|(_, health)| health.failures > 0) {
+        let left = match (health.rest_until / 1000).saturating_sub(now) {
             0 => "tried again by the next command".to_owned(),
             left => format!("left alone for another {}", seconds(left)),
         };
         text.push_str(&format!(
             "{}: {} in a row, the last one {} ago; {left}\n",
-            cut(name(&host.key), KEY),
-            number(u64::from(host.failures), "failure"),
-            seconds(now.saturating_sub(host.last)),
+            cut(name(key), KEY),
+            number(u64::from(health.failures), "failure"),
+            seconds(now.saturating_sub(health.last_failure / 1000)),
         ));
     }
     for (key, has) in &contents.shells {
@@ -219,12 +220,12 @@ fn stats_json(contents: &Contents, config: &Config) -> Value {
             "configured": is_used(&host.key, config),
         })
     });
-    let failures = contents.failures.iter().map(|host| {
+    let failures = contents.failures.iter().map(|(key, health)| {
         json!({
-            "host": name(&host.key),
-            "failures": host.failures,
-            "last": host.last,
-            "leftAloneUntil": host.rest_until,
+            "host": name(key),
+            "failures": health.failures,
+            "last": health.last_failure / 1000,
+            "leftAloneUntil": health.rest_until / 1000,
         })
     });
     let shells = contents.shells.iter();

@@ -33,7 +33,7 @@ pub use status::status;
 use crate::config::{Config, ConfigError};
 use crate::engine::{Engine, Messages, shared_disk, ssh_transport};
 use crate::hint::Hint;
-use crate::pool::{AllRest, RemoteError};
+use crate::pool::{AllHostsResting, RemoteError};
 use crate::progress::drain;
 use crate::{front, report};
 
@@ -56,7 +56,7 @@ pub fn engine(config: &Config, messages: Option<Messages>) -> Engine {
                 .filter(|error| RemoteError::is_login_refused(error));
             match refused.and_then(RemoteError::host) {
                 Some(host) => messages.post_closed(host, text),
-                None if kind.is::<AllRest>() => messages.post_closed("", text),
+                None if kind.is::<AllHostsResting>() => messages.post_closed("", text),
                 None => messages.post(log::Level::Warn, text),
             }
             for detail in report::details(error) {

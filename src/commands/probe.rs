@@ -169,7 +169,7 @@ impl Prober {
             Ok(Ok(infos)) => Ok(infos),
             Ok(Err(error)) => {
                 let error = Arc::new(error);
-                self.engine.pool().failed(id, &error).await;
+                self.engine.pool().record_failure(id, &error).await;
                 Err(error)
             }
             // Those who have more patience may get an answer yet.

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use crate::cache::Disk;
-use crate::cache::disk::HostHealth;
 use crate::config::Config;
-use crate::pool::{HealthStore, Record, ShellStore};
+use crate::model::HealthRecord;
+use crate::pool::HostStore;
 
 /// Where later processes of this user find what is known of the hosts of `config` when they are
 /// reached by ssh: in `disk`.
@@ -20,7 +20,7 @@ pub(super) fn disk_health(config: &Config, disk: Arc<Disk>) -> Arc<DiskHealth> {
     })
 }
 
-/// Both, for the hosts of one configuration.
+/// The store for the hosts of one configuration.
 pub(super) struct DiskHealth {
     disk: Arc<Disk>,
     /// What decides, besides the host, whether it can be reached: with other options to ssh the
@@ -34,32 +34,20 @@ impl DiskHealth {
     }
 }
 
-impl HealthStore for DiskHealth {
-    fn load(&self, host: &str) -> Option<Record> {
-        let health = self.disk.host_health(&self.key(host))?;
-        Some(Record {
-            failures: health.failures,
-            last_failure: health.last_failure,
-            rest_until: health.rest_until,
-        })
+impl HostStore for DiskHealth {
+    fn health(&self, host: &str) -> Option<HealthRecord> {
+        self.disk.host_health(&self.key(host))
     }
 
-    fn save(&self, host: &str, record: &Record) {
-        let health = HostHealth {
-            failures: record.failures,
-            last_failure: record.last_failure,
-            rest_until: record.rest_until,
-        };
-        self.disk.set_host_health(&self.key(host), &health);
+    fn set_health(&self, host: &str, record: &HealthRecord) {
+        self.disk.set_host_health(&self.key(host), record);
     }
-}
 
-impl ShellStore for DiskHealth {
-    fn load(&self, host: &str) -> Option<bool> {
+    fn has_shell(&self, host: &str) -> Option<bool> {
         self.disk.host_shell(&self.key(host))
     }
 
-    fn save(&self, host: &str, has_shell: bool) {
+    fn set_has_shell(&self, host: &str, has_shell: bool) {
         self.disk.set_host_shell(&self.key(host), has_shell);
     }
 }

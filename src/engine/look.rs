@@ -7,16 +7,16 @@ use serde_json::{Value, json};
 use super::Engine;
 use super::health::disk_health;
 use crate::cache::Disk;
-use crate::cache::disk::HostHealth;
 use crate::config::Config;
 use crate::config::host::Host;
-use crate::pool::{HealthStore, Pool, ShellStore};
+use crate::model::HealthRecord;
+use crate::pool::{HostStore, Pool};
 
 /// What earlier processes of this user left about a host.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Kept {
     /// Its failures; none when it is well.
-    pub health: Option<HostHealth>,
+    pub health: Option<HealthRecord>,
     /// Whether its account has a shell, where that was found out in the last days.
     pub has_shell: Option<bool>,
 }
@@ -25,22 +25,17 @@ pub struct Kept {
 #[must_use]
 pub fn kept(config: &Config, disk: &Arc<Disk>, host: &Host) -> Kept {
     let store = disk_health(config, disk.clone());
-    let health = HealthStore::load(&*store, &host.identity());
-    let health = health.map(|record| HostHealth {
-        failures: record.failures,
-        last_failure: record.last_failure,
-        rest_until: record.rest_until,
-    });
+    let health = store.health(&host.identity());
     Kept {
         health: health.filter(|health| health.failures > 0),
-        has_shell: ShellStore::load(&*store, &host.identity()),
+        has_shell: store.has_shell(&host.identity()),
     }
 }
 
 /// Lets later processes know whether the account of a host has a shell. Blocks.
 pub fn keep_shell(config: &Config, disk: &Arc<Disk>, host: &Host, has_shell: bool) {
     let store = disk_health(config, disk.clone());
-    ShellStore::save(&*store, &host.identity(), has_shell);
+    store.set_has_shell(&host.identity(), has_shell);
 }
 
 impl Engine {

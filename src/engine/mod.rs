@@ -39,7 +39,7 @@ use crate::config::Config;
 use crate::config::host::Host;
 use crate::front::HostsBackend;
 use crate::model::StorePath;
-use crate::pool::{HealthStore, HostId, Limits, Notify, Pool};
+use crate::pool::{HostId, HostStore, Limits, Notify, Pool};
 use crate::resolver::{DiskTier, Resolver, Trust};
 use crate::transfer::progress::Progress;
 use crate::transfer::{Caller, HolderLookup, Transfers};
@@ -77,12 +77,10 @@ impl Engine {
             silence: config.stall_timeout,
             hedge: HEDGE,
         };
-        let health = disk.clone().map(|disk| disk_health(config, disk));
-        let records = health.clone().map(|health| health as Arc<dyn HealthStore>);
-        let mut pool = Pool::new(config.hosts.clone(), transport, limits, notify, records);
-        if let Some(health) = health {
-            pool = pool.with_shell_store(health);
-        }
+        let store = disk
+            .clone()
+            .map(|disk| disk_health(config, disk) as Arc<dyn HostStore>);
+        let pool = Pool::new(config.hosts.clone(), transport, limits, notify, store);
         let pool = Arc::new(pool);
         let trust = Trust {
             require_sigs: config.require_sigs,
@@ -135,7 +133,7 @@ impl Engine {
         let hosts: Vec<HostId> = self.pool.hosts().filter(is_meant).collect();
         for host in &hosts {
             self.resolver.forget_host(*host);
-            self.pool.forget_trouble(*host);
+            self.pool.forget_failures(*host);
         }
         hosts.len()
     }

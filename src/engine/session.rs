@@ -215,7 +215,7 @@ impl Extended {
             self.server.engine.resolver.tell_again();
             // Of all other trouble it is told when that is in its way: it may find out whether the
             // host is back.
-            let troubles = self.server.engine.pool.troubles();
+            let troubles = self.server.engine.pool.present_failures();
             for trouble in troubles.iter().filter(|trouble| trouble.is_login_refused()) {
                 if let Some(host) = trouble.host() {
                     let text = (self.server.render)(&**trouble);

@@ -4,6 +4,7 @@ mod base64;
 mod content_address;
 mod fingerprint;
 mod hash;
+mod health_record;
 mod info;
 mod readable;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod store_path;
 
 pub use content_address::{AddressError, Content};
 pub use hash::{HashError, NarHash};
+pub use health_record::HealthRecord;
 pub use info::PathInfo;
 pub use signature::{KeyError, PublicKey, Unproven, verify};
 pub use store_path::{MAX_PATH_LEN, StorePath, StorePathError};

@@ -9,13 +9,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::health::Standing;
-use super::host_pool::{HostPool, Lease};
-use super::trouble::Probe;
+use super::health::{Probe, Standing};
+use super::host::{EARLY_PROBE_TIMEOUT, HostPool};
 use super::{HostId, Pool};
 use crate::hint::Hint;
 use crate::model::{PathInfo, StorePath};
-use crate::remote::{RemoteError, Request, Verdict, closure, path_infos};
+use crate::remote::{RemoteError, closure};
 
 /// A host that has a path, and what it knows about it.
 #[derive(Debug, Clone)]
@@ -38,14 +37,14 @@ pub struct Answers {
 /// No host is asked: all have been found failing a moment ago, by this process or by earlier ones.
 #[derive(Debug, thiserror::Error)]
 #[error("no host is asked for now: {hosts} failed a moment ago (left alone since {})", seconds(.since))]
-pub struct AllRest {
+pub struct AllHostsResting {
     /// The hosts.
     pub hosts: String,
     /// How long ago each of them failed.
     pub since: Vec<Duration>,
 }
 
-impl Hint for AllRest {
+impl Hint for AllHostsResting {
     fn hint(&self) -> Option<String> {
         Some(
             "each is tried again after 5 s to 5 min; the command that found them failing said why"
@@ -58,10 +57,6 @@ fn seconds(since: &[Duration]) -> String {
     let since = since.iter().map(|since| format!("{} s", since.as_secs()));
     since.collect::<Vec<_>>().join(", ")
 }
-
-/// How long a question waits for hosts that it probes before their pause is over. A login over a far
-/// link takes two seconds; what comes later is heard all the same.
-pub(super) const EARLY: Duration = Duration::from_secs(3);
 
 /// What is asked of whom.
 pub struct Question<'a> {
@@ -156,9 +151,9 @@ impl Pool {
             }
             if open.is_empty() {
                 let (hosts, probes) = self.early_probes(question.but);
-                early = Some(Instant::now() + EARLY);
+                early = Some(Instant::now() + EARLY_PROBE_TIMEOUT);
                 if hosts.is_empty() && nobody_is_asked {
-                    self.tell_that_all_rest();
+                    self.report_all_resting();
                 }
                 failed = failed.saturating_sub(hosts.len());
                 replies = self.send(&question, &hosts, probes);
@@ -269,7 +264,7 @@ impl Pool {
         let is_awake = |host_pool: &&Arc<HostPool>| match host_pool.standing() {
             Standing::Healthy => true,
             _ if but.contains(&host_pool.id) => false,
-            _ => host_pool.probe().is_some_and(|probe| {
+            _ => host_pool.health.probe().is_some_and(|probe| {
                 probes.insert(host_pool.id, probe);
                 true
             }),
@@ -301,23 +296,24 @@ impl Pool {
     }
 
     /// Once, and only if nothing else has told the user why there are no answers.
-    fn tell_that_all_rest(&self) {
-        if self.hosts.iter().any(|host_pool| host_pool.has_told()) {
+    fn report_all_resting(&self) {
+        if self
+            .hosts
+            .iter()
+            .any(|host_pool| host_pool.is_failure_reported())
+        {
             return;
         }
-        if !self.hosts.is_empty() && !self.told_that_all_rest.swap(true, Ordering::Relaxed) {
+        if !self.hosts.is_empty() && !self.all_resting_reported.swap(true, Ordering::Relaxed) {
             let hosts: Vec<_> = self
                 .hosts
                 .iter()
                 .map(|host_pool| host_pool.host.to_string())
                 .collect();
             let hosts = hosts.join(", ");
-            let since = self
-                .hosts
-                .iter()
-                .map(|host_pool| host_pool.left_alone_for());
+            let since = self.hosts.iter().map(|host_pool| host_pool.since_failure());
             let since = since.collect();
-            self.notify(&AllRest { hosts, since });
+            self.notify(&AllHostsResting { hosts, since });
         }
     }
 }
@@ -341,62 +337,5 @@ impl Pool {
                 Box::pin(async move { lease.finish_closure(&asked).await })
             })
             .await
-    }
-}
-
-/// How many connections may turn out to be dead in one exchange. A host that has so many that lie
-/// idle has lost them all, and the last one is new.
-const TRIES: usize = 64;
-
-/// The future of one exchange on a leased connection.
-type Exchange<'a, T> = Pin<Box<dyn Future<Output = Result<T, RemoteError>> + Send + 'a>>;
-
-impl HostPool {
-    async fn query_path_infos(
-        self: &Arc<Self>,
-        paths: &Arc<[StorePath]>,
-    ) -> Result<Vec<Arc<PathInfo>>, Arc<RemoteError>> {
-        let requests: Vec<_> = path_infos(paths).collect();
-        let exchange = self.exchange(&requests, |lease| {
-            let paths = paths.clone();
-            Box::pin(async move { lease.finish_path_infos(&paths).await })
-        });
-        Ok(exchange.await?.into_iter().map(Arc::new).collect())
-    }
-
-    /// An exchange with this host, which reads the replies to `requests`; once more when a used
-    /// connection turns out to be dead.
-    pub(super) async fn exchange<T>(
-        self: &Arc<Self>,
-        requests: &[Request],
-        exchange: impl for<'a> Fn(&'a mut Lease) -> Exchange<'a, T>,
-    ) -> Result<T, Arc<RemoteError>> {
-        let (mut again, mut restarted) = (0..TRIES, false);
-        loop {
-            let (error, reused) = match self.lease(false, self.limits.connect, requests).await {
-                Ok(mut lease) => match exchange(&mut lease).await {
-                    Ok(value) => {
-                        lease.give_back().await;
-                        return Ok(value);
-                    }
-                    Err(error) => (Arc::new(error), lease.is_reused()),
-                },
-                Err(error) => (error, false),
-            };
-            let is_the_links = match error.verdict() {
-                Verdict::Failed => reused,
-                // Another ssh is started in its place.
-                Verdict::Local => {
-                    let is_it = matches!(*error, RemoteError::LinkStopped { .. });
-                    is_it && !std::mem::replace(&mut restarted, true)
-                }
-                _ => false,
-            };
-            if !is_the_links || again.next().is_none() {
-                self.failed(&error).await;
-                return Err(error);
-            }
-            log::debug!("{error}; trying once more");
-        }
     }
 }

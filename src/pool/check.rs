@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::ask::EARLY;
-use super::host_pool::HostPool;
-use super::trouble::Probe;
+use super::health::Probe;
+use super::host::{EARLY_PROBE_TIMEOUT, HostPool};
 use super::{HostId, Pool};
 use crate::model::StorePath;
 use crate::remote::{RemoteError, valid_paths};
@@ -43,11 +42,11 @@ impl Askable {
             Box::pin(async move { lease.finish_valid_paths(&paths).await })
         });
         let limit = match self.is_early {
-            true => EARLY,
+            true => EARLY_PROBE_TIMEOUT,
             false => Duration::MAX,
         };
         let valid = timeout(limit, exchange).await;
-        let valid = valid.unwrap_or_else(|_| Err(self.host_pool.rests()))?;
+        let valid = valid.unwrap_or_else(|_| Err(self.host_pool.resting_error()))?;
         if begun.elapsed() <= self.host_pool.limits.hedge {
             self.host_pool.health.slow.store(false, Ordering::Relaxed);
         }
@@ -68,7 +67,7 @@ impl Pool {
                 if !wanted(host_pool.id) {
                     return None;
                 }
-                probe = host_pool.second_look();
+                probe = host_pool.retry_probe();
                 if probe.is_none() && !host_pool.may_join_probe() {
                     return None;
                 }

@@ -1,18 +1,13 @@
 //! All hosts as one: their connections, whom to ask, what to do when one fails.
 
 mod ask;
+mod backoff;
+mod channels;
 mod check;
 mod health;
-mod host_pool;
+mod host;
 mod idle;
-mod left_out;
 mod single_flight;
-
-mod channels;
-mod persistence;
-mod reuse;
-mod shells;
-mod trouble;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,11 +15,10 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-pub use ask::{AllRest, Answers, Heard, Hearing, Holder, Question};
+pub use ask::{AllHostsResting, Answers, Heard, Hearing, Holder, Question};
 pub use check::Askable;
-pub use health::{HealthStore, Record};
-pub use host_pool::{Banner, Lease};
-pub use shells::{ShellLease, ShellStore};
+pub use health::HostStore;
+pub use host::{Activity, Banner, Lease, ShellLease, SkippedPath};
 
 use crate::config::host::Host;
 use crate::hint::Hint;
@@ -32,9 +26,8 @@ use crate::model::StorePath;
 pub use crate::remote::{RemoteError, Verdict};
 use crate::remote::{Request, dump};
 use crate::transport::{Program, Transport};
-use host_pool::HostPool;
-pub use left_out::LeftOut;
-use persistence::HealthPersistence;
+use health::HostPersistence;
+use host::HostPool;
 
 /// Tells the user of something that went wrong and does not stop the work.
 pub type Notify = Arc<dyn Fn(&(dyn Hint + 'static)) + Send + Sync>;
@@ -72,11 +65,10 @@ pub struct Pool {
     hosts: Vec<Arc<HostPool>>,
     limits: Limits,
     notify: Notify,
-    persistence: HealthPersistence,
-    shell_store: Option<Arc<dyn ShellStore>>,
+    persistence: HostPersistence,
     /// Set once what earlier processes knew of the hosts' health has been read.
     loaded: OnceCell<()>,
-    told_that_all_rest: AtomicBool,
+    all_resting_reported: AtomicBool,
 }
 
 impl Pool {
@@ -88,9 +80,9 @@ impl Pool {
         transport: Arc<dyn Transport>,
         limits: Limits,
         notify: Notify,
-        store: Option<Arc<dyn HealthStore>>,
+        store: Option<Arc<dyn HostStore>>,
     ) -> Self {
-        let persistence = HealthPersistence::new(store);
+        let persistence = HostPersistence::new(store);
         let host_pool = |(id, host)| {
             let (transport, notify) = (transport.clone(), notify.clone());
             let persistence = persistence.clone();
@@ -108,9 +100,8 @@ impl Pool {
             limits,
             notify,
             persistence,
-            shell_store: None,
             loaded: OnceCell::new(),
-            told_that_all_rest: AtomicBool::new(false),
+            all_resting_reported: AtomicBool::new(false),
         }
     }
 
@@ -155,9 +146,9 @@ impl Pool {
 
     /// Of hosts that are in trouble: that each is left alone, for how long, and why.
     #[must_use]
-    pub fn troubles(&self) -> Vec<Arc<RemoteError>> {
+    pub fn present_failures(&self) -> Vec<Arc<RemoteError>> {
         let hosts = self.hosts.iter();
-        hosts.filter_map(|host| host.trouble()).collect()
+        hosts.filter_map(|host| host.present_failure()).collect()
     }
 
     /// Hosts in trouble that did not let us in; and those of whose trouble nothing is known but that an
@@ -172,7 +163,7 @@ impl Pool {
     /// A new command asks: what is told once is told once more, and a host that rests is probed once
     /// before its pause is over, when nobody else has what is asked for.
     pub fn new_command(&self) {
-        self.told_that_all_rest.store(false, Ordering::Relaxed);
+        self.all_resting_reported.store(false, Ordering::Relaxed);
         self.hosts.iter().for_each(|host| host.new_command());
     }
 
@@ -238,6 +229,35 @@ impl Pool {
         self.hosts[id.0].lease(in_background, limit, requests).await
     }
 
+    /// A shell on a host, an idle one or a new one, for as long as it is held. `None` when its
+    /// account has none: found out once, by one of those who ask at a time, and known from then on.
+    ///
+    /// # Errors
+    /// When the host rests after failures, or cannot be connected to. That it has no shell, or that
+    /// one ended, is no failure of the host.
+    pub async fn shell(&self, id: HostId) -> Result<Option<ShellLease>, Arc<RemoteError>> {
+        self.load().await;
+        self.hosts[id.0].shell(false).await
+    }
+
+    /// As [`Pool::shell`], even while the host rests: for callers that have no other host to ask.
+    ///
+    /// # Errors
+    /// When the host cannot be connected to.
+    pub async fn shell_even_if_resting(
+        &self,
+        id: HostId,
+    ) -> Result<Option<ShellLease>, Arc<RemoteError>> {
+        self.load().await;
+        self.hosts[id.0].shell(true).await
+    }
+
+    /// Whether the account is not known to have no shell.
+    #[must_use]
+    pub fn may_have_shell(&self, id: HostId) -> bool {
+        self.hosts[id.0].may_have_shell()
+    }
+
     /// Ends what lies idle at a host, but for `keep` connections. A `nix-store` goes on telling what it
     /// has told once, as long as it lives; another one looks into the store.
     pub fn close_idle(&self, id: HostId, keep: usize) {
@@ -245,8 +265,8 @@ impl Pool {
     }
 
     /// Forgets that a host failed, was slow, or has no shell: it is used as if it never had been.
-    pub fn forget_trouble(&self, id: HostId) {
-        self.hosts[id.0].forget_trouble();
+    pub fn forget_failures(&self, id: HostId) {
+        self.hosts[id.0].forget_failures();
     }
 
     /// How the host's program has to be asked for, as far as that is known by now.
@@ -286,8 +306,8 @@ impl Pool {
     /// To be called when an exchange with a host brought no answer. What follows is decided by its
     /// [`Verdict`]. Of a failure the user is told once for each spell of
     /// trouble, later processes by the store. One that is reported several times counts once.
-    pub async fn failed(&self, id: HostId, error: &Arc<RemoteError>) {
-        self.hosts[id.0].failed(error).await;
+    pub async fn record_failure(&self, id: HostId, error: &Arc<RemoteError>) {
+        self.hosts[id.0].record_failure(error).await;
     }
 }
 

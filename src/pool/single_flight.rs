@@ -73,7 +73,7 @@ impl SingleFlight {
     }
 
     /// An attempt failed that was [`Admission::Proven`]: callers that waited behind it need not try again.
-    pub(super) fn failed(&self, error: &Arc<RemoteError>) {
+    pub(super) fn record_failure(&self, error: &Arc<RemoteError>) {
         self.mark_unproven();
         // Locked: another attempt is under way, and its outcome is newer.
         if let Ok(mut last) = self.last_failure.try_lock() {

@@ -195,8 +195,8 @@ async fn a_probe_that_is_given_up_leaves_the_host_to_others() {
     shelf.put("a", 1, -20_000, -1_000);
     let pool = fake.pool(Some(shelf));
     pool.load().await;
-    drop(pool.hosts[0].probe().unwrap());
-    assert!(pool.hosts[0].probe().is_some());
+    drop(pool.hosts[0].health.probe().unwrap());
+    assert!(pool.hosts[0].health.probe().is_some());
 }
 
 #[tokio::test]
@@ -256,8 +256,8 @@ async fn a_new_command_finds_out_at_once_that_a_host_is_back() {
         assert_eq!(ask(&pool).await.failed, 1);
     }
     assert_eq!(fake.opens("a"), 1);
-    assert_eq!(pool.troubles().len(), 1);
-    let told = pool.troubles()[0].to_string();
+    assert_eq!(pool.present_failures().len(), 1);
+    let told = pool.present_failures()[0].to_string();
     assert!(
         told.contains("a: not tried") && told.contains("left alone since 0 s"),
         "{told}"
@@ -265,7 +265,7 @@ async fn a_new_command_finds_out_at_once_that_a_host_is_back() {
     pool.new_command();
     assert_eq!(ask(&pool).await.failed, 0);
     assert_eq!((fake.opens("a"), shelf.failures("a")), (2, 0));
-    assert!(pool.troubles().is_empty());
+    assert!(pool.present_failures().is_empty());
     // By a lease too: who has only this one to ask.
     let fake = Fake::new(&[("a", Does::RefuseOnce)]);
     let pool = fake.pool(None);
@@ -342,8 +342,8 @@ async fn a_failure_that_is_reported_twice_counts_once() {
     let Err(error) = pool.lease(host).await else {
         panic!("it refuses");
     };
-    pool.failed(host, &error).await;
-    pool.failed(host, &error).await;
+    pool.record_failure(host, &error).await;
+    pool.record_failure(host, &error).await;
     sleep(Duration::from_millis(20)).await;
     assert_eq!((shelf.failures("a"), shelf.writes()), (1, 1));
     assert_eq!(fake.told().len(), 1);

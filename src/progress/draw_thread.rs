@@ -130,7 +130,11 @@ impl DrawThread {
     }
 
     fn finish(&self, id: u64, outcome: Outcome) {
-        let finished = self.state.lock().tracker.finish(id, outcome, Instant::now());
+        let finished = self
+            .state
+            .lock()
+            .tracker
+            .finish(id, outcome, Instant::now());
         self.wake.notify_all();
         if let Some(line) = finished {
             log::debug!("{line}");

@@ -3,7 +3,8 @@
 use std::fs;
 
 use ssh_substituter::cache::Disk;
-use ssh_substituter::cache::disk::{HostHealth, Surroundings};
+use ssh_substituter::cache::disk::Surroundings;
+use ssh_substituter::model::HealthRecord;
 
 use super::desk::{Desk, NOBODYS, closed_port, name};
 use super::support::Host;
@@ -111,9 +112,9 @@ fn others_go_on_with_the_same_file() {
         uid: rustix::process::geteuid().as_raw(),
         ..Surroundings::default()
     });
-    let health = HostHealth {
+    let health = HealthRecord {
         failures: 3,
-        ..HostHealth::default()
+        ..HealthRecord::default()
     };
     disk.set_host_health("key", &health);
     desk.run(&["cache", "clear"]).ends(0);

@@ -1,8 +1,9 @@
 //! What is known of hosts' failures.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Disk;
+use crate::model::HealthRecord;
 
 /// Times in milliseconds of Unix time. SQLite has signed numbers only; what does not fit is cut.
 pub(super) const TABLE: &str = "CREATE TABLE host_health (
@@ -15,46 +16,41 @@ pub(super) const TABLE: &str = "CREATE TABLE host_health (
 /// How many hosts are remembered: those that failed last.
 const REMEMBERED: i64 = 1_000;
 
-/// A host's failures. Times are milliseconds of Unix time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct HostHealth {
-    /// Failures since it last did what was asked.
-    pub failures: u32,
-    /// When it failed last; without failures, when it was last in doubt.
-    pub last_failure: u64,
-    /// Until when it is left alone.
-    pub rest_until: u64,
-}
-
 impl Disk {
     /// What is known of a host; none when nothing is, or there is no disk tier. Blocks.
     #[must_use]
-    pub fn host_health(&self, host: &str) -> Option<HostHealth> {
+    pub fn host_health(&self, host: &str) -> Option<HealthRecord> {
         self.ask(|db| load(db, host)).flatten()
     }
 
     /// Remembers what is known of a host, or forgets it when that is the default. Blocks.
-    pub fn set_host_health(&self, host: &str, health: &HostHealth) {
+    pub fn set_host_health(&self, host: &str, health: &HealthRecord) {
         self.ask(|db| save(db, host, health));
     }
 }
 
-fn load(db: &Connection, host: &str) -> rusqlite::Result<Option<HostHealth>> {
+fn load(db: &Connection, host: &str) -> rusqlite::Result<Option<HealthRecord>> {
     let sql = "SELECT failures, last_failure, rest_until FROM host_health WHERE host = ?1";
-    let number = |value: i64| u64::try_from(value).unwrap_or(0);
     db.prepare(sql)?
-        .query_row([host], |row| {
-            Ok(HostHealth {
-                failures: u32::try_from(number(row.get(0)?)).unwrap_or(u32::MAX),
-                last_failure: number(row.get(1)?),
-                rest_until: number(row.get(2)?),
-            })
-        })
+        .query_row([host], |row| read(row, 0))
         .optional()
 }
 
-fn save(db: &Connection, host: &str, health: &HostHealth) -> rusqlite::Result<()> {
-    if *health == HostHealth::default() {
+/// The record in three columns, `first` and the next two.
+pub(super) fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<HealthRecord> {
+    let number = |at| -> rusqlite::Result<u64> {
+        let value: i64 = row.get(first + at)?;
+        Ok(u64::try_from(value).unwrap_or(0))
+    };
+    Ok(HealthRecord {
+        failures: u32::try_from(number(0)?).unwrap_or(u32::MAX),
+        last_failure: number(1)?,
+        rest_until: number(2)?,
+    })
+}
+
+fn save(db: &Connection, host: &str, health: &HealthRecord) -> rusqlite::Result<()> {
+    if *health == HealthRecord::default() {
         db.execute("DELETE FROM host_health WHERE host = ?1", [host])?;
         return Ok(());
     }

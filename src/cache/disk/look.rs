@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 
-use super::{Disk, FILE, FolderError, PAUSE, Unusable, is_passing, open, patiently};
+use super::{Disk, FILE, FolderError, PAUSE, Unusable, health, is_passing, open, patiently};
 use crate::hint::Hint;
+use crate::model::HealthRecord;
 
 /// How long a change is repeated while others write: people can wait longer than Nix.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -60,8 +61,8 @@ pub struct Contents {
     pub schema: i32,
     /// Answers, for each host and store directory.
     pub answers: Vec<HostAnswers>,
-    /// Hosts that failed and were not well since.
-    pub failures: Vec<HostFailures>,
+    /// Keys of hosts that failed and were not well since, and how; without failures, a host was only slow.
+    pub failures: Vec<(String, HealthRecord)>,
     /// Keys of hosts, and whether their accounts have a shell.
     pub shells: Vec<(String, bool)>,
 }
@@ -79,19 +80,6 @@ pub struct HostAnswers {
     pub lacks: u64,
     /// When it said the oldest of that.
     pub oldest: u64,
-}
-
-/// Failures of one host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostFailures {
-    /// As in [`HostAnswers`].
-    pub key: String,
-    /// Failures since it last did what was asked; 0: it was only slow.
-    pub failures: u32,
-    /// When it failed last.
-    pub last: u64,
-    /// Until when it is left alone.
-    pub rest_until: u64,
 }
 
 /// What was forgotten.
@@ -211,14 +199,7 @@ fn read(db: &Connection) -> rusqlite::Result<Contents> {
     })?;
     let failures = "SELECT host, failures, last_failure, rest_until FROM host_health
         ORDER BY last_failure DESC";
-    let failures = rows(db, failures, |row| {
-        Ok(HostFailures {
-            key: row.get(0)?,
-            failures: u32::try_from(number(row.get(1)?)).unwrap_or(u32::MAX),
-            last: number(row.get(2)?) / 1000,
-            rest_until: number(row.get(3)?) / 1000,
-        })
-    })?;
+    let failures = rows(db, failures, |row| Ok((row.get(0)?, health::read(row, 1)?)))?;
     let shells = rows(db, "SELECT host, has_shell FROM host_shell", |row| {
         Ok((row.get(0)?, row.get::<_, i64>(1)? == 1))
     })?;

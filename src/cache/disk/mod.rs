@@ -29,9 +29,8 @@ use std::time::{Duration, Instant, SystemTime};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
 pub use folder::{FolderError, OVERRIDE, Surroundings};
-pub use health::HostHealth;
 pub use infos::{Lifetimes, Lookup, News, Said};
-pub use look::{Cleared, Contents, HostAnswers, HostFailures, LookError};
+pub use look::{Cleared, Contents, HostAnswers, LookError};
 
 use crate::folder::is_own_file;
 use crate::folder::lock::open_lock;

@@ -1,3 +1,4 @@
+use crate::model::HealthRecord;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -6,7 +7,7 @@ use std::thread;
 
 use super::*;
 
-const FAILING: HostHealth = HostHealth {
+const FAILING: HealthRecord = HealthRecord {
     failures: 3,
     last_failure: 1_800_000_000_000,
     rest_until: 1_800_000_020_000,
@@ -32,7 +33,7 @@ fn what_one_process_writes_another_reads() {
     let (first, second) = (disk(temp.path()), disk(temp.path()));
     assert_eq!(second.host_health("a"), None);
     first.set_host_health("a", &FAILING);
-    let worse = HostHealth {
+    let worse = HealthRecord {
         failures: u32::MAX,
         last_failure: u64::MAX,
         rest_until: u64::MAX,
@@ -42,7 +43,7 @@ fn what_one_process_writes_another_reads() {
     let kept = second.host_health("b").unwrap();
     assert_eq!(kept.failures, u32::MAX);
     assert_eq!(kept.rest_until, u64::MAX / 2, "cut, not negative");
-    second.set_host_health("a", &HostHealth::default());
+    second.set_host_health("a", &HealthRecord::default());
     assert_eq!(first.host_health("a"), None);
     let mode: String = Connection::open(temp.path().join(FILE))
         .unwrap()
@@ -99,8 +100,8 @@ fn a_lock_that_is_held_for_long_costs_little() {
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
     let disk = disk(temp.path());
     let started = Instant::now();
-    disk.set_host_health("h", &HostHealth::default());
-    disk.set_host_health("h", &HostHealth::default());
+    disk.set_host_health("h", &HealthRecord::default());
+    disk.set_host_health("h", &HealthRecord::default());
     let took = started.elapsed();
     assert!(took < Duration::from_secs(1), "{took:?}");
     other.execute_batch("ROLLBACK").unwrap();
@@ -117,7 +118,7 @@ fn a_lock_that_is_held_shortly_is_waited_for() {
     let other = Connection::open(temp.path().join(FILE)).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     thread::scope(|scope| {
-        scope.spawn(|| disk.set_host_health("h", &HostHealth::default()));
+        scope.spawn(|| disk.set_host_health("h", &HealthRecord::default()));
         thread::sleep(Duration::from_millis(50));
         other.execute_batch("ROLLBACK").unwrap();
     });

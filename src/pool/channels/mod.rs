@@ -1,4 +1,4 @@
-//! How many channels to a host there may be, and who may have one.
+//! Permits for channels to one host: how many there may be, and who gets one.
 
 mod permits;
 
@@ -10,27 +10,28 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::backoff::exponential;
 use crate::config::host::Host;
 use permits::{Permit, Permits};
 
-/// How long a host that refused a channel is not asked for more than it gave; doubled with each
-/// refusal that follows.
-const FIRST_PAUSE: Duration = Duration::from_secs(30);
+/// How long a host that refused a channel is not asked for more than it gave. Doubled with each
+/// further refusal.
+const FIRST_REFUSAL_PAUSE: Duration = Duration::from_secs(30);
 
 /// The longest such pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+const LONGEST_REFUSAL_PAUSE: Duration = Duration::from_secs(600);
 
-/// How many there may be by the host's configuration.
-pub(super) fn configured(host: &Host) -> usize {
+/// How many channels the host's configuration allows.
+fn configured(host: &Host) -> usize {
     host.max_connections.max(1) as usize
 }
 
-/// How many of so many work in the background may take.
+/// How many of `limit` channels work in the background may take: all but one, at least one.
 fn background_share(limit: usize) -> usize {
     limit.saturating_sub(1).max(1)
 }
 
-/// The right to a channel: that of everybody, and that of work in the background.
+/// The right to one channel. Work in the background needs a second permit.
 pub(super) struct ChannelPermit {
     _background: Option<Permit>,
     _permit: Permit,
@@ -43,39 +44,39 @@ impl Drop for ChannelPermit {
     }
 }
 
-/// The places of one host.
+/// All permits for one host.
 pub(super) struct ChannelPermits {
     configured: usize,
     all: Arc<Permits>,
-    /// Who works ahead of what was asked takes one of these first: there are fewer, so that a
-    /// question never waits behind such work.
+    /// Work in the background takes one of these first. There are fewer, so that a question never waits
+    /// behind such work.
     background: Arc<Permits>,
-    /// ChannelPermits of those whose channel is not open yet.
+    /// Held permits whose channel is not open yet.
     opening: AtomicUsize,
-    /// Those who wait for a place, but for work in the background.
+    /// Callers that wait for a permit, except for work in the background.
     waiting: AtomicUsize,
-    /// Those who have a place and wait for whoever takes what they bring.
+    /// Held permits whose client does not take what the channel brings.
     blocked_on_client: AtomicUsize,
     refusals: Mutex<Refusals>,
     last_release: Mutex<Instant>,
     last_byte: Mutex<Instant>,
 }
 
-/// The host has refused a channel.
+/// How often the host has refused a channel.
 #[derive(Debug, Default)]
 struct Refusals {
     times: u32,
-    /// Until when it is asked for no more than it gave.
+    /// Until when it is asked for no more channels than it gave.
     until: Option<Instant>,
 }
 
-/// One that is counted as long as this lives.
+/// Counts one more as long as it lives.
 pub(super) struct CountGuard<'a>(&'a AtomicUsize);
 
 impl<'a> CountGuard<'a> {
-    fn new(all: &'a AtomicUsize) -> Self {
-        all.fetch_add(1, Ordering::Relaxed);
-        Self(all)
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
     }
 }
 
@@ -101,12 +102,12 @@ impl ChannelPermits {
         })
     }
 
-    /// A place. It is waited for until, for as long as `limit` says, no channel has come back, no byte has come
-    /// on any, and none was being opened or held by one who waits for its caller: such a one gives way (see
-    /// [`Lease::is_needed`](super::Lease::is_needed)).
+    /// Waits for a permit. Gives up once, for `limit`, no permit came back, no byte came on any channel, none
+    /// was being opened, and none was blocked by its client: a blocked one gives way (see
+    /// [`Lease::until_needed`](super::Lease::until_needed)).
     ///
     /// # Errors
-    /// How long was waited in vain.
+    /// How long it waited in vain.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         in_background: bool,
@@ -138,9 +139,9 @@ impl ChannelPermits {
         }
     }
 
-    /// When it was seen last that a place may become free.
+    /// When there was last a sign that a permit may come back.
     fn last_movement(&self) -> Instant {
-        // Both have limits of their own.
+        // Both have time limits of their own.
         let [blocked_on_client, opening] =
             [&self.blocked_on_client, &self.opening].map(|all| all.load(Ordering::Relaxed));
         match blocked_on_client + opening {
@@ -149,29 +150,29 @@ impl ChannelPermits {
         }
     }
 
-    /// Whether somebody waits for a place who does not work in the background.
+    /// Whether somebody waits for a permit, except for work in the background.
     pub(super) fn has_waiters(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// To be held by one that has a place, as long as it waits for whoever takes what it brings.
+    /// To be held by the owner of a permit while its client does not take what the channel brings.
     pub(super) fn blocked_on_client(&self) -> CountGuard<'_> {
         CountGuard::new(&self.blocked_on_client)
     }
 
-    /// Something has come on one of the channels.
+    /// Bytes came on one of the channels.
     pub(super) fn record_byte(&self) {
         *self.last_byte.lock() = Instant::now();
     }
 
-    /// To be held by one that has a place, as long as its channel is not open.
+    /// To be held by the owner of a permit until its channel is open.
     pub(super) fn opening(&self) -> CountGuard<'_> {
         CountGuard::new(&self.opening)
     }
 
-    /// The host has refused a channel to one that has a place: from now on there are as many as are
-    /// open, for a while, or one fewer where others are being opened that may have got what there is.
-    /// Whether there is any, so that waiting for it has a point.
+    /// The host refused a channel to the owner of a permit. For a while there are only as many permits as
+    /// channels are open, or one fewer where all of them are still being opened. Whether any is left to wait
+    /// for.
     pub(super) fn shrink(&self) -> bool {
         let used = self.used();
         let open = match used.saturating_sub(self.opening.load(Ordering::Relaxed)) {
@@ -182,18 +183,18 @@ impl ChannelPermits {
             return false;
         }
         let mut refusals = self.refusals.lock();
-        // Those who were refused together were refused once.
+        // Refusals that come together count as one.
         if refusals.until.is_none() {
             refusals.times = refusals.times.saturating_add(1);
-            let pause = FIRST_PAUSE.saturating_mul(1 << (refusals.times - 1).min(16));
-            refusals.until = Some(Instant::now() + pause.min(LONGEST_PAUSE));
+            let pause = exponential(FIRST_REFUSAL_PAUSE, LONGEST_REFUSAL_PAUSE, refusals.times);
+            refusals.until = Some(Instant::now() + pause);
         }
         drop(refusals);
         self.set(open.min(self.limit()));
         true
     }
 
-    /// After the pause the host may be asked for more again.
+    /// After the pause the host is asked for as many as configured again.
     fn recover(&self) {
         let mut refusals = self.refusals.lock();
         if refusals.until.is_some_and(|until| Instant::now() >= until) {
@@ -208,13 +209,18 @@ impl ChannelPermits {
         self.background.set_limit(background_share(limit));
     }
 
-    /// How many places there are now.
+    /// How many of them work in the background may have now.
+    pub(super) fn background_limit(&self) -> usize {
+        background_share(self.limit())
+    }
+
+    /// How many there may be now.
     pub(super) fn limit(&self) -> usize {
         self.all.limit()
     }
 
-    /// Those that somebody holds.
-    fn used(&self) -> usize {
+    /// How many are held.
+    pub(super) fn used(&self) -> usize {
         self.all.used()
     }
 }

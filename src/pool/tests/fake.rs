@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::hint::Hint;
-use crate::model::{PathInfo, StorePath};
-use crate::pool::persistence::now;
+use crate::model::{HealthRecord, PathInfo, StorePath};
+use crate::pool::health::Now;
 use crate::transport::{Channel, Child, Program, TransportError};
 use crate::wire::put_u64;
 use crate::wire::serve::{RequestDecoder, SERVER_MAGIC, Version, put_infos_end, take_client_hello};
@@ -78,7 +78,7 @@ impl Fake {
         let notify = Arc::new(move |error: &(dyn Hint + 'static)| {
             all.told.lock().push(error.to_string());
         });
-        let store = store.map(|store| store as Arc<dyn HealthStore>);
+        let store = store.map(|store| store as Arc<dyn HostStore>);
         Pool::new(hosts, Arc::new(self.clone()), limits, notify, store)
     }
 
@@ -167,7 +167,7 @@ async fn read(stream: &mut DuplexStream, buf: &mut BytesMut) -> Option<()> {
 /// A store in memory, by names of hosts.
 #[derive(Default)]
 pub struct Shelf {
-    records: Mutex<HashMap<String, Record>>,
+    records: Mutex<HashMap<String, HealthRecord>>,
     writes: AtomicUsize,
     slow: Mutex<Duration>,
 }
@@ -179,8 +179,8 @@ impl Shelf {
 
     /// Times in milliseconds from now.
     pub fn put(&self, host: &str, failures: u32, last_failure: i64, rest_until: i64) {
-        let at = |ms| now().unix.saturating_add_signed(ms);
-        let record = Record {
+        let at = |ms| Now::read().unix.saturating_add_signed(ms);
+        let record = HealthRecord {
             failures,
             last_failure: at(last_failure),
             rest_until: at(rest_until),
@@ -206,14 +206,14 @@ impl Shelf {
     }
 }
 
-impl HealthStore for Shelf {
-    fn load(&self, host: &str) -> Option<Record> {
+impl HostStore for Shelf {
+    fn health(&self, host: &str) -> Option<HealthRecord> {
         self.wait();
         let name = host.lines().next().unwrap();
         self.records.lock().get(name).copied()
     }
 
-    fn save(&self, host: &str, record: &Record) {
+    fn set_health(&self, host: &str, record: &HealthRecord) {
         self.wait();
         self.writes.fetch_add(1, Ordering::SeqCst);
         let name = host.lines().next().unwrap();

@@ -52,7 +52,7 @@ impl Drop for ChannelGuard {
 pub(super) async fn run(guard: ChannelGuard) {
     let pool = &guard.scheduler.book.pool;
     let shell = match guard.ignore_backoff {
-        true => pool.shell_nevertheless(guard.host).await,
+        true => pool.shell_even_if_resting(guard.host).await,
         false => pool.shell(guard.host).await,
     };
     let Ok(Some(shell)) = shell else {
@@ -76,7 +76,7 @@ pub(super) async fn run(guard: ChannelGuard) {
         changes.mark_seen();
         let result = match worker.ask().await {
             Ok(()) if worker.owed.is_empty() => {
-                if idle.elapsed() > IDLE || worker.shell.is_waited_for() {
+                if idle.elapsed() > IDLE || worker.shell.has_waiters() {
                     guard.idle.store(true, Ordering::Relaxed);
                     return;
                 }
@@ -113,7 +113,7 @@ impl Worker<'_> {
     /// Asks for as much as may be asked for ahead.
     async fn ask(&mut self) -> Result<(), RemoteError> {
         let (scheduler, host) = (&self.guard.scheduler, self.guard.host);
-        while self.owed.len() < AHEAD && !self.shell.is_waited_for() {
+        while self.owed.len() < AHEAD && !self.shell.has_waiters() {
             match scheduler.next_action(host, self.guard.channel, self.owed.is_empty()) {
                 NextAction::Chunk(nar, chunk, segment) => {
                     self.shell.request(&segment);
@@ -175,12 +175,12 @@ impl Worker<'_> {
     ) -> Result<(), RemoteError> {
         let channel = self.guard.channel;
         let (meter, mut received) = (self.shell.meter(), 0);
-        let movement = self.shell.movement();
+        let activity = self.shell.activity();
         let mut progressed = |now: u64| {
             let more = now.saturating_sub(received);
             received = received.max(now);
             if more > 0 {
-                movement.came();
+                activity.record_byte();
                 due.received(more);
                 nar.progressed(chunk, channel, now, more);
             }
@@ -210,6 +210,11 @@ async fn blame(guard: &ChannelGuard, error: RemoteError) {
     ) {
         log::debug!("{error}");
     } else {
-        guard.scheduler.book.pool.failed(guard.host, &error).await;
+        guard
+            .scheduler
+            .book
+            .pool
+            .record_failure(guard.host, &error)
+            .await;
     }
 }

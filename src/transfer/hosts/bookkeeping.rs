@@ -74,7 +74,7 @@ impl HostBookkeeping {
         fault: &HostFault,
     ) {
         match fault {
-            HostFault::Remote(error) => self.pool.failed(host, error).await,
+            HostFault::Remote(error) => self.pool.record_failure(host, error).await,
             HostFault::FailedBefore(_) => log::debug!("{fault}"),
             HostFault::Lacks { .. } => {
                 log::debug!("{fault}");

@@ -85,7 +85,7 @@ impl Worker {
 
     /// Whether somebody waits for the connection whose business is more urgent.
     fn is_waited_for(&self) -> bool {
-        self.lease.as_ref().is_some_and(Lease::is_waited_for)
+        self.lease.as_ref().is_some_and(Lease::has_waiters)
     }
 
     /// Takes on as much as may be asked for ahead.

@@ -203,7 +203,7 @@ impl Attempt<'_> {
         tokio::select! {
             biased;
             written = &mut write => return written.map_err(Stopped::Sink),
-            () = lease.is_needed(self.patience) => {}
+            () = lease.until_needed(self.patience) => {}
         }
         lease.end();
         write.await.map_err(Stopped::Sink)?;

@@ -18,12 +18,15 @@
 //! of its pause, and without making it longer. So does whoever finds a path nowhere else first after a
 //! host has failed that had worked before: one line that broke hides no path.
 //!
-//! What outlives the process is a [`Record`] with times of the wall clock. Nothing in it is
+//! What outlives the process is a [`HealthRecord`] with times of the wall clock. Nothing in it is
 //! believed further than the longest pause: clocks are set back, and files hold nonsense.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::model::HealthRecord;
+use crate::pool::backoff::exponential;
 
 /// How long a host is left alone after its first failure; doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
@@ -38,69 +41,46 @@ const JITTER: f64 = 0.2;
 /// A record whose pause has been over for this long says nothing about today.
 const STALE_MS: u64 = 3_600_000;
 
-/// What other processes learn about a host's failures. The default is a host without any.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Record {
-    /// Failures since it last did what was asked.
-    pub failures: u32,
-    /// When it failed last, in milliseconds of Unix time; without failures, when it took longer to
-    /// let a process in than others, and that process had not seen the outcome yet.
-    pub last_failure: u64,
-    /// Until when it is left alone, in milliseconds of Unix time.
-    pub rest_until: u64,
-}
-
-impl Record {
-    /// A host that may be failing, or is only slow to let us in: not a failure, so that it is asked
-    /// all the same, but nothing to wait for.
-    pub(super) fn doubt(now: Now) -> Self {
-        Self {
-            failures: 0,
-            last_failure: now.unix,
-            rest_until: 0,
-        }
-    }
-
-    /// Whether it is such a host, as of lately.
-    pub(super) fn is_doubt(&self, now: Now) -> bool {
-        let since = now.unix.saturating_sub(self.last_failure);
-        self.failures == 0 && self.last_failure > 0 && since < STALE_MS
-    }
-}
-
-/// Keeps the records of hosts for later processes. All calls may block; a store that cannot keep
-/// or find something does nothing.
-pub trait HealthStore: Send + Sync {
-    /// What is known of a host; `host` is an opaque key.
-    fn load(&self, host: &str) -> Option<Record>;
-    /// Remembers it. The default record may as well be forgotten.
-    fn save(&self, host: &str, record: &Record);
-}
-
 /// One moment by both clocks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Now {
-    pub(super) instant: Instant,
+pub(in crate::pool) struct Now {
+    pub(in crate::pool) instant: Instant,
     /// Milliseconds of Unix time.
-    pub(super) unix: u64,
+    pub(in crate::pool) unix: u64,
+}
+
+/// The record of a host that may be failing, or is only slow to let us in: not a failure, so that it is
+/// asked all the same, but nothing to wait for.
+pub(super) fn doubt_record(now: Now) -> HealthRecord {
+    HealthRecord {
+        failures: 0,
+        last_failure: now.unix,
+        rest_until: 0,
+    }
+}
+
+/// Whether a record is such a one, as of lately.
+pub(super) fn is_doubt(record: &HealthRecord, now: Now) -> bool {
+    let since = now.unix.saturating_sub(record.last_failure);
+    record.failures == 0 && record.last_failure > 0 && since < STALE_MS
 }
 
 /// Whether a host may be asked. The order is that of preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Standing {
+pub(in crate::pool) enum Standing {
     /// Always.
     Healthy,
     /// By one, to find out.
     HalfOpen,
     /// Not now, unless nobody else is left: it is being found out, or the pause lasts.
     Resting,
-    /// Not even then.
+    /// Never: it failed less than 5 s ago.
     JustFailed,
 }
 
 /// What is remembered of a host's failures.
 #[derive(Debug, Default)]
-pub(super) struct CircuitBreaker {
+pub(in crate::pool) struct CircuitBreaker {
     failures: u32,
     /// In milliseconds of Unix time; for the record.
     last_failure: u64,
@@ -121,7 +101,7 @@ enum ProbeKind {
 }
 
 impl CircuitBreaker {
-    pub(super) fn standing(&self, now: Instant) -> Standing {
+    pub(in crate::pool) fn standing(&self, now: Instant) -> Standing {
         let before = |until: Option<Instant>| until.is_some_and(|until| now < until);
         if self.failures == 0 {
             Standing::Healthy
@@ -138,7 +118,7 @@ impl CircuitBreaker {
     }
 
     /// Takes the right to probe a half-open host; whether it was there to be taken.
-    pub(super) fn start_probe(&mut self, now: Instant) -> bool {
+    pub(in crate::pool) fn start_probe(&mut self, now: Instant) -> bool {
         let free = self.standing(now) == Standing::HalfOpen;
         if free {
             self.probe = Some(ProbeKind::Due);
@@ -147,7 +127,7 @@ impl CircuitBreaker {
     }
 
     /// Takes the right to probe a host before its pause is over; whether it was there to be taken.
-    pub(super) fn start_early_probe(&mut self) -> bool {
+    pub(in crate::pool) fn start_early_probe(&mut self) -> bool {
         let free = self.failures > 0 && self.probe.is_none();
         if free {
             self.probe = Some(ProbeKind::Early);
@@ -156,24 +136,24 @@ impl CircuitBreaker {
     }
 
     /// Whether somebody has that right just now.
-    pub(super) fn is_probed_early(&self) -> bool {
+    pub(in crate::pool) fn is_probed_early(&self) -> bool {
         self.probe == Some(ProbeKind::Early)
     }
 
     /// How long ago it failed last.
-    pub(super) fn left_alone_for(&self, now: Instant) -> Duration {
+    pub(in crate::pool) fn since_failure(&self, now: Instant) -> Duration {
         self.failed_at
             .map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
     }
 
     /// The probe ended, whatever came of it.
-    pub(super) fn end_probe(&mut self) {
+    pub(in crate::pool) fn end_probe(&mut self) {
         self.probe = None;
     }
 
     /// It failed; `random` is any number, each as likely as the others. Whether this counts: when
     /// one fault breaks several connections, they report within moments, and that is one failure.
-    pub(super) fn failed(&mut self, now: Now, random: u32) -> bool {
+    pub(in crate::pool) fn record_failure(&mut self, now: Now, random: u32) -> bool {
         if self.probe == Some(ProbeKind::Early) {
             self.probe = None;
             self.failed_at = Some(now.instant);
@@ -195,25 +175,25 @@ impl CircuitBreaker {
     }
 
     /// It did what was asked. Whether that is news.
-    pub(super) fn succeeded(&mut self) -> bool {
+    pub(in crate::pool) fn record_success(&mut self) -> bool {
         let news = self.failures > 0;
         *self = Self::default();
         news
     }
 
-    pub(super) fn has_failures(&self) -> bool {
+    pub(in crate::pool) fn has_failures(&self) -> bool {
         self.failures > 0
     }
 
     /// What other processes shall know.
-    pub(super) fn record(&self, now: Now) -> Record {
+    pub(in crate::pool) fn record(&self, now: Now) -> HealthRecord {
         let rest = self
             .rest_until
             .map_or(Duration::ZERO, |until| until.duration_since(now.instant));
         if self.failures == 0 {
-            return Record::default();
+            return HealthRecord::default();
         }
-        Record {
+        HealthRecord {
             failures: self.failures,
             last_failure: self.last_failure,
             rest_until: now.unix.saturating_add(millis(rest)),
@@ -222,7 +202,7 @@ impl CircuitBreaker {
 
     /// Learns from another process, if that has seen the host fail later than we have. The longer
     /// of the two pauses holds.
-    pub(super) fn merge(&mut self, record: &Record, now: Now) {
+    pub(in crate::pool) fn merge(&mut self, record: &HealthRecord, now: Now) {
         // A failure that is yet to come happened before the clock was set back, or never.
         let last_failure = record.last_failure.min(now.unix);
         let stale = now.unix.saturating_sub(record.rest_until) > STALE_MS;
@@ -247,12 +227,10 @@ impl CircuitBreaker {
 
 /// The pause after that many failures in a row, without chance.
 fn pause(failures: u32) -> Duration {
-    FIRST_PAUSE
-        .saturating_mul(1 << failures.saturating_sub(1).min(16))
-        .min(LONGEST_PAUSE)
+    exponential(FIRST_PAUSE, LONGEST_PAUSE, failures)
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

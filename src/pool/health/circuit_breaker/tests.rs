@@ -30,19 +30,19 @@ fn at(health: &CircuitBreaker, start: Now, ms: u64) -> Standing {
 fn pauses_grow_and_end() {
     let (mut health, start) = (CircuitBreaker::default(), start());
     assert_eq!(at(&health, start, 0), Healthy);
-    assert!(health.failed(start, MIDDLE));
+    assert!(health.record_failure(start, MIDDLE));
     assert_eq!(at(&health, start, 4_900), JustFailed);
     assert_eq!(at(&health, start, 5_100), HalfOpen);
     let later = after(start, 6_000);
-    assert!(health.failed(later, MIDDLE));
+    assert!(health.record_failure(later, MIDDLE));
     assert_eq!(at(&health, later, 4_900), JustFailed);
     assert_eq!(at(&health, later, 5_100), Resting, "the flat pause is over");
     assert_eq!(at(&health, later, 9_900), Resting);
     assert_eq!(at(&health, later, 10_100), HalfOpen);
-    assert!(health.succeeded());
-    assert!(!health.succeeded(), "no news any more");
+    assert!(health.record_success());
+    assert!(!health.record_success(), "no news any more");
     assert_eq!(at(&health, later, 0), Healthy);
-    health.failed(later, MIDDLE);
+    health.record_failure(later, MIDDLE);
     assert_eq!(at(&health, later, 5_100), HalfOpen, "short again");
 }
 
@@ -50,7 +50,7 @@ fn pauses_grow_and_end() {
 fn chance_moves_a_pause_by_a_fifth_at_most() {
     for (random, (rests, over)) in [(0, (3_900, 4_100)), (u32::MAX, (5_900, 6_100))] {
         let (mut health, start) = (CircuitBreaker::default(), start());
-        health.failed(start, random);
+        health.record_failure(start, random);
         assert!(at(&health, start, rests) >= Resting, "{random}");
         assert_eq!(at(&health, start, over), HalfOpen, "{random}");
     }
@@ -59,9 +59,9 @@ fn chance_moves_a_pause_by_a_fifth_at_most() {
 #[test]
 fn connections_that_break_together_are_one_failure() {
     let (mut health, start) = (CircuitBreaker::default(), start());
-    assert!(health.failed(start, MIDDLE));
+    assert!(health.record_failure(start, MIDDLE));
     for ms in [1, 50, 4_000] {
-        assert!(!health.failed(after(start, ms), MIDDLE));
+        assert!(!health.record_failure(after(start, ms), MIDDLE));
     }
     assert_eq!(at(&health, start, 5_100), HalfOpen);
 }
@@ -70,7 +70,7 @@ fn connections_that_break_together_are_one_failure() {
 fn one_at_a_time_probes() {
     let (mut health, start) = (CircuitBreaker::default(), start());
     assert!(!health.start_probe(start.instant), "healthy");
-    health.failed(start, MIDDLE);
+    health.record_failure(start, MIDDLE);
     assert!(!health.start_probe(start.instant), "resting");
     let later = after(start, 6_000);
     assert!(health.start_probe(later.instant));
@@ -78,7 +78,7 @@ fn one_at_a_time_probes() {
     assert_eq!(at(&health, later, 0), Resting, "for all others");
     health.end_probe();
     assert!(health.start_probe(later.instant));
-    health.failed(later, MIDDLE);
+    health.record_failure(later, MIDDLE);
     assert!(health.start_probe(after(later, 11_000).instant));
 }
 
@@ -86,16 +86,16 @@ fn one_at_a_time_probes() {
 fn an_early_probe_makes_no_pause_longer() {
     let (mut health, start) = (CircuitBreaker::default(), start());
     assert!(!health.start_early_probe(), "healthy");
-    health.failed(start, MIDDLE);
-    health.failed(after(start, 6_000), MIDDLE);
+    health.record_failure(start, MIDDLE);
+    health.record_failure(after(start, 6_000), MIDDLE);
     let before = health.record(after(start, 8_000));
     assert!(health.start_early_probe());
     assert!(!health.start_early_probe(), "one at a time");
-    assert!(!health.failed(after(start, 8_000), MIDDLE));
+    assert!(!health.record_failure(after(start, 8_000), MIDDLE));
     assert_eq!(health.record(after(start, 8_000)), before);
     assert_eq!(at(&health, start, 12_900), JustFailed);
     assert_eq!(at(&health, start, 16_100), HalfOpen);
-    let since = health.left_alone_for(after(start, 9_500).instant);
+    let since = health.since_failure(after(start, 9_500).instant);
     assert_eq!(since, Duration::from_millis(1_500));
 }
 
@@ -103,7 +103,7 @@ fn an_early_probe_makes_no_pause_longer() {
 fn a_later_process_knows_what_this_one_knows() {
     let (mut health, start) = (CircuitBreaker::default(), start());
     for ms in [0, 10_000, 30_000] {
-        health.failed(after(start, ms), MIDDLE);
+        health.record_failure(after(start, ms), MIDDLE);
     }
     let written = after(start, 31_000);
     let record = health.record(written);
@@ -122,20 +122,20 @@ fn a_later_process_knows_what_this_one_knows() {
     assert_eq!(at(&other, read, 2_100), Resting);
     assert_eq!(at(&other, read, 16_900), Resting);
     assert_eq!(at(&other, read, 17_100), HalfOpen);
-    other.failed(after(read, 20_000), MIDDLE);
+    other.record_failure(after(read, 20_000), MIDDLE);
     assert_eq!(other.record(after(read, 20_000)).failures, 4);
 }
 
 #[test]
 fn only_newer_failures_are_news() {
     let now = start();
-    let record = |failures, last_failure, rest_until| Record {
+    let record = |failures, last_failure, rest_until| HealthRecord {
         failures,
         last_failure: now.unix + last_failure - 1_000,
         rest_until: now.unix + rest_until - 1_000,
     };
     let mut health = CircuitBreaker::default();
-    health.failed(now, MIDDLE);
+    health.record_failure(now, MIDDLE);
     let mine = health.record(now);
     health.merge(&record(6, 0, 200_000), now);
     assert_eq!(health.record(now), mine, "older");
@@ -146,9 +146,9 @@ fn only_newer_failures_are_news() {
         JustFailed,
         "the longer pause holds"
     );
-    health.merge(&Record::default(), later);
+    health.merge(&HealthRecord::default(), later);
     assert_eq!(health.record(later).failures, 1);
-    health.succeeded();
+    health.record_success();
     let day = after(now, 86_400_000);
     health.merge(&record(9, 0, 300_000), day);
     assert_eq!(health.standing(day.instant), Healthy, "stale");
@@ -158,7 +158,7 @@ fn only_newer_failures_are_news() {
 fn a_clock_that_was_set_back_shortens_nothing_and_lengthens_nothing() {
     let (mut health, now) = (CircuitBreaker::default(), start());
     let day = 86_400_000;
-    let record = Record {
+    let record = HealthRecord {
         failures: 2,
         last_failure: now.unix + day,
         rest_until: now.unix + day + 10_000,
@@ -179,12 +179,12 @@ proptest! {
         let around = |ms: i64| now.unix.saturating_add_signed(ms);
         let near = near.into_iter().map(|(f, l, r)| (f, around(l), around(r)));
         for (failures, last_failure, rest_until) in records.into_iter().chain(near) {
-            health.merge(&Record { failures, last_failure, rest_until }, now);
+            health.merge(&HealthRecord { failures, last_failure, rest_until }, now);
         }
         let longest = millis(LONGEST_PAUSE.mul_f64(1.0 + JITTER)) + 1;
         prop_assert!(at(&health, now, longest) <= HalfOpen);
         for random in randoms {
-            health.failed(now, random);
+            health.record_failure(now, random);
         }
         prop_assert!(at(&health, now, longest) <= HalfOpen);
         // And the next process believes no more either.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::host_pool::HostPool;
+use super::HostPool;
 use crate::remote::{Connection, Request};
 
 /// What a connection is good for. Each gets what is good for the fewest others.
@@ -48,13 +48,13 @@ impl HostPool {
     }
 
     /// Whether there is a connection, as far as can be told without asking.
-    pub(super) fn is_connected(&self) -> bool {
+    pub(in crate::pool) fn is_connected(&self) -> bool {
         self.held.load(Ordering::Relaxed) > 0
             || self.idle.retain(|connection| !connection.is_gone())
     }
 
     /// Ends what lies idle, but for so many connections.
-    pub(super) fn close_idle(&self, keep: usize) {
+    pub(in crate::pool) fn close_idle(&self, keep: usize) {
         while self.shells.idle() > 0 {
             self.shells.close_one();
         }

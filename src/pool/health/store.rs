@@ -1,0 +1,31 @@
+//! Where hosts' health is kept between processes.
+
+use crate::model::HealthRecord;
+
+/// Keeps what is known of hosts for later processes. All calls may block. A store that cannot keep or find
+/// something does nothing, as by default.
+///
+/// `host_key` is opaque to the store: it tells a host from all others.
+pub trait HostStore: Send + Sync {
+    /// What is known of a host's failures.
+    fn health(&self, host_key: &str) -> Option<HealthRecord> {
+        let _ = host_key;
+        None
+    }
+
+    /// Remembers a host's failures. The default record may as well be forgotten.
+    fn set_health(&self, host_key: &str, record: &HealthRecord) {
+        let _ = (host_key, record);
+    }
+
+    /// Whether a host's account has a usable shell, where that was found out.
+    fn has_shell(&self, host_key: &str) -> Option<bool> {
+        let _ = host_key;
+        None
+    }
+
+    /// Remembers whether a host's account has a usable shell.
+    fn set_has_shell(&self, host_key: &str, has_shell: bool) {
+        let _ = (host_key, has_shell);
+    }
+}

@@ -1,0 +1,169 @@
+//! One host: its connection pool, its shells, and its health.
+
+mod exchange;
+mod failures;
+mod lease;
+mod open_shell;
+mod reports;
+mod reuse;
+mod shells;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::channels::{ChannelPermit, ChannelPermits};
+use super::health::{HostHealth, HostPersistence, Standing};
+use super::idle::Idle;
+use super::single_flight::SingleFlight;
+use super::{HostId, Limits, Notify};
+use crate::config::host::Host;
+use crate::remote::{Connection, Latency, LearntProgram, RemoteError};
+use crate::transport::{Program, Transport};
+pub(super) use failures::EARLY_PROBE_TIMEOUT;
+pub use lease::Lease;
+pub use reports::{Banner, SkippedPath};
+use reports::{FailureReports, SkippedPathReports};
+use shells::Shells;
+pub use shells::{Activity, ShellLease};
+
+pub(super) struct HostPool {
+    pub(super) id: HostId,
+    pub(super) host: Host,
+    transport: Arc<dyn Transport>,
+    pub(super) limits: Limits,
+    pub(super) notify: Notify,
+    channels: Arc<ChannelPermits>,
+    single_flight: SingleFlight,
+    persistence: HostPersistence,
+    pub(super) health: Arc<HostHealth>,
+    shells: Shells,
+    idle: Arc<Idle<Connection>>,
+    failure_reports: Mutex<FailureReports>,
+    latency: Mutex<Latency>,
+    program: LearntProgram,
+    is_banner_reported: AtomicBool,
+    skipped_path_reports: SkippedPathReports,
+    /// Whether it ever connected.
+    was_connected: AtomicBool,
+    /// Connections that are lent.
+    held: AtomicUsize,
+    /// A new command may probe it although it rests.
+    may_probe_early: AtomicBool,
+    /// It has done what was asked, and was not probed early since.
+    worked_before: AtomicBool,
+    /// When the last early probe began.
+    probed_early: Mutex<Option<Instant>>,
+    /// It gave no answer when it was asked last, and has not failed for that.
+    is_without_answer: AtomicBool,
+    /// Replies in a row that could not be read.
+    unreadable_replies: AtomicU32,
+}
+
+impl HostPool {
+    pub(super) fn new(
+        id: HostId,
+        host: Host,
+        transport: Arc<dyn Transport>,
+        limits: Limits,
+        notify: Notify,
+        persistence: HostPersistence,
+    ) -> Self {
+        Self {
+            id,
+            channels: ChannelPermits::new(&host),
+            single_flight: SingleFlight::default(),
+            persistence,
+            health: Arc::new(HostHealth::new(&host)),
+            shells: Shells::new(),
+            host,
+            transport,
+            limits,
+            notify,
+            idle: Idle::new(),
+            failure_reports: Mutex::default(),
+            latency: Mutex::default(),
+            program: LearntProgram::default(),
+            is_banner_reported: AtomicBool::new(false),
+            skipped_path_reports: SkippedPathReports::default(),
+            was_connected: AtomicBool::new(false),
+            held: AtomicUsize::new(0),
+            may_probe_early: AtomicBool::new(false),
+            worked_before: AtomicBool::new(false),
+            probed_early: Mutex::default(),
+            is_without_answer: AtomicBool::new(false),
+            unreadable_replies: AtomicU32::new(0),
+        }
+    }
+
+    pub(super) fn program(&self) -> Program {
+        self.program.get()
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        self.health.breaker.lock().standing(Instant::now())
+    }
+
+    /// It took longer than the hedge delay. Further questions do not wait for it as long as it
+    /// does not answer in time, nor, while it has not even let us in, do those of later processes.
+    pub(super) async fn took_too_long(&self) {
+        self.health.slow.store(true, Ordering::Relaxed);
+        if !self.was_connected.load(Ordering::Relaxed)
+            && !self.health.in_doubt.swap(true, Ordering::Relaxed)
+        {
+            // Waited for, since this process may end with its next answer.
+            self.persistence.save(&self.health).await;
+        }
+    }
+
+    /// Whether an answer of a later host in the order may have to wait for this one.
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.health.slow.load(Ordering::Relaxed) && self.standing() == Standing::Healthy
+    }
+
+    pub(super) fn transport(&self) -> &dyn Transport {
+        &*self.transport
+    }
+
+    /// Takes in how quickly it answered.
+    pub(super) fn record_latency(&self, latency: Latency) {
+        self.latency.lock().learn(latency);
+    }
+
+    /// The shortest time in which it answered.
+    pub(super) fn latency(&self) -> Option<Duration> {
+        self.latency.lock().shortest()
+    }
+
+    /// How many channels work in the background may have.
+    pub(super) fn background_limit(&self) -> usize {
+        self.channels.background_limit()
+    }
+
+    /// A permit for a channel; `limit` as in [`ChannelPermits::acquire`].
+    pub(super) async fn channel_permit(
+        &self,
+        in_background: bool,
+        limit: Duration,
+    ) -> Result<ChannelPermit, RemoteError> {
+        let permit = self.channels.acquire(in_background, limit).await;
+        permit.map_err(|after| RemoteError::Busy {
+            host: self.host.to_string(),
+            channels: self.channels.limit(),
+            after,
+        })
+    }
+
+    /// How many channels there are, idle ones included.
+    pub(super) fn connections(&self) -> usize {
+        self.channels.used() + self.shells.idle() + self.idle.len()
+    }
+
+    /// To be called before a channel is opened: those that lie idle count too, and shells go first.
+    pub(super) fn make_room_for_channel(&self) {
+        while self.connections() > self.channels.limit() && self.close_one_idle() {}
+    }
+}

@@ -1,0 +1,129 @@
+//! Shells of one host: whether its account has one, and those that lie idle.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use crate::pool::channels::{ChannelPermit, ChannelPermits};
+use crate::pool::idle::Idle;
+use crate::remote::Shell;
+
+/// What is known of the shells of one host.
+pub(super) struct Shells {
+    /// Whether the account has a shell. Locked by the caller that finds out; others wait for the outcome.
+    pub(super) has: tokio::sync::Mutex<Option<bool>>,
+    idle: Arc<Idle<Shell>>,
+}
+
+/// A shell that is lent to one user. When it is dropped it goes back to its host if nothing is
+/// outstanding, and is closed otherwise.
+pub struct ShellLease {
+    // Taken only by drop.
+    shell: Option<Shell>,
+    idle: Arc<Idle<Shell>>,
+    channels: Arc<ChannelPermits>,
+    _permit: ChannelPermit,
+}
+
+impl Shells {
+    pub(super) fn new() -> Self {
+        Self {
+            has: tokio::sync::Mutex::default(),
+            idle: Idle::new(),
+        }
+    }
+
+    /// Lends a shell.
+    pub(super) fn lease(
+        &self,
+        shell: Shell,
+        channels: &Arc<ChannelPermits>,
+        permit: ChannelPermit,
+    ) -> ShellLease {
+        ShellLease {
+            shell: Some(shell),
+            idle: self.idle.clone(),
+            channels: channels.clone(),
+            _permit: permit,
+        }
+    }
+
+    /// How many lie idle.
+    pub(super) fn idle(&self) -> usize {
+        self.idle.len()
+    }
+
+    /// Whether the account has a shell is found out anew, unless that is under way.
+    pub(super) fn forget(&self) {
+        if let Ok(mut has) = self.has.try_lock() {
+            *has = None;
+        }
+    }
+
+    /// Whether the account may have a shell, as far as is known.
+    pub(super) fn may_exist(&self) -> bool {
+        // Locked while somebody finds out.
+        self.has.try_lock().map_or(true, |has| *has != Some(false))
+    }
+
+    pub(super) fn close_one(&self) {
+        self.idle.pop();
+    }
+
+    pub(super) fn take_idle(&self) -> Option<Shell> {
+        while let Some(mut shell) = self.idle.pop() {
+            if !shell.is_gone() {
+                return Some(shell);
+            }
+        }
+        None
+    }
+}
+
+impl ShellLease {
+    /// Whether somebody waits for a channel to this host, except for work in the background.
+    #[must_use]
+    pub fn has_waiters(&self) -> bool {
+        self.channels.has_waiters()
+    }
+
+    /// Where to record that bytes come; may be kept while the shell is in use.
+    #[must_use]
+    pub fn activity(&self) -> Activity {
+        Activity(self.channels.clone())
+    }
+}
+
+/// Records what comes by a shell: those who wait for its channel see that it is in use.
+pub struct Activity(Arc<ChannelPermits>);
+
+impl Activity {
+    /// Bytes came.
+    pub fn record_byte(&self) {
+        self.0.record_byte();
+    }
+}
+
+impl Deref for ShellLease {
+    type Target = Shell;
+
+    fn deref(&self) -> &Shell {
+        self.shell.as_ref().expect("only drop takes it")
+    }
+}
+
+impl DerefMut for ShellLease {
+    fn deref_mut(&mut self) -> &mut Shell {
+        self.shell.as_mut().expect("only drop takes it")
+    }
+}
+
+impl Drop for ShellLease {
+    fn drop(&mut self) {
+        if let Some(mut shell) = self.shell.take()
+            && shell.is_clean()
+        {
+            shell.rest();
+            self.idle.push(shell);
+        }
+    }
+}
