@@ -163,7 +163,7 @@ const DOORS: &[Door] = &[
     Door::new("moka", &["src/cache/memory"], "the memory tier only"),
     Door::new(
         "zstd",
-        &["src/commands/get/cache/pack"],
+        &["src/commands/get/destination/binary_cache/pack"],
         "binary caches are compressed in one place",
     ),
 ];

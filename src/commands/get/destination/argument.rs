@@ -1,23 +1,23 @@
-//! What `--to` names.
+//! The argument of `--to`.
 
 use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
 
-use super::error::GetError;
+use crate::commands::get::error::GetError;
 
-/// A place for paths.
+/// What `--to` names.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(in crate::commands::get) enum ToArgument {
     /// A folder laid out as a store.
     Folder(PathBuf),
     /// A binary cache.
     Cache(PathBuf),
 }
 
-impl Place {
+impl ToArgument {
     /// Reads `DIR` or `file:///DIR`.
-    pub(super) fn parse(given: &str) -> Result<Self, GetError> {
+    pub(in crate::commands::get) fn parse(given: &str) -> Result<Self, GetError> {
         let wrong = |got| GetError::Destination {
             given: given.to_owned(),
             got,
@@ -49,15 +49,15 @@ mod tests {
 
     #[test]
     fn folders_and_caches_are_told_apart() {
-        let folder = |path: &str| Place::Folder(path.into());
-        let cache = |path: &str| Place::Cache(path.into());
+        let folder = |path: &str| ToArgument::Folder(path.into());
+        let cache = |path: &str| ToArgument::Cache(path.into());
         for (given, place) in [
             ("out", folder("out")),
             ("/a/b:c", folder("/a/b:c")),
             ("file:///a/b", cache("/a/b")),
             ("file:///a%20b", cache("/a b")),
         ] {
-            assert_eq!(Place::parse(given).unwrap(), place);
+            assert_eq!(ToArgument::parse(given).unwrap(), place);
         }
         for given in [
             "",
@@ -68,7 +68,7 @@ mod tests {
             "file:///a?compression=xz",
             "file:///%ff",
         ] {
-            assert!(Place::parse(given).unwrap_err().is_usage(), "{given}");
+            assert!(ToArgument::parse(given).unwrap_err().is_usage(), "{given}");
         }
     }
 }

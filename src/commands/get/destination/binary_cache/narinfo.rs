@@ -1,4 +1,4 @@
-//! Narinfo files: what a binary cache tells of a path.
+//! Narinfo files: what a binary cache says of a path.
 //!
 //! ```text
 //! StorePath: /nix/store/HASH-NAME
@@ -39,7 +39,7 @@ impl Packed {
 }
 
 /// The text of a narinfo. Signatures are passed on as they came: Nix checks them.
-pub(super) fn text(info: &PathInfo, packed: &Packed) -> String {
+pub(super) fn render(info: &PathInfo, packed: &Packed) -> String {
     let references: Vec<_> = info.references.iter().map(StorePath::base_name).collect();
     let mut text = format!(
         "StorePath: {}\nURL: {}\nCompression: zstd\nFileHash: {}\nFileSize: {}\nNarHash: {}\nNarSize: {}\nReferences: {}\n",
@@ -64,39 +64,41 @@ pub(super) fn text(info: &PathInfo, packed: &Packed) -> String {
     text
 }
 
-/// What a host says must not become a line of its own.
+/// Whether text from a host cannot become a line of its own.
 fn is_one_line(text: &str) -> bool {
     !text.chars().any(char::is_control)
 }
 
-/// What has to be known of a path that is there.
+/// What is needed of a path that is there already.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct There {
+pub(super) struct Narinfo {
     /// The file, relative to the cache.
     pub(super) url: String,
     pub(super) file_size: u64,
     pub(super) references: Vec<StorePath>,
 }
 
-/// What `text` tells of `path`; `None` when it is about another path, or incomplete.
-pub(super) fn read(text: &str, path: &StorePath) -> Option<There> {
-    let field = |name: &str| {
-        let mut lines = text.lines();
-        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
-    };
-    let url = field("URL")?;
-    let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
-    let _: NarHash = field("NarHash")?.parse().ok()?;
-    if field("StorePath") != Some(path.as_str()) || !url.split('/').all(plain) {
-        return None;
+impl Narinfo {
+    /// What `text` says of `path`; `None` when it is about another path, or incomplete.
+    pub(super) fn parse(text: &str, path: &StorePath) -> Option<Self> {
+        let field = |name: &str| {
+            let mut lines = text.lines();
+            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
+        };
+        let url = field("URL")?;
+        let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
+        let _: NarHash = field("NarHash")?.parse().ok()?;
+        if field("StorePath") != Some(path.as_str()) || !url.split('/').all(plain) {
+            return None;
+        }
+        let reference = |name| StorePath::parse(&format!("{}/{name}", path.store_dir())).ok();
+        let references = field("References").unwrap_or_default().split_whitespace();
+        Some(Self {
+            url: url.to_owned(),
+            file_size: field("FileSize")?.parse().ok()?,
+            references: references.map(reference).collect::<Option<_>>()?,
+        })
     }
-    let reference = |name| StorePath::parse(&format!("{}/{name}", path.store_dir())).ok();
-    let references = field("References").unwrap_or_default().split_whitespace();
-    Some(There {
-        url: url.to_owned(),
-        file_size: field("FileSize")?.parse().ok()?,
-        references: references.map(reference).collect::<Option<_>>()?,
-    })
 }
 
 #[cfg(test)]
@@ -134,8 +136,8 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_no_host_adds_lines() {
         let (info, packed) = example();
-        let text = text(&info, &packed);
-        let there = read(&text, &info.path).unwrap();
+        let text = render(&info, &packed);
+        let there = Narinfo::parse(&text, &info.path).unwrap();
         assert_eq!(there.url, packed.url());
         assert_eq!((there.file_size, there.references), (88, info.references));
         assert!(text.contains("\nSig: key-1:AAAA\n") && !text.contains("evil"));
@@ -145,8 +147,8 @@ mod tests {
     #[test]
     fn what_is_about_another_path_or_leads_out_of_the_cache_does_not_count() {
         let (info, packed) = example();
-        let good = text(&info, &packed);
-        assert!(read(&good, &info.references[1]).is_none());
+        let good = render(&info, &packed);
+        assert!(Narinfo::parse(&good, &info.references[1]).is_none());
         for (from, to) in [
             ("URL: nar/", "URL: ../nar/"),
             ("URL: nar/", "URL: /nar/"),
@@ -156,7 +158,7 @@ mod tests {
         ] {
             let text = good.replace(from, to);
             assert_ne!(text, good);
-            assert!(read(&text, &info.path).is_none(), "{to}");
+            assert!(Narinfo::parse(&text, &info.path).is_none(), "{to}");
         }
     }
 }

@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use crate::commands::get::error::{GetError, io_error};
 use crate::model::{NarHash, StorePath};
 
-/// Longest file that is read, in bytes: more than a million paths take.
-const MOST: u64 = 1 << 30;
+/// Longest file that is read, in bytes: room for more than a million paths.
+const MAX_FILE_SIZE: u64 = 1 << 30;
 
 /// What is registered about a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,12 +31,12 @@ pub(super) struct Entry {
     pub(super) references: Vec<StorePath>,
 }
 
-/// All that is registered, references not first (Nix sorts by itself).
+/// All that is registered, in no order of references (Nix sorts them itself).
 #[derive(Debug, Default)]
 pub(super) struct Registration(pub(super) BTreeMap<StorePath, Entry>);
 
 impl Registration {
-    /// Reads a file; nothing is registered where there is none.
+    /// Reads a file; a missing file registers nothing.
     pub(super) fn read(file: &Path) -> Result<Self, GetError> {
         let opened = match File::open(file) {
             Ok(opened) => opened,
@@ -44,11 +44,14 @@ impl Registration {
             Err(error) => return Err(io_error("open", file)(error)),
         };
         let mut text = String::new();
-        let read = opened.take(MOST + 1).read_to_string(&mut text);
+        let read = opened.take(MAX_FILE_SIZE + 1).read_to_string(&mut text);
         read.map_err(io_error("read", file))?;
-        if text.len() as u64 > MOST {
+        if text.len() as u64 > MAX_FILE_SIZE {
             let file = file.to_owned();
-            return Err(GetError::TooLong { file, most: MOST });
+            return Err(GetError::TooLong {
+                file,
+                most: MAX_FILE_SIZE,
+            });
         }
         Self::parse(&text, file)
     }
@@ -108,7 +111,7 @@ impl Registration {
         text
     }
 
-    /// Writes it, in one step: whatever happens, what is there is whole. One process at a time.
+    /// Replaces the file in one step. For one process at a time.
     pub(super) fn write(&self, file: &Path) -> Result<(), GetError> {
         let temporary = temporary(file);
         let written = || {
@@ -121,7 +124,7 @@ impl Registration {
     }
 }
 
-/// Where it grows. A run that was ended leaves it, and the next one writes over it.
+/// Where the new file is written. An interrupted run leaves it, and the next one overwrites it.
 fn temporary(file: &Path) -> PathBuf {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     file.with_file_name(format!(".{name}.tmp"))

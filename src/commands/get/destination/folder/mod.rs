@@ -23,106 +23,106 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::Receiver;
 
-use super::destination::{Destination, Gate, Incoming, Known};
-use super::error::{GetError, io_error};
-use super::feed::{Feed, blocking};
-use super::lock::Lock;
+use super::blocking_sink::{BlockingSink, blocking};
+use super::folder_lock::FolderLock;
+use super::{Destination, Incoming, Present, ReferencesFirst};
+use crate::commands::get::error::{GetError, io_error};
 use crate::model::{NarHash, PathInfo, StorePath};
 use crate::transfer::unpack::{self, Unpacker};
 use crate::transfer::{NarSink, Piece};
-use check::Content;
+use check::ExpectedContent;
 use registration::{Entry, Registration};
 
-/// Paths that are received at a time. Each has a thread while it lasts, and up to 4 MiB of pieces.
+/// Paths that are received at a time. Each has a thread meanwhile, and up to 4 MiB of pieces.
 const AT_ONCE: usize = 16;
 
 /// The registration's name.
 const REGISTRATION: &str = "nix-path-registration";
 
 /// A folder, with what is known of it.
-pub(super) struct Folder {
+pub(in crate::commands::get) struct Folder {
     /// Where the registration is.
     file: PathBuf,
     /// Where the paths are.
     store: PathBuf,
     /// Whether paths may be registered without their references.
     closure: bool,
-    shared: Arc<Mutex<Shared>>,
-    _lock: Option<Lock>,
+    state: Arc<Mutex<FolderState>>,
+    _lock: Option<FolderLock>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct FolderState {
     registration: Registration,
-    /// What came or was found: hash and size.
+    /// Hash and size of the paths that have been received.
     contents: HashMap<StorePath, (NarHash, u64)>,
-    /// Whether the registration on disk is another one.
+    /// Whether the registration on disk is out of date.
     changed: bool,
-    /// What is there without being registered, with its info.
+    /// Paths that are there without being registered.
     adopted: Vec<Arc<PathInfo>>,
-    /// What was registered and is not right.
+    /// Paths that were registered and are not right.
     dropped: HashSet<StorePath>,
 }
 
 impl Folder {
-    /// Opens a folder for paths in `store_dir`; it is made where there is none, unless one only wants to `look`.
-    pub(super) async fn open(
+    /// Opens a folder for paths in `store_dir`; it is made where there is none, except with `dry_run`.
+    pub(in crate::commands::get) async fn open(
         folder: &Path,
         store_dir: &str,
         closure: bool,
-        look: bool,
+        dry_run: bool,
     ) -> Result<Self, GetError> {
         let folder = std::path::absolute(folder).map_err(io_error("find", folder))?;
         let store = folder.join(store_dir.trim_start_matches('/'));
-        let lock = if look {
+        let lock = if dry_run {
             None
         } else {
             fs::create_dir_all(&store).map_err(io_error("make", &store))?;
-            Some(Lock::of(&folder).await?)
+            Some(FolderLock::acquire(&folder).await?)
         };
         let file = folder.join(REGISTRATION);
         let (registration, from) = (file.clone(), store.clone());
         let registration = blocking(move || {
-            if !look {
-                // What a run that was killed has left.
+            if !dry_run {
+                // Left by a run that was killed.
                 unpack::sweep(&from);
             }
             Registration::read(&registration)
         });
-        let shared = Shared {
+        let state = FolderState {
             registration: registration.await?,
-            ..Shared::default()
+            ..FolderState::default()
         };
         Ok(Self {
             file,
             store,
             closure,
-            shared: Arc::new(Mutex::new(shared)),
+            state: Arc::new(Mutex::new(state)),
             _lock: lock,
         })
     }
 
-    fn shared(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock()
+    fn state(&self) -> MutexGuard<'_, FolderState> {
+        self.state.lock()
     }
 }
 
 #[async_trait]
 impl Destination for Folder {
-    fn gate(&self) -> Gate {
-        Gate::Settle
+    fn references_first(&self) -> ReferencesFirst {
+        ReferencesFirst::Registration
     }
 
     fn at_once(&self) -> usize {
         AT_ONCE
     }
 
-    async fn known(&self, paths: &[StorePath]) -> Result<Vec<Known>, GetError> {
+    async fn present(&self, paths: &[StorePath]) -> Result<Vec<Present>, GetError> {
         let expected: Vec<_> = {
-            let shared = self.shared();
+            let state = self.state();
             let entry = |path: &StorePath| {
-                let entry = shared.registration.0.get(path)?;
-                Some(Content::new(path, entry.hash, entry.size))
+                let entry = state.registration.0.get(path)?;
+                Some(ExpectedContent::new(path, entry.hash, entry.size))
             };
             paths.iter().filter_map(entry).collect()
         };
@@ -130,37 +130,36 @@ impl Destination for Folder {
             .iter()
             .map(|content| content.path.clone())
             .collect();
-        let right = check::right(&self.store, expected).await;
-        let mut shared = self.shared();
-        let mut known = Vec::new();
+        let right = check::find_right(&self.store, expected).await;
+        let mut state = self.state();
+        let mut present = Vec::new();
         for path in asked {
             if !right.contains(&path) {
                 log::info!("{path} is registered, but it is missing or has changed");
-                shared.registration.0.remove(&path);
-                shared.dropped.insert(path);
-            } else if let Some(entry) = shared.registration.0.get(&path) {
+                state.registration.0.remove(&path);
+                state.dropped.insert(path);
+            } else if let Some(entry) = state.registration.0.get(&path) {
                 let references = entry.references.clone();
-                known.push(Known { path, references });
+                present.push(Present { path, references });
             }
         }
-        Ok(known)
+        Ok(present)
     }
 
-    async fn holds(&self, infos: &[Arc<PathInfo>]) -> Result<HashSet<StorePath>, GetError> {
+    async fn find_unregistered(
+        &self,
+        infos: &[Arc<PathInfo>],
+    ) -> Result<HashSet<StorePath>, GetError> {
         let content = |info: &Arc<PathInfo>| {
             let there = fs::symlink_metadata(self.store.join(info.path.base_name()));
             let hash = info.nar_hash.filter(|_| there.is_ok())?;
-            Some(Content::new(&info.path, hash, info.nar_size))
+            Some(ExpectedContent::new(&info.path, hash, info.nar_size))
         };
         let expected = infos.iter().filter_map(content).collect();
-        let right = check::right(&self.store, expected).await;
+        let right = check::find_right(&self.store, expected).await;
         let adopted = infos.iter().filter(|info| right.contains(&info.path));
-        self.shared().adopted = adopted.cloned().collect();
+        self.state().adopted = adopted.cloned().collect();
         Ok(right)
-    }
-
-    async fn begin(&self) -> Result<(), GetError> {
-        Ok(())
     }
 
     async fn receive(&self, info: &Arc<PathInfo>) -> Result<Box<dyn Incoming>, GetError> {
@@ -172,25 +171,25 @@ impl Destination for Folder {
         let known = info.nar_hash;
         let work = move |pieces| restore(&dest, limit, known, pieces);
         Ok(Box::new(Restore {
-            feed: Feed::new(&info.path, work),
+            sink: BlockingSink::new(&info.path, work),
             path: info.path.clone(),
-            shared: self.shared.clone(),
+            state: self.state.clone(),
         }))
     }
 
-    async fn settle(&self, info: &Arc<PathInfo>) -> Result<(), GetError> {
-        self.shared().register(info);
+    async fn register(&self, info: &Arc<PathInfo>) -> Result<(), GetError> {
+        self.state().register(info);
         Ok(())
     }
 
     async fn end(&self) -> Result<(), GetError> {
-        let (shared, file, closure) = (self.shared.clone(), self.file.clone(), self.closure);
+        let (state, file, closure) = (self.state.clone(), self.file.clone(), self.closure);
         blocking(move || {
-            let mut shared = shared.lock();
-            shared.register_adopted(closure);
-            shared.drop_referrers();
-            match shared.changed {
-                true => shared.registration.write(&file),
+            let mut state = state.lock();
+            state.register_adopted(closure);
+            state.drop_referrers();
+            match state.changed {
+                true => state.registration.write(&file),
                 false => Ok(()),
             }
         })
@@ -198,10 +197,10 @@ impl Destination for Folder {
     }
 }
 
-impl Shared {
+impl FolderState {
     fn register(&mut self, info: &PathInfo) {
-        let told = info.nar_hash.map(|hash| (hash, info.nar_size));
-        let Some((hash, size)) = self.contents.remove(&info.path).or(told) else {
+        let reported = info.nar_hash.map(|hash| (hash, info.nar_size));
+        let Some((hash, size)) = self.contents.remove(&info.path).or(reported) else {
             return;
         };
         let entry = Entry {
@@ -214,7 +213,7 @@ impl Shared {
         self.changed = true;
     }
 
-    /// What refers to a path that was dropped, and did not come again, is of no use to Nix.
+    /// Unregisters what refers to a path that was dropped and not received again: it is of no use to Nix.
     fn drop_referrers(&mut self) {
         let mut gone = std::mem::take(&mut self.dropped);
         self.changed |= !gone.is_empty();
@@ -231,7 +230,7 @@ impl Shared {
         }
     }
 
-    /// What was there and refers to nothing that is not registered.
+    /// Registers what was there already, and whose references are registered.
     fn register_adopted(&mut self, closure: bool) {
         let mut open = std::mem::take(&mut self.adopted);
         loop {
@@ -251,14 +250,14 @@ impl Shared {
     }
 }
 
-/// A path on its way.
+/// A path that is being received.
 struct Restore {
-    feed: Feed<Restored>,
+    sink: BlockingSink<Restored>,
     path: StorePath,
-    shared: Arc<Mutex<Shared>>,
+    state: Arc<Mutex<FolderState>>,
 }
 
-/// A path that has come under its temporary name.
+/// A path that is complete under its temporary name.
 struct Restored {
     unpacker: Unpacker,
     hash: NarHash,
@@ -271,12 +270,12 @@ fn restore(
     known: Option<NarHash>,
     mut pieces: Receiver<Bytes>,
 ) -> Result<Restored, GetError> {
-    // Wrong, or it would not be fetched.
+    // It is wrong, else it would not be fetched.
     if fs::symlink_metadata(dest).is_ok() {
         unpack::remove(dest).map_err(io_error("replace", dest))?;
     }
     let mut unpacker = Unpacker::new(dest, limit)?;
-    // For what hosts are too old to tell.
+    // Old hosts report no hash.
     let mut hasher = Sha256::new();
     let mut size = 0;
     while let Some(piece) = pieces.blocking_recv() {
@@ -296,18 +295,18 @@ fn restore(
 #[async_trait]
 impl NarSink for Restore {
     async fn write(&mut self, piece: Piece) -> std::io::Result<()> {
-        self.feed.write(piece).await
+        self.sink.write(piece).await
     }
 }
 
 #[async_trait]
 impl Incoming for Restore {
     async fn finish(self: Box<Self>) -> Result<(), GetError> {
-        let restored = self.feed.end().await?;
+        let restored = self.sink.finish().await?;
         let (hash, size) = (restored.hash, restored.size);
         blocking(move || Ok(restored.unpacker.commit()?)).await?;
-        let mut shared = self.shared.lock();
-        shared.contents.insert(self.path, (hash, size));
+        let mut state = self.state.lock();
+        state.contents.insert(self.path, (hash, size));
         Ok(())
     }
 }

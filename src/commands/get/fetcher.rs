@@ -1,71 +1,63 @@
-//! Carries a plan out: several paths at a time, references first where the destination wants that.
+//! Fetches what is planned: several paths at a time, references first where the destination wants that.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::destination::{Destination, Gate};
+use super::destination::{Destination, ReferencesFirst};
 use super::error::GetError;
-use super::interrupted::SoFar;
-use crate::hint::Hint;
+use super::interrupted::RunTotals;
 use crate::model::StorePath;
 use crate::report;
 use crate::resolver::{Found, Resolver};
 use crate::transfer::progress::Progress;
 use crate::transfer::{Caller, FetchRequest, TransferError, Transfers};
 
-/// How many failures are told in full.
-const SHOWN: usize = 10;
+/// How many failures are reported one by one.
+const MAX_REPORTED: usize = 10;
 
-/// What carries it out.
+/// All that fetching needs.
 #[derive(Clone)]
-pub(super) struct Means {
+pub(super) struct Fetcher {
     pub(super) resolver: Arc<Resolver>,
     pub(super) transfers: Arc<Transfers>,
     pub(super) caller: Arc<Caller>,
     pub(super) progress: Arc<dyn Progress>,
     pub(super) destination: Arc<dyn Destination>,
-    /// Counts what has come.
-    pub(super) so_far: Arc<SoFar>,
+    /// Counts what has been received.
+    pub(super) totals: Arc<RunTotals>,
 }
 
-/// What came of it.
-#[derive(Debug, Default)]
-pub(super) struct Done {
-    /// Those that did not, or wait for one that did not.
-    pub(super) lacking: HashSet<StorePath>,
-}
-
-/// Why a path did not come.
+/// Why a path was not fetched.
 enum Fault {
-    /// No host brought it.
+    /// No host delivered it.
     Hosts(TransferError),
-    /// It cannot be put where it belongs.
-    Place(GetError),
+    /// The destination does not take it.
+    Destination(GetError),
 }
 
-impl Means {
-    /// Fetches all of `fetch`, which is ordered by references. A path that no host brings costs those that refer to it;
-    /// all others come.
+impl Fetcher {
+    /// Fetches all of `fetch`, which is ordered by references. A path that no host delivers costs those that refer to it,
+    /// and no others. Returns the paths that are not there in the end.
     ///
     /// # Errors
-    /// When the destination takes no more. What it has taken is in order.
-    pub(super) async fn run(&self, fetch: Vec<Found>) -> Result<Done, GetError> {
+    /// When the destination takes no more. What it has taken stays valid.
+    pub(super) async fn run(&self, fetch: Vec<Found>) -> Result<HashSet<StorePath>, GetError> {
         for found in &fetch {
             self.caller.expect(&found.to_fetch, &found.holders);
         }
-        let mut board = Board::new(fetch, self.destination.gate());
+        let mut schedule = Schedule::new(fetch, self.destination.references_first());
         let mut tasks = JoinSet::new();
         let mut failures = 0;
         loop {
             while tasks.len() < self.destination.at_once()
-                && let Some(index) = board.ready.pop_first()
+                && let Some(index) = schedule.ready.pop_first()
             {
-                let (means, found) = (self.clone(), board.items[index].found.clone());
-                tasks.spawn(async move { (index, means.fetch(found).await) });
+                let (fetcher, found) = (self.clone(), schedule.items[index].found.clone());
+                tasks.spawn(async move { (index, fetcher.fetch(found).await) });
             }
-            // A panic has told of itself; what it was at work on is lacking.
+            // The panic hook has reported a panic; its path counts as lacking.
             let (index, result) = match tasks.join_next().await {
                 None => break,
                 Some(Ok(done)) => done,
@@ -73,30 +65,34 @@ impl Means {
             };
             match result {
                 Ok(bytes) => {
-                    self.so_far.came(bytes);
-                    for index in board.came(index) {
-                        let info = &board.items[index].found.info;
-                        self.destination.settle(info).await?;
-                        self.so_far.settled(info.nar_size);
+                    self.totals.received(bytes);
+                    for index in schedule.received(index) {
+                        let info = &schedule.items[index].found.info;
+                        self.destination.register(info).await?;
+                        self.totals.registered(info.nar_size);
                     }
                 }
-                Err(Fault::Place(error)) => return Err(error),
+                Err(Fault::Destination(error)) => return Err(error),
                 Err(Fault::Hosts(error)) => {
-                    tell(&error, failures);
+                    if failures < MAX_REPORTED {
+                        report::error(&error);
+                    }
                     failures += 1;
-                    board.failed(index);
+                    schedule.mark_lost(index);
                 }
             }
         }
-        if failures > SHOWN {
-            log::error!("{} more paths could not be fetched", failures - SHOWN);
+        if failures > MAX_REPORTED {
+            log::error!(
+                "{} more paths could not be fetched",
+                failures - MAX_REPORTED
+            );
         }
-        let open = board
+        let open = schedule
             .items
             .iter()
-            .filter(|item| item.state != State::Settled);
-        board.done.lacking = open.map(|item| item.found.info.path.clone()).collect();
-        Ok(board.done)
+            .filter(|item| item.state != ItemState::Registered);
+        Ok(open.map(|item| item.found.info.path.clone()).collect())
     }
 
     async fn fetch(&self, found: Found) -> Result<u64, Fault> {
@@ -109,7 +105,7 @@ impl Means {
             .destination
             .receive(&info)
             .await
-            .map_err(Fault::Place)?;
+            .map_err(Fault::Destination)?;
         let wish = FetchRequest {
             info: &to_fetch,
             holders: &holders,
@@ -119,14 +115,14 @@ impl Means {
         };
         match self.transfers.fetch(wish, &mut *incoming).await {
             Ok(bytes) => {
-                incoming.finish().await.map_err(Fault::Place)?;
+                incoming.finish().await.map_err(Fault::Destination)?;
                 Ok(bytes)
             }
             Err(failed) => {
                 if let TransferError::Sink { path, source } = failed.error {
-                    // It knows why it took no more.
+                    // The destination knows why it took no more.
                     let error = incoming.finish().await.err();
-                    return Err(Fault::Place(error.unwrap_or(GetError::Io {
+                    return Err(Fault::Destination(error.unwrap_or(GetError::Io {
                         action: "write",
                         path: path.as_str().into(),
                         source,
@@ -139,46 +135,39 @@ impl Means {
     }
 }
 
-fn tell(error: &(dyn Hint + 'static), before: usize) {
-    if before < SHOWN {
-        report::error(error);
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// It has not come.
+enum ItemState {
+    /// It has not been received.
     Open,
-    /// It has come, but not all that it refers to.
-    Came,
-    /// It counts.
-    Settled,
-    /// It will not come, or is of no use without what will not come.
+    /// It has been received, but not all of its references are registered.
+    Received,
+    /// It is registered.
+    Registered,
+    /// It, or something that it needs, was not delivered.
     Lost,
 }
 
 struct Item {
     found: Found,
-    state: State,
-    /// References that are not settled.
+    state: ItemState,
+    /// How many of its references are not registered yet.
     waits: usize,
     referrers: Vec<usize>,
 }
 
-/// How far it has got.
-struct Board {
+/// The state of each path, and which may begin.
+struct Schedule {
     items: Vec<Item>,
-    /// What may be begun, by its place in the order.
+    /// What may begin, by its place in the order.
     ready: BTreeSet<usize>,
-    gate: Gate,
-    done: Done,
+    references_first: ReferencesFirst,
 }
 
-impl Board {
-    fn new(fetch: Vec<Found>, gate: Gate) -> Self {
+impl Schedule {
+    fn new(fetch: Vec<Found>, references_first: ReferencesFirst) -> Self {
         let item = |found: Found| Item {
             found,
-            state: State::Open,
+            state: ItemState::Open,
             waits: 0,
             referrers: Vec::new(),
         };
@@ -194,55 +183,57 @@ impl Board {
                 items[*place].referrers.push(index);
             }
         }
-        let ready = match gate {
-            Gate::Settle => (0..items.len()).collect(),
-            Gate::Begin => (0..items.len())
+        let ready = match references_first {
+            ReferencesFirst::Registration => (0..items.len()).collect(),
+            ReferencesFirst::Transfer => (0..items.len())
                 .filter(|index| items[*index].waits == 0)
                 .collect(),
         };
         Self {
             items,
             ready,
-            gate,
-            done: Done::default(),
+            references_first,
         }
     }
 
-    /// It has come. What can be settled by that, in order.
-    fn came(&mut self, index: usize) -> Vec<usize> {
-        let mut settled = Vec::new();
-        if self.items[index].state != State::Open {
-            return settled;
+    /// A path has been received. Returns what can be registered now, in order.
+    fn received(&mut self, index: usize) -> Vec<usize> {
+        let mut registered = Vec::new();
+        if self.items[index].state != ItemState::Open {
+            return registered;
         }
-        self.items[index].state = State::Came;
+        self.items[index].state = ItemState::Received;
         let mut open = vec![index];
         while let Some(index) = open.pop() {
             let item = &mut self.items[index];
-            if item.waits > 0 || item.state != State::Came {
+            if item.waits > 0 || item.state != ItemState::Received {
                 continue;
             }
-            item.state = State::Settled;
-            settled.push(index);
+            item.state = ItemState::Registered;
+            registered.push(index);
             for referrer in item.referrers.clone() {
                 let item = &mut self.items[referrer];
                 item.waits -= 1;
-                if item.waits == 0 && self.gate == Gate::Begin && item.state == State::Open {
+                if item.waits == 0
+                    && self.references_first == ReferencesFirst::Transfer
+                    && item.state == ItemState::Open
+                {
                     self.ready.insert(referrer);
                 }
                 open.push(referrer);
             }
         }
-        settled
+        registered
     }
 
-    /// It will not come. All that needs it is not begun any more.
-    fn failed(&mut self, index: usize) {
+    /// A path will not be received. Nothing that needs it is begun any more.
+    fn mark_lost(&mut self, index: usize) {
         let mut open = vec![index];
         while let Some(index) = open.pop() {
-            if self.items[index].state == State::Lost {
+            if self.items[index].state == ItemState::Lost {
                 continue;
             }
-            self.items[index].state = State::Lost;
+            self.items[index].state = ItemState::Lost;
             self.ready.remove(&index);
             open.extend(&self.items[index].referrers);
         }
@@ -298,18 +289,18 @@ mod tests {
             (references, fails, picks) in graphs(),
             begin in any::<bool>(),
         ) {
-            let gate = if begin { Gate::Begin } else { Gate::Settle };
+            let references_first = if begin { ReferencesFirst::Transfer } else { ReferencesFirst::Registration };
             let fetch = (0..20).map(|index| found(index, &references[index])).collect();
-            let mut board = Board::new(fetch, gate);
-            let mut settled = Vec::new();
+            let mut schedule = Schedule::new(fetch, references_first);
+            let mut registered = Vec::new();
             let (mut running, mut failed) = (Vec::new(), Vec::new());
             for pick in picks.iter().cycle() {
-                while running.len() < 3 && let Some(next) = board.ready.pop_first() {
+                while running.len() < 3 && let Some(next) = schedule.ready.pop_first() {
                     let needs_failed = references[next].iter().any(|other| failed.contains(other));
                     prop_assert!(!needs_failed, "{} is of no use", next);
                     if begin {
                         let waits = references[next].iter().filter(|other| **other != next);
-                        prop_assert!(waits.clone().all(|other| settled.contains(other)));
+                        prop_assert!(waits.clone().all(|other| registered.contains(other)));
                     }
                     running.push(next);
                 }
@@ -320,19 +311,19 @@ mod tests {
                 match fails[index] {
                     true => {
                         failed.push(index);
-                        board.failed(index);
+                        schedule.mark_lost(index);
                     }
-                    false => settled.extend(board.came(index)),
+                    false => registered.extend(schedule.received(index)),
                 }
             }
             let mut good = [true; 20];
             for index in 0..20 {
                 let others = references[index].iter().filter(|other| **other != index);
                 good[index] = !fails[index] && others.clone().all(|other| good[*other]);
-                let at = settled.iter().position(|other| *other == index);
-                prop_assert_eq!(at.is_some(), good[index], "{} in {:?}", index, settled);
+                let at = registered.iter().position(|other| *other == index);
+                prop_assert_eq!(at.is_some(), good[index], "{} in {:?}", index, registered);
                 for other in others.filter(|_| at.is_some()) {
-                    prop_assert!(settled.iter().position(|place| place == other) < at);
+                    prop_assert!(registered.iter().position(|place| place == other) < at);
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! One `nix-store --serve --write` on this machine, as its client.
+//! A process `nix-store --serve --write` on this machine, and the client side of its protocol.
 
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
@@ -27,11 +27,11 @@ const OLDEST: Version = Version::new(2, 5);
 /// The newest version whose AddToStoreNar is known (Nix 2.34).
 const NEWEST: Version = Version::new(2, 7);
 
-/// How long its last words may take after its end.
-const LAG: Duration = Duration::from_millis(500);
+/// How long it may take to exit, and its stderr to be read, once stdout is closed.
+const EXIT_GRACE: Duration = Duration::from_millis(500);
 
-/// How much of its stderr is kept, in bytes.
-const KEPT: usize = 4 << 10;
+/// How much of the end of its stderr is kept, in bytes.
+const MAX_STDERR_TAIL: usize = 4 << 10;
 
 /// Where Nix is when it is not in PATH; the first one is below the home folder.
 const USUAL_PLACES: [&str; 3] = [
@@ -41,7 +41,7 @@ const USUAL_PLACES: [&str; 3] = [
 ];
 
 /// Finds `nix-store`.
-pub(super) fn program() -> Result<PathBuf, NixError> {
+pub(super) fn find_program() -> Result<PathBuf, NixError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let usual = USUAL_PLACES.map(|place| home.clone().unwrap_or_else(|| "/".into()).join(place));
@@ -53,20 +53,20 @@ pub(super) fn program() -> Result<PathBuf, NixError> {
     found.ok_or(NixError::Missing)
 }
 
-/// A serve loop. It is killed when this is dropped.
-pub(super) struct Connection {
+/// The process. It is killed when this is dropped.
+pub(super) struct ServeProcess {
     child: Child,
     stdin: ChildStdin,
     stdout: ChildStdout,
     input: BytesMut,
-    said: Arc<Mutex<Vec<u8>>>,
-    listener: JoinHandle<()>,
+    stderr_tail: Arc<Mutex<Vec<u8>>>,
+    stderr_reader: JoinHandle<()>,
     version: Version,
     /// How long it may be silent.
     silence: Duration,
 }
 
-impl Connection {
+impl ServeProcess {
     /// Starts one, in this process's environment.
     pub(super) async fn start(program: &Path, silence: Duration) -> Result<Self, NixError> {
         let failed = |source| NixError::Start {
@@ -82,23 +82,23 @@ impl Connection {
             .spawn()
             .map_err(failed)?;
         let lost = || failed(std::io::ErrorKind::BrokenPipe.into());
-        let said = Arc::new(Mutex::new(Vec::new()));
+        let stderr_tail = Arc::new(Mutex::new(Vec::new()));
         let stderr = child.stderr.take().ok_or_else(lost)?;
-        let mut connection = Self {
+        let mut process = Self {
             stdin: child.stdin.take().ok_or_else(lost)?,
             stdout: child.stdout.take().ok_or_else(lost)?,
-            listener: tokio::spawn(listen(stderr, said.clone())),
+            stderr_reader: tokio::spawn(read_stderr(stderr, stderr_tail.clone())),
             child,
             input: BytesMut::new(),
-            said,
+            stderr_tail,
             version: OLDEST,
             silence,
         };
-        connection.greet().await?;
-        Ok(connection)
+        process.handshake().await?;
+        Ok(process)
     }
 
-    async fn greet(&mut self) -> Result<(), NixError> {
+    async fn handshake(&mut self) -> Result<(), NixError> {
         let doing = "the handshake";
         let mut hello = Vec::new();
         put_u64(&mut hello, CLIENT_MAGIC);
@@ -221,24 +221,27 @@ impl Connection {
         }
     }
 
-    /// It has closed its side: with its last words, which may take a moment.
+    /// The error when it has closed its side: with the end of its stderr, which may take a moment.
     async fn ended(&mut self, doing: &str) -> NixError {
-        let _ = timeout(LAG, &mut self.listener).await;
-        let said = readable(&self.said.lock());
-        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
-        let said = match timeout(LAG, self.child.wait()).await {
-            Ok(Ok(status)) if said.is_empty() => status.to_string(),
-            _ if said.is_empty() => "it said nothing".to_owned(),
-            _ => said,
+        let _ = timeout(EXIT_GRACE, &mut self.stderr_reader).await;
+        let stderr_tail = readable(&self.stderr_tail.lock());
+        let stderr_tail = stderr_tail.split_whitespace().collect::<Vec<_>>().join(" ");
+        let stderr_tail = match timeout(EXIT_GRACE, self.child.wait()).await {
+            Ok(Ok(status)) if stderr_tail.is_empty() => status.to_string(),
+            _ if stderr_tail.is_empty() => "it said nothing".to_owned(),
+            _ => stderr_tail,
         };
         let doing = doing.to_owned();
-        NixError::Ended { doing, said }
+        NixError::Ended {
+            doing,
+            said: stderr_tail,
+        }
     }
 }
 
-impl Drop for Connection {
+impl Drop for ServeProcess {
     fn drop(&mut self) {
-        self.listener.abort();
+        self.stderr_reader.abort();
     }
 }
 
@@ -246,17 +249,17 @@ fn adding(path: &StorePath) -> String {
     format!("the addition of {path}")
 }
 
-/// Keeps the end of what it says, and tells all of it to those who want to know.
-async fn listen(mut stderr: ChildStderr, said: Arc<Mutex<Vec<u8>>>) {
+/// Keeps the end of its stderr, and logs all of it.
+async fn read_stderr(mut stderr: ChildStderr, stderr_tail: Arc<Mutex<Vec<u8>>>) {
     let mut piece = [0; 1024];
     while let Ok(len @ 1..) = stderr.read(&mut piece).await {
         for line in readable(&piece[..len]).lines() {
             log::debug!("nix-store: {line}");
         }
 
-        let mut said = said.lock();
-        said.extend_from_slice(&piece[..len]);
-        let excess = said.len().saturating_sub(KEPT);
-        said.drain(..excess);
+        let mut stderr_tail = stderr_tail.lock();
+        stderr_tail.extend_from_slice(&piece[..len]);
+        let excess = stderr_tail.len().saturating_sub(MAX_STDERR_TAIL);
+        stderr_tail.drain(..excess);
     }
 }

@@ -1,4 +1,4 @@
-//! Whether what stands in a folder is right.
+//! Checks the content of a folder.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -11,22 +11,22 @@ use tokio::task::JoinSet;
 use crate::local_store::{CHUNK, Dump, LocalStoreError};
 use crate::model::{NarHash, StorePath};
 
-/// What a path shall be.
-pub(super) struct Content {
+/// The NAR hash and size that a path is expected to have.
+pub(super) struct ExpectedContent {
     pub(super) path: StorePath,
     hash: NarHash,
     /// Of the NAR, in bytes; 0 when it is not known.
     size: u64,
 }
 
-impl Content {
+impl ExpectedContent {
     pub(super) fn new(path: &StorePath, hash: NarHash, size: u64) -> Self {
         let path = path.clone();
         Self { path, hash, size }
     }
 }
 
-/// Ends the threads when whoever waits for them is gone.
+/// Ends the threads when the task that waits for them is dropped.
 struct Stop(Arc<AtomicBool>);
 
 impl Drop for Stop {
@@ -35,9 +35,8 @@ impl Drop for Stop {
     }
 }
 
-/// Those of the paths in `store` that are what they shall be: whose NAR has the hash. As many at a time as there are
-/// processors.
-pub(super) async fn right(store: &Path, expected: Vec<Content>) -> HashSet<StorePath> {
+/// Those of the paths in `store` whose NAR has the expected hash. Uses one thread for each processor.
+pub(super) async fn find_right(store: &Path, expected: Vec<ExpectedContent>) -> HashSet<StorePath> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let share = expected.len().div_ceil(threads).max(1);
     let stop = Stop(Arc::default());
@@ -47,7 +46,7 @@ pub(super) async fn right(store: &Path, expected: Vec<Content>) -> HashSet<Store
         let mine: Vec<_> = expected.by_ref().take(share).collect();
         let (store, stop) = (store.to_owned(), stop.0.clone());
         shares.spawn_blocking(move || {
-            let right = |content: &Content| match hash(&store, content, &stop) {
+            let right = |content: &ExpectedContent| match hash(&store, content, &stop) {
                 Ok(hash) => hash == Some(content.hash),
                 Err(error) => {
                     log::debug!("{}: {error}", content.path);
@@ -60,16 +59,16 @@ pub(super) async fn right(store: &Path, expected: Vec<Content>) -> HashSet<Store
     }
     let mut right = HashSet::new();
     while let Some(share) = shares.join_next().await {
-        // A panic has told of itself; what it was at work on is fetched again.
+        // The panic hook has reported a panic; the paths of that thread are fetched again.
         right.extend(share.unwrap_or_default());
     }
     right
 }
 
-/// `None` when it was stopped.
+/// The NAR hash of a path; `None` when stopped.
 fn hash(
     store: &Path,
-    content: &Content,
+    content: &ExpectedContent,
     stop: &AtomicBool,
 ) -> Result<Option<NarHash>, LocalStoreError> {
     let mut dump = Dump::of_files(store, &content.path, content.size)?;

@@ -1,4 +1,4 @@
-//! A NAR on its way to a thread that may block.
+//! Takes a NAR to a thread that may block.
 
 use std::io;
 
@@ -7,28 +7,28 @@ use bytes::Bytes;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::JoinHandle;
 
-use super::error::GetError;
+use crate::commands::get::error::GetError;
 use crate::model::StorePath;
 use crate::transfer::{NarSink, Piece};
 
-/// How many pieces (of at most 512 KiB, mostly 64) may wait for a thread.
-const AHEAD: usize = 8;
+/// How many pieces (of at most 512 KiB, mostly 64) may wait for the thread.
+const QUEUED_PIECES: usize = 8;
 
-/// Pieces go in, what the thread made of them comes out. When this is dropped, the thread comes to its end and what it
-/// gave is dropped too.
-pub(super) struct Feed<T> {
+/// Sends the pieces of a NAR to a thread, and returns what the thread made of them. Dropped early, it ends the thread and
+/// drops its result.
+pub(super) struct BlockingSink<T> {
     path: StorePath,
     pieces: Sender<Bytes>,
     thread: JoinHandle<Result<T, GetError>>,
 }
 
-impl<T: Send + 'static> Feed<T> {
-    /// Runs `work` in a thread with the pieces of the NAR of `path`.
+impl<T: Send + 'static> BlockingSink<T> {
+    /// Runs `work` in a thread, with the pieces of the NAR of `path`.
     pub(super) fn new(
         path: &StorePath,
         work: impl FnOnce(Receiver<Bytes>) -> Result<T, GetError> + Send + 'static,
     ) -> Self {
-        let (pieces, ready) = mpsc::channel(AHEAD);
+        let (pieces, ready) = mpsc::channel(QUEUED_PIECES);
         Self {
             path: path.clone(),
             pieces,
@@ -36,8 +36,8 @@ impl<T: Send + 'static> Feed<T> {
         }
     }
 
-    /// What the thread has made of all pieces.
-    pub(super) async fn end(self) -> Result<T, GetError> {
+    /// The result of the thread, after the last piece.
+    pub(super) async fn finish(self) -> Result<T, GetError> {
         drop(self.pieces);
         let ended = self.thread.await;
         ended.map_err(|source| GetError::Thread(format!("{}: {source}", self.path)))?
@@ -45,15 +45,15 @@ impl<T: Send + 'static> Feed<T> {
 }
 
 #[async_trait]
-impl<T: Send + 'static> NarSink for Feed<T> {
+impl<T: Send + 'static> NarSink for BlockingSink<T> {
     async fn write(&mut self, piece: Piece) -> io::Result<()> {
-        // Its own trouble tells more: it comes out at the end.
+        // The thread's own error says more: `finish` returns it.
         let closed = |_| io::Error::from(io::ErrorKind::BrokenPipe);
         self.pieces.send(piece.bytes).await.map_err(closed)
     }
 }
 
-/// Runs what may block.
+/// Runs `work` where it may block.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, GetError> + Send + 'static,
 ) -> Result<T, GetError> {

@@ -14,12 +14,12 @@ use crate::commands::get::error::{GetError, io_error};
 use crate::model::NarHash;
 
 /// zstd's own default: faster than most networks, and nearly as small as what takes ten times as long.
-const LEVEL: i32 = 3;
+const ZSTD_LEVEL: i32 = 3;
 
-/// A file's temporary name. What has it goes when this is dropped, unless it got another one.
-pub(super) struct Temporary(Option<PathBuf>);
+/// A file under a temporary name, removed when this is dropped, unless it was renamed.
+pub(super) struct TemporaryFile(Option<PathBuf>);
 
-impl Temporary {
+impl TemporaryFile {
     pub(super) fn new(path: PathBuf) -> Self {
         Self(Some(path))
     }
@@ -28,7 +28,7 @@ impl Temporary {
         self.0.as_deref().unwrap_or(Path::new(""))
     }
 
-    /// Gives it its name, in one step, instead of what has that name.
+    /// Renames it to its final name, replacing what has that name.
     pub(super) fn rename(mut self, to: &Path) -> Result<(), GetError> {
         fs::rename(self.path(), to).map_err(io_error("write", to))?;
         self.0 = None;
@@ -42,16 +42,16 @@ impl Temporary {
     }
 }
 
-impl Drop for Temporary {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
-            // The next run removes what is left.
+            // What cannot be removed is left to the next run.
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// A file, its hash and its length.
+/// Writes a file, and counts and hashes what is written.
 struct Hashing {
     file: File,
     hasher: Sha256,
@@ -71,12 +71,12 @@ impl Write for Hashing {
     }
 }
 
-/// Compresses all that comes into `temporary`. `known` is the hash of the NAR where a host told it.
+/// Compresses all pieces into `temporary`. `known` is the hash of the NAR, where a host reported it.
 pub(super) fn pack(
-    temporary: Temporary,
+    temporary: TemporaryFile,
     known: Option<NarHash>,
     mut pieces: Receiver<Bytes>,
-) -> Result<(Temporary, Packed), GetError> {
+) -> Result<(TemporaryFile, Packed), GetError> {
     let path = temporary.path().to_owned();
     let failed = |source| io_error("write", path.clone())(source);
     let file = File::create(&path).map_err(failed)?;
@@ -85,8 +85,8 @@ pub(super) fn pack(
         hasher: Sha256::new(),
         written: 0,
     };
-    let mut encoder = Encoder::new(out, LEVEL).map_err(failed)?;
-    // For what hosts are too old to tell.
+    let mut encoder = Encoder::new(out, ZSTD_LEVEL).map_err(failed)?;
+    // Old hosts report no hash.
     let mut hasher = Sha256::new();
     let mut nar_size = 0;
     while let Some(piece) = pieces.blocking_recv() {
@@ -121,7 +121,7 @@ mod tests {
                 pieces.try_send(Bytes::copy_from_slice(piece)).unwrap();
             }
             drop(pieces);
-            let temporary = Temporary::new(folder.path().join("temporary"));
+            let temporary = TemporaryFile::new(folder.path().join("temporary"));
             let (temporary, packed) = pack(temporary, known, ready).unwrap();
             let file = fs::read(temporary.path()).unwrap();
             assert_eq!(zstd::decode_all(&file[..]).unwrap(), nar);

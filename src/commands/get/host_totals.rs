@@ -1,4 +1,4 @@
-//! From which hosts paths came, and how much from each.
+//! Counts how much came from which host.
 
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -6,14 +6,14 @@ use std::sync::Arc;
 use crate::progress::by_host;
 use crate::transfer::progress::{ByHost, Outcome, Progress, TransferInfo, TransferProgress};
 
-/// Passes on to another progress what transfers tell, and counts bytes by host.
-pub(super) struct Watch {
+/// A progress that counts bytes by host, and passes all on to another one.
+pub(super) struct HostTotals {
     shown: Arc<dyn Progress>,
     /// Of the transfers that have ended.
     sums: Arc<Mutex<ByHost>>,
 }
 
-impl Watch {
+impl HostTotals {
     pub(super) fn new(shown: Arc<dyn Progress>) -> Self {
         Self {
             shown,
@@ -27,11 +27,11 @@ impl Watch {
     }
 }
 
-impl Progress for Watch {
+impl Progress for HostTotals {
     fn start(&self, transfer: &TransferInfo) -> Box<dyn TransferProgress> {
         let mut own = ByHost::default();
         own.set_host(&transfer.host);
-        Box::new(Watched {
+        Box::new(CountedTransfer {
             shown: self.shown.start(transfer),
             own: Mutex::new(own),
             sums: self.sums.clone(),
@@ -43,13 +43,13 @@ impl Progress for Watch {
     }
 }
 
-struct Watched {
+struct CountedTransfer {
     shown: Box<dyn TransferProgress>,
     own: Mutex<ByHost>,
     sums: Arc<Mutex<ByHost>>,
 }
 
-impl TransferProgress for Watched {
+impl TransferProgress for CountedTransfer {
     fn advance(&self, bytes: u64) {
         self.own.lock().advance(bytes);
         self.shown.advance(bytes);

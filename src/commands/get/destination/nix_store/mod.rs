@@ -7,145 +7,128 @@
 //! What counts: this program has accepted the path (see `resolver::trust`). Nix checks signatures once more where the
 //! daemon does not trust the user, and refuses what is not signed by one of its own keys.
 //!
-//! Nix takes a path only when its references are valid, so each waits for them. A few connections write at the same time;
+//! Nix takes a path only when its references are valid, so each waits for them. A few processes write at the same time;
 //! each keeps what it has added from being collected until the end.
 
-mod connection;
+mod serve_process;
 
 use parking_lot::Mutex;
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::destination::{Destination, Gate, Incoming, Known};
-use super::error::{GetError, NixError};
+use super::{Destination, Incoming, Present, ReferencesFirst};
+use crate::commands::get::error::{GetError, NixError};
 use crate::model::{PathInfo, StorePath};
 use crate::transfer::{NarSink, Piece};
-use connection::Connection;
+use serve_process::ServeProcess;
 
 /// How many paths Nix is given at a time: it unpacks and registers each in one thread.
 const AT_ONCE: usize = 4;
 
 /// The local store.
-pub(super) struct Store {
+pub(in crate::commands::get) struct NixStore {
     program: PathBuf,
     silence: Duration,
-    idle: Arc<Idle>,
+    idle: Arc<IdleProcesses>,
 }
 
-/// Connections that nobody uses.
+/// Processes that are not in use.
 #[derive(Default)]
-struct Idle(Mutex<Vec<Connection>>);
+struct IdleProcesses(Mutex<Vec<ServeProcess>>);
 
-impl Idle {
-    fn take(&self) -> Option<Connection> {
+impl IdleProcesses {
+    fn take(&self) -> Option<ServeProcess> {
         self.0.lock().pop()
     }
 
-    fn give(&self, connection: Connection) {
+    fn put_back(&self, process: ServeProcess) {
         let mut all = self.0.lock();
-        all.push(connection);
+        all.push(process);
     }
 }
 
-impl Store {
+impl NixStore {
     /// The store of the installed Nix, which may be silent for so long. Nothing is started yet.
-    pub(super) fn open(silence: Duration) -> Result<Self, GetError> {
+    pub(in crate::commands::get) fn open(silence: Duration) -> Result<Self, GetError> {
         Ok(Self {
-            program: connection::program()?,
+            program: serve_process::find_program()?,
             silence,
             idle: Arc::default(),
         })
     }
 
-    async fn connection(&self) -> Result<Connection, NixError> {
+    async fn process(&self) -> Result<ServeProcess, NixError> {
         match self.idle.take() {
-            Some(connection) => Ok(connection),
-            None => Connection::start(&self.program, self.silence).await,
+            Some(process) => Ok(process),
+            None => ServeProcess::start(&self.program, self.silence).await,
         }
     }
 }
 
 #[async_trait]
-impl Destination for Store {
-    fn gate(&self) -> Gate {
-        Gate::Begin
+impl Destination for NixStore {
+    fn references_first(&self) -> ReferencesFirst {
+        ReferencesFirst::Transfer
     }
 
     fn at_once(&self) -> usize {
         AT_ONCE
     }
 
-    async fn known(&self, paths: &[StorePath]) -> Result<Vec<Known>, GetError> {
-        let mut connection = self.connection().await?;
-        let valid = connection.valid(paths).await?;
-        self.idle.give(connection);
+    async fn present(&self, paths: &[StorePath]) -> Result<Vec<Present>, GetError> {
+        let mut process = self.process().await?;
+        let valid = process.valid(paths).await?;
+        self.idle.put_back(process);
         // Whatever a valid path refers to is valid.
-        let known = valid.into_iter().map(|path| Known {
+        let known = valid.into_iter().map(|path| Present {
             path,
             references: Vec::new(),
         });
         Ok(known.collect())
     }
 
-    async fn holds(&self, _: &[Arc<PathInfo>]) -> Result<HashSet<StorePath>, GetError> {
-        Ok(HashSet::new())
-    }
-
-    async fn begin(&self) -> Result<(), GetError> {
-        Ok(())
-    }
-
     async fn receive(&self, info: &Arc<PathInfo>) -> Result<Box<dyn Incoming>, GetError> {
         Ok(Box::new(Adding {
             info: info.clone(),
-            connection: Some(self.connection().await?),
+            process: Some(self.process().await?),
             begun: false,
             failed: None,
             idle: self.idle.clone(),
         }))
     }
-
-    async fn settle(&self, _: &Arc<PathInfo>) -> Result<(), GetError> {
-        Ok(())
-    }
-
-    async fn end(&self) -> Result<(), GetError> {
-        Ok(())
-    }
 }
 
-/// A path on its way. Dropped before its end, it ends the connection, and Nix forgets the path.
+/// A path that is being added. Dropped before its end, it ends the process, and Nix drops the path.
 struct Adding {
     info: Arc<PathInfo>,
-    connection: Option<Connection>,
+    process: Option<ServeProcess>,
     begun: bool,
     failed: Option<NixError>,
-    idle: Arc<Idle>,
+    idle: Arc<IdleProcesses>,
 }
 
 impl Adding {
-    async fn pass(&mut self, piece: &Piece) -> Result<(), NixError> {
-        let Some(connection) = &mut self.connection else {
+    async fn send(&mut self, piece: &Piece) -> Result<(), NixError> {
+        let Some(process) = &mut self.process else {
             return Ok(());
         };
-        // Not before there is something to come: a path that no host brings costs no connection.
+        // Not before the first bytes: a path that no host delivers costs no process.
         if !std::mem::replace(&mut self.begun, true) {
-            connection.begin(&self.info).await?;
+            process.begin(&self.info).await?;
         }
-        connection.nar(&self.info.path, &piece.bytes).await
+        process.nar(&self.info.path, &piece.bytes).await
     }
 }
 
 impl Drop for Adding {
     fn drop(&mut self) {
         if !self.begun
-            && let Some(connection) = self.connection.take()
+            && let Some(process) = self.process.take()
         {
-            self.idle.give(connection);
+            self.idle.put_back(process);
         }
     }
 }
@@ -153,8 +136,8 @@ impl Drop for Adding {
 #[async_trait]
 impl NarSink for Adding {
     async fn write(&mut self, piece: Piece) -> std::io::Result<()> {
-        let passed = self.pass(&piece).await;
-        passed.map_err(|error| {
+        let sent = self.send(&piece).await;
+        sent.map_err(|error| {
             self.failed = Some(error);
             std::io::ErrorKind::BrokenPipe.into()
         })
@@ -167,9 +150,9 @@ impl Incoming for Adding {
         if let Some(error) = self.failed.take() {
             return Err(error.into());
         }
-        if let Some(mut connection) = self.connection.take() {
-            connection.end(&self.info.path).await?;
-            self.idle.give(connection);
+        if let Some(mut process) = self.process.take() {
+            process.end(&self.info.path).await?;
+            self.idle.put_back(process);
         }
         Ok(())
     }
