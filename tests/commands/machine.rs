@@ -17,34 +17,35 @@ use super::support::{
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A valid path that nobody has.
-pub const NOBODYS: &str = "/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-nobodys";
+pub const ABSENT_PATH: &str = "/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-nobodys";
 
-pub struct Desk {
+pub struct Machine {
     pub env: NixEnv,
     _masters: Masters,
     vars: Vec<(String, String)>,
 }
 
-impl Desk {
+impl Machine {
     /// With these hosts, and Nix led to the program as README says.
     pub fn new(hosts: &[String]) -> Self {
-        let desk = Self::without_nix(hosts);
+        let machine = Self::without_nix(hosts);
         let line = format!("extra-substituters = {}", substituter(""));
-        desk.env.add_conf(&line);
-        desk
+        machine.env.add_conf(&line);
+        machine
     }
 
     /// The same, but Nix knows nothing of the program.
     pub fn without_nix(hosts: &[String]) -> Self {
         let env = NixEnv::new();
         env.configure(hosts, "connect-timeout = 10");
-        let desk = Self {
+        let machine = Self {
             _masters: env.masters(),
             env,
             vars: Vec::new(),
         };
         // Whoever runs the tests has an ssh configuration too, and units.
-        desk.var("NIX_SSHOPTS", "-F none")
+        machine
+            .var("NIX_SSHOPTS", "-F none")
             .var("SYSTEMD_UNIT_PATH", "/no/units")
     }
 
@@ -191,17 +192,17 @@ impl Diagnosis {
         finding
     }
 
-    /// The same, and its mend holds all these words.
+    /// The same, and its fix holds all these words.
     #[track_caller]
-    pub fn mends(&self, level: &str, text: &str, words: &[&str]) -> &Value {
+    pub fn fixed_by(&self, level: &str, text: &str, words: &[&str]) -> &Value {
         let finding = self.has(level, text);
-        let mend = finding["mend"]
+        let fix = finding["fix"]
             .as_str()
-            .unwrap_or_else(|| panic!("no mend\n{}", self.text));
+            .unwrap_or_else(|| panic!("no fix\n{}", self.text));
         for word in words {
-            assert!(mend.contains(word), "no {word:?} in: {mend}");
+            assert!(fix.contains(word), "no {word:?} in: {fix}");
         }
-        assert!(self.text.contains(&format!("fix: {mend}")), "{}", self.text);
+        assert!(self.text.contains(&format!("fix: {fix}")), "{}", self.text);
         finding
     }
 }

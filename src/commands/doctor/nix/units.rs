@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::finding::Finding;
+use crate::commands::doctor::finding::Finding;
 use crate::ipc::SocketPath;
 
 const AREA: &str = "Nix";
 
 /// Where units are, the most important first.
-const FOLDERS: &[&str] = &[
+const UNIT_FOLDERS: &[&str] = &[
     "/etc/systemd/system.control",
     "/run/systemd/system.control",
     "/run/systemd/transient",
@@ -26,17 +26,17 @@ const FOLDERS: &[&str] = &[
 ];
 
 /// Names another list of them, to systemd as well.
-const VARIABLE: &str = "SYSTEMD_UNIT_PATH";
+const UNIT_PATH_VARIABLE: &str = "SYSTEMD_UNIT_PATH";
 
 /// The units that hold the engine's socket.
-const OURS: &str = "ssh-substituter-engine.socket";
+const ENGINE_SOCKET_UNIT: &str = "ssh-substituter-engine.socket";
 
 /// Longest unit that is read, in bytes.
-const MOST: u64 = 1 << 20;
+const MAX_UNIT_SIZE: u64 = 1 << 20;
 
 /// Looks at the units of Nix's daemon, and at those that the engines of this user, which are these processes, run in.
 /// Blocks.
-pub(super) fn check(engines: &[u32]) -> Vec<Finding> {
+pub(in crate::commands::doctor) fn check(engines: &[u32]) -> Vec<Finding> {
     let folders = folders();
     let mut units: BTreeMap<String, Option<u32>> = daemons(&folders)
         .into_iter()
@@ -48,14 +48,16 @@ pub(super) fn check(engines: &[u32]) -> Vec<Finding> {
             units.insert(template_of(unit), Some(*pid));
         }
     }
-    let ours = has_own_socket();
+    let has_socket_unit = has_own_socket();
     units
         .iter()
-        .filter_map(|(name, engine)| finding(name, &kill_mode(&folders, name)?, *engine, ours))
+        .filter_map(|(name, engine)| {
+            finding(name, &kill_mode(&folders, name)?, *engine, has_socket_unit)
+        })
         .collect()
 }
 
-fn finding(name: &str, mode: &str, engine: Option<u32>, ours: bool) -> Option<Finding> {
+fn finding(name: &str, mode: &str, engine: Option<u32>, has_socket_unit: bool) -> Option<Finding> {
     if matches!(mode, "process" | "none") {
         return None;
     }
@@ -72,18 +74,20 @@ fn finding(name: &str, mode: &str, engine: Option<u32>, ours: bool) -> Option<Fi
         ),
     };
     // Whoever comes next finds the socket, and starts nothing.
-    if ours && engine.is_none() {
+    if has_socket_unit && engine.is_none() {
         return Some(Finding::ok(
             AREA,
-            format!("{name} has KillMode={mode}, but {OURS} holds the engine's socket"),
+            format!(
+                "{name} has KillMode={mode}, but {ENGINE_SOCKET_UNIT} holds the engine's socket"
+            ),
         ));
     }
-    let mend = format!(
-        "run 'systemctl enable --now {OURS}' (packaging/systemd has the units), or say 'KillMode=process' below [Service] with 'systemctl edit {name}'"
+    let fix = format!(
+        "run 'systemctl enable --now {ENGINE_SOCKET_UNIT}' (packaging/systemd has the units), or say 'KillMode=process' below [Service] with 'systemctl edit {name}'"
     );
     Some(match name.contains('@') || engine.is_some() {
-        true => Finding::warning(AREA, text, mend),
-        false => Finding::note(AREA, text).mend(mend),
+        true => Finding::warning(AREA, text, fix),
+        false => Finding::note(AREA, text).fix(fix),
     })
 }
 
@@ -94,8 +98,8 @@ fn has_own_socket() -> bool {
 }
 
 fn folders() -> Vec<PathBuf> {
-    let usual = || FOLDERS.iter().map(PathBuf::from);
-    match std::env::var_os(VARIABLE) {
+    let usual = || UNIT_FOLDERS.iter().map(PathBuf::from);
+    match std::env::var_os(UNIT_PATH_VARIABLE) {
         None => usual().collect(),
         Some(list) => {
             let folders: Vec<_> = std::env::split_paths(&list).collect();
@@ -170,7 +174,7 @@ fn main_file(folders: &[PathBuf], name: &str) -> Option<PathBuf> {
 
 fn read(file: &Path) -> Option<String> {
     let meta = fs::metadata(file).ok()?;
-    let bytes = (meta.len() <= MOST).then(|| fs::read(file).ok())??;
+    let bytes = (meta.len() <= MAX_UNIT_SIZE).then(|| fs::read(file).ok())??;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -203,8 +207,8 @@ fn template_of(unit: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Findings;
     use super::*;
+    use crate::commands::doctor::finding::Findings;
 
     #[test]
     fn the_unit_is_found_in_a_control_group() {
@@ -299,8 +303,8 @@ mod tests {
 
     #[test]
     fn what_ends_with_each_client_is_a_warning() {
-        let is_well = |name: &str, mode: &str, engine, ours| {
-            let found = finding(name, mode, engine, ours);
+        let is_well = |name: &str, mode: &str, engine, has_socket_unit| {
+            let found = finding(name, mode, engine, has_socket_unit);
             (
                 found.is_some(),
                 Findings(found.into_iter().collect()).all_is_well(),

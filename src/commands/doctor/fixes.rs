@@ -1,13 +1,12 @@
-//! What mends it, where the error itself is met only here. Errors that commands meet have their hints
-//! in `report`.
+//! Fixes for errors that only `doctor` explains. Errors that commands report have hints of their own.
 
 use std::path::Path;
 
 use crate::cache::disk::{FolderError, LookError};
 use crate::config::ConfigError;
 
-/// Of a configuration that cannot be used.
-pub(super) fn of_configuration(error: &ConfigError) -> String {
+/// For a configuration that cannot be used.
+pub(super) fn for_configuration(error: &ConfigError) -> String {
     match error {
         ConfigError::Syntax { origin, .. } => format!(
             "write a setting as NAME = VALUE at {origin}, or put a # before what is a comment"
@@ -32,9 +31,9 @@ pub(super) fn of_configuration(error: &ConfigError) -> String {
     }
 }
 
-/// Of a warning about the configuration.
-pub(super) fn of_warning(warning: &str) -> String {
-    let mend = if warning.contains("unknown setting") {
+/// For a warning about the configuration.
+pub(super) fn for_warning(warning: &str) -> String {
+    let fix = if warning.contains("unknown setting") {
         "correct its name, or move it to nix.conf if it is Nix's; 'ssh-substituter config show' lists all names"
     } else if warning.contains("is ignored: ") {
         "put the whole public key there, or remove the word"
@@ -47,11 +46,11 @@ pub(super) fn of_warning(warning: &str) -> String {
     } else {
         "correct it there"
     };
-    mend.to_owned()
+    fix.to_owned()
 }
 
-/// Of a cache that is of no use.
-pub(super) fn of_cache(error: &LookError) -> String {
+/// For a cache that cannot be used.
+pub(super) fn for_cache(error: &LookError) -> String {
     match error {
         LookError::Folder(FolderError::Refused { path, .. }) => format!(
             "let it be a folder that only you can write: 'chown {} {path} && chmod 700 {path}', or name another one with SSH_SUBSTITUTER_CACHE_DIR",
@@ -74,7 +73,7 @@ pub(super) fn of_cache(error: &LookError) -> String {
     }
 }
 
-/// A path for a shell.
+/// A path, quoted for a shell.
 pub(super) fn quoted(path: &Path) -> String {
     shell_words::quote(&path.to_string_lossy()).into_owned()
 }

@@ -1,6 +1,8 @@
-//! Nix on this machine, and how it is led to this program.
+//! Nix on this machine, and whether it uses this program as a substituter.
 //!
-//! Read off the same files that Nix reads; Nix itself is asked for its version only.
+//! Read from the files that Nix reads; Nix itself is asked for its version only.
+
+mod units;
 
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
@@ -9,27 +11,28 @@ use std::path::{Path, PathBuf};
 
 use percent_encoding::percent_decode_str;
 
-use super::finding::Finding;
-use super::programs::{find, says};
+use crate::commands::doctor::finding::Finding;
+use crate::commands::doctor::programs::{find, first_line_of};
 use crate::config::{Config, ConfigError, Origin, Sources, Value, of_nix};
+pub(super) use units::check as check_units;
 
 const AREA: &str = "Nix";
 
 const OUR_NAME: &str = "ssh-substituter";
 
-/// What a line of Nix 2.x for this program looks like.
-const LINE: &str = "ssh://localhost?remote-program=";
+/// How the URL of this program as a substituter of Nix 2.x begins.
+const URL_PREFIX: &str = "ssh://localhost?remote-program=";
 
 /// The Nix of this machine, where there is one.
 pub(super) struct Nix {
     program: Option<PathBuf>,
-    /// What it says of itself.
+    /// What it prints for `--version`.
     said: String,
 }
 
 /// A substituter of Nix that is (or is meant to be) this program.
 #[derive(Debug, PartialEq, Eq)]
-struct Led {
+struct OurSubstituter {
     url: String,
     origin: Origin,
     host: String,
@@ -43,14 +46,16 @@ impl Nix {
     pub(super) async fn find() -> Self {
         let program = find(Path::new("nix-store"));
         let said = match &program {
-            Some(program) => says(program, &["--version"]).await.unwrap_or_default(),
+            Some(program) => first_line_of(program, &["--version"])
+                .await
+                .unwrap_or_default(),
             None => String::new(),
         };
         Self { program, said }
     }
 
-    /// Whether it is Nix 1.x, which is led here in another way.
-    pub(super) fn is_of_old(&self) -> bool {
+    /// Whether it is Nix 1.x, which finds its substituters in another way.
+    pub(super) fn is_nix1(&self) -> bool {
         self.version()
             .is_some_and(|version| version.starts_with("1."))
     }
@@ -63,8 +68,8 @@ impl Nix {
 
     /// Whether Nix checks signatures of what comes through this program; `None` when nothing does.
     pub(super) fn asks_for_signatures(&self, sources: &Sources) -> Option<bool> {
-        let led = led(sources).unwrap_or_default();
-        (!led.is_empty()).then(|| led.iter().any(|led| !led.trusted))
+        let ours = our_substituters(sources).unwrap_or_default();
+        (!ours.is_empty()).then(|| ours.iter().any(|substituter| !substituter.trusted))
     }
 
     pub(super) async fn check(&self, sources: &Sources, config: &Config) -> Vec<Finding> {
@@ -82,8 +87,8 @@ impl Nix {
                 format!("let '{name} --version' work for this user"),
             ),
         }];
-        if self.is_of_old() {
-            all.push(led_of_old(
+        if self.is_nix1() {
+            all.push(check_nix1(
                 &std::env::var_os("NIX_SUBSTITUTERS").unwrap_or_default(),
             ));
         } else {
@@ -95,8 +100,9 @@ impl Nix {
 
     async fn substituters(&self, sources: &Sources, config: &Config) -> Vec<Finding> {
         let mut all = Vec::new();
-        // Where Nix cannot read its configuration, that has been told.
-        let (Ok(mut switch), Ok(led)) = (of_nix(sources, "substitute"), led(sources)) else {
+        // A configuration that Nix cannot read is reported elsewhere.
+        let (Ok(mut switch), Ok(ours)) = (of_nix(sources, "substitute"), our_substituters(sources))
+        else {
             return all;
         };
         if let Some(value) = switch.pop()
@@ -111,8 +117,8 @@ impl Nix {
                 "remove that line",
             ));
         }
-        if led.is_empty() {
-            let us = us().display().to_string();
+        if ours.is_empty() {
+            let own_program = own_program().display().to_string();
             let folder = sources
                 .files()
                 .first()
@@ -121,32 +127,32 @@ impl Nix {
                 AREA,
                 "no substituter of Nix leads to this program",
                 format!(
-                    "put 'extra-substituters = {LINE}{us}&trusted=true' into {}; README says what trusted=true means",
+                    "put 'extra-substituters = {URL_PREFIX}{own_program}&trusted=true' into {}; README says what trusted=true means",
                     folder.unwrap_or_else(|| "nix.conf".to_owned())
                 ),
             ));
         }
-        for led in &led {
-            all.extend(led.check(config).await);
+        for substituter in &ours {
+            all.extend(substituter.check(config).await);
         }
         all
     }
 }
 
 /// All substituters of Nix that are meant to be this program.
-fn led(sources: &Sources) -> Result<Vec<Led>, ConfigError> {
+fn our_substituters(sources: &Sources) -> Result<Vec<OurSubstituter>, ConfigError> {
     let values = of_nix(sources, "substituters")?;
     let words = values.iter().flat_map(|Value { text, origin }| {
         let words = text.split_ascii_whitespace();
-        words.filter_map(move |word| Led::parse(word, origin))
+        words.filter_map(move |word| OurSubstituter::parse(word, origin))
     });
     Ok(words.collect())
 }
 
-impl Led {
+impl OurSubstituter {
     fn parse(url: &str, origin: &Origin) -> Option<Self> {
         let (host, query) = url.strip_prefix("ssh://")?.split_once('?')?;
-        let mut led = Self {
+        let mut substituter = Self {
             url: url.to_owned(),
             origin: origin.clone(),
             host: host.to_owned(),
@@ -158,17 +164,19 @@ impl Led {
             let value = percent_decode_str(value).decode_utf8_lossy().into_owned();
             match name {
                 "remote-program" => {
-                    led.program = value.split_ascii_whitespace().map(str::to_owned).collect();
+                    substituter.program =
+                        value.split_ascii_whitespace().map(str::to_owned).collect();
                 }
-                "trusted" => led.trusted = matches!(&*value, "true" | "yes" | "1"),
-                "max-connections" => led.max_connections = Some(value),
+                "trusted" => substituter.trusted = matches!(&*value, "true" | "yes" | "1"),
+                "max-connections" => substituter.max_connections = Some(value),
                 _ => {}
             }
         }
-        let program = Path::new(led.program.first()?);
+        let program = Path::new(substituter.program.first()?);
         let name = program.file_name()?.to_string_lossy();
-        let is_meant = name.contains(OUR_NAME) || name == "download-via-ssh" || is_us(program);
-        is_meant.then_some(led)
+        let is_meant =
+            name.contains(OUR_NAME) || name == "download-via-ssh" || is_own_program(program);
+        is_meant.then_some(substituter)
     }
 
     async fn check(&self, config: &Config) -> Vec<Finding> {
@@ -180,7 +188,7 @@ impl Led {
                     "{}: the host is {}: Nix goes there by ssh",
                     self.origin, self.host
                 ),
-                format!("write {LINE}…: for exactly this host Nix runs the program here"),
+                format!("write {URL_PREFIX}…: for exactly this host Nix runs the program here"),
             ));
             return all;
         }
@@ -224,13 +232,15 @@ impl Led {
                 format!("{}: {name} is not there, or may not be run", self.origin),
                 format!(
                     "let remote-program be {}, or install it there",
-                    us().display()
+                    own_program().display()
                 ),
             );
         };
         let shown = found.display();
-        if !is_us(&found) {
-            let said = says(&found, &["--version"]).await.unwrap_or_default();
+        if !is_own_program(&found) {
+            let said = first_line_of(&found, &["--version"])
+                .await
+                .unwrap_or_default();
             let ours = format!("{OUR_NAME} {}", env!("CARGO_PKG_VERSION"));
             if said != ours {
                 let said = if said.is_empty() { "nothing" } else { &said };
@@ -239,7 +249,10 @@ impl Led {
                     format!(
                         "{shown} is another program than this one, {ours}: it says {said} of its version"
                     ),
-                    format!("update it, or let remote-program be {}", us().display()),
+                    format!(
+                        "update it, or let remote-program be {}",
+                        own_program().display()
+                    ),
                 );
             }
         }
@@ -248,31 +261,31 @@ impl Led {
         } else {
             let text =
                 format!("{shown} is found by its name here; the daemon has a PATH of its own");
-            Finding::note(AREA, text).mend(format!("let remote-program be {shown}"))
+            Finding::note(AREA, text).fix(format!("let remote-program be {shown}"))
         }
     }
 }
 
 /// This program's file.
-fn us() -> PathBuf {
+fn own_program() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| OUR_NAME.into())
 }
 
 /// Whether it is the same file as this program's.
-fn is_us(path: &Path) -> bool {
+fn is_own_program(path: &Path) -> bool {
     let id = |path: &Path| {
         std::fs::metadata(path)
             .map(|meta| (meta.dev(), meta.ino()))
             .ok()
     };
-    id(path).is_some_and(|one| Some(one) == id(&us()))
+    id(path).is_some_and(|one| Some(one) == id(&own_program()))
 }
 
-/// Nix 1.x, which is told of its substituters by a variable or finds them in its own folder.
-fn led_of_old(substituters: &OsStr) -> Finding {
+/// Nix 1.x, which takes its substituters from a variable or finds them in its own folder.
+fn check_nix1(substituters: &OsStr) -> Finding {
     let ours = std::env::split_paths(substituters).find(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        is_us(path) || name.contains(OUR_NAME)
+        is_own_program(path) || name.contains(OUR_NAME)
     });
     match ours {
         Some(path) => Finding::ok(AREA, format!("NIX_SUBSTITUTERS names {}", path.display())),
@@ -281,7 +294,7 @@ fn led_of_old(substituters: &OsStr) -> Finding {
             "NIX_SUBSTITUTERS does not name this program",
             format!(
                 "run 'export NIX_SUBSTITUTERS={}', or put it at libexec/nix/substituters/download-via-ssh in Nix's folder",
-                us().display()
+                own_program().display()
             ),
         ),
     }
@@ -298,30 +311,30 @@ fn daemon(sources: &Sources) -> Option<Finding> {
         Finding::ok(AREA, "the Nix daemon runs as root, and so did this check")
     } else {
         let text = "the Nix daemon runs: for its clients it is root who reads the configuration and logs in to the hosts";
-        Finding::note(AREA, text).mend(format!(
+        Finding::note(AREA, text).fix(format!(
             "run 'sudo {} doctor' to check what it sees",
-            us().display()
+            own_program().display()
         ))
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Findings;
     use super::*;
+    use crate::commands::doctor::finding::Findings;
 
-    fn parse(url: &str) -> Option<Led> {
-        Led::parse(url, &Origin::Flag("--option"))
+    fn parse(url: &str) -> Option<OurSubstituter> {
+        OurSubstituter::parse(url, &Origin::Flag("--option"))
     }
 
     #[test]
     fn what_is_meant_to_be_this_program_is_recognised() {
-        let led = parse(
+        let substituter = parse(
             "ssh://localhost?remote-program=/usr/bin/ssh-substituter%20-v&trusted=true&max-connections=8",
         );
-        let led = led.unwrap();
-        assert_eq!(led.program, ["/usr/bin/ssh-substituter", "-v"]);
-        assert!(led.trusted && led.max_connections.as_deref() == Some("8"));
+        let substituter = substituter.unwrap();
+        assert_eq!(substituter.program, ["/usr/bin/ssh-substituter", "-v"]);
+        assert!(substituter.trusted && substituter.max_connections.as_deref() == Some("8"));
         assert!(
             !parse("ssh://localhost?remote-program=ssh-substituter")
                 .unwrap()
@@ -333,8 +346,11 @@ mod tests {
                 .host,
             "h"
         );
-        let us = format!("{LINE}{}", us().display());
-        assert!(parse(&us).is_some(), "by whatever name: {us}");
+        let own_program = format!("{URL_PREFIX}{}", own_program().display());
+        assert!(
+            parse(&own_program).is_some(),
+            "by whatever name: {own_program}"
+        );
         for other in [
             "https://cache.nixos.org",
             "ssh://localhost",
@@ -348,9 +364,12 @@ mod tests {
 
     #[test]
     fn old_nix_is_led_by_a_variable() {
-        let is_fine = |list: &str| Findings(vec![led_of_old(list.as_ref())]).all_is_well();
+        let is_fine = |list: &str| Findings(vec![check_nix1(list.as_ref())]).all_is_well();
         assert!(is_fine("/x/other:/usr/bin/ssh-substituter"));
-        assert!(is_fine(&us().to_string_lossy()), "by whatever name");
+        assert!(
+            is_fine(&own_program().to_string_lossy()),
+            "by whatever name"
+        );
         assert!(!is_fine("/x/other") && !is_fine(""));
     }
 
@@ -360,14 +379,14 @@ mod tests {
             program: None,
             said: said.to_owned(),
         };
-        assert!(nix("nix-store (Nix) 1.11.16").is_of_old());
+        assert!(nix("nix-store (Nix) 1.11.16").is_nix1());
         for said in [
             "error: no such user 1.0",
             "nix-store (Nix) 2.8.0",
             "nix-store (Lix, like Nix) 2.91.1",
             "",
         ] {
-            assert!(!nix(said).is_of_old(), "{said}");
+            assert!(!nix(said).is_nix1(), "{said}");
         }
     }
 }

@@ -1,37 +1,44 @@
 //! Each host: log-in, program, store, shell, trust.
 
+mod remote_program;
+
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::finding::{Finding, Level};
-use super::place::{self, Place};
 use crate::cache::disk::unix_seconds;
-use crate::commands::probe::{Files, Probed, Prober, Reached, Shell, nix_of};
-use crate::commands::shared::{cut, number, seconds, short_time};
+use crate::commands::doctor::finding::{Finding, Level};
+use crate::commands::format::{counted, long_time, short_time, shorten};
+use crate::commands::probe::{Probed, Prober, Reached, Shell, StoreFiles, nix_of};
 use crate::config::{Config, Host};
 use crate::engine::ssh_settings;
 use crate::pool::{Banner, RemoteError};
 use crate::remote::NoShell;
 use crate::report;
 use crate::transport::{Program, TransportError, login_command};
+use remote_program::RemoteProgram;
 
 const AREA: &str = "Host";
 
-/// How much of a banner is quoted, in characters.
-const BANNER: usize = 300;
+/// How many characters of a banner are quoted.
+const MAX_BANNER_CHARS: usize = 300;
 
 pub(super) async fn check(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<Finding> {
     let mut all = Vec::new();
-    for (probed, more) in probed.iter().zip(more(prober, probed).await) {
+    for (probed, follow_up) in probed.iter().zip(follow_up(prober, probed).await) {
         let mut found = Vec::new();
-        found.extend(rest(probed));
-        match (&probed.reached, more) {
-            (Ok(reached), More::Place(place)) => {
-                found.extend(reached_host(&prober.config, &probed.host, reached, &place));
+        found.extend(earlier_failures(probed));
+        match (&probed.reached, follow_up) {
+            (Ok(reached), FollowUp::Program(program)) => {
+                found.extend(reached_host(
+                    &prober.config,
+                    &probed.host,
+                    reached,
+                    &program,
+                ));
             }
-            (_, More::Failure(failure)) => found.push(*failure),
-            (Err(error), More::Place(_)) => found.push(broken(error)),
+            (_, FollowUp::Failure(failure)) => found.push(*failure),
+            (Err(error), FollowUp::Program(_)) => found.push(broken(error)),
         }
         let name = probed.host.to_string();
         all.extend(found.into_iter().map(|finding| finding.about(&name)));
@@ -39,26 +46,27 @@ pub(super) async fn check(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<Findin
     all
 }
 
-/// What has to be asked for yet.
-enum More {
-    Place(Place),
+/// What is asked of a host after the probe.
+enum FollowUp {
+    Program(RemoteProgram),
     Failure(Box<Finding>),
 }
 
-/// Asks for it, of all hosts at the same time.
-async fn more(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<More> {
+/// Asks all hosts at the same time.
+async fn follow_up(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<FollowUp> {
     let mut asked = JoinSet::new();
-    let mut all: Vec<More> = Vec::new();
+    let mut all: Vec<FollowUp> = Vec::new();
     for (at, probed) in probed.iter().enumerate() {
-        all.push(More::Place(Place::default()));
+        all.push(FollowUp::Program(RemoteProgram::default()));
         let (prober, host) = (prober.clone(), probed.host.clone());
         match &probed.reached {
             Ok(reached) if matches!(reached.shell, Shell::Yes(_)) => {
                 let in_usual_places = reached.program == Program::InUsualPlaces;
                 let limit = prober.config.connect_timeout;
                 asked.spawn(async move {
-                    let place = place::find(&*prober.transport, &host, in_usual_places, limit);
-                    (at, More::Place(place.await))
+                    let program =
+                        RemoteProgram::find(&*prober.transport, &host, in_usual_places, limit);
+                    (at, FollowUp::Program(program.await))
                 });
             }
             Ok(_) => {}
@@ -66,22 +74,22 @@ async fn more(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<More> {
                 let error = error.clone();
                 asked.spawn(async move {
                     let failure = failure(&prober, &host, &error).await;
-                    (at, More::Failure(Box::new(failure)))
+                    (at, FollowUp::Failure(Box::new(failure)))
                 });
             }
         }
     }
-    for (at, more) in asked.join_all().await {
-        all[at] = more;
+    for (at, follow_up) in asked.join_all().await {
+        all[at] = follow_up;
     }
     all
 }
 
-/// What commands have met before.
-fn rest(probed: &Probed) -> Option<Finding> {
+/// Earlier failures of the host.
+fn earlier_failures(probed: &Probed) -> Option<Finding> {
     let health = probed.before.health?;
     let left = (health.rest_until / 1000).saturating_sub(unix_seconds());
-    let failures = number(u64::from(health.failures), "failure");
+    let failures = counted(u64::from(health.failures), "failure");
     let text = match (&probed.reached, left) {
         (Ok(_), _) => {
             format!("had failed before ({failures} in a row); commands ask it again from now on")
@@ -89,7 +97,7 @@ fn rest(probed: &Probed) -> Option<Finding> {
         (Err(_), 0) => format!("had failed before ({failures} in a row)"),
         (Err(_), left) => format!(
             "had failed before ({failures} in a row), and was left alone by commands for another {}",
-            seconds(left)
+            long_time(left)
         ),
     };
     Some(Finding::note(AREA, text))
@@ -117,8 +125,8 @@ async fn failure(prober: &Prober, host: &Host, error: &RemoteError) -> Finding {
     match error {
         RemoteError::Transport(error) if error.is_local() => finding,
         RemoteError::Transport(_) => finding.see(login_command(host, &ssh_settings(config)).await),
-        RemoteError::NoServer { .. } => match elsewhere(prober, host).await {
-            Some(path) => finding.mend(format!(
+        RemoteError::NoServer { .. } => match find_usual_program(prober, host).await {
+            Some(path) => finding.fix(format!(
                 "{path} is there: name it with remote-program={path} in the host's URL"
             )),
             None => finding,
@@ -128,25 +136,30 @@ async fn failure(prober: &Prober, host: &Host, error: &RemoteError) -> Finding {
 }
 
 /// Where Nix's own program is on a host that does not start the one that is named.
-async fn elsewhere(prober: &Prober, host: &Host) -> Option<String> {
+async fn find_usual_program(prober: &Prober, host: &Host) -> Option<String> {
     let usual = Host {
         remote_program: vec![Host::DEFAULT_REMOTE_PROGRAM.to_owned()],
         ..host.clone()
     };
     let limit = prober.config.connect_timeout;
-    let place = place::find(&*prober.transport, &usual, true, limit).await;
-    // What may have to be quoted is no help.
+    let program = RemoteProgram::find(&*prober.transport, &usual, true, limit).await;
+    // A path that would have to be quoted is no help.
     let is_plain = |path: &String| {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._+-".contains(&b);
         path.starts_with('/') && path.bytes().all(plain)
     };
     // One that runs, but not as a server, is no help either.
-    place
+    program
         .path
-        .filter(|path| is_plain(path) && place.version.is_some())
+        .filter(|path| is_plain(path) && program.version.is_some())
 }
 
-fn reached_host(config: &Config, host: &Host, reached: &Reached, place: &Place) -> Vec<Finding> {
+fn reached_host(
+    config: &Config,
+    host: &Host,
+    reached: &Reached,
+    program: &RemoteProgram,
+) -> Vec<Finding> {
     let ok = |text: String| Finding::ok(AREA, text);
     let mut all = vec![ok(match &host.public_host_key {
         Some(_) => "logs in; its host key is the one in the URL".to_owned(),
@@ -155,17 +168,22 @@ fn reached_host(config: &Config, host: &Host, reached: &Reached, place: &Place) 
     if !reached.banner.trim().is_empty() {
         let banner = Banner {
             host: host.to_string(),
-            text: reached.banner.trim().chars().take(BANNER).collect(),
+            text: reached
+                .banner
+                .trim()
+                .chars()
+                .take(MAX_BANNER_CHARS)
+                .collect(),
         };
         let finding = Finding::of(Level::Warning, AREA, report::parts(&banner), "");
         all.push(match reached.shell {
-            Shell::No(_) => finding.mend(
+            Shell::No(_) => finding.fix(
                 "what the account is forced to run (ForceCommand, command= in authorized_keys) must print nothing before nix-store --serve does, nor may start-up files there",
             ),
             _ => finding,
         });
     }
-    all.push(program(host, reached, place));
+    all.push(program_finding(host, reached, program));
     if !reached.version.has_hash() {
         all.push(Finding::warning(
             AREA,
@@ -181,8 +199,8 @@ fn reached_host(config: &Config, host: &Host, reached: &Reached, place: &Place) 
         Err(error) => {
             let parts = report::parts(&**error);
             let finding = Finding::of(Level::Error, AREA, parts, "look at the program there");
-            match &place.store_dir {
-                Some(dir) if *dir != config.store_dir => finding.mend(format!(
+            match &program.store_dir {
+                Some(dir) if *dir != config.store_dir => finding.fix(format!(
                     "NIX_STORE_DIR is {dir} there and {} here: let both be the same, or name the right store with remote-store in the host's URL",
                     config.store_dir
                 )),
@@ -198,14 +216,14 @@ fn reached_host(config: &Config, host: &Host, reached: &Reached, place: &Place) 
 /// Whether large paths come in parts.
 fn in_parts(config: &Config, shell: &Shell) -> Finding {
     match shell {
-        Shell::Yes(Files::In(dir)) if *dir == config.store_dir => {
+        Shell::Yes(StoreFiles::In(dir)) if *dir == config.store_dir => {
             Finding::ok(AREA, "has a shell: large paths come in parts")
         }
-        Shell::Yes(Files::In(dir)) => Finding::ok(
+        Shell::Yes(StoreFiles::In(dir)) => Finding::ok(
             AREA,
             format!("has a shell: large paths come in parts, from the files in {dir}"),
         ),
-        Shell::Yes(Files::Nowhere { looked, is_empty }) => {
+        Shell::Yes(StoreFiles::Nowhere { looked, is_empty }) => {
             let looked = looked.join(", ");
             let text = match is_empty {
                 true => format!(
@@ -215,8 +233,8 @@ fn in_parts(config: &Config, shell: &Shell) -> Finding {
                     "large paths come over one channel only: its account has a shell, but nothing that it serves is in {looked}"
                 ),
             };
-            let mend = "where its store is somewhere else, name that with remote-store in the host's URL (remote-store=local?root=/DIR, percent-encoded)";
-            Finding::note(AREA, text).mend(mend)
+            let fix = "where its store is somewhere else, name that with remote-store in the host's URL (remote-store=local?root=/DIR, percent-encoded)";
+            Finding::note(AREA, text).fix(fix)
         }
         Shell::No(none) => Finding::note(AREA, no_shell(config, none)),
         Shell::Failed(error) => Finding::note(
@@ -230,7 +248,10 @@ fn in_parts(config: &Config, shell: &Shell) -> Finding {
 }
 
 fn no_shell(config: &Config, none: &NoShell) -> String {
-    let reason = cut(none.reason.trim_start_matches("no shell: "), BANNER);
+    let reason = shorten(
+        none.reason.trim_start_matches("no shell: "),
+        MAX_BANNER_CHARS,
+    );
     let alone = match config.hosts.len() {
         ..=1 => "",
         _ => "; those of some tens of megabytes and more are not spread over the hosts",
@@ -238,10 +259,10 @@ fn no_shell(config: &Config, none: &NoShell) -> String {
     format!("large paths come over one channel only: its account has no shell ({reason}){alone}")
 }
 
-fn program(host: &Host, reached: &Reached, place: &Place) -> Finding {
+fn program_finding(host: &Host, reached: &Reached, program: &RemoteProgram) -> Finding {
     let name = host.remote_program.join(" ");
-    let mut text = place.path.clone().unwrap_or(name);
-    if let Some(version) = &place.version {
+    let mut text = program.path.clone().unwrap_or(name);
+    if let Some(version) = &program.version {
         text = format!("{text} is {version}");
     }
     let (version, nix) = (reached.version, nix_of(reached.version));
@@ -250,15 +271,15 @@ fn program(host: &Host, reached: &Reached, place: &Place) -> Finding {
         text = format!(
             "{text}; its account allows 'nix-store --serve --write' only, which is asked for since 'nix-store --serve' was refused"
         );
-        let mend = "costs an attempt at each first log-in: let the account allow nix-store --serve too, since nothing is written";
-        return Finding::note(AREA, text).mend(mend);
+        let fix = "costs an attempt at each first log-in: let the account allow nix-store --serve too, since nothing is written";
+        return Finding::note(AREA, text).fix(fix);
     }
     if reached.program == Program::InUsualPlaces {
         text = format!(
             "{text}; found in the usual places of Nix, since it is not in the PATH of a non-interactive shell there"
         );
-        let mend = "costs an attempt at each first log-in: name it with remote-program=/path/to/nix-store in the host's URL";
-        return Finding::note(AREA, text).mend(mend);
+        let fix = "costs an attempt at each first log-in: name it with remote-program=/path/to/nix-store in the host's URL";
+        return Finding::note(AREA, text).fix(fix);
     }
     Finding::ok(AREA, text)
 }
@@ -273,7 +294,7 @@ fn trust(config: &Config, host: &Host) -> Finding {
     if config.trusted_public_keys.is_empty() {
         let text =
             "only content-addressed paths are accepted from it: no key is in trusted-public-keys";
-        return Finding::note(AREA, text).mend("sign its paths and name the public key in trusted-public-keys, or add trusted=true to its URL");
+        return Finding::note(AREA, text).fix("sign its paths and name the public key in trusted-public-keys, or add trusted=true to its URL");
     }
     Finding::ok(
         AREA,

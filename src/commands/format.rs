@@ -1,39 +1,12 @@
-//! What the commands that only look have in common.
+//! Tables, durations and counts for people.
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
-use super::{Loaded, Status, print};
-use crate::config::Config;
-use crate::hint::Hint;
 use crate::progress::sanitize;
 use crate::progress::text::time;
-use crate::report;
 
-/// The configuration with its warnings, or, once it has been told why there is none, what the command
-/// ends with. With `json` whoever reads standard output is told there.
-pub(super) async fn usable(loaded: Loaded, json: bool) -> Result<(Config, Vec<String>), Status> {
-    match loaded {
-        Ok(loaded) => Ok(loaded),
-        Err(error) if json => Err(failed(report::line(&error)).await),
-        Err(error) => Err(Err(error.into())),
-    }
-}
-
-/// Tells of an error as JSON, which ends the command.
-pub(super) async fn failed(error: String) -> Status {
-    print_json(&json!({ "error": error })).await?;
-    Ok(1)
-}
-
-/// Prints JSON for people and programs.
-pub(super) async fn print_json(value: &Value) -> Result<(), Box<dyn Hint>> {
-    print(&format!("{value:#}")).await
-}
-
-/// Rows of cells as a table, two blanks between columns; cells are made harmless.
-pub(super) fn columns(rows: &[Vec<String>]) -> String {
+/// Rows of cells as a table, two blanks between columns; cells are sanitized.
+pub(super) fn table(rows: &[Vec<String>]) -> String {
     let rows: Vec<Vec<String>> = rows
         .iter()
         .map(|row| row.iter().map(|cell| sanitize(cell).into_owned()).collect())
@@ -66,8 +39,8 @@ pub(super) fn short_time(time: Duration) -> String {
     }
 }
 
-/// How long ago, or until when, something is: seconds.
-pub(super) fn seconds(seconds: u64) -> String {
+/// A time in seconds: `12 s`, `2 h 10 min`, `3 days`.
+pub(super) fn long_time(seconds: u64) -> String {
     if seconds >= 2 * 24 * 3600 {
         return format!("{} days", seconds / (24 * 3600));
     }
@@ -75,7 +48,7 @@ pub(super) fn seconds(seconds: u64) -> String {
 }
 
 /// `1 answer`, `3 answers`, `1,234,567 answers`.
-pub(super) fn number(count: u64, word: &str) -> String {
+pub(super) fn counted(count: u64, word: &str) -> String {
     let s = if count == 1 { "" } else { "s" };
     format!("{} {word}{s}", grouped(count))
 }
@@ -93,9 +66,9 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
-/// Text from elsewhere, harmless and cut: at most so many characters.
-pub(super) fn cut(text: &str, most: usize) -> String {
-    let short: String = text.trim().chars().take(most).collect();
+/// The first `max` characters of a text, sanitized.
+pub(super) fn shorten(text: &str, max: usize) -> String {
+    let short: String = text.trim().chars().take(max).collect();
     sanitize(&short).into_owned()
 }
 
@@ -106,7 +79,7 @@ mod tests {
     #[test]
     fn columns_stand_below_each_other_and_carry_no_escapes() {
         let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
-        let text = columns(&[
+        let text = table(&[
             row(["a", "b"]),
             row(["hôst", "\x1b[31mx\ny"]),
             row(["c", ""]),
@@ -116,15 +89,15 @@ mod tests {
 
     #[test]
     fn numbers_and_times_are_for_people() {
-        assert_eq!(number(1, "answer"), "1 answer");
-        assert_eq!(number(0, "answer"), "0 answers");
+        assert_eq!(counted(1, "answer"), "1 answer");
+        assert_eq!(counted(0, "answer"), "0 answers");
         assert_eq!(grouped(1_234_567), "1,234,567");
         assert_eq!(grouped(123), "123");
         assert_eq!(short_time(Duration::from_micros(380)), "0.4 ms");
         assert_eq!(short_time(Duration::from_millis(12)), "12 ms");
         assert_eq!(short_time(Duration::from_millis(1234)), "1.2 s");
-        assert_eq!(seconds(40), "40 s");
-        assert_eq!(seconds(3 * 24 * 3600), "3 days");
-        assert_eq!(cut(" a\x07bcd", 3), "a\\u{7}b");
+        assert_eq!(long_time(40), "40 s");
+        assert_eq!(long_time(3 * 24 * 3600), "3 days");
+        assert_eq!(shorten(" a\x07bcd", 3), "a\\u{7}b");
     }
 }
