@@ -16,13 +16,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use ssh_substituter::backend::LocalBackend;
 use ssh_substituter::config::{Config, Host};
 use ssh_substituter::engine::Engine;
-use ssh_substituter::front::{self, LocalBackend};
+use ssh_substituter::front;
 use ssh_substituter::hint::Hint;
 use ssh_substituter::local_store::LocalStore;
 use ssh_substituter::progress::{Display, Mode, level};
 use ssh_substituter::report;
+use ssh_substituter::serve::{Output, serve};
 use ssh_substituter::transport::{Channel, Child, Program, Transport, TransportError};
 use ssh_substituter::wire::serve::Version;
 use tokio::net::{UnixListener, UnixStream};
@@ -88,7 +90,7 @@ async fn host(socket: &Path, store: PathBuf) -> Outcome {
                 let served = async {
                     let backend = LocalBackend::new(LocalStore::open(&store)?);
                     let (read, write) = stream.into_split();
-                    front::serve(read, write, &backend, Version::NEWEST).await?;
+                    serve(read, Output::new(write), &backend, Version::NEWEST).await?;
                     Ok::<(), Box<dyn Error + Send + Sync>>(())
                 };
                 if let Err(error) = served.await {

@@ -1,7 +1,7 @@
-//! From the command line to a door: which one, with which configuration, and what it exits with.
+//! From the command line to a front end, an engine or a command: its configuration and its exit status.
 
-mod doors;
-mod engines;
+mod engine;
+mod front_ends;
 mod signals;
 
 pub use signals::interrupted;
@@ -17,7 +17,7 @@ use crate::hint::Hint;
 use crate::ipc;
 use crate::progress::Display;
 use crate::report;
-use crate::transport::openssh::{resolve, resolve_file};
+use crate::transport::openssh::{make_absolute, make_file_absolute};
 
 /// Exit status when something could not be done.
 const FAILED: u8 = 1;
@@ -26,7 +26,7 @@ type Outcome = Result<(), Box<dyn Hint>>;
 
 /// Runs what the command line asks for.
 pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {
-    let door = async {
+    let work = async {
         let done = match (&cli.command, &cli.substitute) {
             (Some(Command::Get(args)), _) => {
                 return commands::get(args, &configuration(&cli)?, display).await;
@@ -42,24 +42,26 @@ pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {
                 let ConfigAction::Show { json } = action;
                 return commands::show_config(*json, load(&cli)).await;
             }
-            (Some(Command::ServeLocal { store, .. }), _) => doors::serve_local(store).await,
+            (Some(Command::ServeLocal { store, .. }), _) => front_ends::serve_local(store).await,
             (Some(Command::Engine { action, .. }), _) => match action {
-                None => engines::run(&cli).await,
-                Some(EngineAction::Stop) => engines::stop().await,
-                Some(EngineAction::Status) => engines::status().await,
+                None => engine::run(&cli).await,
+                Some(EngineAction::Stop) => return commands::engine_stop().await,
+                Some(EngineAction::Status) => return commands::engine_status().await,
             },
-            (None, Some(words)) => doors::substitute(&cli, &words[0], &words[1], display).await,
-            (None, None) if cli.serve => doors::serve(&cli, display).await,
-            (None, None) => doors::query(&cli, display).await,
+            (None, Some(words)) => {
+                front_ends::substitute(&cli, &words[0], &words[1], display).await
+            }
+            (None, None) if cli.serve => front_ends::serve(&cli, display).await,
+            (None, None) => front_ends::query(&cli, display).await,
         };
         done.map(|()| 0)
     };
     let result = match &cli.command {
-        // Nobody reads what the one says, and what the other one fetches is wanted all the same.
-        Some(Command::Engine { action: None, .. } | Command::Get(_)) => door.await,
+        // The engine's stdout has no reader; `get` finishes even if its own is closed.
+        Some(Command::Engine { action: None, .. } | Command::Get(_)) => work.await,
         _ => tokio::select! {
-            result = door => result,
-            // Whoever asked has gone: what a host still owes interests nobody.
+            result = work => result,
+            // Without a reader, answers that hosts still owe are not needed.
             () = front::stdout_closed() => Ok(0),
         },
     };
@@ -82,19 +84,19 @@ fn load(cli: &Cli) -> Loaded {
     let pairs = cli.option.chunks_exact(2);
     sources.options = pairs.map(|p| (p[0].clone(), p[1].clone())).collect();
     let (mut config, warnings) = Config::load(sources)?;
-    name_from_anywhere(&mut config);
+    make_paths_absolute(&mut config);
     Ok((config, warnings))
 }
 
-/// Files that are named from the current folder are named from anywhere then: neither ssh nor an engine runs there.
-fn name_from_anywhere(config: &mut Config) {
+/// Makes relative file names absolute: neither ssh nor an engine runs in the current folder.
+fn make_paths_absolute(config: &mut Config) {
     let Some(folder) = ipc::current_folder() else {
         return;
     };
-    config.ssh_options = resolve(&config.ssh_options, &folder);
+    config.ssh_options = make_absolute(&config.ssh_options, &folder);
     for host in &mut config.hosts {
         let key = host.ssh_key.as_ref().and_then(|key| key.to_str());
-        if let Some(key) = key.and_then(|key| resolve_file(key, &folder)) {
+        if let Some(key) = key.and_then(|key| make_file_absolute(key, &folder)) {
             host.ssh_key = Some(key.into());
         }
     }

@@ -1,14 +1,16 @@
 //! Machines that you can ssh into, as one binary cache for Nix.
 //!
-//! The crate is laid out in rooms; imports point downwards only (`tests/layout.rs` enforces it):
+//! Modules import only modules below them (`tests/layout.rs` enforces it):
 //!
-//! | room | what it does |
+//! | module | what it does |
 //! | --- | --- |
 //! | [`config`] | nix.conf-style files, environment and flags become one validated [`config::Config`]; host specs |
-//! | [`front`] | the doors: the classic text protocol, the serve protocol, the local serve loop |
-//! | [`app`], [`cli`] | from the command line to a door or a command |
+//! | [`app`], [`cli`] | from the command line to a front end, an engine or a command |
+//! | [`front`] | standard input and output, and the text protocol of Nix 1.x |
 //! | [`commands`] | what people do by hand: fetch, look, check |
-//! | [`engine`] | the rooms below the doors, put together |
+//! | [`engine`] | resolver, transfers and pool, built from a configuration; the same as a process of its own |
+//! | [`serve`] | the serve protocol, over any backend |
+//! | [`backend`] | who answers requests: hosts, an engine, a local store |
 //! | [`resolver`] | which paths there are, and where |
 //! | [`transfer`] | bytes of paths: choose hosts, read ahead, stream or put parts together, verify; restore to disk |
 //! | [`cache`] | answers that were given already, in memory and on disk |
@@ -25,6 +27,7 @@
 //! | [`progress`], [`report`] | what people read: progress, messages with hints |
 
 pub mod app;
+pub mod backend;
 pub mod cache;
 pub mod cli;
 pub mod commands;
@@ -41,6 +44,7 @@ pub mod progress;
 pub mod remote;
 pub mod report;
 pub mod resolver;
+pub mod serve;
 pub mod transfer;
 pub mod transport;
 mod watch;

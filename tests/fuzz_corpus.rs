@@ -21,6 +21,9 @@ use std::sync::{Mutex, PoisonError};
 
 use rules::pieces::Random;
 
+/// Inputs of one target, each with its name.
+type Group = Vec<(&'static str, Vec<u8>)>;
+
 /// How many mutations of the seeds of a target are checked.
 const MUTATIONS: usize = 2000;
 /// Most bytes of all corpora together.

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ssh_substituter::config::host::Host;
-use ssh_substituter::engine::Answers;
+use ssh_substituter::engine::ResolverLookup;
 use ssh_substituter::hint::Hint;
 use ssh_substituter::model::{HealthRecord, StorePath};
 use ssh_substituter::pool::{HostStore, Limits, Pool};
@@ -215,7 +215,7 @@ async fn a_transfer_turns_to_a_resting_host_last() {
         require_sigs: false,
         keys: Arc::default(),
     };
-    let answers = Box::new(Answers(Arc::new(Resolver::new(pool.clone(), trust))));
+    let answers = Box::new(ResolverLookup(Arc::new(Resolver::new(pool.clone(), trust))));
     let transfers = Transfers::new(pool, 64 << 20, answers);
     let wish = FetchRequest {
         info: &info,

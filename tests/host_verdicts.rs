@@ -53,7 +53,7 @@ impl Transport for Limited {
             self.refusals.fetch_add(1, Ordering::SeqCst);
             return Err(TransportError::SessionRefused {
                 host: host.to_string(),
-                said: "open failed".into(),
+                ssh_output: "open failed".into(),
             });
         }
         let channel = self.real.open(host, program).await?;

@@ -166,7 +166,7 @@ impl Transport for Flaky {
         if before == 1 {
             return Err(TransportError::SessionRefused {
                 host: host.to_string(),
-                said: String::new(),
+                ssh_output: String::new(),
             });
         }
         let mut channel = self.real.open(host, program).await?;

@@ -7,13 +7,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use ssh_substituter::backend::LocalBackend;
 use ssh_substituter::config::host::Host;
-use ssh_substituter::front::{LocalBackend, serve};
 use ssh_substituter::local_store::LocalStore;
 use ssh_substituter::model::StorePath;
 use ssh_substituter::remote::{
     ConnectOptions, Connection, LearntProgram, RemoteError, Request, connect,
 };
+use ssh_substituter::serve::{Output, serve};
 use ssh_substituter::transport::process::ProcessTransport;
 use ssh_substituter::transport::{Channel, Child, Program, Transport, TransportError};
 use ssh_substituter::wire::nar::{Decoder, Event};
@@ -47,7 +48,7 @@ impl Transport for Narrow {
         let (newest, banner) = (self.newest, self.banner.clone());
         tokio::spawn(async move {
             server_out.write_all(&banner).await.unwrap();
-            let _ = serve(server_in, server_out, &backend, newest).await;
+            let _ = serve(server_in, Output::new(server_out), &backend, newest).await;
         });
         Ok(Channel {
             stdin: Box::new(stdin),
@@ -175,7 +176,7 @@ async fn converse(connection: &mut Connection, store: &Store, all: &[String]) {
             assert_eq!(nar(connection).await, store.nar(path));
         }
         assert!(connection.is_clean());
-        assert!(!connection.is_gone());
+        assert!(!connection.is_closed_by_remote());
     }
 }
 
@@ -380,7 +381,7 @@ async fn silence_and_lies_end_the_exchange() {
     put_u64(&mut other, 0);
     let octal: String = other.iter().map(|byte| format!("\\{byte:03o}")).collect();
     let lie = ask(&format!("printf '{octal}'; sleep 5")).await;
-    assert!(matches!(lie, RemoteError::NotAsked { .. }), "{lie}");
+    assert!(matches!(lie, RemoteError::Unsolicited { .. }), "{lie}");
     let malformed = ask("yes").await;
     assert!(
         matches!(malformed, RemoteError::Protocol { .. }),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ssh_substituter::config::host::Host;
-use ssh_substituter::engine::Answers;
+use ssh_substituter::engine::ResolverLookup;
 use ssh_substituter::hint::Hint;
 use ssh_substituter::model::StorePath;
 use ssh_substituter::pool::{HostId, Limits, Pool};
@@ -147,7 +147,7 @@ async fn a_transfer_goes_on_over_another_connection() {
         require_sigs: false,
         keys: Arc::default(),
     };
-    let answers = Box::new(Answers(Arc::new(Resolver::new(pool.clone(), trust))));
+    let answers = Box::new(ResolverLookup(Arc::new(Resolver::new(pool.clone(), trust))));
     let transfers = Transfers::new(pool.clone(), 0, answers);
     let holders: Vec<HostId> = pool.hosts().collect();
     let mut sink = Stops {

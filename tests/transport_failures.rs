@@ -81,7 +81,7 @@ async fn a_wrong_key_is_permission_denied() {
         "{denied:?}"
     );
     assert!(
-        denied.said().unwrap().contains("Permission denied"),
+        denied.ssh_output().unwrap().contains("Permission denied"),
         "{denied:?}"
     );
 }

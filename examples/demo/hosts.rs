@@ -4,9 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ssh_substituter::backend::LocalBackend;
 use ssh_substituter::config::host::Host;
-use ssh_substituter::front::{self, LocalBackend};
+use ssh_substituter::front;
 use ssh_substituter::local_store::LocalStore;
+use ssh_substituter::serve::{self, Output};
 use ssh_substituter::transport::process::ProcessTransport;
 use ssh_substituter::wire::serve::Version;
 
@@ -25,7 +27,13 @@ pub fn serves() -> Option<PathBuf> {
 /// Serves a store on stdin and stdout until the caller has enough.
 pub async fn serve(root: &Path) -> Outcome {
     let backend = LocalBackend::new(LocalStore::open(root)?);
-    front::serve(front::stdin(), front::stdout(), &backend, Version::NEWEST).await?;
+    serve::serve(
+        front::stdin(),
+        Output::new(front::stdout()),
+        &backend,
+        Version::NEWEST,
+    )
+    .await?;
     Ok(())
 }
 

@@ -159,7 +159,7 @@ fn names(contents: &Contents) -> impl Iterator<Item = String> {
 /// Whether commands use these answers as things are configured now. With other parameters or options
 /// to ssh the same host is another one.
 fn is_used(key: &str, config: &Config) -> bool {
-    let key_of = |host| crate::engine::identity(host, &config.ssh_options);
+    let key_of = |host| crate::engine::store_identity(host, &config.ssh_options);
     all_hosts(config).iter().any(|host| key_of(host) == key)
 }
 

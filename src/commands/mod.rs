@@ -7,7 +7,8 @@
 //! | `doctor` | `doctor`: what is wrong with the set-up, and how to fix it |
 //! | `cache` | `cache`: the answers on disk |
 //! | `config` | `config show`: the settings in force |
-//! | `probe`, `engines` | the state of all hosts, and of the running engines |
+//! | `engines` | `engine status`, `engine stop`: the running engines |
+//! | `probe` | the state of all hosts |
 //! | `output`, `format` | printing, and what tables, times and counts look like |
 
 mod cache;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 pub use cache::cache;
 pub use config::show_config;
 pub use doctor::doctor;
+pub use engines::{engine_status, engine_stop};
 pub use get::{GetError, NixError, get};
 pub use output::print;
 pub use status::status;
@@ -54,12 +56,12 @@ pub fn engine(config: &Config, messages: Option<Messages>) -> Engine {
                 .downcast_ref()
                 .filter(|error| RemoteError::is_login_refused(error));
             match refused.and_then(RemoteError::host) {
-                Some(host) => messages.post_closed(host, text),
-                None if kind.is::<AllHostsResting>() => messages.post_closed("", text),
-                None => messages.post(log::Level::Warn, text),
+                Some(host) => messages.send_login_refused(host, text),
+                None if kind.is::<AllHostsResting>() => messages.send_login_refused("", text),
+                None => messages.send(log::Level::Warn, text),
             }
             for detail in report::details(error) {
-                messages.post(log::Level::Debug, detail);
+                messages.send(log::Level::Debug, detail);
             }
         }
     });

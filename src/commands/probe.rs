@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::cache::Disk;
 use crate::config::{Config, Host};
-use crate::engine::{Engine, Kept, keep_shell, kept, ssh_settings, ssh_transport};
+use crate::engine::{Engine, HostRecord, host_record, record_shell, ssh_settings, ssh_transport};
 use crate::hint::Hint;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, RemoteError};
@@ -41,7 +41,7 @@ pub(super) struct Prober {
 pub(super) struct Probed {
     pub(super) host: Host,
     /// What earlier processes knew.
-    pub(super) before: Kept,
+    pub(super) before: HostRecord,
     /// How many ssh connections were open already.
     pub(super) masters: usize,
     pub(super) reached: Result<Reached, Arc<RemoteError>>,
@@ -99,7 +99,9 @@ impl Prober {
         let host = self.engine.pool().host(id).clone();
         let before = self.before(&host).await;
         let settings = ssh_settings(&self.config);
-        let masters = transport::masters(&host, &settings).await.unwrap_or(0);
+        let masters = transport::count_masters(&host, &settings)
+            .await
+            .unwrap_or(0);
         let reached = self.reach(id, &host, paths).await;
         Probed {
             host,
@@ -109,9 +111,9 @@ impl Prober {
         }
     }
 
-    async fn before(&self, host: &Host) -> Kept {
+    async fn before(&self, host: &Host) -> HostRecord {
         let (config, disk, host) = (self.config.clone(), self.disk.clone(), host.clone());
-        let job = spawn_blocking(move || kept(&config, &disk, &host));
+        let job = spawn_blocking(move || host_record(&config, &disk, &host));
         timeout(DISK_TIMEOUT, job)
             .await
             .ok()
@@ -196,7 +198,7 @@ impl Prober {
         };
         if let Some(known) = known {
             let (config, disk, host) = (self.config.clone(), self.disk.clone(), host.clone());
-            let job = spawn_blocking(move || keep_shell(&config, &disk, &host, known));
+            let job = spawn_blocking(move || record_shell(&config, &disk, &host, known));
             let _ = timeout(DISK_TIMEOUT, job).await;
         }
         match opened {

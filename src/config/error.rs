@@ -7,8 +7,7 @@ use super::host::HostError;
 use super::origin::Origin;
 use crate::hint::Hint;
 
-/// Why there is no configuration. The message names origin and value; remedies are for those who
-/// report it.
+/// Why there is no configuration. The message names origin and value; hints are added where it is reported.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A line that is neither a setting nor an include.

@@ -11,21 +11,18 @@
 //! 6. `_NIX_OPTIONS`: what a Nix 1.x that started us knows, `untrusted-` choices included
 //! 7. flags
 //!
-//! All but `untrusted-` choices and `--store` are the word of somebody who may decide for this process:
-//! the administrator, the user who runs it, or one whom Nix's daemon has found in its `trusted-users`
-//! (`SECURITY.md`, "Which hosts are used"). Root has no files in a home: they would be those of
-//! whoever became root while keeping `HOME`.
+//! All but `untrusted-` choices and `--store` come from somebody who may decide for this process: the
+//! administrator, the user who runs it, or one whom Nix's daemon has found in its `trusted-users`
+//! (`SECURITY.md`, "Which hosts are used"). No files in root's home are read: `HOME` may still be that of the
+//! user who became root.
 //!
 //! A missing file is fine, one that cannot be read is a warning. A bad value is an error when it is
 //! in force, that is, when no higher source replaced it; a bad public key is a warning, and left out.
-//! Settings that are not ours are nobody's business here, but for a warning where they can only be slips of the pen (`ssh-substituter.conf`
-//! and `--option`).
+//! Unknown settings are ignored, with a warning where they can only be typing errors (`ssh-substituter.conf` and
+//! `--option`).
 
 mod error;
-mod file;
-mod foreign;
 pub mod host;
-mod keys;
 mod origin;
 mod settings;
 mod sources;
@@ -40,18 +37,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::ConfigError;
-pub use foreign::{OwnLine, of_nix, own_lines};
 pub use host::{Host, HostError};
 pub use origin::Origin;
 pub use settings::{Key, Setting, Settings, Value};
-pub use sources::{EnvLookup, Sources};
+pub use sources::{EnvLookup, SettingLine, Sources, nix_setting, setting_lines};
 
 use crate::model::PublicKey;
 
-/// What `progress` may say.
+/// The values of `progress`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Shown {
-    /// What is right where it is shown: nothing where Nix has a bar of its own.
+pub enum ProgressMode {
+    /// Bars, lines or nothing, by where the output goes: nothing where Nix has a bar of its own.
     #[default]
     Auto,
     /// Nothing.
@@ -74,9 +70,9 @@ pub struct Config {
     /// `ssh-auth-sock`: the ssh agent's socket, an absolute path. An unprivileged user may have
     /// chosen it, so hand it to ssh as `SSH_AUTH_SOCK`, where nothing in it is expanded.
     pub ssh_auth_sock: Option<PathBuf>,
-    /// The agent is the choice of an unprivileged client of Nix's daemon: for that client alone.
+    /// An unprivileged client of Nix's daemon has chosen the agent, for itself alone.
     pub is_client_agent: bool,
-    /// The agent without that choice.
+    /// The agent by the configuration alone, without that choice.
     pub own_auth_sock: Option<PathBuf>,
     /// `ssh-environment`: names of variables that ssh gets besides those that it needs.
     pub ssh_environment: Vec<String>,
@@ -106,21 +102,21 @@ pub struct Config {
     /// `engine`: whether one engine is to serve all processes of this user. `auto` (the default)
     /// or `off`.
     pub engine: bool,
-    /// `engine-idle-timeout`: how long an engine stays without anybody to serve. 300 seconds by
-    /// default; 0 means the default.
+    /// `engine-idle-timeout`: how long an engine stays without clients. 300 seconds by default; 0 means
+    /// the default.
     pub engine_idle_timeout: Duration,
-    /// `progress`: what the doors that Nix opens show of transfers.
-    pub progress: Shown,
-    /// Hosts or an agent were chosen by an unprivileged client of Nix's daemon, for itself alone.
+    /// `progress`: what front ends that Nix starts show of transfers.
+    pub progress: ProgressMode,
+    /// An unprivileged client of Nix's daemon has chosen hosts or an agent, for itself alone.
     pub is_untrusted_choice: bool,
-    /// Hosts were.
+    /// It has chosen hosts.
     pub is_untrusted_choice_of_hosts: bool,
     /// `NIX_STORE_DIR` or `NIX_STORE`: absolute, normalised, without a slash at its end.
     /// `/nix/store` by default.
     pub store_dir: String,
     /// `NIX_SSHOPTS`, split as a shell does: further options for ssh.
     pub ssh_options: Vec<String>,
-    /// What the settings were made from, with origins, for showing.
+    /// The settings as they were written, with their origins, for showing.
     pub settings: Settings,
 }
 
@@ -136,7 +132,7 @@ impl Config {
             store: None,
             options: Vec::new(),
         };
-        let built_in = sources::Gathered {
+        let built_in = sources::RawConfig {
             settings: Settings::built_in(),
             untrusted: untrusted::Untrusted::default(),
             warnings: Vec::new(),
@@ -147,8 +143,8 @@ impl Config {
         }
     }
 
-    /// All that decides what is asked of which host, and how, as a text: what has the same can be
-    /// served by the same engine.
+    /// All that decides what is asked of which host, and how, as a text. Processes with the same text can be
+    /// served by one engine.
     #[must_use]
     pub fn identity(&self) -> String {
         let Self {
@@ -190,8 +186,7 @@ impl Config {
         format!("{hosts:?} {trust:?} {times:?} {readahead_memory}")
     }
 
-    /// The same without the agent that an unprivileged client chose: with that of the configuration, as
-    /// for a client without an agent.
+    /// The same with the agent of the configuration in place of the one that an unprivileged client chose.
     #[must_use]
     pub fn without_client_agent(mut self) -> Self {
         if self.is_client_agent {
@@ -202,8 +197,7 @@ impl Config {
         self
     }
 
-    /// Reads all sources and validates the outcome. Beside the configuration come warnings, one
-    /// sentence each.
+    /// Reads all sources and validates the result. Returns the configuration, and warnings of one sentence each.
     ///
     /// # Errors
     /// A file that is not in the syntax of nix.conf, a value in force that is not what its setting

@@ -1,4 +1,4 @@
-//! The settings that are ours, and the values that stand after all sources had their say.
+//! The settings of this program, and their values after all sources have been read.
 //!
 //! A later `name = value` replaces what earlier sources said, `extra-name = value` (lists only)
 //! adds to it; so it is in Nix.
@@ -147,7 +147,7 @@ pub struct Value {
     pub origin: Origin,
 }
 
-/// What one setting is made of.
+/// A setting with its values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
     /// Which one.
@@ -181,7 +181,7 @@ impl Settings {
         }
     }
 
-    /// Lets an assignment have its say. `false` when it is not about a setting of ours.
+    /// Applies an assignment. `false` when it is not about a setting of ours.
     pub(super) fn apply(&mut self, assignment: Assignment) -> bool {
         let Some((key, extra)) = Key::find(&assignment.name) else {
             return false;

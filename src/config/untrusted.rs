@@ -21,9 +21,9 @@ use super::settings::{Key, Value};
 #[derive(Debug, Default)]
 pub(super) struct Untrusted {
     /// The hosts to use instead.
-    pub hosts: Option<Choice>,
+    pub hosts: Option<HostChoice>,
     /// Hosts to use as well.
-    pub extra_hosts: Option<Choice>,
+    pub extra_hosts: Option<HostChoice>,
     /// `untrusted-ssh-auth-sock`.
     pub ssh_auth_sock: Option<Value>,
     /// `use-ssh-substituter` and its untrusted form, with the name.
@@ -32,7 +32,7 @@ pub(super) struct Untrusted {
 
 /// Hosts that were chosen.
 #[derive(Debug)]
-pub(super) struct Choice {
+pub(super) struct HostChoice {
     /// The setting or flag, for messages.
     pub setting: &'static str,
     /// Host specs.
@@ -53,7 +53,7 @@ impl Untrusted {
     /// Takes note of an assignment. `false` when it is none that an unprivileged client may have made.
     pub fn note(&mut self, assignment: &Assignment) -> bool {
         let choice = |setting| {
-            Some(Choice {
+            Some(HostChoice {
                 setting,
                 specs: split(&assignment.value, |c| c.is_ascii_whitespace()),
                 origin: assignment.origin.clone(),
@@ -116,12 +116,12 @@ impl Untrusted {
             Some(choice) => choice
                 .specs
                 .iter()
-                .map(|spec| choice.weigh(spec, &allowed))
+                .map(|spec| choice.resolve_spec(spec, &allowed))
                 .collect::<Result<_, _>>()?,
         };
         if let Some(choice) = &self.extra_hosts {
             for spec in &choice.specs {
-                match choice.weigh(spec, &allowed) {
+                match choice.resolve_spec(spec, &allowed) {
                     Ok(host) => hosts.push(host),
                     Err(error) => log::debug!("left out an untrusted host: {error}"),
                 }
@@ -131,7 +131,7 @@ impl Untrusted {
     }
 }
 
-impl Choice {
+impl HostChoice {
     /// The choice that `--store` makes: specs separated by white space or commas. Commas inside a
     /// spec are to be percent-encoded.
     pub fn from_store_flag(store: &str) -> Self {
@@ -143,7 +143,7 @@ impl Choice {
     }
 
     /// The configured host that a spec selects.
-    fn weigh(&self, spec: &str, allowed: &[Host]) -> Result<Host, ConfigError> {
+    fn resolve_spec(&self, spec: &str, allowed: &[Host]) -> Result<Host, ConfigError> {
         let chosen = Host::parse(spec).map_err(|source| ConfigError::Host {
             origin: self.origin.clone(),
             setting: self.setting,
@@ -177,7 +177,7 @@ fn split(text: &str, separator: impl Fn(char) -> bool) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Assignment, Choice, ConfigError, Host, Origin, Untrusted};
+    use super::{Assignment, ConfigError, Host, HostChoice, Origin, Untrusted};
 
     fn hosts(specs: &[&str]) -> Vec<Host> {
         specs.iter().map(|s| Host::parse(s).unwrap()).collect()
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn the_store_flag_takes_commas_too() {
-        let choice = Choice::from_store_flag(" a,b  ssh://c?system-features=x%2Cy,");
+        let choice = HostChoice::from_store_flag(" a,b  ssh://c?system-features=x%2Cy,");
         assert_eq!(choice.specs, ["a", "b", "ssh://c?system-features=x%2Cy"]);
         assert_eq!(choice.origin.to_string(), "--store");
     }

@@ -13,8 +13,8 @@ pub(super) fn parse_bool(value: &str) -> Option<bool> {
 /// What [`parse_bool`] takes, for messages.
 pub(super) const BOOLEAN: &str = "true, false, yes, no, 1 or 0";
 
-/// Cuts a string from outside to what a message can bear; the messages quote it with `{:?}`, which
-/// also takes the sting out of control characters.
+/// Cuts a string from outside to a length that fits into a message. Messages quote it with `{:?}`, which also
+/// escapes control characters.
 pub(super) fn printable(text: &str) -> Box<str> {
     text.chars().take(200).collect()
 }

@@ -1,70 +1,55 @@
-//! The rooms below the doors, put together from a configuration; and as a process of its own, behind
-//! a socket, for all front ends of a user.
+//! Resolver, transfers and pool, built from a configuration; and the same as a process of its own, behind a socket, for
+//! all front ends of a user.
 //!
 //! | module | what it does |
 //! | --- | --- |
-//! | `health` | the disk tier as the pool wants it |
-//! | `server` | accepts front ends, ends when nobody needs it |
-//! | `session` | one connection |
-//! | `frames` | what goes to one client |
-//! | `look` | what people want to see of it |
-//! | `hurry` | the same for a client that knows nothing of engines |
-//! | `callers` | which connections are one caller's |
-//! | `board` | what is being transferred |
-//! | `messages` | what users should know |
+//! | `server` | the process: serves front ends, ends when nobody uses it |
+//! | `host_store` | what later processes should know of hosts, in the disk tier |
+//! | `ssh` | how hosts are reached by ssh |
 
-mod board;
-mod callers;
-mod frames;
-mod health;
-mod hurry;
-mod look;
-mod messages;
+mod host_store;
 mod server;
-mod session;
+mod ssh;
 
-pub use look::{Kept, keep_shell, kept};
-pub use messages::Messages;
-pub use server::{Setting, serve};
+pub use host_store::{HostRecord, host_record, record_shell};
+pub use server::{Messages, ServerOptions, serve};
+pub use ssh::{ssh_settings, ssh_transport, store_identity};
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use health::disk_health;
 use serde_json::{Value, json};
 
+use crate::backend::HostsBackend;
 use crate::cache::disk::Surroundings;
 use crate::cache::{Disk, Lifetimes};
 use crate::config::Config;
 use crate::config::host::Host;
-use crate::front::HostsBackend;
 use crate::model::StorePath;
 use crate::pool::{HostId, HostStore, Limits, Notify, Pool};
 use crate::resolver::{DiskTier, Resolver, Trust};
 use crate::transfer::progress::Progress;
 use crate::transfer::{Caller, HolderLookup, Transfers};
 use crate::transport::Transport;
-use crate::transport::openssh::{CallingProcess, OpenSsh, SshSettings};
+use host_store::DiskHostStore;
+use ssh::store_identity_for;
 
-/// How long a host may hold up an answer that one behind it in the order has given.
-const HEDGE: Duration = Duration::from_millis(150);
+/// How long to wait for a preferred host once another one has answered.
+const HEDGE_DELAY: Duration = Duration::from_millis(150);
 
-/// How long a connection that a client's agent opened is kept for that client's next process.
-const CLIENT_AGENT_IDLE: Duration = Duration::from_secs(30);
-
-/// What finds paths and brings them; shared by all doors.
+/// Finds paths and fetches them, for all front ends of a process.
 pub struct Engine {
     pool: Arc<Pool>,
     /// Finds paths.
     pub resolver: Arc<Resolver>,
-    /// Brings them.
+    /// Fetches them.
     pub transfers: Arc<Transfers>,
 }
 
 impl Engine {
-    /// An engine for the hosts of `config`, which are reached by `transport`. `notify`
-    /// tells the user of trouble with hosts, `disk` keeps what they answered and
-    /// how they are for later processes. Nothing is connected or opened yet.
+    /// An engine for the hosts of `config`, which are reached by `transport`. `notify` reports failures of hosts to the
+    /// user. `disk` keeps for later processes what hosts have answered and how they are. Nothing is connected or opened
+    /// yet.
     #[must_use]
     pub fn new(
         config: &Config,
@@ -75,11 +60,11 @@ impl Engine {
         let limits = Limits {
             connect: config.connect_timeout,
             silence: config.stall_timeout,
-            hedge: HEDGE,
+            hedge: HEDGE_DELAY,
         };
         let store = disk
             .clone()
-            .map(|disk| disk_health(config, disk) as Arc<dyn HostStore>);
+            .map(|disk| Arc::new(DiskHostStore::new(config, disk)) as Arc<dyn HostStore>);
         let pool = Pool::new(config.hosts.clone(), transport, limits, notify, store);
         let pool = Arc::new(pool);
         let trust = Trust {
@@ -90,20 +75,50 @@ impl Engine {
             positive: config.positive_ttl,
             negative: config.negative_ttl,
         };
-        let identity = |host| identity_for(config, host).into();
+        let identity = |host| store_identity_for(config, host).into();
         let disk = disk.map(|disk| DiskTier {
             disk,
             hosts: config.hosts.iter().map(identity).collect(),
         });
         let resolver = Resolver::with_disk(pool.clone(), trust, disk, lifetimes);
         let resolver = Arc::new(resolver);
-        let answers = Box::new(Answers(resolver.clone()));
-        let transfers = Transfers::new(pool.clone(), config.readahead_memory, answers);
+        let holders = Box::new(ResolverLookup(resolver.clone()));
+        let transfers = Transfers::new(pool.clone(), config.readahead_memory, holders);
         Self {
             pool,
             resolver,
             transfers: Arc::new(transfers),
         }
+    }
+
+    /// Its hosts.
+    #[must_use]
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// A backend for one connection of a caller; `progress` shows its transfers.
+    #[must_use]
+    pub fn backend(&self, caller: Arc<Caller>, progress: Arc<dyn Progress>) -> HostsBackend {
+        let (resolver, transfers) = (self.resolver.clone(), self.transfers.clone());
+        HostsBackend::new(resolver, transfers, caller, progress)
+    }
+
+    /// Forgets what is remembered of the host that `name` names, or of all hosts: answers, failures, whether there is a
+    /// shell. Returns the number of hosts.
+    fn forget(&self, name: Option<&str>) -> usize {
+        let named = name.map(Host::parse);
+        let is_named = |id: &HostId| match &named {
+            None => true,
+            Some(Ok(named)) => self.pool.host(*id).same_as(named),
+            Some(Err(_)) => false,
+        };
+        let hosts: Vec<HostId> = self.pool.hosts().filter(is_named).collect();
+        for host in &hosts {
+            self.resolver.forget_host(*host);
+            self.pool.forget_failures(*host);
+        }
+        hosts.len()
     }
 
     /// The hosts and how they are, as JSON.
@@ -121,35 +136,22 @@ impl Engine {
         self.pool.hosts().map(host).collect()
     }
 
-    /// Forgets what is remembered of the host that `name` names, or of all: what it answered, that it
-    /// failed, whether it has a shell. How many hosts that are.
-    fn forget(&self, name: Option<&str>) -> usize {
-        let meant = name.map(Host::parse);
-        let is_meant = |id: &HostId| match &meant {
-            None => true,
-            Some(Ok(meant)) => self.pool.host(*id).same_as(meant),
-            Some(Err(_)) => false,
-        };
-        let hosts: Vec<HostId> = self.pool.hosts().filter(is_meant).collect();
-        for host in &hosts {
-            self.resolver.forget_host(*host);
-            self.pool.forget_failures(*host);
-        }
-        hosts.len()
-    }
-
-    /// Answers for one connection of a caller; `progress` shows its transfers.
-    #[must_use]
-    pub fn backend(&self, caller: Arc<Caller>, progress: Arc<dyn Progress>) -> HostsBackend {
-        let (resolver, transfers) = (self.resolver.clone(), self.transfers.clone());
-        HostsBackend::new(resolver, transfers, caller, progress)
+    /// Where answers about paths came from, as JSON.
+    fn answers(&self) -> Value {
+        let counts = self.resolver.counts();
+        json!({
+            "fromMemory": counts.memory,
+            "fromDisk": counts.disk,
+            "askedAhead": counts.ahead,
+            "fromHosts": counts.hosts,
+        })
     }
 }
 
-/// What a resolver knows, for transfers.
-pub struct Answers(pub Arc<Resolver>);
+/// Which hosts have a path, as a resolver knows.
+pub struct ResolverLookup(pub Arc<Resolver>);
 
-impl HolderLookup for Answers {
+impl HolderLookup for ResolverLookup {
     fn holders(&self, path: &StorePath) -> Option<Arc<[HostId]>> {
         self.0.holders(path)
     }
@@ -159,51 +161,8 @@ impl HolderLookup for Answers {
     }
 }
 
-/// What this user's processes share. Nothing is opened yet.
+/// The disk tier that this user's processes share. Nothing is opened yet.
 #[must_use]
 pub fn shared_disk() -> Arc<Disk> {
     Arc::new(Disk::new(Surroundings::of_process()))
-}
-
-/// What decides which store answers when a host is asked, as a text: with another login, program
-/// or option to ssh the same name may lead to another one. The agent's socket does not, and is
-/// another one in each session.
-#[must_use]
-pub fn identity(host: &Host, ssh_options: &[String]) -> String {
-    let parts = std::iter::once(host.identity()).chain(ssh_options.iter().cloned());
-    parts.collect::<Vec<_>>().join("\n")
-}
-
-/// With an agent that an unprivileged client chose, an account may run something else than with our
-/// own keys: what it answers then is for those who choose the same agent.
-fn identity_for(config: &Config, host: &Host) -> String {
-    let mut identity = identity(host, &config.ssh_options);
-    if let (true, Some(agent)) = (config.is_client_agent, &config.ssh_auth_sock) {
-        identity.push_str(&format!("\nagent {}", agent.display()));
-    }
-    identity
-}
-
-/// How ssh is used for the hosts of `config`.
-#[must_use]
-pub fn ssh_settings(config: &Config) -> SshSettings {
-    let only_for = config.is_client_agent.then(CallingProcess::of_process);
-    let usual = SshSettings::default().idle_timeout;
-    let idle_timeout = only_for.as_ref().map_or(usual, |_| CLIENT_AGENT_IDLE);
-    SshSettings {
-        ssh_options: config.ssh_options.clone(),
-        auth_sock: config.ssh_auth_sock.clone(),
-        only_for,
-        idle_timeout,
-        environment: config.ssh_environment.clone(),
-        connect_timeout: config.connect_timeout,
-        dead_link_timeout: config.dead_link_timeout,
-        ..SshSettings::default()
-    }
-}
-
-/// The transport to the hosts of `config`: OpenSSH.
-#[must_use]
-pub fn ssh_transport(config: &Config) -> Arc<dyn Transport> {
-    Arc::new(OpenSsh::new(ssh_settings(config)))
 }

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -10,14 +11,17 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use tokio::time::{Instant, sleep};
 
-/// The longest pause between two tries; from then on it is also looked whether the holder is stopped.
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// The first pause between two tries; doubled with each.
+const MIN_RETRY_PAUSE: Duration = Duration::from_millis(5);
 
-/// Opens a file in a private folder for locking, makes it if it is missing. What it holds stays, and
-/// can be read and written.
+/// The longest such pause; from then on it is also checked whether the holder is stopped.
+const MAX_RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Opens a file in a private folder for locking; creates it if it is missing. Its contents stay, and can be
+/// read and written.
 ///
 /// # Errors
-/// Those of the system: a symbolic link in its place is one.
+/// Those of the system, also when it is a symbolic link.
 pub fn open_lock(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .create(true)
@@ -29,19 +33,27 @@ pub fn open_lock(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Opens and locks such a file ([`open_lock`]), without waiting. Whoever has it locked may remove it: a lock counts only
-/// on the file that has the name, so that two never hold what they take for the same one.
+/// Locks an open file or folder for as long as it is open, without waiting.
 ///
 /// # Errors
-/// [`io::ErrorKind::WouldBlock`] when somebody else has it locked, and those of the system.
+/// [`io::ErrorKind::WouldBlock`] when another process has it locked, and those of the system.
+pub fn try_flock(file: impl AsFd) -> io::Result<()> {
+    Ok(flock(file, FlockOperation::NonBlockingLockExclusive)?)
+}
+
+/// Opens and locks such a file ([`open_lock`]), without waiting. The holder of the lock may remove the file: so a lock
+/// counts only if the file still has the name, and no two processes hold the same one.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] when another process has it locked, and those of the system.
 pub fn try_lock(path: &Path) -> io::Result<File> {
     loop {
         let file = open_lock(path)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        try_flock(&file)?;
         let id = |meta: Metadata| (meta.dev(), meta.ino());
         match fs::symlink_metadata(path).map(id) {
             Ok(there) if there == id(file.metadata()?) => return Ok(file),
-            // Removed by who had it before us.
+            // Removed by the holder before us.
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -49,14 +61,13 @@ pub fn try_lock(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Opens and locks a file in a private folder, as [`try_lock`] does; `None` when that was not possible until
-/// then, or when its holder is stopped and may never give it back. Tries at least once. The lock lasts as long as
-/// the file is open.
+/// Waits for [`try_lock`] without blocking the thread (flock(2) has no asynchronous form); `None` when the lock does
+/// not become free in time, or when its holder is stopped and may never release it. Tries at least once.
 ///
 /// # Errors
 /// When the file cannot be opened or locked at all.
 pub async fn lock_until(path: &Path, until: Instant) -> io::Result<Option<File>> {
-    let mut pause = Duration::from_millis(5);
+    let mut pause = MIN_RETRY_PAUSE;
     loop {
         match try_lock(path) {
             Ok(file) => return Ok(Some(file)),
@@ -65,16 +76,16 @@ pub async fn lock_until(path: &Path, until: Instant) -> io::Result<Option<File>>
                 _ => return Err(error),
             },
         }
-        if Instant::now() >= until || pause >= LONGEST_PAUSE && is_holder_stopped(path) {
+        if Instant::now() >= until || pause >= MAX_RETRY_PAUSE && is_holder_stopped(path) {
             return Ok(None);
         }
         sleep(pause.min(until.saturating_duration_since(Instant::now()))).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(MAX_RETRY_PAUSE);
     }
 }
 
 /// Whether the process that has locked this file is stopped (SIGSTOP, a debugger), by `/proc/locks` and
-/// `/proc/PID/stat` (proc(5)). False where the system does not tell.
+/// `/proc/PID/stat` (proc(5)). False where these files are missing.
 fn is_holder_stopped(path: &Path) -> bool {
     let Ok(inode) = fs::metadata(path).map(|meta| meta.ino().to_string()) else {
         return false;
@@ -165,7 +176,7 @@ mod tests {
         let waiting = open_lock(&path).unwrap();
         fs::remove_file(&path).unwrap();
         drop(held);
-        flock(&waiting, FlockOperation::NonBlockingLockExclusive).unwrap();
+        try_flock(&waiting).unwrap();
         let _next = try_lock(&path).unwrap();
         assert!(try_lock(&path).is_err());
     }

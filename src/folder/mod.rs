@@ -1,11 +1,11 @@
-//! Private folders: what has to be true of a folder, of the way to it and of a file in it, so that no
-//! other user can put something of his in the place of ours.
+//! Private folders: what must be true of a folder, of those above it and of a file in it, so that no other
+//! user can replace what is ours; and [locks](lock) between processes.
 //!
-//! A folder that only we can write in is not enough: who can write in a folder *above* it can move
-//! ours away and put his own there. So the whole way counts, link by link: each folder on it belongs
-//! to root or to us, and others can write in it only where the sticky bit keeps them from what is not
-//! theirs (as in `/tmp`). The group may write where it is the user's own: same number as the user and
-//! the process's group, as distributions set it up that make new files writable for it.
+//! That only we can write in a folder is not enough: a user who can write in a folder *above* it can move
+//! ours away and put another one there. So every folder on the path counts, symbolic links followed: each
+//! belongs to root or to us, and others can write in it only where the sticky bit keeps them from files of
+//! other users (as in `/tmp`). The group may write where it is the user's own group (same number as the user,
+//! and the group of the process), as on distributions that make new files writable for it.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -13,41 +13,44 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 pub mod lock;
+mod socket_id;
+
+pub use socket_id::SocketId;
 
 /// `S_ISVTX`
 const STICKY: u32 = 0o1000;
 
-/// Most symbolic links on one way; Linux follows as many.
+/// Most symbolic links on one path; Linux follows as many.
 const MAX_LINKS: usize = 40;
 
 /// Whether users other than `uid` and root can write in a folder of this kind.
 #[must_use]
-pub fn is_open_to_others(meta: &Metadata, uid: u32) -> bool {
+pub fn is_writable_by_others(meta: &Metadata, uid: u32) -> bool {
     let own_group = meta.gid() == uid && rustix::process::getegid().as_raw() == uid;
     let others = if own_group { 0o002 } else { 0o022 };
     meta.mode() & others != 0
 }
 
-/// The first folder above `path` that lets another user than `uid` and root put something else in
-/// our folder's place; `path` itself is left out. Nothing when the way is safe.
+/// The first folder above `path` in which another user than `uid` and root could replace our folder; `path`
+/// itself is not checked. `None` when the path is safe.
 ///
 /// # Errors
-/// When the way cannot be followed to its end.
+/// When the path cannot be followed to its end.
 pub fn unsafe_ancestor(path: &Path, uid: u32) -> io::Result<Option<PathBuf>> {
     let absolute = std::path::absolute(path)?;
     let Some(parent) = absolute.parent() else {
         return Ok(None);
     };
     let mut links = 0;
-    // Components that are still to be walked, the next one last.
-    let mut pending: Vec<PathBuf> = parts(parent);
+    // The components that remain, the next one last.
+    let mut remaining: Vec<PathBuf> = components_reversed(parent);
     let mut at = PathBuf::from("/");
-    let strangers = Strangers::new(uid)?;
+    let others = OtherUsers::new(uid)?;
     loop {
-        if strangers.can_change(&fs::symlink_metadata(&at)?) {
+        if others.can_replace_in(&fs::symlink_metadata(&at)?) {
             return Ok(Some(at));
         }
-        let Some(part) = pending.pop() else {
+        let Some(part) = remaining.pop() else {
             return Ok(None);
         };
         if part == Path::new("..") {
@@ -60,8 +63,8 @@ pub fn unsafe_ancestor(path: &Path, uid: u32) -> io::Result<Option<PathBuf>> {
             at = next;
             continue;
         }
-        // The sticky bit keeps nobody from a link of his own.
-        if strangers.own(&meta) {
+        // The sticky bit does not keep a user from replacing a link of their own.
+        if others.own(&meta) {
             return Ok(Some(next));
         }
         links += 1;
@@ -72,12 +75,12 @@ pub fn unsafe_ancestor(path: &Path, uid: u32) -> io::Result<Option<PathBuf>> {
         if target.is_absolute() {
             at = PathBuf::from("/");
         }
-        pending.extend(parts(&target));
+        remaining.extend(components_reversed(&target));
     }
 }
 
-/// What is in a path besides `/` and `.`, the first part last.
-fn parts(path: &Path) -> Vec<PathBuf> {
+/// The components of a path but `/` and `.`, the first one last.
+fn components_reversed(path: &Path) -> Vec<PathBuf> {
     let part = |component| match component {
         Component::Normal(name) => Some(PathBuf::from(name)),
         Component::ParentDir => Some(PathBuf::from("..")),
@@ -86,14 +89,14 @@ fn parts(path: &Path) -> Vec<PathBuf> {
     path.components().rev().filter_map(part).collect()
 }
 
-/// Users that are neither root nor us.
-struct Strangers {
+/// All users but root and us.
+struct OtherUsers {
     uid: u32,
-    /// Root as it is seen from inside a user namespace without it, where that is so.
+    /// The owner of `/`: root, as it appears inside a user namespace that has no root.
     root: u32,
 }
 
-impl Strangers {
+impl OtherUsers {
     fn new(uid: u32) -> io::Result<Self> {
         let root = fs::metadata("/")?.uid();
         Ok(Self { uid, root })
@@ -105,14 +108,13 @@ impl Strangers {
     }
 
     /// Whether one of them can replace what is in this folder.
-    fn can_change(&self, meta: &Metadata) -> bool {
-        let open = is_open_to_others(meta, self.uid) && meta.mode() & STICKY == 0;
+    fn can_replace_in(&self, meta: &Metadata) -> bool {
+        let open = is_writable_by_others(meta, self.uid) && meta.mode() & STICKY == 0;
         open || self.own(meta)
     }
 }
 
-/// Whether this is a file of `uid`'s and no link to one: what else lies under a name of ours is not
-/// used.
+/// Whether this is a regular file of `uid`'s, and no link. Anything else under a name of ours is not used.
 #[must_use]
 pub fn is_own_file(meta: &Metadata, uid: u32) -> bool {
     meta.file_type().is_file() && meta.uid() == uid

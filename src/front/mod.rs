@@ -1,24 +1,11 @@
-//! The doors: thin, they decode requests, ask the rooms below, and encode replies.
+//! The front ends that Nix talks to on standard input and output: the text protocol of Nix 1.x (`text`), and with
+//! [`crate::serve`] the serve protocol. They decode requests, ask a [`Backend`](crate::backend::Backend), and encode its
+//! answers.
 //!
-//! Only this room writes to stdout, and nothing but protocol.
+//! Only this module opens stdout, and only protocol is written there.
 
-mod attached;
-mod closed;
-mod engine_replies;
-mod hosts;
-mod local;
-mod own_login;
-mod serve_loop;
-mod source;
 mod stdio;
-mod taker;
 mod text;
 
-pub use attached::{Alone, AttachedBackend};
-pub use hosts::HostsBackend;
-pub use local::LocalBackend;
-pub use own_login::{ForHosts, OwnLoginBackend};
-pub use serve_loop::{Backend, DumpError, ServeError, serve};
-pub use source::{Reason, Source, Undelivered};
-pub use stdio::{Splice, is_read_by_lix, stdin, stdout, stdout_closed};
+pub use stdio::{is_read_by_lix, serve_output, stdin, stdout, stdout_closed};
 pub use text::{QueryError, SubstituteError, query, substitute};

@@ -1,5 +1,4 @@
-//! Standard input and output, without the detour through a thread where they are pipes or sockets
-//! (as Nix makes them).
+//! Standard input and output. If they are pipes or sockets, as Nix makes them, no thread stands in between.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -10,8 +9,10 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
-/// How large a pipe is asked for, in bytes: fewer wake-ups for each megabyte.
-const PIPE: usize = 1 << 20;
+use crate::serve::{Output, Splice};
+
+/// Requested capacity of a pipe, in bytes: fewer wake-ups per megabyte.
+const PIPE_CAPACITY: usize = 1 << 20;
 
 /// Standard input.
 #[must_use]
@@ -29,13 +30,13 @@ pub fn stdin() -> Box<dyn AsyncRead + Send + Unpin> {
     Box::new(tokio::io::stdin())
 }
 
-/// Standard output. The only one that there is: writes from two would mingle.
+/// Standard output. To be called once: the output of two writers would mix.
 #[must_use]
 pub fn stdout() -> Box<dyn AsyncWrite + Send + Unpin> {
     let stdout = io::stdout();
     if let Ok(sender) = sender(stdout.as_fd()) {
-        // Refused where the system's limit is lower, which costs speed alone.
-        let _ = rustix::pipe::fcntl_setpipe_size(stdout.as_fd(), PIPE);
+        // The system may have a lower limit, which only costs speed.
+        let _ = rustix::pipe::fcntl_setpipe_size(stdout.as_fd(), PIPE_CAPACITY);
         return Box::new(sender);
     }
     if let Ok(socket) = dup(stdout.as_fd()).and_then(socket) {
@@ -59,46 +60,15 @@ pub fn is_read_by_lix() -> bool {
         && !stderr.is_terminal()
 }
 
-/// Standard output as something that bytes can be moved to from a pipe, without a look at them:
-/// where it is a pipe itself.
-pub struct Splice(pipe::Sender);
-
-impl Splice {
-    /// Standard output. `None` where it cannot be used so. Nothing that writes to it may hold
-    /// anything back.
-    #[must_use]
-    pub fn stdout() -> Option<Self> {
-        let stdout = io::stdout();
-        let possible = cfg!(target_os = "linux");
-        possible.then(|| sender(stdout.as_fd()).ok().map(Self))?
-    }
-
-    /// Moves so many bytes there, all of which are in the pipe already.
-    #[cfg(target_os = "linux")]
-    pub(super) async fn from(&self, pipe: &pipe::Receiver, mut len: usize) -> io::Result<()> {
-        use rustix::pipe::{SpliceFlags, splice};
-        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-        while len > 0 {
-            self.0.writable().await?;
-            let splice = || Ok(splice(pipe, None, &self.0, None, len, flags)?);
-            match self.0.try_io(splice) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(moved) => len -= moved,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    pub(super) async fn from(&self, _: &pipe::Receiver, _: usize) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
+/// Standard output for a serve loop, which can move bytes there from another pipe if it is a pipe itself.
+#[must_use]
+pub fn serve_output() -> Output<Box<dyn AsyncWrite + Send + Unpin>> {
+    let splice = sender(io::stdout().as_fd()).ok().and_then(Splice::new);
+    let writer = stdout();
+    Output { writer, splice }
 }
 
-/// Waits until nobody reads standard output any more. Never ends where that cannot be told (a
-/// file, a terminal).
+/// Waits until the reader of standard output has gone. Never returns where that cannot be detected (a file, a terminal).
 pub async fn stdout_closed() {
     let stdout = io::stdout();
     let closed = if let Ok(sender) = sender(stdout.as_fd()) {
@@ -113,14 +83,13 @@ pub async fn stdout_closed() {
     }
 }
 
-/// A pipe is opened anew, where that is allowed: that it does not block is a property which
-/// everyone who has got the same one shares, as the caller, or our own standard error.
+/// Opens a pipe anew if possible: O_NONBLOCK belongs to the open file, which the caller or our own stderr may share.
 fn sender(fd: BorrowedFd<'_>) -> io::Result<pipe::Sender> {
     let reopened = pipe_of(fd).and_then(|pipe| pipe::OpenOptions::new().open_sender(pipe));
     reopened.or_else(|_| dup(fd).and_then(pipe::Sender::from_owned_fd))
 }
 
-/// Where a pipe can be opened. Nothing else is: to open a terminal may change whose it is.
+/// The path that opens a pipe anew. Only pipes are: opening a terminal may make it the controlling one.
 fn pipe_of(fd: BorrowedFd<'_>) -> io::Result<String> {
     match FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode) {
         FileType::Fifo => Ok(format!("/proc/self/fd/{}", fd.as_raw_fd())),

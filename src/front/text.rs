@@ -1,4 +1,4 @@
-//! The classic door: `--query` and `--substitute`, as Nix 1.7 to 1.11 start them.
+//! The text protocol: `--query` and `--substitute`, as Nix 1.7 to 1.11 start them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use super::serve_loop::ServeError;
-use super::source::{Reason, Source};
+use crate::backend::{Backend, BackendError, DeliveryError};
 use crate::hint::Hint;
 use crate::model::{PathInfo, StorePath, StorePathError};
 use crate::transfer::unpack::{self, UnpackError, Unpacker};
@@ -17,24 +16,24 @@ use crate::transfer::{NarSink, Piece};
 use crate::wire::WireError;
 use crate::wire::text::{LineDecoder, QueryKind, parse_query, put_have, put_infos};
 
-/// Space for one read of requests.
-const READ: usize = 64 << 10;
+/// Buffer for one read of requests, in bytes.
+const READ_SIZE: usize = 64 << 10;
 
-/// How many pieces of a NAR may be received ahead of the disk.
-const AHEAD: usize = 16;
+/// How many pieces of a NAR may be received before the disk has taken them.
+const DISK_QUEUE: usize = 16;
 
 /// Why `--query` ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// A request that cannot be understood.
+    /// A request that cannot be decoded.
     #[error("the caller sent something wrong: {0}")]
     Wire(#[from] WireError),
     /// Standard input or output failed.
     #[error("cannot talk to the caller: {0}")]
     Io(#[from] io::Error),
-    /// Whoever answers failed.
+    /// The backend can answer nothing any more.
     #[error(transparent)]
-    Source(#[from] ServeError),
+    Backend(#[from] BackendError),
 }
 
 impl Hint for QueryError {
@@ -43,28 +42,28 @@ impl Hint for QueryError {
     }
 }
 
-/// Answers `have` and `info` until the caller ends its side. A line it knows nothing of and words
-/// that are not store paths are told on stderr and answered as not available.
+/// Answers `have` and `info` until the caller ends its side. Unknown requests and words that are not store paths are
+/// reported on stderr and answered as not available.
 ///
 /// # Errors
 /// When the streams fail or a line is too long.
 pub async fn query(
     mut input: impl AsyncRead + Send + Unpin,
     mut output: impl AsyncWrite + Send + Unpin,
-    source: &dyn Source,
+    backend: &dyn Backend,
 ) -> Result<(), QueryError> {
     // The line that the caller waits for first, and ignores.
     output.write_all(b"\n").await?;
     output.flush().await?;
-    let mut buf = BytesMut::with_capacity(READ);
+    let mut buf = BytesMut::with_capacity(READ_SIZE);
     let mut lines = LineDecoder::default();
     loop {
         if let Some(line) = lines.step(&mut buf)? {
-            let reply = answer(&line, source).await?;
+            let reply = answer(&line, backend).await?;
             output.write_all(&reply).await?;
             output.flush().await?;
         } else {
-            buf.reserve(READ);
+            buf.reserve(READ_SIZE);
             if input.read_buf(&mut buf).await? == 0 {
                 return Ok(());
             }
@@ -72,7 +71,7 @@ pub async fn query(
     }
 }
 
-async fn answer(line: &[u8], source: &dyn Source) -> Result<Vec<u8>, ServeError> {
+async fn answer(line: &[u8], backend: &dyn Backend) -> Result<Vec<u8>, BackendError> {
     let query = parse_query(line);
     for bad in &query.bad {
         log::warn!("{bad}");
@@ -83,10 +82,10 @@ async fn answer(line: &[u8], source: &dyn Source) -> Result<Vec<u8>, ServeError>
     let mut out = Vec::new();
     match query.kind {
         QueryKind::Have => {
-            put_have(&mut out, &source.valid_paths(&query.paths).await?);
+            put_have(&mut out, &backend.valid_paths(&query.paths).await?);
         }
         QueryKind::Info => {
-            put_infos(&mut out, &source.path_infos(&query.paths).await?);
+            put_infos(&mut out, &backend.path_infos(&query.paths).await?);
         }
         QueryKind::Unknown(word) => {
             log::warn!("expected a request \"have\" or \"info\", got {word}");
@@ -96,18 +95,18 @@ async fn answer(line: &[u8], source: &dyn Source) -> Result<Vec<u8>, ServeError>
     Ok(out)
 }
 
-/// Why `--substitute` brought nothing.
+/// Why `--substitute` restored nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum SubstituteError {
-    /// What was asked for is not a store path.
+    /// The argument is not a store path.
     #[error(transparent)]
     Path(#[from] StorePathError),
-    /// Nobody has it, or it could not be brought.
+    /// No host has it, or none could deliver it.
     #[error(transparent)]
-    Undelivered(#[from] Reason),
-    /// Whoever answers failed.
+    Undelivered(#[from] DeliveryError),
+    /// The backend can answer nothing any more.
     #[error(transparent)]
-    Source(#[from] ServeError),
+    Backend(#[from] BackendError),
     /// It could not be written.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
@@ -123,33 +122,32 @@ impl Hint for SubstituteError {
     }
 }
 
-/// Brings `path` and restores it at `dest`, which must not exist; its parent must. Whatever
-/// happens, the first line (which the caller ignores) is written; the second one, the NAR hash,
-/// only when `dest` is there and right.
+/// Fetches `path` and restores it at `dest`, which must not exist; its parent must. The first line, which the caller
+/// ignores, is always written; the second one, the NAR hash, only once `dest` is complete.
 ///
 /// # Errors
-/// When nobody has the path, nobody can deliver it, or it cannot be written. Nothing is left at
+/// When no host has the path, none can deliver it, or it cannot be written. Nothing is left at
 /// `dest` then.
 pub async fn substitute(
     path: &str,
     dest: &Path,
     mut output: impl AsyncWrite + Send + Unpin,
-    source: &dyn Source,
+    backend: &dyn Backend,
 ) -> Result<(), SubstituteError> {
-    // Without this line a failure would be fatal for the caller's whole command.
+    // Without this line a failure would end the caller's whole command.
     output.write_all(b"\n").await?;
     output.flush().await?;
     let path = StorePath::parse(path)?;
-    let infos = source.path_infos(std::slice::from_ref(&path)).await?;
+    let infos = backend.path_infos(std::slice::from_ref(&path)).await?;
     let Some(info) = infos.first() else {
-        // To learn why.
-        let brought = source.bring(&path, &mut ToNowhere).await;
-        return Err(match brought.map_err(|undelivered| undelivered.reason) {
-            Err(reason) if !matches!(reason, Reason::Sink(_)) => reason.into(),
+        // Only to get the reason.
+        let delivered = backend.deliver(&path, &mut ClosedSink).await;
+        return Err(match delivered.map_err(|undelivered| undelivered.error) {
+            Err(error) if !matches!(error, DeliveryError::Sink(_)) => error.into(),
             _ => io::Error::other("delivered although no host reported it").into(),
         });
     };
-    restore(info, dest.to_owned(), source).await?;
+    restore(info, dest.to_owned(), backend).await?;
     let line = info
         .nar_hash
         .map_or("\n".to_owned(), |hash| format!("{hash}\n"));
@@ -158,22 +156,22 @@ pub async fn substitute(
     Ok(())
 }
 
-/// Receiving and writing overlap: the disk has a thread of its own.
+/// Receiving and writing overlap: another thread writes to the disk.
 async fn restore(
     info: &PathInfo,
     dest: PathBuf,
-    source: &dyn Source,
+    backend: &dyn Backend,
 ) -> Result<(), SubstituteError> {
     let limit = match info.nar_size {
         0 => u64::MAX,
         size => size,
     };
-    let (pieces, mut ready) = mpsc::channel::<Bytes>(AHEAD);
-    // When this future is dropped, the channel closes, the thread comes to its end and the
-    // unpacker that it gives back removes what it made.
+    let (pieces, mut ready) = mpsc::channel::<Bytes>(DISK_QUEUE);
+    // When this future is dropped, the channel closes, the thread ends, and the unpacker that it returns removes what it
+    // made.
     let path = info.path.clone();
     let disk = tokio::task::spawn_blocking(move || -> Result<Unpacker, UnpackError> {
-        // A store is swept by its own collector, and may hold so much that to look through it takes long.
+        // A store has its own collector, and is too large to be searched.
         if let Some(folder) = dest.parent()
             && Some(folder) != Path::new(path.as_str()).parent()
         {
@@ -185,11 +183,11 @@ async fn restore(
         }
         Ok(unpacker)
     });
-    let brought = source.bring(&info.path, &mut ToDisk(pieces)).await;
-    // The disk's own trouble tells more than that it took no more.
+    let delivered = backend.deliver(&info.path, &mut DiskSink(pieces)).await;
+    // The disk's error is more specific than that of a closed sink.
     let unpacker = disk.await.map_err(io::Error::other)??;
-    if let Err(undelivered) = brought {
-        return Err(undelivered.reason.into());
+    if let Err(undelivered) = delivered {
+        return Err(undelivered.error.into());
     }
     tokio::task::spawn_blocking(move || unpacker.commit())
         .await
@@ -197,20 +195,20 @@ async fn restore(
     Ok(())
 }
 
-struct ToDisk(mpsc::Sender<Bytes>);
+struct DiskSink(mpsc::Sender<Bytes>);
 
 #[async_trait]
-impl NarSink for ToDisk {
+impl NarSink for DiskSink {
     async fn write(&mut self, piece: Piece) -> io::Result<()> {
         let closed = |_| io::Error::from(io::ErrorKind::BrokenPipe);
         self.0.send(piece.bytes).await.map_err(closed)
     }
 }
 
-struct ToNowhere;
+struct ClosedSink;
 
 #[async_trait]
-impl NarSink for ToNowhere {
+impl NarSink for ClosedSink {
     async fn write(&mut self, _: Piece) -> io::Result<()> {
         Err(io::ErrorKind::BrokenPipe.into())
     }

@@ -19,9 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use rustix::fs::FlockOperation;
-
-use crate::folder::lock::open_lock;
+use crate::folder::lock::{open_lock, try_flock};
 use crate::transport::runtime_dir::Environment;
 
 /// How many files one process keeps open at most; further messages are always shown.
@@ -87,10 +85,9 @@ enum Claim {
 
 fn claim(path: &Path, linger: Duration) -> io::Result<Claim> {
     let mut file = open_lock(path)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(Claim::Shown),
-        Err(error) => return Err(error.into()),
+    match try_flock(&file) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Claim::Shown),
+        locked => locked?,
     }
     let meta = file.metadata()?;
     let age = meta.modified()?.elapsed().unwrap_or_default();
@@ -121,7 +118,7 @@ fn sweep(folder: &Path) {
         let age = changed.map(|changed| changed.elapsed().unwrap_or_default());
         if age.is_ok_and(|age| age > MAX_FILE_AGE)
             && let Ok(file) = open_lock(&entry.path())
-            && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && try_flock(&file).is_ok()
         {
             // What cannot be removed is small.
             let _ = fs::remove_file(entry.path());
@@ -175,7 +172,7 @@ mod tests {
             file.set_modified(long_ago).unwrap();
         }
         let held = open_lock(&at("held")).unwrap();
-        rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive).unwrap();
+        try_flock(&held).unwrap();
         sweep(temp.path());
         assert_eq!(
             ["old", "held", "new"].map(|name| at(name).exists()),

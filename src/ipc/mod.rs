@@ -30,10 +30,11 @@ mod launcher;
 mod message_dedup;
 mod socket_path;
 
+pub use crate::folder::SocketId;
 pub use channel::{Channel, Received};
 pub use client::Client;
 pub use error::IpcError;
 pub use identity::Identity;
 pub use launcher::{Launcher, connect_or_spawn, current_folder, own_socket};
 pub use message_dedup::MessageDedup;
-pub use socket_path::{SocketId, SocketLock, SocketPath};
+pub use socket_path::{SocketLock, SocketPath};

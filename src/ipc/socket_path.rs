@@ -1,14 +1,16 @@
 //! The socket's folder, names and lock.
 
-use std::fmt;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{Identity, IpcError};
-use crate::folder::lock::try_lock;
+use crate::folder::SocketId;
+use crate::folder::lock::{lock_until, try_lock};
 use crate::transport::runtime_dir::Environment;
 
 /// Prefix of the sockets' names.
@@ -31,42 +33,6 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct SocketPath {
     folder: PathBuf,
     name: String,
-}
-
-/// Tells a socket from a later one at the same path. Includes the change time, since file systems reuse inode numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SocketId {
-    device: u64,
-    inode: u64,
-    seconds: i64,
-    nanoseconds: i64,
-}
-
-impl fmt::Display for SocketId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            device,
-            inode,
-            seconds,
-            nanoseconds,
-        } = self;
-        write!(f, "{device}:{inode}:{seconds}:{nanoseconds}")
-    }
-}
-
-impl SocketId {
-    /// Reads what [`Display`](fmt::Display) writes.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split(':');
-        let id = Self {
-            device: parts.next()?.parse().ok()?,
-            inode: parts.next()?.parse().ok()?,
-            seconds: parts.next()?.parse().ok()?,
-            nanoseconds: parts.next()?.parse().ok()?,
-        };
-        parts.next().is_none().then_some(id)
-    }
 }
 
 /// Held while a socket is made or removed.
@@ -124,7 +90,7 @@ impl SocketPath {
     /// The socket that is there now.
     #[must_use]
     pub fn id(&self) -> Option<SocketId> {
-        socket_id(&self.path())
+        SocketId::of(&self.path())
     }
 
     /// Takes the lock if it is free.
@@ -132,23 +98,22 @@ impl SocketPath {
     /// # Errors
     /// `WouldBlock` when another process holds it; otherwise when it cannot be made.
     pub fn try_lock(&self) -> io::Result<SocketLock> {
-        try_lock(&self.folder.join(format!("{}{LOCK_SUFFIX}", self.name))).map(SocketLock)
+        try_lock(&self.lock_path()).map(SocketLock)
     }
 
     /// Takes the lock; waits for it up to [`LOCK_TIMEOUT`].
+    ///
+    /// # Errors
+    /// `WouldBlock` when another process holds it all that time, or is stopped while it does; otherwise when it cannot
+    /// be made.
     pub(super) async fn lock(&self) -> io::Result<SocketLock> {
-        let start = Instant::now();
-        loop {
-            match self.try_lock() {
-                Err(error)
-                    if error.kind() == io::ErrorKind::WouldBlock
-                        && start.elapsed() < LOCK_TIMEOUT =>
-                {
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                }
-                result => return result,
-            }
-        }
+        let lock = lock_until(&self.lock_path(), Instant::now() + LOCK_TIMEOUT).await?;
+        lock.map(SocketLock)
+            .ok_or_else(|| io::ErrorKind::WouldBlock.into())
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.folder.join(format!("{}{LOCK_SUFFIX}", self.name))
     }
 
     /// Removes the socket if it is still the one that was `seen`. Needs the lock.
@@ -182,42 +147,11 @@ impl SocketPath {
     }
 }
 
-fn socket_id(path: &Path) -> Option<SocketId> {
-    let meta = fs::symlink_metadata(path).ok()?;
-    Some(SocketId {
-        device: meta.dev(),
-        inode: meta.ino(),
-        seconds: meta.ctime(),
-        nanoseconds: meta.ctime_nsec(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
-
-    #[test]
-    fn a_socket_is_told_from_the_next_one_at_its_path() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("socket");
-        let mut seen = Vec::new();
-        // Some file systems use a number again at once.
-        for _ in 0..20 {
-            let _listener = UnixListener::bind(&path).unwrap();
-            let id = socket_id(&path).unwrap();
-            assert_eq!(SocketId::parse(&id.to_string()), Some(id));
-            assert!(!seen.contains(&id), "{id:?} again");
-            seen.push(id);
-            fs::remove_file(&path).unwrap();
-            // The clock of file times goes in steps of some milliseconds.
-            std::thread::sleep(Duration::from_millis(11));
-        }
-        for text in ["", "1:2:3", "1:2:3:4:5", "1:2:3:x"] {
-            assert_eq!(SocketId::parse(text), None, "{text}");
-        }
-    }
 
     #[test]
     fn locks_of_engines_that_have_gone_are_removed() {

@@ -9,23 +9,19 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::level::{self, Level, Node, NodeError};
+use super::directory::{self, Node, NodeError, OpenDirectory, unhacked_len};
 use crate::wire::nar::{
     MAX_DEPTH, directory_end, directory_start, entry_end, entry_start, file_end, file_start, magic,
     symlink,
 };
 
-const SUFFIX: &[u8] = b"~nix~case~hack~";
-
-/// How much of a file's name stands in a NAR, in bytes, when the case hack is undone.
-pub(super) fn unhacked_len(name: &[u8]) -> usize {
-    let found = name.windows(SUFFIX.len()).position(|part| part == SUFFIX);
-    found.unwrap_or(name.len())
-}
-
 /// Whether only a NAR of `name` in `dir` without the hack has this size.
-pub(super) fn gives_size(dir: BorrowedFd<'_>, name: &CStr, size: u64) -> Result<bool, NodeError> {
-    let root = level::open(dir, name, rustix::fs::FileType::Unknown)?;
+pub(super) fn is_size_without_hack(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    size: u64,
+) -> Result<bool, NodeError> {
+    let root = directory::open(dir, name, rustix::fs::FileType::Unknown)?;
     let mut start = Vec::new();
     magic(&mut start);
     let mut sizes = Sizes::of(&start);
@@ -74,10 +70,10 @@ impl Sizes {
                 symlink(&mut part, &target);
                 Self::same(0)
             }
-            Node::Directory(level) => {
+            Node::Directory(dir) => {
                 directory_start(&mut part);
                 directory_end(&mut part);
-                Self::of_entries(level, depth + 1)?
+                Self::of_entries(dir, depth + 1)?
             }
         };
         let mut sizes = Self::of(&part);
@@ -86,10 +82,10 @@ impl Sizes {
     }
 
     /// Of all that is in a directory, each in `depth` nodes.
-    fn of_entries(mut level: Level, depth: usize) -> Result<Self, NodeError> {
+    fn of_entries(mut dir: OpenDirectory, depth: usize) -> Result<Self, NodeError> {
         let mut sizes = Self::same(0);
         let mut part = Vec::new();
-        while let Some((name, kind)) = level.entry() {
+        while let Some((name, kind)) = dir.entry() {
             if depth >= MAX_DEPTH {
                 let expected = "at most 64 nodes within each other";
                 return Err(NodeError::Limit(expected, "one more".to_owned()));
@@ -105,11 +101,11 @@ impl Sizes {
                 as_named: len(bytes),
                 unhacked: Some(len(&bytes[..unhacked_len(bytes)])),
             });
-            let node = level::open(level.dir.as_fd(), name, kind)?;
+            let node = directory::open(dir.dir.as_fd(), name, kind)?;
             sizes.add(Self::of_node(node, depth)?);
-            level.advance();
+            dir.advance();
         }
-        if level.has_case_hack() && !level.undo_case_hack() {
+        if dir.has_case_hack() && !dir.undo_case_hack() {
             sizes.unhacked = None;
         }
         Ok(sizes)

@@ -1,4 +1,4 @@
-//! The database: opening it without writing, and asking again when others are in the way.
+//! The database: opened without writing, and asked again while writers hold it.
 //!
 //! Nix keeps its database in WAL mode. Reading it beside its writers takes `db.sqlite-shm`; SQLite
 //! makes that file (and an empty `-wal`) where this user may, as every Nix command does, and uses
@@ -24,29 +24,29 @@ use super::LocalStoreError;
 /// How long SQLite itself waits for a lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a question is repeated while the database is locked.
-const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+const LOCKED_RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long it is repeated while the database can be read neither shared nor as immutable: this
 /// long a writer may be just coming or going.
-const SHARE_PATIENCE: Duration = Duration::from_secs(2);
-const FIRST_PAUSE: Duration = Duration::from_millis(2);
-const LAST_PAUSE: Duration = Duration::from_millis(200);
+const UNSHARED_RETRY_TIMEOUT: Duration = Duration::from_secs(2);
+const MIN_RETRY_PAUSE: Duration = Duration::from_millis(2);
+const MAX_RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Characters that stay as they are in the path of a `file:` URI.
 const URI_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.');
 
 /// Why a question has no answer: because of the database, or because of what it holds.
-pub(super) enum Failed {
+pub(super) enum QueryError {
     Sqlite(rusqlite::Error),
     Answer(LocalStoreError),
 }
 
-impl From<rusqlite::Error> for Failed {
+impl From<rusqlite::Error> for QueryError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
     }
 }
 
-impl From<LocalStoreError> for Failed {
+impl From<LocalStoreError> for QueryError {
     fn from(error: LocalStoreError) -> Self {
         Self::Answer(error)
     }
@@ -55,16 +55,16 @@ impl From<LocalStoreError> for Failed {
 #[derive(Debug)]
 pub(super) struct Database {
     path: PathBuf,
-    /// The connection shared with writers; none before the first question, after a fault, and
+    /// The connection shared with writers; none before the first question, after an error, and
     /// where the database cannot be shared.
     shared: Mutex<Option<Connection>>,
 }
 
 /// What went wrong with one attempt.
-enum Fault {
-    /// To be tried again for as long as this.
-    Passing(Duration, rusqlite::Error),
-    /// As [`Fault::Passing`], with the error that says why at the end.
+enum AttemptError {
+    /// To be tried again until this time has passed.
+    Retry(Duration, rusqlite::Error),
+    /// As [`AttemptError::Retry`], with the error that says why at the end.
     Unshared(LocalStoreError),
     /// Not to be tried again.
     Final(LocalStoreError),
@@ -82,22 +82,24 @@ impl Database {
     pub(super) fn ask<T>(
         &self,
         question: &'static str,
-        mut answer: impl FnMut(&Connection) -> Result<T, Failed>,
+        mut answer: impl FnMut(&Connection) -> Result<T, QueryError>,
     ) -> Result<T, LocalStoreError> {
         // A panic in another thread leaves at worst an open transaction, which its drop ended.
         let mut shared = self.shared.lock();
         let started = Instant::now();
-        let mut pause = FIRST_PAUSE;
+        let mut pause = MIN_RETRY_PAUSE;
         loop {
-            let fault = match self.attempt(&mut shared, question, &mut answer) {
+            let error = match self.attempt(&mut shared, question, &mut answer) {
                 Ok(value) => return Ok(value),
-                Err(fault) => fault,
+                Err(error) => error,
             };
             let waited = started.elapsed();
-            match fault {
-                Fault::Final(error) => return Err(error),
-                Fault::Unshared(error) if waited >= SHARE_PATIENCE => return Err(error),
-                Fault::Passing(patience, source) if waited >= patience => {
+            match error {
+                AttemptError::Final(error) => return Err(error),
+                AttemptError::Unshared(error) if waited >= UNSHARED_RETRY_TIMEOUT => {
+                    return Err(error);
+                }
+                AttemptError::Retry(timeout, source) if waited >= timeout => {
                     return Err(LocalStoreError::Locked {
                         db: self.path.clone(),
                         question,
@@ -105,10 +107,10 @@ impl Database {
                         source,
                     });
                 }
-                Fault::Unshared(_) | Fault::Passing(..) => {}
+                AttemptError::Unshared(_) | AttemptError::Retry(..) => {}
             }
             std::thread::sleep(pause);
-            pause = (pause * 2).min(LAST_PAUSE);
+            pause = (pause * 2).min(MAX_RETRY_PAUSE);
         }
     }
 
@@ -116,18 +118,18 @@ impl Database {
         &self,
         shared: &mut Option<Connection>,
         question: &'static str,
-        answer: &mut impl FnMut(&Connection) -> Result<T, Failed>,
-    ) -> Result<T, Fault> {
+        answer: &mut impl FnMut(&Connection) -> Result<T, QueryError>,
+    ) -> Result<T, AttemptError> {
         let error = match self.ask_shared(shared, answer) {
             Ok(value) => return Ok(value),
-            Err(Failed::Answer(error)) => return Err(Fault::Final(error)),
-            Err(Failed::Sqlite(error)) => error,
+            Err(QueryError::Answer(error)) => return Err(AttemptError::Final(error)),
+            Err(QueryError::Sqlite(error)) => error,
         };
         match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy) => Err(Fault::Passing(LOCK_PATIENCE, error)),
+            Some(ErrorCode::DatabaseBusy) => Err(AttemptError::Retry(LOCKED_RETRY_TIMEOUT, error)),
             Some(ErrorCode::FileLockingProtocolFailed) => {
                 *shared = None;
-                Err(Fault::Passing(LOCK_PATIENCE, error))
+                Err(AttemptError::Retry(LOCKED_RETRY_TIMEOUT, error))
             }
             // All the READONLY_* that a reader can meet (recovery, shared memory that is not
             // initialised, a folder that cannot be written) and a helper file that cannot be made.
@@ -137,7 +139,7 @@ impl Database {
             }
             _ => {
                 *shared = None;
-                Err(Fault::Final(self.error(question, error)))
+                Err(AttemptError::Final(self.error(question, error)))
             }
         }
     }
@@ -145,8 +147,8 @@ impl Database {
     fn ask_shared<T>(
         &self,
         shared: &mut Option<Connection>,
-        answer: &mut impl FnMut(&Connection) -> Result<T, Failed>,
-    ) -> Result<T, Failed> {
+        answer: &mut impl FnMut(&Connection) -> Result<T, QueryError>,
+    ) -> Result<T, QueryError> {
         let connection = match shared {
             Some(connection) => connection,
             None => shared.insert(Connection::open_with_flags(&self.path, flags())?),
@@ -158,11 +160,11 @@ impl Database {
         &self,
         refused: rusqlite::Error,
         question: &'static str,
-        answer: &mut impl FnMut(&Connection) -> Result<T, Failed>,
-    ) -> Result<T, Fault> {
-        let before = Stamp::take(&self.path).map_err(Fault::Final)?;
+        answer: &mut impl FnMut(&Connection) -> Result<T, QueryError>,
+    ) -> Result<T, AttemptError> {
+        let before = DatabaseStamp::take(&self.path).map_err(AttemptError::Final)?;
         if !before.is_settled() {
-            return Err(Fault::Unshared(LocalStoreError::Unshared {
+            return Err(AttemptError::Unshared(LocalStoreError::Unshared {
                 db: self.path.clone(),
                 wal: before.wal,
                 journal: before.journal,
@@ -173,15 +175,15 @@ impl Database {
         uri.push(percent_encode(self.path.as_os_str().as_bytes(), URI_PATH).to_string());
         uri.push("?immutable=1");
         let outcome = Connection::open_with_flags(uri, flags() | OpenFlags::SQLITE_OPEN_URI)
-            .map_err(Failed::from)
+            .map_err(QueryError::from)
             .and_then(|mut connection| ask_in_transaction(&mut connection, answer));
-        let after = Stamp::take(&self.path).map_err(Fault::Final)?;
+        let after = DatabaseStamp::take(&self.path).map_err(AttemptError::Final)?;
         match outcome {
             // Whatever came out was read while somebody wrote.
-            _ if before != after => Err(Fault::Passing(LOCK_PATIENCE, refused)),
+            _ if before != after => Err(AttemptError::Retry(LOCKED_RETRY_TIMEOUT, refused)),
             Ok(value) => Ok(value),
-            Err(Failed::Answer(error)) => Err(Fault::Final(error)),
-            Err(Failed::Sqlite(error)) => Err(Fault::Final(self.error(question, error))),
+            Err(QueryError::Answer(error)) => Err(AttemptError::Final(error)),
+            Err(QueryError::Sqlite(error)) => Err(AttemptError::Final(self.error(question, error))),
         }
     }
 
@@ -201,17 +203,17 @@ fn flags() -> OpenFlags {
 
 fn ask_in_transaction<T>(
     connection: &mut Connection,
-    answer: &mut impl FnMut(&Connection) -> Result<T, Failed>,
-) -> Result<T, Failed> {
+    answer: &mut impl FnMut(&Connection) -> Result<T, QueryError>,
+) -> Result<T, QueryError> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
     // Nothing was written: ending it by rollback, in its drop, is as good as a commit.
     answer(&transaction)
 }
 
-/// What tells that somebody wrote to the database.
+/// Changes when a process writes to the database.
 #[derive(Debug, PartialEq, Eq)]
-struct Stamp {
+struct DatabaseStamp {
     inode: (u64, u64),
     len: u64,
     modified: (i64, i64),
@@ -219,12 +221,12 @@ struct Stamp {
     journal: u64,
 }
 
-impl Stamp {
+impl DatabaseStamp {
     fn take(db: &Path) -> Result<Self, LocalStoreError> {
         let len = |suffix| {
             let mut path = db.as_os_str().to_owned();
             path.push(suffix);
-            match look_at(path.as_ref()) {
+            match metadata(path.as_ref()) {
                 Err(LocalStoreError::Io { source, .. })
                     if source.kind() == io::ErrorKind::NotFound =>
                 {
@@ -233,7 +235,7 @@ impl Stamp {
                 found => found.map(|meta| meta.len()),
             }
         };
-        let meta = look_at(db)?;
+        let meta = metadata(db)?;
         Ok(Self {
             inode: (meta.dev(), meta.ino()),
             len: meta.len(),
@@ -249,7 +251,7 @@ impl Stamp {
     }
 }
 
-fn look_at(path: &Path) -> Result<Metadata, LocalStoreError> {
+fn metadata(path: &Path) -> Result<Metadata, LocalStoreError> {
     std::fs::metadata(path).map_err(|source| LocalStoreError::Io {
         action: "look at",
         path: path.to_owned(),
@@ -267,7 +269,7 @@ mod tests {
         rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(14), None)
     }
 
-    fn count(db: &Connection) -> Result<i64, Failed> {
+    fn count(db: &Connection) -> Result<i64, QueryError> {
         Ok(db.query_row("select count(*) from T", [], |row| row.get(0))?)
     }
 
@@ -316,8 +318,8 @@ mod tests {
             }
             count(reader)
         };
-        let fault = db.ask_immutable(refused(), "count", &mut answer);
-        assert!(matches!(fault, Err(Fault::Passing(..))));
+        let error = db.ask_immutable(refused(), "count", &mut answer);
+        assert!(matches!(error, Err(AttemptError::Retry(..))));
     }
 
     #[test]
@@ -326,8 +328,8 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let db = database(dir.path());
             std::fs::write(dir.path().join(format!("db.sqlite{suffix}")), "x").unwrap();
-            let fault = db.ask_immutable(refused(), "count", &mut count);
-            let Err(Fault::Unshared(error)) = fault else {
+            let error = db.ask_immutable(refused(), "count", &mut count);
+            let Err(AttemptError::Unshared(error)) = error else {
                 panic!("{suffix} was overlooked");
             };
             assert!(error.to_string().contains("1 bytes"), "{error}");

@@ -11,7 +11,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use super::case_hack;
-use super::level::{self, Level, Node, NodeError};
+use super::directory::{self, Node, NodeError, OpenDirectory};
 use super::{LocalStore, LocalStoreError};
 use crate::model::StorePath;
 use crate::wire::nar::{
@@ -38,8 +38,8 @@ pub struct Dump {
     /// Where the files of `path` really are.
     files: PathBuf,
     store_dir: OwnedFd,
-    state: State,
-    open: Vec<Level>,
+    state: DumpState,
+    open: Vec<OpenDirectory>,
     /// Bytes of the chunks that were given out.
     given: u64,
     /// The registered size of the NAR; 0 when unknown.
@@ -52,7 +52,7 @@ pub struct Dump {
 
 /// Where in the grammar the dump stands, as in the decoder of NARs.
 #[derive(Debug)]
-enum State {
+enum DumpState {
     Start,
     /// Between two entries of the innermost open directory.
     Directory,
@@ -87,7 +87,7 @@ impl Dump {
             files: folder.join(path.base_name()),
             path: path.clone(),
             store_dir,
-            state: State::Start,
+            state: DumpState::Start,
             open: Vec::new(),
             given: 0,
             size,
@@ -121,7 +121,7 @@ impl Dump {
             return Err(error);
         }
         buf.reserve(CHUNK);
-        while buf.len() < CHUNK - MAX_UNIT && !matches!(self.state, State::Done) {
+        while buf.len() < CHUNK - MAX_UNIT && !matches!(self.state, DumpState::Done) {
             let before = buf.len();
             let Err(error) = self.step(buf) else {
                 continue;
@@ -138,18 +138,18 @@ impl Dump {
     }
 
     /// What completes the NAR behind the chunks that were given out: where nothing was, an archive that
-    /// tells the `reason` ([`failing_nar`]). Nothing when it is complete. The dump is over after this.
+    /// has the `reason` in it ([`failing_nar`]). Nothing when it is complete. The dump is over after this.
     pub fn complete_after_error(&mut self, reason: &str) -> Completion {
         let mut done = Completion::default();
         let mut open = self.open.len();
-        match std::mem::replace(&mut self.state, State::Done) {
-            State::Start => done.head = failing_nar(reason),
-            State::Done => open = 0,
-            State::Contents { size, left, .. } => {
+        match std::mem::replace(&mut self.state, DumpState::Done) {
+            DumpState::Start => done.head = failing_nar(reason),
+            DumpState::Done => open = 0,
+            DumpState::Contents { size, left, .. } => {
                 done.fill = left;
                 file_end(&mut done.tail, size);
             }
-            State::Directory => {
+            DumpState::Directory => {
                 directory_end(&mut done.tail);
                 open -= 1;
             }
@@ -164,19 +164,19 @@ impl Dump {
     /// appended to `buf` is void.
     fn step(&mut self, buf: &mut Vec<u8>) -> Result<(), LocalStoreError> {
         match self.state {
-            State::Done => Ok(()),
-            State::Start => self.start(buf),
-            State::Directory => self.directory(buf),
-            State::Contents { left: 0, size, .. } => {
+            DumpState::Done => Ok(()),
+            DumpState::Start => self.start(buf),
+            DumpState::Directory => self.directory(buf),
+            DumpState::Contents { left: 0, size, .. } => {
                 file_end(buf, size);
                 self.end_node(buf, self.open.len())
             }
-            State::Contents { .. } => self.contents(buf),
+            DumpState::Contents { .. } => self.contents(buf),
         }
     }
 
     fn start(&mut self, buf: &mut Vec<u8>) -> Result<(), LocalStoreError> {
-        let node = level::open(self.store_dir.as_fd(), &self.name()?, FileType::Unknown);
+        let node = directory::open(self.store_dir.as_fd(), &self.name()?, FileType::Unknown);
         let node = node.map_err(|error| error.at(&self.files))?;
         magic(buf);
         self.node(node, buf)
@@ -189,23 +189,23 @@ impl Dump {
     }
 
     fn directory(&mut self, buf: &mut Vec<u8>) -> Result<(), LocalStoreError> {
-        let Some(level) = self.open.last() else {
+        let Some(dir) = self.open.last() else {
             return Ok(());
         };
-        let Some((name, kind)) = level.entry() else {
+        let Some((name, kind)) = dir.entry() else {
             directory_end(buf);
             return self.end_node(buf, self.open.len() - 1);
         };
-        let node =
-            level::open(level.dir.as_fd(), name, kind).map_err(|error| error.at(&self.place()))?;
-        entry_start(buf, level.nar_name());
+        let node = directory::open(dir.dir.as_fd(), name, kind)
+            .map_err(|error| error.at(&self.current_path()))?;
+        entry_start(buf, dir.nar_name());
         self.node(node, buf)
     }
 
     fn node(&mut self, node: Node, buf: &mut Vec<u8>) -> Result<(), LocalStoreError> {
         if self.open.len() >= MAX_DEPTH {
             let expected = "at most 64 nodes within each other";
-            return Err(NodeError::Limit(expected, "one more".to_owned()).at(&self.place()));
+            return Err(NodeError::Limit(expected, "one more".to_owned()).at(&self.current_path()));
         }
         match node {
             Node::File {
@@ -215,20 +215,20 @@ impl Dump {
             } => {
                 file_start(buf, executable, size);
                 let left = size;
-                self.state = State::Contents { file, size, left };
+                self.state = DumpState::Contents { file, size, left };
                 Ok(())
             }
             Node::Symlink(target) => {
                 symlink(buf, &target);
                 self.end_node(buf, self.open.len())
             }
-            Node::Directory(mut level) => {
-                if level.has_case_hack() && self.has_case_hack()? {
-                    level.undo_case_hack();
+            Node::Directory(mut dir) => {
+                if dir.has_case_hack() && self.has_case_hack()? {
+                    dir.undo_case_hack();
                 }
                 directory_start(buf);
-                self.open.push(level);
-                self.state = State::Directory;
+                self.open.push(dir);
+                self.state = DumpState::Directory;
                 Ok(())
             }
         }
@@ -241,7 +241,7 @@ impl Dump {
         }
         let gives_size = match self.size {
             0 => Ok(false),
-            size => case_hack::gives_size(self.store_dir.as_fd(), &self.name()?, size),
+            size => case_hack::is_size_without_hack(self.store_dir.as_fd(), &self.name()?, size),
         };
         let has = gives_size.map_err(|error| error.at(&self.files))?;
         self.case_hack = Some(has);
@@ -260,20 +260,20 @@ impl Dump {
                 });
             }
             self.open.clear();
-            self.state = State::Done;
+            self.state = DumpState::Done;
             return Ok(());
         }
         entry_end(buf);
         self.open.truncate(open);
-        if let Some(level) = self.open.last_mut() {
-            level.advance();
+        if let Some(dir) = self.open.last_mut() {
+            dir.advance();
         }
-        self.state = State::Directory;
+        self.state = DumpState::Directory;
         Ok(())
     }
 
     fn contents(&mut self, buf: &mut Vec<u8>) -> Result<(), LocalStoreError> {
-        let State::Contents { file, size, left } = &mut self.state else {
+        let DumpState::Contents { file, size, left } = &mut self.state else {
             return Ok(());
         };
         let before = buf.len();
@@ -282,7 +282,7 @@ impl Dump {
             Ok(0) => {
                 let (expected, got) = (*size, *size - *left);
                 Err(LocalStoreError::Shrank {
-                    path: self.place(),
+                    path: self.current_path(),
                     expected,
                     got,
                 })
@@ -294,13 +294,13 @@ impl Dump {
                 *left -= read as u64;
                 Ok(())
             }
-            Err(errno) => Err(NodeError::Io("read", errno).at(&self.place())),
+            Err(errno) => Err(NodeError::Io("read", errno).at(&self.current_path())),
         }
     }
 
     /// The object that is due or open, where it really is.
-    fn place(&self) -> PathBuf {
-        let names = self.open.iter().filter_map(Level::entry_name);
+    fn current_path(&self) -> PathBuf {
+        let names = self.open.iter().filter_map(OpenDirectory::entry_name);
         std::iter::once(self.files.as_os_str())
             .chain(names)
             .map(Path::new)

@@ -24,7 +24,7 @@ pub enum LocalStoreError {
     /// The store has a schema that this program does not know.
     #[error("unknown store schema in {}: expected {expected}, got {got:?}", path.display())]
     Schema {
-        /// The file that tells the schema.
+        /// The file with the schema version.
         path: PathBuf,
         /// The version that is understood.
         expected: u32,

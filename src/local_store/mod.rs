@@ -17,9 +17,9 @@
 
 mod case_hack;
 mod db;
+mod directory;
 mod dump;
 mod error;
-mod level;
 mod query;
 
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub use error::LocalStoreError;
 /// The store schema that is understood; that of Nix since 2.0.
 pub const SCHEMA: u32 = 10;
 
-/// Where a store keeps things, as its own paths tell it: below the root, not with it.
+/// Where a store keeps things, as logical paths: relative to its root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreLayout {
     /// What store paths begin with; `/nix/store` as a rule.

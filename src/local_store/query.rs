@@ -10,11 +10,11 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, Row, Statement};
 
 use super::LocalStoreError;
-use super::db::Failed;
+use super::db::QueryError;
 use crate::model::{NarHash, PathInfo, StorePath};
 
 /// Finds out whether the database can be read and is one of Nix.
-pub(super) fn probe(db: &Connection) -> Result<(), Failed> {
+pub(super) fn probe(db: &Connection) -> Result<(), QueryError> {
     db.query_row(
         "select exists (select 1 from ValidPaths), exists (select 1 from Refs), \
          exists (select 1 from DerivationOutputs)",
@@ -24,7 +24,10 @@ pub(super) fn probe(db: &Connection) -> Result<(), Failed> {
     Ok(())
 }
 
-pub(super) fn valid_paths(db: &Connection, paths: &[StorePath]) -> Result<Vec<StorePath>, Failed> {
+pub(super) fn valid_paths(
+    db: &Connection,
+    paths: &[StorePath],
+) -> Result<Vec<StorePath>, QueryError> {
     let mut find = db.prepare("select 1 from ValidPaths where path = ?")?;
     let mut valid = BTreeSet::new();
     for path in paths {
@@ -35,7 +38,7 @@ pub(super) fn valid_paths(db: &Connection, paths: &[StorePath]) -> Result<Vec<St
     Ok(valid.into_iter().collect())
 }
 
-pub(super) fn nar_size(db: &Connection, path: &StorePath) -> Result<Option<u64>, Failed> {
+pub(super) fn nar_size(db: &Connection, path: &StorePath) -> Result<Option<u64>, QueryError> {
     let mut find = db.prepare("select narSize from ValidPaths where path = ?")?;
     let mut rows = find.query([path.as_str()])?;
     let Some(row) = rows.next()? else {
@@ -48,7 +51,10 @@ pub(super) fn nar_size(db: &Connection, path: &StorePath) -> Result<Option<u64>,
 /// An answer, and why paths were left out of it.
 pub(super) type Answer<T> = (Vec<T>, Vec<LocalStoreError>);
 
-pub(super) fn path_infos(db: &Connection, paths: &[StorePath]) -> Result<Answer<PathInfo>, Failed> {
+pub(super) fn path_infos(
+    db: &Connection,
+    paths: &[StorePath],
+) -> Result<Answer<PathInfo>, QueryError> {
     let mut find =
         db.prepare("select id, hash, deriver, narSize, sigs, ca from ValidPaths where path = ?")?;
     let mut refs =
@@ -60,7 +66,10 @@ pub(super) fn path_infos(db: &Connection, paths: &[StorePath]) -> Result<Answer<
         }
         let mut rows = find.query([path.as_str()])?;
         if let Some(row) = rows.next()? {
-            infos.insert(path.clone(), readable(read_info(path, &mut refs, row))?);
+            infos.insert(
+                path.clone(),
+                split_row_error(read_info(path, &mut refs, row))?,
+            );
         }
     }
     let (mut found, mut left_out) = (Vec::new(), Vec::new());
@@ -74,10 +83,12 @@ pub(super) fn path_infos(db: &Connection, paths: &[StorePath]) -> Result<Answer<
 }
 
 /// Takes what is wrong with a row apart from what is wrong with the database.
-fn readable<T>(read: Result<T, Failed>) -> Result<Result<T, LocalStoreError>, Failed> {
+fn split_row_error<T>(
+    read: Result<T, QueryError>,
+) -> Result<Result<T, LocalStoreError>, QueryError> {
     match read {
         Ok(value) => Ok(Ok(value)),
-        Err(Failed::Answer(error)) => Ok(Err(error)),
+        Err(QueryError::Answer(error)) => Ok(Err(error)),
         Err(error) => Err(error),
     }
 }
@@ -86,8 +97,8 @@ fn read_info(
     path: &StorePath,
     refs: &mut Statement<'_>,
     row: &Row<'_>,
-) -> Result<PathInfo, Failed> {
-    let text = |field: &'static str| -> Result<Option<String>, Failed> {
+) -> Result<PathInfo, QueryError> {
+    let text = |field: &'static str| -> Result<Option<String>, QueryError> {
         let text: Option<String> = column(path.as_str(), row, field)?;
         Ok(text.filter(|text| !text.is_empty()))
     };
@@ -122,7 +133,7 @@ fn read_info(
 }
 
 /// A column of a row about a path. What is of another type or no UTF-8 is nonsense in that row.
-fn column<T: FromSql>(about: &str, row: &Row<'_>, field: &'static str) -> Result<T, Failed> {
+fn column<T: FromSql>(about: &str, row: &Row<'_>, field: &'static str) -> Result<T, QueryError> {
     use rusqlite::Error::{
         FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error,
     };
@@ -143,7 +154,7 @@ pub(super) fn closure(
     roots: &[StorePath],
     include_outputs: bool,
     store_root: &Path,
-) -> Result<Answer<StorePath>, Failed> {
+) -> Result<Answer<StorePath>, QueryError> {
     let mut find = db.prepare("select id from ValidPaths where path = ?")?;
     let mut refs = db.prepare(
         "select id, path from Refs join ValidPaths on reference = id where referrer = ?",
@@ -168,7 +179,7 @@ pub(super) fn closure(
         }
     }
     while let Some((id, path)) = due.pop() {
-        let mut follow = |find: &mut Statement<'_>, field| -> Result<(), Failed> {
+        let mut follow = |find: &mut Statement<'_>, field| -> Result<(), QueryError> {
             let mut rows = find.query([id])?;
             while let Some(row) = rows.next()? {
                 let next: i64 = row.get(0)?;
@@ -177,7 +188,7 @@ pub(super) fn closure(
                 }
                 let read = column(path.as_str(), row, "path")
                     .and_then(|text: String| Ok(read_path(path.as_str(), field, &text)?));
-                match readable(read)? {
+                match split_row_error(read)? {
                     Ok(path) => due.push((next, path)),
                     Err(error) => left_out.push(error),
                 }

@@ -1,4 +1,4 @@
-//! Content addresses: paths whose name follows from what is in them, so that nobody has to be trusted.
+//! Content addresses: the name of such a path follows from its contents, so no signature is needed.
 //!
 //! | `ca` of the info | hash of | how Nix makes such paths |
 //! | --- | --- | --- |
@@ -30,13 +30,13 @@ use sha2::{Digest, Sha256};
 
 use super::{NarHash, PathInfo, StorePath};
 
-/// Bytes of a store path's hash part.
-const FOLDED: usize = 20;
+/// Length of a store path's hash part, in bytes.
+const HASH_PART_BYTES: usize = 20;
 
 /// What the NAR of a content-addressed path has to be. That its name follows from this has been checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
-    /// A NAR with the hash that the info tells: that hash is the address.
+    /// A NAR with the NAR hash of the info: that hash is the address.
     Nar,
     /// A NAR that has this hash when the path's own hash part is left out of it.
     NarWithoutSelf([u8; 32]),
@@ -44,15 +44,15 @@ pub enum Content {
     File {
         /// SHA-256 of the contents.
         hash: [u8; 32],
-        /// Whether the file may be executable: an address does not tell.
+        /// Whether the file may be executable: an address does not say.
         executable: bool,
     },
 }
 
-/// Why a path is not taken for content-addressed.
+/// Why a path does not count as content-addressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum AddressError {
-    /// Its info tells no content address.
+    /// Its info has no content address.
     #[error("it has no content address")]
     None,
     /// The address cannot be read, or is of a kind that proves nothing.
@@ -61,7 +61,7 @@ pub enum AddressError {
     /// The address gives another path.
     #[error("its content address gives another name")]
     OtherName,
-    /// The address contradicts the NAR hash that the same info tells.
+    /// The address contradicts the NAR hash in the same info.
     #[error("its content address contradicts its NAR hash")]
     OtherHash,
 }
@@ -132,9 +132,9 @@ impl PathInfo {
 fn hash_part(kind: &str, digest: &str, like: &StorePath) -> String {
     let (dir, name) = (like.store_dir(), like.name());
     let hash = Sha256::digest(format!("{kind}:sha256:{digest}:{dir}:{name}"));
-    let mut folded = [0; FOLDED];
+    let mut folded = [0; HASH_PART_BYTES];
     for (place, byte) in hash.iter().enumerate() {
-        folded[place % FOLDED] ^= byte;
+        folded[place % HASH_PART_BYTES] ^= byte;
     }
     nix_base32::to_nix_base32(&folded)
 }

@@ -5,16 +5,16 @@ mod content_address;
 mod fingerprint;
 mod hash;
 mod health_record;
-mod info;
-mod readable;
+mod path_info;
 #[cfg(test)]
 mod samples;
+mod sanitize;
 mod signature;
 mod store_path;
 
 pub use content_address::{AddressError, Content};
 pub use hash::{HashError, NarHash};
 pub use health_record::HealthRecord;
-pub use info::PathInfo;
-pub use signature::{KeyError, PublicKey, Unproven, verify};
+pub use path_info::PathInfo;
+pub use signature::{KeyError, PublicKey, SignatureError, verify};
 pub use store_path::{MAX_PATH_LEN, StorePath, StorePathError};

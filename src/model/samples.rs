@@ -1,4 +1,4 @@
-//! Infos as the real Nix 2.8.0 made them, for the tests of this room: `nix-store --load-db`, `nix store
+//! Infos as the real Nix 2.8.0 made them, for the tests of this module: `nix-store --load-db`, `nix store
 //! sign`, `nix store make-content-addressed`, `builtins.toFile`, `nix-store --add` and `--add-fixed`.
 
 use super::{PathInfo, StorePath};

@@ -16,9 +16,9 @@ use data_encoding::BASE64;
 
 use super::base64;
 
-/// How many signatures of one info are tried at most. Each costs about 0.1 ms, a host may send a thousand,
+/// Most signatures of one info that are tried. Each costs about 0.1 ms, a host may send a thousand,
 /// and honest infos have one or two.
-const MOST: usize = 32;
+const MAX_SIGNATURES_TRIED: usize = 32;
 
 const KEY_LEN: usize = ed25519_compact::PublicKey::BYTES;
 const SECRET_KEY_LEN: usize = ed25519_compact::SecretKey::BYTES;
@@ -31,7 +31,7 @@ pub struct PublicKey {
     key: ed25519_compact::PublicKey,
 }
 
-/// Why a text is no public key. The text itself is not told: it may be a secret key.
+/// Why a text is no public key. The text itself is not shown: it may be a secret key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// There is nothing before a colon, or no colon.
@@ -97,9 +97,9 @@ impl PublicKey {
     }
 }
 
-/// Why none of an info's signatures counts.
+/// Why none of an info's signatures is accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unproven {
+pub enum SignatureError {
     /// There is none.
     Unsigned,
     /// All that can be read are of other keys.
@@ -126,7 +126,7 @@ pub fn verify(
     keys: &[PublicKey],
     signatures: &[String],
     fingerprint: &str,
-) -> Result<(), Unproven> {
+) -> Result<(), SignatureError> {
     let mut unknown: Vec<String> = Vec::new();
     let mut wrong = None;
     let mut tries = 0;
@@ -142,7 +142,7 @@ pub fn verify(
             continue;
         }
         for key in of_name {
-            if tries == MOST {
+            if tries == MAX_SIGNATURES_TRIED {
                 break;
             }
             tries += 1;
@@ -153,10 +153,10 @@ pub fn verify(
         wrong.get_or_insert_with(|| name.to_owned());
     }
     Err(match wrong {
-        Some(name) => Unproven::Wrong { name },
-        None if !unknown.is_empty() => Unproven::UnknownKeys { names: unknown },
-        None if signatures.is_empty() => Unproven::Unsigned,
-        None => Unproven::Malformed,
+        Some(name) => SignatureError::Wrong { name },
+        None if !unknown.is_empty() => SignatureError::UnknownKeys { names: unknown },
+        None if signatures.is_empty() => SignatureError::Unsigned,
+        None => SignatureError::Malformed,
     })
 }
 
@@ -184,7 +184,7 @@ mod tests {
     const SIGNATURE: &str = "test-1:fR5UIGBgDTr0L/YlZ3ZQ9mgoruUmj0InlvbiD09KF+E46JbhyJM6GkN1a3fpagJLqKXdVFiWuRMnYsDZEEC4Dw==";
     const OTHER: &str = "k2:OeyLNWLiPJp+SFtyuTMaMhZbk2PPYwfn6ot3XrIOQwZvKUVDg+KwdRZ4qQ5F9I0aBiit1MEtpD2caPVyoJ0JCQ==";
 
-    fn check(keys: &[&str], signatures: &[&str]) -> Result<(), Unproven> {
+    fn check(keys: &[&str], signatures: &[&str]) -> Result<(), SignatureError> {
         let keys: Vec<PublicKey> = keys.iter().map(|key| key.parse().unwrap()).collect();
         let signatures: Vec<String> = signatures.iter().map(|s| (*s).to_owned()).collect();
         let fingerprint = samples::signed().fingerprint().unwrap();
@@ -216,7 +216,7 @@ mod tests {
             )
         };
         assert_eq!(of(&info), Ok(()));
-        let wrong = Err(Unproven::Wrong {
+        let wrong = Err(SignatureError::Wrong {
             name: "test-1".to_owned(),
         });
         let mut size = info.clone();
@@ -241,13 +241,13 @@ mod tests {
     fn the_reason_that_says_most_is_given() {
         let wrong = |name: &str| {
             let name = name.to_owned();
-            Err(Unproven::Wrong { name })
+            Err(SignatureError::Wrong { name })
         };
         let unknown = |names: &[&str]| {
             let names = names.iter().map(|name| (*name).to_owned()).collect();
-            Err(Unproven::UnknownKeys { names })
+            Err(SignatureError::UnknownKeys { names })
         };
-        assert_eq!(check(&[KEY], &[]), Err(Unproven::Unsigned));
+        assert_eq!(check(&[KEY], &[]), Err(SignatureError::Unsigned));
         assert_eq!(check(&[], &[SIGNATURE, OTHER]), unknown(&["test-1", "k2"]));
         assert_eq!(check(&[KEY], &["x", OTHER, OTHER]), unknown(&["k2"]));
         let forged = OTHER.replace("k2:", "test-1:");
@@ -265,7 +265,7 @@ mod tests {
             &SIGNATURE.replace("==", ""),
         ] {
             let result = check(&[KEY], &[malformed]);
-            assert_eq!(result, Err(Unproven::Malformed), "{malformed:?}");
+            assert_eq!(result, Err(SignatureError::Malformed), "{malformed:?}");
         }
     }
 
@@ -280,7 +280,7 @@ mod tests {
     #[test]
     fn only_so_many_are_tried() {
         let forged = OTHER.replace("k2:", "test-1:");
-        let mut signatures = vec![&*forged; MOST - 1];
+        let mut signatures = vec![&*forged; MAX_SIGNATURES_TRIED - 1];
         signatures.push(SIGNATURE);
         assert_eq!(check(&[KEY], &signatures), Ok(()));
         signatures.insert(0, &forged);

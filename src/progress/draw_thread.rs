@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::screen::Screen;
-use super::tracking::{Output, Style, Tracker};
+use super::tracker::{Output, Style, Tracker};
 use crate::transfer::progress::{Outcome, TransferInfo, TransferProgress};
 
 /// How long closing waits for the last output: a terminal may be stopped.

@@ -8,7 +8,8 @@
 //! | module | what it does |
 //! | --- | --- |
 //! | `draw_thread` | the thread that looks at all transfers and draws |
-//! | `tracking` | what is to be written about transfers, and when |
+//! | `tracker` | the running transfers, and what is to be written about them when |
+//! | `stats` | bytes, rates and hosts of transfers |
 //! | `screen` | stderr: lines, and bars below them |
 //! | `internal_json` | Nix's `internal-json` |
 //! | `panics`, `logger` | panics and the `log` crate's messages, on the same screen |
@@ -21,8 +22,9 @@ mod internal_json;
 mod logger;
 mod panics;
 mod screen;
+mod stats;
 pub mod text;
-mod tracking;
+mod tracker;
 
 use parking_lot::Mutex;
 use std::io::IsTerminal;
@@ -32,9 +34,9 @@ use crate::transfer::progress::{NoProgress, Progress, TransferInfo, TransferProg
 use draw_thread::DrawThread;
 pub use logger::level;
 use screen::{Screen, stderr};
+pub use stats::by_host;
 pub use text::sanitize;
-use tracking::Style;
-pub use tracking::by_host;
+use tracker::Style;
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -10,6 +10,9 @@ use crate::transport::TransportError;
 use crate::wire::WireError;
 use crate::wire::serve::Version;
 
+/// What is being read at first.
+pub(crate) const HANDSHAKE: &str = "the handshake";
+
 /// Why a host gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteError {
@@ -73,7 +76,7 @@ pub enum RemoteError {
     },
     /// An answer to a question that was not asked.
     #[error("{host}: its reply to {request} names {path}, which was not asked for")]
-    NotAsked {
+    Unsolicited {
         /// The host.
         host: String,
         /// The request.
@@ -140,7 +143,7 @@ pub enum RemoteError {
     },
     /// It is not tried, since it has failed a moment ago, here or for an earlier process.
     #[error("{host}: not tried, it failed a moment ago (left alone since {} s)", .since.as_secs())]
-    Rests {
+    Resting {
         /// The host.
         host: String,
         /// How long ago it failed last.
@@ -202,7 +205,7 @@ pub enum RemoteError {
     },
     /// It writes to stderr without end.
     #[error("{host}: expected at most {most} bytes on its stderr, got more{}", said(.stderr))]
-    Noise {
+    StderrFlood {
         /// The host.
         host: String,
         /// How much is read, in bytes.
@@ -261,16 +264,16 @@ impl RemoteError {
             | Self::HandshakeTimedOut { host, .. }
             | Self::Version { host, .. }
             | Self::Protocol { host, .. }
-            | Self::NotAsked { host, .. }
+            | Self::Unsolicited { host, .. }
             | Self::LinkDead { host, .. }
             | Self::Disconnected { host, .. }
             | Self::NotAsListed { host, .. }
             | Self::Absent { host, .. }
-            | Self::Rests { host, .. }
+            | Self::Resting { host, .. }
             | Self::Busy { host, .. }
             | Self::LinkStopped { host, .. }
             | Self::TooSlow { host, .. }
-            | Self::Noise { host, .. }
+            | Self::StderrFlood { host, .. }
             | Self::Silent { host, .. } => Some(host),
         }
     }
@@ -283,7 +286,7 @@ impl RemoteError {
                 error,
                 TransportError::PermissionDenied { .. } | TransportError::AgentUnusable { .. }
             ),
-            Self::Rests { why: Some(why), .. } => why.is_login_refused(),
+            Self::Resting { why: Some(why), .. } => why.is_login_refused(),
             _ => false,
         }
     }
@@ -305,13 +308,13 @@ impl RemoteError {
             | Self::NotAsListed { stderr, .. }
             | Self::Absent { stderr, .. }
             | Self::TooSlow { stderr, .. }
-            | Self::Noise { stderr, .. }
+            | Self::StderrFlood { stderr, .. }
             | Self::Silent { stderr, .. } => stderr,
             Self::Transport(_)
             | Self::OnlyDaemon { .. }
             | Self::Version { .. }
-            | Self::NotAsked { .. }
-            | Self::Rests { .. }
+            | Self::Unsolicited { .. }
+            | Self::Resting { .. }
             | Self::Busy { .. }
             | Self::LinkStopped { .. }
             | Self::LinkDead { .. } => "",

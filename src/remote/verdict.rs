@@ -39,10 +39,10 @@ impl RemoteError {
         match self {
             Self::Transport(error) => of_transport(error),
             Self::Absent { .. } | Self::NotAsListed { .. } => Verdict::Absent,
-            Self::Rests { .. } | Self::Busy { .. } => Verdict::NotAsked,
+            Self::Resting { .. } | Self::Busy { .. } => Verdict::NotAsked,
             Self::LinkStopped { .. } => Verdict::Local,
             Self::Protocol { doing, .. } if *doing != HANDSHAKE => Verdict::Unreadable,
-            Self::NotAsked { .. } => Verdict::Unreadable,
+            Self::Unsolicited { .. } => Verdict::Unreadable,
             Self::Protocol { .. }
             | Self::NoServer { .. }
             | Self::HandshakeTimedOut { .. }
@@ -52,7 +52,7 @@ impl RemoteError {
             | Self::Disconnected { .. }
             | Self::Silent { .. }
             | Self::TooSlow { .. }
-            | Self::Noise { .. } => Verdict::Failed,
+            | Self::StderrFlood { .. } => Verdict::Failed,
         }
     }
 

@@ -16,7 +16,7 @@ mod hint;
 use std::sync::Arc;
 
 use crate::config::host::Host;
-use crate::model::{AddressError, PathInfo, PublicKey, StorePath, Unproven, verify};
+use crate::model::{AddressError, PathInfo, PublicKey, SignatureError, StorePath, verify};
 
 /// What decides about content.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ pub enum Why {
     /// The remote tells signatures, but not the size that they are made over.
     NoSize,
     /// No signature counts.
-    Unproven(Unproven),
+    Unproven(SignatureError),
 }
 
 /// What tells one kind of refusal from others, so that each is told once.
@@ -65,10 +65,10 @@ impl Distrust {
         let kind = match &self.why {
             Why::NoHash => "no hash",
             Why::NoSize => "no size",
-            Why::Unproven(Unproven::Unsigned) => "unsigned",
-            Why::Unproven(Unproven::UnknownKeys { .. }) => "unknown keys",
-            Why::Unproven(Unproven::Wrong { .. }) => "wrong",
-            Why::Unproven(Unproven::Malformed) => "malformed",
+            Why::Unproven(SignatureError::Unsigned) => "unsigned",
+            Why::Unproven(SignatureError::UnknownKeys { .. }) => "unknown keys",
+            Why::Unproven(SignatureError::Wrong { .. }) => "wrong",
+            Why::Unproven(SignatureError::Malformed) => "malformed",
         };
         (kind, self.address)
     }
@@ -79,16 +79,16 @@ impl Distrust {
             Why::NoSize => {
                 "does not tell the size of its NAR, which is part of what is signed".to_owned()
             }
-            Why::Unproven(Unproven::Unsigned) => "it is not signed".to_owned(),
-            Why::Unproven(Unproven::UnknownKeys { names }) => format!(
+            Why::Unproven(SignatureError::Unsigned) => "it is not signed".to_owned(),
+            Why::Unproven(SignatureError::UnknownKeys { names }) => format!(
                 "it is signed by {} only, which trusted-public-keys does not name",
                 list(names)
             ),
-            Why::Unproven(Unproven::Wrong { name }) => format!(
+            Why::Unproven(SignatureError::Wrong { name }) => format!(
                 "its signature by {} is wrong: that key signed something else",
                 list(std::slice::from_ref(name))
             ),
-            Why::Unproven(Unproven::Malformed) => {
+            Why::Unproven(SignatureError::Malformed) => {
                 "its signature cannot be read (expected NAME:BASE64, 64 bytes in base64)".to_owned()
             }
         };
@@ -188,7 +188,7 @@ impl Trust {
                 Ok(()) => return Ok(()),
                 Err(unproven) => Why::Unproven(unproven),
             },
-            None if info.sigs.is_empty() => Why::Unproven(Unproven::Unsigned),
+            None if info.sigs.is_empty() => Why::Unproven(SignatureError::Unsigned),
             None => Why::NoSize,
         };
         Err((why, address))

@@ -88,16 +88,34 @@ pub enum HostFault {
     },
 }
 
-/// Why a NAR that has come whole is not taken.
+impl HostFault {
+    /// What it means that the connection to `host` failed during the dump of `path`.
+    pub(super) fn of_dump(error: RemoteError, host: String, path: StorePath) -> Self {
+        let error = match error.or_absent(std::slice::from_ref(&path)) {
+            RemoteError::Absent { .. } => return Self::Lacks { host, path },
+            error => error,
+        };
+        // nix-store ends when it cannot dump what it is asked for, and names it.
+        let mut lines = error.stderr().lines().map(str::trim);
+        let about_it =
+            lines.rfind(|line| line.contains("error:") && line.contains(path.base_name()));
+        match about_it.map(str::to_owned) {
+            Some(said) => Self::CannotSend { host, path, said },
+            None => Self::Remote(Arc::new(error)),
+        }
+    }
+}
+
+/// Why a NAR that has come whole is rejected.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Unfit {
+pub(super) enum VerifyError {
     /// It is not what was promised: expected, got.
     Mismatch(String, String),
     /// See [`HostFault::Unproven`].
     Unproven,
 }
 
-impl Unfit {
+impl VerifyError {
     /// What it means for the host that sent it.
     pub(super) fn into_fault(self, host: String, path: StorePath) -> HostFault {
         match self {

@@ -1,89 +1,43 @@
 //! One path: choose a host, stream its NAR, verify it, go on elsewhere when that fails. How these follow
 //! each other is in `fetch`.
 
+mod caller;
 mod chunks;
 mod error;
 mod fetch;
 mod hosts;
+mod nar_sink;
 pub mod progress;
 mod readahead;
+mod request;
 mod source;
 pub mod unpack;
 mod verify;
 
-use std::io;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-
+pub use caller::Caller;
 pub use error::{FailedTransfer, HostFault, TransferError};
 pub use hosts::HolderLookup;
+pub use nar_sink::NarSink;
+pub(crate) use nar_sink::read_piece;
+pub use request::FetchRequest;
 pub use verify::{Checkpoint, Piece, ResumePoint};
 
-use crate::model::PathInfo;
 use crate::pool::{HostId, Pool};
 use chunks::ChunkedDownloads;
 use fetch::Fetch;
 use hosts::HostBookkeeping;
-use progress::{Outcome, Progress, TransferInfo};
+use progress::{Outcome, TransferInfo};
 use readahead::{Readahead, TransferContext};
 
 /// How much of the reason stands in a NAR that takes the place of one that nobody could deliver, in
 /// characters.
 const REASON: usize = 2000;
 
-/// Takes a NAR, piece by piece.
-#[async_trait]
-pub trait NarSink: Send {
-    /// Takes the next piece. Returns when there is room for more.
-    ///
-    /// # Errors
-    /// When nothing more can be taken; the transfer then ends.
-    async fn write(&mut self, piece: Piece) -> io::Result<()>;
-}
-
 /// Fetches NARs from the hosts of a pool.
 pub struct Transfers {
     context: TransferContext,
-}
-
-/// Somebody who asks about paths and then fetches them, on one connection or on several. What is
-/// read ahead for a caller is dropped with it.
-pub struct Caller {
-    ahead: Readahead,
-}
-
-impl Caller {
-    /// The caller has asked what this path is and got this answer. From its first
-    /// [`fetch`](Transfers::fetch) on, such paths are read ahead.
-    pub fn expect(&self, info: &Arc<PathInfo>, holders: &Arc<[HostId]>) {
-        self.ahead.expect(info, holders);
-    }
-
-    /// The caller comes back for something else: what it has fetched it may fetch again.
-    pub fn forget_fetched(&self) {
-        self.ahead.forget_fetched();
-    }
-
-    /// Drops what was read ahead, when the caller has not fetched anything for a minute. To be
-    /// called now and then.
-    pub fn pause_if_idle(&self) {
-        self.ahead.pause_if_idle();
-    }
-}
-
-/// What is to be fetched, and for whom.
-pub struct FetchRequest<'a> {
-    /// The path, and the NAR that was promised.
-    pub info: &'a PathInfo,
-    /// Who is known to have it, the best host first.
-    pub holders: &'a [HostId],
-    /// For whom.
-    pub caller: &'a Caller,
-    /// Where another transfer of the same NAR broke off: only what follows is passed on.
-    pub resume: Option<ResumePoint>,
-    /// Shows it.
-    pub progress: &'a dyn Progress,
 }
 
 impl Transfers {
@@ -92,19 +46,17 @@ impl Transfers {
     /// have, or sent wrongly.
     #[must_use]
     pub fn new(pool: Arc<Pool>, memory: u64, holder_lookup: Box<dyn HolderLookup>) -> Self {
-        let book = Arc::new(HostBookkeeping::new(pool, holder_lookup));
-        let chunks = Arc::new(ChunkedDownloads::new(book.clone()));
+        let bookkeeping = Arc::new(HostBookkeeping::new(pool, holder_lookup));
+        let chunks = Arc::new(ChunkedDownloads::new(bookkeeping.clone()));
         Self {
-            context: TransferContext::new(book, chunks, memory),
+            context: TransferContext::new(bookkeeping, chunks, memory),
         }
     }
 
     /// A new caller.
     #[must_use]
     pub fn caller(&self) -> Caller {
-        Caller {
-            ahead: Readahead::new(&self.context),
-        }
+        Caller::new(Readahead::new(&self.context))
     }
 
     /// How many bytes of NARs are held that were read ahead, and how many may be.
@@ -116,7 +68,7 @@ impl Transfers {
     /// How fast a host has been of late, in bytes a second; `None` as long as nobody knows.
     #[must_use]
     pub fn rate(&self, host: HostId) -> Option<u64> {
-        self.context.book.rates.of(host)
+        self.context.bookkeeping.throughput.of(host)
     }
 
     /// Brings the NAR of a request into `sink`: what has been read ahead, else from its holders in
@@ -132,9 +84,9 @@ impl Transfers {
         request: FetchRequest<'_>,
         sink: &mut dyn NarSink,
     ) -> Result<u64, FailedTransfer> {
-        let (info, book) = (request.info, &self.context.book);
+        let (info, bookkeeping) = (request.info, &self.context.bookkeeping);
         let first = request.holders.first();
-        let first = first.map(|host| book.pool.host(*host).to_string());
+        let first = first.map(|host| bookkeeping.pool.host(*host).to_string());
         let watch = request.progress.start(&TransferInfo {
             path: info.path.clone(),
             host: first.unwrap_or_default(),
@@ -144,7 +96,7 @@ impl Transfers {
         let result = fetch.run().await;
         let result = result.map_err(|error| {
             let reason: String = error.to_string().chars().take(REASON).collect();
-            let rest = fetch.stream().completion(&reason);
+            let rest = fetch.verifier().completion(&reason);
             FailedTransfer { error, rest }
         });
         watch.finish(match &result {

@@ -1,4 +1,4 @@
-//! A pipe into a program whose end of file can be sent.
+//! A pipe into a program that can be closed while its owner still holds it.
 
 use std::io;
 use std::pin::Pin;
@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::AsyncWrite;
 
-/// Closes the pipe when it is shut down. A pipe knows no half-close: without this `shutdown` would
-/// do nothing and the program at the other end would wait for ever.
+/// Closes the pipe on `shutdown`, which is the end of file for the reader. A bare pipe ignores `shutdown`,
+/// and the program at the other end would wait for ever.
 pub(super) struct ClosingPipe<W>(Option<W>);
 
 impl<W> ClosingPipe<W> {

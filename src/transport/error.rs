@@ -1,5 +1,4 @@
-//! Why a host could not be reached: one variant for each thing that a person would do something
-//! else about. What they could do is in `hint`.
+//! Why a host could not be reached: one variant for each cause that has a fix of its own. `hint` names the fixes.
 
 mod hint;
 
@@ -10,10 +9,10 @@ use std::time::Duration;
 
 use super::runtime_dir::RuntimeDirError;
 
-/// What was going on when the time was up.
+/// What was being done when the time was up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Another process was connecting to the same host, and this one waited for the outcome.
+    /// Another process was connecting to the same host, and this one waited for it.
     Queue,
     /// From ssh's start until the host let us in: proxy, TCP, key exchange, authentication.
     Connect,
@@ -33,8 +32,8 @@ impl fmt::Display for Phase {
 
 /// Why a host could not be reached.
 ///
-/// `said` is always what ssh and its proxies printed, made harmless for terminals, at most about
-/// 2 KiB, possibly empty; [`TransportError::said`] gets at it without a match.
+/// `ssh_output` is always what ssh and its proxies printed, made harmless for terminals, at most about
+/// 2 KiB, possibly empty; [`TransportError::ssh_output`] returns it without a match.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransportError {
@@ -46,7 +45,7 @@ pub enum TransportError {
         /// The name that has no address: the host's `HostName`, or a jump host.
         name: String,
         /// What ssh printed.
-        said: String,
+        ssh_output: String,
     },
     /// The machine is there, and nothing listens at the port.
     #[error("{host}: connection refused")]
@@ -54,7 +53,7 @@ pub enum TransportError {
         /// The host as configured.
         host: String,
         /// What ssh printed.
-        said: String,
+        ssh_output: String,
     },
     /// There is no way to the machine.
     #[error("{host}: no network route to the host")]
@@ -62,7 +61,7 @@ pub enum TransportError {
         /// The host as configured.
         host: String,
         /// What ssh printed.
-        said: String,
+        ssh_output: String,
     },
     /// No answer in time.
     #[error("{host}: no answer within {}, {phase}{}", seconds(.after), of_limit(*.limit, *.after, *.phase))]
@@ -76,15 +75,15 @@ pub enum TransportError {
         /// What was waited for.
         phase: Phase,
         /// What ssh printed.
-        said: String,
+        ssh_output: String,
     },
-    /// The host showed a key that is not known, and nobody is there to be asked.
+    /// The host showed a key that is not known, and there is no terminal to ask on.
     #[error("{host}: its host key is not known")]
     HostKeyUnknown {
         /// The host as configured.
         host: String,
         /// What ssh printed.
-        said: String,
+        ssh_output: String,
     },
     /// The host showed another key than the known one.
     #[error("{host}: its host key is not the known one")]
@@ -94,7 +93,7 @@ pub enum TransportError {
         /// Whether the known one is the one in the host's URL.
         pinned: bool,
         /// What ssh printed.
-        said: String,
+        ssh_output: String,
     },
     /// The host would not let us in.
     #[error("{host}: permission denied{}", listed(.tried, .methods))]
@@ -109,9 +108,9 @@ pub enum TransportError {
         /// What was offered, as far as it can be told: key files, the agent.
         tried: Vec<String>,
         /// What ssh printed.
-        said: String,
+        ssh_output: String,
     },
-    /// The host would not let us in, and the agent that might have opened the door is not there.
+    /// The host would not let us in, and the agent that might have had the right key cannot be used.
     #[error(
         "{host}: permission denied, and the ssh agent at {} cannot be asked: {source}{}",
         .socket.display(),
@@ -127,7 +126,7 @@ pub enum TransportError {
         /// What was offered besides.
         tried: Vec<String>,
         /// What ssh printed.
-        said: String,
+        ssh_output: String,
     },
     /// The connection broke off before a program could be started.
     #[error("{host}: the connection was closed")]
@@ -135,7 +134,7 @@ pub enum TransportError {
         /// The host as configured.
         host: String,
         /// What ssh printed.
-        said: String,
+        ssh_output: String,
     },
     /// Logged in, and the host refuses to start anything, or anything more.
     #[error("{host}: the host refuses to open a session")]
@@ -143,7 +142,7 @@ pub enum TransportError {
         /// The host as configured.
         host: String,
         /// What ssh printed.
-        said: String,
+        ssh_output: String,
     },
     /// ssh ends at once where the user database of this machine does not know who runs it, as in
     /// containers that are started with any uid.
@@ -156,7 +155,7 @@ pub enum TransportError {
         /// Who runs it.
         uid: u32,
         /// What ssh printed.
-        said: String,
+        ssh_output: String,
     },
     /// The host has let us in, and opens nothing more: no session on the connections that are there,
     /// and no further connection.
@@ -165,9 +164,9 @@ pub enum TransportError {
         /// The host as configured.
         host: String,
         /// What ssh printed.
-        said: String,
+        ssh_output: String,
     },
-    /// No login is tried: the address has just refused some, and each further one makes it refuse
+    /// No login is tried: the address has just refused some, and each further attempt would make it refuse
     /// for longer.
     #[error("{host}: not logged in to: its address refused a login {} s ago, the next is tried in {} s", .since.as_secs(), .wait.as_secs().max(1))]
     LoginHeldBack {
@@ -187,7 +186,7 @@ pub enum TransportError {
         #[source]
         source: io::Error,
     },
-    /// There is no safe place for the sockets.
+    /// There is no safe folder for the sockets.
     #[error("no usable runtime folder")]
     RuntimeDir(
         #[from]
@@ -214,12 +213,12 @@ pub enum TransportError {
         word: String,
     },
     /// ssh failed in a way that has no variant of its own.
-    #[error("{host}: {}", first_line(.said))]
+    #[error("{host}: {}", first_line(.ssh_output))]
     Other {
         /// The host as configured.
         host: String,
         /// What ssh printed.
-        said: String,
+        ssh_output: String,
     },
 }
 
@@ -248,21 +247,23 @@ impl TransportError {
     }
 
     /// What ssh printed, if it got that far and printed anything.
-    pub fn said(&self) -> Option<&str> {
+    pub fn ssh_output(&self) -> Option<&str> {
         match self {
-            Self::HostNameUnknown { said, .. }
-            | Self::Refused { said, .. }
-            | Self::Unreachable { said, .. }
-            | Self::TimedOut { said, .. }
-            | Self::HostKeyUnknown { said, .. }
-            | Self::HostKeyChanged { said, .. }
-            | Self::PermissionDenied { said, .. }
-            | Self::AgentUnusable { said, .. }
-            | Self::Disconnected { said, .. }
-            | Self::SessionRefused { said, .. }
-            | Self::NoUser { said, .. }
-            | Self::NoFurtherSession { said, .. }
-            | Self::Other { said, .. } => Some(said.as_str()).filter(|said| !said.is_empty()),
+            Self::HostNameUnknown { ssh_output, .. }
+            | Self::Refused { ssh_output, .. }
+            | Self::Unreachable { ssh_output, .. }
+            | Self::TimedOut { ssh_output, .. }
+            | Self::HostKeyUnknown { ssh_output, .. }
+            | Self::HostKeyChanged { ssh_output, .. }
+            | Self::PermissionDenied { ssh_output, .. }
+            | Self::AgentUnusable { ssh_output, .. }
+            | Self::Disconnected { ssh_output, .. }
+            | Self::SessionRefused { ssh_output, .. }
+            | Self::NoUser { ssh_output, .. }
+            | Self::NoFurtherSession { ssh_output, .. }
+            | Self::Other { ssh_output, .. } => {
+                Some(ssh_output.as_str()).filter(|ssh_output| !ssh_output.is_empty())
+            }
             Self::SshMissing { .. }
             | Self::RuntimeDir(_)
             | Self::LoginHeldBack { .. }
@@ -273,7 +274,7 @@ impl TransportError {
 }
 
 impl TransportError {
-    /// Whether it is this machine's own fault, which says nothing about the host.
+    /// Whether this machine failed, which says nothing about the host.
     #[must_use]
     pub fn is_local(&self) -> bool {
         matches!(
@@ -295,8 +296,8 @@ fn seconds(after: &Duration) -> String {
     }
 }
 
-/// What was set, where the time that was spent is not all of it: ssh may spend half of it on one address
-/// (its `ConnectTimeout`), and so long waits who lets another process connect first.
+/// The configured limit, since less time may have been spent: ssh spends at most half of it on one address
+/// (its `ConnectTimeout`), and a process waits as long for another one that connects first.
 fn of_limit(limit: Option<Duration>, after: Duration, phase: Phase) -> String {
     let Some(limit) = limit else {
         return String::new();
@@ -321,8 +322,9 @@ fn listed(tried: &[String], methods: &[String]) -> String {
     }
 }
 
-fn first_line(said: &str) -> &str {
-    said.lines()
+fn first_line(ssh_output: &str) -> &str {
+    ssh_output
+        .lines()
         .find(|line| !line.is_empty())
         .unwrap_or("ssh failed without a message")
 }

@@ -1,8 +1,8 @@
-//! A host becomes a pair of byte streams on which a serve loop (or a shell) answers.
+//! Opens channels to hosts: byte streams to a serve loop (or a shell) at the other end.
 //!
 //! | module | what it does |
 //! | --- | --- |
-//! | [`openssh`] | over ssh, many channels on one connection that outlives this process |
+//! | [`openssh`] | over ssh: many channels on one connection, which outlives this process |
 //! | [`process`] | a child process on this machine |
 //! | [`runtime_dir`] | the private folder where the sockets of ssh connections live |
 
@@ -20,7 +20,7 @@ pub mod process;
 pub mod runtime_dir;
 
 pub use error::{Phase, TransportError};
-pub use openssh::{OpenSsh, SshSettings, login_command, masters};
+pub use openssh::{OpenSsh, SshSettings, count_masters, login_command};
 pub use process::ProcessTransport;
 
 /// Which program to start at the other end.
@@ -32,12 +32,12 @@ pub enum Program {
     /// The same through `sh`, with the usual places of Nix added to PATH: for remotes whose
     /// non-interactive shell has no Nix in its PATH.
     InUsualPlaces,
-    /// What the host's URL says, with `--write` behind `--serve`. That is what Nix always asks for, so
-    /// that there are accounts which allow exactly that. Nothing is ever written.
+    /// What the host's URL says, with `--write` behind `--serve`. Nix always runs that command, so some
+    /// accounts allow nothing else. Nothing is ever written.
     WithWrite,
-    /// No serve program but a POSIX shell (`sh`) that reads commands from its stdin. A transport or
-    /// an account without one (a forced command, git-shell, …) starts something else or ends the
-    /// channel: nothing but what comes back tells.
+    /// A POSIX shell (`sh`) that reads commands from its stdin, in place of a serve program. An account
+    /// without one (a forced command, git-shell, …) starts something else or closes the channel, which
+    /// shows only in what comes back.
     Shell,
 }
 
@@ -51,32 +51,32 @@ pub struct Channel {
     pub stderr: Box<dyn AsyncRead + Send + Unpin>,
     /// Owns the program: dropping it ends it.
     pub child: Box<dyn Child>,
-    /// How long it took to open the channel, where that says something about the round trip to the
-    /// host: not when a connection had to be made first.
+    /// How long opening the channel took, as a measure of the round trip to the host. `None` when a
+    /// connection had to be made first.
     pub opened_in: Option<Duration>,
 }
 
 /// The owner of a program that a transport started. Dropping it ends the program.
 #[async_trait]
 pub trait Child: Send + Sync {
-    /// Waits for the program's end and tells its exit status; `None` when it was killed or the
-    /// link went away. To be called under a time limit.
+    /// Waits for the program to end and returns its exit status; `None` when it was killed or the
+    /// link went away. Call it under a time limit.
     async fn wait(self: Box<Self>) -> Option<i32>;
 
-    /// What the link has printed so far, made harmless for terminals: why it ended, where it knows
-    /// (ssh does when its keepalives were not answered). Empty when it said nothing.
+    /// What the link has printed so far, made harmless for terminals. ssh prints why a link ended when its
+    /// keepalives were not answered. Empty when nothing was printed.
     fn link_output(&self) -> String {
         String::new()
     }
 
-    /// Waits until the process of this machine that holds the link turns out to answer nobody (it was
-    /// stopped, say), and tells which it is, for messages. To be called while nothing comes; looks
-    /// for the first time after some seconds. The default waits for ever.
+    /// Waits until the local process that holds the link stops responding (after SIGSTOP, say), and
+    /// names that process for messages. Call it while no bytes arrive; the first probe is sent after some
+    /// seconds. The default waits for ever.
     async fn link_unresponsive(&self) -> String {
         std::future::pending().await
     }
 
-    /// Whether that has been found out already. Does not wait.
+    /// Whether that process is already known not to respond. Does not wait.
     fn is_link_unresponsive(&self) -> bool {
         false
     }
@@ -85,11 +85,11 @@ pub trait Child: Send + Sync {
 /// Starts serve loops and shells on hosts.
 #[async_trait]
 pub trait Transport: Send + Sync {
-    /// Starts a program of `host`. The caller limits the time; a cancelled call leaves
-    /// nothing behind that could harm.
+    /// Starts a program on `host`. The caller limits the time; a cancelled call leaves nothing behind
+    /// that could harm.
     ///
     /// # Errors
-    /// When the host cannot be reached or logged in to. That the program could not be started
-    /// there shows only on the channel: exit status and stderr.
+    /// When the host cannot be reached or logged in to. If the program could not be started there, that
+    /// shows on the channel: in its exit status and stderr.
     async fn open(&self, host: &Host, program: Program) -> Result<Channel, TransportError>;
 }

@@ -41,7 +41,7 @@ impl Transport for ProcessTransport {
         let command = match (program, &self.shell) {
             (Program::AsConfigured | Program::InUsualPlaces, _) => &self.command,
             (Program::Shell, Some(shell)) => shell,
-            // Nobody stands in between who would allow the one and not the other.
+            // Locally no account forbids the plain command, and there may be no shell.
             (Program::WithWrite, _) | (Program::Shell, None) => return Ok(ended()),
         };
         let failed = |source: io::Error| TransportError::Local {
@@ -68,7 +68,7 @@ impl Transport for ProcessTransport {
     }
 }
 
-/// A program that has come to its end already.
+/// A channel to a program that has ended already.
 fn ended() -> Channel {
     Channel {
         stdin: Box::new(tokio::io::sink()),

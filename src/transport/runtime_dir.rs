@@ -1,8 +1,8 @@
 //! The private folder for sockets, locks and logs of ssh connections.
 //!
-//! Whoever can write here can make us talk to a connection of theirs, so it is a real directory,
-//! ours, and closed to everybody else, and so is the way to it ([`folder`](crate::folder)); anything
-//! different is refused.
+//! A user who can write here can make us talk to a connection of theirs. So it must be a real directory that
+//! belongs to us and is closed to all others, and no other user may be able to replace it
+//! ([`folder`](crate::folder)); anything else is refused.
 //!
 //! The path is limited: a socket's path has at most 107 bytes (`sun_path`, unix(7)), and ssh binds
 //! it under a name that is 17 bytes longer before it renames it.
@@ -40,7 +40,7 @@ pub enum RuntimeDirError {
         #[source]
         source: io::Error,
     },
-    /// Something that is not ours has its place.
+    /// Something else than a private folder of ours has its name.
     #[error("the folder {} is refused: it is {what}", .path.display())]
     Refused {
         /// The folder.
@@ -48,7 +48,7 @@ pub enum RuntimeDirError {
         /// What it is instead.
         what: &'static str,
     },
-    /// Another user could put something else in its place.
+    /// Another user could replace it.
     #[error("the folder {} is refused: other users can change what is in {}", .path.display(), .above.display())]
     Exposed {
         /// The folder.
@@ -72,7 +72,7 @@ impl Hint for RuntimeDirError {
     }
 }
 
-/// What the choice depends on, so that tests need not change the process.
+/// What the choice of the folder depends on. An argument, so that tests need not change the process.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     /// A folder that was named outright.
@@ -104,7 +104,7 @@ impl Environment {
     /// Finds or makes the folder.
     ///
     /// # Errors
-    /// When the first place that should do is taken by something else, or no place can be used.
+    /// When something else has the name of the first candidate, or no candidate can be used.
     pub fn runtime_dir(&self) -> Result<PathBuf, RuntimeDirError> {
         if let Some(explicit) = &self.explicit {
             check_path(explicit)?;
@@ -113,7 +113,7 @@ impl Environment {
         let mut last = None;
         for candidate in self.candidates() {
             match check_path(&candidate).and_then(|()| claim(&candidate, self.uid)) {
-                // Someone has put something into our place: say so instead of quietly moving on.
+                // Another user may have put something there: report it instead of moving on silently.
                 Err(
                     error @ (RuntimeDirError::Refused { .. } | RuntimeDirError::Exposed { .. }),
                 ) => return Err(error),
@@ -129,7 +129,7 @@ impl Environment {
 
     fn candidates(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
-        // After `su` the variable still names the other user's folder: use it only when it's ours.
+        // After `su` the variable still names the other user's folder.
         let ours = |path: &Path| {
             fs::metadata(path).is_ok_and(|meta| meta.is_dir() && meta.uid() == self.uid)
         };
@@ -204,7 +204,7 @@ fn claim(path: &Path, uid: u32) -> Result<PathBuf, RuntimeDirError> {
     if meta.uid() != uid {
         return Err(refused("owned by another user"));
     }
-    // What is in it may be somebody else's by now.
+    // Others may already have put something into it.
     if meta.mode() & 0o022 != 0 {
         return Err(refused("open to other users"));
     }

@@ -4,7 +4,7 @@ use ssh_substituter::wire::nar::{
     directory_end, directory_start, entry_end, entry_start, file_end, file_start, magic, symlink,
 };
 
-use super::seeds::Group;
+use super::Group;
 
 fn nar(build: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut out = Vec::new();

@@ -10,7 +10,7 @@ use ssh_substituter::wire::serve::{
 use ssh_substituter::wire::text::{put_have, put_infos, put_query};
 use ssh_substituter::wire::{put_string, put_u64};
 
-use super::{nars, texts};
+use super::{Group, nars, texts};
 
 /// An input of a target: name of the target, of the input, and its bytes.
 pub type Seed = (&'static str, String, Vec<u8>);
@@ -35,8 +35,6 @@ pub fn all() -> Vec<Seed> {
     }
     seeds
 }
-
-pub type Group = Vec<(&'static str, Vec<u8>)>;
 
 fn path(name: &str) -> StorePath {
     StorePath::parse(&format!("/nix/store/{name}")).unwrap()

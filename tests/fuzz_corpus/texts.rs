@@ -1,6 +1,6 @@
 //! Inputs that are texts.
 
-use super::seeds::Group;
+use super::Group;
 
 fn group(texts: &[(&'static str, &str)]) -> Group {
     let bytes = |(name, text): &(&'static str, &str)| (*name, text.as_bytes().to_vec());

@@ -72,7 +72,7 @@ pub fn room_of(file: &str) -> &str {
 }
 
 /// How many modules below the root of the crate a file's own module is.
-fn depth_of(file: &str) -> usize {
+pub fn depth_of(file: &str) -> usize {
     let inside = file
         .strip_prefix("src/")
         .unwrap_or(file)

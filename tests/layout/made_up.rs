@@ -1,6 +1,7 @@
 //! The check itself, tried on made-up files: offenders must be reported, their innocent twins must not.
 
 use crate::RULES;
+use crate::circles::circles;
 
 /// Fails unless the made-up file is reported exactly once, with `word` in the message.
 fn reported(name: &str, text: &str, word: &str) {
@@ -54,8 +55,8 @@ fn imports_upwards_are_reported() {
         "crate::config::Config",
     );
     reported(
-        "src/pool/health.rs",
-        "use super::super::cache::Cache;",
+        "src/pool/health/circuit_breaker.rs",
+        "use super::super::super::cache::Cache;",
         "cache",
     );
     reported(
@@ -105,7 +106,7 @@ fn imports_downwards_are_accepted() {
         "use crate::model::{NarHash, StorePath};\nuse crate::wire::{self, Error};\nuse super::read;",
     );
     accepted(
-        "src/pool/health.rs",
+        "src/pool/health/circuit_breaker.rs",
         "use super::{Slot, inner::Deep};\nuse crate::config::host::{Host, HostName};",
     );
     accepted(
@@ -168,7 +169,7 @@ fn crates_come_in_by_their_door_only() {
 fn runtime_in_pure_rooms_is_reported() {
     reported("src/wire/nar.rs", "use tokio::io::AsyncRead;", "tokio");
     reported(
-        "src/pool/health.rs",
+        "src/pool/health/circuit_breaker.rs",
         "fn now() { tokio::time::Instant::now(); }",
         "tokio",
     );
@@ -205,4 +206,95 @@ fn printing_is_reported() {
         "src/transport/process.rs",
         "fn f(c: Command) { c.stdout(Stdio::piped()).stderr(Stdio::inherit()); }",
     );
+}
+
+/// The circles of a made-up crate.
+fn circles_of(files: &[(&str, &str)]) -> Vec<String> {
+    let own = |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).to_owned());
+    circles(&files.iter().map(own).collect::<Vec<_>>())
+}
+
+/// Fails unless the made-up crate has exactly one circle, and its text begins with `head` and names all `files`.
+fn circle(crate_files: &[(&str, &str)], head: &str, files: &[&str]) {
+    let found = circles_of(crate_files);
+    assert_eq!(found.len(), 1, "expected one circle, found {found:#?}");
+    assert_eq!(found[0].lines().next(), Some(head));
+    for file in files {
+        assert!(found[0].contains(file), "no {file} in {}", found[0]);
+    }
+}
+
+const ROOT: (&str, &str) = ("src/lib.rs", "pub mod x;\npub mod y;");
+
+#[test]
+fn circles_between_files_are_reported() {
+    let files = ["src/x/a.rs:1 imports", "src/x/b.rs:1 imports"];
+    let parent = (
+        "src/x/mod.rs",
+        "mod a;\nmod b;\npub use a::A;\npub use b::B as C;",
+    );
+    let direct = [
+        parent,
+        ("src/x/a.rs", "use super::b::B; pub struct A;"),
+        ("src/x/b.rs", "pub struct B; fn f() { super::a::A }"),
+    ];
+    circle(&[&[ROOT], &direct[..]].concat(), "src/x: a, b", &files);
+    let by_the_parent = [
+        parent,
+        ("src/x/a.rs", "use super::C; pub struct A;"),
+        ("src/x/b.rs", "pub struct B; fn f() -> crate::x::A {}"),
+    ];
+    circle(
+        &[&[ROOT], &by_the_parent[..]].concat(),
+        "src/x: a, b",
+        &files,
+    );
+    let three = [
+        ("src/x/mod.rs", "mod a; mod b; mod c; mod d;"),
+        ("src/x/a.rs", "use super::b; fn a() { b::b() }"),
+        ("src/x/b.rs", "use crate::x::{c::c, d::d}; fn b() {}"),
+        ("src/x/c.rs", "use super::a::*; fn c() {}"),
+        ("src/x/d.rs", "fn d() {}"),
+    ];
+    circle(&[&[ROOT], &three[..]].concat(), "src/x: a, b, c", &files);
+}
+
+#[test]
+fn circles_between_folders_are_reported() {
+    let files = [
+        ROOT,
+        ("src/x/mod.rs", "mod a; mod b;"),
+        ("src/x/a.rs", "use crate::y::c::C; pub struct A;"),
+        ("src/x/b.rs", "pub struct B;"),
+        ("src/y/mod.rs", "mod c; mod d;"),
+        ("src/y/c.rs", "pub struct C;"),
+        ("src/y/d.rs", "fn f() { ssh_substituter::x::b::B }"),
+    ];
+    let imports = [
+        "x -> y: src/x/a.rs:1 imports src/y/c.rs",
+        "y -> x: src/y/d.rs:1",
+    ];
+    circle(&files, "src: x, y", &imports);
+}
+
+#[test]
+fn imports_without_a_circle_are_accepted() {
+    let files = [
+        ROOT,
+        // A parent uses its children, and they what it defines.
+        (
+            "src/x/mod.rs",
+            "mod a; mod b; pub use a::A; use b::B; pub struct X(B);",
+        ),
+        // Other names for b, and what only tests use.
+        (
+            "src/x/a.rs",
+            "use super::{X, B}; pub struct A; #[cfg(test)] mod tests { use crate::y::Y; }",
+        ),
+        ("src/x/b.rs", "use super::X; use std::io; pub struct B;"),
+        ("src/x/tests.rs", "use crate::y::Y;"),
+        // A module is named, not what is in it.
+        ("src/y.rs", "use crate::x::{self, b}; pub struct Y(x::A);"),
+    ];
+    assert_eq!(circles_of(&files), Vec::<String>::new());
 }

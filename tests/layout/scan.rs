@@ -15,6 +15,10 @@ pub struct Named {
     pub segments: Vec<String>,
     /// Inside a `#[cfg(test)] mod`.
     pub in_test: bool,
+    /// How many inline modules it is inside of.
+    pub inline: usize,
+    /// The name that a `use` binds, and whether it is visible outside the file (`pub use`, `pub(super) use`).
+    pub binding: Option<(String, bool)>,
 }
 
 /// All paths of a file that sits `depth` modules below the root of the crate, and all macros called, as `["name!"]`.
@@ -206,9 +210,12 @@ impl Reader<'_> {
                     cfg_test = false;
                     at += 2;
                 }
-                "use" => at = self.tree(at + 1, Vec::new()).saturating_sub(1),
+                "use" => {
+                    let is_public = at > 0 && matches!(self.text(at - 1), "pub" | ")");
+                    at = self.tree(at + 1, Vec::new(), is_public).saturating_sub(1);
+                }
                 "extern" if self.text(at + 1) == "crate" => {
-                    self.push(line, vec![self.text(at + 2).to_owned()]);
+                    self.push(line, vec![self.text(at + 2).to_owned()], None);
                     at += 2;
                 }
                 "::" => at = self.path(at + 1).saturating_sub(1),
@@ -237,16 +244,16 @@ impl Reader<'_> {
         let called = self.text(at) == "!" && self.text(at + 1) != "=";
         if called && let Some(name) = segments.last() {
             let call = format!("{name}!");
-            self.push(line, vec![call]);
+            self.push(line, vec![call], None);
         }
         if segments.len() > 1 {
-            self.push(line, segments);
+            self.push(line, segments, None);
         }
         at.max(start)
     }
 
     /// Reads a `use` tree under `prefix`; returns the index of the `;`, `,` or `}` that ends it.
-    fn tree(&mut self, start: usize, prefix: Vec<String>) -> usize {
+    fn tree(&mut self, start: usize, prefix: Vec<String>, is_public: bool) -> usize {
         let line = self.tokens.get(start).map_or(0, |token| token.line);
         let mut segments = prefix;
         let mut at = start;
@@ -256,7 +263,7 @@ impl Reader<'_> {
                 "{" => {
                     at += 1;
                     while !matches!(self.text(at), "}" | "") {
-                        at = self.tree(at, segments.clone());
+                        at = self.tree(at, segments.clone(), is_public);
                         if self.text(at) == "," {
                             at += 1;
                         }
@@ -264,7 +271,8 @@ impl Reader<'_> {
                     return at + 1;
                 }
                 "as" => {
-                    self.push(line, segments);
+                    let binding = Some((self.text(at + 1).to_owned(), is_public));
+                    self.push(line, segments, binding);
                     return at + 2;
                 }
                 "self" if !segments.is_empty() => at += 1,
@@ -273,14 +281,15 @@ impl Reader<'_> {
                     at += 1;
                 }
                 _ => {
-                    self.push(line, segments);
+                    let binding = segments.last().map(|name| (name.clone(), is_public));
+                    self.push(line, segments, binding);
                     return at;
                 }
             }
         }
     }
 
-    fn push(&mut self, line: usize, mut segments: Vec<String>) {
+    fn push(&mut self, line: usize, mut segments: Vec<String>, binding: Option<(String, bool)>) {
         let supers = segments
             .iter()
             .take_while(|segment| *segment == "super")
@@ -293,6 +302,8 @@ impl Reader<'_> {
             line,
             segments,
             in_test,
+            inline: self.modules.len(),
+            binding,
         });
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use ssh_substituter::config::host::Host;
-use ssh_substituter::engine::Answers;
+use ssh_substituter::engine::ResolverLookup;
 use ssh_substituter::hint::Hint;
 use ssh_substituter::model::StorePath;
 use ssh_substituter::pool::{Limits, Pool};
@@ -278,7 +278,7 @@ fn build(
         keys: Arc::default(),
     };
     let resolver = Arc::new(Resolver::new(pool.clone(), trust));
-    let answers = Box::new(Answers(resolver.clone()));
+    let answers = Box::new(ResolverLookup(resolver.clone()));
     let transfers = Transfers::new(pool, memory, answers);
     Setup {
         resolver,

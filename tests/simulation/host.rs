@@ -188,7 +188,7 @@ impl Host {
                 sleep(2 * self.link.latency).await;
                 Err(TransportError::Refused {
                     host: self.plan.name.to_owned(),
-                    said: String::new(),
+                    ssh_output: String::new(),
                 })
             }
         }
@@ -224,7 +224,7 @@ impl Host {
                 self.note(format_args!("one channel too many"));
                 return Err(TransportError::SessionRefused {
                     host: self.plan.name.to_owned(),
-                    said: String::new(),
+                    ssh_output: String::new(),
                 });
             }
             state.next += 1;

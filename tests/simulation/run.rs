@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ssh_substituter::config;
-use ssh_substituter::engine::Answers;
+use ssh_substituter::engine::ResolverLookup;
 use ssh_substituter::hint::Hint;
 use ssh_substituter::pool::{Limits, Pool};
 use ssh_substituter::resolver::{Resolver, Trust};
@@ -177,7 +177,7 @@ fn core(plan: &Plan, hosts: &[Arc<Host>], trace: &Arc<Trace>) -> (Arc<Core>, Arc
         keys: Arc::default(),
     };
     let resolver = Arc::new(Resolver::new(pool.clone(), trust));
-    let answers = Box::new(Answers(resolver.clone()));
+    let answers = Box::new(ResolverLookup(resolver.clone()));
     let core = Core {
         transfers: Transfers::new(pool.clone(), plan.memory, answers),
         resolver,

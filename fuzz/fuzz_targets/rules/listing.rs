@@ -13,8 +13,8 @@ use std::collections::HashMap;
 use ssh_substituter::model::StorePath;
 use ssh_substituter::wire::nar::layout::{Entry, EntryKind, Layout, Piece};
 
-use super::nar::{End, Told, read};
 use super::pieces::Random;
+use super::reading::{End, OwnedEvent, read};
 use super::{assert_plain, memory};
 
 /// Larger archives are not written out here.
@@ -67,7 +67,7 @@ pub fn check(input: &[u8]) {
         let reading = read(&[&archive], layout.nar_size());
         assert_eq!(reading.end, End::Complete, "{archive:?}");
         assert_eq!(reading.read, archive.len());
-        of_archive(&reading.told, &archive);
+        of_archive(&reading.events, &archive);
     }
 }
 
@@ -130,41 +130,44 @@ fn written(layout: &Layout, len: u64, contents: impl Fn(&[u8], usize) -> Vec<u8>
     out
 }
 
-/// The rules, for a complete archive and what it told.
-pub fn of_archive(told: &[Told], archive: &[u8]) {
+/// The rules, for a complete archive and its events.
+pub fn of_archive(events: &[OwnedEvent], archive: &[u8]) {
     let mut files: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
-    let mut kinds: Vec<(Vec<u8>, Told)> = Vec::new();
+    let mut kinds: Vec<(Vec<u8>, OwnedEvent)> = Vec::new();
     let (mut names, mut open): (Vec<&[u8]>, _) = (Vec::new(), 0);
-    for told in told {
+    for event in events {
         let path = names.join(&b'/');
-        match told {
-            Told::Directory | Told::Symlink(_) => kinds.push((path, told.clone())),
-            Told::File { .. } => {
+        match event {
+            OwnedEvent::Directory | OwnedEvent::Symlink(_) => kinds.push((path, event.clone())),
+            OwnedEvent::File { .. } => {
                 files.insert(path.clone(), Vec::new());
-                kinds.push((path, told.clone()));
+                kinds.push((path, event.clone()));
             }
-            Told::Contents(bytes) => {
+            OwnedEvent::Contents(bytes) => {
                 files.insert(path, bytes.clone());
             }
-            Told::Entry(name) => names.push(name),
+            OwnedEvent::Entry(name) => names.push(name),
             _ => {}
         }
-        match told {
-            Told::Directory => open += 1,
-            Told::DirectoryEnd => open -= 1,
+        match event {
+            OwnedEvent::Directory => open += 1,
+            OwnedEvent::DirectoryEnd => open -= 1,
             _ => {}
         }
-        let closes = matches!(told, Told::FileEnd | Told::Symlink(_) | Told::DirectoryEnd);
+        let closes = matches!(
+            event,
+            OwnedEvent::FileEnd | OwnedEvent::Symlink(_) | OwnedEvent::DirectoryEnd
+        );
         if closes && open > 0 {
             names.pop();
         }
     }
-    let entries = kinds.iter().map(|(path, told)| Entry {
+    let entries = kinds.iter().map(|(path, event)| Entry {
         path,
-        kind: match told {
-            Told::Directory => EntryKind::Directory,
-            Told::Symlink(target) => EntryKind::Symlink(target),
-            Told::File { executable, size } => EntryKind::File {
+        kind: match event {
+            OwnedEvent::Directory => EntryKind::Directory,
+            OwnedEvent::Symlink(target) => EntryKind::Symlink(target),
+            OwnedEvent::File { executable, size } => EntryKind::File {
                 executable: *executable,
                 size: *size,
             },
@@ -176,7 +179,7 @@ pub fn of_archive(told: &[Told], archive: &[u8]) {
     assert_eq!(layout.entries(), kinds.len());
     assert_eq!(
         layout.is_directory(),
-        told.first() == Some(&Told::Directory)
+        events.first() == Some(&OwnedEvent::Directory)
     );
     let mut random = Random::of(archive);
     // Small segments begin anew so often that they are for small archives.

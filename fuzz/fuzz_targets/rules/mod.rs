@@ -20,6 +20,7 @@ pub mod memory;
 pub mod nar;
 pub mod nix_conf;
 pub mod pieces;
+pub mod reading;
 pub mod restore;
 pub mod serve_client;
 pub mod serve_server;

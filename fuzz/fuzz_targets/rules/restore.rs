@@ -2,7 +2,7 @@
 //!
 //! 1. Nothing outside of the destination changes, whatever comes.
 //! 2. The destination appears only when the archive was complete and nothing followed it.
-//! 3. What appears is what the archive told, symlinks as they were.
+//! 3. What appears is what the archive holds, symlinks as they were.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use ssh_substituter::transfer::unpack::Unpacker;
 
-use super::nar::{End, Reading, Told};
 use super::pieces::{Random, cuts};
+use super::reading::{End, OwnedEvent, Reading};
 
 /// Something in a file system: its mode, and what is in it.
 #[derive(Debug, PartialEq)]
@@ -26,11 +26,11 @@ enum Node {
 
 type Nodes = BTreeMap<PathBuf, Node>;
 
-/// All rules, for any bytes and what the decoder told of them.
+/// All rules, for any bytes and what the decoder read of them.
 pub fn check(input: &[u8], whole: &Reading) {
     // Making and removing files takes a hundred times as long as all else: of what is broken, some are enough.
     let broken = whole.end != End::Complete;
-    if whole.told.is_empty() || (broken && Random::of(input).below(40) > 0) {
+    if whole.events.is_empty() || (broken && Random::of(input).below(40) > 0) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -54,7 +54,7 @@ pub fn check(input: &[u8], whole: &Reading) {
     if done {
         assert_eq!(whole.end, End::Complete);
         assert_eq!(whole.read, input.len());
-        assert_eq!(restored, expected(&whole.told));
+        assert_eq!(restored, expected(&whole.events));
     } else {
         assert!(restored.is_empty(), "an incomplete tree has its name");
         // Elsewhere file systems refuse names that are fine here.
@@ -115,31 +115,34 @@ fn nodes(top: &Path) -> Nodes {
 }
 
 /// What should be there.
-fn expected(told: &[Told]) -> Nodes {
+fn expected(events: &[OwnedEvent]) -> Nodes {
     let (mut nodes, mut path, mut open) = (Nodes::new(), PathBuf::new(), 0);
-    for told in told {
-        match told {
-            Told::Directory => {
+    for event in events {
+        match event {
+            OwnedEvent::Directory => {
                 nodes.insert(path.clone(), Node::Directory(0o555));
                 open += 1;
             }
-            Told::Entry(name) => path.push(OsStr::from_bytes(name)),
-            Told::File { executable, .. } => {
+            OwnedEvent::Entry(name) => path.push(OsStr::from_bytes(name)),
+            OwnedEvent::File { executable, .. } => {
                 let mode = if *executable { 0o555 } else { 0o444 };
                 nodes.insert(path.clone(), Node::File(mode, Vec::new()));
             }
-            Told::Contents(bytes) => match nodes.get_mut(&path) {
+            OwnedEvent::Contents(bytes) => match nodes.get_mut(&path) {
                 Some(Node::File(_, contents)) => contents.clone_from(bytes),
                 other => panic!("contents of {other:?}"),
             },
-            Told::Symlink(target) => {
+            OwnedEvent::Symlink(target) => {
                 let target = PathBuf::from(OsStr::from_bytes(target));
                 nodes.insert(path.clone(), Node::Symlink(target));
             }
-            Told::FileEnd | Told::End => {}
-            Told::DirectoryEnd => open -= 1,
+            OwnedEvent::FileEnd | OwnedEvent::End => {}
+            OwnedEvent::DirectoryEnd => open -= 1,
         }
-        let closes = matches!(told, Told::FileEnd | Told::Symlink(_) | Told::DirectoryEnd);
+        let closes = matches!(
+            event,
+            OwnedEvent::FileEnd | OwnedEvent::Symlink(_) | OwnedEvent::DirectoryEnd
+        );
         if closes && open > 0 {
             path.pop();
         }

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::folder::{is_open_to_others, unsafe_ancestor};
+use crate::folder::{is_writable_by_others, unsafe_ancestor};
 
 /// Names the folder itself; for tests and unusual systems.
 pub const OVERRIDE: &str = "SSH_SUBSTITUTER_CACHE_DIR";
@@ -136,7 +136,7 @@ impl Surroundings {
             return Err(refused("a link to a folder of another user"));
         }
         // What is in it may be somebody else's by now.
-        if is_open_to_others(&meta, self.uid) {
+        if is_writable_by_others(&meta, self.uid) {
             return Err(refused("open to other users"));
         }
         // One that was named is not for us to tighten: who knows what else it is.

@@ -33,7 +33,7 @@ pub use infos::{Lifetimes, Lookup, News, Said};
 pub use look::{Cleared, Contents, HostAnswers, LookError};
 
 use crate::folder::is_own_file;
-use crate::folder::lock::open_lock;
+use crate::folder::lock::try_lock;
 
 /// Marks a database as ours (`PRAGMA application_id`).
 const APPLICATION: i32 = 0x7373_6873;
@@ -315,16 +315,15 @@ fn with(path: &Path, suffix: &str) -> PathBuf {
 
 /// A lock between processes; held until the file is dropped.
 fn lock(path: &Path) -> io::Result<File> {
-    use rustix::fs::{FlockOperation, flock};
-    let file = open_lock(path)?;
     let started = Instant::now();
     loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if started.elapsed() < PATIENCE => {
+        match try_lock(path) {
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock && started.elapsed() < PATIENCE =>
+            {
                 std::thread::sleep(PAUSE);
             }
-            Err(error) => return Err(error.into()),
+            locked => return locked,
         }
     }
 }

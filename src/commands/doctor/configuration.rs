@@ -6,7 +6,7 @@ use super::finding::{Finding, Level};
 use super::fixes;
 use super::nix::Nix;
 use crate::commands::Loaded;
-use crate::config::{Config, Origin, Settings, Sources, own_lines};
+use crate::config::{Config, Origin, Settings, Sources, setting_lines};
 use crate::report;
 
 const AREA: &str = "Configuration";
@@ -69,7 +69,7 @@ fn in_force(settings: &Settings) -> NamesByOrigin {
 /// The settings in files, when it is not known which are in force.
 fn written(sources: &Sources) -> NamesByOrigin {
     let mut by_origin = NamesByOrigin::new();
-    for line in own_lines(sources) {
+    for line in setting_lines(sources) {
         let names =
             origin_name(&line.origin).map(|origin_name| by_origin.entry(origin_name).or_default());
         if let Some(names) = names
@@ -161,7 +161,7 @@ fn values(sources: &Sources, config: &Config) -> Vec<Finding> {
 
 /// Settings in files of Nix that make Nix warn each time.
 fn unknown_to_nix(sources: &Sources) -> Vec<Finding> {
-    let lines = own_lines(sources).into_iter();
+    let lines = setting_lines(sources).into_iter();
     let strange = lines.filter(|line| {
         let is_nix_own = match &line.origin {
             Origin::File { path, .. } => path.file_name().is_some_and(|name| name == "nix.conf"),

@@ -2,11 +2,11 @@
 
 use data_encoding::{BASE64, BASE64_NOPAD};
 
-use super::parse::{decode, parse_port};
+use super::address::{decode, parse_port};
 use super::{Host, HostError};
 use crate::config::value::{BOOLEAN, parse_bool, printable};
 
-/// What has a meaning here, in the order in which messages list it.
+/// Parameters that have a meaning here, in the order in which messages list them.
 const KNOWN: [&str; 9] = [
     "ssh-key",
     "base64-ssh-public-host-key",
@@ -23,8 +23,8 @@ const KNOWN: [&str; 9] = [
 const KNOWN_LIST: &str = "ssh-key, base64-ssh-public-host-key, compress, remote-program, \
      remote-store, priority, trusted, max-connections, port";
 
-/// What Nix knows for its ssh stores and the stores behind them (Nix manual, "Store Types"), and
-/// what means nothing here.
+/// Parameters of Nix's ssh stores and the stores behind them (Nix manual, "Store Types") that mean nothing
+/// here.
 const IGNORED: [&str; 10] = [
     "path-info-cache-size",
     "want-mass-query",
@@ -76,7 +76,7 @@ pub(super) fn apply(host: &mut Host, spec: &str, query: &str) -> Result<(), Host
         if !part.contains('=') {
             return Err(refused("", "a value after ="));
         }
-        // Which of two would count is a matter of Nix's version; better to ask.
+        // Which of two counts differs between versions of Nix.
         if seen.contains(&name) {
             return Err(refused(raw, "each parameter once"));
         }
@@ -98,7 +98,7 @@ pub(super) fn apply(host: &mut Host, spec: &str, query: &str) -> Result<(), Host
     Ok(())
 }
 
-/// Sets one parameter. The error is what a value would have been.
+/// Sets one parameter. The error is what a valid value would be.
 fn set(host: &mut Host, name: &str, value: &str) -> Result<(), &'static str> {
     match name {
         "ssh-key" => host.ssh_key = optional(value, ssh_key)?.map(Into::into),

@@ -110,7 +110,7 @@ impl HostPool {
 
     /// That it is not asked, and why.
     pub(in crate::pool) fn resting_error(&self) -> Arc<RemoteError> {
-        Arc::new(RemoteError::Rests {
+        Arc::new(RemoteError::Resting {
             host: self.host.to_string(),
             since: self.since_failure(),
             why: self.failure_reports.lock().last.clone(),
@@ -163,7 +163,7 @@ impl HostPool {
         // That we use all its channels ourselves is no failure of the host.
         let is_ours = matches!(
             **error,
-            RemoteError::Rests { .. } | RemoteError::Busy { .. }
+            RemoteError::Resting { .. } | RemoteError::Busy { .. }
         );
         if verdict == Verdict::Refused || is_ours {
             return log::debug!("{error}");

@@ -220,7 +220,7 @@ impl Lease {
         let HostPool { host, notify, .. } = &*self.host_pool;
         let reports = &self.host_pool.skipped_path_reports;
         reports.report(host, notify, skipped);
-        self.host_pool.latency.lock().learn(connection.latency());
+        self.host_pool.latency.lock().merge(connection.latency());
         if connection.is_clean() {
             if self.host_pool.record_success() {
                 self.host_pool

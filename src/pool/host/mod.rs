@@ -130,7 +130,7 @@ impl HostPool {
 
     /// Takes in how quickly it answered.
     pub(super) fn record_latency(&self, latency: Latency) {
-        self.latency.lock().learn(latency);
+        self.latency.lock().merge(latency);
     }
 
     /// The shortest time in which it answered.

@@ -18,7 +18,7 @@ enum Use {
 
 impl Use {
     fn of(connection: &Connection) -> Self {
-        match (connection.keeps_answers(), connection.tells_the_present()) {
+        match (connection.may_cache_answers(), connection.is_up_to_date()) {
             (false, _) => Self::Anything,
             (true, true) => Self::QuestionsYet,
             (true, false) => Self::Nars,
@@ -40,7 +40,7 @@ impl HostPool {
         loop {
             let best = self.idle.take_best(|one| Use::of(one).rank(requests));
             let mut connection = best?;
-            if !connection.is_gone() {
+            if !connection.is_closed_by_remote() {
                 requests.iter().for_each(|request| connection.send(request));
                 return Some(connection);
             }
@@ -50,7 +50,9 @@ impl HostPool {
     /// Whether there is a connection, as far as can be told without asking.
     pub(in crate::pool) fn is_connected(&self) -> bool {
         self.held.load(Ordering::Relaxed) > 0
-            || self.idle.retain(|connection| !connection.is_gone())
+            || self
+                .idle
+                .retain(|connection| !connection.is_closed_by_remote())
     }
 
     /// Ends what lies idle, but for so many connections.

@@ -71,7 +71,7 @@ impl Shells {
 
     pub(super) fn take_idle(&self) -> Option<Shell> {
         while let Some(mut shell) = self.idle.pop() {
-            if !shell.is_gone() {
+            if !shell.is_closed_by_remote() {
                 return Some(shell);
             }
         }
@@ -122,7 +122,7 @@ impl Drop for ShellLease {
         if let Some(mut shell) = self.shell.take()
             && shell.is_clean()
         {
-            shell.rest();
+            shell.leave_path();
             self.idle.push(shell);
         }
     }

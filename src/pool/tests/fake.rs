@@ -103,12 +103,12 @@ impl Transport for Fake {
     async fn open(&self, host: &Host, _program: Program) -> Result<Channel, TransportError> {
         let (name, does, opens) = self.host(&host.name);
         let before = opens.fetch_add(1, Ordering::SeqCst);
-        let (host, said) = (name.clone(), String::new());
+        let (host, ssh_output) = (name.clone(), String::new());
         match does {
             Does::Hang => pending().await,
             Does::ServeOnce if before > 0 => pending().await,
-            Does::RefuseOnce if before == 0 => Err(TransportError::Refused { host, said }),
-            Does::Refuse => Err(TransportError::Refused { host, said }),
+            Does::RefuseOnce if before == 0 => Err(TransportError::Refused { host, ssh_output }),
+            Does::Refuse => Err(TransportError::Refused { host, ssh_output }),
             Does::FailHere => Err(TransportError::Local {
                 host,
                 action: "try",

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::super::tracking::Totals;
+use super::super::stats::Totals;
 use super::json;
 
 /// What has been written, and what is to be.

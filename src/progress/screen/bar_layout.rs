@@ -2,8 +2,8 @@
 //!
 //! All is ASCII but the ellipses: names of store paths and hosts are.
 
+use super::super::stats::TransferStatus;
 use super::super::text::{part, size, time};
-use super::super::tracking::TransferStatus;
 
 /// Widest name and host, in characters.
 const MAX_NAME_WIDTH: usize = 24;

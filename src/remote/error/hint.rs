@@ -46,7 +46,7 @@ impl Hint for RemoteError {
                 "the program there is broken, or it is not nix-store: see remote-program in the host's URL and '{}'",
                 target.ssh("nix-store --version")
             ),
-            Self::NotAsked { .. } => {
+            Self::Unsolicited { .. } => {
                 "what answers there is not nix-store: take the host out of ssh-substituter-hosts until that is mended".to_owned()
             }
             Self::LinkDead { .. } => format!(
@@ -65,7 +65,7 @@ impl Hint for RemoteError {
                 "the host is overloaded, its link is nearly dead, or it keeps others waiting on purpose: look there with '{}', or raise stalled-download-timeout",
                 target.ssh("uptime")
             ),
-            Self::Noise { .. } => format!(
+            Self::StderrFlood { .. } => format!(
                 "something there writes without end: '{}' must print nothing",
                 target.ssh("true")
             ),
@@ -81,7 +81,7 @@ impl Hint for RemoteError {
             }
             Self::Transport(error) => return error.hint(),
             // The cause of its failure has the hint.
-            Self::Rests { why, .. } => return why.as_ref()?.hint(),
+            Self::Resting { why, .. } => return why.as_ref()?.hint(),
             Self::Absent { .. } => return None,
         })
     }
@@ -89,7 +89,7 @@ impl Hint for RemoteError {
     fn remote_output(&self) -> Option<&str> {
         match self {
             Self::Transport(error) => error.remote_output(),
-            Self::Rests { why, .. } => why.as_ref()?.remote_output(),
+            Self::Resting { why, .. } => why.as_ref()?.remote_output(),
             error => Some(error.stderr()).filter(|output| !output.is_empty()),
         }
     }

@@ -11,12 +11,11 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::command::{NONCE, dd};
-use super::location::{Places, Told};
+use super::store_locations::{StoreLocations, StoreSettings};
 use super::{Shell, listing};
 use crate::config::host::Host;
 use crate::remote::RemoteError;
-use crate::remote::handshake::{EXIT, GRACE};
-use crate::remote::link::Link;
+use crate::remote::link::{EXIT_TIMEOUT, Link, TRANSPORT_GRACE};
 use crate::transport::{Program, Transport};
 use crate::wire::nar::layout::EntryKind;
 
@@ -82,19 +81,22 @@ pub async fn open_shell(
         reason: reason.to_owned(),
         is_certain,
     };
-    let Some(places) = Places::of(host) else {
+    let Some(locations) = StoreLocations::of(host) else {
         let reason = "its remote-store says nothing of where they are";
         return Err(none(reason, true).into());
     };
-    let channel = timeout_at(deadline + GRACE, transport.open(host, Program::Shell))
-        .await
-        .map_err(|_| RemoteError::HandshakeTimedOut {
-            host: host.to_string(),
-            program: "sh".to_owned(),
-            after: options.connect,
-            stderr: String::new(),
-        })?
-        .map_err(RemoteError::Transport)?;
+    let channel = timeout_at(
+        deadline + TRANSPORT_GRACE,
+        transport.open(host, Program::Shell),
+    )
+    .await
+    .map_err(|_| RemoteError::HandshakeTimedOut {
+        host: host.to_string(),
+        program: "sh".to_owned(),
+        after: options.connect,
+        stderr: String::new(),
+    })?
+    .map_err(RemoteError::Transport)?;
     let mut link = Link::new(host, channel, options.silence);
     let proof = Proof::new();
     link.output.send_bytes(proof.script().into_bytes());
@@ -102,10 +104,10 @@ pub async fn open_shell(
     loop {
         match proof.step(link.input.peek()) {
             Step::NeedMore => {}
-            Step::Proven(told) => {
+            Step::Proven(settings) => {
                 link.input.buffer().clear();
-                let places = places.told(host, &told);
-                return Ok(Shell::new(link, proof.nonce(), places));
+                let locations = locations.with_settings(host, &settings);
+                return Ok(Shell::new(link, proof.nonce(), locations));
             }
             Step::Wrong(reason) => return Err(none(reason, true).into()),
         }
@@ -117,7 +119,7 @@ pub async fn open_shell(
                 if matches!(error, RemoteError::LinkDead { .. }) {
                     return Err(error.into());
                 }
-                return Err(match timeout(EXIT, link.child.wait()).await {
+                return Err(match timeout(EXIT_TIMEOUT, link.child.wait()).await {
                     Ok(Some(status)) => {
                         let reason = format!("no shell: exit status {status}");
                         none(&reason, true).into()
@@ -138,7 +140,7 @@ struct Proof {
 
 enum Step {
     NeedMore,
-    Proven(Told),
+    Proven(StoreSettings),
     Wrong(&'static str),
 }
 
@@ -165,7 +167,7 @@ impl Proof {
     /// Also sets up what later commands rely on: the nonce in `n`, messages and sorting in no
     /// language, the usual places of Nix at the end of PATH. And asks for what may say where the files
     /// of its store are, as Nix's `store` setting is made of (Nix manual, "nix.conf"): each with a zero
-    /// byte behind it, as [`Told::read`] reads it.
+    /// byte behind it, as [`StoreSettings::read`] reads it.
     fn script(&self) -> String {
         let ([first, second], [a, b]) = (&self.halves, self.factors);
         let dd = dd();
@@ -189,7 +191,7 @@ impl Proof {
         let end = format!("={};", self.nonce());
         let Some(at) = find(output, begin.as_bytes()) else {
             if output.len() > BANNER_MAX {
-                return Step::Wrong("too much was printed before a shell answered");
+                return Step::Wrong("too much was read_output before a shell answered");
             }
             return Step::NeedMore;
         };
@@ -208,7 +210,7 @@ impl Proof {
         let root = listing::parse(listing, 1).unwrap_or_default();
         match root.as_slice() {
             [root] if root.path.is_empty() && root.kind == EntryKind::Directory => {
-                Step::Proven(Told::read(told))
+                Step::Proven(StoreSettings::read(told))
             }
             _ => Step::Wrong("its dd, head, cat or find is not like GNU's"),
         }

@@ -1,104 +1,97 @@
-//! One path on its way to whoever wants it, whatever breaks meanwhile.
+//! One NAR on its way to its sink, whatever breaks meanwhile.
 //!
 //! ```text
-//!            read ahead ──complete──────────────────────────┐
-//!                │ breaks, or nobody asked for it           │
-//!                ▼                                          ▼
-//!   ┌──▶ in parts, where that is of use ──complete──▶ verified, done
-//!   │            │ brings nothing more                      ▲
-//!   │            ▼                                          │
-//!   └─fails── one host, straight through ──complete─────────┘
+//!   front end ─▶ Fetch ─▶ Source (readahead | chunks | plain) ─▶ Verifier ─▶ NarSink
+//!
+//!                          ┌──────────────────── Stop ◀───────────────────┐
+//!                          ▼                                              │
+//!   start ──▶ choosing a source ──▶ delivering ──▶ Step::Complete ──▶ done
+//!      read ahead?         │             ▲  │
+//!      else chunks?        │             └──┘ Step::Write, passed on
+//!      else the next host  │
+//!                          └─ no host is left ──▶ failed
 //! ```
 //!
-//! How far the NAR is stands in one place, the [`Verifier`]: whatever comes next goes on from there.
+//! How far the NAR is stands in one place, the [`Verifier`]: each source goes on from its offset. Which source comes next is
+//! decided in [`Fetch::next_source`], and what a [`Stop`] means for that in [`Fetch::go_on_after`]. Nothing else here knows
+//! one source from another.
 
 mod retry_policy;
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use super::chunks::{ChunkedDownload, URGENT};
+use super::chunks::{ChunkedDownloads, URGENT};
 use super::error::{HostFault, TransferError};
+use super::hosts::HostBookkeeping;
+use super::nar_sink::NarSink;
 use super::progress::TransferProgress;
-use super::readahead::{ReadEvent, ReadaheadHit, TransferContext};
-use super::source::{Attempt, Stopped};
-use super::verify::{Taken, Verifier};
-use super::{FetchRequest, NarSink};
+use super::readahead::TransferContext;
+use super::request::FetchRequest;
+use super::source::{ChunkSource, PlainDump, PlainSource, ReadaheadSource, Source, Step, Stop};
+use super::verify::{Piece, Verifier};
 use crate::model::PathInfo;
 use crate::pool::HostId;
 use retry_policy::{AttemptOutcome, RetryPolicy};
 
-/// How long a NAR that is read ahead may not move before another host is asked for it.
-const STALL_LIMIT: Duration = Duration::from_secs(2);
+/// The pause before chunks are tried again after they have brought something; it doubles.
+const CHUNKS_PAUSE: Duration = Duration::from_millis(250);
 
-/// How long a worker may take to ask for what is waited for. It does so at once, unless all are busy
-/// with larger ones.
-const SOON: Duration = Duration::from_millis(50);
+/// The longest such pause, as a power of two of the first.
+const CHUNKS_PAUSE_DOUBLINGS: u32 = 5;
 
-/// How often in a row parts may bring nothing before the rest comes from one host.
-const FRUITLESS_PARTS: u32 = 1;
-
-/// The pause before parts are tried again after they have brought something; it doubles.
-const PARTS_PAUSE: Duration = Duration::from_millis(250);
-
-/// For how long a caller may take nothing before others get the channel that its NAR comes on, if they need
+/// How long a caller may take nothing before others get the channel that its NAR comes on, if they need
 /// it; doubled with each time, since mostly all that was passed on has to come again then.
-const PATIENCE: Duration = Duration::from_secs(3);
+const DISPLACE_AFTER: Duration = Duration::from_secs(3);
 
 /// The longest such time, as a power of two of the first.
-const PATIENCE_DOUBLINGS: u32 = 4;
+const DISPLACE_DOUBLINGS: u32 = 4;
 
 /// One path that is being fetched.
 pub(super) struct Fetch<'a> {
-    context: &'a TransferContext,
+    bookkeeping: &'a HostBookkeeping,
+    chunks: &'a ChunkedDownloads,
     request: &'a FetchRequest<'a>,
-    watch: &'a dyn TransferProgress,
+    progress: &'a dyn TransferProgress,
     sink: &'a mut dyn NarSink,
     /// How far it is.
-    stream: Verifier,
-    tries: RetryPolicy,
-    /// How often in a row parts have brought nothing, and how often they have broken off.
-    fruitless_parts: u32,
-    broken_parts: u32,
+    verifier: Verifier,
+    retries: RetryPolicy,
+    /// Chunks brought nothing, and no other source has brought anything since.
+    chunks_are_fruitless: bool,
+    /// How often chunks broke off after they had brought something.
+    chunk_breaks: u32,
     /// How often others got the channel, since the caller took nothing for long.
-    gave_way: u32,
+    displaced: u32,
     /// What was wrong with each host that was tried, in that order.
     faults: Vec<HostFault>,
-}
-
-/// What came of parts.
-enum Parts {
-    /// All is there, and right.
-    Complete,
-    /// No more comes that way for now.
-    Broke,
 }
 
 impl<'a> Fetch<'a> {
     pub(super) fn new(
         context: &'a TransferContext,
         request: &'a FetchRequest<'a>,
-        watch: &'a dyn TransferProgress,
+        progress: &'a dyn TransferProgress,
         sink: &'a mut dyn NarSink,
     ) -> Self {
-        let stream = match request.resume.clone() {
+        let verifier = match request.resume.clone() {
             Some(resume) => Verifier::resumed(request.info, resume),
             None => Verifier::new(request.info),
         };
         Self {
-            context,
+            bookkeeping: &context.bookkeeping,
+            chunks: &context.chunks,
             request,
-            watch,
+            progress,
             sink,
-            stream,
-            tries: RetryPolicy::default(),
-            fruitless_parts: 0,
-            broken_parts: 0,
-            gave_way: 0,
+            verifier,
+            retries: RetryPolicy::default(),
+            chunks_are_fruitless: false,
+            chunk_breaks: 0,
+            displaced: 0,
             faults: Vec::new(),
         }
     }
@@ -108,29 +101,23 @@ impl<'a> Fetch<'a> {
     /// # Errors
     /// When no host can deliver, or the sink takes no more.
     pub(super) async fn run(&mut self) -> Result<u64, TransferError> {
-        if self.take_from_readahead().await? {
-            return Ok(self.info().nar_size);
-        }
+        let mut source = self.read_ahead();
         loop {
-            if self.in_parts().await? {
-                return Ok(self.info().nar_size);
-            }
-            let Some((host, pause)) = self.next_host() else {
-                let faults = std::mem::take(&mut self.faults);
-                return Err(TransferError::nobody(self.info().path.clone(), faults));
+            let from = self.verifier.offset();
+            let current = match source.take() {
+                Some(source) => source,
+                None => self.next_source().await?,
             };
-            if !pause.is_zero() {
-                sleep(pause).await;
-            }
-            if let Some(size) = self.bring_from_host(host).await? {
-                return Ok(size);
+            match self.deliver(current).await? {
+                None => return Ok(self.verifier.offset()),
+                Some(stop) => self.go_on_after(stop, from).await,
             }
         }
     }
 
     /// What has been passed on, to be completed.
-    pub(super) fn stream(&self) -> &Verifier {
-        &self.stream
+    pub(super) fn verifier(&self) -> &Verifier {
+        &self.verifier
     }
 
     fn info(&self) -> &'a PathInfo {
@@ -138,207 +125,173 @@ impl<'a> Fetch<'a> {
     }
 
     fn holders(&self) -> Vec<HostId> {
-        self.context
-            .book
+        self.bookkeeping
             .holders(&self.info().path, self.request.holders)
     }
 
-    fn cannot_write(&self, source: io::Error) -> TransferError {
-        TransferError::Sink {
-            path: self.info().path.clone(),
-            source,
-        }
-    }
-
-    /// Passes on what is read ahead; whether that was all.
-    async fn take_from_readahead(&mut self) -> Result<bool, TransferError> {
-        if self.request.resume.is_some() {
-            return Ok(false);
-        }
-        let (info, caller, book) = (self.info(), self.request.caller, &self.context.book);
-        let (reader, mut waits) = match caller.ahead.fetch(info, &self.holders()) {
-            Some(ReadaheadHit::Asked(reader)) => (reader, false),
-            Some(ReadaheadHit::Waiting(reader)) => (reader, true),
-            None => return Ok(false),
-        };
-        let task = &reader.task;
-        let host = task.host();
-        let mut shown = host;
-        self.watch.set_host(&book.pool.host(host).to_string());
-        let holders = book.holders(&info.path, &task.holders);
-        let mut others = holders.into_iter().filter(|other| *other != host);
-        let mut limit = match others.any(|host| book.pool.is_well(host)) {
-            true => STALL_LIMIT,
-            false => Duration::MAX,
-        };
-        let mut received = task.received();
+    /// Passes on what `source` brings, until the NAR is complete or the source stops.
+    async fn deliver(
+        &mut self,
+        mut source: Box<dyn Source + 'a>,
+    ) -> Result<Option<Stop>, TransferError> {
         loop {
-            match timeout(if waits { SOON } else { limit }, reader.next()).await {
-                Ok(ReadEvent::Piece(piece, host)) => {
-                    waits = false;
-                    if std::mem::replace(&mut shown, host) != host {
-                        self.watch.set_host(&book.pool.host(host).to_string());
-                    }
-                    self.watch.advance(piece.bytes.len() as u64);
-                    let written = self.sink.write(piece).await;
-                    written.map_err(|source| self.cannot_write(source))?;
-                    received = task.received();
-                }
-                Ok(ReadEvent::Complete) => return Ok(true),
-                Ok(ReadEvent::Broken(stream)) => {
-                    self.stream = *stream;
-                    // Others come first.
-                    self.tries.ended(task.host(), AttemptOutcome::Fruitless);
-                    return Ok(false);
-                }
-                Err(_) if waits => {
-                    waits = false;
-                    if caller.ahead.cancel(&reader) {
-                        return Ok(false);
+            match source.next(&mut self.verifier).await {
+                Ok(Step::Write(piece)) => {
+                    if let Some(stop) = self.write(piece, &mut *source).await? {
+                        return Ok(Some(stop));
                     }
                 }
-                // It comes, slowly: what is verified whole shows nothing before its end.
-                Err(_) if task.received() != received => received = task.received(),
-                Err(_) => {
-                    reader.abandon();
-                    limit = Duration::MAX;
+                Ok(Step::Complete(pieces)) => {
+                    for piece in pieces {
+                        self.write(piece, &mut *source).await?;
+                    }
+                    return Ok(None);
                 }
+                Err(stop) => return Ok(Some(stop)),
             }
         }
     }
 
-    /// Brings the rest in parts, as long as they bring something; whether that was all.
-    async fn in_parts(&mut self) -> Result<bool, TransferError> {
-        while self.fruitless_parts < FRUITLESS_PARTS {
-            let (from, holders) = (self.stream.taken(), self.holders());
-            let urgent = Arc::new(AtomicU64::new(URGENT));
-            let parts = self
-                .context
-                .chunks
-                .start(self.info(), &holders, from, urgent);
-            let Some(parts) = parts else {
-                return Ok(false);
-            };
-            if let Parts::Complete = self.assemble(parts).await? {
-                return Ok(true);
+    /// Writes a piece to the sink. When that takes long and others need what the source occupies, they get it.
+    async fn write(
+        &mut self,
+        piece: Piece,
+        source: &mut (dyn Source + 'a),
+    ) -> Result<Option<Stop>, TransferError> {
+        let mut write = self.sink.write(piece);
+        let (written, stop) = tokio::select! {
+            biased;
+            written = &mut write => (written, None),
+            () = source.until_needed_elsewhere() => {
+                source.release();
+                (write.await, Some(Stop::Displaced))
             }
-            if self.stream.taken() > from {
-                sleep(PARTS_PAUSE * (1 << self.broken_parts.min(5))).await;
-                self.broken_parts += 1;
-            } else {
-                self.fruitless_parts += 1;
-            }
+        };
+        match written {
+            Ok(()) => Ok(stop),
+            Err(source) => Err(TransferError::Sink {
+                path: self.request.info.path.clone(),
+                source,
+            }),
         }
-        Ok(false)
     }
 
-    async fn assemble(&mut self, mut parts: ChunkedDownload) -> Result<Parts, TransferError> {
-        let mut shown = None;
-        'nar: while let Some((buf, host)) = parts.more().await {
-            if shown.replace(host) != Some(host) {
-                let name = self.context.book.pool.host(host).to_string();
-                self.watch.set_host(&name);
-            }
-            loop {
-                let before = self.stream.taken();
-                let taken = self.stream.take(buf);
-                let more = self.stream.taken().saturating_sub(before);
-                self.watch.advance(more);
-                match taken {
-                    Ok(Taken::Nothing) => break,
-                    Ok(Taken::Pass(piece)) => {
-                        let written = self.sink.write(piece).await;
-                        written.map_err(|source| self.cannot_write(source))?;
-                    }
-                    Ok(Taken::Complete) => {
-                        let Ok(held) = self.stream.verify() else {
-                            parts.report_wrong_content();
-                            break 'nar;
-                        };
-                        for piece in held {
-                            let written = self.sink.write(piece).await;
-                            written.map_err(|source| self.cannot_write(source))?;
-                        }
-                        return Ok(Parts::Complete);
-                    }
-                    Err(_) => {
-                        parts.report_wrong_content();
-                        break 'nar;
-                    }
-                }
-            }
+    /// What the readahead has of it. It begins at the first byte, so it is of no use for the rest of a NAR.
+    fn read_ahead(&self) -> Option<Box<dyn Source + 'a>> {
+        if self.request.resume.is_some() {
+            return None;
         }
-        self.watch.lose(self.stream.roll_back());
-        Ok(Parts::Broke)
+        let (readahead, info) = (&self.request.caller.readahead, self.info());
+        let source = ReadaheadSource::find(
+            readahead,
+            info,
+            &self.holders(),
+            self.bookkeeping,
+            self.progress,
+        )?;
+        Some(Box::new(source))
     }
 
-    /// Who is to be asked next for all of the rest, and after which pause.
+    /// Who brings the rest: several hosts in chunks, where that is of use, else the next host to be tried.
+    async fn next_source(&mut self) -> Result<Box<dyn Source + 'a>, TransferError> {
+        if let Some(source) = self.in_chunks() {
+            return Ok(Box::new(source));
+        }
+        let Some((host, pause)) = self.next_host() else {
+            let faults = std::mem::take(&mut self.faults);
+            return Err(TransferError::nobody(self.info().path.clone(), faults));
+        };
+        if !pause.is_zero() {
+            sleep(pause).await;
+        }
+        let dump = PlainDump {
+            bookkeeping: self.bookkeeping,
+            info: self.info(),
+            host,
+            chunks: self.chunks,
+            holders: self.holders(),
+            displace_after: DISPLACE_AFTER * (1 << self.displaced.min(DISPLACE_DOUBLINGS)),
+        };
+        Ok(Box::new(PlainSource::new(dump, self.progress)))
+    }
+
+    fn in_chunks(&self) -> Option<ChunkSource<'a>> {
+        if self.chunks_are_fruitless {
+            return None;
+        }
+        let (from, holders) = (self.verifier.offset(), self.holders());
+        let urgent = Arc::new(AtomicU64::new(URGENT));
+        let download = self.chunks.start(self.info(), &holders, from, urgent)?;
+        Some(ChunkSource::new(
+            download,
+            &self.bookkeeping.pool,
+            self.progress,
+        ))
+    }
+
+    /// Which host is asked next for all of the rest, and after which pause.
     fn next_host(&mut self) -> Option<(HostId, Duration)> {
-        let (info, book, holders) = (self.info(), &self.context.book, self.holders());
+        let (info, bookkeeping, holders) = (self.info(), self.bookkeeping, self.holders());
         // Without a hash nothing says that another host has the same.
-        let others = book.pool.hosts().filter(|_| info.nar_hash.is_some());
+        let others = bookkeeping.pool.hosts().filter(|_| info.nar_hash.is_some());
         let mut all = holders.clone();
         all.extend(others.filter(|host| !holders.contains(host)));
         // Better to ask a host that may lack it than to wait for one that was found dead.
-        let left = info.nar_size.saturating_sub(self.stream.taken());
-        book.rates.put_late_ones_last(&mut all, left);
-        let mut hosts = book.pool.in_order_of_health(&all);
-        hosts.retain(|host| {
-            let Some(fault) = book.known_wrong_content(*host, &info.path) else {
+        let remaining = info.nar_size.saturating_sub(self.verifier.offset());
+        bookkeeping
+            .throughput
+            .put_late_ones_last(&mut all, remaining);
+        let mut candidates = bookkeeping.pool.in_order_of_health(&all);
+        candidates.retain(|host| {
+            let Some(fault) = bookkeeping.known_wrong_content(*host, &info.path) else {
                 return true;
             };
-            if self.tries.is_new(*host) {
+            if self.retries.is_new(*host) {
                 self.faults.push(fault);
             }
-            self.tries.ended(*host, AttemptOutcome::Unfit);
+            self.retries.record(*host, AttemptOutcome::Excluded);
             false
         });
-        self.tries.next(&hosts, self.stream.taken() > 0)
+        self.retries.next(&candidates, self.verifier.offset() > 0)
     }
 
-    /// Brings the rest from one host, if it can; then the size of the NAR.
-    async fn bring_from_host(&mut self, host: HostId) -> Result<Option<u64>, TransferError> {
-        let (info, book) = (self.info(), &self.context.book);
-        self.watch.set_host(&book.pool.host(host).to_string());
-        let holders = self.holders();
-        let attempt = Attempt {
-            book,
-            info,
-            host,
-            watch: self.watch,
-            chunks: &self.context.chunks,
-            holders: &holders,
-            patience: PATIENCE * (1 << self.gave_way.min(PATIENCE_DOUBLINGS)),
-        };
-        let (known, from) = (holders.contains(&host), self.stream.taken());
-        let stopped = attempt.run(known, &mut self.stream, self.sink).await;
-        let (fault, connected) = match stopped {
-            Ok(size) => return Ok(Some(size)),
-            Err(Stopped::Sink(source)) => return Err(self.cannot_write(source)),
-            Err(Stopped::GaveWay) => {
-                self.watch.lose(self.stream.roll_back());
-                self.gave_way += 1;
-                self.fruitless_parts = 0;
-                return Ok(None);
+    /// A source stopped that had begun at the offset `from`: what follows from that for the next one.
+    async fn go_on_after(&mut self, stop: Stop, from: u64) {
+        self.progress.lose(self.verifier.roll_back());
+        let new_bytes = self.verifier.offset() > from;
+        match stop {
+            Stop::NotStarted => {}
+            // Others come first.
+            Stop::WorkerFailed(host) => self.retries.record(host, AttemptOutcome::NoNewBytes),
+            Stop::Exhausted if new_bytes => {
+                let doublings = self.chunk_breaks.min(CHUNKS_PAUSE_DOUBLINGS);
+                self.chunk_breaks += 1;
+                sleep(CHUNKS_PAUSE * (1 << doublings)).await;
             }
-            Err(Stopped::NoConnection(fault)) => (fault, false),
-            Err(Stopped::Fault(fault)) => (fault, true),
-        };
-        self.watch.lose(self.stream.roll_back());
-        book.record_failure(host, &info.path, &fault).await;
-        let new_bytes = self.stream.taken() > from;
-        let ended = match &fault {
-            HostFault::Remote(_) if new_bytes => AttemptOutcome::WithNewBytes,
-            HostFault::Remote(error) if connected && error.is_silence() => AttemptOutcome::Silent,
-            HostFault::Remote(_) if connected => AttemptOutcome::Fruitless,
-            HostFault::Remote(_) => AttemptOutcome::NoConnection,
-            _ => AttemptOutcome::Unfit,
-        };
-        self.tries.ended(host, ended);
-        if new_bytes {
-            self.fruitless_parts = 0;
+            Stop::Exhausted => self.chunks_are_fruitless = true,
+            Stop::Displaced => {
+                self.displaced += 1;
+                self.chunks_are_fruitless = false;
+            }
+            Stop::Fault {
+                host,
+                fault,
+                connected,
+            } => {
+                self.bookkeeping
+                    .record_failure(host, &self.info().path, &fault)
+                    .await;
+                let outcome = match &fault {
+                    HostFault::Remote(_) if new_bytes => AttemptOutcome::NewBytes,
+                    HostFault::Remote(_) if !connected => AttemptOutcome::NoConnection,
+                    HostFault::Remote(error) if error.is_silence() => AttemptOutcome::Silent,
+                    HostFault::Remote(_) => AttemptOutcome::NoNewBytes,
+                    _ => AttemptOutcome::Excluded,
+                };
+                self.retries.record(host, outcome);
+                self.chunks_are_fruitless &= !new_bytes;
+                self.faults.push(fault);
+            }
         }
-        self.faults.push(fault);
-        Ok(None)
     }
 }

@@ -1,14 +1,14 @@
 //! Which host is asked for a path next, and after which pause, when transfers break. Pure.
 //!
-//! What is limited is tries that bring nothing new: as long as each brings more of the NAR, however
-//! often it breaks, the path goes on.
+//! Only attempts without new bytes are limited. As long as each one brings more of the NAR, the transfer goes on,
+//! however often it breaks.
 //!
-//! | a try of one host ends | it is tried again |
+//! | an attempt with a host ends | the host is tried again |
 //! | --- | --- |
-//! | without a connection | once; while part of the NAR has been passed on already, four times |
-//! | without new bytes | twice; once when the host fell silent, since that was waited for long enough |
-//! | with new bytes | always, and what was counted before is forgotten |
-//! | since it lacks the path or sent something wrong | never |
+//! | without a connection | once; four times while part of the NAR has been passed on already |
+//! | without new bytes | twice; once when the host fell silent, since the silence was waited for already |
+//! | with new bytes | always, and earlier failures are forgotten |
+//! | because it lacks the path or sent something wrong | never |
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,69 +16,73 @@ use std::time::Duration;
 use crate::pool::HostId;
 
 /// RetryPolicy without a connection.
-const CONNECTIONS: u32 = 2;
+const MAX_NO_CONNECTION: u32 = 2;
 
 /// The same, when part of the NAR has been passed on: nobody else can bring the rest, and hosts that have
 /// delivered are mostly back soon.
-const CONNECTIONS_AMID: u32 = 5;
+const MAX_NO_CONNECTION_AMID: u32 = 5;
 
 /// RetryPolicy without new bytes.
-const FRUITLESS: u32 = 3;
+const MAX_NO_NEW_BYTES: u32 = 3;
 
 /// The pause before a host is tried for the third time without having brought anything; then it doubles.
-const PAUSE: Duration = Duration::from_millis(500);
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// The longest pause.
-const LONGEST: Duration = Duration::from_secs(8);
+const MAX_PAUSE: Duration = Duration::from_secs(8);
 
-/// How a try ended.
+/// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AttemptOutcome {
     NoConnection,
-    Fruitless,
-    /// Fruitless, and the host fell silent.
+    NoNewBytes,
+    /// NoNewBytes, and the host fell silent.
     Silent,
-    WithNewBytes,
-    /// This host is out.
-    Unfit,
+    NewBytes,
+    /// The host is not asked again.
+    Excluded,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Record {
+struct HostAttempts {
     no_connection: u32,
-    fruitless: u32,
-    /// How often it broke off with new bytes, one after the other.
-    broke: u32,
-    unfit: bool,
+    no_new_bytes: u32,
+    /// How often in a row it broke off after new bytes.
+    interrupted: u32,
+    excluded: bool,
 }
 
-impl Record {
+impl HostAttempts {
     /// RetryPolicy that brought nothing.
-    fn in_vain(&self) -> u32 {
-        self.no_connection + self.fruitless
+    fn without_new_bytes(&self) -> u32 {
+        self.no_connection + self.no_new_bytes
     }
 
-    fn is_out(&self, amid: bool) -> bool {
-        let connections = if amid { CONNECTIONS_AMID } else { CONNECTIONS };
-        self.unfit || self.no_connection >= connections || self.fruitless >= FRUITLESS
+    fn is_excluded(&self, amid: bool) -> bool {
+        let connections = if amid {
+            MAX_NO_CONNECTION_AMID
+        } else {
+            MAX_NO_CONNECTION
+        };
+        self.excluded || self.no_connection >= connections || self.no_new_bytes >= MAX_NO_NEW_BYTES
     }
 
     fn pause(&self) -> Duration {
         // The first time it may have been one connection only.
-        let times = (self.in_vain() + self.broke).saturating_sub(1);
+        let times = (self.without_new_bytes() + self.interrupted).saturating_sub(1);
         match times.checked_sub(1) {
             None => Duration::ZERO,
-            Some(doublings) => (PAUSE * (1 << doublings.min(8))).min(LONGEST),
+            Some(doublings) => (FIRST_PAUSE * (1 << doublings.min(8))).min(MAX_PAUSE),
         }
     }
 }
 
-/// The tries of one path.
+/// The attempts of one path so far.
 #[derive(Debug, Default)]
-pub(super) struct RetryPolicy(BTreeMap<HostId, Record>);
+pub(super) struct RetryPolicy(BTreeMap<HostId, HostAttempts>);
 
 impl RetryPolicy {
-    fn record(&self, host: HostId) -> Record {
+    fn attempts(&self, host: HostId) -> HostAttempts {
         self.0.get(&host).copied().unwrap_or_default()
     }
 
@@ -92,25 +96,25 @@ impl RetryPolicy {
     pub(super) fn next(&self, hosts: &[HostId], amid: bool) -> Option<(HostId, Duration)> {
         let left = hosts
             .iter()
-            .filter(|host| !self.record(**host).is_out(amid));
-        let next = left.min_by_key(|host| self.record(**host).in_vain())?;
-        Some((*next, self.record(*next).pause()))
+            .filter(|host| !self.attempts(**host).is_excluded(amid));
+        let next = left.min_by_key(|host| self.attempts(**host).without_new_bytes())?;
+        Some((*next, self.attempts(*next).pause()))
     }
 
-    /// A try has ended.
-    pub(super) fn ended(&mut self, host: HostId, how: AttemptOutcome) {
-        let record = self.0.entry(host).or_default();
-        match how {
-            AttemptOutcome::NoConnection => record.no_connection += 1,
-            AttemptOutcome::Fruitless => record.fruitless += 1,
-            AttemptOutcome::Silent => record.fruitless += 2,
-            AttemptOutcome::WithNewBytes => {
-                *record = Record {
-                    broke: record.broke + 1,
-                    ..Record::default()
+    /// An attempt has ended.
+    pub(super) fn record(&mut self, host: HostId, outcome: AttemptOutcome) {
+        let attempts = self.0.entry(host).or_default();
+        match outcome {
+            AttemptOutcome::NoConnection => attempts.no_connection += 1,
+            AttemptOutcome::NoNewBytes => attempts.no_new_bytes += 1,
+            AttemptOutcome::Silent => attempts.no_new_bytes += 2,
+            AttemptOutcome::NewBytes => {
+                *attempts = HostAttempts {
+                    interrupted: attempts.interrupted + 1,
+                    ..HostAttempts::default()
                 }
             }
-            AttemptOutcome::Unfit => record.unfit = true,
+            AttemptOutcome::Excluded => attempts.excluded = true,
         }
     }
 }
@@ -125,41 +129,41 @@ mod tests {
 
     #[test]
     fn each_is_tried_in_turn_until_nothing_comes_of_it() {
-        let (mut tries, [a, b]) = (RetryPolicy::default(), hosts());
+        let (mut retries, [a, b]) = (RetryPolicy::default(), hosts());
         let mut order = Vec::new();
-        while let Some((host, _)) = tries.next(&[a, b], false) {
+        while let Some((host, _)) = retries.next(&[a, b], false) {
             order.push(host);
             let how = if host == a {
                 AttemptOutcome::NoConnection
             } else {
-                AttemptOutcome::Fruitless
+                AttemptOutcome::NoNewBytes
             };
-            tries.ended(host, how);
+            retries.record(host, how);
         }
         assert_eq!(order, [a, b, a, b, b]);
-        assert_eq!(tries.next(&[a, b], true).unwrap().0, a, "amid a NAR");
-        tries.ended(b, AttemptOutcome::WithNewBytes);
-        assert_eq!(tries.next(&[a, b], false).unwrap().0, b);
-        tries.ended(b, AttemptOutcome::Silent);
-        assert_eq!(tries.next(&[a, b], false).unwrap().0, b);
-        tries.ended(b, AttemptOutcome::Silent);
-        assert_eq!(tries.next(&[a, b], false), None);
-        tries.ended(b, AttemptOutcome::WithNewBytes);
-        tries.ended(b, AttemptOutcome::Unfit);
-        assert_eq!(tries.next(&[a, b], false), None);
+        assert_eq!(retries.next(&[a, b], true).unwrap().0, a, "amid a NAR");
+        retries.record(b, AttemptOutcome::NewBytes);
+        assert_eq!(retries.next(&[a, b], false).unwrap().0, b);
+        retries.record(b, AttemptOutcome::Silent);
+        assert_eq!(retries.next(&[a, b], false).unwrap().0, b);
+        retries.record(b, AttemptOutcome::Silent);
+        assert_eq!(retries.next(&[a, b], false), None);
+        retries.record(b, AttemptOutcome::NewBytes);
+        retries.record(b, AttemptOutcome::Excluded);
+        assert_eq!(retries.next(&[a, b], false), None);
     }
 
     #[test]
     fn what_brings_something_goes_on_with_growing_pauses() {
-        let (mut tries, [a, _]) = (RetryPolicy::default(), hosts());
+        let (mut retries, [a, _]) = (RetryPolicy::default(), hosts());
         let mut pauses = Vec::new();
         for _ in 0..50 {
-            let (host, pause) = tries.next(&[a], true).unwrap();
+            let (host, pause) = retries.next(&[a], true).unwrap();
             pauses.push(pause);
-            tries.ended(host, AttemptOutcome::WithNewBytes);
+            retries.record(host, AttemptOutcome::NewBytes);
         }
-        assert_eq!(pauses[..3], [Duration::ZERO, Duration::ZERO, PAUSE]);
+        assert_eq!(pauses[..3], [Duration::ZERO, Duration::ZERO, FIRST_PAUSE]);
         assert!(pauses.is_sorted());
-        assert_eq!(pauses.last(), Some(&LONGEST));
+        assert_eq!(pauses.last(), Some(&MAX_PAUSE));
     }
 }

@@ -24,7 +24,7 @@ pub trait HolderLookup: Send + Sync {
 /// The hosts, how fast they are, and what they sent wrongly.
 pub(in crate::transfer) struct HostBookkeeping {
     pub(in crate::transfer) pool: Arc<Pool>,
-    pub(in crate::transfer) rates: Arc<Throughput>,
+    pub(in crate::transfer) throughput: Arc<Throughput>,
     holder_lookup: Box<dyn HolderLookup>,
     /// What a host sent wrongly once, and what was wrong; it is not asked for it again.
     spoilt: Mutex<HashMap<(HostId, StorePath), HostFault>>,
@@ -36,7 +36,7 @@ impl HostBookkeeping {
     pub(in crate::transfer) fn new(pool: Arc<Pool>, holder_lookup: Box<dyn HolderLookup>) -> Self {
         Self {
             pool,
-            rates: Arc::default(),
+            throughput: Arc::default(),
             holder_lookup,
             spoilt: Mutex::default(),
             unfit: Mutex::default(),

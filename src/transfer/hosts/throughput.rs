@@ -105,7 +105,7 @@ impl HostRate {
     }
 }
 
-/// The rates of all hosts.
+/// The throughput of all hosts.
 #[derive(Debug, Default)]
 pub(in crate::transfer) struct Throughput(Mutex<HashMap<HostId, HostRate>>);
 
@@ -118,8 +118,8 @@ impl Throughput {
 
     /// Whether a host owes something, and nobody knows yet how fast it is.
     pub(in crate::transfer) fn is_being_measured(&self, host: HostId) -> bool {
-        let rates = self.0.lock();
-        let rate = rates.get(&host);
+        let throughput = self.0.lock();
+        let rate = throughput.get(&host);
         rate.is_some_and(|rate| rate.rate.is_none() && rate.backlog > 0)
     }
 
@@ -136,7 +136,7 @@ impl Throughput {
             .or_default()
             .asked(bytes, Instant::now());
         OutstandingBytes {
-            rates: self.clone(),
+            throughput: self.clone(),
             host,
             left: bytes,
         }
@@ -162,11 +162,11 @@ impl Throughput {
         bytes: u64,
         holders: &[HostId],
     ) -> bool {
-        let rates = self.0.lock();
+        let throughput = self.0.lock();
         let unknown = HostRate::default();
         let others = holders.iter().filter(|other| **other != host);
-        let others = others.filter_map(|other| rates.get(other));
-        let mine = rates.get(&host).unwrap_or(&unknown);
+        let others = others.filter_map(|other| throughput.get(other));
+        let mine = throughput.get(&host).unwrap_or(&unknown);
         mine.is_worth_asking(bytes, others)
     }
 
@@ -180,11 +180,11 @@ impl Throughput {
         total: u64,
         others: &[HostId],
     ) -> bool {
-        let rates = self.0.lock();
-        let Some(mine) = rates.get(&host).filter(|mine| mine.rate.is_some()) else {
+        let throughput = self.0.lock();
+        let Some(mine) = throughput.get(&host).filter(|mine| mine.rate.is_some()) else {
             return false;
         };
-        let known = others.iter().filter_map(|other| rates.get(other));
+        let known = others.iter().filter_map(|other| throughput.get(other));
         let known = known.filter_map(|other| Some((other.rate?, other.backlog)));
         let (rate, backlog) = known.fold((0.0, 0), |(rate, backlog), other| {
             (rate + other.0, backlog + other.1)
@@ -206,7 +206,7 @@ impl Throughput {
 /// Bytes that a host owes.
 #[derive(Debug)]
 pub(in crate::transfer) struct OutstandingBytes {
-    rates: Arc<Throughput>,
+    throughput: Arc<Throughput>,
     host: HostId,
     left: u64,
 }
@@ -216,7 +216,7 @@ impl OutstandingBytes {
     pub(in crate::transfer) fn received(&mut self, bytes: u64) {
         let bytes = bytes.min(self.left);
         self.left -= bytes;
-        if let Some(rate) = self.rates.0.lock().get_mut(&self.host) {
+        if let Some(rate) = self.throughput.0.lock().get_mut(&self.host) {
             rate.received(bytes, Instant::now());
         }
     }
@@ -224,7 +224,7 @@ impl OutstandingBytes {
 
 impl Drop for OutstandingBytes {
     fn drop(&mut self) {
-        if let Some(rate) = self.rates.0.lock().get_mut(&self.host) {
+        if let Some(rate) = self.throughput.0.lock().get_mut(&self.host) {
             rate.given_up(self.left);
         }
     }
@@ -279,18 +279,18 @@ mod tests {
 
     #[test]
     fn the_last_parts_are_not_asked_of_a_slow_host() {
-        let rates = Arc::new(Throughput::default());
+        let throughput = Arc::new(Throughput::default());
         let [slow, fast, unknown] = [0, 1, 2].map(HostId::at);
-        rates.0.lock().insert(slow, host(300_000));
-        rates.0.lock().insert(fast, host(20_000_000));
+        throughput.0.lock().insert(slow, host(300_000));
+        throughput.0.lock().insert(fast, host(20_000_000));
         let part = 2_000_000;
-        assert!(rates.would_be_last(slow, part, part, &[fast]));
-        assert!(!rates.would_be_last(fast, part, part, &[slow]));
+        assert!(throughput.would_be_last(slow, part, part, &[fast]));
+        assert!(!throughput.would_be_last(fast, part, part, &[slow]));
         // Long before the fast one has brought all of that, the slow one has brought its part.
-        assert!(!rates.would_be_last(slow, part, 200_000_000, &[fast]));
-        assert!(!rates.would_be_last(slow, part, part, &[]));
-        assert!(!rates.would_be_last(slow, part, part, &[unknown]));
-        assert!(!rates.would_be_last(unknown, part, part, &[fast]));
+        assert!(!throughput.would_be_last(slow, part, 200_000_000, &[fast]));
+        assert!(!throughput.would_be_last(slow, part, part, &[]));
+        assert!(!throughput.would_be_last(slow, part, part, &[unknown]));
+        assert!(!throughput.would_be_last(unknown, part, part, &[fast]));
     }
 
     #[test]

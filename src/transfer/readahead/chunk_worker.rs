@@ -1,4 +1,4 @@
-//! Large NARs, which come in parts over many channels.
+//! A worker for large NARs, which come in chunks over many channels.
 
 use std::sync::Arc;
 
@@ -23,18 +23,18 @@ pub(super) async fn run(queue: Arc<ReadaheadQueue>) {
 
 async fn bring(queue: &ReadaheadQueue, assigned: AssignedTask) {
     let task = assigned.task.clone();
-    let holders = queue.book.holders(&task.info.path, &task.holders);
-    let parts = queue
+    let holders = queue.bookkeeping.holders(&task.info.path, &task.holders);
+    let download = queue
         .chunks
         .start(&task.info, &holders, 0, task.priority.clone());
-    if let Some(mut parts) = parts {
-        task.set_meter(assigned.owner, &parts.meter());
-        while let Some((buf, host)) = parts.more().await {
-            match task.feed(assigned.owner, buf, host) {
+    if let Some(mut download) = download {
+        task.set_meter(assigned.owner, &download.meter());
+        while let Some(host) = download.more().await {
+            match task.feed(assigned.owner, download.buffer(), host) {
                 Ok(FeedOutcome::More) => {}
-                Ok(FeedOutcome::Complete | FeedOutcome::Lost) => return assigned.finish(),
-                Ok(FeedOutcome::Unfit(_)) | Err(_) => {
-                    parts.report_wrong_content();
+                Ok(FeedOutcome::Complete | FeedOutcome::NotOwner) => return assigned.finish(),
+                Ok(FeedOutcome::VerifyError(_)) | Err(_) => {
+                    download.report_wrong_content();
                     break;
                 }
             }

@@ -6,7 +6,7 @@ use std::mem;
 use sha2::{Digest, Sha256};
 
 use crate::model::{Content, NarHash, PathInfo};
-use crate::transfer::error::Unfit;
+use crate::transfer::error::VerifyError;
 use crate::wire::nar::Event;
 
 /// Length of the hash part of a store path, in bytes.
@@ -145,7 +145,7 @@ impl ContentCheck {
     ///
     /// Nix 2.17 to 2.34 hash no places behind a NAR that refers to itself. Such an address is no proof: NARs
     /// in which some of these references were zeros already have the same.
-    pub(in crate::transfer) fn verify(&self) -> Result<(), Unfit> {
+    pub(in crate::transfer) fn verify(&self) -> Result<(), VerifyError> {
         let mut hasher = self.ahead.hasher.clone();
         hasher.update(&self.ahead.tail);
         let without_places: [u8; 32] = hasher.clone().finalize().into();
@@ -166,7 +166,7 @@ impl ContentCheck {
             return Ok(());
         }
         if matches!(self.expected, Content::NarWithoutSelf(_)) && without_places == expected {
-            return Err(Unfit::Unproven);
+            return Err(VerifyError::Unproven);
         }
         let got = match self.ahead.unfit {
             Some(unfit) => unfit.to_owned(),
@@ -174,7 +174,7 @@ impl ContentCheck {
         };
         let expected = NarHash::new(expected);
         let expected = format!("{what} {expected}, from which its name follows");
-        Err(Unfit::Mismatch(expected, got))
+        Err(VerifyError::Mismatch(expected, got))
     }
 }
 

@@ -9,17 +9,17 @@ use sha2::{Digest, Sha256};
 use super::checkpoint::{Checkpoint, Piece, ResumePoint};
 use super::content_check::ContentCheck;
 use crate::model::{NarHash, PathInfo, StorePath};
-use crate::transfer::error::{HostFault, Unfit};
+use crate::transfer::error::{HostFault, VerifyError};
 use crate::wire::nar::{Completion, Decoder, Event, NarError};
 
 /// NARs up to this size, in bytes, are verified whole before their first byte is passed on, so
 /// that a host which sends wrong bytes can be replaced unnoticed. Larger ones may come in parts, which are
 /// compared with what other hosts have.
-pub(in crate::transfer) const WHOLE: u64 = crate::transfer::chunks::LEAST - 1;
+pub(in crate::transfer) const HELD_BACK_MAX: u64 = (8 << 20) - 1;
 
 /// Larger pieces, in bytes, are not passed on at once: what an engine's client has not got whole,
 /// it has to get again.
-const PIECE: usize = 512 << 10;
+const PIECE_MAX: usize = 512 << 10;
 
 #[derive(Clone)]
 struct State {
@@ -70,10 +70,10 @@ impl State {
 
 /// What [`Verifier::take`] gives.
 pub(in crate::transfer) enum Taken {
-    /// Nothing that may be passed on yet.
-    Nothing,
+    /// NeedMore that may be passed on yet.
+    NeedMore,
     /// This may be passed on, and counts as passed on. There may be more in the buffer.
-    Pass(Piece),
+    Piece(Piece),
     /// The archive is complete; [`Verifier::verify`] gives the rest.
     Complete,
 }
@@ -148,24 +148,24 @@ impl Verifier {
         }
     }
 
-    /// Bytes taken so far.
-    pub(in crate::transfer) fn taken(&self) -> u64 {
+    /// How many bytes of the NAR have been taken: where the next ones begin.
+    pub(in crate::transfer) fn offset(&self) -> u64 {
         self.ahead.decoder.bytes_read()
     }
 
     /// Takes what is whole off the buffer, or a piece of it: to be called again until it gives
-    /// [`Taken::Nothing`] or [`Taken::Complete`].
+    /// [`Taken::NeedMore`] or [`Taken::Complete`].
     pub(in crate::transfer) fn take(&mut self, buf: &mut BytesMut) -> Result<Taken, Rejected> {
         if let Some(before) = &self.before {
-            let missing = before.at - self.taken();
+            let missing = before.at - self.offset();
             let most = usize::try_from(missing).unwrap_or(usize::MAX);
             let all_there = buf.len() >= most;
             self.ahead.take(buf, most, &mut self.content)?;
-            if self.taken() < before.at {
+            if self.offset() < before.at {
                 // Tokens end where pieces do: one that does not was another one there.
                 return match all_there || self.ahead.decoder.is_complete() {
                     true => Err(Rejected::Differs),
-                    false => Ok(Taken::Nothing),
+                    false => Ok(Taken::NeedMore),
                 };
             }
             if self.ahead.hash() != before.checkpoint.hash {
@@ -174,26 +174,26 @@ impl Verifier {
             self.before = None;
             self.pass();
         }
-        let whole = (1..=WHOLE).contains(&self.size);
-        let most = if whole { usize::MAX } else { PIECE };
+        let whole = (1..=HELD_BACK_MAX).contains(&self.size);
+        let most = if whole { usize::MAX } else { PIECE_MAX };
         let bytes = self.ahead.take(buf, most, &mut self.content)?;
         if self.ahead.decoder.is_complete() {
             self.held.push(bytes);
             return Ok(Taken::Complete);
         }
         if bytes.is_empty() {
-            return Ok(Taken::Nothing);
+            return Ok(Taken::NeedMore);
         }
         if whole {
             self.held.push(bytes);
-            return Ok(Taken::Nothing);
+            return Ok(Taken::NeedMore);
         }
         self.pass();
         let checkpoint = Some(Checkpoint {
             hash: self.passed.hash(),
             rest: self.passed.decoder.completion(""),
         });
-        Ok(Taken::Pass(Piece { bytes, checkpoint }))
+        Ok(Taken::Piece(Piece { bytes, checkpoint }))
     }
 
     fn pass(&mut self) {
@@ -205,14 +205,14 @@ impl Verifier {
 
     /// Compares hash and size with the promised ones, and the content with its address where it has one,
     /// once the archive is complete. Gives what was held back.
-    pub(in crate::transfer) fn verify(&mut self) -> Result<Vec<Piece>, Unfit> {
-        let (size, hash) = (self.taken(), self.ahead.hash());
+    pub(in crate::transfer) fn verify(&mut self) -> Result<Vec<Piece>, VerifyError> {
+        let (size, hash) = (self.offset(), self.ahead.hash());
         let wanted_size = if self.size == 0 { size } else { self.size };
         let wanted_hash = self.hash.unwrap_or(hash);
         if (size, hash) != (wanted_size, wanted_hash) {
             let text = |hash: NarHash, size: u64| format!("{hash} ({size} bytes)");
             let (expected, got) = (text(wanted_hash, wanted_size), text(hash, size));
-            return Err(Unfit::Mismatch(expected, got));
+            return Err(VerifyError::Mismatch(expected, got));
         }
         if let Some(content) = &self.content {
             content.verify()?;
@@ -224,13 +224,13 @@ impl Verifier {
 
     /// The host failed: what was taken from it and not passed on does not count. Gives how many bytes that was.
     pub(in crate::transfer) fn roll_back(&mut self) -> u64 {
-        let taken = self.taken();
+        let before = self.offset();
         self.held.clear();
         self.ahead = self.passed.clone();
         if let Some(content) = &mut self.content {
             content.roll_back();
         }
-        taken - self.taken()
+        before - self.offset()
     }
 
     /// What completes what was passed on.
@@ -249,7 +249,7 @@ impl Verifier {
     /// A reader for what was passed on already.
     pub(in crate::transfer) fn prefix(&self) -> Prefix {
         Prefix {
-            left: self.taken(),
+            left: self.offset(),
             hasher: Sha256::new(),
             hash: self.ahead.hash(),
         }

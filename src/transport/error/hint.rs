@@ -35,13 +35,13 @@ impl Hint for TransportError {
                 "find out why; if the change is right, put the new key ('{}' shows it) into base64-ssh-public-host-key in the host's URL",
                 target.keyscan()
             ),
-            Self::HostKeyChanged { said, .. } => format!(
+            Self::HostKeyChanged { ssh_output, .. } => format!(
                 "find out why; if the change is right, forget the old key with '{}'",
-                forget_key(said, &target)
+                forget_key(ssh_output, &target)
             ),
-            Self::PermissionDenied { identity, said, .. } => {
+            Self::PermissionDenied { identity, ssh_output, .. } => {
                 let copy = target.copy_id(identity.as_deref());
-                match (key_trouble(said), identity) {
+                match (key_trouble(ssh_output), identity) {
                     (Some(trouble), _) => format!(
                         "ssh could not use the key: {}; see ssh-key in the host's URL",
                         trouble.trim_start_matches("Warning: ").trim_end_matches('.')
@@ -87,13 +87,13 @@ impl Hint for TransportError {
     }
 
     fn remote_output(&self) -> Option<&str> {
-        self.said()
+        self.ssh_output()
     }
 }
 
 /// ssh's own advice names the file; without it the usual one is meant.
-fn forget_key(said: &str, target: &SshTarget<'_>) -> String {
-    let advice = said.lines().map(str::trim);
+fn forget_key(ssh_output: &str, target: &SshTarget<'_>) -> String {
+    let advice = ssh_output.lines().map(str::trim);
     let mut advice = advice.filter(|line| line.starts_with("ssh-keygen -f "));
     match advice.next_back() {
         Some(command) => command.replace('\'', "\""),
@@ -102,8 +102,8 @@ fn forget_key(said: &str, target: &SshTarget<'_>) -> String {
 }
 
 /// What ssh says of a key file that it could not use.
-fn key_trouble(said: &str) -> Option<&str> {
-    said.lines().find(|line| {
+fn key_trouble(ssh_output: &str) -> Option<&str> {
+    ssh_output.lines().find(|line| {
         line.starts_with("Load key ")
             || line.starts_with("Warning: Identity file ")
             || line.contains("UNPROTECTED PRIVATE KEY FILE")
@@ -117,9 +117,9 @@ mod tests {
     #[test]
     fn ssh_itself_says_how_to_forget_a_key() {
         let target = SshTarget::of("h");
-        let said = "x\n  ssh-keygen -f '/k' -R '[h]:1'\ny";
+        let ssh_output = "x\n  ssh-keygen -f '/k' -R '[h]:1'\ny";
         assert_eq!(
-            forget_key(said, &target),
+            forget_key(ssh_output, &target),
             "ssh-keygen -f \"/k\" -R \"[h]:1\""
         );
         assert_eq!(forget_key("x", &target), "ssh-keygen -R \"h\"");

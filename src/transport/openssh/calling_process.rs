@@ -1,62 +1,65 @@
-//! Connections for one client of ours alone: those that an agent of that client's has opened.
+//! Connections for one client alone: those that were opened with that client's ssh agent.
 //!
-//! Their files in the runtime folder are called `0PIDHASH`, where PID is the client's process in hexadecimal.
-//! (Other names begin with a letter or a digit from 2 on.) There is a new name for each client, so that
-//! what is left of those that have gone is removed.
+//! Their files in the runtime folder are called `0PIDHASH`, where PID is the client's process id in
+//! hexadecimal. (Other names begin with a letter or a digit from 2 on.) The name differs for each client, so
+//! the files of clients that have ended can be found and removed.
 
 use std::fs;
 
 /// How such names begin.
-const MARK: char = '0';
+const CLIENT_PREFIX: char = '0';
 
 /// Hexadecimal digits of a process id; Linux has none above 2^22.
-const DIGITS: usize = 6;
+const PID_HEX_DIGITS: usize = 6;
 
 /// Characters of the usual name that are kept, so that both kinds have the same length.
-const KEPT: usize = 9;
+const KEPT_NAME_LEN: usize = 9;
 
-/// The process that started us, told apart from all others that are, were and will be.
+/// The process that started us. The start time tells it from others that had or will have its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallingProcess {
     pid: u32,
-    /// When it began, in ticks since the machine did.
-    began: String,
+    /// When it was started, in clock ticks since the machine was.
+    start_ticks: String,
 }
 
 impl CallingProcess {
-    /// That of this process. Nix 1.x's daemon has one for each client, which starts all our processes
-    /// for that client.
+    /// The parent of this process. Nix 1.x's daemon forks one process for each client, which starts all
+    /// our processes for that client.
     #[must_use]
     pub fn of_process() -> Self {
         let parent = rustix::process::getppid();
         let parent = parent.map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
-        // Who has lost its parent has got one that it shares with everybody.
+        // An orphan's parent is process 1, which all orphans share.
         let pid = parent.filter(|pid| *pid > 1);
         let pid = pid.unwrap_or_else(std::process::id);
-        let began = began(pid).unwrap_or_default();
-        Self { pid, began }
+        let start_ticks = start_ticks(pid).unwrap_or_default();
+        Self { pid, start_ticks }
     }
 
     /// What decides whose connection it is, as a text.
     pub(super) fn identity(&self) -> String {
-        format!("{} {}", self.pid, self.began)
+        format!("{} {}", self.pid, self.start_ticks)
     }
 
-    /// A name of this client's own in place of `name`.
-    pub(super) fn mark(&self, name: &str) -> String {
-        let kept: String = name.chars().take(KEPT).collect();
-        format!("{MARK}{:0DIGITS$x}{kept}", self.pid & 0xff_ffff)
+    /// The name in place of `name` for files of this client alone.
+    pub(super) fn client_name(&self, name: &str) -> String {
+        let kept: String = name.chars().take(KEPT_NAME_LEN).collect();
+        format!(
+            "{CLIENT_PREFIX}{:0PID_HEX_DIGITS$x}{kept}",
+            self.pid & 0xff_ffff
+        )
     }
 }
 
-/// The process that a name was made for by [`CallingProcess::mark`].
+/// The process that a name was made for by [`CallingProcess::client_name`].
 pub(super) fn pid_of_name(name: &str) -> Option<u32> {
-    let digits = name.strip_prefix(MARK)?.get(..DIGITS)?;
+    let digits = name.strip_prefix(CLIENT_PREFIX)?.get(..PID_HEX_DIGITS)?;
     u32::from_str_radix(digits, 16).ok()
 }
 
 /// proc(5), field 22 of `stat`.
-fn began(pid: u32) -> Option<String> {
+fn start_ticks(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses, and may hold anything.
     let (_, fields) = stat.rsplit_once(')')?;
@@ -71,9 +74,9 @@ mod tests {
     fn a_calling_process_is_the_same_each_time_and_no_other() {
         let one = CallingProcess::of_process();
         assert_eq!(one, CallingProcess::of_process());
-        assert!(one.began.parse::<u64>().unwrap() > 0);
-        assert_eq!(began(u32::MAX), None);
-        let name = one.mark("abcdefghijklmnop");
+        assert!(one.start_ticks.parse::<u64>().unwrap() > 0);
+        assert_eq!(start_ticks(u32::MAX), None);
+        let name = one.client_name("abcdefghijklmnop");
         assert_eq!(name.len(), 16);
         assert_eq!(pid_of_name(&name), Some(one.pid));
         assert_eq!(pid_of_name("abcdefghijklmnop-0.lock"), None);

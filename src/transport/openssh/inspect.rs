@@ -1,23 +1,22 @@
-//! What people want to see of ssh connections: those that are open, and how to log in by hand just as
-//! it is done here.
+//! What `status` and `doctor` show of ssh connections: how many are open, and the command for logging in by
+//! hand with the same options.
 
 use std::ffi::OsString;
 use std::path::Path;
 
-use ::openssh::Session;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::master::MASTER_ANSWERS_WITHIN;
-use super::ssh::arguments::{self, Paths};
+use super::master::is_answering;
+use super::ssh::arguments::{self, MasterFiles};
 use super::ssh::ciphers;
 use super::ssh::config::SSH_CONFIG_TIMEOUT;
-use super::{MASTERS_MAX, SshSettings};
+use super::{MAX_MASTERS, SshSettings};
 use crate::config::host::Host;
 use crate::transport::TransportError;
 use crate::transport::runtime_dir::Environment;
 
-/// What only a master in the background needs.
+/// Options that only a master in the background needs.
 const OF_MASTERS: [&str; 2] = ["ControlMaster=", "ControlPersist="];
 
 /// How many ssh connections to this host, with these settings, are open and answer, whichever process
@@ -25,20 +24,16 @@ const OF_MASTERS: [&str; 2] = ["ControlMaster=", "ControlPersist="];
 ///
 /// # Errors
 /// When there is no private folder.
-pub async fn masters(host: &Host, settings: &SshSettings) -> Result<usize, TransportError> {
+pub async fn count_masters(host: &Host, settings: &SshSettings) -> Result<usize, TransportError> {
     let folder = Environment::of_process(settings.runtime_dir.as_deref()).runtime_dir()?;
-    let name = arguments::short_name(host, settings);
+    let name = arguments::connection_name(host, settings);
     let mut asked = JoinSet::new();
-    for index in 0..MASTERS_MAX {
+    for index in 0..MAX_MASTERS {
         let socket = folder.join(format!("{name}-{index}"));
         if !socket.exists() {
             continue;
         }
-        asked.spawn(async move {
-            let session = Session::resume_mux(socket.into(), None);
-            let answer = timeout(MASTER_ANSWERS_WITHIN, session.check()).await;
-            matches!(answer, Ok(Ok(())))
-        });
+        asked.spawn(async move { is_answering(&socket).await });
     }
     Ok(asked
         .join_all()
@@ -48,15 +43,15 @@ pub async fn masters(host: &Host, settings: &SshSettings) -> Result<usize, Trans
         .count())
 }
 
-/// A command line for a shell that logs in to `host` with the options that are used here, tells what
-/// it does, and runs `true` there. Takes at most half a second.
+/// A command line for a shell that logs in to `host` with the options used here, verbosely, and runs `true`
+/// there. Takes at most half a second.
 pub async fn login_command(host: &Host, settings: &SshSettings) -> String {
     let folder = Environment::of_process(settings.runtime_dir.as_deref()).runtime_dir();
-    let name = arguments::short_name(host, settings);
+    let name = arguments::connection_name(host, settings);
     let known = folder.map(|folder| folder.join(format!("{name}.known")));
     let known = known.ok().filter(|_| host.public_host_key.is_some());
     let nowhere = Path::new("/dev/null");
-    let paths = Paths {
+    let paths = MasterFiles {
         socket: nowhere,
         log: nowhere,
         known_hosts: known.as_deref(),
@@ -72,7 +67,7 @@ pub async fn login_command(host: &Host, settings: &SshSettings) -> String {
     for option in ciphers.ok().flatten().as_slice() {
         words.extend(["-o".into(), option.into()]);
     }
-    words.extend(by_hand(arguments::of_master(host, settings, &paths)));
+    words.extend(by_hand(arguments::master_arguments(host, settings, &paths)));
     words.push("true".into());
     let words = words.iter().map(|word| quoted(&word.to_string_lossy()));
     words.collect::<Vec<_>>().join(" ")

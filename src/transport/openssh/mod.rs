@@ -1,9 +1,17 @@
-//! Serve loops over ssh.
+//! Channels over ssh.
 //!
-//! OpenSSH itself makes the connections, so that keys, agents, `~/.ssh/config`, jump hosts and
-//! known hosts are what users know. A master connection for each host lives in the background and
-//! is shared by all processes of this user: whoever comes next needs no handshake. The master is
-//! started here (see [`SshSettings`]) and the crate `openssh` talks to its control socket.
+//! The `ssh` program makes the connections, so keys, agents, `~/.ssh/config`, jump hosts and known hosts
+//! work as users know them. For each host a master process keeps a connection open in the background;
+//! all processes of this user share it, and only the first of them waits for a handshake. The master is
+//! started here (see [`SshSettings`]); the crate `openssh` talks to its control socket.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | [`ssh`] | how the program `ssh` is run, and what it prints |
+//! | [`login`] | when a host may be logged in to, and what is known of a login that failed |
+//! | [`master`] | a master: started, shared, probed, replaced, cleaned up after |
+//! | [`remote_command`] | the command line that is run on the host |
+//! | [`inspect`] | what `status` and `doctor` show of connections |
 
 use std::io;
 use std::path::PathBuf;
@@ -24,35 +32,35 @@ mod settings;
 mod ssh;
 
 pub use self::calling_process::CallingProcess;
-pub use self::inspect::{login_command, masters};
+pub use self::inspect::{count_masters, login_command};
 pub use self::master::sweep;
 pub use self::settings::SshSettings;
-pub use self::ssh::relative_paths::{resolve, resolve_file};
+pub use self::ssh::relative_paths::{make_absolute, make_file_absolute};
 
 use self::login::LoginKind;
 use self::master::Master;
-use self::master::channel_slots::{Slot, Slots};
+use self::master::channel_slots::{ChannelSlot, ChannelSlots};
 use self::master::liveness::{LivenessProbe, LivenessProbes, PROBE_AFTER_SILENCE};
-use self::master::session::{MuxedChild, Opened, Wish, is_of_login};
+use self::master::session::{MuxedChild, OpenOutcome, SessionRequest, is_login_failure};
 use self::ssh::master_log::MasterLog;
 use super::closing_pipe::ClosingPipe;
 use super::runtime_dir::Environment;
 use super::{Channel, Child, Phase, Program, Transport, TransportError};
 use crate::config::host::Host;
 
-/// How many connections to one host there may be.
-const MASTERS_MAX: usize = 8;
+/// Most connections to one host.
+const MAX_MASTERS: usize = 8;
 
 /// Size of the pipe from ssh to us, in bytes.
-const PIPE: usize = 1 << 20;
+const PIPE_SIZE: usize = 1 << 20;
 
-/// A limit where none is wanted: longer than anything waits.
+/// Stands for no limit: longer than anything waits.
 const NO_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Starts serve loops over ssh.
 pub struct OpenSsh {
     settings: SshSettings,
-    slots: Arc<Slots>,
+    slots: Arc<ChannelSlots>,
     probes: LivenessProbes,
     swept: AtomicBool,
 }
@@ -80,7 +88,7 @@ impl Transport for OpenSsh {
         let folder = self.runtime_dir()?;
         if !self.swept.swap(true, Ordering::Relaxed) {
             let (folder, clients) = (folder.clone(), self.settings.only_for.is_some());
-            // Nobody waits for that.
+            // The sweep runs beside the caller.
             drop(tokio::task::spawn_blocking(move || {
                 sweep(&folder);
                 if clients {
@@ -88,34 +96,34 @@ impl Transport for OpenSsh {
                 }
             }));
         }
-        let name = ssh::arguments::short_name(host, &self.settings);
+        let name = ssh::arguments::connection_name(host, &self.settings);
         let limit = self.settings.limit().unwrap_or(NO_LIMIT).min(NO_LIMIT);
         let began = Instant::now();
         let time = (began, began + limit);
         let mut refused = String::new();
         let mut login = LoginKind::First;
-        for index in 0..MASTERS_MAX {
+        for index in 0..MAX_MASTERS {
             let Some(slot) = self.slots.take(&format!("{name}-{index}")) else {
                 login = LoginKind::Further;
                 continue;
             };
             let place = (folder.as_path(), name.as_str(), index);
             let master = Master::new(host, &self.settings, place, time);
-            let wish = Wish {
+            let request = SessionRequest {
                 host,
                 line: &line,
                 login,
-                patience: limit / 2,
+                reuse_timeout: limit / 2,
                 deadline: time.1,
             };
-            let opened = match wish.open_on(&master, &self.probes).await {
-                // The host has let us in: that it does not do so once more is no failure.
-                Err(error) if login == LoginKind::Further && is_of_login(&error) => {
+            let opened = match request.open_on(&master, &self.probes).await {
+                // The host has let us in before: one connection fewer is no failure.
+                Err(error) if login == LoginKind::Further && is_login_failure(&error) => {
                     log::debug!("no further connection: {error}");
-                    refused = error.said().unwrap_or_default().to_owned();
+                    refused = error.ssh_output().unwrap_or_default().to_owned();
                     break;
                 }
-                // Whoever was to start that one does not come to it (it may be stopped).
+                // The process that is to start this master makes no progress (it may be stopped): try the next.
                 Err(TransportError::TimedOut {
                     phase: Phase::Queue,
                     ..
@@ -123,29 +131,35 @@ impl Transport for OpenSsh {
                 opened => opened?,
             };
             match opened {
-                Opened::Yes(child, took, probe) => {
-                    let link = LinkEnd {
+                OpenOutcome::Session(child, took, probe) => {
+                    let link = SessionMaster {
                         log: MasterLog::from_now_on(&master.log()),
                         probe,
                         process: format!("the ssh process behind {}", master.socket().display()),
                     };
                     return channel(host, (*child, took), link, slot);
                 }
-                // On a connection of its own there is no room to make.
-                Opened::Refused { fresh: true, said } => {
-                    refused = said;
+                // Refused on a new connection: another one would be refused, too.
+                OpenOutcome::Refused {
+                    fresh: true,
+                    ssh_output,
+                } => {
+                    refused = ssh_output;
                     break;
                 }
-                Opened::Refused { fresh: false, said } => {
-                    refused = said;
+                OpenOutcome::Refused {
+                    fresh: false,
+                    ssh_output,
+                } => {
+                    refused = ssh_output;
                     login = LoginKind::Further;
                 }
             }
         }
-        let (host, said) = (host.to_string(), refused);
+        let (host, ssh_output) = (host.to_string(), refused);
         Err(match login {
-            LoginKind::First => TransportError::SessionRefused { host, said },
-            LoginKind::Further => TransportError::NoFurtherSession { host, said },
+            LoginKind::First => TransportError::SessionRefused { host, ssh_output },
+            LoginKind::Further => TransportError::NoFurtherSession { host, ssh_output },
         })
     }
 }
@@ -153,8 +167,8 @@ impl Transport for OpenSsh {
 fn channel(
     host: &Host,
     (mut child, took): (MuxedChild, Duration),
-    link: LinkEnd,
-    slot: Slot,
+    link: SessionMaster,
+    slot: ChannelSlot,
 ) -> Result<Channel, TransportError> {
     let pipes = (
         child.stdin().take(),
@@ -169,8 +183,8 @@ fn channel(
             source,
         });
     };
-    // Fewer wake-ups for each megabyte; refused where the system's limit is lower.
-    let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE);
+    // Fewer wake-ups for each megabyte. Fails where the system's limit is lower, which does no harm.
+    let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_SIZE);
     Ok(Channel {
         stdin: Box::new(ClosingPipe::new(stdin)),
         stdout: Box::new(stdout),
@@ -184,17 +198,17 @@ fn channel(
     })
 }
 
-/// Dropping it closes the control connection; the master then closes the session's streams in both
-/// directions, and a serve loop ends at its next read or write.
+/// A program on the host. Dropping it closes the control connection; the master then closes the session's
+/// streams in both directions, and a serve loop ends at its next read or write.
 struct RemoteChild {
     child: MuxedChild,
-    link: LinkEnd,
-    _slot: Slot,
+    link: SessionMaster,
+    _slot: ChannelSlot,
 }
 
-/// The master of a session.
-struct LinkEnd {
-    /// Opened early, since the next master puts another one in its place.
+/// What is known of the master that carries a session.
+struct SessionMaster {
+    /// OpenOutcome early, since the next master puts another one in its place.
     log: Option<MasterLog>,
     probe: Option<Arc<LivenessProbe>>,
     /// For messages.
@@ -212,8 +226,7 @@ impl Child for RemoteChild {
         }
     }
 
-    /// ssh notes a host that no longer answers its keepalives, but not that the host closed the
-    /// connection.
+    /// ssh logs that a host no longer answers keepalives, but not that the host closed the connection.
     fn link_output(&self) -> String {
         self.link
             .log

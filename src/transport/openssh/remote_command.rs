@@ -73,17 +73,9 @@ mod tests {
 
     fn host(program: &[&str], store: Option<&str>) -> Host {
         Host {
-            name: "h".into(),
-            user: None,
-            port: None,
-            ssh_key: None,
-            public_host_key: None,
-            compress: false,
             remote_program: program.iter().map(|word| (*word).to_owned()).collect(),
             remote_store: store.map(str::to_owned),
-            trusted: false,
-            priority: None,
-            max_connections: 1,
+            ..Host::parse("h").unwrap()
         }
     }
 

@@ -14,10 +14,10 @@ pub struct SshSettings {
     /// (`ConnectTimeout`, `ServerAliveInterval`, `LogLevel`) and lose against what a background
     /// master needs and what the host's URL says.
     pub ssh_options: Vec<String>,
-    /// `ssh-auth-sock`: the agent to ask. Without it there is none, whatever `$SSH_AUTH_SOCK` says.
+    /// `ssh-auth-sock`: the agent to use. `None` uses none, whatever `$SSH_AUTH_SOCK` says.
     pub auth_sock: Option<PathBuf>,
-    /// For whom alone the connections are, where they may not be shared with all processes of this
-    /// user: those that say the same share them.
+    /// `Some` where connections may not be shared with all processes of this user: only those with the
+    /// same calling process share them.
     pub only_for: Option<CallingProcess>,
     /// `ssh-environment`: names of variables that ssh gets besides those that it needs.
     pub environment: Vec<String>,
@@ -25,11 +25,11 @@ pub struct SshSettings {
     /// exchange, authentication, session. Zero means no limit.
     pub connect_timeout: Duration,
     /// A link that leaves keepalives unanswered for so long (whole seconds, at least three) is dead.
-    /// Part of a connection's identity: one that is shared keeps what it was started with.
+    /// Part of a connection's identity, since a shared one keeps the value it was started with.
     pub dead_link_timeout: Duration,
     /// A connection without sessions ends after this time (whole seconds, at least one).
     pub idle_timeout: Duration,
-    /// The private folder; `None` finds the usual one.
+    /// The private folder for sockets; `None` for the usual one.
     pub runtime_dir: Option<PathBuf>,
 }
 

@@ -44,7 +44,7 @@ pub struct NarError {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum DecoderState {
     Start,
     Node,
     Contents { size: u64, left: u64 },
@@ -56,7 +56,7 @@ pub(super) enum State {
 /// An incremental decoder that knows after each byte whether the archive is complete.
 #[derive(Debug, Clone)]
 pub struct Decoder {
-    pub(super) state: State,
+    pub(super) state: DecoderState,
     /// For each open directory the name of the entry that came last; empty before the first.
     pub(super) open: Vec<Vec<u8>>,
     read: u64,
@@ -70,7 +70,7 @@ impl Decoder {
     #[must_use]
     pub fn new(limit: u64) -> Self {
         Self {
-            state: State::Start,
+            state: DecoderState::Start,
             open: Vec::new(),
             read: 0,
             limit,
@@ -87,7 +87,7 @@ impl Decoder {
     /// Whether the archive has ended.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.state == State::Done
+        self.state == DecoderState::Done
     }
 
     /// Steps over what is complete at the beginning of `input`, at most up to the next event, and
@@ -113,21 +113,21 @@ impl Decoder {
         let mut consumed = 0;
         loop {
             let rest = &input[consumed..];
-            if let State::Contents { size, left } = self.state
+            if let DecoderState::Contents { size, left } = self.state
                 && left > 0
             {
                 let len = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
                 if len == 0 {
                     return Ok((consumed, None));
                 }
-                self.state = State::Contents {
+                self.state = DecoderState::Contents {
                     size,
                     left: left - len as u64,
                 };
                 self.read += len as u64;
                 return Ok((consumed + len, Some(Event::Contents(&rest[..len]))));
             }
-            if self.state == State::Done {
+            if self.state == DecoderState::Done {
                 return Ok((consumed, Some(Event::End)));
             }
             let mut cursor = Cursor::new(rest);
@@ -161,9 +161,13 @@ impl Decoder {
     }
 
     /// Refuses a unit that does not fit into the limit, announced contents included.
-    fn check_size(&self, unit: u64, state: State) -> Result<(), NarError> {
+    fn check_size(&self, unit: u64, state: DecoderState) -> Result<(), NarError> {
         let ahead = match state {
-            State::Contents { size, .. } if !matches!(self.state, State::Contents { .. }) => size,
+            DecoderState::Contents { size, .. }
+                if !matches!(self.state, DecoderState::Contents { .. }) =>
+            {
+                size
+            }
             _ => 0,
         };
         let total = self
@@ -181,28 +185,28 @@ impl Decoder {
     }
 
     /// One unit of the grammar: the state after it and what to tell.
-    fn unit<'a>(&self, cursor: &mut Cursor<'a>) -> Result<(State, Option<Event<'a>>), Stop> {
+    fn unit<'a>(&self, cursor: &mut Cursor<'a>) -> Result<(DecoderState, Option<Event<'a>>), Stop> {
         match self.state {
-            State::Start => {
+            DecoderState::Start => {
                 tag(cursor, "magic of the archive", MAGIC)?;
-                Ok((State::Node, None))
+                Ok((DecoderState::Node, None))
             }
-            State::Node => self.node(cursor),
-            State::Contents { size, .. } => {
+            DecoderState::Node => self.node(cursor),
+            DecoderState::Contents { size, .. } => {
                 cursor.padding("contents", size)?;
                 tag(cursor, "end of a regular file", b")")?;
                 Ok((self.after_node(self.open.len()), Some(Event::FileEnd)))
             }
-            State::EntryEnd => {
+            DecoderState::EntryEnd => {
                 tag(cursor, "end of an entry", b")")?;
-                Ok((State::Directory, None))
+                Ok((DecoderState::Directory, None))
             }
-            State::Directory => self.entry(cursor),
-            State::Done => Ok((State::Done, Some(Event::End))),
+            DecoderState::Directory => self.entry(cursor),
+            DecoderState::Done => Ok((DecoderState::Done, Some(Event::End))),
         }
     }
 
-    fn node<'a>(&self, cursor: &mut Cursor<'a>) -> Result<(State, Option<Event<'a>>), Stop> {
+    fn node<'a>(&self, cursor: &mut Cursor<'a>) -> Result<(DecoderState, Option<Event<'a>>), Stop> {
         tag(cursor, "beginning of a node", b"(")?;
         tag(cursor, "beginning of a node", b"type")?;
         match cursor.string("type of a node", MAX_TAG)? {
@@ -219,7 +223,7 @@ impl Decoder {
                     return Err(WireError::new("contents", "a size below 2^64", size).into());
                 }
                 let event = Event::File { executable, size };
-                Ok((State::Contents { size, left: size }, Some(event)))
+                Ok((DecoderState::Contents { size, left: size }, Some(event)))
             }
             b"symlink" => {
                 tag(cursor, "field of a symlink", b"target")?;
@@ -233,7 +237,7 @@ impl Decoder {
                 let event = Event::Symlink(target);
                 Ok((self.after_node(self.open.len()), Some(event)))
             }
-            b"directory" => Ok((State::Directory, Some(Event::Directory))),
+            b"directory" => Ok((DecoderState::Directory, Some(Event::Directory))),
             other => {
                 let want = "regular, symlink or directory";
                 Err(WireError::new("type of a node", want, printable(other)).into())
@@ -241,7 +245,10 @@ impl Decoder {
         }
     }
 
-    fn entry<'a>(&self, cursor: &mut Cursor<'a>) -> Result<(State, Option<Event<'a>>), Stop> {
+    fn entry<'a>(
+        &self,
+        cursor: &mut Cursor<'a>,
+    ) -> Result<(DecoderState, Option<Event<'a>>), Stop> {
         match cursor.string("field of a directory", MAX_TAG)? {
             b")" => {
                 let state = self.after_node(self.open.len().saturating_sub(1));
@@ -258,7 +265,7 @@ impl Decoder {
                 let name = cursor.string("name of an entry", MAX_NAME)?;
                 self.check_name(name)?;
                 tag(cursor, "field of an entry", b"node")?;
-                Ok((State::Node, Some(Event::Entry(name))))
+                Ok((DecoderState::Node, Some(Event::Entry(name))))
             }
             other => {
                 let want = "entry or )";
@@ -290,15 +297,15 @@ impl Decoder {
     }
 
     /// Where the grammar goes on after a node, with so many directories open around it.
-    fn after_node(&self, open: usize) -> State {
+    fn after_node(&self, open: usize) -> DecoderState {
         if open == 0 {
-            State::Done
+            DecoderState::Done
         } else {
-            State::EntryEnd
+            DecoderState::EntryEnd
         }
     }
 
-    fn enter(&mut self, state: State, event: Option<&Event<'_>>) {
+    fn enter(&mut self, state: DecoderState, event: Option<&Event<'_>>) {
         match event {
             Some(Event::Directory) => self.open.push(Vec::new()),
             Some(Event::DirectoryEnd) => {

@@ -18,12 +18,12 @@
 //! | nodes within each other | 64, the root being the first (Nix 2.34.7 and newer, `libutil/archive.cc`) |
 //! | any other token but BYTES | 32 bytes |
 
-mod complete;
+mod completion;
 mod decode;
 mod encode;
 pub mod layout;
 
-pub use complete::{Checkpoint, Completion, NOTICE, failing_nar};
+pub use completion::{Checkpoint, Completion, NOTICE, failing_nar};
 pub use decode::{Decoder, Event, NarError};
 pub use encode::{
     directory_end, directory_start, entry_end, entry_start, file_end, file_start, magic, symlink,

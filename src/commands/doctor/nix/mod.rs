@@ -13,7 +13,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::commands::doctor::finding::Finding;
 use crate::commands::doctor::programs::{find, first_line_of};
-use crate::config::{Config, ConfigError, Origin, Sources, Value, of_nix};
+use crate::config::{Config, ConfigError, Origin, Sources, Value, nix_setting};
 pub(super) use units::check as check_units;
 
 const AREA: &str = "Nix";
@@ -101,8 +101,10 @@ impl Nix {
     async fn substituters(&self, sources: &Sources, config: &Config) -> Vec<Finding> {
         let mut all = Vec::new();
         // A configuration that Nix cannot read is reported elsewhere.
-        let (Ok(mut switch), Ok(ours)) = (of_nix(sources, "substitute"), our_substituters(sources))
-        else {
+        let (Ok(mut switch), Ok(ours)) = (
+            nix_setting(sources, "substitute"),
+            our_substituters(sources),
+        ) else {
             return all;
         };
         if let Some(value) = switch.pop()
@@ -141,7 +143,7 @@ impl Nix {
 
 /// All substituters of Nix that are meant to be this program.
 fn our_substituters(sources: &Sources) -> Result<Vec<OurSubstituter>, ConfigError> {
-    let values = of_nix(sources, "substituters")?;
+    let values = nix_setting(sources, "substituters")?;
     let words = values.iter().flat_map(|Value { text, origin }| {
         let words = text.split_ascii_whitespace();
         words.filter_map(move |word| OurSubstituter::parse(word, origin))

@@ -3,7 +3,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Content, ContentCheck};
 use crate::model::{NarHash, PathInfo, StorePath};
-use crate::transfer::error::Unfit;
+use crate::transfer::error::VerifyError;
 use crate::transfer::verify::ResumePoint;
 use crate::transfer::verify::{Taken, Verifier};
 use crate::wire::nar::{
@@ -92,7 +92,12 @@ fn promise_of_itself(nar: &[u8]) -> PathInfo {
 
 /// What comes of a NAR that arrives in pieces of so many bytes; with `break_at` the host fails there and
 /// another one goes on.
-fn arrive(info: &PathInfo, nar: &[u8], piece: usize, break_at: Option<usize>) -> Result<(), Unfit> {
+fn arrive(
+    info: &PathInfo,
+    nar: &[u8],
+    piece: usize,
+    break_at: Option<usize>,
+) -> Result<(), VerifyError> {
     let mut stream = Verifier::new(info);
     let mut buf = BytesMut::new();
     let mut break_at = break_at;
@@ -102,7 +107,7 @@ fn arrive(info: &PathInfo, nar: &[u8], piece: usize, break_at: Option<usize>) ->
             break_at = None;
             stream.roll_back();
             buf.clear();
-            sent = usize::try_from(stream.taken()).unwrap();
+            sent = usize::try_from(stream.offset()).unwrap();
         }
         let end = nar.len().min(sent + piece);
         assert!(end > sent, "the NAR has an end");
@@ -111,8 +116,8 @@ fn arrive(info: &PathInfo, nar: &[u8], piece: usize, break_at: Option<usize>) ->
         loop {
             match stream.take(&mut buf).unwrap() {
                 Taken::Complete => return stream.verify().map(|_| ()),
-                Taken::Pass(_) => {}
-                Taken::Nothing => break,
+                Taken::Piece(_) => {}
+                Taken::NeedMore => break,
             }
         }
     }
@@ -123,9 +128,9 @@ fn refused(info: &PathInfo, nar: &[u8]) -> (String, String) {
     mismatch(arrive(info, nar, 1000, None))
 }
 
-fn mismatch(arrived: Result<(), Unfit>) -> (String, String) {
+fn mismatch(arrived: Result<(), VerifyError>) -> (String, String) {
     match arrived {
-        Err(Unfit::Mismatch(expected, got)) => (expected, got),
+        Err(VerifyError::Mismatch(expected, got)) => (expected, got),
         other => panic!("{other:?}"),
     }
 }
@@ -222,7 +227,14 @@ fn an_address_without_places_is_told_from_a_wrong_one() {
         let right = check.verify();
         // Zeros that stood there before are not told from those that are put there: hence no proof.
         let proven = *nar == zeroed;
-        assert_eq!(right, if proven { Ok(()) } else { Err(Unfit::Unproven) });
+        assert_eq!(
+            right,
+            if proven {
+                Ok(())
+            } else {
+                Err(VerifyError::Unproven)
+            }
+        );
     }
     // Without an address nothing is judged.
     info.ca = None;
@@ -267,7 +279,7 @@ fn pass_on(stream: &mut Verifier, nar: &[u8], piece: usize, at: u64) -> ResumePo
     let mut passed = 0;
     for bytes in nar.chunks(piece) {
         buf.extend_from_slice(bytes);
-        while let Taken::Pass(piece) = stream.take(&mut buf).unwrap() {
+        while let Taken::Piece(piece) = stream.take(&mut buf).unwrap() {
             passed += piece.bytes.len() as u64;
             let checkpoint = piece.checkpoint.expect("it is not verified whole");
             if passed >= at {
@@ -291,12 +303,12 @@ fn a_transfer_that_goes_on_elsewhere_knows_all_of_it() {
         for break_at in [100, 500, 900, usize::try_from(resume.at).unwrap()] {
             let mut stream = Verifier::resumed(&info, resume.clone());
             for (sent, last) in [(&nar[..break_at], false), (&nar[..], true)] {
-                let start = usize::try_from(stream.taken()).unwrap();
+                let start = usize::try_from(stream.offset()).unwrap();
                 let mut buf = BytesMut::from(&sent[start..]);
                 let end = loop {
                     match stream.take(&mut buf).unwrap() {
-                        Taken::Pass(_) => {}
-                        Taken::Nothing => break false,
+                        Taken::Piece(_) => {}
+                        Taken::NeedMore => break false,
                         Taken::Complete => break true,
                     }
                 };

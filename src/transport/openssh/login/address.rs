@@ -1,5 +1,5 @@
-//! The address that ssh connects to for a host, as a short name. Several hosts may have the same one:
-//! other users, keys, aliases or parameters.
+//! The address that ssh connects to for a host, as a short name. Hosts that differ in user, key, alias or
+//! parameters may have the same address.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::config::host::Host;
 use crate::transport::openssh::SshSettings;
 use crate::transport::openssh::ssh::config::{SSH_CONFIG_TIMEOUT, configuration};
 
-/// How long names are looked up. What takes longer is known by its name alone.
-const NAMES_WITHIN: Duration = Duration::from_millis(300);
+/// How long a name lookup may take. After that the name itself stands for the address.
+const DNS_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// ssh's own, for when it does not print its configuration.
+/// ssh's default, where it does not print its configuration.
 const PORT: u16 = 22;
 
 /// 16 characters for the address of a host.
@@ -23,7 +23,7 @@ pub(in crate::transport::openssh) async fn of(host: &Host, settings: &SshSetting
     let printed = timeout(SSH_CONFIG_TIMEOUT, configuration(host, settings)).await;
     let address = Address::read(&printed.unwrap_or_default(), host);
     let found = match address.proxy {
-        // The proxy looks it up.
+        // The proxy resolves the name.
         Some(_) => None,
         None => address.ip().await,
     };
@@ -46,7 +46,7 @@ struct Address {
 }
 
 impl Address {
-    /// From the output of `ssh -G`; what is not there is as the host says.
+    /// From the output of `ssh -G`; what that lacks comes from the host.
     fn read(printed: &str, host: &Host) -> Self {
         let value = |keyword: &str| {
             let mut lines = printed.lines().filter_map(|line| line.split_once(' '));
@@ -65,9 +65,9 @@ impl Address {
         }
     }
 
-    /// The first in order of all that it has: the same one each time, and for each of its names.
+    /// The smallest of its IP addresses: the same one each time, and for each of its names.
     async fn ip(&self) -> Option<IpAddr> {
-        let found = timeout(NAMES_WITHIN, lookup_host((self.name.as_str(), self.port))).await;
+        let found = timeout(DNS_TIMEOUT, lookup_host((self.name.as_str(), self.port))).await;
         found.ok()?.ok()?.map(|address| address.ip()).min()
     }
 }

@@ -1,7 +1,7 @@
-//! With what ssh tried to log in, for a message about a host that let nobody in.
+//! Which keys and which agent ssh tried, for the message about a refused login.
 //!
-//! ssh does not say it unless it is asked for debugging output. But `ssh -G` tells which key files
-//! and which agent it takes after all configuration, without connecting to anything.
+//! ssh reports them in debugging output only. But `ssh -G` prints the key files and the agent that result
+//! from all configuration, without connecting to anything.
 
 use std::fs;
 use std::io;
@@ -16,14 +16,14 @@ use crate::transport::TransportError;
 use crate::transport::openssh::SshSettings;
 use crate::transport::openssh::ssh::config::configuration;
 
-/// An agent on this machine takes a connection at once or not at all.
-const AGENT_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+/// A local agent accepts a connection at once or not at all.
+const AGENT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long ssh may take to read its configuration, even when the time for connecting is over.
-const CONFIGURATION: Duration = Duration::from_secs(1);
+/// How long `ssh -G` may take, even when the time for connecting is nearly over.
+const MIN_CONFIG_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Adds to a refusal what was tried; other errors stay as they are.
-pub(in crate::transport::openssh) async fn add(
+/// Adds to a refusal what was tried; returns other errors unchanged.
+pub(in crate::transport::openssh) async fn add_tried(
     error: TransportError,
     host: &Host,
     settings: &SshSettings,
@@ -33,17 +33,17 @@ pub(in crate::transport::openssh) async fn add(
         host: name,
         methods,
         identity,
-        said,
+        ssh_output,
         ..
     } = error
     else {
         return error;
     };
-    let until = deadline.min(Instant::now() + CONFIGURATION);
+    let until = deadline.min(Instant::now() + MIN_CONFIG_TIMEOUT);
     let configuration = timeout_at(until, configuration(host, settings))
         .await
         .unwrap_or_default();
-    let found = Found::read(&configuration);
+    let found = SshIdentities::read(&configuration);
     let home = home();
     let mut tried: Vec<String> = found
         .keys
@@ -54,7 +54,7 @@ pub(in crate::transport::openssh) async fn add(
     if let Some(socket) = found.agent(settings) {
         match reach(&socket).await {
             Ok(()) => tried.push(format!("agent {}", socket.display())),
-            // With a key of its own for this host, the agent was not what was counted on.
+            // The host has a key in its URL: the agent was not needed.
             Err(_) if identity.is_some() => {}
             Err(source) => {
                 return TransportError::AgentUnusable {
@@ -62,7 +62,7 @@ pub(in crate::transport::openssh) async fn add(
                     socket,
                     source,
                     tried,
-                    said,
+                    ssh_output,
                 };
             }
         }
@@ -75,12 +75,12 @@ pub(in crate::transport::openssh) async fn add(
         methods,
         identity,
         tried,
-        said,
+        ssh_output,
     }
 }
 
 async fn reach(socket: &Path) -> io::Result<()> {
-    match timeout(AGENT_ANSWERS_WITHIN, UnixStream::connect(socket)).await {
+    match timeout(AGENT_TIMEOUT, UnixStream::connect(socket)).await {
         Ok(connected) => connected.map(drop),
         Err(_elapsed) => Err(io::ErrorKind::TimedOut.into()),
     }
@@ -88,13 +88,13 @@ async fn reach(socket: &Path) -> io::Result<()> {
 
 /// What matters in the output of `ssh -G`: lines of a lower-case keyword and a value.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Found {
+struct SshIdentities {
     keys: Vec<PathBuf>,
     /// `IdentityAgent`, when it is set.
     agent: Option<String>,
 }
 
-impl Found {
+impl SshIdentities {
     fn read(configuration: &str) -> Self {
         let mut found = Self::default();
         for line in configuration.lines() {
@@ -130,7 +130,7 @@ fn exists(key: &Path, home: Option<&Path>) -> bool {
     }
 }
 
-/// Where ssh looks for `~`: in the user database, whatever `HOME` says.
+/// The home folder as ssh finds it: by the user database, whatever `HOME` says.
 fn home() -> Option<PathBuf> {
     let user = rustix::process::getuid().as_raw().to_string();
     let database = fs::read_to_string("/etc/passwd").unwrap_or_default();
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn keys_and_agent_are_read_and_the_rest_is_skipped() {
-        let found = Found::read(
+        let found = SshIdentities::read(
             "user u\nidentityfile ~/.ssh/a b\nidentityfile /k\nidentityagent none\nx\n\n",
         );
         assert_eq!(
@@ -169,7 +169,7 @@ mod tests {
         let agent = |text: Option<&str>| {
             let agent = text.map(str::to_owned);
             let keys = Vec::new();
-            Found { keys, agent }.agent(&settings)
+            SshIdentities { keys, agent }.agent(&settings)
         };
         assert_eq!(agent(None), Some("/sock".into()));
         assert_eq!(agent(Some("SSH_AUTH_SOCK")), Some("/sock".into()));

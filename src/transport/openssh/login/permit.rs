@@ -1,15 +1,15 @@
-//! Logins are scarce: one at a time for each address, and none that is not needed after a refusal.
+//! Logins are rationed: one at a time for each address, and no unnecessary one after a refusal.
 //!
-//! sshd counts by address who is refused, and locks the address out for a growing time (OpenSSH 9.8
-//! and newer: `PerSourcePenalties` in sshd_config(5), 5 s for each wrong key, in force from 15 s on);
-//! firewalls count connections (`ufw limit`: 6 in 30 s). Being locked out hurts the hosts that would
-//! have let us in, and the user's own logins.
+//! sshd counts refusals by source address and locks the address out for a growing time (OpenSSH 9.8
+//! and newer: `PerSourcePenalties` in sshd_config(5), 5 s for each wrong key, in force from 15 s on).
+//! Firewalls count connections (`ufw limit`: 6 in 30 s). A lockout also affects other hosts behind the
+//! address and the user's own logins.
 //!
 //! ```text
-//! ADDRESS.login    flock(2)ed by who logs in; holds what is remembered of earlier logins, by all
+//! ADDRESS.login    flock(2)ed by the process that logs in; holds the record of earlier logins by all
 //!                  processes of this user
-//! ADDRESS-1.login  flock(2)ed in its place where its holder is stopped, or has had it for half of the
-//!                  time that there is: an engine that stands still keeps nobody from a host
+//! ADDRESS-1.login  flock(2)ed instead when the holder of the first lock is stopped, or keeps it for half
+//!                  of the time that is left: a hung engine keeps no other process from a host
 //! ```
 //!
 //! | login | goes ahead |
@@ -28,28 +28,28 @@ use super::record::{LoginKind, LoginRecord};
 use crate::folder::lock::{lock_until, open_lock};
 use crate::transport::TransportError;
 
-/// How the names of these files end.
+/// Suffix of these files.
 pub(in crate::transport::openssh) const LOGIN_FILE_SUFFIX: &str = ".login";
 
-/// How many locks there are for an address. One that is never given back is passed over.
+/// How many locks there are for an address. One whose holder hangs is passed over.
 const LOCKS_PER_ADDRESS: u32 = 4;
 
 /// A record is one line of a few numbers; at most this many bytes of it are read.
 const MAX_RECORD_LEN: u64 = 1 << 10;
 
-/// The right to log in at an address.
+/// The right to log in at an address. At most one process of this user has it.
 pub(in crate::transport::openssh) struct LoginPermit {
     file: File,
     record: LoginRecord,
-    /// Held as long as it is open. It may be the lock of `file`.
+    /// The lock lasts as long as this is open. It may be the lock of `file`.
     _lock: File,
 }
 
 impl LoginPermit {
-    /// Waits for it; `None` when its time does not come.
+    /// Waits for the permit; `None` when it does not become free in time.
     ///
     /// # Errors
-    /// When there can be no such file.
+    /// When the file cannot be made or locked.
     pub(in crate::transport::openssh) async fn acquire(
         folder: &Path,
         address: &str,
@@ -60,7 +60,7 @@ impl LoginPermit {
         };
         let file = open_lock(&record_path(folder, address))?;
         let mut text = String::new();
-        // What cannot be read says nothing.
+        // A record that cannot be read counts as empty.
         let _ = (&file).take(MAX_RECORD_LEN).read_to_string(&mut text);
         let record = LoginRecord::read(&text, unix_millis());
         Ok(Some(Self {
@@ -83,7 +83,8 @@ impl LoginPermit {
         lock_until(&path, until).await
     }
 
-    /// How long ago a login was refused, and for how long no such login is to be tried.
+    /// `Some` when no login of this kind may be tried yet: how long ago the last one was refused, and how
+    /// long to wait from now on.
     pub(in crate::transport::openssh) fn backoff(
         &self,
         login: LoginKind,
@@ -94,7 +95,7 @@ impl LoginPermit {
         (wait > 0).then(|| (Duration::from_millis(since), Duration::from_millis(wait)))
     }
 
-    /// The login went so.
+    /// Writes down how the login went, for all processes, and releases the permit.
     pub(in crate::transport::openssh) fn record_outcome(
         mut self,
         login: LoginKind,
@@ -122,7 +123,7 @@ fn record_path(folder: &Path, address: &str) -> PathBuf {
     folder.join(format!("{address}{LOGIN_FILE_SUFFIX}"))
 }
 
-/// Whether the host has seen an attempt that it counts.
+/// Whether the host counts this failure against our address.
 fn is_counted_by_host(error: &TransportError) -> bool {
     matches!(
         error,

@@ -1,43 +1,43 @@
-//! What is remembered of the logins at an address, and when the next one may be tried.
+//! The record of logins at an address, and when the next one may be tried.
 
-/// What a refusal costs, in milliseconds: in steps of this much time one login may be refused.
+/// What a refusal costs, in milliseconds: on average, one login in this time may be refused.
 const REFUSAL_COST_MS: u64 = 8_000;
 
-/// For how long a host that has let us in gets no further login after a refusal, in milliseconds;
+/// After a refusal, a host that has let us in gets no further login for so long, in milliseconds;
 /// doubled with each refusal that follows.
 const MIN_BACKOFF_MS: u64 = 30_000;
 
 /// The longest such pause, in milliseconds; also of sshd's own penalties.
 const MAX_BACKOFF_MS: u64 = 600_000;
 
-/// What firewalls look at, in milliseconds.
+/// The time over which firewalls count connections, in milliseconds.
 const RATE_WINDOW_MS: u64 = 30_000;
 
-/// How many logins in a [`RATE_WINDOW_MS`] leave room for a further one.
+/// After so many logins in [`RATE_WINDOW_MS`], a further one waits.
 const MAX_LOGINS_PER_WINDOW: usize = 4;
 
 /// Which login it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::transport::openssh) enum LoginKind {
-    /// Without it the host cannot be asked.
+    /// The host cannot be used without it.
     First,
     /// The host has let us in: this one is for more channels.
     Further,
 }
 
-/// What is remembered of the logins at an address. Times are milliseconds of Unix time, and believed
-/// no further than the longest pause: clocks are set back.
+/// The record of logins at an address. Times are milliseconds of Unix time. They are capped when they are
+/// read, at the longest pause from now: clocks may have been set back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct LoginRecord {
     /// Failures since a login of the kind that failed last succeeded.
     failures: u64,
     /// Whether that was a further login.
     further: bool,
-    /// Until when there is no further login.
+    /// From when on a further login may be tried.
     further_allowed_at: u64,
     /// When a login was refused last.
     pub(super) last_refusal: u64,
-    /// When all refusals will be paid for.
+    /// When all refusals will have been worked off, one each [`REFUSAL_COST_MS`].
     paid_at: u64,
     /// The latest logins.
     logins: Vec<u64>,
@@ -74,7 +74,7 @@ impl LoginRecord {
         line + "\n"
     }
 
-    /// For how long no such login is to be tried, in milliseconds.
+    /// How long to wait before a login of this kind, in milliseconds.
     pub(super) fn wait(&self, login: LoginKind, now: u64) -> u64 {
         let refusals = self.paid_at.saturating_sub(now + REFUSAL_COST_MS);
         match login {

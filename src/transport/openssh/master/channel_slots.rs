@@ -6,37 +6,39 @@ use std::sync::Arc;
 
 /// sshd allows 10 sessions on a connection by default (`MaxSessions`, sshd_config(5)); a bit less
 /// leaves room for other processes on the same master.
-pub(in crate::transport::openssh) const CHANNELS_ON_A_MASTER: u8 = 8;
+pub(in crate::transport::openssh) const MAX_CHANNELS_PER_MASTER: u8 = 8;
 
 #[derive(Default)]
-pub(in crate::transport::openssh) struct Slots {
-    /// Never held over an await: only counted and let go.
+pub(in crate::transport::openssh) struct ChannelSlots {
     taken: Mutex<HashMap<String, u8>>,
 }
 
-impl Slots {
-    /// A place on that master, if there is one.
-    pub(in crate::transport::openssh) fn take(self: &Arc<Self>, master: &str) -> Option<Slot> {
+impl ChannelSlots {
+    /// Takes a slot on that master; `None` when all are taken.
+    pub(in crate::transport::openssh) fn take(
+        self: &Arc<Self>,
+        master: &str,
+    ) -> Option<ChannelSlot> {
         let mut taken = self.taken.lock();
         let count = taken.entry(master.to_owned()).or_default();
-        if *count >= CHANNELS_ON_A_MASTER {
+        if *count >= MAX_CHANNELS_PER_MASTER {
             return None;
         }
         *count += 1;
-        Some(Slot {
+        Some(ChannelSlot {
             slots: Arc::clone(self),
             master: master.to_owned(),
         })
     }
 }
 
-/// A place on a master, given back on drop.
-pub(in crate::transport::openssh) struct Slot {
-    slots: Arc<Slots>,
+/// A channel's slot on a master; dropping it frees the slot.
+pub(in crate::transport::openssh) struct ChannelSlot {
+    slots: Arc<ChannelSlots>,
     master: String,
 }
 
-impl Drop for Slot {
+impl Drop for ChannelSlot {
     fn drop(&mut self) {
         let mut taken = self.slots.taken.lock();
         if let Some(count) = taken.get_mut(&self.master) {
@@ -54,8 +56,8 @@ mod tests {
 
     #[test]
     fn places_are_limited_and_given_back() {
-        let slots = Arc::new(Slots::default());
-        let mut held: Vec<_> = (0..CHANNELS_ON_A_MASTER)
+        let slots = Arc::new(ChannelSlots::default());
+        let mut held: Vec<_> = (0..MAX_CHANNELS_PER_MASTER)
             .map(|_| slots.take("a").unwrap())
             .collect();
         assert!(slots.take("a").is_none());

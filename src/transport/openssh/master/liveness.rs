@@ -10,7 +10,7 @@
 //! ```text
 //! packet      = u32 length, body                     (big endian; PROTOCOL.mux of OpenSSH)
 //! hello       = u32 0x00000001, u32 4, extensions    each side sends it first
-//! alive send_alive_check = u32 0x10000004, u32 request
+//! alive check = u32 0x10000004, u32 request
 //! alive       = u32 0x80000005, u32 request, u32 pid
 //! ```
 
@@ -26,7 +26,8 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Master, SocketId};
+use super::Master;
+use crate::folder::SocketId;
 
 /// A channel that has been silent for so long has its master probed.
 pub(in crate::transport::openssh) const PROBE_AFTER_SILENCE: Duration = Duration::from_secs(5);

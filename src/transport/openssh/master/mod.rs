@@ -1,5 +1,5 @@
-//! One ssh master: a process that holds one connection open for all processes of this user, and
-//! goes away by itself when nobody has used it for a while.
+//! One ssh master: a process that holds one connection open for all processes of this user, and exits when
+//! it has not been used for a while.
 //!
 //! ```text
 //! NAME-INDEX        its control socket; ssh makes and removes it
@@ -8,9 +8,9 @@
 //! NAME.known        the host's key, when it is given in the URL
 //! ADDRESS.login     see `login`
 //! ```
-//! Once a master is gone, the next process that connects to anything removes what is left of it (`sweep`).
-//! Only who holds the lock may remove or replace the socket, and all that belongs to it. The few file operations here are on a
-//! small folder in memory and are not worth a thread.
+//! Once a master has ended, the next process that connects to anything removes its files (`sweep`). Only the
+//! holder of the lock may remove or replace the socket and the other files. The file operations here block:
+//! they are few, on a small folder in memory.
 
 pub(super) mod channel_slots;
 pub(super) mod liveness;
@@ -33,19 +33,16 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::SshSettings;
 use super::login::{LoginKind, LoginPermit, address, identities};
-use super::ssh::arguments::{self, Paths};
+use super::ssh::arguments::{self, MasterFiles};
 use super::ssh::config::{SSH_CONFIG_TIMEOUT, absolute_path_options};
 use super::ssh::{ciphers, diagnose, environment, master_log};
 use crate::config::host::Host;
+use crate::folder::SocketId;
 use crate::folder::lock::lock_until;
 use crate::transport::{Phase, TransportError};
 
-/// A master answers within microseconds, unless it is stopped.
-pub(super) const MASTER_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
-
-/// Which socket it was: two masters at the same path differ here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SocketId(u64, u64, i64, i64);
+/// How long a master may take to answer. A running one takes microseconds.
+const MASTER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A master, running or not.
 pub(super) struct Master<'a> {
@@ -85,25 +82,20 @@ impl<'a> Master<'a> {
             .join(format!("{}-{}.log", self.name, self.index))
     }
 
-    /// The socket that is there now. What is no socket, or another user's, is none: it is replaced.
+    /// The socket that is there now. Anything but a socket of this user counts as none, and is replaced.
     pub(super) fn socket_id(&self) -> Option<SocketId> {
         let meta = fs::symlink_metadata(self.socket()).ok()?;
         let is_ours = meta.uid() == rustix::process::geteuid().as_raw();
         if !is_ours || !meta.file_type().is_socket() {
             return None;
         }
-        Some(SocketId(
-            meta.dev(),
-            meta.ino(),
-            meta.ctime(),
-            meta.ctime_nsec(),
-        ))
+        Some(SocketId::from(&meta))
     }
 
-    /// Starts the master unless there is a living one. True when it was started here and now.
+    /// Starts the master unless one is running. True when this call started it.
     pub(super) async fn ensure(&self, login: LoginKind) -> Result<bool, TransportError> {
         let _lock = self.lock().await?;
-        if self.answers().await {
+        if self.is_answering().await {
             return Ok(false);
         }
         self.remove_socket()?;
@@ -111,19 +103,19 @@ impl<'a> Master<'a> {
         Ok(true)
     }
 
-    /// Gives up on a master that is there and whose connection seems dead: it takes no more
-    /// sessions and ends with its last one. Leaves alone a younger one that has come meanwhile.
+    /// Gives up on a running master whose connection seems dead: it takes no more sessions and exits with its
+    /// last one. Does nothing when another master than the one that was `seen` has taken its place.
     pub(super) async fn retire(&self, seen: Option<SocketId>) -> Result<(), TransportError> {
         let _lock = self.lock().await?;
         if seen.is_none() || self.socket_id() != seen {
             return Ok(());
         }
         let session = Session::resume_mux(self.socket().into(), None);
-        let _ = timeout(MASTER_ANSWERS_WITHIN, session.close()).await;
+        let _ = timeout(MASTER_TIMEOUT, session.close()).await;
         self.remove_socket()
     }
 
-    /// The same of one that answers nobody: it cannot be asked for anything.
+    /// The same for a master that does not respond, and so cannot be asked to exit.
     pub(super) async fn abandon(&self, seen: Option<SocketId>) -> Result<(), TransportError> {
         let _lock = self.lock().await?;
         match seen.is_some() && self.socket_id() == seen {
@@ -132,15 +124,8 @@ impl<'a> Master<'a> {
         }
     }
 
-    async fn answers(&self) -> bool {
-        if self.socket_id().is_none() {
-            return false;
-        }
-        let session = Session::resume_mux(self.socket().into(), None);
-        matches!(
-            timeout(MASTER_ANSWERS_WITHIN, session.check()).await,
-            Ok(Ok(()))
-        )
+    async fn is_answering(&self) -> bool {
+        self.socket_id().is_some() && is_answering(&self.socket()).await
     }
 
     fn remove_socket(&self) -> Result<(), TransportError> {
@@ -156,7 +141,7 @@ impl<'a> Master<'a> {
         let path = self
             .folder
             .join(format!("{}-{}.lock", self.name, self.index));
-        // There is time left then for another master.
+        // Leaves time for starting another master.
         let until = match self.index {
             0 => self.began + (self.deadline - self.began) / 2,
             _ => self.deadline,
@@ -167,7 +152,7 @@ impl<'a> Master<'a> {
         locked.ok_or_else(|| self.timed_out(Phase::Queue))
     }
 
-    /// Starts it when its address may be logged in to.
+    /// Starts the master once its address may be logged in to.
     async fn log_in(&self, login: LoginKind) -> Result<(), TransportError> {
         let address = address::of(self.host, self.settings).await;
         let permit = LoginPermit::acquire(self.folder, &address, self.deadline).await;
@@ -190,7 +175,7 @@ impl<'a> Master<'a> {
     async fn start(&self) -> Result<(), TransportError> {
         let known_hosts = self.known_hosts()?;
         let log_path = self.log();
-        // Made anew, not only truncated: an older master may still write to the old one.
+        // A new file: an older master may still write to the old one.
         let _ = fs::remove_file(&log_path);
         let log = OpenOptions::new()
             .create_new(true)
@@ -199,7 +184,7 @@ impl<'a> Master<'a> {
             .open(&log_path)
             .map_err(|error| self.failed("create the log of the connection", error))?;
         let socket = self.socket();
-        let paths = Paths {
+        let paths = MasterFiles {
             socket: &socket,
             log: &log_path,
             known_hosts: known_hosts.as_deref(),
@@ -220,13 +205,13 @@ impl<'a> Master<'a> {
         let mut command = tokio::process::Command::new(&self.settings.program);
         command
             .args(ciphers.iter().flat_map(|ciphers| ["-o", ciphers]))
-            .args(arguments::of_master(self.host, &settings, &paths))
+            .args(arguments::master_arguments(self.host, &settings, &paths))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
-            // It outlives its caller, whose folder may have to be unmounted.
+            // It outlives its caller, and must not keep a file system busy.
             .current_dir("/")
-            // Away from the terminal's Ctrl-C; and its proxies can be ended together with it.
+            // Out of reach of the terminal's Ctrl-C; and its proxies can be killed together with it.
             .process_group(0);
         environment::prepare(&mut command, self.settings);
         let child = command
@@ -235,7 +220,7 @@ impl<'a> Master<'a> {
                 program: self.settings.program.clone(),
                 source,
             })?;
-        let mut child = Starting(child);
+        let mut child = StartingSsh(child);
         let status = match timeout_at(self.deadline, child.0.wait()).await {
             Ok(status) => status.map_err(|error| self.failed("wait for ssh", error))?,
             Err(_elapsed) => {
@@ -244,20 +229,20 @@ impl<'a> Master<'a> {
             }
         };
         // With -f ssh stays in the foreground until it is logged in and its socket is there.
-        if status.success() && self.answers().await {
+        if status.success() && self.is_answering().await {
             return Ok(());
         }
-        let said = master_log::read(&log_path);
+        let ssh_output = master_log::read(&log_path);
         let error = diagnose::classify(
             self.host,
-            said,
+            ssh_output,
             (self.began.elapsed(), self.settings.limit()),
         );
-        Err(identities::add(error, self.host, self.settings, self.deadline).await)
+        Err(identities::add_tried(error, self.host, self.settings, self.deadline).await)
     }
 
-    /// The file with the host's key. Its pattern is `*`: it holds for this host under whatever
-    /// name, alias or port ssh looks for it.
+    /// Writes the known_hosts file for a host whose key is given. Its pattern is `*`: the key holds under
+    /// whatever name, alias or port ssh looks for it.
     fn known_hosts(&self) -> Result<Option<PathBuf>, TransportError> {
         let Some(key) = &self.host.public_host_key else {
             return Ok(None);
@@ -271,7 +256,7 @@ impl<'a> Master<'a> {
             )));
         }
         let path = self.folder.join(format!("{}.known", self.name));
-        // The masters of one host may be started at the same time: each name belongs to one.
+        // Masters of one host may be started at the same time: each writes a file of its own.
         let new = self
             .folder
             .join(format!("{}-{}.new", self.name, self.index));
@@ -293,7 +278,7 @@ impl<'a> Master<'a> {
             after: self.began.elapsed(),
             limit: self.settings.limit(),
             phase,
-            said: master_log::read(&self.log()),
+            ssh_output: master_log::read(&self.log()),
         }
     }
 
@@ -306,13 +291,19 @@ impl<'a> Master<'a> {
     }
 }
 
-/// ssh before it has gone to the background. Dropped earlier, it is killed with its proxies; the
-/// runtime reaps it.
-struct Starting(tokio::process::Child);
+/// Whether a master answers on this socket. Takes at most two seconds.
+pub(super) async fn is_answering(socket: &Path) -> bool {
+    let session = Session::resume_mux(socket.into(), None);
+    matches!(timeout(MASTER_TIMEOUT, session.check()).await, Ok(Ok(())))
+}
 
-impl Drop for Starting {
+/// An ssh that has not gone to the background yet. Dropping it kills it and its proxies; the runtime
+/// reaps it.
+struct StartingSsh(tokio::process::Child);
+
+impl Drop for StartingSsh {
     fn drop(&mut self) {
-        // No id once it has been waited for: then the number may belong to someone else.
+        // There is no id once it has been waited for: the number may have been reused.
         if let Some(pid) = self.0.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
             let _ = rustix::process::kill_process_group(pid, Signal::KILL);
         }

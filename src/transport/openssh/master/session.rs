@@ -1,4 +1,4 @@
-//! One session on one master, which is started or replaced when it must be.
+//! Opens a session on a master, which is started or replaced when needed.
 
 use std::error::Error as _;
 use std::io;
@@ -18,13 +18,13 @@ use crate::transport::{Phase, TransportError};
 
 pub(in crate::transport::openssh) type MuxedChild = ::openssh::Child<Arc<Session>>;
 
-pub(in crate::transport::openssh) enum Opened {
-    Yes(Box<MuxedChild>, Duration, Option<Arc<LivenessProbe>>),
-    Refused { fresh: bool, said: String },
+pub(in crate::transport::openssh) enum OpenOutcome {
+    Session(Box<MuxedChild>, Duration, Option<Arc<LivenessProbe>>),
+    Refused { fresh: bool, ssh_output: String },
 }
 
-/// Whether a login failed so, or was not tried. What this machine lacks is another matter.
-pub(in crate::transport::openssh) fn is_of_login(error: &TransportError) -> bool {
+/// Whether the error is about logging in to the host, and not about this machine.
+pub(in crate::transport::openssh) fn is_login_failure(error: &TransportError) -> bool {
     !matches!(
         error,
         TransportError::SshMissing { .. }
@@ -34,29 +34,29 @@ pub(in crate::transport::openssh) fn is_of_login(error: &TransportError) -> bool
     )
 }
 
-/// A session is wanted.
-pub(in crate::transport::openssh) struct Wish<'a> {
+/// A session that is to be opened.
+pub(in crate::transport::openssh) struct SessionRequest<'a> {
     pub(in crate::transport::openssh) host: &'a Host,
     /// The command.
     pub(in crate::transport::openssh) line: &'a str,
-    /// What it is when a master has to be started.
+    /// The kind of login that starting a master would be.
     pub(in crate::transport::openssh) login: LoginKind,
-    /// For a session on a master that was there already: its connection may be dead (a laptop that
-    /// slept), and there should be time left for a new one.
-    pub(in crate::transport::openssh) patience: Duration,
+    /// How long a master that was running already may take: its connection may be dead (after a laptop slept),
+    /// and there must be time left for a new one.
+    pub(in crate::transport::openssh) reuse_timeout: Duration,
     pub(in crate::transport::openssh) deadline: Instant,
 }
 
-impl Wish<'_> {
-    /// Opens a session on that master, which is started or replaced when it must be.
+impl SessionRequest<'_> {
+    /// Opens the session on that master, which is started or replaced when needed.
     pub(in crate::transport::openssh) async fn open_on(
         &self,
         master: &Master<'_>,
         probes: &LivenessProbes,
-    ) -> Result<Opened, TransportError> {
+    ) -> Result<OpenOutcome, TransportError> {
         let mut fresh = false;
         let mut retired = false;
-        // A master may go away between two steps (idle, or ended by someone), but not every time.
+        // A master may end between two steps (it was idle, or was killed), but hardly four times in a row.
         for _ in 0..4 {
             let seen = master.socket_id();
             if seen.is_none() {
@@ -65,7 +65,7 @@ impl Wish<'_> {
             let until = if fresh || retired {
                 self.deadline
             } else {
-                self.deadline.min(Instant::now() + self.patience)
+                self.deadline.min(Instant::now() + self.reuse_timeout)
             };
             let (socket, probe) = (master.socket(), probes.of(master).await);
             let began = Instant::now();
@@ -76,12 +76,18 @@ impl Wish<'_> {
             };
             match opened {
                 Some(Ok(child)) => {
-                    return Ok(Opened::Yes(Box::new(child), began.elapsed(), probe));
+                    return Ok(OpenOutcome::Session(
+                        Box::new(child),
+                        began.elapsed(),
+                        probe,
+                    ));
                 }
-                Some(Err(error)) => match Failure::of(&error) {
-                    Failure::Gone => fresh |= master.ensure(self.login).await?,
-                    Failure::Refused(said) => return Ok(Opened::Refused { fresh, said }),
-                    Failure::Local(source) => {
+                Some(Err(error)) => match MuxFailure::of(&error) {
+                    MuxFailure::Gone => fresh |= master.ensure(self.login).await?,
+                    MuxFailure::Refused(ssh_output) => {
+                        return Ok(OpenOutcome::Refused { fresh, ssh_output });
+                    }
+                    MuxFailure::Local(source) => {
                         let action = "make pipes";
                         return Err(TransportError::Local {
                             host: self.host.to_string(),
@@ -91,7 +97,7 @@ impl Wish<'_> {
                     }
                 },
                 None if probe.is_some_and(|probe| probe.is_unresponsive()) => {
-                    log::debug!("{}: an ssh master answers nobody", self.host);
+                    log::debug!("{}: an ssh master does not respond", self.host);
                     master.abandon(seen).await?;
                     retired = true;
                 }
@@ -104,15 +110,15 @@ impl Wish<'_> {
                 }
             }
         }
-        let said = master_log::read(&master.log());
+        let ssh_output = master_log::read(&master.log());
         Err(TransportError::Disconnected {
             host: self.host.to_string(),
-            said,
+            ssh_output,
         })
     }
 }
 
-/// Waits until a master that is to open a session turns out to answer nobody.
+/// Waits until a master that is opening a session leaves a probe unanswered.
 async fn until_unresponsive(probe: Option<&Arc<LivenessProbe>>) {
     match probe {
         Some(probe) => probe.until_unresponsive(PROBE_WHILE_OPENING_AFTER).await,
@@ -131,16 +137,16 @@ async fn spawn(socket: &Path, line: &str) -> Result<MuxedChild, MuxError> {
 }
 
 /// Why a master started no session.
-enum Failure {
-    /// It isn't there, or went away before it answered.
+enum MuxFailure {
+    /// There is none, or it ended before it answered.
     Gone,
-    /// The host said no: mostly its `MaxSessions`.
+    /// The host refused: mostly because of its `MaxSessions`.
     Refused(String),
-    /// Not the master's fault.
+    /// This machine failed, not the master.
     Local(io::Error),
 }
 
-impl Failure {
+impl MuxFailure {
     fn of(error: &MuxError) -> Self {
         match error {
             MuxError::SshMux(mux) => {

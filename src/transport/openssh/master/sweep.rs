@@ -1,4 +1,5 @@
-//! What masters leave in the runtime folder when they go: their locks and logs, and the socket when they were killed.
+//! Removes what masters leave in the runtime folder when they end: locks and logs, and the socket of one that was
+//! killed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,35 +14,35 @@ use crate::folder::lock::try_lock;
 use crate::transport::openssh::calling_process::pid_of_name;
 use crate::transport::openssh::login::LOGIN_FILE_SUFFIX;
 
-/// How the names of what belongs to a master end, the lock last: it is what all else is removed under.
-const ENDS: [&str; 4] = ["", ".new", ".log", ".lock"];
+/// Suffixes of a master's files. The lock comes last: the others are removed while it is held.
+const MASTER_FILE_SUFFIXES: [&str; 4] = ["", ".new", ".log", ".lock"];
 
-/// How the names of hosts' keys end.
-const KNOWN: &str = ".known";
+/// Suffix of the files with hosts' keys.
+const KNOWN_HOSTS_SUFFIX: &str = ".known";
 
-/// A host's key is written down by whoever starts a master, which has read it after this time.
-const KNOWN_IS_READ: Duration = Duration::from_secs(60 * 60);
+/// A younger file with a host's key is kept: a master that is being started may not have read it yet.
+const KNOWN_HOSTS_MIN_AGE: Duration = Duration::from_secs(60 * 60);
 
-/// What is remembered of logins counts for a shorter time than this (`login::record::MAX_BACKOFF_MS`).
-const LOGINS_COUNT: Duration = Duration::from_secs(60 * 60);
+/// Older records of logins no longer count (`login::record::MAX_BACKOFF_MS`).
+const LOGIN_RECORD_MAX_AGE: Duration = Duration::from_secs(60 * 60);
 
-/// Removes from the runtime folder what belongs to masters that have gone. What cannot be removed stays.
+/// Removes the files of masters that have ended. What cannot be removed stays.
 pub fn sweep(folder: &Path) {
     let names = names(folder);
     let masters: BTreeSet<_> = names.iter().filter_map(|name| master(name)).collect();
-    let listening = listening();
+    let listening_sockets = listening_sockets();
     for master in masters {
         let socket = folder.join(master);
-        if lives(&socket, &listening) {
+        if is_in_use(&socket, &listening_sockets) {
             continue;
         }
         let lock = folder.join(format!("{master}.lock"));
-        // Whoever starts one has the lock, until there is a socket.
+        // A process that starts a master holds the lock until there is a socket.
         let Ok(_lock) = try_lock(&lock) else {
             continue;
         };
-        if !lives(&socket, &self::listening()) {
-            for end in ENDS {
+        if !is_in_use(&socket, &self::listening_sockets()) {
+            for end in MASTER_FILE_SUFFIXES {
                 let _ = fs::remove_file(folder.join(format!("{master}{end}")));
             }
         }
@@ -50,16 +51,16 @@ pub fn sweep(folder: &Path) {
     sweep_logins(folder);
 }
 
-/// Removes what is remembered of logins that were long ago.
+/// Removes records of logins that no longer count.
 fn sweep_logins(folder: &Path) {
     for name in names(folder)
         .iter()
         .filter(|name| name.ends_with(LOGIN_FILE_SUFFIX))
     {
         let path = folder.join(name);
-        if is_older(&path, LOGINS_COUNT)
+        if is_older(&path, LOGIN_RECORD_MAX_AGE)
             && let Ok(_lock) = try_lock(&path)
-            && is_older(&path, LOGINS_COUNT)
+            && is_older(&path, LOGIN_RECORD_MAX_AGE)
         {
             let _ = fs::remove_file(path);
         }
@@ -81,17 +82,17 @@ fn sweep_keys(folder: &Path) {
         .filter_map(|name| Some(master(name)?.split_once('-')?.0))
         .collect();
     for name in &names {
-        let Some(host) = name.strip_suffix(KNOWN) else {
+        let Some(host) = name.strip_suffix(KNOWN_HOSTS_SUFFIX) else {
             continue;
         };
         let path = folder.join(name);
-        if !hosts.contains(host) && is_older(&path, KNOWN_IS_READ) {
+        if !hosts.contains(host) && is_older(&path, KNOWN_HOSTS_MIN_AGE) {
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// Removes what clients have left that have gone. What cannot be removed stays.
+/// Removes the files of clients that have ended. What cannot be removed stays.
 pub(in crate::transport::openssh) fn sweep_clients(folder: &Path) {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     for entry in entries {
@@ -101,8 +102,8 @@ pub(in crate::transport::openssh) fn sweep_clients(folder: &Path) {
             continue;
         }
         let is_socket = entry.file_type().is_ok_and(|kind| kind.is_socket());
-        // A living ssh removes its socket itself, within half a minute.
-        if !is_socket || is_dead(&entry.path()) {
+        // A running ssh removes its socket itself, within half a minute.
+        if !is_socket || is_abandoned_socket(&entry.path()) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -119,23 +120,22 @@ fn master(name: &str) -> Option<&str> {
     let (host, rest) = name.split_at_checked(16)?;
     let digits = rest.strip_prefix('-')?;
     let len = digits.bytes().take_while(u8::is_ascii_digit).count();
-    let known = len > 0 && ENDS.contains(&&digits[len..]);
+    let known = len > 0 && MASTER_FILE_SUFFIXES.contains(&&digits[len..]);
     let fine = host
         .bytes()
         .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     (known && fine).then_some(&name[..17 + len])
 }
 
-/// What sockets of this machine listen, by the paths that they were bound to (`/proc/net/unix`, proc(5)).
-fn listening() -> Vec<String> {
+/// The paths that this machine's listening sockets were bound to (`/proc/net/unix`, proc(5)).
+fn listening_sockets() -> Vec<String> {
     let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let path = |line: &str| line.split_ascii_whitespace().nth(7).map(str::to_owned);
     table.lines().filter_map(path).collect()
 }
 
-/// Whether a master listens there. One that does is not touched if that can be told without: each look makes it live
-/// longer.
-fn lives(socket: &Path, listening: &[String]) -> bool {
+/// Whether a master listens there. Connecting to a master would restart its idle timeout, so `/proc` is asked first.
+fn is_in_use(socket: &Path, listening_sockets: &[String]) -> bool {
     let uid = rustix::process::geteuid().as_raw();
     let is_ours = |meta: fs::Metadata| meta.file_type().is_socket() && meta.uid() == uid;
     if !fs::symlink_metadata(socket).is_ok_and(is_ours) {
@@ -147,11 +147,11 @@ fn lives(socket: &Path, listening: &[String]) -> bool {
         let rest = bound.strip_prefix(&*path);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    listening.iter().any(bound) || !is_dead(socket)
+    listening_sockets.iter().any(bound) || !is_abandoned_socket(socket)
 }
 
-/// Whether nobody listens on this socket. Does not wait.
-fn is_dead(socket: &Path) -> bool {
+/// Whether no process listens on this socket. Does not wait.
+fn is_abandoned_socket(socket: &Path) -> bool {
     let connect = || {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -212,7 +212,7 @@ mod tests {
         assert!(temp.path().join("e-0123456789abcdef.lock").exists());
 
         // A key goes when it is old and nobody uses it.
-        let old = SystemTime::now() - 2 * KNOWN_IS_READ;
+        let old = SystemTime::now() - 2 * KNOWN_HOSTS_MIN_AGE;
         let make_old = || {
             fs::File::options()
                 .write(true)
@@ -236,11 +236,11 @@ mod tests {
         let path = temp.path().join("s");
         let fd = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
         rustix::net::bind(&fd, &SocketAddrUnix::new(&path).unwrap()).unwrap();
-        assert!(is_dead(&path));
+        assert!(is_abandoned_socket(&path));
         rustix::net::listen(&fd, 0).unwrap();
         let _waits = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        assert!(!is_dead(&path));
-        assert!(!is_dead(&path.with_extension("absent")));
+        assert!(!is_abandoned_socket(&path));
+        assert!(!is_abandoned_socket(&path.with_extension("absent")));
     }
 
     #[test]

@@ -15,11 +15,11 @@ use super::relative_paths;
 use crate::config::host::Host;
 use crate::transport::openssh::{CallingProcess, SshSettings};
 
-/// What must hold, whatever the user's configuration says.
+/// Options that must hold, whatever the user's configuration says.
 const FIXED: &[&str] = &[
-    // Ours alone; a user's ControlPath would be one that we can't watch over.
+    // Not the user's ControlPath: that socket is not ours to watch and replace.
     "ControlMaster=yes",
-    // Nobody is there to answer.
+    // There is no terminal to ask on.
     "BatchMode=yes",
     // Forwardings belong to the user's own sessions: a second one would fail or steal them.
     "ClearAllForwardings=yes",
@@ -31,7 +31,7 @@ const FIXED: &[&str] = &[
     "RequestTTY=no",
 ];
 
-/// What else must hold when the host's key is given: nothing but that key may be accepted.
+/// Options that must also hold when the host's key is given: no other key may be accepted.
 const PINNED: &[&str] = &[
     "GlobalKnownHostsFile=/dev/null",
     "StrictHostKeyChecking=yes",
@@ -40,22 +40,22 @@ const PINNED: &[&str] = &[
     "UpdateHostKeys=no",
 ];
 
-/// What is better than ssh's defaults or the user's configuration, unless `NIX_SSHOPTS` says
-/// otherwise. A quiet ssh could not be diagnosed.
+/// Options that replace ssh's defaults and the user's configuration, but not `NIX_SSHOPTS`. With a lower
+/// log level, failures could not be diagnosed.
 const PREFERRED: &[&str] = &["ServerAliveCountMax=3", "LogLevel=INFO"];
 
 /// The files of one master, all in the runtime folder.
-pub(in crate::transport::openssh) struct Paths<'a> {
+pub(in crate::transport::openssh) struct MasterFiles<'a> {
     pub(in crate::transport::openssh) socket: &'a Path,
     pub(in crate::transport::openssh) log: &'a Path,
     pub(in crate::transport::openssh) known_hosts: Option<&'a Path>,
 }
 
 /// The words after `ssh`.
-pub(in crate::transport::openssh) fn of_master(
+pub(in crate::transport::openssh) fn master_arguments(
     host: &Host,
     settings: &SshSettings,
-    paths: &Paths<'_>,
+    paths: &MasterFiles<'_>,
 ) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec!["-N".into(), "-f".into()];
     let option = |words: &mut Vec<OsString>, value: &OsStr| {
@@ -100,7 +100,7 @@ pub(in crate::transport::openssh) fn of_master(
     for value in PREFERRED {
         option(&mut words, value.as_ref());
     }
-    // After it has gone to the background ssh has no stderr left, but it keeps its log.
+    // In the background ssh has no stderr, but it keeps its log.
     words.extend(["-E".into(), paths.log.into()]);
     words.extend(["-S".into(), paths.socket.into()]);
     words.push("--".into());
@@ -119,8 +119,11 @@ fn alive_interval(dead_link_timeout: Duration) -> u64 {
     dead_link_timeout.as_secs().div_ceil(3).max(1)
 }
 
-/// A short name for everything that makes connections differ, 16 characters.
-pub(in crate::transport::openssh) fn short_name(host: &Host, settings: &SshSettings) -> String {
+/// A name for a connection: 16 characters that depend on all that makes two connections differ.
+pub(in crate::transport::openssh) fn connection_name(
+    host: &Host,
+    settings: &SshSettings,
+) -> String {
     let mut hash = Sha256::new();
     // Each field with its length, so that no two lists of fields look the same.
     let mut field = |bytes: Option<&[u8]>| {
@@ -156,7 +159,7 @@ pub(in crate::transport::openssh) fn short_name(host: &Host, settings: &SshSetti
     let name = data_encoding::BASE32_NOPAD.encode(&digest[..10]);
     let name = name.to_lowercase();
     match &settings.only_for {
-        Some(caller) => caller.mark(&name),
+        Some(caller) => caller.client_name(&name),
         None => name,
     }
 }
@@ -166,28 +169,16 @@ mod tests {
     use super::*;
 
     fn host() -> Host {
-        Host {
-            name: "h".into(),
-            user: Some("u".into()),
-            port: Some(2222),
-            ssh_key: Some("/k".into()),
-            public_host_key: None,
-            compress: true,
-            remote_program: vec!["nix-store".into()],
-            remote_store: None,
-            trusted: false,
-            priority: None,
-            max_connections: 1,
-        }
+        Host::parse("ssh://u@h:2222?ssh-key=/k&compress=true").unwrap()
     }
 
     fn words(host: &Host, settings: &SshSettings, known_hosts: Option<&Path>) -> Vec<String> {
-        let paths = Paths {
+        let paths = MasterFiles {
             socket: Path::new("/r/s"),
             log: Path::new("/r/l"),
             known_hosts,
         };
-        let words = of_master(host, settings, &paths);
+        let words = master_arguments(host, settings, &paths);
         words
             .into_iter()
             .map(|word| word.into_string().unwrap())
@@ -240,14 +231,14 @@ mod tests {
     #[test]
     fn names_differ_in_everything_that_matters_and_nothing_else() {
         let settings = SshSettings::default();
-        let name = short_name(&host(), &settings);
+        let name = connection_name(&host(), &settings);
         assert_eq!(name.len(), 16);
         let same = Host {
             trusted: true,
             remote_store: Some("/x".into()),
             ..host()
         };
-        assert_eq!(short_name(&same, &settings), name);
+        assert_eq!(connection_name(&same, &settings), name);
         let others = [
             Host {
                 user: None,
@@ -275,7 +266,7 @@ mod tests {
             },
         ];
         for other in others {
-            assert_ne!(short_name(&other, &settings), name);
+            assert_ne!(connection_name(&other, &settings), name);
         }
         let others = [
             SshSettings {
@@ -296,7 +287,7 @@ mod tests {
             },
         ];
         for other in others {
-            assert_ne!(short_name(&host(), &other), name);
+            assert_ne!(connection_name(&host(), &other), name);
         }
     }
 }

@@ -9,10 +9,10 @@ use super::config::{built_in_configuration, configuration};
 use crate::config::host::Host;
 use crate::transport::openssh::SshSettings;
 
-/// What comes first in OpenSSH's own order.
+/// The first cipher in OpenSSH's own order.
 const FIRST: &str = "chacha20-poly1305@openssh.com";
 
-/// What shall come first.
+/// The ciphers to move to the front.
 const FASTER: [&str; 2] = ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com"];
 
 /// The option that asks for the faster ciphers first, where that may be done and helps.

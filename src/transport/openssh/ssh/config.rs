@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use super::arguments::{self, Paths};
+use super::arguments::{self, MasterFiles};
 use super::{environment, relative_paths};
 use crate::config::host::Host;
 use crate::transport::openssh::SshSettings;
@@ -19,15 +19,19 @@ pub(in crate::transport::openssh) async fn configuration(
     settings: &SshSettings,
 ) -> String {
     let nowhere = Path::new("/dev/null");
-    let paths = Paths {
+    let paths = MasterFiles {
         socket: nowhere,
         log: nowhere,
         known_hosts: None,
     };
-    printed(settings, arguments::of_master(host, settings, &paths)).await
+    printed(
+        settings,
+        arguments::master_arguments(host, settings, &paths),
+    )
+    .await
 }
 
-/// What it prints when nothing is configured.
+/// What `ssh -G` prints without any configuration.
 pub(in crate::transport::openssh) async fn built_in_configuration(
     settings: &SshSettings,
 ) -> String {
@@ -51,8 +55,8 @@ async fn printed(settings: &SshSettings, words: Vec<OsString>) -> String {
     })
 }
 
-/// Further options for a host, for what ssh's own configuration names from the current folder. Takes as long as ssh
-/// takes to read it.
+/// Further options for a host that make the relative paths in ssh's own configuration absolute. Takes as long as
+/// `ssh -G` does.
 pub(in crate::transport::openssh) async fn absolute_path_options(
     host: &Host,
     settings: &SshSettings,

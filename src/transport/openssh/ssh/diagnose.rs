@@ -1,4 +1,4 @@
-//! From what ssh prints to the kind of failure.
+//! Finds the kind of a failure in what ssh printed.
 //!
 //! ssh knows one exit status for all failures (255) and prints one line or several. They are never
 //! translated: ssh sets its locale for character types only (`msetlocale`), so `LC_ALL` is left as
@@ -9,13 +9,13 @@ use std::time::Duration;
 use crate::config::host::Host;
 use crate::transport::{Phase, TransportError};
 
-/// The error that `said` tells of, for an ssh that gave up `after` so long, of the time that is the `limit` for all of it.
+/// The error that `ssh_output` describes. `after` is how long ssh ran before it gave up, `limit` the configured limit.
 pub(in crate::transport::openssh) fn classify(
     host: &Host,
-    said: String,
+    ssh_output: String,
     (after, limit): (Duration, Option<Duration>),
 ) -> TransportError {
-    let has = |needles: &[&str]| needles.iter().any(|needle| said.contains(needle));
+    let has = |needles: &[&str]| needles.iter().any(|needle| ssh_output.contains(needle));
     let name = host.to_string();
     // The most telling first: with a jump host, ssh prints the jump's failure and then its own
     // "Connection closed by UNKNOWN".
@@ -28,35 +28,41 @@ pub(in crate::transport::openssh) fn classify(
         TransportError::HostKeyChanged {
             host: name,
             pinned: host.public_host_key.is_some(),
-            said,
+            ssh_output,
         }
     } else if has(&[
         "Host key verification failed",
         "you have requested strict checking",
     ]) {
-        TransportError::HostKeyUnknown { host: name, said }
+        TransportError::HostKeyUnknown {
+            host: name,
+            ssh_output,
+        }
     } else if has(&["No user exists for uid"]) {
         TransportError::NoUser {
             host: name,
             uid: rustix::process::getuid().as_raw(),
-            said,
+            ssh_output,
         }
-    } else if let Some(methods) = denied(&said) {
+    } else if let Some(methods) = denied(&ssh_output) {
         TransportError::PermissionDenied {
             host: name,
             methods,
             identity: host.ssh_key.clone(),
             tried: Vec::new(),
-            said,
+            ssh_output,
         }
-    } else if let Some(unknown) = unresolved(&said) {
+    } else if let Some(unknown) = unresolved(&ssh_output) {
         TransportError::HostNameUnknown {
             host: name,
             name: unknown,
-            said,
+            ssh_output,
         }
     } else if has(&["Connection refused"]) {
-        TransportError::Refused { host: name, said }
+        TransportError::Refused {
+            host: name,
+            ssh_output,
+        }
     } else if has(&[
         "No route to host",
         "Network is unreachable",
@@ -64,7 +70,10 @@ pub(in crate::transport::openssh) fn classify(
         "Host is down",
         "Cannot assign requested address",
     ]) {
-        TransportError::Unreachable { host: name, said }
+        TransportError::Unreachable {
+            host: name,
+            ssh_output,
+        }
     } else if has(&[
         "timed out",
         "Timeout, server",
@@ -75,7 +84,7 @@ pub(in crate::transport::openssh) fn classify(
             after,
             limit,
             phase: Phase::Connect,
-            said,
+            ssh_output,
         }
     } else if has(&[
         "Connection closed by",
@@ -85,26 +94,32 @@ pub(in crate::transport::openssh) fn classify(
         "Not allowed at this time",
         "Exceeded MaxStartups",
     ]) {
-        TransportError::Disconnected { host: name, said }
+        TransportError::Disconnected {
+            host: name,
+            ssh_output,
+        }
     } else {
-        TransportError::Other { host: name, said }
+        TransportError::Other {
+            host: name,
+            ssh_output,
+        }
     }
 }
 
 /// `user@host: Permission denied (publickey,password).`
-fn denied(said: &str) -> Option<Vec<String>> {
-    if said.contains("Too many authentication failures") {
+fn denied(ssh_output: &str) -> Option<Vec<String>> {
+    if ssh_output.contains("Too many authentication failures") {
         return Some(Vec::new());
     }
     // The last one: an earlier one may be about a key file ("Load key …: Permission denied").
-    let (_, rest) = said.rsplit_once("Permission denied (")?;
+    let (_, rest) = ssh_output.rsplit_once("Permission denied (")?;
     let (methods, _) = rest.split_once(')')?;
     Some(methods.split(',').map(str::to_owned).collect())
 }
 
 /// `ssh: Could not resolve hostname NAME: Name or service not known`
-fn unresolved(said: &str) -> Option<String> {
-    let (_, rest) = said.split_once("Could not resolve hostname ")?;
+fn unresolved(ssh_output: &str) -> Option<String> {
+    let (_, rest) = ssh_output.split_once("Could not resolve hostname ")?;
     let line = rest.lines().next().unwrap_or(rest);
     let name = line.rsplit_once(": ").map_or(line, |(name, _)| name);
     Some(name.to_owned())
@@ -116,19 +131,7 @@ mod tests {
     use super::*;
 
     fn kind(text: &str) -> TransportError {
-        let host = Host {
-            name: "h".into(),
-            user: None,
-            port: None,
-            ssh_key: Some("/key".into()),
-            public_host_key: None,
-            compress: false,
-            remote_program: Vec::new(),
-            remote_store: None,
-            trusted: false,
-            priority: None,
-            max_connections: 1,
-        };
+        let host = Host::parse("ssh://h?ssh-key=/key").unwrap();
         classify(&host, clean(text), (Duration::from_secs(5), None))
     }
 
@@ -169,7 +172,7 @@ mod tests {
             kind(
                 "@@@@@\r\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\r\n@@@@@\r\nHost key verification failed.\r\n"
             ),
-            E::HostKeyChanged { said, .. } if said.starts_with("WARNING: ")
+            E::HostKeyChanged { ssh_output, .. } if ssh_output.starts_with("WARNING: ")
         ));
         assert!(matches!(
             kind("Load key \"/key\": Permission denied\r\nroot@h: Permission denied (publickey,password).\r\n"),

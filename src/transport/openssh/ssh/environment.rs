@@ -1,8 +1,7 @@
-//! What ssh gets to see of our environment.
+//! The environment that ssh is run with.
 //!
-//! Whoever starts us may have an environment full of things: Nix's daemon hands on its whole
-//! configuration, a desktop its windows and helpers, a shell what it likes. ssh, and the proxies that
-//! it starts, get what they need and no more.
+//! Our own environment may hold anything: Nix's daemon passes on its whole configuration, a desktop its
+//! session, a shell what the user has set. ssh and the proxies that it starts get only what they need.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +10,7 @@ use tokio::process::Command;
 
 use crate::transport::openssh::SshSettings;
 
-/// What ssh, the shell that runs its `ProxyCommand` and its Kerberos library go by.
+/// Variables that ssh, the shell that runs its `ProxyCommand` and its Kerberos library use.
 const NEEDED: &[&str] = &[
     "HOME",
     "PATH",
@@ -26,18 +25,17 @@ const NEEDED: &[&str] = &[
     "KRB5_CONFIG",
 ];
 
-/// The language of messages, in as many variables as there are aspects.
+/// Prefix of the locale variables.
 const NEEDED_PREFIX: &str = "LC_";
 
-/// Tells the user database of one process alone: for a uid that has no entry in the machine's own,
-/// as which ssh would refuse to run. nss_wrapper(1) has its files named by such variables, and is
-/// loaded by [`PRELOAD`].
+/// Prefix of the variables of nss_wrapper(1), which gives a process a user database of its own: ssh refuses
+/// to run as a uid without an entry. The library is loaded by [`PRELOAD`].
 const WRAPPER_PREFIX: &str = "NSS_WRAPPER_";
 
-/// Libraries that are loaded before all others, separated by colons or blanks (ld.so(8)).
+/// Names libraries that are loaded before all others, separated by colons or blanks (ld.so(8)).
 const PRELOAD: &str = "LD_PRELOAD";
 
-/// What of `LD_PRELOAD` ssh gets: nss_wrapper, where it has a user database to read.
+/// The value of `LD_PRELOAD` for ssh: nss_wrapper alone, where it is in use.
 fn preload() -> Option<OsString> {
     std::env::var_os("NSS_WRAPPER_PASSWD")?;
     nss_wrapper(&std::env::var_os(PRELOAD)?)
@@ -53,7 +51,7 @@ fn nss_wrapper(all: &OsStr) -> Option<OsString> {
     Some(OsStr::from_bytes(wrapper).to_owned())
 }
 
-/// Gives a command that environment, and no other.
+/// Sets the environment of a command to that, and nothing else.
 pub(in crate::transport::openssh) fn prepare(command: &mut Command, settings: &SshSettings) {
     let preload = preload();
     let is_wanted = |name: &str| {
@@ -68,8 +66,8 @@ pub(in crate::transport::openssh) fn prepare(command: &mut Command, settings: &S
         .envs(preload.iter().map(|library| (PRELOAD, library)))
         // An `LD_PRELOAD` that `ssh-environment` names replaces that.
         .envs(all.filter(|(name, _)| name.to_str().is_some_and(is_wanted)))
-        // BatchMode keeps ssh itself from asking, but not the ssh that it starts for a jump host:
-        // there, every question is answered by a failure instead of a dead wait.
+        // BatchMode keeps ssh itself from asking, but not the ssh that it starts for a jump host: there,
+        // a question fails at once instead of waiting for an answer.
         .env("SSH_ASKPASS", "false")
         .env("SSH_ASKPASS_REQUIRE", "force");
     match &settings.auth_sock {

@@ -1,14 +1,14 @@
-//! The log of a master: what its ssh and the proxies of that have printed.
+//! A master's log: what its ssh and the proxies of that ssh have printed.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// How much of ssh's output is kept, in bytes.
-const SAID_MAX: usize = 2048;
+const MAX_OUTPUT_LEN: usize = 2048;
 
 /// How much of the end of the log is looked at, in bytes.
-const LOG_MAX: u64 = 64 * 1024;
+const MAX_LOG_TAIL: u64 = 64 * 1024;
 
 /// The end of a log, cleaned; empty when there is none.
 pub(in crate::transport::openssh) fn read(log: &Path) -> String {
@@ -18,12 +18,12 @@ pub(in crate::transport::openssh) fn read(log: &Path) -> String {
 /// A log that is held open.
 pub(in crate::transport::openssh) struct MasterLog {
     file: File,
-    /// Where what matters begins, in bytes.
+    /// What stands before this offset, in bytes, is skipped.
     seen: u64,
 }
 
 impl MasterLog {
-    /// What will be written to that log from now on.
+    /// Opens the log to read what will be written from now on.
     pub(in crate::transport::openssh) fn from_now_on(log: &Path) -> Option<Self> {
         let file = File::open(log).ok()?;
         let seen = file.metadata().ok()?.len();
@@ -35,10 +35,10 @@ impl MasterLog {
         let tail = || {
             let mut file = &self.file;
             let length = file.metadata()?.len();
-            let start = length.saturating_sub(LOG_MAX).max(self.seen);
+            let start = length.saturating_sub(MAX_LOG_TAIL).max(self.seen);
             file.seek(SeekFrom::Start(start))?;
             let mut bytes = Vec::new();
-            file.take(LOG_MAX).read_to_end(&mut bytes)?;
+            file.take(MAX_LOG_TAIL).read_to_end(&mut bytes)?;
             std::io::Result::Ok(bytes)
         };
         clean(&String::from_utf8_lossy(&tail().unwrap_or_default()))
@@ -46,7 +46,7 @@ impl MasterLog {
 }
 
 /// Makes ssh's output fit for a terminal: no control characters or changes of writing direction,
-/// no debugging output and frames of `@`, at most [`SAID_MAX`] bytes, of which the last are kept.
+/// no debugging output and frames of `@`, at most [`MAX_OUTPUT_LEN`] bytes, of which the last are kept.
 pub(super) fn clean(text: &str) -> String {
     let mut kept: Vec<String> = Vec::new();
     let mut size = 0;
@@ -63,7 +63,7 @@ pub(super) fn clean(text: &str) -> String {
             })
             .collect();
         size += line.len() + 1;
-        if size > SAID_MAX {
+        if size > MAX_OUTPUT_LEN {
             break;
         }
         kept.push(line);
@@ -84,11 +84,11 @@ mod tests {
 
     #[test]
     fn output_is_made_harmless_and_short() {
-        let said = clean("debug1: noise\r\n\x1b[31mred\x07\r\nabc\u{202e}def\n");
-        assert_eq!(said, "\u{fffd}[31mred\u{fffd}\nabc\u{fffd}def");
+        let ssh_output = clean("debug1: noise\r\n\x1b[31mred\x07\r\nabc\u{202e}def\n");
+        assert_eq!(ssh_output, "\u{fffd}[31mred\u{fffd}\nabc\u{fffd}def");
         let long = "line of text\n".repeat(1000) + "last";
-        let said = clean(&long);
-        assert!(said.len() <= SAID_MAX && said.ends_with("\nlast"));
+        let ssh_output = clean(&long);
+        assert!(ssh_output.len() <= MAX_OUTPUT_LEN && ssh_output.ends_with("\nlast"));
         // One endless line is cut away rather than kept.
         assert_eq!(clean(&"x".repeat(100_000)), "");
     }

@@ -1,64 +1,65 @@
-//! Options that name files from the current folder, as they have to be for an ssh that runs elsewhere.
+//! Makes relative paths in ssh's options absolute.
 //!
-//! A master lives for minutes, and a folder that a process is in cannot be unmounted: it runs in `/`. What its options
-//! name is still meant from where the command was given. ssh(1) and ssh_config(5) tell which ones are taken so:
-//! neither those that begin with `~`, nor those in an included file, but nearly all others.
+//! A master runs for minutes, and would keep the file system of its current folder busy: so it runs in `/`. Relative
+//! paths in its options are still meant from the folder where the command was given. By ssh(1) and ssh_config(5), all
+//! are relative to the current folder but those that begin with `~` and those in included files.
 
 use std::ffi::OsString;
 use std::path::Path;
 
-/// The letters of ssh's options that have an argument (its usage, 9.9).
-const WITH_ARGUMENT: &str = "bceilmopBDEFIJLOPQRSWw";
+/// Letters of ssh's options that take an argument (usage of OpenSSH 9.9).
+const FLAGS_WITH_ARGUMENT: &str = "bceilmopBDEFIJLOPQRSWw";
 
-/// Those that name a file.
-const FILES: &str = "iEFIS";
+/// Those whose argument is a file.
+const FILE_FLAGS: &str = "iEFIS";
 
-/// An option of `-o`, by its name in lower case, that names files from the current folder.
-struct Named {
+/// An option of `-o` whose value is a path.
+struct PathOption {
+    /// In lower case.
     name: &'static str,
-    /// How many files it may name.
+    /// Whether it takes several paths.
     many: bool,
     /// Whether `%` begins a token in it (TOKENS in ssh_config(5)).
     tokens: bool,
 }
 
-const NAMED: &[Named] = &[
-    one("identityfile", true),
-    one("certificatefile", true),
-    one("identityagent", true),
-    one("controlpath", true),
-    one("revokedhostkeys", true),
-    one("pkcs11provider", false),
-    one("securitykeyprovider", false),
-    Named {
+const PATH_OPTIONS: &[PathOption] = &[
+    path_option("identityfile", true),
+    path_option("certificatefile", true),
+    path_option("identityagent", true),
+    path_option("controlpath", true),
+    path_option("revokedhostkeys", true),
+    path_option("pkcs11provider", false),
+    path_option("securitykeyprovider", false),
+    PathOption {
         name: "userknownhostsfile",
         many: true,
         tokens: true,
     },
-    Named {
+    PathOption {
         name: "globalknownhostsfile",
         many: true,
         tokens: false,
     },
 ];
 
-const fn one(name: &'static str, tokens: bool) -> Named {
-    Named {
+const fn path_option(name: &'static str, tokens: bool) -> PathOption {
+    PathOption {
         name,
         many: false,
         tokens,
     }
 }
 
-/// A shell's command: its program may be named so.
-const COMMAND: &str = "proxycommand";
+/// The option whose value is a shell command. Its program may be a relative path.
+const COMMAND_OPTION: &str = "proxycommand";
 
-/// What stands in the place of a file's name and is none.
-const WORDS: &[&str] = &["none", "internal", "SSH_AUTH_SOCK"];
+/// Values in place of a path that are none.
+const NOT_FILES: &[&str] = &["none", "internal", "SSH_AUTH_SOCK"];
 
-/// These words of ssh's command line, with what they name from `folder` named from anywhere.
+/// These words of ssh's command line, with paths relative to `folder` made absolute.
 #[must_use]
-pub fn resolve(words: &[String], folder: &Path) -> Vec<String> {
+pub fn make_absolute(words: &[String], folder: &Path) -> Vec<String> {
     let mut resolved = Vec::new();
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -76,10 +77,10 @@ pub fn resolve(words: &[String], folder: &Path) -> Vec<String> {
         };
         let changed = match letter {
             'o' => option(value, folder),
-            letter if FILES.contains(letter) => resolve_file(value, folder),
+            letter if FILE_FLAGS.contains(letter) => make_file_absolute(value, folder),
             _ => None,
         };
-        // What is looked for first is the file as it is named, and what is opened is what tokens in it make of that.
+        // ssh checks whether the file exists before it expands tokens in its name, and opens it after that.
         if let ('i', Some(path)) = (letter, &changed)
             && folder.to_string_lossy().contains('%')
         {
@@ -98,18 +99,18 @@ pub fn resolve(words: &[String], folder: &Path) -> Vec<String> {
     resolved
 }
 
-/// A file that is named from `folder`, named from anywhere; nothing where it is already.
+/// The absolute path of a file relative to `folder`; `None` where it is absolute already.
 #[must_use]
-pub fn resolve_file(path: &str, folder: &Path) -> Option<String> {
+pub fn make_file_absolute(path: &str, folder: &Path) -> Option<String> {
     file(path, folder, false)
 }
 
-/// Where in a word of options an argument begins, and whose.
+/// Where the argument begins in a word of options, and the letter of its option.
 fn argument(word: &str) -> Option<(usize, char)> {
     let flags = word.strip_prefix('-')?;
     let (at, letter) = flags
         .char_indices()
-        .find(|(_, letter)| WITH_ARGUMENT.contains(*letter))?;
+        .find(|(_, letter)| FLAGS_WITH_ARGUMENT.contains(*letter))?;
     Some((1 + at + letter.len_utf8(), letter))
 }
 
@@ -119,17 +120,17 @@ pub(super) fn of_printed(printed: &str, folder: &Path) -> Vec<String> {
     lines.flat_map(|option| ["-o".to_owned(), option]).collect()
 }
 
-/// An option as `-o` has it, with its files named from anywhere; nothing where they are already.
+/// An option as `-o` takes it, with its paths made absolute; `None` where they are already.
 fn option(text: &str, folder: &Path) -> Option<String> {
     let end = text.find([' ', '\t', '='])?;
     let (name, rest) = text.split_at(end);
     let value = rest.trim_start();
     let value = value.strip_prefix('=').unwrap_or(value).trim();
     let lower = name.to_ascii_lowercase();
-    if lower == COMMAND {
+    if lower == COMMAND_OPTION {
         return command(value, folder).map(|value| format!("{name}={value}"));
     }
-    let named = NAMED.iter().find(|named| named.name == lower)?;
+    let named = PATH_OPTIONS.iter().find(|named| named.name == lower)?;
     let files = match named.many || value.contains(['"', '\'']) {
         true => shell_words::split(value).ok()?,
         false => vec![value.to_owned()],
@@ -146,13 +147,13 @@ fn option(text: &str, folder: &Path) -> Option<String> {
     Some(format!("{name}={}", files.collect::<Vec<_>>().join(" ")))
 }
 
-/// A file that is named from `folder`; nothing where it is not.
+/// The absolute path of a file; `None` where it is not relative to `folder`.
 fn file(path: &str, folder: &Path, tokens: bool) -> Option<String> {
-    // `%d` is the home folder. What a variable holds is not known here.
+    // `%d` is the home folder. The value of a variable is not known here.
     let elsewhere = ["/", "~", "$", "%d"]
         .iter()
         .any(|start| path.starts_with(start));
-    if path.is_empty() || elsewhere || WORDS.contains(&path) {
+    if path.is_empty() || elsewhere || NOT_FILES.contains(&path) {
         return None;
     }
     let folder = folder.to_str()?;
@@ -163,14 +164,14 @@ fn file(path: &str, folder: &Path, tokens: bool) -> Option<String> {
     Some(format!("{}/{path}", folder.trim_end_matches('/')))
 }
 
-/// A command whose program is named from `folder`. (What else of it is a file is its own concern.)
+/// A command with the path of its program made absolute. (Its arguments stay as they are.)
 fn command(text: &str, folder: &Path) -> Option<String> {
     let end = text.find(char::is_whitespace).unwrap_or(text.len());
     let (program, rest) = text.split_at(end);
     let is_name = program
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || b"._+-/".contains(&b));
-    // One without a slash is looked for in `PATH`.
+    // A program without a slash is looked up in `PATH`.
     if !is_name || !program.contains('/') || program.starts_with('/') {
         return None;
     }
@@ -179,7 +180,7 @@ fn command(text: &str, folder: &Path) -> Option<String> {
     Some(format!("{}{rest}", shell_words::quote(&path)))
 }
 
-/// The option that names this key. (As `-i` has it, tokens in it would be looked for as they are.)
+/// The option that names this key. `-i` would look for a name with unexpanded tokens.
 pub(in crate::transport::openssh) fn identity(key: &Path) -> [OsString; 2] {
     match key.to_str().filter(|key| key.contains('%')) {
         Some(key) => {
@@ -190,7 +191,7 @@ pub(in crate::transport::openssh) fn identity(key: &Path) -> [OsString; 2] {
     }
 }
 
-/// As ssh_config(5) has it.
+/// Quoted as in ssh_config(5).
 fn quoted(path: &str) -> String {
     match path.contains([' ', '\t', '"', '\'', '\\']) {
         true => format!("\"{}\"", path.replace('\\', "\\\\").replace('"', "\\\"")),
@@ -204,7 +205,7 @@ mod tests {
 
     fn resolved(text: &str) -> String {
         let words = shell_words::split(text).unwrap();
-        shell_words::join(resolve(&words, Path::new("/here")))
+        shell_words::join(make_absolute(&words, Path::new("/here")))
     }
 
     #[test]
@@ -264,11 +265,11 @@ mod tests {
     #[test]
     fn the_name_of_the_folder_is_only_a_name() {
         let words = ["-o", "IdentityFile=key", "-o", "ProxyCommand=bin/p"].map(str::to_owned);
-        let got = resolve(&words, Path::new("/100% a"));
+        let got = make_absolute(&words, Path::new("/100% a"));
         assert_eq!(got[1], "IdentityFile=\"/100%% a/key\"");
         assert_eq!(got[3], "ProxyCommand='/100%% a/bin/p'");
         let words = ["-4i", "key"].map(str::to_owned);
-        let got = resolve(&words, Path::new("/100% a"));
+        let got = make_absolute(&words, Path::new("/100% a"));
         assert_eq!(got, ["-4", "-o", "IdentityFile=\"/100%% a/key\""]);
     }
 

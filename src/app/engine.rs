@@ -1,0 +1,87 @@
+//! The engine's process.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::{Outcome, configuration, interrupted, load};
+use crate::cli::Cli;
+use crate::commands::engine;
+use crate::engine::{Messages, ServerOptions, serve};
+use crate::hint::Hint;
+use crate::ipc::{Identity, SocketId, SocketPath, own_socket};
+use crate::report;
+
+/// Runs an engine: on the listening socket that is its standard input, which the process that started it has made, or
+/// else on a socket of its own.
+pub(super) async fn run(cli: &Cli) -> Outcome {
+    // Signals to the caller's terminal or process group are not meant for the engine. Fails if it leads a process group
+    // already, which is as good.
+    let _ = rustix::process::setsid();
+    // An engine serves all clients: the agent of one of them has no part in it.
+    let config = configuration(cli)?.without_client_agent();
+    let identity = Identity::of_process(&config);
+    let socket_path = SocketPath::of(&identity)?;
+    let (listener, is_managed, socket) = match inherited_listener()? {
+        Some(listener) => {
+            let is_ours = listener.local_addr()?.as_pathname() == Some(&socket_path.path());
+            (listener, !is_ours, own_socket().or(socket_path.id()))
+        }
+        None => {
+            let (listener, socket) = listen(&socket_path)?;
+            (listener, false, socket)
+        }
+    };
+    log::debug!(
+        "engine {} serves on {}",
+        std::process::id(),
+        socket_path.path().display()
+    );
+    let messages = Messages::default();
+    let engine = engine(&config, Some(messages.clone()));
+    let stop = Arc::new(Notify::new());
+    let on_signal = stop.clone();
+    tokio::spawn(async move {
+        interrupted().await;
+        on_signal.notify_one();
+    });
+    let (cli, expected) = (cli.clone(), config.identity());
+    let options = ServerOptions {
+        identity,
+        socket_path: (!is_managed).then_some(socket_path),
+        socket,
+        idle_timeout: config.engine_idle_timeout,
+        is_current: Box::new(move || {
+            load(&cli).is_ok_and(|(config, _)| config.without_client_agent().identity() == expected)
+        }),
+        render: report::line,
+        messages,
+        stop,
+    };
+    Ok(serve(listener, engine, options).await?)
+}
+
+/// The listening socket on standard input.
+fn inherited_listener() -> io::Result<Option<UnixListener>> {
+    let stdin = io::stdin();
+    let listens = rustix::net::sockopt::socket_acceptconn(stdin.as_fd());
+    if !listens.unwrap_or(false) {
+        return Ok(None);
+    }
+    Ok(Some(stdin.as_fd().try_clone_to_owned()?.into()))
+}
+
+/// Makes a socket, if no engine runs yet.
+fn listen(socket_path: &SocketPath) -> Result<(UnixListener, Option<SocketId>), Box<dyn Hint>> {
+    let lock = socket_path.try_lock()?;
+    let path = socket_path.path();
+    if UnixStream::connect(&path).is_ok() {
+        return Err(format!("an engine runs already, on {}", path.display()).into());
+    }
+    socket_path.remove(socket_path.id(), &lock);
+    let listener = UnixListener::bind(path)?;
+    Ok((listener, socket_path.id()))
+}

@@ -1,0 +1,301 @@
+//! Turns what the sources hold into a [`Config`].
+
+mod public_keys;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::error::ConfigError;
+use super::host::Host;
+use super::origin::Origin;
+use super::settings::{Key, Settings, Value};
+use super::sources::{RawConfig, Sources};
+use super::untrusted;
+use super::value::{BOOLEAN, parse_bool, printable};
+use super::{Config, ProgressMode};
+use public_keys::public_keys;
+
+const DEFAULT_STORE_DIR: &str = "/nix/store";
+
+/// Shortest `dead-link-timeout`, in seconds: ssh counts three unanswered keepalives, and sends at most
+/// one a second.
+const SHORTEST_DEAD_LINK: u64 = 3;
+
+/// Longest time, 136 years; longer ones are cut to it, so that adding it to a time cannot overflow.
+const MAX_SECONDS: u64 = u32::MAX as u64;
+
+pub(super) fn validate(
+    raw: RawConfig,
+    sources: &Sources,
+) -> Result<(Config, Vec<String>), ConfigError> {
+    let RawConfig {
+        settings,
+        untrusted,
+        mut warnings,
+    } = raw;
+    let configured = hosts(&settings, Key::Hosts)?;
+    let configured = without_duplicates(configured, &mut warnings);
+    let trusted_hosts = hosts(&settings, Key::TrustedHosts)?;
+    let trusted_hosts = without_duplicates(trusted_hosts, &mut warnings);
+    let is_untrusted_choice_of_hosts = untrusted.has_hosts_of_client();
+    let hosts = untrusted.choose(configured, &trusted_hosts)?;
+    let mut hosts = without_duplicates(hosts, &mut warnings);
+    hosts.sort_by_key(|host| host.priority.unwrap_or(0));
+
+    let mut enabled = boolean(&settings, Key::UseSshSubstituter)?;
+    for (name, value) in &untrusted.use_ssh_substituter {
+        // An unprivileged client may switch it off for itself, but not on.
+        enabled &= to_bool(name, value)?;
+    }
+    let is_client_agent = untrusted.has_agent();
+    let chosen = untrusted.ssh_auth_sock.as_ref();
+    let chosen = chosen.map(|value| to_socket(untrusted::SSH_AUTH_SOCK, value));
+    // A client without an agent sends an empty choice, which is none.
+    let chosen = chosen.transpose()?.flatten();
+    let key = Key::SshAuthSock;
+    let own_auth_sock = to_socket(key.name(), &settings.get(key).value)?;
+    let ssh_auth_sock = chosen.or_else(|| own_auth_sock.clone());
+    let config = Config {
+        hosts,
+        trusted_hosts,
+        enabled,
+        ssh_auth_sock,
+        is_client_agent,
+        own_auth_sock,
+        ssh_environment: ssh_environment(&settings)?,
+        connect_timeout: timeout(&settings, Key::ConnectTimeout)?,
+        stall_timeout: timeout(&settings, Key::StalledDownloadTimeout)?,
+        dead_link_timeout: dead_link(&settings)?,
+        require_sigs: boolean(&settings, Key::RequireSigs)?,
+        trusted_public_keys: public_keys(&settings, &mut warnings),
+        positive_ttl: duration(&settings, Key::PositiveTtl)?,
+        negative_ttl: duration(&settings, Key::NegativeTtl)?,
+        readahead_memory: bytes(&settings, Key::ReadaheadMemory)?,
+        engine: engine(&settings)?,
+        engine_idle_timeout: timeout(&settings, Key::EngineIdleTimeout)?,
+        progress: progress(&settings)?,
+        is_untrusted_choice: is_client_agent || is_untrusted_choice_of_hosts,
+        is_untrusted_choice_of_hosts,
+        store_dir: store_dir(sources)?,
+        ssh_options: ssh_options(sources)?,
+        settings,
+    };
+    Ok((config, warnings))
+}
+
+fn hosts(settings: &Settings, key: Key) -> Result<Vec<Host>, ConfigError> {
+    let parse = |(spec, origin): (&str, &Origin)| {
+        Host::parse(spec).map_err(|source| ConfigError::Host {
+            origin: origin.clone(),
+            setting: key.name(),
+            source,
+        })
+    };
+    settings.get(key).words().map(parse).collect()
+}
+
+/// Drops later mentions of a host, with a warning where their parameters differ.
+fn without_duplicates(hosts: Vec<Host>, warnings: &mut Vec<String>) -> Vec<Host> {
+    let mut kept: Vec<Host> = Vec::new();
+    for host in hosts {
+        let Some(first) = kept.iter().find(|first| first.same_as(&host)) else {
+            kept.push(host);
+            continue;
+        };
+        let respelled = Host {
+            name: first.name.clone(),
+            port: first.port,
+            ..host
+        };
+        if respelled != *first {
+            warnings.push(format!(
+                "host {first} is listed twice with different parameters: the first are used"
+            ));
+        }
+    }
+    kept
+}
+
+fn boolean(settings: &Settings, key: Key) -> Result<bool, ConfigError> {
+    to_bool(key.name(), &settings.get(key).value)
+}
+
+fn to_bool(setting: &'static str, value: &Value) -> Result<bool, ConfigError> {
+    parse_bool(value.text.trim())
+        .ok_or_else(|| invalid_value(setting, &value.text, &value.origin, BOOLEAN))
+}
+
+fn duration(settings: &Settings, key: Key) -> Result<Duration, ConfigError> {
+    let value = &settings.get(key).value;
+    let text = value.text.trim();
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !digits {
+        return Err(invalid_value(
+            key.name(),
+            text,
+            &value.origin,
+            "a number of seconds",
+        ));
+    }
+    // Only a number beyond 64 bits fails here.
+    let seconds: u64 = text.parse().unwrap_or(MAX_SECONDS);
+    Ok(Duration::from_secs(seconds.min(MAX_SECONDS)))
+}
+
+fn engine(settings: &Settings) -> Result<bool, ConfigError> {
+    let value = &settings.get(Key::Engine).value;
+    match value.text.trim() {
+        "auto" => Ok(true),
+        "off" => Ok(false),
+        text => Err(invalid_value(
+            Key::Engine.name(),
+            text,
+            &value.origin,
+            "auto or off",
+        )),
+    }
+}
+
+fn progress(settings: &Settings) -> Result<ProgressMode, ConfigError> {
+    let key = Key::Progress;
+    let value = &settings.get(key).value;
+    match value.text.trim() {
+        "auto" => Ok(ProgressMode::Auto),
+        "never" => Ok(ProgressMode::Never),
+        "plain" => Ok(ProgressMode::Plain),
+        text => {
+            let want = "auto, never or plain";
+            Err(invalid_value(key.name(), text, &value.origin, want))
+        }
+    }
+}
+
+/// A number of bytes, with the unit prefixes that Nix knows for its numbers.
+fn bytes(settings: &Settings, key: Key) -> Result<u64, ConfigError> {
+    let value = &settings.get(key).value;
+    let text = value.text.trim();
+    let (digits, shift) = match text.char_indices().next_back() {
+        Some((at, 'K')) => (&text[..at], 10),
+        Some((at, 'M')) => (&text[..at], 20),
+        Some((at, 'G')) => (&text[..at], 30),
+        Some((at, 'T')) => (&text[..at], 40),
+        _ => (text, 0),
+    };
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        let want = "a number of bytes, with K, M, G or T behind it if wanted";
+        return Err(invalid_value(key.name(), text, &value.origin, want));
+    }
+    let number: u64 = digits.parse().unwrap_or(u64::MAX);
+    Ok(number.saturating_mul(1 << shift))
+}
+
+/// A duration whose 0 means the built-in value.
+fn timeout(settings: &Settings, key: Key) -> Result<Duration, ConfigError> {
+    let given = duration(settings, key)?;
+    if given.is_zero() {
+        return duration(&Settings::built_in(), key);
+    }
+    Ok(given)
+}
+
+fn dead_link(settings: &Settings) -> Result<Duration, ConfigError> {
+    let key = Key::DeadLinkTimeout;
+    let time = timeout(settings, key)?;
+    if time.as_secs() < SHORTEST_DEAD_LINK {
+        let value = &settings.get(key).value;
+        let expected = "at least 3 seconds, or 0 for the default";
+        return Err(invalid_value(
+            key.name(),
+            value.text.trim(),
+            &value.origin,
+            expected,
+        ));
+    }
+    Ok(time)
+}
+
+/// An agent's socket; the empty string means none.
+fn to_socket(setting: &'static str, value: &Value) -> Result<Option<PathBuf>, ConfigError> {
+    let text = value.text.trim();
+    let unfit = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
+    if text.is_empty() {
+        Ok(None)
+    } else if text.starts_with('/') && !text.contains(unfit) {
+        Ok(Some(PathBuf::from(text)))
+    } else {
+        let expected = "an absolute path without control characters";
+        Err(invalid_value(setting, text, &value.origin, expected))
+    }
+}
+
+fn ssh_environment(settings: &Settings) -> Result<Vec<String>, ConfigError> {
+    let key = Key::SshEnvironment;
+    let name = |(word, origin): (&str, &Origin)| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if word.starts_with(|c: char| c.is_ascii_digit()) || !word.chars().all(fits) {
+            let expected = "names of environment variables";
+            return Err(invalid_value(key.name(), word, origin, expected));
+        }
+        Ok(word.to_owned())
+    };
+    settings.get(key).words().map(name).collect()
+}
+
+/// Nix looks at `NIX_STORE_DIR`, then at `NIX_STORE` (`libstore/globals.cc`).
+fn store_dir(sources: &Sources) -> Result<String, ConfigError> {
+    for name in ["NIX_STORE_DIR", "NIX_STORE"] {
+        let Some(value) = sources.var(name) else {
+            continue;
+        };
+        let text = value.to_string_lossy();
+        let dir = text.trim_end_matches('/');
+        let fine = dir.starts_with('/')
+            && value.to_str().is_some()
+            && !dir.contains(char::is_control)
+            && dir[1..]
+                .split('/')
+                .all(|part| !part.is_empty() && part != "." && part != "..");
+        if !fine {
+            let origin = Origin::Env { name, line: None };
+            let expected = "an absolute path without . and .. and empty parts";
+            return Err(invalid_value(name, &text, &origin, expected));
+        }
+        return Ok(dir.to_owned());
+    }
+    Ok(DEFAULT_STORE_DIR.to_owned())
+}
+
+fn ssh_options(sources: &Sources) -> Result<Vec<String>, ConfigError> {
+    let name = "NIX_SSHOPTS";
+    let Some(value) = sources.var(name) else {
+        return Ok(Vec::new());
+    };
+    let origin = Origin::Env { name, line: None };
+    let Some(text) = value.to_str() else {
+        return Err(invalid_value(
+            name,
+            &value.to_string_lossy(),
+            &origin,
+            "UTF-8",
+        ));
+    };
+    shell_words::split(text).map_err(|source| ConfigError::SshOptions {
+        origin,
+        value: printable(text),
+        source,
+    })
+}
+
+fn invalid_value(
+    setting: &'static str,
+    value: &str,
+    origin: &Origin,
+    expected: &'static str,
+) -> ConfigError {
+    ConfigError::Value {
+        origin: origin.clone(),
+        setting,
+        value: printable(value),
+        expected,
+    }
+}

@@ -1,0 +1,76 @@
+//! What later processes of this user should know of hosts, in the disk tier: their health, and whether their accounts have
+//! a shell.
+
+use std::sync::Arc;
+
+use crate::cache::Disk;
+use crate::config::Config;
+use crate::config::host::Host;
+use crate::model::HealthRecord;
+use crate::pool::HostStore;
+
+/// What earlier processes of this user have recorded of a host.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HostRecord {
+    /// Its failures; `None` if it is well.
+    pub health: Option<HealthRecord>,
+    /// Whether its account has a shell, if that was found out in the last days.
+    pub has_shell: Option<bool>,
+}
+
+/// The record in `disk` of a host that is reached as `config` says. Blocks.
+#[must_use]
+pub fn host_record(config: &Config, disk: &Arc<Disk>, host: &Host) -> HostRecord {
+    let store = DiskHostStore::new(config, disk.clone());
+    let health = store.health(&host.identity());
+    HostRecord {
+        health: health.filter(|health| health.failures > 0),
+        has_shell: store.has_shell(&host.identity()),
+    }
+}
+
+/// Records in `disk` whether the account of a host has a shell. Blocks.
+pub fn record_shell(config: &Config, disk: &Arc<Disk>, host: &Host, has_shell: bool) {
+    let store = DiskHostStore::new(config, disk.clone());
+    store.set_has_shell(&host.identity(), has_shell);
+}
+
+/// Records of the hosts of one configuration.
+pub(super) struct DiskHostStore {
+    disk: Arc<Disk>,
+    /// Part of the key: with other options to ssh or another agent, the same name may lead to another machine.
+    scope: String,
+}
+
+impl DiskHostStore {
+    /// The records in `disk` of hosts that are reached as `config` says.
+    pub(super) fn new(config: &Config, disk: Arc<Disk>) -> Self {
+        let sock = config.ssh_auth_sock.as_deref();
+        let sock = sock.map(|path| path.to_string_lossy().into_owned());
+        let settings = config.ssh_options.iter().cloned().chain(sock);
+        let scope = settings.map(|setting| format!("\n{setting}")).collect();
+        Self { disk, scope }
+    }
+
+    fn key(&self, host: &str) -> String {
+        format!("{host}{}", self.scope)
+    }
+}
+
+impl HostStore for DiskHostStore {
+    fn health(&self, host: &str) -> Option<HealthRecord> {
+        self.disk.host_health(&self.key(host))
+    }
+
+    fn set_health(&self, host: &str, record: &HealthRecord) {
+        self.disk.set_host_health(&self.key(host), record);
+    }
+
+    fn has_shell(&self, host: &str) -> Option<bool> {
+        self.disk.host_shell(&self.key(host))
+    }
+
+    fn set_has_shell(&self, host: &str, has_shell: bool) {
+        self.disk.set_host_shell(&self.key(host), has_shell);
+    }
+}

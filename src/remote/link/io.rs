@@ -1,0 +1,165 @@
+//! The two directions of a connection.
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::wire::put_u64;
+use crate::wire::serve::{CLIENT_MAGIC, Request, Version};
+
+/// Space for one read. A pipe gives at most 64 KiB at a time unless it was enlarged.
+const READ_SIZE: usize = 256 << 10;
+
+/// What is left of a block, in bytes, that is still worth a read. Less is given up, so this is
+/// also the most that a block which is held by slices of it can waste.
+const SPARE_MIN: usize = 32 << 10;
+
+/// What comes from the remote.
+pub(in crate::remote) struct Input {
+    stream: Box<dyn AsyncRead + Send + Unpin>,
+    buf: BytesMut,
+}
+
+impl Input {
+    pub(in crate::remote) fn new(stream: Box<dyn AsyncRead + Send + Unpin>) -> Self {
+        Self {
+            stream,
+            buf: BytesMut::new(),
+        }
+    }
+
+    pub(in crate::remote) fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.buf
+    }
+
+    pub(in crate::remote) fn peek(&self) -> &[u8] {
+        &self.buf
+    }
+
+    pub(in crate::remote) fn is_empty(&self) -> bool {
+        self.buf.is_empty()
+    }
+
+    /// Reads once; 0 is the end of the stream.
+    pub(in crate::remote) async fn fill(&mut self) -> std::io::Result<usize> {
+        // What has been taken and let go of makes room again, while its memory is still in the
+        // processor's cache. If it is held (read ahead), the block is used up before the next one
+        // is made: memory in use would otherwise be a multiple of the bytes in there.
+        if !self.buf.try_reclaim(READ_SIZE) && self.buf.capacity() - self.buf.len() < SPARE_MIN {
+            self.buf.reserve(READ_SIZE);
+        }
+        self.stream.read_buf(&mut self.buf).await
+    }
+
+    /// Whether a read would give something (or the end) at once.
+    pub(in crate::remote) fn is_readable(&mut self) -> bool {
+        use std::task::{Context, Poll, Waker};
+        let mut byte = [0; 1];
+        let mut read = tokio::io::ReadBuf::new(&mut byte);
+        let mut context = Context::from_waker(Waker::noop());
+        let poll = std::pin::Pin::new(&mut self.stream).poll_read(&mut context, &mut read);
+        !matches!(poll, Poll::Pending)
+    }
+}
+
+/// What goes to the remote: written by a task of its own, so that a remote which does not read
+/// before its reply is taken cannot block us.
+pub(in crate::remote) struct Output {
+    queue: mpsc::UnboundedSender<Vec<u8>>,
+    task: JoinHandle<()>,
+}
+
+impl Output {
+    pub(in crate::remote) fn new(mut stream: Box<dyn AsyncWrite + Send + Unpin>) -> Self {
+        // Unbounded, but never long: requests are small and limited by the questions at hand.
+        let (queue, mut requests) = mpsc::unbounded_channel::<Vec<u8>>();
+        let task = tokio::spawn(async move {
+            while let Some(bytes) = requests.recv().await {
+                // A failure shows as the end of what comes back.
+                if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
+                    return;
+                }
+            }
+        });
+        Self { queue, task }
+    }
+
+    /// Our hello and what is asked ahead of theirs, as one piece: so it fits into one packet.
+    pub(in crate::remote) fn send_hello(&self, ahead: &[Request]) {
+        let mut bytes = Vec::new();
+        put_u64(&mut bytes, CLIENT_MAGIC);
+        put_u64(&mut bytes, Version::NEWEST.number());
+        ahead.iter().for_each(|request| request.put(&mut bytes));
+        let _ = self.queue.send(bytes);
+    }
+
+    pub(in crate::remote) fn send(&self, request: &Request) {
+        let mut bytes = Vec::new();
+        request.put(&mut bytes);
+        self.send_bytes(bytes);
+    }
+
+    pub(in crate::remote) fn send_bytes(&self, bytes: Vec<u8>) {
+        let _ = self.queue.send(bytes);
+    }
+
+    pub(in crate::remote) fn is_closed(&self) -> bool {
+        self.queue.is_closed()
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// What comes is held, piece by piece; how many blocks of memory that takes.
+    async fn blocks(total: usize, piece: usize) -> usize {
+        let (mut remote, stream) = tokio::io::duplex(piece);
+        let writer = tokio::spawn(async move { remote.write_all(&vec![1; total]).await });
+        let mut input = Input::new(Box::new(stream));
+        let mut held: Vec<Bytes> = Vec::new();
+        while input.fill().await.unwrap() > 0 {
+            held.push(input.buffer().split().freeze());
+        }
+        writer.await.unwrap().unwrap();
+        assert_eq!(held.iter().map(Bytes::len).sum::<usize>(), total);
+        let is_next = |pair: &[Bytes]| {
+            let end = pair[0].as_ptr() as usize + pair[0].len();
+            end == pair[1].as_ptr() as usize
+        };
+        1 + held.windows(2).filter(|pair| !is_next(pair)).count()
+    }
+
+    #[tokio::test]
+    async fn held_bytes_take_little_more_memory_than_they_are() {
+        let total = 4 << 20;
+        for piece in [1 << 10, 48 << 10, 64 << 10, 1 << 20] {
+            let blocks = blocks(total, piece).await;
+            assert!(
+                blocks <= total / (READ_SIZE - SPARE_MIN) + 1,
+                "{piece}: {blocks}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_let_go_of_makes_room_again() {
+        let (mut remote, stream) = tokio::io::duplex(64 << 10);
+        tokio::spawn(async move { remote.write_all(&vec![1; 4 << 20]).await });
+        let mut input = Input::new(Box::new(stream));
+        let mut locations = std::collections::BTreeSet::new();
+        while input.fill().await.unwrap() > 0 {
+            locations.insert(input.buffer().split().as_ptr() as usize / READ_SIZE);
+        }
+        assert!(locations.len() <= 2, "{locations:?}");
+    }
+}

@@ -1,0 +1,159 @@
+//! One channel to a program on a host, whatever it speaks.
+
+mod io;
+mod latency;
+mod stall_detector;
+mod stderr;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::RemoteError;
+use crate::config::host::Host;
+use crate::transport::{Channel, Child};
+use io::{Input, Output};
+pub use latency::Latency;
+pub(super) use stall_detector::ReadKind;
+use stall_detector::{StallDetector, TooSlow};
+pub use stderr::readable;
+use stderr::{STDERR_MAX, Stderr};
+
+/// How much longer the transport may take, so that its own, more telling timeout comes first.
+pub(super) const TRANSPORT_GRACE: Duration = Duration::from_millis(250);
+
+/// How long a program that closed its stdout may take to end.
+pub(super) const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub(super) struct Link {
+    pub(super) host: String,
+    pub(super) input: Input,
+    pub(super) output: Output,
+    pub(super) stderr: Stderr,
+    /// The program at the other end; goes with the link.
+    pub(super) child: Box<dyn Child>,
+    /// How long the remote may be silent while something is owed.
+    pub(super) silence: Duration,
+    pub(super) latency: Latency,
+    /// Of what is being read.
+    stall_detector: StallDetector,
+}
+
+impl Link {
+    pub(super) fn new(host: &Host, channel: Channel, silence: Duration) -> Self {
+        let host = host.to_string();
+        Self {
+            input: Input::new(channel.stdout),
+            output: Output::new(channel.stdin),
+            stderr: Stderr::new(host.clone(), channel.stderr),
+            child: channel.child,
+            latency: Latency::of_opening(channel.opened_in),
+            host,
+            silence,
+            stall_detector: StallDetector::default(),
+        }
+    }
+
+    /// What was read has come to its end; what follows has its own time.
+    pub(super) fn finish_reply(&mut self) {
+        self.stall_detector = StallDetector::default();
+    }
+
+    /// Whether the remote has ended the link (or sent what nobody asked for) while it lay idle.
+    /// Does not wait.
+    pub(super) fn is_closed_by_remote(&mut self) -> bool {
+        self.input.is_readable()
+            || self.output.is_closed()
+            || self.stderr.is_flooded()
+            || self.child.is_link_unresponsive()
+    }
+
+    /// Waits until there is more in the input's buffer than now.
+    pub(super) async fn fill(
+        &mut self,
+        doing: &'static str,
+        kind: ReadKind,
+    ) -> Result<(), RemoteError> {
+        let began = Instant::now();
+        let limit = self.stall_detector.limit(kind, self.silence);
+        let filled = tokio::select! {
+            biased;
+            () = self.stderr.floods() => {
+                return Err(RemoteError::StderrFlood {
+                    host: self.host.clone(),
+                    most: STDERR_MAX,
+                    stderr: self.stderr.tail(),
+                });
+            }
+            filled = tokio::time::timeout(limit, self.input.fill()) => filled,
+            process = self.child.link_unresponsive() => {
+                return Err(RemoteError::LinkStopped {
+                    host: self.host.clone(),
+                    doing,
+                    after: began.elapsed(),
+                    process,
+                });
+            }
+        };
+        let TooSlow { bytes, after } = match filled {
+            Ok(Ok(len @ 1..)) => {
+                match self
+                    .stall_detector
+                    .record(len, began.elapsed(), (kind, self.silence))
+                {
+                    Ok(()) => return Ok(()),
+                    Err(slow) => slow,
+                }
+            }
+            Ok(ended) => return Err(self.ended(doing, began, ended.err()).await),
+            Err(_) if limit == self.silence => {
+                return Err(RemoteError::Silent {
+                    host: self.host.clone(),
+                    doing,
+                    after: self.silence,
+                    stderr: self.stderr.tail(),
+                });
+            }
+            Err(_) => self.stall_detector.too_slow_after(limit),
+        };
+        Err(RemoteError::TooSlow {
+            host: self.host.clone(),
+            doing,
+            bytes,
+            after,
+            stderr: self.stderr.tail(),
+        })
+    }
+
+    /// Why the link ended, which was read from since `began`.
+    pub(super) async fn ended(
+        &mut self,
+        doing: &'static str,
+        began: Instant,
+        source: Option<std::io::Error>,
+    ) -> RemoteError {
+        let stderr = self.stderr.tail_at_end().await;
+        let host = self.host.clone();
+        let link_output = self.child.link_output();
+        if let Some(said) = link_output.lines().find(|line| is_dead(line)) {
+            return RemoteError::LinkDead {
+                host,
+                doing,
+                after: began.elapsed(),
+                said: said.trim().to_owned(),
+            };
+        }
+        RemoteError::Disconnected {
+            host,
+            doing,
+            source,
+            link_output,
+            stderr,
+        }
+    }
+}
+
+/// `Timeout, server HOST not responding.`: ssh's words for keepalives that were not answered.
+pub(super) fn is_dead(line: &str) -> bool {
+    line.contains("Timeout, server") && line.contains("not responding")
+}

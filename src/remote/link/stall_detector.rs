@@ -1,0 +1,160 @@
+//! Whether a remote that does send sends enough. Pure: times are arguments.
+//!
+//! Silence alone is no measure: a byte now and then would hold a path for ever. What is timed is the
+//! waiting, never what is done with the bytes, so a slow caller is not held against a host.
+//!
+//! | what is read | limit, with `silence` as configured |
+//! | --- | --- |
+//! | a reply or a listing, which are short | twice `silence` for all of it |
+//! | a NAR or a part of one | [`STREAM_RATE_MIN`] bytes a second, on average over each `silence` |
+
+use std::time::Duration;
+
+/// The least that a NAR must bring, in bytes a second. A line of 9,600 baud that is shared by eight
+/// channels still gives each of them twice that.
+pub(super) const STREAM_RATE_MIN: u64 = 64;
+
+/// What is being read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::remote) enum ReadKind {
+    /// Something short.
+    Reply,
+    /// Something that may be long.
+    Stream,
+}
+
+/// How what is being read has come so far.
+#[derive(Debug, Default)]
+pub(super) struct StallDetector {
+    /// How long it has been waited for.
+    waited: Duration,
+    /// What came meanwhile, in bytes.
+    got: u64,
+}
+
+/// It comes too slowly: so many bytes in that time.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TooSlow {
+    pub(super) bytes: u64,
+    pub(super) after: Duration,
+}
+
+impl StallDetector {
+    /// How long may be waited for the next bytes.
+    pub(super) fn limit(&self, kind: ReadKind, silence: Duration) -> Duration {
+        match kind {
+            ReadKind::Reply => silence.min((2 * silence).saturating_sub(self.waited)),
+            ReadKind::Stream => silence,
+        }
+    }
+
+    /// What has come when waiting so much longer was in vain.
+    pub(super) fn too_slow_after(&self, waited: Duration) -> TooSlow {
+        TooSlow {
+            bytes: self.got,
+            after: self.waited + waited,
+        }
+    }
+
+    /// So many bytes came after that time of waiting.
+    ///
+    /// # Errors
+    /// When that is too slow.
+    pub(super) fn record(
+        &mut self,
+        bytes: usize,
+        waited: Duration,
+        (kind, silence): (ReadKind, Duration),
+    ) -> Result<(), TooSlow> {
+        self.got += bytes as u64;
+        self.waited += waited;
+        let enough = match kind {
+            ReadKind::Reply => self.waited < 2 * silence,
+            ReadKind::Stream if self.waited < silence => true,
+            ReadKind::Stream => {
+                let least = self.waited.as_secs_f64() * STREAM_RATE_MIN as f64;
+                self.got as f64 >= least
+            }
+        };
+        if !enough {
+            return Err(TooSlow {
+                bytes: self.got,
+                after: self.waited,
+            });
+        }
+        if kind == ReadKind::Stream && self.waited >= silence {
+            *self = Self::default();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Bytes that come each second; after how many seconds that is too slow.
+    fn lasts(kind: ReadKind, bytes: usize, silence: u32) -> Option<u32> {
+        let mut stall_detector = StallDetector::default();
+        (1..1000).find(|_| {
+            stall_detector
+                .record(bytes, SECOND, (kind, silence * SECOND))
+                .is_err()
+        })
+    }
+
+    #[test]
+    fn a_stream_must_keep_up_a_rate_and_may_then_take_for_ever() {
+        assert_eq!(lasts(ReadKind::Stream, 63, 10), Some(10));
+        assert_eq!(lasts(ReadKind::Stream, 64, 10), None);
+        let mut stall_detector = StallDetector::default();
+        // What came fast at first does not count for later.
+        assert_eq!(
+            stall_detector.record(1 << 30, 10 * SECOND, (ReadKind::Stream, 10 * SECOND)),
+            Ok(())
+        );
+        let slow = TooSlow {
+            bytes: 1,
+            after: 10 * SECOND,
+        };
+        assert_eq!(
+            stall_detector.record(1, 10 * SECOND, (ReadKind::Stream, 10 * SECOND)),
+            Err(slow)
+        );
+    }
+
+    #[test]
+    fn a_reply_has_a_time_whatever_comes() {
+        assert_eq!(lasts(ReadKind::Reply, 1 << 20, 10), Some(20));
+        let mut stall_detector = StallDetector::default();
+        assert_eq!(
+            stall_detector.limit(ReadKind::Reply, 10 * SECOND),
+            10 * SECOND
+        );
+        assert_eq!(
+            stall_detector.record(1, 15 * SECOND, (ReadKind::Reply, 10 * SECOND)),
+            Ok(())
+        );
+        assert_eq!(
+            stall_detector.limit(ReadKind::Reply, 10 * SECOND),
+            5 * SECOND
+        );
+        assert_eq!(
+            stall_detector.limit(ReadKind::Stream, 10 * SECOND),
+            10 * SECOND
+        );
+    }
+
+    #[test]
+    fn what_comes_at_once_is_never_slow() {
+        let mut stall_detector = StallDetector::default();
+        for _ in 0..1000 {
+            assert_eq!(
+                stall_detector.record(1, Duration::ZERO, (ReadKind::Stream, SECOND)),
+                Ok(())
+            );
+        }
+    }
+}

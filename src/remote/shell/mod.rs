@@ -1,0 +1,383 @@
+//! A shell on a host, for reading the files of store paths in parts.
+//!
+//! A serve loop gives a NAR from its beginning and by one channel only, which moves no more than
+//! ssh's window for each round trip. With a shell, a NAR is put together here from a listing and
+//! from ranges of files, which may come by several channels, and from several hosts. Nothing but the
+//! usual tools is needed there; see [`open_shell`] for how it is found out that they are there.
+//!
+//! As with a serve loop, requests are written ahead and replies come in order, and a shell that
+//! broke is poisoned.
+
+mod assembly;
+mod command;
+mod digest;
+mod listing;
+mod open;
+mod store_locations;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Buf, Bytes, BytesMut};
+
+pub use open::{NoShell, ShellError, ShellOptions, open_shell};
+
+use super::RemoteError;
+use super::link::{Latency, Link, ReadKind};
+use crate::model::StorePath;
+use crate::wire::WireError;
+use crate::wire::nar::layout::{Layout, Segment};
+use assembly::{Assembly, Step};
+use digest::Digest;
+use store_locations::StoreLocations;
+
+/// The longest listing that is read, in bytes.
+const LISTING_MAX: usize = 32 << 20;
+
+/// How many bytes of names are read of one folder of [`Shell::sample`].
+const SAMPLE_MAX: usize = 16 << 10;
+
+/// The most file system objects in a listing.
+const ENTRIES_MAX: usize = 200_000;
+
+const LISTING: &str = "a listing of files";
+const SEGMENT: &str = "a part of a NAR";
+const DIGEST: &str = "the digest of a part of a NAR";
+
+/// One shell on one host that has proven to be one.
+pub struct Shell {
+    link: Link,
+    nonce: String,
+    locations: StoreLocations,
+    /// The store directory whose locations the shell knows.
+    set_up_for: Option<String>,
+    /// The number of the next command.
+    next: u32,
+    /// The path whose folder the shell is in. While it is, Nix does not collect the path as a rule:
+    /// where the collector sees all processes, their working folders are roots.
+    current_path: Option<StorePath>,
+    /// What was asked for, in order.
+    pending: VecDeque<PendingReply>,
+    broken: bool,
+    received: Arc<AtomicU64>,
+}
+
+/// What was asked for.
+enum PendingReply {
+    Segment(Assembly),
+    Digest(Digest, Segment),
+}
+
+impl PendingReply {
+    fn layout(&self) -> &Layout {
+        match self {
+            Self::Segment(assembly) => assembly.segment.layout(),
+            Self::Digest(_, segment) => segment.layout(),
+        }
+    }
+}
+
+impl Shell {
+    fn new(link: Link, nonce: String, locations: StoreLocations) -> Self {
+        Self {
+            link,
+            nonce,
+            locations,
+            set_up_for: None,
+            next: 0,
+            current_path: None,
+            pending: VecDeque::new(),
+            broken: false,
+            received: Arc::default(),
+        }
+    }
+
+    /// The host, for messages.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.link.host
+    }
+
+    /// How quickly it has answered.
+    #[must_use]
+    pub fn latency(&self) -> Latency {
+        self.link.latency
+    }
+
+    /// Whether nothing is owed and nothing went wrong: only then may the shell be used by others.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        !self.broken && self.pending.is_empty() && self.link.input.is_empty()
+    }
+
+    /// Whether the remote has ended the shell while it lay idle. Does not wait.
+    #[must_use]
+    pub fn is_closed_by_remote(&mut self) -> bool {
+        self.link.is_closed_by_remote()
+    }
+
+    /// How many segments and digests have been asked for and not been taken.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// How many bytes have come of the oldest segment that is owed.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// The same to look at while [`Shell::segment`] waits.
+    #[must_use]
+    pub fn meter(&self) -> Arc<AtomicU64> {
+        self.received.clone()
+    }
+
+    /// Lists the files of `path`. `None` when it is not there, cannot be listed whole, has more than
+    /// 200,000 files or 32 MiB of names, or holds what no NAR can: also while segments are owed.
+    ///
+    /// # Errors
+    /// When the link breaks, falls silent, or what comes is no end of a listing.
+    pub async fn list(&mut self, path: &StorePath) -> Result<Option<Layout>, RemoteError> {
+        if self.broken || !self.pending.is_empty() {
+            return Ok(None);
+        }
+        self.set_up(path.store_dir());
+        let number = self.number();
+        let line = command::list(path.base_name().as_bytes(), number, LISTING_MAX);
+        let (listing, end) = self.read_output(line, number, LISTING_MAX).await?;
+        let whole = command::trailer(&self.nonce, number, 0) + "\0\0" + &end;
+        let Some(listing) = listing.strip_suffix(whole.as_bytes()) else {
+            log::debug!("{}: {path} cannot be listed", self.link.host);
+            return Ok(None);
+        };
+        let layout = listing::parse(listing, ENTRIES_MAX)
+            .and_then(|entries| Layout::new(path.clone(), entries));
+        if let Err(error) = &layout {
+            log::debug!("{}: {path} is not read in parts: {error}", self.link.host);
+        }
+        Ok(layout.ok())
+    }
+
+    /// Names of store paths, as far as they can be told by their names, in each folder that may be the
+    /// host's store directory; at most some hundreds of each.
+    ///
+    /// # Errors
+    /// As [`Shell::list`].
+    pub async fn sample(
+        &mut self,
+        store_dir: &str,
+    ) -> Result<Vec<(String, Vec<StorePath>)>, RemoteError> {
+        let mut all = Vec::new();
+        if self.broken || !self.pending.is_empty() {
+            return Ok(all);
+        }
+        for dir in self.locations.dirs(store_dir) {
+            let number = self.number();
+            let line = command::names(&dir, number, SAMPLE_MAX);
+            let (names, end) = self.read_output(line, number, SAMPLE_MAX).await?;
+            let names = names.strip_suffix(end.as_bytes()).unwrap_or_default();
+            // The last one may have been cut.
+            let names = names.split_inclusive(|byte| *byte == 0);
+            let paths = names.filter_map(|name| {
+                let name = std::str::from_utf8(name.strip_suffix(b"\0")?).ok()?;
+                StorePath::parse(&format!("{store_dir}/{name}")).ok()
+            });
+            all.push((String::from_utf8_lossy(&dir).into_owned(), paths.collect()));
+        }
+        Ok(all)
+    }
+
+    /// What a command prints, with its end, which is told too. It prints at most `max` bytes before
+    /// that. The shell is poisoned until the end has come, also for a caller that does not wait for it.
+    async fn read_output(
+        &mut self,
+        line: Vec<u8>,
+        number: u32,
+        max: usize,
+    ) -> Result<(BytesMut, String), RemoteError> {
+        self.broken = true;
+        self.link.output.send_bytes(line);
+        let end = command::trailer(&self.nonce, number, 9);
+        while !self.link.input.peek().ends_with(end.as_bytes()) {
+            if self.link.input.peek().len() > max + end.len() {
+                return Err(RemoteError::Protocol {
+                    host: self.link.host.clone(),
+                    doing: LISTING,
+                    source: WireError::new("end of the listing", end, "something else"),
+                    stderr: self.link.stderr.tail(),
+                });
+            }
+            self.link.fill(LISTING, ReadKind::Reply).await?;
+        }
+        self.link.finish_reply();
+        self.broken = false;
+        Ok((self.link.input.buffer().split(), end))
+    }
+
+    /// Tells the shell where the files of paths in this store directory may be.
+    fn set_up(&mut self, store_dir: &str) {
+        if self.set_up_for.as_deref() != Some(store_dir) {
+            let line = command::set_up(&self.locations.dirs(store_dir));
+            self.link.output.send_bytes(line);
+            self.set_up_for = Some(store_dir.to_owned());
+        }
+    }
+
+    /// Asks for a segment, which then comes by [`Shell::segment`]. Several may be asked for ahead;
+    /// they come in the same order. The path must be where it was listed, on this host or another.
+    pub fn request(&mut self, segment: &Segment) {
+        let mut lines = Vec::new();
+        self.enter(&mut lines, segment.layout());
+        let number = self.number();
+        let name = segment.layout().path().base_name().as_bytes();
+        let due = command::read(&mut lines, name, segment, number);
+        let assembly = Assembly::new(segment.clone(), number, due);
+        self.pending.push_back(PendingReply::Segment(assembly));
+        self.link.output.send_bytes(lines);
+    }
+
+    /// Asks for the SHA-256 of a segment as the host has it, framing included. It then comes by
+    /// [`Shell::digest`], in its turn among the segments that were asked for. Costs the host a process for each
+    /// file.
+    pub fn request_digest(&mut self, segment: &Segment) {
+        self.request_digest_of(segment, true);
+    }
+
+    /// As [`Shell::request_digest`], but of what comes from files alone, which costs the host a few processes.
+    pub fn request_contents_digest(&mut self, segment: &Segment) {
+        self.request_digest_of(segment, false);
+    }
+
+    fn request_digest_of(&mut self, segment: &Segment, framing: bool) {
+        let mut lines = Vec::new();
+        self.enter(&mut lines, segment.layout());
+        let number = self.number();
+        let name = segment.layout().path().base_name().as_bytes();
+        command::digest(&mut lines, name, segment, framing, number);
+        let owed = PendingReply::Digest(Digest::new(number), segment.clone());
+        self.pending.push_back(owed);
+        self.link.output.send_bytes(lines);
+    }
+
+    /// Goes to the folder that the files of a path are read from.
+    fn enter(&mut self, lines: &mut Vec<u8>, layout: &Layout) {
+        let path = layout.path();
+        self.set_up(path.store_dir());
+        if self.current_path.as_ref() != Some(path) {
+            let name = path.base_name().as_bytes();
+            command::enter(lines, name, layout.is_directory());
+            self.current_path = Some(path.clone());
+        }
+    }
+
+    /// The segment that is owed next, framing included: exactly its length. Empty when none is.
+    /// May be dropped and called again.
+    ///
+    /// # Errors
+    /// When the link breaks or falls silent, or the files are not what was listed
+    /// ([`RemoteError::NotAsListed`]). The shell is of no use then.
+    pub async fn segment(&mut self) -> Result<Bytes, RemoteError> {
+        if let Some(error) = self.earlier_failure() {
+            return Err(error);
+        }
+        loop {
+            let Some(PendingReply::Segment(oldest)) = self.pending.front_mut() else {
+                return Ok(Bytes::new());
+            };
+            let (taken, step) = oldest.step(self.link.input.peek(), &self.nonce);
+            self.link.input.buffer().advance(taken);
+            self.received.store(oldest.len(), Ordering::Relaxed);
+            match step {
+                Step::NeedMore => self.fill(SEGMENT).await?,
+                Step::Complete => {
+                    self.received.store(0, Ordering::Relaxed);
+                    self.link.finish_reply();
+                    let Some(PendingReply::Segment(done)) = self.pending.pop_front() else {
+                        return Ok(Bytes::new());
+                    };
+                    return Ok(done.into_bytes().into());
+                }
+                Step::Wrong(what) => {
+                    self.broken = true;
+                    return Err(self.wrong(what));
+                }
+            }
+        }
+    }
+
+    /// The digest that is owed next. `None` when none is, or when the host could not read the files or has no
+    /// `sha256sum`; the shell can be used further then.
+    ///
+    /// # Errors
+    /// When the link breaks or falls silent, or what comes is no end of a digest. The shell is of no use
+    /// then.
+    pub async fn digest(&mut self) -> Result<Option<[u8; 32]>, RemoteError> {
+        if let Some(error) = self.earlier_failure() {
+            return Err(error);
+        }
+        loop {
+            let Some(PendingReply::Digest(oldest, _)) = self.pending.front() else {
+                return Ok(None);
+            };
+            match oldest.step(self.link.input.peek(), &self.nonce) {
+                digest::Step::NeedMore => self.fill(DIGEST).await?,
+                digest::Step::Done(digest, len) => {
+                    self.link.input.buffer().advance(len);
+                    self.link.finish_reply();
+                    self.pending.pop_front();
+                    return Ok(digest);
+                }
+                digest::Step::Wrong(what) => {
+                    self.broken = true;
+                    return Err(self.wrong(what));
+                }
+            }
+        }
+    }
+
+    fn earlier_failure(&self) -> Option<RemoteError> {
+        self.broken
+            .then(|| self.wrong("an earlier part of it failed"))
+    }
+
+    async fn fill(&mut self, doing: &'static str) -> Result<(), RemoteError> {
+        let filled = self.link.fill(doing, ReadKind::Stream).await;
+        self.broken |= filled.is_err();
+        filled
+    }
+
+    /// Lets go of the path that was read last: it may be collected again.
+    pub fn leave_path(&mut self) {
+        if self.current_path.take().is_some() {
+            self.link.output.send_bytes(b"cd /\n".to_vec());
+        }
+    }
+
+    fn number(&mut self) -> u32 {
+        let number = self.next;
+        self.next = number.wrapping_add(1);
+        number
+    }
+
+    fn wrong(&self, what: &'static str) -> RemoteError {
+        let oldest = self.pending.front().map(PendingReply::layout);
+        let Some(path) = oldest.map(Layout::path) else {
+            return RemoteError::Disconnected {
+                host: self.link.host.clone(),
+                doing: LISTING,
+                source: None,
+                link_output: String::new(),
+                stderr: self.link.stderr.tail(),
+            };
+        };
+        RemoteError::NotAsListed {
+            host: self.link.host.clone(),
+            path: path.clone(),
+            what,
+            stderr: self.link.stderr.tail(),
+        }
+    }
+}
