@@ -16,6 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use ssh_substituter::config::{Config, Host, Sources};
 use ssh_substituter::engine::{Engine, shared_disk, ssh_transport};
+use ssh_substituter::hint::Hint;
 use ssh_substituter::model::StorePath;
 use ssh_substituter::pool::Notify;
 use ssh_substituter::progress::{Display, Mode, level};
@@ -42,7 +43,7 @@ async fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report::error(&*error);
+            log::error!("{}", report::message(&*error));
             ExitCode::FAILURE
         }
     }
@@ -90,7 +91,7 @@ fn display() -> Arc<Display> {
 
 /// Trouble with one host: others may have the path, so it is told and nothing more.
 fn notify() -> Notify {
-    Arc::new(|error: &(dyn Error + 'static)| report::warn(error))
+    Arc::new(|error: &(dyn Hint + 'static)| report::warn(error))
 }
 
 /// The whole job: find the closure, say what is going to be fetched, fetch it.

@@ -20,6 +20,7 @@ use ssh_substituter::backend::LocalBackend;
 use ssh_substituter::config::{Config, Host};
 use ssh_substituter::engine::Engine;
 use ssh_substituter::front;
+use ssh_substituter::hint::Hint;
 use ssh_substituter::local_store::LocalStore;
 use ssh_substituter::progress::{Display, Mode, level};
 use ssh_substituter::report;
@@ -106,7 +107,7 @@ async fn main() -> ExitCode {
     match example().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report::error(&*error);
+            log::error!("{}", report::message(&*error));
             ExitCode::FAILURE
         }
     }
@@ -130,7 +131,7 @@ async fn example() -> Outcome {
     let transport = Arc::new(UnixSockets {
         folder: folder.path().to_owned(),
     });
-    let notify = Arc::new(|error: &(dyn Error + 'static)| report::warn(error));
+    let notify = Arc::new(|error: &(dyn Hint + 'static)| report::warn(error));
     let engine = Engine::new(&config, transport, notify, None);
     let backend = engine.backend(Arc::new(engine.transfers.caller()), display);
 

@@ -6,7 +6,6 @@ mod signals;
 
 pub use signals::interrupted;
 
-use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use crate::cli::{Cli, Command, ConfigAction, EngineAction};
 use crate::commands::{self, Loaded};
 use crate::config::{Config, ConfigError, Sources};
 use crate::front;
+use crate::hint::Hint;
 use crate::ipc;
 use crate::progress::Display;
 use crate::report;
@@ -22,7 +22,7 @@ use crate::transport::openssh::{make_absolute, make_file_absolute};
 /// Exit status when something could not be done.
 const FAILED: u8 = 1;
 
-type Outcome = Result<(), Box<dyn Error>>;
+type Outcome = Result<(), Box<dyn Hint>>;
 
 /// Runs what the command line asks for.
 pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {

@@ -23,6 +23,7 @@
 //! | [`local_store`] | a real local Nix store, read only |
 //! | [`wire`] | codecs without IO |
 //! | [`model`] | store paths, hashes, path infos |
+//! | [`hint`] | what to do about an error: a trait that error types implement |
 //! | [`progress`], [`report`] | what people read: progress, messages with hints |
 
 pub mod app;
@@ -34,6 +35,7 @@ pub mod config;
 pub mod engine;
 pub mod folder;
 pub mod front;
+pub mod hint;
 pub mod ipc;
 pub mod local_store;
 pub mod model;

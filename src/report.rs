@@ -1,95 +1,91 @@
-//! From an error to what a person reads: message, causes, and what to do about it.
-//!
-//! This is the only place that knows remedies. The rooms below say what happened.
+//! From an error to what a person reads: message, causes, and the hint that the error brings.
 
 use std::error::Error;
-use std::sync::Arc;
 
+use crate::hint::Hint;
 use crate::progress::text::fit;
-use crate::remote::RemoteError;
-use crate::transfer::HostFault;
-use crate::transport::TransportError;
 
-mod hints;
-mod parts;
+/// What there is to say of an error, for those who lay it out by themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parts {
+    /// The message and its causes, in one line.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// What ssh or the remote wrote to stderr, line by line.
+    pub remote_output: Vec<String>,
+}
 
-pub use parts::{Parts, parts};
+/// Takes an error apart.
+#[must_use]
+pub fn parts(error: &dyn Hint) -> Parts {
+    Parts {
+        message: one_line(&message(error)),
+        hint: error.hint().map(|hint| one_line(&hint)),
+        remote_output: remote_output(error)
+            .map(|line| fit(line.trim()).into_owned())
+            .collect(),
+    }
+}
 
 /// One line: the message, its causes, and the hint where there is one. Nothing in it can drive a
-/// terminal, and it has an end, whatever remotes sent: also where others than the logger show it.
+/// terminal, and its length is bounded, whatever remotes sent: it is not shown by the logger alone.
 #[must_use]
-pub fn line(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    for cause in chain(error).skip(1) {
-        let cause = cause.to_string();
-        // Some messages quote their cause.
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    if let Some(hint) = chain(error).find_map(hints::hint) {
+pub fn line(error: &dyn Hint) -> String {
+    let mut text = message(error);
+    if let Some(hint) = error.hint() {
         text = format!("{text} (hint: {hint})");
     }
-    // Remotes have their words quoted here; they get no line of their own.
-    fit(&text.replace(['\r', '\n'], " ")).into_owned()
+    fit(&one_line(&text)).into_owned()
 }
 
-/// Most lines of [`details`]. Each is a message to those whom an engine serves, and of too many at once
-/// they would miss the one that matters.
-const DETAILS: usize = 40;
-
-/// What ssh or the remote said, line by line, for those who want to know: the end of it.
+/// The message of an error and of its causes. Some messages quote their cause: it is not repeated.
 #[must_use]
-pub fn details(error: &(dyn Error + 'static)) -> Vec<String> {
-    let said = chain(error).find_map(said).unwrap_or_default();
-    let lines: Vec<&str> = said.lines().collect();
-    let last = &lines[lines.len().saturating_sub(DETAILS)..];
-    last.iter().map(|line| format!("  {}", fit(line))).collect()
+pub fn message(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text = format!("{text}: {message}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
-/// Tells of something that does not stop the work.
-pub fn warn(error: &(dyn Error + 'static)) {
+/// Messages quote remotes; their words get no line of their own.
+fn one_line(text: &str) -> String {
+    text.replace(['\r', '\n'], " ")
+}
+
+/// Most lines of [`details`]. An engine sends each as a message to its clients; of too many at once they would miss the
+/// one that matters.
+const MAX_DETAILS: usize = 40;
+
+/// The last lines of what ssh or the remote wrote to stderr, for those who want to know.
+#[must_use]
+pub fn details(error: &dyn Hint) -> Vec<String> {
+    remote_output(error)
+        .map(|line| format!("  {}", fit(line)))
+        .collect()
+}
+
+fn remote_output(error: &dyn Hint) -> impl Iterator<Item = &str> {
+    let output = error.remote_output().unwrap_or_default();
+    let skipped = output.lines().count().saturating_sub(MAX_DETAILS);
+    output.lines().skip(skipped)
+}
+
+/// Reports something that does not stop the work.
+pub fn warn(error: &dyn Hint) {
     log::warn!("{}", line(error));
     for detail in details(error) {
         log::debug!("{detail}");
     }
 }
 
-/// Tells of something that ends the work.
-pub fn error(error: &(dyn Error + 'static)) {
+/// Reports something that ends the work.
+pub fn error(error: &dyn Hint) {
     log::error!("{}", line(error));
-}
-
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
-        (*error).source()
-    })
-}
-
-/// Looks through the transparent layers for the transport's own error.
-fn transport<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a TransportError> {
-    let remote = remote(error);
-    match remote {
-        Some(RemoteError::Transport(error)) => Some(error),
-        _ => error.downcast_ref(),
-    }
-}
-
-fn remote<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a RemoteError> {
-    if let Some(HostFault::Remote(error)) = error.downcast_ref() {
-        return Some(error);
-    }
-    error
-        .downcast_ref::<RemoteError>()
-        .or_else(|| error.downcast_ref::<Arc<RemoteError>>().map(|e| &**e))
-}
-
-/// Everything that ssh or the remote said.
-fn said<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a str> {
-    if let Some(error) = transport(error) {
-        return error.ssh_output();
-    }
-    remote(error)
-        .map(RemoteError::stderr)
-        .filter(|said| !said.is_empty())
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ssh_substituter::config::host::Host;
 use ssh_substituter::engine::ResolverLookup;
+use ssh_substituter::hint::Hint;
 use ssh_substituter::model::{HealthRecord, StorePath};
 use ssh_substituter::pool::{HostStore, Limits, Pool};
 use ssh_substituter::resolver::{Resolver, Trust};
@@ -203,7 +204,7 @@ async fn a_transfer_turns_to_a_resting_host_last() {
     };
     let hosts = ["resting", "fine"].map(|name| Host::parse(name).expect("a host"));
     let health = Some(Arc::new(FailedJustNow("resting")) as Arc<dyn HostStore>);
-    let notify = Arc::new(|error: &(dyn std::error::Error + 'static)| panic!("{error}"));
+    let notify = Arc::new(|error: &(dyn Hint + 'static)| panic!("{error}"));
     let transport = Arc::new(transport);
     let pool = Arc::new(Pool::new(hosts.into(), transport, limits, notify, health));
     let answers = pool.ask(std::slice::from_ref(&path), |_, _| true).await;

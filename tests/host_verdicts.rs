@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ssh_substituter::config::host::Host;
+use ssh_substituter::hint::Hint;
 use ssh_substituter::model::StorePath;
 use ssh_substituter::pool::{Limits, Pool, RemoteError};
 use ssh_substituter::resolver::{Resolver, Trust};
@@ -103,7 +104,7 @@ fn setup(store: &Store, most: usize) -> Setup {
     let hosts = vec![Host::parse(&host).expect("a host")];
     let told = Arc::<Mutex<Vec<String>>>::default();
     let tell = told.clone();
-    let notify = Arc::new(move |error: &(dyn std::error::Error + 'static)| {
+    let notify = Arc::new(move |error: &(dyn Hint + 'static)| {
         tell.lock().expect("what was told").push(error.to_string());
     });
     Setup {

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use site::{OPTIONS, Site, list, parse, read};
 use ssh_substituter::config::host::Host as Spec;
+use ssh_substituter::hint::Hint;
 use ssh_substituter::pool::{HostStore, Limits, Pool};
 use ssh_substituter::remote::{RemoteError, Shell, ShellError, open_shell};
 use ssh_substituter::transport::ProcessTransport;
@@ -288,7 +289,7 @@ fn pool(site: &Site, store: Option<Arc<Memory>>) -> Arc<Pool> {
         silence: Duration::from_secs(20),
         hedge: Duration::from_secs(20),
     };
-    let notify = Arc::new(|error: &(dyn std::error::Error + 'static)| panic!("{error}"));
+    let notify = Arc::new(|error: &(dyn Hint + 'static)| panic!("{error}"));
     let store = store.map(|store| store as Arc<dyn HostStore>);
     let hosts = vec![site.spec()];
     let pool = Pool::new(hosts, Arc::new(site.ssh()), limits, notify, store);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use ssh_substituter::config::host::Host;
 use ssh_substituter::engine::ResolverLookup;
+use ssh_substituter::hint::Hint;
 use ssh_substituter::model::StorePath;
 use ssh_substituter::pool::{HostId, Limits, Pool};
 use ssh_substituter::resolver::{Resolver, Trust};
@@ -94,7 +95,7 @@ impl Setup {
         };
         let told = Arc::<Mutex<Vec<String>>>::default();
         let tell = told.clone();
-        let notify = Arc::new(move |error: &(dyn std::error::Error + 'static)| {
+        let notify = Arc::new(move |error: &(dyn Hint + 'static)| {
             tell.lock().expect("what was told").push(error.to_string());
         });
         let hosts = vec![Host::parse(&url).expect("a host")];

@@ -19,6 +19,7 @@ use ssh_substituter::config::Config;
 use ssh_substituter::config::host::Host;
 use ssh_substituter::engine::Engine;
 use ssh_substituter::front;
+use ssh_substituter::hint::Hint;
 use ssh_substituter::local_store::{Dump, LocalStore};
 use ssh_substituter::model::{NarHash, StorePath};
 use ssh_substituter::progress::{Display, Mode, level};
@@ -38,7 +39,7 @@ async fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report::error(&*error);
+            log::error!("{}", report::message(&*error));
             ExitCode::FAILURE
         }
     }
@@ -64,7 +65,7 @@ async fn quickstart() -> Outcome {
         Host::parse("ssh://first?trusted=true")?,
         Host::parse("ssh://second?trusted=true")?,
     ];
-    let notify = Arc::new(|error: &(dyn Error + 'static)| report::warn(error));
+    let notify = Arc::new(|error: &(dyn Hint + 'static)| report::warn(error));
     let transport = Arc::new(demo::transport(folder.path())?);
     // Nothing is kept for later: these hosts are gone when this ends.
     let engine = Engine::new(&config, transport, notify, None);

@@ -1,6 +1,5 @@
 //! The engine's process.
 
-use std::error::Error;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -12,6 +11,7 @@ use super::{Outcome, configuration, interrupted, load};
 use crate::cli::Cli;
 use crate::commands::engine;
 use crate::engine::{Messages, ServerOptions, serve};
+use crate::hint::Hint;
 use crate::ipc::{Identity, SocketId, SocketPath, own_socket};
 use crate::report;
 
@@ -75,7 +75,7 @@ fn inherited_listener() -> io::Result<Option<UnixListener>> {
 }
 
 /// Makes a socket, if no engine runs yet.
-fn listen(socket_path: &SocketPath) -> Result<(UnixListener, Option<SocketId>), Box<dyn Error>> {
+fn listen(socket_path: &SocketPath) -> Result<(UnixListener, Option<SocketId>), Box<dyn Hint>> {
     let lock = socket_path.try_lock()?;
     let path = socket_path.path();
     if UnixStream::connect(&path).is_ok() {

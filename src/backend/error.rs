@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use crate::hint::Hint;
 use crate::local_store::LocalStoreError;
 use crate::resolver::NotFound;
 use crate::transfer::TransferError;
@@ -50,6 +51,13 @@ pub enum DeliveryError {
     /// Nothing can be answered any more.
     #[error(transparent)]
     Backend(#[from] BackendError),
+}
+
+impl Hint for DeliveryError {
+    fn hint(&self) -> Option<String> {
+        // Warnings about the hosts have come before, each with its hint.
+        None
+    }
 }
 
 impl From<TransferError> for DeliveryError {

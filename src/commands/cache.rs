@@ -1,23 +1,24 @@
-//! `cache`: what hosts said, as it stands on disk.
+//! `cache`: the answers of hosts that are kept on disk.
 
-use std::error::Error;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
-use super::shared::{columns, cut, failed, number, print_json, seconds, usable};
+use super::format::{counted, long_time, shorten, table};
+use super::output::{print_json, print_json_error, require_config};
 use super::{Loaded, Status, engines, print};
 use crate::cache::Disk;
 use crate::cache::disk::{Cleared, Contents, unix_seconds};
 use crate::cli::CacheAction;
 use crate::config::{Config, Host};
 use crate::engine::shared_disk;
+use crate::hint::Hint;
 use crate::progress::text::size;
 use crate::report;
 
-/// How much of a host's key is shown, in characters.
-const KEY: usize = 200;
+/// How many characters of a host's name are shown.
+const MAX_NAME_CHARS: usize = 200;
 
 /// A host that is neither configured nor known to the cache.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,12 @@ struct UnknownHost {
     known: Vec<String>,
 }
 
+impl Hint for UnknownHost {
+    fn hint(&self) -> Option<String> {
+        None
+    }
+}
+
 fn list(known: &[String]) -> String {
     match known {
         [] => "none".to_owned(),
@@ -34,7 +41,7 @@ fn list(known: &[String]) -> String {
     }
 }
 
-/// Tells of the answers on disk, or has them forgotten.
+/// Shows the answers on disk, or forgets them.
 ///
 /// # Errors
 /// When there is no configuration, the cache cannot be used, or a host is not known.
@@ -46,13 +53,13 @@ pub async fn cache(action: &CacheAction, loaded: Loaded) -> Status {
             print(&path.to_string_lossy()).await?;
         }
         CacheAction::Stats { json } => {
-            let (config, _) = match usable(loaded, *json).await {
+            let (config, _) = match require_config(loaded, *json).await {
                 Ok(loaded) => loaded,
                 Err(ends) => return ends,
             };
             let contents = match spawn_blocking(move || disk.contents()).await? {
                 Ok(contents) => contents,
-                Err(error) if *json => return failed(report::line(&error)).await,
+                Err(error) if *json => return print_json_error(report::line(&error)).await,
                 Err(error) => return Err(error.into()),
             };
             if *json {
@@ -63,9 +70,9 @@ pub async fn cache(action: &CacheAction, loaded: Loaded) -> Status {
         }
         CacheAction::Clear { host } => {
             let cleared = clear(disk, host.as_deref(), loaded).await?;
-            // After the disk: else they might read there what they have just forgotten.
+            // After the disk, from which engines might read again what they have just forgotten.
             let unreached = engines::forget(host.as_deref()).await;
-            print(&told(host.as_deref(), cleared)).await?;
+            print(&cleared_text(host.as_deref(), cleared)).await?;
             for reason in unreached {
                 log::warn!(
                     "{reason}; it goes on with what it has in memory: 'ssh-substituter engine stop' ends it"
@@ -80,13 +87,13 @@ async fn clear(
     disk: Arc<Disk>,
     host: Option<&str>,
     loaded: Loaded,
-) -> Result<Cleared, Box<dyn Error>> {
+) -> Result<Cleared, Box<dyn Hint>> {
     let Some(word) = host else {
         return Ok(spawn_blocking(move || disk.clear(|_| true)).await??);
     };
-    let looked_at = disk.clone();
-    let contents = spawn_blocking(move || looked_at.contents()).await??;
-    // Without a configuration, what stands in the cache can still be named.
+    let inspected = disk.clone();
+    let contents = spawn_blocking(move || inspected.contents()).await??;
+    // Without a configuration, hosts in the cache can still be named.
     let configured = loaded.map_or(Vec::new(), |(config, _)| all_hosts(&config));
     let unknown = |contents: &Contents| {
         let mut known: Vec<String> = configured.iter().map(Host::to_string).collect();
@@ -94,7 +101,7 @@ async fn clear(
         known.sort();
         known.dedup();
         UnknownHost {
-            host: word.chars().take(KEY).collect(),
+            host: word.chars().take(MAX_NAME_CHARS).collect(),
             known,
         }
     };
@@ -109,14 +116,16 @@ async fn clear(
     Ok(cleared)
 }
 
-fn told(host: Option<&str>, cleared: Cleared) -> String {
-    let of = host.map_or(String::new(), |host| format!(" of {}", cut(host, KEY)));
-    let answers = number(cleared.answers, "answer");
+fn cleared_text(host: Option<&str>, cleared: Cleared) -> String {
+    let of = host.map_or(String::new(), |host| {
+        format!(" of {}", shorten(host, MAX_NAME_CHARS))
+    });
+    let answers = counted(cleared.answers, "answer");
     match cleared.notes {
         0 => format!("forgot {answers}{of}"),
         notes => format!(
             "forgot {answers}{of}, and {} about failures and shells",
-            number(notes, "note")
+            counted(notes, "note")
         ),
     }
 }
@@ -144,7 +153,7 @@ fn keys(contents: &Contents) -> impl Iterator<Item = &str> {
 }
 
 fn names(contents: &Contents) -> impl Iterator<Item = String> {
-    keys(contents).map(|key| cut(name(key), KEY))
+    keys(contents).map(|key| shorten(name(key), MAX_NAME_CHARS))
 }
 
 /// Whether commands use these answers as things are configured now. With other parameters or options
@@ -155,7 +164,7 @@ fn is_used(key: &str, config: &Config) -> bool {
 }
 
 fn stats(contents: &Contents, config: &Config, now: u64) -> String {
-    let path = cut(&contents.path.to_string_lossy(), 4096);
+    let path = shorten(&contents.path.to_string_lossy(), 4096);
     let Some(bytes) = contents.size else {
         return format!("{path}: not there yet");
     };
@@ -171,33 +180,33 @@ fn stats(contents: &Contents, config: &Config, now: u64) -> String {
                 false => "(not as it is configured now)",
             };
             rows.push(vec![
-                cut(name(&host.key), KEY),
+                shorten(name(&host.key), MAX_NAME_CHARS),
                 host.has.to_string(),
                 host.lacks.to_string(),
-                format!("{} ago", seconds(now.saturating_sub(host.oldest))),
+                format!("{} ago", long_time(now.saturating_sub(host.oldest))),
                 used.to_owned(),
             ]);
         }
-        text.push_str(&columns(&rows));
+        text.push_str(&table(&rows));
     }
     let failing = contents.failures.iter();
     for (key, health) in failing.filter(|(_, health)| health.failures > 0) {
         let left = match (health.rest_until / 1000).saturating_sub(now) {
             0 => "tried again by the next command".to_owned(),
-            left => format!("left alone for another {}", seconds(left)),
+            left => format!("left alone for another {}", long_time(left)),
         };
         text.push_str(&format!(
             "{}: {} in a row, the last one {} ago; {left}\n",
-            cut(name(key), KEY),
-            number(u64::from(health.failures), "failure"),
-            seconds(now.saturating_sub(health.last_failure / 1000)),
+            shorten(name(key), MAX_NAME_CHARS),
+            counted(u64::from(health.failures), "failure"),
+            long_time(now.saturating_sub(health.last_failure / 1000)),
         ));
     }
     for (key, has) in &contents.shells {
         let has = if *has { "a" } else { "no" };
         text.push_str(&format!(
             "{}: has {has} shell for large paths\n",
-            cut(name(key), KEY)
+            shorten(name(key), MAX_NAME_CHARS)
         ));
     }
     text
@@ -253,9 +262,9 @@ mod tests {
     #[test]
     fn what_was_forgotten_is_counted() {
         let cleared = |answers, notes| Cleared { answers, notes };
-        assert_eq!(told(None, cleared(0, 0)), "forgot 0 answers");
+        assert_eq!(cleared_text(None, cleared(0, 0)), "forgot 0 answers");
         assert_eq!(
-            told(Some("h"), cleared(1, 2)),
+            cleared_text(Some("h"), cleared(1, 2)),
             "forgot 1 answer of h, and 2 notes about failures and shells"
         );
     }

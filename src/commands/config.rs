@@ -1,26 +1,27 @@
 //! `config show`: the settings in force, each with where it comes from.
 //!
-//! The text can be used as a configuration file again: all that is no setting stands in comments.
+//! The text can be used as a configuration file again: all that is not a setting is in comments.
 
 use std::fs;
 use std::path::PathBuf;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::shared::{cut, print_json, usable};
+use super::format::shorten;
+use super::output::{print_json, require_config};
 use super::{Loaded, Status, print};
 use crate::config::{Config, Host, Key, Origin, Setting, Sources, Value};
 use crate::model::PublicKey;
 
-/// How much of a comment is shown, in characters.
-const COMMENT: usize = 1000;
+/// How many characters of a comment are shown.
+const MAX_COMMENT_CHARS: usize = 1000;
 
 /// Prints the settings in force, as lines of a configuration file or as JSON.
 ///
 /// # Errors
 /// When there is no configuration, or standard output cannot take it.
 pub async fn show_config(json: bool, loaded: Loaded) -> Status {
-    let (config, warnings) = match usable(loaded, json).await {
+    let (config, warnings) = match require_config(loaded, json).await {
         Ok(loaded) => loaded,
         Err(ends) => return ends,
     };
@@ -33,15 +34,15 @@ pub async fn show_config(json: bool, loaded: Loaded) -> Status {
     Ok(0)
 }
 
-/// A configuration file, and what was found at its place.
-struct Looked {
+/// The path of a configuration file, and whether it could be read.
+struct ConfigFile {
     path: PathBuf,
     found: &'static str,
 }
 
-fn files() -> Vec<Looked> {
+fn files() -> Vec<ConfigFile> {
     let files = Sources::from_process().files().into_iter();
-    let looked = files.map(|path| {
+    let found = files.map(|path| {
         let found = match fs::File::open(&path) {
             Ok(_) => "read",
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
@@ -49,12 +50,12 @@ fn files() -> Vec<Looked> {
             }
             Err(_) => "not there",
         };
-        Looked { path, found }
+        ConfigFile { path, found }
     });
-    looked.collect()
+    found.collect()
 }
 
-/// A value as it may be shown: what is no public key may be a secret one.
+/// A value as it may be shown: a word that is not a public key may be a secret key.
 fn shown(key: Key, value: &Value) -> String {
     if key != Key::TrustedPublicKeys {
         return value.text.trim().to_owned();
@@ -66,10 +67,10 @@ fn shown(key: Key, value: &Value) -> String {
 
 fn line(name: &str, key: Key, value: &Value) -> String {
     let text = shown(key, value);
-    let origin = cut(&value.origin.to_string(), COMMENT);
-    // A file could not say this: nothing in it can be a comment or go on in the next line.
-    let unsayable = text.contains(|c: char| c == '#' || c.is_control());
-    let hash = if unsayable { "# " } else { "" };
+    let origin = shorten(&value.origin.to_string(), MAX_COMMENT_CHARS);
+    // A configuration file cannot hold this value: `#` begins a comment, and nothing escapes a line break.
+    let is_unrepresentable = text.contains(|c: char| c == '#' || c.is_control());
+    let hash = if is_unrepresentable { "# " } else { "" };
     let left_out =
         value.text.split_ascii_whitespace().count() - text.split_ascii_whitespace().count();
     let left_out = match (key, left_out) {
@@ -78,7 +79,7 @@ fn line(name: &str, key: Key, value: &Value) -> String {
         }
         _ => String::new(),
     };
-    let text = cut(&text, usize::MAX);
+    let text = shorten(&text, usize::MAX);
     let blank = if text.is_empty() { "" } else { " " };
     format!("{hash}{name} ={blank}{text}  # {origin}{left_out}\n")
 }
@@ -92,13 +93,13 @@ fn setting(setting: &Setting) -> String {
     text
 }
 
-fn text(config: &Config, files: &[Looked], warnings: &[String]) -> String {
+fn text(config: &Config, files: &[ConfigFile], warnings: &[String]) -> String {
     let mut text = "# Files, lowest first:\n".to_owned();
     let comment = |line: &str| {
         let blanks = line.len() - line.trim_start().len();
-        format!("# {:blanks$}{}\n", "", cut(line, COMMENT))
+        format!("# {:blanks$}{}\n", "", shorten(line, MAX_COMMENT_CHARS))
     };
-    for Looked { path, found } in files {
+    for ConfigFile { path, found } in files {
         text.push_str(&comment(&format!("  {}: {found}", path.display())));
     }
     text.push('\n');
@@ -126,7 +127,7 @@ fn text(config: &Config, files: &[Looked], warnings: &[String]) -> String {
     text
 }
 
-/// What the host's URL says, defaults left out where they say nothing.
+/// The properties of a host, without defaults that say nothing.
 fn traits(host: &Host) -> String {
     let mut all = Vec::new();
     let mut add = |name: &str, value: Option<String>| {
@@ -163,7 +164,7 @@ fn traits(host: &Host) -> String {
     all.join(", ")
 }
 
-fn as_json(config: &Config, files: &[Looked], warnings: &[String]) -> Json {
+fn as_json(config: &Config, files: &[ConfigFile], warnings: &[String]) -> Json {
     let value = |key: Key, value: &Value| {
         json!({
             "value": shown(key, value),
@@ -194,9 +195,9 @@ fn as_json(config: &Config, files: &[Looked], warnings: &[String]) -> Json {
             "maxConnections": host.max_connections,
         })
     });
-    let files = files
-        .iter()
-        .map(|Looked { path, found }| json!({ "path": path.to_string_lossy(), "found": found }));
+    let files = files.iter().map(
+        |ConfigFile { path, found }| json!({ "path": path.to_string_lossy(), "found": found }),
+    );
     json!({
         "settings": settings,
         "hosts": hosts.collect::<Json>(),

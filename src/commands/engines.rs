@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{Status, print, shared};
+use super::{Status, output, print};
 use crate::ipc::{Client, SocketPath};
 
 /// How long an engine may take to answer: a frozen one must not hold up a command.
@@ -20,7 +20,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 pub async fn engine_status() -> Status {
     let mut all = status_of(SocketPath::all()?).await;
     all.retain(|engine| engine.get("error").is_none());
-    shared::print_json(&all.into()).await?;
+    output::print_json(&all.into()).await?;
     Ok(0)
 }
 

@@ -1,15 +1,14 @@
-//! One look at each host, all at the same time: log in as always, shake hands, ask, look for a shell.
+//! Probes all hosts at the same time: log in as always, handshake, ask, look for a shell.
 //!
-//! What comes of it counts as what comes of any connection: later commands know of a host that failed,
-//! or is back, or whose account has a shell now.
+//! The result counts like that of any connection: later commands know of a host that failed, or is back,
+//! or whose account has a shell now.
 
 mod files;
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) use files::Files;
+pub(super) use files::StoreFiles;
 
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
@@ -17,6 +16,7 @@ use tokio::time::timeout;
 use crate::cache::Disk;
 use crate::config::{Config, Host};
 use crate::engine::{Engine, HostRecord, host_record, record_shell, ssh_settings, ssh_transport};
+use crate::hint::Hint;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, RemoteError};
 use crate::remote::{self, NoShell, ShellError, ShellOptions, open_shell};
@@ -24,12 +24,12 @@ use crate::transport::{self, Program, Transport};
 use crate::wire::serve::Version;
 
 /// The base name of a path that no store has.
-const NOBODYS: &str = "7rjj86a15146cq1d3qy068lml7n7ykzm-nobody-has-this";
+const ABSENT_PATH: &str = "7rjj86a15146cq1d3qy068lml7n7ykzm-nobody-has-this";
 
-/// How long is waited for what stands on disk.
-const DISK: Duration = Duration::from_secs(2);
+/// How long reading or writing the disk cache may take.
+const DISK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// All that is needed to look at hosts.
+/// Probes hosts.
 pub(super) struct Prober {
     pub(super) config: Arc<Config>,
     pub(super) engine: Engine,
@@ -37,14 +37,13 @@ pub(super) struct Prober {
     pub(super) disk: Arc<Disk>,
 }
 
-/// What was found out about one host.
+/// The result for one host.
 pub(super) struct Probed {
     pub(super) host: Host,
     /// What earlier processes knew.
     pub(super) before: HostRecord,
     /// How many ssh connections were open already.
     pub(super) masters: usize,
-    /// What it is like.
     pub(super) reached: Result<Reached, Arc<RemoteError>>,
 }
 
@@ -64,7 +63,7 @@ pub(super) struct Reached {
 
 /// Whether large paths can come in parts.
 pub(super) enum Shell {
-    Yes(Files),
+    Yes(StoreFiles),
     No(NoShell),
     /// It could not be found out.
     Failed(Arc<RemoteError>),
@@ -73,8 +72,8 @@ pub(super) enum Shell {
 impl Prober {
     pub(super) fn new(config: Config, disk: Arc<Disk>) -> Self {
         let transport = ssh_transport(&config);
-        // Whoever probes tells what came of it.
-        let notify = Arc::new(|error: &(dyn Error + 'static)| log::debug!("{error}"));
+        // The caller reports the result.
+        let notify = Arc::new(|error: &(dyn Hint + 'static)| log::debug!("{error}"));
         let engine = Engine::new(&config, transport.clone(), notify, Some(disk.clone()));
         Self {
             config: Arc::new(config),
@@ -84,7 +83,7 @@ impl Prober {
         }
     }
 
-    /// Looks at all hosts, in order; each is asked for these paths too.
+    /// Probes all hosts; the results are in their order. Each is asked for these paths too.
     pub(super) async fn all(self: &Arc<Self>, paths: &[StorePath]) -> Vec<Probed> {
         let mut probes = JoinSet::new();
         for id in self.engine.pool().hosts() {
@@ -115,7 +114,7 @@ impl Prober {
     async fn before(&self, host: &Host) -> HostRecord {
         let (config, disk, host) = (self.config.clone(), self.disk.clone(), host.clone());
         let job = spawn_blocking(move || host_record(&config, &disk, &host));
-        timeout(DISK, job)
+        timeout(DISK_TIMEOUT, job)
             .await
             .ok()
             .and_then(Result::ok)
@@ -132,12 +131,12 @@ impl Prober {
         let mut lease = pool.lease(id).await?;
         let version = lease.version();
         let banner = String::from_utf8_lossy(lease.banner()).into_owned();
-        let mut asked = self.nobodys();
+        let mut asked = self.absent_path();
         asked.extend_from_slice(paths);
         let mut infos = self.ask(id, host, &mut lease, &asked).await;
-        // The first question had the program open the store; the second one tells the latency.
+        // With the first question the program opened the store; the second one shows the latency.
         if infos.is_ok()
-            && let Err(error) = self.ask(id, host, &mut lease, &self.nobodys()).await
+            && let Err(error) = self.ask(id, host, &mut lease, &self.absent_path()).await
         {
             infos = Err(error);
         }
@@ -153,9 +152,9 @@ impl Prober {
         })
     }
 
-    /// A path in our store directory that the host can say about nothing but that it lacks it.
-    fn nobodys(&self) -> Vec<StorePath> {
-        let path = format!("{}/{NOBODYS}", self.config.store_dir);
+    /// A path in our store directory that no host has.
+    fn absent_path(&self) -> Vec<StorePath> {
+        let path = format!("{}/{ABSENT_PATH}", self.config.store_dir);
         StorePath::parse(&path).into_iter().collect()
     }
 
@@ -174,7 +173,7 @@ impl Prober {
                 self.engine.pool().record_failure(id, &error).await;
                 Err(error)
             }
-            // Those who have more patience may get an answer yet.
+            // No failure of the host: callers with a longer timeout may get an answer.
             Err(_) => Err(Arc::new(RemoteError::Silent {
                 host: host.to_string(),
                 doing: "the reply to QueryPathInfos",
@@ -184,7 +183,7 @@ impl Prober {
         }
     }
 
-    /// Looks anew, whatever earlier processes found: the account may have been changed.
+    /// Probes the shell again, whatever earlier processes found: the account may have been changed.
     async fn shell(&self, id: HostId, host: &Host) -> Shell {
         let limit = self.config.connect_timeout;
         let options = ShellOptions {
@@ -200,7 +199,7 @@ impl Prober {
         if let Some(known) = known {
             let (config, disk, host) = (self.config.clone(), self.disk.clone(), host.clone());
             let job = spawn_blocking(move || record_shell(&config, &disk, &host, known));
-            let _ = timeout(DISK, job).await;
+            let _ = timeout(DISK_TIMEOUT, job).await;
         }
         match opened {
             Ok(mut shell) => self.files(id, host, &mut shell).await,
@@ -254,7 +253,7 @@ mod tests {
     #[test]
     fn nobodys_path_is_a_store_path() {
         for dir in ["/nix/store", "/elsewhere"] {
-            StorePath::parse(&format!("{dir}/{NOBODYS}")).unwrap();
+            StorePath::parse(&format!("{dir}/{ABSENT_PATH}")).unwrap();
         }
     }
 }

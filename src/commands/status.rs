@@ -7,15 +7,15 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
+use super::output::{print_json, require_config};
 use super::probe::{Probed, Prober, Reached, Shell, nix_of};
-use super::shared::{print_json, usable};
 use super::{Loaded, Status, engines, print};
 use crate::cache::disk::{Contents, InspectError, unix_seconds};
 use crate::engine::shared_disk;
 use crate::report;
 
-/// All that is told.
-struct Found {
+/// What `status` shows.
+struct StatusReport {
     hosts: Vec<Probed>,
     engines: Vec<Value>,
     cache: Result<Contents, InspectError>,
@@ -27,7 +27,7 @@ struct Found {
 /// # Errors
 /// When there is no configuration, or standard output cannot take it.
 pub async fn status(json: bool, loaded: Loaded) -> Status {
-    let (config, warnings) = match usable(loaded, json).await {
+    let (config, warnings) = match require_config(loaded, json).await {
         Ok(loaded) => loaded,
         Err(ends) => return ends,
     };
@@ -36,11 +36,11 @@ pub async fn status(json: bool, loaded: Loaded) -> Status {
     }
     let disk = shared_disk();
     let prober = Arc::new(Prober::new(config, disk.clone()));
-    // What was there before this looks.
+    // Before hosts are probed, which opens connections.
     let engines = engines::running().await;
     let hosts = prober.all(&[]).await;
     let cache = spawn_blocking(move || disk.contents()).await?;
-    let found = Found {
+    let found = StatusReport {
         hosts,
         engines,
         cache,
@@ -53,7 +53,7 @@ pub async fn status(json: bool, loaded: Loaded) -> Status {
     Ok(0)
 }
 
-impl Found {
+impl StatusReport {
     fn json(&self) -> Value {
         let cache = match &self.cache {
             Ok(contents) => json!({
@@ -86,7 +86,7 @@ impl Found {
             Ok(reached) => reached_json(reached),
             Err(error) => {
                 let parts = report::parts(&**error);
-                json!({ "error": parts.message, "mend": parts.hint })
+                json!({ "error": parts.message, "hint": parts.hint })
             }
         };
         if let (Some(all), Value::Object(more)) = (all.as_object_mut(), more) {
@@ -120,6 +120,6 @@ fn reached_json(reached: &Reached) -> Value {
         },
         "answers": reached.infos.is_ok(),
         "error": error.map(|error| report::parts(&**error).message),
-        "mend": error.and_then(|error| report::parts(&**error).hint),
+        "hint": error.and_then(|error| report::parts(&**error).hint),
     })
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::host::HostError;
 use super::origin::Origin;
+use crate::hint::Hint;
 
 /// Why there is no configuration. The message names origin and value; hints are added where it is reported.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +92,23 @@ pub enum ConfigError {
         /// The setting that lists further hosts that may be chosen.
         trusted: &'static str,
     },
+}
+
+impl Hint for ConfigError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Host { source, .. } => source.hint(),
+            Self::UntrustedHost { .. } => {
+                Some("ask the administrator to add it to trusted-ssh-substituter-hosts".to_owned())
+            }
+            // The message says what was expected, and where.
+            Self::Syntax { .. }
+            | Self::Include { .. }
+            | Self::IncludeLimit { .. }
+            | Self::Value { .. }
+            | Self::SshOptions { .. } => None,
+        }
+    }
 }
 
 /// `$_NIX_OPTIONS:7: untrusted-ssh-substituter-hosts: `, or `--store: ` where the flag is both.

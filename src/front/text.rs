@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use crate::backend::{Backend, BackendError, DeliveryError};
+use crate::hint::Hint;
 use crate::model::{PathInfo, StorePath, StorePathError};
 use crate::transfer::unpack::{self, UnpackError, Unpacker};
 use crate::transfer::{NarSink, Piece};
@@ -33,6 +34,12 @@ pub enum QueryError {
     /// The backend can answer nothing any more.
     #[error(transparent)]
     Backend(#[from] BackendError),
+}
+
+impl Hint for QueryError {
+    fn hint(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Answers `have` and `info` until the caller ends its side. Unknown requests and words that are not store paths are
@@ -106,6 +113,13 @@ pub enum SubstituteError {
     /// Standard output failed.
     #[error("cannot talk to the caller: {0}")]
     Io(#[from] io::Error),
+}
+
+impl Hint for SubstituteError {
+    fn hint(&self) -> Option<String> {
+        // Warnings about the hosts have come before, each with its hint.
+        None
+    }
 }
 
 /// Fetches `path` and restores it at `dest`, which must not exist; its parent must. The first line, which the caller

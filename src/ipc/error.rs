@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::hint::Hint;
 use crate::transport::runtime_dir::RuntimeDirError;
 use crate::wire::WireError;
 
@@ -49,6 +50,22 @@ pub enum IpcError {
     /// It does not serve this front end.
     #[error("the engine refuses: {0}")]
     Refused(String),
+}
+
+impl Hint for IpcError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoFolder(error) => error.hint(),
+            Self::Socket { .. }
+            | Self::Spawn(_)
+            | Self::ForeignUser { .. }
+            | Self::Silent(_)
+            | Self::Closed
+            | Self::Io(_)
+            | Self::Wire(_)
+            | Self::Refused(_) => None,
+        }
+    }
 }
 
 impl IpcError {

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::hint::Hint;
 use crate::model::StorePath;
 
 /// Why a local store could not be opened, asked or dumped from.
@@ -134,4 +135,10 @@ pub enum LocalStoreError {
         /// The size of the NAR of what is there.
         got: u64,
     },
+}
+
+impl Hint for LocalStoreError {
+    fn hint(&self) -> Option<String> {
+        Some("--store takes the folder that holds nix/store, / by default".to_owned())
+    }
 }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use super::health::{Probe, Standing};
 use super::host::{EARLY_PROBE_TIMEOUT, HostPool};
 use super::{HostId, Pool};
+use crate::hint::Hint;
 use crate::model::{PathInfo, StorePath};
 use crate::remote::{RemoteError, closure};
 
@@ -41,6 +42,15 @@ pub struct AllHostsResting {
     pub hosts: String,
     /// How long ago each of them failed.
     pub since: Vec<Duration>,
+}
+
+impl Hint for AllHostsResting {
+    fn hint(&self) -> Option<String> {
+        Some(
+            "each is tried again after 5 s to 5 min; the command that found them failing said why"
+                .to_owned(),
+        )
+    }
 }
 
 fn seconds(since: &[Duration]) -> String {

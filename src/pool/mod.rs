@@ -19,7 +19,6 @@ mod host;
 mod idle;
 mod single_flight;
 
-use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -32,6 +31,7 @@ pub use health::HostStore;
 pub use host::{Activity, Banner, Lease, ShellLease, SkippedPath};
 
 use crate::config::host::Host;
+use crate::hint::Hint;
 use crate::model::StorePath;
 pub use crate::remote::{RemoteError, Verdict};
 use crate::remote::{Request, dump};
@@ -40,7 +40,7 @@ use health::HostPersistence;
 use host::HostPool;
 
 /// Tells the user of a failure that does not stop the work.
-pub type Notify = Arc<dyn Fn(&(dyn Error + 'static)) + Send + Sync>;
+pub type Notify = Arc<dyn Fn(&(dyn Hint + 'static)) + Send + Sync>;
 
 /// A host's index in the order of preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -176,7 +176,7 @@ impl Pool {
     }
 
     /// Tells the user.
-    pub fn notify(&self, error: &(dyn Error + 'static)) {
+    pub fn notify(&self, error: &(dyn Hint + 'static)) {
         (self.notify)(error);
     }
 

@@ -7,50 +7,36 @@
 //!
 //! | module | what it does |
 //! | --- | --- |
-//! | `ticker` | the thread that looks at all transfers and draws |
-//! | `state` | what is to be written when |
-//! | `whole` | all transfers together |
-//! | `sources` | the hosts of a transfer |
-//! | `view` | rates, and when lines are due |
-//! | `table` | bars: what fits a terminal |
-//! | `bars` | indicatif's bars for it |
-//! | `terminal` | the terminal as indicatif wants it |
-//! | `events`, `json` | Nix's `internal-json` |
-//! | `screen` | lines, and below them bars that stay |
-//! | `stderr` | the one way to stderr, which nobody waits for |
-//! | `panics` | panics, by that way |
-//! | `logger` | the `log` crate's messages |
-//! | `text` | numbers, times, names |
+//! | `draw_thread` | the thread that looks at all transfers and draws |
+//! | `tracker` | the running transfers, and what is to be written about them when |
+//! | `stats` | bytes, rates and hosts of transfers |
+//! | `screen` | stderr: lines, and bars below them |
+//! | `internal_json` | Nix's `internal-json` |
+//! | `panics`, `logger` | panics and the `log` crate's messages, on the same screen |
+//! | `text` | sizes, durations, harmless text |
 //!
 //! A transfer itself only counts bytes; one thread looks at all of them and draws.
 
-mod bars;
-mod events;
-mod json;
+mod draw_thread;
+mod internal_json;
 mod logger;
 mod panics;
 mod screen;
-mod sources;
-mod state;
-mod stderr;
-mod table;
-mod terminal;
+mod stats;
 pub mod text;
-mod ticker;
-mod view;
-mod whole;
+mod tracker;
 
 use parking_lot::Mutex;
 use std::io::IsTerminal;
 use std::sync::Arc;
 
 use crate::transfer::progress::{NoProgress, Progress, TransferInfo, TransferProgress};
+use draw_thread::DrawThread;
 pub use logger::level;
-use screen::Screen;
-pub use sources::by_host;
-use state::Look;
+use screen::{Screen, stderr};
+pub use stats::by_host;
 pub use text::sanitize;
-use ticker::Ticker;
+use tracker::Style;
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,7 +60,7 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Display {
     screen: Screen,
-    ticker: Mutex<Option<Arc<Ticker>>>,
+    draw_thread: Mutex<Option<Arc<DrawThread>>>,
 }
 
 impl Display {
@@ -83,7 +69,7 @@ impl Display {
     pub fn new(mode: Mode) -> Self {
         let display = Self {
             screen: Screen::of_process(),
-            ticker: Mutex::default(),
+            draw_thread: Mutex::default(),
         };
         display.set_mode(mode);
         display
@@ -93,11 +79,11 @@ impl Display {
     /// stay so.
     pub fn set_mode(&self, mode: Mode) {
         if mode == Mode::Json {
-            self.screen.speak_json();
+            self.screen.use_json();
         }
-        let look = resolve(mode, self.screen.moves());
-        let ticker = look.map(|look| Ticker::new(look, self.screen.clone()));
-        let before = std::mem::replace(&mut *self.ticker.lock(), ticker);
+        let style = resolve(mode, self.screen.moves());
+        let draw_thread = style.map(|style| DrawThread::new(style, self.screen.clone()));
+        let before = std::mem::replace(&mut *self.draw_thread.lock(), draw_thread);
         if let Some(before) = before {
             before.close();
         }
@@ -120,7 +106,7 @@ impl Display {
     /// Whoever has started this program reads messages in Nix's own form only (`@nix {"action":"msg",…}`): messages are
     /// written so from now on. Progress stays as it is.
     pub fn messages_as_nix(&self) {
-        self.screen.speak_json();
+        self.screen.use_json();
     }
 
     /// Warnings and errors are shown only if `should_show` says so of their text: another process may have shown them
@@ -147,7 +133,7 @@ impl Display {
 
     /// Lets panics be told on stderr without waiting for who reads it.
     pub fn report_panics(&self) {
-        panics::report();
+        panics::install_hook();
     }
 
     /// Takes the bars away, and draws no more. Waits for what is still to be written as [`drain`] does.
@@ -159,15 +145,15 @@ impl Display {
 
 impl Progress for Display {
     fn start(&self, transfer: &TransferInfo) -> Box<dyn TransferProgress> {
-        match &*self.ticker.lock() {
-            Some(ticker) => Box::new(Ticker::start(ticker, transfer)),
+        match &*self.draw_thread.lock() {
+            Some(draw_thread) => Box::new(DrawThread::start(draw_thread, transfer)),
             None => Box::new(NoProgress),
         }
     }
 
     fn expected(&self, paths: u64, bytes: u64) {
-        if let Some(ticker) = &*self.ticker.lock() {
-            Ticker::expect(ticker, paths, bytes);
+        if let Some(draw_thread) = &*self.draw_thread.lock() {
+            DrawThread::expect(draw_thread, paths, bytes);
         }
     }
 }
@@ -189,12 +175,12 @@ pub fn write_and_drain(text: &str) {
     stderr::drain();
 }
 
-fn resolve(mode: Mode, moves: bool) -> Option<Look> {
+fn resolve(mode: Mode, moves: bool) -> Option<Style> {
     match mode {
         Mode::Off => None,
-        Mode::Json => Some(Look::Json),
-        Mode::Auto | Mode::Bar if moves => Some(Look::Bars),
-        Mode::Auto | Mode::Bar | Mode::Plain => Some(Look::Lines),
+        Mode::Json => Some(Style::Json),
+        Mode::Auto | Mode::Bar if moves => Some(Style::Bars),
+        Mode::Auto | Mode::Bar | Mode::Plain => Some(Style::Lines),
     }
 }
 
@@ -215,12 +201,12 @@ mod tests {
 
     #[test]
     fn finished_transfers_are_forgotten_and_the_thread_ends() {
-        for look in [Look::Bars, Look::Lines, Look::Json] {
+        for style in [Style::Bars, Style::Lines, Style::Json] {
             let screen = Screen::new(false, "", "");
-            let ticker = Ticker::new(look, screen.clone());
+            let draw_thread = DrawThread::new(style, screen.clone());
             let display = Display {
                 screen,
-                ticker: Mutex::new(Some(ticker.clone())),
+                draw_thread: Mutex::new(Some(draw_thread.clone())),
             };
             let (first, second) = (
                 display.start(&transfer("hello-2.12", 9)),
@@ -229,13 +215,13 @@ mod tests {
             first.advance(9);
             first.set_host("build2");
             first.finish(Outcome::Done);
-            assert_eq!(ticker.running(), 1);
+            assert_eq!(draw_thread.running(), 1);
             drop(second);
-            assert_eq!(ticker.running(), 0);
+            assert_eq!(draw_thread.running(), 0);
             drop(display);
             // The thread has the only other reference.
             let waited = std::time::Instant::now();
-            while Arc::strong_count(&ticker) > 1 {
+            while Arc::strong_count(&draw_thread) > 1 {
                 assert!(waited.elapsed().as_secs() < 20, "the thread goes on");
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }
@@ -253,10 +239,10 @@ mod tests {
             assert_eq!(Screen::new(terminal, term, "").moves(), moves, "{term}");
         }
         for (mode, here, elsewhere) in [
-            (Mode::Auto, Some(Look::Bars), Some(Look::Lines)),
-            (Mode::Bar, Some(Look::Bars), Some(Look::Lines)),
-            (Mode::Plain, Some(Look::Lines), Some(Look::Lines)),
-            (Mode::Json, Some(Look::Json), Some(Look::Json)),
+            (Mode::Auto, Some(Style::Bars), Some(Style::Lines)),
+            (Mode::Bar, Some(Style::Bars), Some(Style::Lines)),
+            (Mode::Plain, Some(Style::Lines), Some(Style::Lines)),
+            (Mode::Json, Some(Style::Json), Some(Style::Json)),
             (Mode::Off, None, None),
         ] {
             assert_eq!(resolve(mode, true), here, "{mode:?}");

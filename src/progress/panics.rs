@@ -1,11 +1,11 @@
-//! Panics, told on stderr as Rust tells them, but without waiting for who reads it.
+//! Panics, reported on stderr as Rust does, but without waiting for its reader.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 
-use super::stderr;
+use super::screen::stderr;
 
-/// From now on panics are told that way.
-pub(super) fn report() {
+/// Installs the panic hook.
+pub(super) fn install_hook() {
     std::panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("<unnamed>");

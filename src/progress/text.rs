@@ -1,7 +1,6 @@
 //! What numbers, times and names look like. No IO.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 use std::time::Duration;
 
 const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -94,7 +93,7 @@ fn scaled(bytes: u64, unit: usize) -> String {
     }
 }
 
-/// A time: `12 s`, `5 min`, `2 h 10 min`.
+/// A duration: `12 s`, `5 min`, `2 h 10 min`.
 #[must_use]
 pub fn time(time: Duration) -> String {
     let seconds = time.as_secs_f64().round() as u64;
@@ -104,76 +103,6 @@ pub fn time(time: Duration) -> String {
         (_, ..120) => format!("{minutes} min"),
         (_, ..6000) => format!("{} h {} min", minutes / 60, minutes % 60),
         _ => "more than 100 h".to_owned(),
-    }
-}
-
-/// Where a transfer stands.
-#[derive(Debug, Clone, Copy)]
-pub struct Standing<'a> {
-    /// Bytes that have come.
-    pub done: u64,
-    /// All bytes that will; 0 when that is not known.
-    pub total: u64,
-    /// Where they come from; empty when that is not known, or several.
-    pub host: &'a str,
-    /// Bytes a second of late.
-    pub rate: f64,
-    /// How long nothing has come.
-    pub silence: Duration,
-}
-
-/// Silence that is worth telling.
-const SILENCE: Duration = Duration::from_secs(4);
-
-impl Standing<'_> {
-    /// For a line of its own: `120.0 of 400.0 MiB (30 %) from HOST, 24.0 MiB/s, 12 s left`.
-    #[must_use]
-    pub fn long(&self) -> String {
-        let mut text = part(self.done, self.total);
-        if let Some(percent) = self.percent() {
-            let _ = write!(text, " ({percent} %)");
-        }
-        if !self.host.is_empty() {
-            let _ = write!(text, " from {}", self.host);
-        }
-        self.pace(&mut text);
-        text
-    }
-
-    /// How much of it is there, from 0 to 100.
-    #[must_use]
-    pub fn percent(&self) -> Option<u64> {
-        let percent = u128::from(self.done) * 100 / u128::from(self.total).max(1);
-        (self.total > 0).then(|| percent.min(100) as u64)
-    }
-
-    /// How long nothing has come, where that is worth telling.
-    #[must_use]
-    pub fn quiet_for(&self) -> Option<Duration> {
-        (self.silence >= SILENCE).then_some(self.silence)
-    }
-
-    /// How long the rest is going to take at this rate.
-    #[must_use]
-    pub fn left(&self) -> Option<Duration> {
-        let left = self.total.saturating_sub(self.done);
-        if left == 0 || self.rate < 1.0 {
-            return None;
-        }
-        // A rate of 1 makes at most 2^64 seconds, which a `Duration` just does not hold.
-        let left = Duration::try_from_secs_f64(left as f64 / self.rate);
-        Some(left.unwrap_or(Duration::MAX))
-    }
-
-    fn pace(&self, text: &mut String) {
-        if let Some(silence) = self.quiet_for() {
-            let _ = write!(text, ", no data for {}", time(silence));
-            return;
-        }
-        let _ = write!(text, ", {}/s", size(self.rate as u64));
-        if let Some(left) = self.left() {
-            let _ = write!(text, ", {} left", time(left));
-        }
     }
 }
 
@@ -231,51 +160,6 @@ mod tests {
             assert_eq!(time(Duration::from_secs_f64(seconds)), text);
         }
         assert_eq!(time(Duration::MAX), "more than 100 h");
-    }
-
-    #[test]
-    fn a_standing_tells_what_is_known() {
-        let standing = Standing {
-            done: 120 << 20,
-            total: 400 << 20,
-            host: "build1",
-            rate: 24.0 * 1_048_576.0,
-            silence: Duration::from_secs(1),
-        };
-        assert_eq!(
-            standing.long(),
-            "120.0 of 400.0 MiB (30 %) from build1, 24.0 MiB/s, 12 s left"
-        );
-        let nowhere = Standing {
-            host: "",
-            ..standing
-        };
-        assert!(nowhere.long().contains("(30 %), 24"));
-        let stalled = Standing {
-            rate: 0.0,
-            silence: Duration::from_secs(70),
-            ..standing
-        };
-        assert_eq!(
-            stalled.long(),
-            "120.0 of 400.0 MiB (30 %) from build1, no data for 70 s"
-        );
-        let unknown = Standing {
-            total: 0,
-            ..standing
-        };
-        assert_eq!(unknown.long(), "120.0 MiB from build1, 24.0 MiB/s");
-        let beyond = Standing {
-            done: u64::MAX,
-            ..standing
-        };
-        assert!(beyond.long().contains("(100 %)"));
-        let slow = Standing {
-            total: u64::MAX,
-            rate: 1.0,
-            ..standing
-        };
-        assert!(slow.long().ends_with("1 B/s, more than 100 h left"));
     }
 
     #[test]

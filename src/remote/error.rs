@@ -1,5 +1,7 @@
 //! Why a host gave no answer.
 
+mod hint;
+
 use std::sync::Arc;
 use std::time::Duration;
 

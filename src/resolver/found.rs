@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::hint::Hint;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::HostId;
 
@@ -29,6 +30,12 @@ pub struct NotFound {
     pub hosts: usize,
     /// How many of them gave no answer.
     pub without_answer: usize,
+}
+
+impl Hint for NotFound {
+    fn hint(&self) -> Option<String> {
+        None
+    }
 }
 
 impl NotFound {

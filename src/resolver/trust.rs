@@ -11,6 +11,8 @@
 //!
 //! Otherwise that host does not have the path.
 
+mod hint;
+
 use std::sync::Arc;
 
 use crate::config::host::Host;

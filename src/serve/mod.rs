@@ -18,6 +18,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::backend::{Backend, BackendError, DeliveryError, Undelivered};
+use crate::hint::Hint;
 use crate::model::StorePath;
 use crate::wire::nar::{Completion, failing_nar};
 use crate::wire::serve::{
@@ -71,6 +72,12 @@ pub enum ServeError {
     /// The store that answers failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
+}
+
+impl Hint for ServeError {
+    fn hint(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Serves until the caller ends its side: `backend` behind the serve protocol, in the caller's

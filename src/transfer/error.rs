@@ -1,5 +1,7 @@
 //! Why a path could not be delivered.
 
+mod hint;
+
 use std::sync::Arc;
 
 use crate::model::StorePath;

@@ -1,5 +1,6 @@
-//! Why a host could not be reached: one variant for each cause that has a fix of its own. The hints that name the
-//! fix stand in `report`.
+//! Why a host could not be reached: one variant for each cause that has a fix of its own. `hint` names the fixes.
+
+mod hint;
 
 use std::fmt;
 use std::io;

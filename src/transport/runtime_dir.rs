@@ -16,6 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::folder::unsafe_ancestor;
+use crate::hint::Hint;
 
 /// Names this folder and nothing else; for tests and unusual systems.
 pub const OVERRIDE: &str = "SSH_SUBSTITUTER_RUNTIME_DIR";
@@ -63,6 +64,12 @@ pub enum RuntimeDirError {
         /// What is wrong with the path.
         what: &'static str,
     },
+}
+
+impl Hint for RuntimeDirError {
+    fn hint(&self) -> Option<String> {
+        Some("set XDG_RUNTIME_DIR or SSH_SUBSTITUTER_RUNTIME_DIR to a folder that only you can write".to_owned())
+    }
 }
 
 /// What the choice of the folder depends on. An argument, so that tests need not change the process.

@@ -1,20 +1,20 @@
 //! `config show`.
 
-use super::desk::Desk;
+use super::machine::Machine;
 
 #[test]
 fn what_is_shown_can_be_used_again_and_tells_origins() {
-    let desk = Desk::new(&["ssh://u@a:22?trusted=true".to_owned()]);
-    desk.env.add_conf("connect-timeout = 7");
-    let desk = desk.var(
+    let machine = Machine::new(&["ssh://u@a:22?trusted=true".to_owned()]);
+    machine.env.add_conf("connect-timeout = 7");
+    let machine = machine.var(
         "NIX_CONFIG",
         "extra-ssh-substituter-hosts = b\nrequire-sigs = no",
     );
-    let shown = desk
+    let shown = machine
         .run(&["config", "show", "--option", "engine", "auto"])
         .ends(0);
     let text = shown.stdout();
-    let conf = desk.env.conf_dir();
+    let conf = machine.env.conf_dir();
     let own = conf.join("ssh-substituter.conf");
     for line in [
         format!(
@@ -38,10 +38,10 @@ fn what_is_shown_can_be_used_again_and_tells_origins() {
         "{text}"
     );
 
-    let again = Desk::new(&[]);
+    let again = Machine::new(&[]);
     again.write_conf(&text);
     let (was, is) = (
-        desk.run(&["config", "show", "--option", "engine", "auto", "--json"]),
+        machine.run(&["config", "show", "--option", "engine", "auto", "--json"]),
         again.run(&["config", "show", "--json"]),
     );
     let (was, is) = (was.ends(0).json(), is.ends(0).json());
@@ -62,23 +62,23 @@ fn what_is_shown_can_be_used_again_and_tells_origins() {
 #[test]
 fn a_secret_key_is_not_shown_and_a_missing_file_is_told() {
     let secret = "s-1:q2PQEOpFmxbKtsErAXbEShxbGphUjFv7IZBy7XXYsZUdJ5j8HTtwFvTIXOqKw5nq4l5UVYaQsHtkEqhgjOoCzw==";
-    let desk = Desk::new(&["a".to_owned()]).var(
+    let machine = Machine::new(&["a".to_owned()]).var(
         "NIX_CONFIG",
         &format!("extra-trusted-public-keys = {secret}"),
     );
-    std::fs::remove_file(desk.env.conf_dir().join("nix.conf")).expect("remove a file");
+    std::fs::remove_file(machine.env.conf_dir().join("nix.conf")).expect("remove a file");
     for words in [
         &["config", "show"][..],
         &["config", "show", "--json"],
         &["doctor", "--json"],
         &["doctor"],
     ] {
-        let run = desk.run(words);
+        let run = machine.run(words);
         assert!(!run.stdout().contains("q2PQE"), "{}", run.stdout());
         assert!(!run.stderr().contains("q2PQE"), "{}", run.stderr());
         assert!(run.stdout().contains("$NIX_CONFIG:1"), "{}", run.stdout());
     }
-    let text = desk.run(&["config", "show"]).stdout();
+    let text = machine.run(&["config", "show"]).stdout();
     assert!(text.contains("nix.conf: not there"), "{text}");
     assert!(
         text.contains("# warning: $NIX_CONFIG:1: trusted-public-keys: the key \"s-1\" is ignored"),
@@ -88,21 +88,21 @@ fn a_secret_key_is_not_shown_and_a_missing_file_is_told() {
 
 #[test]
 fn json_is_json_also_when_there_is_no_configuration() {
-    let desk = Desk::new(&[]);
-    desk.write_conf("connect-timeout = soon\n");
+    let machine = Machine::new(&[]);
+    machine.write_conf("connect-timeout = soon\n");
     for words in [
         &["config", "show", "--json"][..],
         &["status", "--json"],
         &["cache", "stats", "--json"],
     ] {
-        let run = desk.run(words).ends(1);
+        let run = machine.run(words).ends(1);
         let error = run.json()["error"].as_str().expect("an error").to_owned();
         assert!(
             error.contains("ssh-substituter.conf:1: connect-timeout is \"soon\""),
             "{error}"
         );
     }
-    let run = desk.run(&["config", "show"]).ends(1);
+    let run = machine.run(&["config", "show"]).ends(1);
     assert_eq!(run.stdout(), "");
     assert!(
         run.stderr().starts_with("ssh-substituter: error: "),

@@ -1,20 +1,20 @@
-//! `doctor`: a healthy set-up, and broken ones, each with its finding and its mend.
+//! `doctor`: a healthy set-up, and broken ones, each with its finding and its fix.
 
 mod here;
 mod hosts;
 mod paths;
 mod units;
 
-use super::desk::{Desk, name};
+use super::machine::{Machine, name};
 use super::support::{Host, program};
 
 #[test]
 fn a_healthy_set_up() {
     let host = Host::new();
     let path = host.store.add_text("text", "text", &[]);
-    let desk = Desk::new(&[host.trusted()]);
-    let well = desk.doctor(&[&path]).healthy();
-    let conf = desk.env.conf_dir();
+    let machine = Machine::new(&[host.trusted()]);
+    let well = machine.doctor(&[&path]).healthy();
+    let conf = machine.env.conf_dir();
     for text in [
         format!(
             "{}/ssh-substituter.conf: sets ssh-substituter-hosts, connect-timeout, engine",

@@ -6,6 +6,6 @@ mod support;
 
 mod cache;
 mod config;
-mod desk;
 mod doctor;
+mod machine;
 mod status;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::desk::{Desk, NOBODYS, closed_port, name, scripted};
+use super::machine::{ABSENT_PATH, Machine, closed_port, name, scripted};
 use super::support::{DagOptions, Host, Nix, SHORT, resume_tree, run, stop_tree, substituter};
 
 fn of<'a>(status: &'a Value, host: &str) -> &'a Value {
@@ -20,8 +20,8 @@ fn hosts_that_answer_and_hosts_that_do_not() {
         &restricted,
         "exec nix-store \"$@\"; # a shell is not needed",
     );
-    let desk = Desk::new(&[down.clone(), host.trusted(), url]);
-    let status = desk.run(&["status", "--json"]).ends(0).json();
+    let machine = Machine::new(&[down.clone(), host.trusted(), url]);
+    let status = machine.run(&["status", "--json"]).ends(0).json();
     let well = of(&status, &name(&host.sshd));
     assert_eq!(well["reachable"], true);
     assert_eq!(well["answers"], true);
@@ -35,14 +35,14 @@ fn hosts_that_answer_and_hosts_that_do_not() {
     assert_eq!(ill["reachable"], false);
     assert_eq!(ill["error"], format!("{down}: connection refused"));
     assert!(
-        ill["mend"]
+        ill["hint"]
             .as_str()
-            .expect("a mend")
+            .expect("a fix")
             .contains("check that sshd runs there")
     );
     assert_eq!(status["engines"], serde_json::json!([]));
 
-    let again = desk.run(&["status", "--json"]).ends(0).json();
+    let again = machine.run(&["status", "--json"]).ends(0).json();
     assert_eq!(of(&again, &name(&host.sshd))["openMasters"], 1);
     assert_eq!(
         of(&again, &down)["failuresBefore"],
@@ -51,7 +51,7 @@ fn hosts_that_answer_and_hosts_that_do_not() {
     );
     assert!(of(&again, &down)["leftAloneUntil"].as_u64().is_some());
 
-    let text = desk.run(&["status"]).ends(0).stdout();
+    let text = machine.run(&["status"]).ends(0).stdout();
     let row = |host: &str| {
         let line = text
             .lines()
@@ -81,31 +81,32 @@ fn hosts_that_answer_and_hosts_that_do_not() {
 #[test]
 fn a_host_that_commands_leave_alone_is_asked_and_found_back() {
     let host = Host::new();
-    let desk = Desk::new(&[host.url("trusted=true&ssh-key=/none")]);
+    let machine = Machine::new(&[host.url("trusted=true&ssh-key=/none")]);
     // Another key makes another host: only this one has failed.
-    desk.ask_for(&[NOBODYS]);
+    machine.ask_for(&[ABSENT_PATH]);
     let key = host.sshd.client_key();
     let failing = host.sshd.store_url("trusted=true");
-    desk.write_conf(&format!(
+    machine.write_conf(&format!(
         "engine = off\nssh-substituter-hosts = {failing}\n"
     ));
     host.sshd.freeze();
-    desk.run_with(
+    machine.run_with(
         &["--option", "connect-timeout", "1", "--query"],
-        &format!("\nhave {NOBODYS}\n"),
+        &format!("\nhave {ABSENT_PATH}\n"),
     );
     host.sshd.thaw();
     assert!(key.exists());
-    let failures = |desk: &Desk| desk.run(&["cache", "stats", "--json"]).json()["failures"].clone();
+    let failures =
+        |machine: &Machine| machine.run(&["cache", "stats", "--json"]).json()["failures"].clone();
     let mine = |all: &Value| {
         let all = all.as_array().expect("failures");
         all.iter()
             .filter(|one| one["host"] == name(&host.sshd))
             .count()
     };
-    let before = mine(&failures(&desk));
+    let before = mine(&failures(&machine));
     assert!(before >= 1);
-    let status = desk.run(&["status", "--json"]).ends(0).json();
+    let status = machine.run(&["status", "--json"]).ends(0).json();
     let found = of(&status, &name(&host.sshd));
     assert_eq!(
         (&found["reachable"], &found["failuresBefore"]),
@@ -113,7 +114,7 @@ fn a_host_that_commands_leave_alone_is_asked_and_found_back() {
         "{status}"
     );
     assert_eq!(
-        mine(&failures(&desk)),
+        mine(&failures(&machine)),
         before - 1,
         "later commands know that it is back"
     );
@@ -123,8 +124,8 @@ fn a_host_that_commands_leave_alone_is_asked_and_found_back() {
 fn a_silent_host_does_not_hold_up_the_others_for_longer_than_the_limit() {
     let (host, silent) = (Host::new(), Host::new());
     silent.sshd.freeze();
-    let desk = Desk::new(&[silent.trusted(), host.trusted()]);
-    let run = desk
+    let machine = Machine::new(&[silent.trusted(), host.trusted()]);
+    let run = machine
         .run(&["status", "--json", "--option", "connect-timeout", "6"])
         .ends(0);
     let status = run.json();
@@ -188,12 +189,12 @@ fn the_engine_tells_connections_rates_and_where_answers_came_from() {
 #[test]
 fn an_engine_that_hangs_is_told() {
     let host = Host::new();
-    let desk = Desk::new(&[]);
-    let engines = desk.env.configure_with_engine(&[host.trusted()], "");
-    desk.ask_for(&[NOBODYS]);
+    let machine = Machine::new(&[]);
+    let engines = machine.env.configure_with_engine(&[host.trusted()], "");
+    machine.ask_for(&[ABSENT_PATH]);
     let pid = engines.pid();
     stop_tree(pid);
-    let (text, json) = (desk.run(&["status"]), desk.run(&["status", "--json"]));
+    let (text, json) = (machine.run(&["status"]), machine.run(&["status", "--json"]));
     resume_tree(pid);
     let line = ": no answer within 2 s\n";
     assert!(text.stdout().contains(line), "{}", text.stdout());
@@ -206,9 +207,9 @@ fn an_engine_that_hangs_is_told() {
 fn what_hosts_say_is_harmless() {
     let host = Host::new();
     let url = scripted(&host, "printf '\\033]0;x\\007\\r\\nBad\\n' >&2; exit 3");
-    let desk = Desk::new(&[url]);
+    let machine = Machine::new(&[url]);
     for words in [&["status"][..], &["doctor"]] {
-        let text = desk.run(words).stdout();
+        let text = machine.run(words).stdout();
         assert!(text.contains("with exit status 3"), "{text}");
         let harmful = |c: char| c.is_control() && c != '\n';
         assert!(!text.contains(harmful), "{text:?}");

@@ -116,16 +116,29 @@ fn messages() -> Vec<Text> {
     found
 }
 
+/// Texts of the implementations of `Hint`, and of the files that hold nothing but hints and their parts.
 fn hints() -> Vec<Text> {
-    let file = "src/report/hints.rs";
-    literals(&pages::read(file))
-        .into_iter()
-        .map(|(_, literal)| Text {
-            file: file.to_owned(),
-            literal,
-        })
-        .filter(|text| plain(&text.literal).len() > 24)
-        .collect()
+    let mut found = Vec::new();
+    for file in pages::files("src", ".rs") {
+        let code = pages::read(&file);
+        let is_all_hints = file.ends_with("/hint.rs") || file == "src/config/host/ssh_target.rs";
+        let parts: Vec<&str> = match is_all_hints {
+            true => vec![&code],
+            false => code.split("\nimpl Hint for ").skip(1).collect(),
+        };
+        for part in parts {
+            let part = match is_all_hints {
+                true => part,
+                false => part.split("\n}\n").next().unwrap_or(part),
+            };
+            let texts = literals(part).into_iter().map(|(_, literal)| Text {
+                file: file.clone(),
+                literal,
+            });
+            found.extend(texts.filter(|text| plain(&text.literal).len() > 24));
+        }
+    }
+    found
 }
 
 /// Those that no row tells of. `column` is where to look.

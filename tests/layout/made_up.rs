@@ -115,10 +115,7 @@ fn imports_downwards_are_accepted() {
     );
     accepted("src/pool/mod.rs", "use crate::config::{host, host::Host};");
     accepted("src/main.rs", "use ssh_substituter::{cli, front, pool};");
-    accepted(
-        "src/report.rs",
-        "use crate::{pool, transfer::unpack::Error};",
-    );
+    accepted("src/app.rs", "use crate::{pool, transfer::unpack::Error};");
     accepted(
         "src/cache/mod.rs",
         "#[cfg(test)]\nmod tests { use super::*; use crate::wire::text; }",

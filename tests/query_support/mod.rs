@@ -3,7 +3,6 @@
 #![allow(dead_code)]
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +14,7 @@ use bytes::BytesMut;
 use ssh_substituter::cache::disk::{CacheWrite, CachedAnswer, Environment, Lookup, unix_seconds};
 use ssh_substituter::cache::{Disk, Lifetimes};
 use ssh_substituter::config::host::Host;
+use ssh_substituter::hint::Hint;
 use ssh_substituter::model::StorePath;
 use ssh_substituter::pool::{Limits, Pool};
 use ssh_substituter::resolver::{KeyedDisk, Resolver, Trust};
@@ -170,7 +170,7 @@ impl<'a> Setup<'a> {
             silence: SHORT,
             hedge: Duration::from_millis(300),
         };
-        let notify = Arc::new(|error: &(dyn Error + 'static)| log::debug!("{error}"));
+        let notify = Arc::new(|error: &(dyn Hint + 'static)| log::debug!("{error}"));
         let pool = Arc::new(Pool::new(parsed, wrap(transport), limits, notify, None));
         let disk = self.folder.map(|folder| KeyedDisk {
             disk: Arc::new(disk(folder)),

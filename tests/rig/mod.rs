@@ -16,6 +16,7 @@ use async_trait::async_trait;
 
 use ssh_substituter::config::host::Host;
 use ssh_substituter::engine::ResolverLookup;
+use ssh_substituter::hint::Hint;
 use ssh_substituter::model::StorePath;
 use ssh_substituter::pool::{Limits, Pool};
 use ssh_substituter::resolver::{Found, Resolver, Trust};
@@ -268,7 +269,7 @@ fn build(
             .collect(),
         opened: Mutex::default(),
     });
-    let notify = Arc::new(move |error: &(dyn std::error::Error + 'static)| {
+    let notify = Arc::new(move |error: &(dyn Hint + 'static)| {
         tell.lock().unwrap().push(error.to_string());
     });
     let pool = Arc::new(Pool::new(parsed, transport, limits, notify, None));

@@ -1,6 +1,5 @@
 //! One seed from its plan to its verdict, on one thread and in no real time.
 
-use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,6 +7,7 @@ use std::time::Duration;
 
 use ssh_substituter::config;
 use ssh_substituter::engine::ResolverLookup;
+use ssh_substituter::hint::Hint;
 use ssh_substituter::pool::{Limits, Pool};
 use ssh_substituter::resolver::{Resolver, Trust};
 use ssh_substituter::transfer::Transfers;
@@ -160,7 +160,7 @@ fn core(plan: &Plan, hosts: &[Arc<Host>], trace: &Arc<Trace>) -> (Arc<Core>, Arc
     });
     let watch = Arc::new(Watch::default());
     let (tell, note) = (watch.clone(), trace.clone());
-    let notify = Arc::new(move |error: &(dyn Error + 'static)| {
+    let notify = Arc::new(move |error: &(dyn Hint + 'static)| {
         note.note(format_args!("told: {error}"));
         tell.told(error);
     });

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 
 use super::{Disk, FILE, FolderError, Unusable, health, open, retry_busy, retry_busy_for};
+use crate::hint::Hint;
 use crate::model::HealthRecord;
 
 /// How long a change is repeated while others write: a user can wait longer than Nix.
@@ -40,6 +41,13 @@ pub enum InspectError {
         #[source]
         source: rusqlite::Error,
     },
+}
+
+impl Hint for InspectError {
+    fn hint(&self) -> Option<String> {
+        // `doctor` has one for each kind; commands do without the cache.
+        None
+    }
 }
 
 /// All that it holds. Times of answers are seconds of Unix time.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::finding::{Finding, Level};
-use super::mends;
+use super::fixes;
 use super::nix::Nix;
 use crate::commands::Loaded;
 use crate::config::{Config, Origin, Settings, Sources, setting_lines};
@@ -17,30 +17,30 @@ pub(super) fn check(sources: &Sources, loaded: &Loaded, nix: &Nix) -> Vec<Findin
         Ok((config, warnings)) => {
             all.extend(files(sources, &in_force(&config.settings)));
             let warned = |warning: &String| {
-                Finding::warning(AREA, warning.clone(), mends::of_warning(warning))
+                Finding::warning(AREA, warning.clone(), fixes::for_warning(warning))
             };
             all.extend(warnings.iter().map(warned));
             all.extend(values(sources, config));
         }
         Err(error) => {
             all.extend(files(sources, &written(sources)));
-            let mend = mends::of_configuration(error);
-            all.push(Finding::of(Level::Error, AREA, report::parts(error), &mend));
+            let fix = fixes::for_configuration(error);
+            all.push(Finding::of(Level::Error, AREA, report::parts(error), &fix));
             let text = "as long as that is so nothing is served to Nix, and no host is asked here";
             all.push(Finding::note(AREA, text));
         }
     }
-    if !nix.is_of_old() {
-        all.extend(strange_to_nix(sources));
+    if !nix.is_nix1() {
+        all.extend(unknown_to_nix(sources));
     }
     all
 }
 
-/// Names of settings by where they stand.
-type Places = BTreeMap<String, Vec<&'static str>>;
+/// Names of settings, by the file, variable or flag that sets them.
+type NamesByOrigin = BTreeMap<String, Vec<&'static str>>;
 
-/// Where an origin is, without the line.
-fn place(origin: &Origin) -> Option<String> {
+/// The file, variable or flag of an origin, without the line.
+fn origin_name(origin: &Origin) -> Option<String> {
     match origin {
         Origin::BuiltIn => None,
         Origin::File { path, .. } => Some(path.display().to_string()),
@@ -49,12 +49,13 @@ fn place(origin: &Origin) -> Option<String> {
     }
 }
 
-/// What is in force.
-fn in_force(settings: &Settings) -> Places {
-    let mut places = Places::new();
+/// The settings in force.
+fn in_force(settings: &Settings) -> NamesByOrigin {
+    let mut by_origin = NamesByOrigin::new();
     for setting in settings.iter() {
         for value in std::iter::once(&setting.value).chain(&setting.extra) {
-            let names = place(&value.origin).map(|place| places.entry(place).or_default());
+            let names = origin_name(&value.origin)
+                .map(|origin_name| by_origin.entry(origin_name).or_default());
             if let Some(names) = names
                 && !names.contains(&setting.key.name())
             {
@@ -62,29 +63,30 @@ fn in_force(settings: &Settings) -> Places {
             }
         }
     }
-    places
+    by_origin
 }
 
-/// What stands in files, when it is not known what is in force.
-fn written(sources: &Sources) -> Places {
-    let mut places = Places::new();
+/// The settings in files, when it is not known which are in force.
+fn written(sources: &Sources) -> NamesByOrigin {
+    let mut by_origin = NamesByOrigin::new();
     for line in setting_lines(sources) {
-        let names = place(&line.origin).map(|place| places.entry(place).or_default());
+        let names =
+            origin_name(&line.origin).map(|origin_name| by_origin.entry(origin_name).or_default());
         if let Some(names) = names
             && !names.contains(&line.setting)
         {
             names.push(line.setting);
         }
     }
-    places
+    by_origin
 }
 
-fn files(sources: &Sources, places: &Places) -> Vec<Finding> {
-    let mut places = places.clone();
+fn files(sources: &Sources, by_origin: &NamesByOrigin) -> Vec<Finding> {
+    let mut by_origin = by_origin.clone();
     let mut all = Vec::new();
     for path in sources.files() {
         let path = path.display().to_string();
-        match places.remove(&path) {
+        match by_origin.remove(&path) {
             Some(names) => all.push(sets(&path, &names)),
             None if std::path::Path::new(&path).exists() => {
                 all.push(Finding::ok(
@@ -95,15 +97,19 @@ fn files(sources: &Sources, places: &Places) -> Vec<Finding> {
             None => all.push(Finding::ok(AREA, format!("{path}: not there"))),
         }
     }
-    all.extend(places.iter().map(|(place, names)| sets(place, names)));
+    all.extend(
+        by_origin
+            .iter()
+            .map(|(origin_name, names)| sets(origin_name, names)),
+    );
     all
 }
 
-fn sets(place: &str, names: &[&str]) -> Finding {
-    Finding::ok(AREA, format!("{place}: sets {}", names.join(", ")))
+fn sets(origin_name: &str, names: &[&str]) -> Finding {
+    Finding::ok(AREA, format!("{origin_name}: sets {}", names.join(", ")))
 }
 
-/// What is right in form, and yet seldom meant.
+/// Values that are valid, and yet seldom meant.
 fn values(sources: &Sources, config: &Config) -> Vec<Finding> {
     let mut all = Vec::new();
     if !config.enabled {
@@ -153,8 +159,8 @@ fn values(sources: &Sources, config: &Config) -> Vec<Finding> {
     all
 }
 
-/// Settings that make Nix warn each time.
-fn strange_to_nix(sources: &Sources) -> Vec<Finding> {
+/// Settings in files of Nix that make Nix warn each time.
+fn unknown_to_nix(sources: &Sources) -> Vec<Finding> {
     let lines = setting_lines(sources).into_iter();
     let strange = lines.filter(|line| {
         let is_nix_own = match &line.origin {

@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::commands::shared::{cut, number};
+use crate::commands::format::{counted, shorten};
 use crate::report::Parts;
 
-/// How much of one text is shown, in characters.
-const SHOWN: usize = 2000;
+/// How many characters of one text are shown.
+const MAX_TEXT_CHARS: usize = 2000;
 
-/// How many lines of what ssh or a remote said are shown.
-const SAID: usize = 12;
+/// How many lines of the stderr of ssh or a remote are shown.
+const MAX_OUTPUT_LINES: usize = 12;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +35,7 @@ impl Level {
     }
 }
 
-/// One thing that was looked at.
+/// One thing that was checked.
 #[derive(Debug, Clone)]
 pub(super) struct Finding {
     level: Level,
@@ -44,10 +44,10 @@ pub(super) struct Finding {
     /// Which host or path, where there are several.
     about: String,
     text: String,
-    mend: Option<String>,
+    fix: Option<String>,
     /// A command that shows the same.
     see: Option<String>,
-    /// What ssh or a remote said.
+    /// The stderr of ssh or a remote.
     said: Vec<String>,
 }
 
@@ -58,7 +58,7 @@ impl Finding {
             area,
             about: String::new(),
             text: text.into(),
-            mend: None,
+            fix: None,
             see: None,
             said: Vec::new(),
         }
@@ -75,11 +75,11 @@ impl Finding {
     pub(super) fn warning(
         area: &'static str,
         text: impl Into<String>,
-        mend: impl Into<String>,
+        fix: impl Into<String>,
     ) -> Self {
-        let mend = Some(mend.into());
+        let fix = Some(fix.into());
         Self {
-            mend,
+            fix,
             ..Self::new(Level::Warning, area, text)
         }
     }
@@ -87,21 +87,21 @@ impl Finding {
     pub(super) fn error(
         area: &'static str,
         text: impl Into<String>,
-        mend: impl Into<String>,
+        fix: impl Into<String>,
     ) -> Self {
         Self {
             level: Level::Error,
-            ..Self::warning(area, text, mend)
+            ..Self::warning(area, text, fix)
         }
     }
 
     /// An error that the program meets elsewhere too, with the hint that it has there; `otherwise` is
-    /// the mend where it has none.
+    /// the fix where it has none.
     pub(super) fn of(level: Level, area: &'static str, parts: Parts, otherwise: &str) -> Self {
-        let mend = parts.hint.unwrap_or_else(|| otherwise.to_owned());
+        let fix = parts.hint.unwrap_or_else(|| otherwise.to_owned());
         Self {
-            mend: Some(mend),
-            said: parts.said,
+            fix: Some(fix),
+            said: parts.remote_output,
             ..Self::new(level, area, parts.message)
         }
     }
@@ -115,8 +115,8 @@ impl Finding {
         self
     }
 
-    pub(super) fn mend(mut self, mend: impl Into<String>) -> Self {
-        self.mend = Some(mend.into());
+    pub(super) fn fix(mut self, fix: impl Into<String>) -> Self {
+        self.fix = Some(fix.into());
         self
     }
 
@@ -128,23 +128,26 @@ impl Finding {
     fn title(&self) -> String {
         match &*self.about {
             "" => self.area.to_owned(),
-            about => format!("{} {}", self.area, cut(about, SHOWN)),
+            about => format!("{} {}", self.area, shorten(about, MAX_TEXT_CHARS)),
         }
     }
 
     fn show(&self, text: &mut String) {
         let mut line = |label: &str, words: &str| {
-            text.push_str(&format!("  {label:<8} {}\n", cut(words, SHOWN)));
+            text.push_str(&format!(
+                "  {label:<8} {}\n",
+                shorten(words, MAX_TEXT_CHARS)
+            ));
         };
         line(self.level.name(), &self.text);
-        // What was said may say the same.
-        for said in self.said.iter().take(SAID) {
+        // The text may quote it.
+        for said in self.said.iter().take(MAX_OUTPUT_LINES) {
             if !self.text.contains(&**said) {
                 line("", &format!("it said: {said}"));
             }
         }
-        if let Some(mend) = &self.mend {
-            line("", &format!("fix: {mend}"));
+        if let Some(fix) = &self.fix {
+            line("", &format!("fix: {fix}"));
         }
         if let Some(command) = &self.see {
             line("", &format!("see for yourself: {command}"));
@@ -157,7 +160,7 @@ impl Finding {
             "area": self.area,
             "about": self.about,
             "text": self.text,
-            "mend": self.mend,
+            "fix": self.fix,
             "command": self.see,
             "said": self.said,
         })
@@ -195,7 +198,7 @@ impl Findings {
         let counts = [(Level::Error, "error"), (Level::Warning, "warning")];
         let counts = counts.map(|(level, word)| (self.count(level), word));
         let counts = counts.iter().filter(|(count, _)| *count > 0);
-        let counts: Vec<String> = counts.map(|(count, word)| number(*count, word)).collect();
+        let counts: Vec<String> = counts.map(|(count, word)| counted(*count, word)).collect();
         text.push_str(&match counts[..] {
             [] => "\nAll is well.\n".to_owned(),
             _ => format!("\n{}.\n", counts.join(", ")),
@@ -224,7 +227,7 @@ mod tests {
         let parts = Parts {
             message: "h: is \x1b[1mdown".to_owned(),
             hint: None,
-            said: vec!["Bad\nluck".to_owned()],
+            remote_output: vec!["Bad\nluck".to_owned()],
         };
         let findings = Findings(vec![
             Finding::ok("Configuration", "fine"),

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::finding::{Finding, Level};
-use super::mends;
+use super::fixes;
 use crate::cache::Disk;
 use crate::progress::text::size;
 use crate::report;
@@ -12,14 +12,14 @@ use crate::transport::runtime_dir::Environment;
 
 const AREA: &str = "Folders";
 
-/// Less room than this soon hurts, in bytes.
-const ROOM: u64 = 20 << 20;
+/// Less free_bytes than this soon hurts, in bytes.
+const MIN_FREE_BYTES: u64 = 20 << 20;
 
 pub(super) fn check(disk: &Disk) -> Vec<Finding> {
     let mut all = vec![runtime()];
     all.push(match disk.check() {
-        Ok(path) => match room(&path) {
-            Some(room) if room < ROOM => cramped(&path, room),
+        Ok(path) => match free_bytes(&path) {
+            Some(free_bytes) if free_bytes < MIN_FREE_BYTES => low_space(&path, free_bytes),
             _ => Finding::ok(
                 AREA,
                 format!("cache {}: can be read and written", path.display()),
@@ -29,9 +29,9 @@ pub(super) fn check(disk: &Disk) -> Vec<Finding> {
             let parts = report::parts(&error);
             let text = format!("no cache, so that nothing is remembered: {}", parts.message);
             let level = if matches!(error, crate::cache::disk::InspectError::Unusable { .. }) {
-                Finding::note(AREA, text).mend(mends::of_cache(&error))
+                Finding::note(AREA, text).fix(fixes::for_cache(&error))
             } else {
-                Finding::warning(AREA, text, mends::of_cache(&error))
+                Finding::warning(AREA, text, fixes::for_cache(&error))
             };
             return [all, vec![level]].concat();
         }
@@ -51,7 +51,7 @@ fn runtime() -> Finding {
     let probe = path.join(format!("doctor-{}", std::process::id()));
     let written = fs::write(&probe, "");
     let _ = fs::remove_file(&probe);
-    match (written, room(&path)) {
+    match (written, free_bytes(&path)) {
         (Err(error), _) => Finding::error(
             AREA,
             format!(
@@ -60,10 +60,10 @@ fn runtime() -> Finding {
             ),
             format!(
                 "see 'ls -ld {path}' and 'df {path}', or name another folder with SSH_SUBSTITUTER_RUNTIME_DIR",
-                path = mends::quoted(&path)
+                path = fixes::quoted(&path)
             ),
         ),
-        (Ok(()), Some(room)) if room < 1 << 20 => cramped(&path, room),
+        (Ok(()), Some(free_bytes)) if free_bytes < 1 << 20 => low_space(&path, free_bytes),
         (Ok(()), _) => Finding::ok(
             AREA,
             format!("runtime folder {}: private, can be written", path.display()),
@@ -71,20 +71,20 @@ fn runtime() -> Finding {
     }
 }
 
-fn cramped(path: &Path, room: u64) -> Finding {
+fn low_space(path: &Path, free_bytes: u64) -> Finding {
     Finding::warning(
         AREA,
         format!(
             "{}: only {} are free on its disk",
             path.display(),
-            size(room)
+            size(free_bytes)
         ),
-        format!("make room: 'df {}'", mends::quoted(path)),
+        format!("make room: 'df {}'", fixes::quoted(path)),
     )
 }
 
 /// Bytes that this user may still write there.
-fn room(path: &Path) -> Option<u64> {
+fn free_bytes(path: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(path).ok()?;
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }

@@ -1,44 +1,39 @@
-//! `doctor`: looks at the whole set-up, and says of each thing whether it is well, and else what mends
-//! it.
+//! `doctor`: checks the whole set-up, and says of each thing whether it is well, and how to fix it if not.
 //!
-//! | module | looks at |
+//! | module | checks |
 //! | --- | --- |
 //! | `configuration` | files, settings, hosts that are named |
 //! | `folders` | the runtime folder and the cache |
 //! | `programs` | ssh here |
-//! | `nix` | Nix here, and how it is led to this program |
-//! | `units` | systemd units that end the engine with whoever started it |
+//! | `nix` | Nix here: its substituters that are this program, and the systemd units of its daemon |
 //! | `hosts` | each host: log-in, program, store, shell |
-//! | `place` | where the program of a host is, and which it is |
 //! | `trust` | store paths: who has them, and whether they would be accepted |
-//! | `mends` | what mends what the other rooms have no hint for |
-//! | `finding` | what is found, and how it is shown |
+//!
+//! `finding` holds what is found, and how it is shown; `fixes` the fixes of errors that have no hint elsewhere.
 
 mod configuration;
 mod finding;
+mod fixes;
 mod folders;
 mod hosts;
-mod mends;
 mod nix;
-mod place;
 mod programs;
 mod trust;
-mod units;
 
 use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 
+use super::output::print_json;
 use super::probe::Prober;
-use super::shared::print_json;
 use super::{Loaded, Status, engines, print};
 use crate::cli::Doctor;
 use crate::config::{Config, Sources};
 use crate::engine::shared_disk;
 use finding::Findings;
 
-/// Checks all and tells what was found. The exit status is 0 when nothing is an error or a warning.
+/// Checks everything and prints the findings. The exit status is 0 when nothing is an error or a warning.
 ///
 /// # Errors
 /// When standard output cannot take it.
@@ -49,11 +44,11 @@ pub async fn doctor(args: &Doctor, loaded: Loaded) -> Status {
     all.extend(configuration::check(&sources, &loaded, &nix));
     let config = loaded.map_or_else(|_| Config::without_hosts(), |(config, _)| config);
     let disk = shared_disk();
-    let looked_at = disk.clone();
-    // Before the hosts: asking them would mend what can be mended without a word.
-    all.extend(spawn_blocking(move || folders::check(&looked_at)).await?);
+    let inspected = disk.clone();
+    // Before the hosts: asking them would silently repair what can be repaired.
+    all.extend(spawn_blocking(move || folders::check(&inspected)).await?);
     all.extend(programs::check(&config).await);
-    let wanted = trust::Wanted::parse(&args.paths, &config.store_dir);
+    let wanted = trust::RequestedPaths::parse(&args.paths, &config.store_dir);
     let prober = Arc::new(Prober::new(config.clone(), disk));
     let probed = prober.all(wanted.paths()).await;
     all.extend(hosts::check(&prober, &probed).await);
@@ -61,7 +56,7 @@ pub async fn doctor(args: &Doctor, loaded: Loaded) -> Status {
     let engines = engines::running().await;
     let pid = |engine: &Value| u32::try_from(engine["pid"].as_u64()?).ok();
     let engines: Vec<u32> = engines.iter().filter_map(pid).collect();
-    all.extend(spawn_blocking(move || units::check(&engines)).await?);
+    all.extend(spawn_blocking(move || nix::check_units(&engines)).await?);
     all.extend(wanted.check(&config, &probed, nix.asks_for_signatures(&sources)));
     let findings = Findings(all);
     if args.json {

@@ -1,4 +1,4 @@
-//! ssh on this machine, and how programs are looked for and asked who they are.
+//! ssh on this machine, and how programs are found and asked for their version.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -8,17 +8,17 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::finding::Finding;
-use crate::commands::shared::cut;
+use crate::commands::format::shorten;
 use crate::config::Config;
 use crate::engine::ssh_settings;
 
 const AREA: &str = "Programs";
 
 /// How long a program may take to say its version.
-const PATIENCE: Duration = Duration::from_secs(5);
+const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The oldest OpenSSH whose ways are known: `SSH_ASKPASS_REQUIRE` came with it.
-const OLDEST: (u32, u32) = (8, 4);
+/// The oldest OpenSSH that is supported: `SSH_ASKPASS_REQUIRE` came with it.
+const OLDEST_OPENSSH: (u32, u32) = (8, 4);
 
 pub(super) async fn check(config: &Config) -> Vec<Finding> {
     let program = ssh_settings(config).program;
@@ -29,10 +29,10 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
             "install OpenSSH's client (openssh-client, openssh), or correct the PATH",
         )];
     };
-    let said = says(&path, &["-V"]).await.unwrap_or_default();
+    let said = first_line_of(&path, &["-V"]).await.unwrap_or_default();
     let name = path.display();
     vec![match version(&said) {
-        Some(found) if found < OLDEST => Finding::warning(
+        Some(found) if found < OLDEST_OPENSSH => Finding::warning(
             AREA,
             format!("{name}: {said} is older than 8.4"),
             "update OpenSSH's client",
@@ -68,17 +68,17 @@ pub(super) fn find(program: &Path) -> Option<PathBuf> {
 }
 
 /// The first line that a program prints, on standard output or else on standard error.
-pub(super) async fn says(program: &Path, arguments: &[&str]) -> Option<String> {
+pub(super) async fn first_line_of(program: &Path, arguments: &[&str]) -> Option<String> {
     let output = tokio::process::Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = timeout(PATIENCE, output).await.ok()?.ok()?;
+    let output = timeout(VERSION_TIMEOUT, output).await.ok()?.ok()?;
     let first = |bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes).into_owned();
         let line = text.lines().next().unwrap_or_default();
-        Some(cut(line, 200)).filter(|line| !line.is_empty())
+        Some(shorten(line, 200)).filter(|line| !line.is_empty())
     };
     first(&output.stdout).or_else(|| first(&output.stderr))
 }

@@ -1,8 +1,8 @@
 //! Store paths: who has them, whether they would be accepted, and why.
 
 use super::finding::{Finding, Level};
+use crate::commands::format::shorten;
 use crate::commands::probe::Probed;
-use crate::commands::shared::cut;
 use crate::config::{Config, Host};
 use crate::model::{PathInfo, StorePath, verify};
 use crate::progress::text::size;
@@ -12,19 +12,19 @@ use crate::resolver::Trust;
 const AREA: &str = "Path";
 
 /// The paths of the command line.
-pub(super) struct Wanted {
+pub(super) struct RequestedPaths {
     paths: Vec<StorePath>,
     wrong: Vec<Finding>,
 }
 
-impl Wanted {
+impl RequestedPaths {
     pub(super) fn parse(words: &[String], store_dir: &str) -> Self {
         let mut wanted = Self {
             paths: Vec::new(),
             wrong: Vec::new(),
         };
         for word in words {
-            let mend = format!("name it as {store_dir}/HASH-NAME");
+            let fix = format!("name it as {store_dir}/HASH-NAME");
             let text = match StorePath::parse(word) {
                 Ok(path) if path.store_dir() != store_dir => {
                     format!("is not in the store directory {store_dir}")
@@ -35,11 +35,11 @@ impl Wanted {
                     }
                     continue;
                 }
-                Err(error) => report::parts(&error).message,
+                Err(error) => report::message(&error),
             };
             wanted
                 .wrong
-                .push(Finding::error(AREA, text, mend).about(word));
+                .push(Finding::error(AREA, text, fix).about(word));
         }
         wanted
     }
@@ -164,7 +164,7 @@ fn reason(host: &Host, trust: &Trust, info: &PathInfo) -> Reason {
     let text = match (address, signer) {
         _ if host.trusted => "trusted=true in the host's URL".to_owned(),
         _ if !trust.require_sigs => "require-sigs is false".to_owned(),
-        (Some(address), _) => format!("it is content-addressed, {}", cut(address, 100)),
+        (Some(address), _) => format!("it is content-addressed, {}", shorten(address, 100)),
         (None, Some(key)) => format!("it is signed by {}", key.name()),
         (None, None) => "by the rule".to_owned(),
     };

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::hint::Hint;
 use crate::model::{StorePath, StorePathError};
 use crate::transfer::unpack::UnpackError;
 use crate::wire::WireError;
@@ -107,6 +108,28 @@ pub enum GetError {
     Thread(String),
 }
 
+impl Hint for GetError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Nix(error) => error.hint(),
+            Self::Format { .. } => {
+                Some("move that file away: paths that are there are registered anew".to_owned())
+            }
+            Self::Path(_)
+            | Self::NotInStore { .. }
+            | Self::Links { .. }
+            | Self::Destination { .. }
+            | Self::Io { .. }
+            | Self::InUse { .. }
+            | Self::TooLong { .. }
+            | Self::OtherStore { .. }
+            | Self::Unpack(_)
+            | Self::TooMany { .. }
+            | Self::Thread(_) => None,
+        }
+    }
+}
+
 impl GetError {
     /// Whether the command line is to blame.
     pub(super) fn is_usage(&self) -> bool {
@@ -172,6 +195,29 @@ pub enum NixError {
         /// The path.
         path: StorePath,
     },
+}
+
+impl Hint for NixError {
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Missing => "install Nix, or put the paths into a folder with --to",
+            Self::Ended { said, .. } if said.contains("signature") => {
+                "the daemon takes unsigned paths from its trusted-users only: sign them with a key in trusted-public-keys of its nix.conf, or run this as root"
+            }
+            Self::Ended { doing, said }
+                if doing.contains("addition") && said.contains("is not valid") =>
+            {
+                "Nix takes a path when all that it refers to is there: leave out --no-closure"
+            }
+            Self::Ended { .. }
+            | Self::Start { .. }
+            | Self::TooOld { .. }
+            | Self::Silent { .. }
+            | Self::Protocol { .. }
+            | Self::NoHash { .. } => return None,
+        };
+        Some(hint.to_owned())
+    }
 }
 
 /// An error of the file system about `path`; for `map_err`.

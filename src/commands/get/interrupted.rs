@@ -1,22 +1,22 @@
-//! What is said when a run is ended from outside.
+//! The message when a run is interrupted.
 
 use parking_lot::Mutex;
 use std::sync::Arc;
 
 use crate::progress::text;
 
-/// How far a run has got.
+/// Counts what a run has fetched so far.
 #[derive(Default)]
-pub(super) struct SoFar(Mutex<State>);
+pub(super) struct RunTotals(Mutex<Counts>);
 
 #[derive(Debug, Clone, Copy, Default)]
-struct State {
+struct Counts {
     /// Paths and bytes of NARs that are to be fetched, once that is known.
     planned: Option<(usize, u64)>,
-    /// Those that have come.
-    came: (usize, u64),
-    /// Those of them that count, since all that they refer to is there.
-    settled: (usize, u64),
+    /// Those that have been received.
+    received: (usize, u64),
+    /// Those of them that are registered, since all that they refer to is there.
+    registered: (usize, u64),
 }
 
 fn count((paths, sum): &mut (usize, u64), bytes: u64) {
@@ -24,75 +24,77 @@ fn count((paths, sum): &mut (usize, u64), bytes: u64) {
     *sum = sum.saturating_add(bytes);
 }
 
-impl SoFar {
+impl RunTotals {
     /// So many paths, with so many bytes of NARs, are to be fetched.
     pub(super) fn plan(&self, paths: usize, bytes: u64) {
-        self.change(|state| state.planned = Some((paths, bytes)));
+        self.change(|counts| counts.planned = Some((paths, bytes)));
     }
 
-    /// A path of so many bytes has come.
-    pub(super) fn came(&self, bytes: u64) {
-        self.change(|state| count(&mut state.came, bytes));
+    /// A path of so many bytes has been received.
+    pub(super) fn received(&self, bytes: u64) {
+        self.change(|counts| count(&mut counts.received, bytes));
     }
 
-    /// A path of so many bytes counts as being there.
-    pub(super) fn settled(&self, bytes: u64) {
-        self.change(|state| count(&mut state.settled, bytes));
+    /// A path of so many bytes is registered.
+    pub(super) fn registered(&self, bytes: u64) {
+        self.change(|counts| count(&mut counts.registered, bytes));
     }
 
-    /// How many paths have come, and bytes of their NARs.
+    /// How many paths have been received, and bytes of their NARs.
     pub(super) fn total(&self) -> (usize, u64) {
-        self.change(|state| state.came)
+        self.change(|counts| counts.received)
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut Counts) -> T) -> T {
         change(&mut self.0.lock())
     }
 }
 
-/// Held while a run lasts. Dropped before its [end](Self::end), as by Ctrl-C, it says what is there.
-pub(super) struct Lasting {
-    pub(super) so_far: Arc<SoFar>,
+/// Held while a run lasts. Dropped before [`end`](Self::end), as by Ctrl-C, it logs what is there.
+pub(super) struct RunGuard {
+    pub(super) totals: Arc<RunTotals>,
     ended: bool,
 }
 
-impl Lasting {
+impl RunGuard {
     pub(super) fn new() -> Self {
         Self {
-            so_far: Arc::default(),
+            totals: Arc::default(),
             ended: false,
         }
     }
 
-    /// Whatever there is to say is said elsewhere.
+    /// The run has ended, and reports its result itself.
     pub(super) fn end(mut self) {
         self.ended = true;
     }
 }
 
-impl Drop for Lasting {
+impl Drop for RunGuard {
     fn drop(&mut self) {
         // The panic hook has reported a panic.
         if !self.ended && !std::thread::panicking() {
-            log::warn!("{}", words(self.so_far.change(|state| *state)));
+            log::warn!("{}", message(self.totals.change(|counts| *counts)));
         }
     }
 }
 
-fn words(
-    State {
-        planned, settled, ..
-    }: State,
+fn message(
+    Counts {
+        planned,
+        registered,
+        ..
+    }: Counts,
 ) -> String {
     let Some((paths, bytes)) = planned else {
         return "interrupted before anything was fetched".to_owned();
     };
-    let part = text::part(settled.1, bytes.max(settled.1));
-    let next = match settled.0 {
+    let part = text::part(registered.1, bytes.max(registered.1));
+    let next = match registered.0 {
         0 => "the same command begins again",
         _ => "they stay, and the same command goes on with the others",
     };
-    let there = settled.0;
+    let there = registered.0;
     format!("interrupted: {there} of {paths} paths to be fetched are there ({part}); {next}")
 }
 
@@ -102,16 +104,16 @@ mod tests {
 
     #[test]
     fn what_is_there_is_told() {
-        let mut state = State::default();
-        assert_eq!(words(state), "interrupted before anything was fetched");
-        state.planned = Some((12, 4 << 20));
+        let mut counts = Counts::default();
+        assert_eq!(message(counts), "interrupted before anything was fetched");
+        counts.planned = Some((12, 4 << 20));
         assert_eq!(
-            words(state),
+            message(counts),
             "interrupted: 0 of 12 paths to be fetched are there (0.0 of 4.0 MiB); the same command begins again"
         );
-        state.settled = (3, 1 << 20);
+        counts.registered = (3, 1 << 20);
         assert_eq!(
-            words(state),
+            message(counts),
             "interrupted: 3 of 12 paths to be fetched are there (1.0 of 4.0 MiB); they stay, and the same command goes on with the others"
         );
     }

@@ -1,38 +1,29 @@
 //! `get`: closures into a folder, a binary cache or this machine's store.
 //!
 //! ```text
-//! arguments -> paths -> plan: what is there, what hosts have -> run: several at a time -> destination
+//! arguments -> paths -> plan: what is there, what hosts have -> fetcher: several at a time -> destination
 //! ```
 //!
 //! | module | what it does |
 //! | --- | --- |
 //! | `paths` | from arguments to store paths |
 //! | `plan` | the closure: what is there, what is to be fetched, in which order, what is missing |
-//! | `run` | fetches, references first |
-//! | `destination` | what all places have in common |
-//! | `folder` | `--to DIR` |
-//! | `cache` | `--to file:///DIR` |
-//! | `store` | `--into-store` |
-//! | `place` | tells them apart |
-//! | `feed`, `lock`, `watch` | a NAR for a thread, one run at a time, bytes by host |
-//! | `interrupted` | what is said when a run is ended from outside |
+//! | `fetcher` | fetches, references first |
+//! | `destination` | a folder, a binary cache, or this machine's store |
+//! | `host_totals` | how much came from which host |
+//! | `interrupted` | the message when a run is interrupted |
+//! | `error` | what can go wrong |
 //!
 //! It works with an engine of its own, in this process, which lives as long as the command; ssh connections are those that
 //! all commands share.
 
-mod cache;
 mod destination;
 mod error;
-mod feed;
-mod folder;
+mod fetcher;
+mod host_totals;
 mod interrupted;
-mod lock;
 mod paths;
-mod place;
 mod plan;
-mod run;
-mod store;
-mod watch;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -48,44 +39,39 @@ use crate::model::StorePath;
 use crate::progress::{Display, text};
 use crate::report;
 use crate::transfer::progress::Progress;
-use cache::Cache;
+use destination::argument::ToArgument;
+use destination::binary_cache::BinaryCache;
+use destination::folder::Folder;
+use destination::nix_store::NixStore;
 use destination::{Destination, Nowhere};
-use folder::Folder;
-use interrupted::{Lasting, SoFar};
-use place::Place;
+use fetcher::Fetcher;
+use host_totals::HostTotals;
+use interrupted::{RunGuard, RunTotals};
 use plan::{Missing, Plan};
-use run::Means;
-use store::Store;
-use watch::Watch;
 
 /// Exit status when the command line is wrong.
-const USAGE: u8 = 2;
+const EXIT_USAGE: u8 = 2;
 /// Exit status when no host has some path.
-const ABSENT: u8 = 3;
+const EXIT_ABSENT: u8 = 3;
 /// Exit status when a host has it, but it did not arrive.
-const UNDELIVERED: u8 = 4;
+const EXIT_UNDELIVERED: u8 = 4;
 
-/// How many missing paths are told one by one.
-const SHOWN: usize = 10;
+/// How many missing paths are reported one by one.
+const MAX_MISSING_REPORTED: usize = 10;
 
 /// Fetches what `args` ask for, and prints those of the paths asked for that are there in the end.
 ///
 /// # Errors
 /// When it cannot begin, or what is fetched cannot be put where it belongs.
 pub async fn get(args: &Get, config: &Config, display: &Arc<Display>) -> Status {
-    match fetched(args, config, display).await {
-        Err(error) if error.downcast_ref().is_some_and(GetError::is_usage) => {
-            report::error(&*error);
-            Ok(USAGE)
+    let (wanted, to) = match parse(args, config) {
+        Ok(parsed) => parsed,
+        Err(error) if error.is_usage() => {
+            report::error(&error);
+            return Ok(EXIT_USAGE);
         }
-        done => done,
-    }
-}
-
-async fn fetched(args: &Get, config: &Config, display: &Arc<Display>) -> Status {
-    let path = |given: &String| paths::store_path(given, &config.store_dir);
-    let wanted: Vec<_> = args.paths.iter().map(path).collect::<Result<_, _>>()?;
-    let place = args.to.as_deref().map(Place::parse).transpose()?;
+        Err(error) => return Err(error.into()),
+    };
     if !config.enabled {
         return Err("switched off by use-ssh-substituter = false".into());
     }
@@ -93,30 +79,38 @@ async fn fetched(args: &Get, config: &Config, display: &Arc<Display>) -> Status 
         return Err("no hosts to ask: see --host and ssh-substituter-hosts".into());
     }
     let started = Instant::now();
-    let lasting = Lasting::new();
-    let so_far = lasting.so_far.clone();
+    let guard = RunGuard::new();
+    let totals = guard.totals.clone();
     let code = fetch(
         args,
         config,
         display,
-        place.as_ref(),
+        to.as_ref(),
         &wanted,
-        (started, &so_far),
+        (started, &totals),
     )
     .await;
-    lasting.end();
+    guard.end();
     code
+}
+
+/// The paths that are wanted, and where `--to` puts them.
+fn parse(args: &Get, config: &Config) -> Result<(Vec<StorePath>, Option<ToArgument>), GetError> {
+    let path = |given: &String| paths::store_path(given, &config.store_dir);
+    let wanted = args.paths.iter().map(path).collect::<Result<_, _>>()?;
+    let to = args.to.as_deref().map(ToArgument::parse).transpose()?;
+    Ok((wanted, to))
 }
 
 async fn fetch(
     args: &Get,
     config: &Config,
     display: &Arc<Display>,
-    place: Option<&Place>,
+    to: Option<&ToArgument>,
     wanted: &[StorePath],
-    (started, so_far): (Instant, &Arc<SoFar>),
+    (started, totals): (Instant, &Arc<RunTotals>),
 ) -> Status {
-    let destination = open(args, config, place).await?;
+    let destination = open(args, config, to).await?;
     let engine = engine(config, None);
     engine.pool().new_command();
     if args.no_closure {
@@ -124,19 +118,19 @@ async fn fetch(
     }
     let closure = !args.no_closure;
     let plan = Plan::new(&engine.resolver, &*destination, wanted, closure).await?;
-    tell_missing(&plan.missing, &engine);
+    report_missing(&plan.missing, &engine);
     let absent = !plan.incomplete.is_empty();
     if args.dry_run {
         let text = preview(&plan, config);
         engine.resolver.flush().await;
         print(&text).await?;
-        return Ok(if absent { ABSENT } else { 0 });
+        return Ok(if absent { EXIT_ABSENT } else { 0 });
     }
     let roots = plan.roots.clone();
-    let lacking = carry_out(plan, &engine, destination, display, (started, so_far)).await;
+    let lacking = carry_out(plan, &engine, destination, display, (started, totals)).await;
     engine.resolver.flush().await;
     let lacking = lacking?;
-    // Bars stand where this is going to be printed.
+    // Bars would mix with what is printed now.
     display.close();
     let there = roots.iter().filter(|path| !lacking.contains(path));
     let text: String = there.map(|path| format!("{path}\n")).collect();
@@ -147,8 +141,8 @@ async fn fetch(
         log::debug!("cannot print: {error}");
     }
     Ok(match (lacking.is_empty(), absent) {
-        (false, _) => UNDELIVERED,
-        (true, true) => ABSENT,
+        (false, _) => EXIT_UNDELIVERED,
+        (true, true) => EXIT_ABSENT,
         (true, false) => 0,
     })
 }
@@ -156,56 +150,56 @@ async fn fetch(
 async fn open(
     args: &Get,
     config: &Config,
-    place: Option<&Place>,
+    to: Option<&ToArgument>,
 ) -> Result<Arc<dyn Destination>, GetError> {
-    let look = args.dry_run;
+    let dry_run = args.dry_run;
     let dir = &config.store_dir;
-    Ok(match place {
-        Some(Place::Folder(folder)) => {
-            Arc::new(Folder::open(folder, dir, !args.no_closure, look).await?)
+    Ok(match to {
+        Some(ToArgument::Folder(folder)) => {
+            Arc::new(Folder::open(folder, dir, !args.no_closure, dry_run).await?)
         }
-        Some(Place::Cache(folder)) => Arc::new(Cache::open(folder, dir, look).await?),
-        None if args.into_store => Arc::new(Store::open(config.stall_timeout)?),
+        Some(ToArgument::Cache(folder)) => Arc::new(BinaryCache::open(folder, dir, dry_run).await?),
+        None if args.into_store => Arc::new(NixStore::open(config.stall_timeout)?),
         None => Arc::new(Nowhere),
     })
 }
 
-/// Fetches what is planned. Gives what did not come.
+/// Fetches what is planned. Returns what is not there in the end.
 async fn carry_out(
     plan: Plan,
     engine: &Engine,
     destination: Arc<dyn Destination>,
     display: &Arc<Display>,
-    (started, so_far): (Instant, &Arc<SoFar>),
+    (started, totals): (Instant, &Arc<RunTotals>),
 ) -> Result<HashSet<StorePath>, GetError> {
     let (planned, there, bytes) = (plan.fetch.len(), plan.there.len(), plan.bytes());
-    let watch = Arc::new(Watch::new(display.clone()));
-    so_far.plan(planned, bytes);
+    let host_totals = Arc::new(HostTotals::new(display.clone()));
+    totals.plan(planned, bytes);
     if planned > 0 {
-        watch.expected(planned as u64, bytes);
+        host_totals.expected(planned as u64, bytes);
         engine.resolver.download_begins();
         destination.begin().await?;
     }
-    let means = Means {
+    let fetcher = Fetcher {
         resolver: engine.resolver.clone(),
         transfers: engine.transfers.clone(),
         caller: Arc::new(engine.transfers.caller()),
-        progress: watch.clone(),
+        progress: host_totals.clone(),
         destination: destination.clone(),
-        so_far: so_far.clone(),
+        totals: totals.clone(),
     };
-    let ran = means.run(plan.fetch).await;
-    // What has come counts, whatever became of the rest.
+    let ran = fetcher.run(plan.fetch).await;
+    // What was received counts, whatever became of the rest.
     let ended = destination.end().await;
-    let done = ran?;
+    let lacking = ran?;
     ended?;
-    let (paths, bytes) = so_far.total();
+    let (paths, bytes) = totals.total();
     let of = if paths == planned {
         String::new()
     } else {
         format!(" of {planned}")
     };
-    let from = match watch.hosts() {
+    let from = match host_totals.hosts() {
         hosts if hosts.is_empty() => String::new(),
         hosts => format!(" from {hosts}"),
     };
@@ -215,7 +209,7 @@ async fn carry_out(
         text::size(bytes),
         seconds(started),
     );
-    Ok(done.lacking)
+    Ok(lacking)
 }
 
 fn seconds(started: Instant) -> String {
@@ -244,12 +238,12 @@ fn preview(plan: &Plan, config: &Config) -> String {
     lines.join("\n")
 }
 
-fn tell_missing(missing: &[Missing], engine: &Engine) {
+fn report_missing(missing: &[Missing], engine: &Engine) {
     for Missing {
         path,
         wanted_by,
         circle,
-    } in missing.iter().take(SHOWN)
+    } in missing.iter().take(MAX_MISSING_REPORTED)
     {
         let what = match circle {
             true => format!(
@@ -262,7 +256,10 @@ fn tell_missing(missing: &[Missing], engine: &Engine) {
             None => log::error!("{what}"),
         }
     }
-    if missing.len() > SHOWN {
-        log::error!("{} more paths are missing", missing.len() - SHOWN);
+    if missing.len() > MAX_MISSING_REPORTED {
+        log::error!(
+            "{} more paths are missing",
+            missing.len() - MAX_MISSING_REPORTED
+        );
     }
 }

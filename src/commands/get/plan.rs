@@ -1,10 +1,9 @@
 //! What has to be fetched, and in which order.
 //!
-//! The closure is gone through in waves: what the destination has is asked of nobody, what hosts have brings the next
-//! wave with its references. Hosts tell closures ahead of the questions, so that mostly only the first wave waits for
-//! the network.
+//! The closure is traversed in waves. The destination is asked first, then the hosts; the references of a wave are the
+//! next wave. The resolver prefetches closures, so that mostly only the first wave waits for the network.
 //!
-//! A path of which something is missing would be of no use: nothing is fetched for it alone.
+//! A path that lacks a reference would be of no use: nothing is fetched for it alone.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -74,10 +73,10 @@ impl Plan {
         wave.sort();
         wave.dedup();
         while !wave.is_empty() {
-            let known = destination.known(&wave).await?;
-            for known in known {
-                let there = Node::There(known.references);
-                graph.nodes.insert(known.path, there);
+            let present = destination.present(&wave).await?;
+            for present in present {
+                let there = Node::There(present.references);
+                graph.nodes.insert(present.path, there);
             }
             let open = |path: &&StorePath| !graph.nodes.contains_key(*path);
             let unknown: Vec<_> = wave.iter().filter(open).cloned().collect();
@@ -94,7 +93,10 @@ impl Plan {
             Node::Fetch(found) => Some(found.info.clone()),
             _ => None,
         });
-        for path in destination.holds(&fetch.collect::<Vec<_>>()).await? {
+        for path in destination
+            .find_unregistered(&fetch.collect::<Vec<_>>())
+            .await?
+        {
             if let Some(node) = graph.nodes.get_mut(&path) {
                 *node = Node::There(node.references().to_vec());
             }

@@ -1,17 +1,17 @@
-//! The same for people: a table of hosts, then a line for each engine and for the cache.
+//! The status as text: a table of hosts, then a line for each engine and for the cache.
 
 use serde_json::Value;
 
-use super::Found;
-use crate::commands::probe::{Files, Probed, Shell, nix_of};
-use crate::commands::shared::{columns, cut, number, seconds, short_time};
+use super::StatusReport;
+use crate::commands::format::{counted, long_time, short_time, shorten, table};
+use crate::commands::probe::{Probed, Shell, StoreFiles, nix_of};
 use crate::progress::text::size;
 use crate::report;
 
-/// How much of a reason is shown, in characters.
-const REASON: usize = 300;
+/// How many characters of a reason are shown.
+const MAX_REASON_CHARS: usize = 300;
 
-impl Found {
+impl StatusReport {
     /// `now` is in seconds of Unix time.
     pub(super) fn text(&self, now: u64) -> String {
         let mut text = String::new();
@@ -29,7 +29,7 @@ impl Found {
             ];
             let mut rows = vec![titles.map(str::to_owned).to_vec()];
             rows.extend(self.hosts.iter().map(|host| self.row(host)));
-            text.push_str(&columns(&rows));
+            text.push_str(&table(&rows));
         }
         for probed in &self.hosts {
             for line in notes(probed, now) {
@@ -56,7 +56,7 @@ impl Found {
         let connections = match (probed.masters, channels) {
             (0, _) => none(),
             (masters, channels) => {
-                let channels = number(channels as u64, "channel");
+                let channels = counted(channels as u64, "channel");
                 format!("{masters} ssh, {channels}")
             }
         };
@@ -72,9 +72,9 @@ impl Found {
                 reached.latency.map_or_else(none, short_time),
                 format!("{} ({})", reached.version, nix_of(reached.version)),
                 match reached.shell {
-                    Shell::Yes(Files::In(_)) => "yes",
-                    Shell::Yes(Files::Nowhere { is_empty: true, .. }) => "?",
-                    Shell::Yes(Files::Nowhere { .. }) | Shell::No(_) => "no",
+                    Shell::Yes(StoreFiles::In(_)) => "yes",
+                    Shell::Yes(StoreFiles::Nowhere { is_empty: true, .. }) => "?",
+                    Shell::Yes(StoreFiles::Nowhere { .. }) | Shell::No(_) => "no",
                     Shell::Failed(_) => "?",
                 },
             ),
@@ -95,17 +95,17 @@ impl Found {
         match &self.cache {
             Ok(contents) => {
                 let answers = contents.answers.iter().map(|host| host.has + host.lacks);
-                let path = cut(&contents.path.to_string_lossy(), 4096);
+                let path = shorten(&contents.path.to_string_lossy(), 4096);
                 match contents.size {
                     Some(bytes) => format!(
                         "cache {path}: {}, {}",
                         size(bytes),
-                        number(answers.sum(), "answer")
+                        counted(answers.sum(), "answer")
                     ),
                     None => format!("cache {path}: not there yet"),
                 }
             }
-            Err(error) => format!("cache: {}", cut(&report::line(error), REASON)),
+            Err(error) => format!("cache: {}", shorten(&report::line(error), MAX_REASON_CHARS)),
         }
     }
 }
@@ -120,16 +120,19 @@ fn notes(probed: &Probed, now: u64) -> Vec<String> {
         let line = report::line(&**error);
         let name = format!("{}: ", probed.host);
         // The line begins with the host as a rule.
-        lines.push(cut(line.strip_prefix(&name).unwrap_or(&line), 4 * REASON));
+        lines.push(shorten(
+            line.strip_prefix(&name).unwrap_or(&line),
+            4 * MAX_REASON_CHARS,
+        ));
     }
     if let Some(health) = probed.before.health {
-        let failures = number(u64::from(health.failures), "failure");
+        let failures = counted(u64::from(health.failures), "failure");
         let until = (health.rest_until / 1000).saturating_sub(now);
         lines.push(match (until, &probed.reached) {
             (0, Err(_)) => format!("{failures} in a row before this"),
             (_, Err(_)) => format!(
                 "{failures} in a row before this; commands left it alone for another {}",
-                seconds(until)
+                long_time(until)
             ),
             (_, Ok(_)) => format!("is back after {failures} in a row"),
         });
@@ -139,13 +142,13 @@ fn notes(probed: &Probed, now: u64) -> Vec<String> {
 
 fn engine_line(engine: &Value) -> String {
     if let (Some(error), Some(socket)) = (engine["error"].as_str(), engine["socket"].as_str()) {
-        return format!("engine at {}: {error}", cut(socket, 4096));
+        return format!("engine at {}: {error}", shorten(socket, 4096));
     }
     let field = |name: &str| engine[name].as_u64().unwrap_or_default();
-    let clients = number(field("clients"), "client");
+    let clients = counted(field("clients"), "client");
     let (used, limit) = (field("readaheadBytes"), field("readaheadLimit"));
     let delivered = &engine["delivered"];
-    let paths = number(delivered["paths"].as_u64().unwrap_or_default(), "path");
+    let paths = counted(delivered["paths"].as_u64().unwrap_or_default(), "path");
     let bytes = size(delivered["bytes"].as_u64().unwrap_or_default());
     let transfers = engine["transfers"].as_array().map_or(0, Vec::len);
     let failed = match delivered["failed"].as_u64() {
@@ -155,8 +158,8 @@ fn engine_line(engine: &Value) -> String {
     format!(
         "engine {}: up {}, {clients}, {}, {} of {} read ahead, {paths} delivered ({bytes}{failed}){}",
         field("pid"),
-        seconds(field("upSeconds")),
-        number(transfers as u64, "transfer"),
+        long_time(field("upSeconds")),
+        counted(transfers as u64, "transfer"),
         size(used),
         size(limit),
         hits(&engine["answers"]),
@@ -175,7 +178,7 @@ fn hits(answers: &Value) -> String {
     let percent = |count: u64| (count * 100 + sum / 2) / sum;
     format!(
         ", {}: {} % from memory, {} % from disk, {} % asked ahead, {} % by asking",
-        number(sum, "answer"),
+        counted(sum, "answer"),
         percent(memory),
         percent(disk),
         percent(ahead),

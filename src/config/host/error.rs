@@ -1,5 +1,7 @@
 //! What can be wrong with a host spec.
 
+use crate::hint::Hint;
+
 /// Why a string names no host. `spec` is the string, cut to a printable length.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
@@ -77,4 +79,10 @@ pub enum HostError {
         /// What a value would have been.
         expected: &'static str,
     },
+}
+
+impl Hint for HostError {
+    fn hint(&self) -> Option<String> {
+        Some("a host is NAME, USER@NAME or ssh://USER@NAME:PORT?PARAMETER=VALUE&…".to_owned())
+    }
 }

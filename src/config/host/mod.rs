@@ -32,11 +32,14 @@
 mod address;
 mod error;
 mod params;
+mod ssh_target;
 
 pub use error::HostError;
 
 use std::fmt;
 use std::path::PathBuf;
+
+pub use ssh_target::SshTarget;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 

@@ -1,7 +1,6 @@
 //! What all connections of an engine's process have in common.
 
 use parking_lot::Mutex;
-use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use super::callers::Callers;
 use super::messages::Messages;
 use super::transfer_registry::TransferRegistry;
 use crate::engine::Engine;
+use crate::hint::Hint;
 use crate::ipc::{Identity, SocketId, SocketPath};
 
 /// What an engine's process is given.
@@ -27,7 +27,7 @@ pub struct ServerOptions {
     /// Whether its configuration is still what the files say.
     pub is_current: Box<dyn Fn() -> bool + Send + Sync>,
     /// Makes a line for the user of an error.
-    pub render: fn(&(dyn Error + 'static)) -> String,
+    pub render: fn(&(dyn Hint + 'static)) -> String,
     /// Messages for the users of all clients.
     pub messages: Messages,
     /// Ends the process when notified.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::config::host::Host;
+use crate::config::host::{Host, SshTarget};
+use crate::hint::Hint;
 use crate::pool::Notify;
 use crate::remote::{RemoteError, Unreadable};
 
@@ -23,6 +24,12 @@ pub struct SkippedPath {
     pub entry: Unreadable,
 }
 
+impl Hint for SkippedPath {
+    fn hint(&self) -> Option<String> {
+        None
+    }
+}
+
 /// Text that a host printed before the handshake.
 #[derive(Debug, thiserror::Error)]
 #[error("{host}: skipped text that was printed before the handshake: {text:?}")]
@@ -31,6 +38,15 @@ pub struct Banner {
     pub host: String,
     /// The beginning of the text.
     pub text: String,
+}
+
+impl Hint for Banner {
+    fn hint(&self) -> Option<String> {
+        let ssh = SshTarget::of(&self.host).ssh("true");
+        Some(format!(
+            "'{ssh}' must print nothing: let the shell start-up files there print only when they run in a terminal"
+        ))
+    }
 }
 
 /// What has been reported about failures since the host last did what was asked.

@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, empty};
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::hint::Hint;
 use crate::model::{HealthRecord, PathInfo, StorePath};
 use crate::pool::health::Now;
 use crate::transport::{Channel, Child, Program, TransportError};
@@ -74,7 +75,7 @@ impl Fake {
         let hosts = self.0.hosts.iter();
         let hosts = hosts.map(|(name, ..)| Host::parse(name).unwrap()).collect();
         let all = self.0.clone();
-        let notify = Arc::new(move |error: &(dyn Error + 'static)| {
+        let notify = Arc::new(move |error: &(dyn Hint + 'static)| {
             all.told.lock().push(error.to_string());
         });
         let store = store.map(|store| store as Arc<dyn HostStore>);

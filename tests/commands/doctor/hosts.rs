@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use crate::desk::{Desk, Diagnosis, closed_port, name, script, scripted};
+use crate::machine::{Diagnosis, Machine, closed_port, name, script, scripted};
 use crate::support::{
     Host, NixEnv, SHORT, Sshd, Store, percent_encode, run, run_with_timeout, tool,
 };
@@ -32,8 +32,8 @@ fn by_hand(diagnosis: &Diagnosis, text: &str, env: &NixEnv) -> String {
 
 #[test]
 fn a_key_that_is_not_let_in() {
-    let (host, desk) = (Host::new(), Desk::new(&[]));
-    let key = desk.env.folder().join("key");
+    let (host, machine) = (Host::new(), Machine::new(&[]));
+    let key = machine.env.folder().join("key");
     let mut command = Command::new(tool("ssh-keygen"));
     command
         .args(["-q", "-t", "ed25519", "-N", "", "-f"])
@@ -41,41 +41,41 @@ fn a_key_that_is_not_let_in() {
     run(command, SHORT);
     let (key, sshd) = (key.display(), &host.sshd);
     let host_key = percent_encode(&sshd.base64_public_host_key());
-    desk.env.configure(
+    machine.env.configure(
         &[format!(
             "ssh://{}?ssh-key={key}&base64-ssh-public-host-key={host_key}",
             name(sshd)
         )],
         "",
     );
-    let ill = desk.doctor(&[]).ill(1, 0);
+    let ill = machine.doctor(&[]).ill(1, 0);
     let text = format!("permission denied (tried: key {key}; the host accepts: publickey)");
     let copy = format!(
         "'ssh-copy-id -i {key} -p {} {}@127.0.0.1'",
         sshd.port(),
         sshd.user()
     );
-    let finding = ill.mends("error", &text, &[&copy]);
+    let finding = ill.fixed_by("error", &text, &[&copy]);
     assert_eq!(finding["about"], name(sshd));
-    let seen = by_hand(&ill, "permission denied", &desk.env);
+    let seen = by_hand(&ill, "permission denied", &machine.env);
     assert!(seen.contains("Permission denied (publickey)"), "{seen}");
 }
 
 #[test]
 fn an_unknown_host_key() {
-    let (sshd, desk) = (Sshd::start(), Desk::new(&[]));
+    let (sshd, machine) = (Sshd::start(), Machine::new(&[]));
     let options = "-F none -o UserKnownHostsFile=/dev/null -o GlobalKnownHostsFile=/dev/null";
-    let desk = desk.var("NIX_SSHOPTS", options);
-    desk.env.configure(&[name(&sshd)], "");
-    let ill = desk.doctor(&[]).ill(1, 0);
+    let machine = machine.var("NIX_SSHOPTS", options);
+    machine.env.configure(&[name(&sshd)], "");
+    let ill = machine.doctor(&[]).ill(1, 0);
     let log_in = format!("'ssh -p {} {}@127.0.0.1 true'", sshd.port(), sshd.user());
     let words = [
         &*log_in,
         "root for the daemon",
         "base64-ssh-public-host-key",
     ];
-    ill.mends("error", "its host key is not known", &words);
-    let seen = by_hand(&ill, "its host key is not known", &desk.env);
+    ill.fixed_by("error", "its host key is not known", &words);
+    let seen = by_hand(&ill, "its host key is not known", &machine.env);
     assert!(seen.contains("Host key verification failed"), "{seen}");
 }
 
@@ -87,18 +87,18 @@ fn a_changed_host_key() {
         "ssh://{}?base64-ssh-public-host-key={key}",
         name(&host.sshd)
     );
-    let desk = Desk::new(&[url]);
-    let ill = desk.doctor(&[]).ill(1, 0);
+    let machine = Machine::new(&[url]);
+    let ill = machine.doctor(&[]).ill(1, 0);
     let scan = format!("'ssh-keyscan -p {} 127.0.0.1'", host.sshd.port());
     let text = "its host key is not the known one";
-    let finding = ill.mends("error", text, &[&scan, "find out why"]);
+    let finding = ill.fixed_by("error", text, &[&scan, "find out why"]);
     let said = finding["said"].as_array().expect("what was said");
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(
         said[0].as_str().expect("a line").starts_with("SHA256:"),
         "{said:?}"
     );
-    let seen = by_hand(&ill, text, &desk.env);
+    let seen = by_hand(&ill, text, &machine.env);
     assert!(
         seen.contains("REMOTE HOST IDENTIFICATION HAS CHANGED"),
         "{seen}"
@@ -108,9 +108,9 @@ fn a_changed_host_key() {
 #[test]
 fn a_host_that_is_down() {
     let host = format!("u@127.0.0.1:{}", closed_port());
-    let desk = Desk::new(std::slice::from_ref(&host));
-    let ill = desk.doctor(&[]).ill(1, 0);
-    let finding = ill.mends(
+    let machine = Machine::new(std::slice::from_ref(&host));
+    let ill = machine.doctor(&[]).ill(1, 0);
+    let finding = ill.fixed_by(
         "error",
         "connection refused",
         &["check that sshd runs there"],
@@ -122,30 +122,32 @@ fn a_host_that_is_down() {
         "{}",
         ill.text
     );
-    let seen = by_hand(&ill, "connection refused", &desk.env);
+    let seen = by_hand(&ill, "connection refused", &machine.env);
     assert!(seen.contains("Connection refused"), "{seen}");
 }
 
 #[test]
 fn a_host_that_lets_us_in_and_says_nothing() {
     let host = Host::new();
-    let desk = Desk::new(&[scripted(&host, "exec sleep 50")]);
-    let ill = desk.doctor(&["--option", "connect-timeout", "3"]).ill(1, 0);
+    let machine = Machine::new(&[scripted(&host, "exec sleep 50")]);
+    let ill = machine
+        .doctor(&["--option", "connect-timeout", "3"])
+        .ill(1, 0);
     let words = ["the login worked", "raise connect-timeout"];
-    ill.mends("error", "no handshake from ", &words);
+    ill.fixed_by("error", "no handshake from ", &words);
 }
 
 #[test]
 fn a_program_that_is_not_there() {
     let host = Host::new();
-    let desk = Desk::new(&[host.url("trusted=true&remote-program=/no/nix-store")]);
-    let ill = desk.doctor(&[]).ill(1, 0);
+    let machine = Machine::new(&[host.url("trusted=true&remote-program=/no/nix-store")]);
+    let ill = machine.doctor(&[]).ill(1, 0);
     let nix_store = tool("nix-store");
     let there = format!(
         "{p} is there: name it with remote-program={p} in",
         p = nix_store.display()
     );
-    ill.mends(
+    ill.fixed_by(
         "error",
         "\"/no/nix-store\" ended before the handshake",
         &[&there],
@@ -161,15 +163,15 @@ fn a_program_that_is_nowhere() {
     let sshd = Sshd::builder()
         .env("PATH", empty.to_str().expect("UTF-8 path"))
         .start();
-    let desk = Desk::new(&[sshd.store_url("trusted=true")]);
-    let ill = desk.doctor(&[]).ill(1, 0);
+    let machine = Machine::new(&[sshd.store_url("trusted=true")]);
+    let ill = machine.doctor(&[]).ill(1, 0);
     let env = format!("'ssh -p {} {}@127.0.0.1 env'", sshd.port(), sshd.user());
     let words = [
         "install Nix there",
         "remote-program=/path/to/nix-store",
         &env,
     ];
-    ill.mends("error", "\"nix-store\" ended before the handshake", &words);
+    ill.fixed_by("error", "\"nix-store\" ended before the handshake", &words);
 }
 
 #[test]
@@ -187,10 +189,10 @@ fn a_program_in_a_usual_place_only() {
     fs::create_dir_all(&profile).expect("make a folder");
     symlink(tool("nix-store"), profile.join("nix-store")).expect("make a link");
     let store = host.store.remote_store_param();
-    let desk = Desk::new(&[sshd.store_url(&format!("trusted=true&remote-store={store}"))]);
-    let well = desk.doctor(&[]).healthy();
+    let machine = Machine::new(&[sshd.store_url(&format!("trusted=true&remote-store={store}"))]);
+    let well = machine.doctor(&[]).healthy();
     let text = format!("{}/nix-store is nix-store (Nix) 2.8.0", profile.display());
-    let finding = well.mends("note", &text, &["remote-program=/path/to/nix-store"]);
+    let finding = well.fixed_by("note", &text, &["remote-program=/path/to/nix-store"]);
     let text = finding["text"].as_str().expect("a text");
     assert!(text.contains("found in the usual places of Nix"), "{text}");
 }
@@ -206,7 +208,7 @@ fn a_store_that_the_environment_moves() {
     host.store.add_text("text", "text", &[]);
     let root = host.store.root().display().to_string();
     let sshd = Sshd::builder().env("NIX_REMOTE", &root).start();
-    let well = Desk::new(&[moved(&sshd)]).doctor(&[]).healthy();
+    let well = Machine::new(&[moved(&sshd)]).doctor(&[]).healthy();
     let text = format!("large paths come in parts, from the files in {root}/nix/store");
     well.has("ok", &text);
     assert!(!well.text.contains("HostId"), "{}", well.text);
@@ -225,17 +227,17 @@ fn a_store_whose_files_are_nowhere_to_be_found() {
     let root = other.root().display().to_string();
     let sshd = Sshd::builder().env("NIX_REMOTE", &root).start();
     let url = format!("{}&remote-program={program}", moved(&sshd));
-    let desk = Desk::new(&[url]);
-    let well = desk.doctor(&[]).healthy();
+    let machine = Machine::new(&[url]);
+    let well = machine.doctor(&[]).healthy();
     let finding = well.has("note", "has a shell, and no store path is in ");
     assert!(
-        finding["mend"]
+        finding["fix"]
             .as_str()
-            .expect("a mend")
+            .expect("a fix")
             .contains("remote-store")
     );
     other.add_text("other", "text", &[]);
-    let well = desk.doctor(&[]).healthy();
+    let well = machine.doctor(&[]).healthy();
     let text = "its account has a shell, but nothing that it serves is in ";
     let finding = well.has("note", text);
     let looked = format!("{root}/nix/store");
@@ -254,8 +256,8 @@ fn forced(host: &Host, text: &str) -> Sshd {
 fn an_account_that_can_only_serve() {
     let host = Host::new();
     let sshd = forced(&host, "exec nix-store --serve");
-    let desk = Desk::new(&[sshd.store_url("trusted=true")]);
-    let well = desk.doctor(&[]).healthy();
+    let machine = Machine::new(&[sshd.store_url("trusted=true")]);
+    let well = machine.doctor(&[]).healthy();
     let text = "large paths come over one channel only: its account has no shell (exit status 1)";
     well.has("note", text);
     well.has("ok", "nix-store, serve protocol 2.7");
@@ -265,8 +267,8 @@ fn an_account_that_can_only_serve() {
 fn two_accounts_that_can_only_serve_share_no_large_path() {
     let host = Host::new();
     let sshd = [(); 2].map(|()| forced(&host, "exec nix-store --serve"));
-    let desk = Desk::new(&sshd.each_ref().map(|sshd| sshd.store_url("trusted=true")));
-    let well = desk.doctor(&[]).healthy();
+    let machine = Machine::new(&sshd.each_ref().map(|sshd| sshd.store_url("trusted=true")));
+    let well = machine.doctor(&[]).healthy();
     let words = "no shell (exit status 1); those of some tens of megabytes and more are not spread over the hosts";
     assert_eq!(well.text.matches(words).count(), 2, "{}", well.text);
 }
@@ -276,8 +278,8 @@ fn an_account_that_allows_only_what_nix_asks_for() {
     let host = Host::new();
     let gate = "test \"$SSH_ORIGINAL_COMMAND\" = 'nix-store --serve --write' || exit 1; exec nix-store --serve --write";
     let sshd = forced(&host, gate);
-    let desk = Desk::new(&[sshd.store_url("trusted=true")]);
-    let well = desk.doctor(&[]).healthy();
+    let machine = Machine::new(&[sshd.store_url("trusted=true")]);
+    let well = machine.doctor(&[]).healthy();
     well.has(
         "note",
         "its account allows 'nix-store --serve --write' only, which is asked for since",
@@ -291,10 +293,10 @@ fn an_account_that_can_only_serve_and_prints_text() {
         &host,
         "printf 'Welcome\\033[1m!\\n'; exec nix-store --serve",
     );
-    let desk = Desk::new(&[sshd.store_url("trusted=true")]);
-    let ill = desk.doctor(&[]).ill(0, 1);
+    let machine = Machine::new(&[sshd.store_url("trusted=true")]);
+    let ill = machine.doctor(&[]).ill(0, 1);
     let text = "skipped text that was printed before the handshake: \"Welcome\\u{1b}[1m!\"";
-    ill.mends(
+    ill.fixed_by(
         "warning",
         text,
         &[
@@ -307,41 +309,41 @@ fn an_account_that_can_only_serve_and_prints_text() {
 #[test]
 fn a_shell_that_greets() {
     let host = Host::new();
-    let desk = Desk::new(&[scripted(&host, "echo Welcome; exec nix-store \"$@\"")]);
-    let ill = desk.doctor(&[]).ill(0, 1);
+    let machine = Machine::new(&[scripted(&host, "echo Welcome; exec nix-store \"$@\"")]);
+    let ill = machine.doctor(&[]).ill(0, 1);
     let ssh = format!(
         "'ssh -p {} {}@127.0.0.1 true'",
         host.sshd.port(),
         host.sshd.user()
     );
-    ill.mends("warning", "skipped text", &[&ssh, "start-up files"]);
+    ill.fixed_by("warning", "skipped text", &[&ssh, "start-up files"]);
 }
 
 #[test]
 fn a_store_in_another_folder() {
     let host = Host::new();
     let script = "NIX_STORE_DIR=/elsewhere/store exec nix-store \"$@\"";
-    let desk = Desk::new(&[scripted(&host, script)]);
-    let ill = desk.doctor(&[]).ill(1, 0);
+    let machine = Machine::new(&[scripted(&host, script)]);
+    let ill = machine.doctor(&[]).ill(1, 0);
     let words = ["in another folder", "NIX_STORE_DIR", "remote-store"];
-    ill.mends("error", "is not in the Nix store", &words);
+    ill.fixed_by("error", "is not in the Nix store", &words);
 
     let sshd = Sshd::builder()
         .env("NIX_STORE_DIR", "/elsewhere/store")
         .start();
     let store = host.store.remote_store_param();
-    let desk = Desk::new(&[sshd.store_url(&format!("trusted=true&remote-store={store}"))]);
-    let ill = desk.doctor(&[]).ill(1, 0);
+    let machine = Machine::new(&[sshd.store_url(&format!("trusted=true&remote-store={store}"))]);
+    let ill = machine.doctor(&[]).ill(1, 0);
     let words = ["NIX_STORE_DIR is /elsewhere/store there and /nix/store here"];
-    ill.mends("error", "is not in the Nix store", &words);
+    ill.fixed_by("error", "is not in the Nix store", &words);
 }
 
 #[test]
 fn one_of_two_hosts_is_broken() {
     let host = Host::new();
     let down = format!("u@127.0.0.1:{}", closed_port());
-    let desk = Desk::new(&[down.clone(), host.trusted()]);
-    let ill = desk.doctor(&[]).ill(1, 0);
+    let machine = Machine::new(&[down.clone(), host.trusted()]);
+    let ill = machine.doctor(&[]).ill(1, 0);
     assert_eq!(ill.has("error", "connection refused")["about"], *down);
     let fine = ill.has("ok", "answers about paths in /nix/store");
     assert_eq!(fine["about"], name(&host.sshd));

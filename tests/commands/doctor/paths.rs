@@ -1,6 +1,6 @@
 //! Store paths: accepted or not, and why.
 
-use crate::desk::{Desk, NOBODYS, closed_port, name};
+use crate::machine::{ABSENT_PATH, Machine, closed_port, name};
 use crate::support::{Host, program};
 
 #[test]
@@ -11,32 +11,33 @@ fn each_reason_to_accept_or_to_refuse() {
         ["signed", "unsigned", "unknown"].map(|name| host.store.big(name, 1000));
     let key = host.store.sign("test-1", &[&signed]);
     host.store.sign("test-2", &[&unknown]);
-    let desk = Desk::new(&[host.url("")]);
+    let machine = Machine::new(&[host.url("")]);
     let host_name = name(&host.sshd);
-    desk.env
+    machine
+        .env
         .configure(&[host.url("")], &format!("trusted-public-keys = {key}"));
-    let well = desk.doctor(&[&text, &signed]).healthy();
+    let well = machine.doctor(&[&text, &signed]).healthy();
     let by = |reason: &str| format!("{host_name} has it, accepted: {reason}");
     let addressed = well.has("ok", &by("it is content-addressed, text:sha256:"));
     assert_eq!(addressed["about"], *text);
     let by_key = well.has("ok", &by("it is signed by test-1 ("));
     assert_eq!(by_key["about"], *signed);
 
-    let ill = desk
-        .doctor(&[&unsigned, &unknown, NOBODYS, "/nix/store/x"])
+    let ill = machine
+        .doctor(&[&unsigned, &unknown, ABSENT_PATH, "/nix/store/x"])
         .ill(3, 1);
     let refused = |reason: &str| format!("{host_name} has it, refused: {reason}");
     let sign = format!("nix store sign --key-file FILE --recursive {unsigned}'");
-    ill.mends(
+    ill.fixed_by(
         "error",
         &refused("it is not signed"),
         &[&sign, "trusted=true to the host's URL"],
     );
     let words = ["add it to trusted-public-keys as NAME:BASE64"];
-    ill.mends("error", &refused("it is signed by \"test-2\" only"), &words);
-    let nobody = ill.mends("warning", "no host that answers has it", &["copy it there"]);
-    assert_eq!(nobody["about"], NOBODYS);
-    let wrong = ill.mends(
+    ill.fixed_by("error", &refused("it is signed by \"test-2\" only"), &words);
+    let nobody = ill.fixed_by("warning", "no host that answers has it", &["copy it there"]);
+    assert_eq!(nobody["about"], ABSENT_PATH);
+    let wrong = ill.fixed_by(
         "error",
         "is not a store path",
         &["name it as /nix/store/HASH-NAME"],
@@ -50,8 +51,8 @@ fn who_else_has_it_and_who_did_not_answer() {
     let path = trusted.store.big("path", 1000);
     assert_eq!(other.store.big("path", 1000), path);
     let down = format!("u@127.0.0.1:{}", closed_port());
-    let desk = Desk::new(&[other.url(""), trusted.trusted(), down.clone()]);
-    let ill = desk.doctor(&[&path]).ill(1, 0);
+    let machine = Machine::new(&[other.url(""), trusted.trusted(), down.clone()]);
+    let ill = machine.doctor(&[&path]).ill(1, 0);
     ill.has(
         "ok",
         &format!("{} has it, accepted: trusted=true", name(&trusted.sshd)),
@@ -68,14 +69,16 @@ fn who_else_has_it_and_who_did_not_answer() {
 fn what_nix_itself_would_refuse() {
     let host = Host::new();
     let path = host.store.big("path", 1000);
-    let desk = Desk::without_nix(&[host.url("")]);
-    desk.env.configure(&[host.url("")], "require-sigs = false");
+    let machine = Machine::without_nix(&[host.url("")]);
+    machine
+        .env
+        .configure(&[host.url("")], "require-sigs = false");
     let url = format!("ssh://localhost?remote-program={}", program().display());
-    desk.env.add_conf(&format!("extra-substituters = {url}"));
-    let ill = desk.doctor(&[&path]).ill(0, 2);
+    machine.env.add_conf(&format!("extra-substituters = {url}"));
+    let ill = machine.doctor(&[&path]).ill(0, 2);
     ill.has("ok", "accepted: require-sigs is false (");
     let text = format!("Nix itself refuses what {} has", name(&host.sshd));
-    ill.mends(
+    ill.fixed_by(
         "warning",
         &text,
         &["add &trusted=true to the URL in Nix's substituters"],

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::desk::Desk;
+use crate::machine::Machine;
 use crate::support::Host;
 
 /// As Lix has it: one for each connection, without a word of `KillMode`.
@@ -11,19 +11,19 @@ const UNIT: &str = "[Unit]\nDescription=Nix Daemon\n[Service]\nExecStart=@/usr/b
 #[test]
 fn a_unit_for_each_connection_that_ends_all_that_was_started_in_it() {
     let host = Host::new();
-    let desk = Desk::new(&[host.trusted()]);
-    let units = desk.env.folder().join("units");
+    let machine = Machine::new(&[host.trusted()]);
+    let units = machine.env.folder().join("units");
     fs::create_dir(&units).expect("make a folder");
-    let desk = desk.var("SYSTEMD_UNIT_PATH", units.to_str().expect("UTF-8"));
-    desk.doctor(&[]).healthy();
+    let machine = machine.var("SYSTEMD_UNIT_PATH", units.to_str().expect("UTF-8"));
+    machine.doctor(&[]).healthy();
     fs::write(units.join("nix-daemon@.service"), UNIT).expect("write a unit");
-    let ill = desk.doctor(&[]).ill(0, 1);
+    let ill = machine.doctor(&[]).ill(0, 1);
     let words = [
         "systemctl enable --now ssh-substituter-engine.socket",
         "KillMode=process",
         "systemctl edit nix-daemon@.service",
     ];
-    ill.mends(
+    ill.fixed_by(
         "warning",
         "nix-daemon@.service has KillMode=control-group",
         &words,
@@ -36,5 +36,5 @@ fn a_unit_for_each_connection_that_ends_all_that_was_started_in_it() {
         "[Service]\nKillMode=process\n",
     )
     .expect("write a file");
-    desk.doctor(&[]).healthy();
+    machine.doctor(&[]).healthy();
 }
