@@ -19,7 +19,7 @@ use crate::folder::unsafe_ancestor;
 use crate::hint::Hint;
 
 /// Names this folder and nothing else; for tests and unusual systems.
-pub const OVERRIDE: &str = "SSH_SUBSTITUTER_RUNTIME_DIR";
+pub const OVERRIDE_VAR: &str = "SSH_SUBSTITUTER_RUNTIME_DIR";
 
 /// The longest path of a socket, in bytes.
 pub const SOCKET_PATH_MAX: usize = 107 - 17;
@@ -86,7 +86,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Those of this process; `explicit` goes before the environment variable [`OVERRIDE`].
+    /// Those of this process; `explicit` goes before the environment variable [`OVERRIDE_VAR`].
     pub fn of_process(explicit: Option<&Path>) -> Self {
         let from_env = |name| {
             env::var_os(name)
@@ -94,7 +94,9 @@ impl Environment {
                 .map(PathBuf::from)
         };
         Self {
-            explicit: explicit.map(Path::to_owned).or_else(|| from_env(OVERRIDE)),
+            explicit: explicit
+                .map(Path::to_owned)
+                .or_else(|| from_env(OVERRIDE_VAR)),
             xdg_runtime_dir: from_env("XDG_RUNTIME_DIR"),
             tmpdir: from_env("TMPDIR"),
             uid: rustix::process::geteuid().as_raw(),

@@ -257,7 +257,7 @@ fn engine() -> Group {
         fill: 9,
         tail: b"tail of it".to_vec(),
     };
-    let mark = || Checkpoint {
+    let checkpoint = || Checkpoint {
         hash: info().nar_hash.unwrap(),
         rest: rest.clone(),
     };
@@ -266,12 +266,12 @@ fn engine() -> Group {
         Frame::Refused("another program".to_owned()),
         Frame::Text("{}".to_owned()),
         Frame::Reply,
-        Frame::Say(2, "host a is gone".to_owned()),
-        Frame::Beat,
-        Frame::From("u@a:22".to_owned()),
-        Frame::Inline((&b"some bytes"[..]).into(), Some(mark())),
+        Frame::Log(2, "host a is gone".to_owned()),
+        Frame::Heartbeat,
+        Frame::Source("u@a:22".to_owned()),
+        Frame::Inline((&b"some bytes"[..]).into(), Some(checkpoint())),
         Frame::Inline((&b"more"[..]).into(), None),
-        Frame::Piped(70_000, mark()),
+        Frame::Piped(70_000, checkpoint()),
         Frame::Last(8),
         Frame::Done,
         Frame::Broken("no host".to_owned(), rest.clone()),

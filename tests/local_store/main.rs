@@ -1,4 +1,4 @@
-//! The local store room against real stores made by the real Nix.
+//! The module `local_store` against real stores made by the real Nix.
 
 mod dumps;
 mod questions;

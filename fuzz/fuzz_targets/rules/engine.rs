@@ -73,7 +73,7 @@ fn frames(input: &[u8]) {
         assert_eq!(out, span);
         match frame {
             Frame::Text(text) => assert!(text.len() <= MAX_STATUS),
-            Frame::Refused(text) | Frame::Say(_, text) | Frame::From(text) => {
+            Frame::Refused(text) | Frame::Log(_, text) | Frame::Source(text) => {
                 assert!(text.len() <= MAX_TEXT);
             }
             Frame::Closed(host, text) => {
@@ -85,7 +85,7 @@ fn frames(input: &[u8]) {
             }
             Frame::Inline(bytes, _) => assert!(bytes.len() <= MAX_PIECE),
             Frame::Piped(len, _) | Frame::Last(len) => assert!(*len <= MAX_PIECE),
-            Frame::Attached | Frame::Reply | Frame::Beat | Frame::Done => {}
+            Frame::Attached | Frame::Reply | Frame::Heartbeat | Frame::Done => {}
         }
     }
 }

@@ -17,8 +17,8 @@
 use bytes::BytesMut;
 use ssh_substituter::model::{MAX_PATH_LEN, PathInfo, StorePath};
 use ssh_substituter::wire::serve::{
-    InfosDecoder, InfosStep, MAX_BANNER, MAX_SET, MAX_SIGS, MAX_SMALL, SERVER_MAGIC, ServerHello,
-    SetDecoder, Unreadable, Version, put_info, put_infos_end, put_set,
+    InfosDecoder, InfosStep, MAX_BANNER, MAX_CA_OR_SIG_LEN, MAX_SET, MAX_SIGS, SERVER_MAGIC,
+    ServerHello, SetDecoder, Unreadable, Version, put_info, put_infos_end, put_set,
 };
 use ssh_substituter::wire::{Cursor, Stop, WireError};
 
@@ -147,7 +147,11 @@ fn limits(info: &PathInfo) {
     let dir = info.path.store_dir();
     assert!(info.references.iter().all(|path| path.store_dir() == dir));
     let small = info.ca.iter().chain(&info.sigs);
-    assert!(small.into_iter().all(|text| text.len() <= MAX_SMALL));
+    assert!(
+        small
+            .into_iter()
+            .all(|text| text.len() <= MAX_CA_OR_SIG_LEN)
+    );
 }
 
 /// Whether the wire had the references sorted and each once, and the hash spelled as the encoder does.
@@ -169,7 +173,7 @@ fn is_canonical(version: Version, info: &PathInfo, span: &[u8]) -> bool {
         c.bytes(16)?;
         let hash = info.nar_hash.map(|hash| hash.to_string());
         Ok(count == info.references.len()
-            && (!version.has_hash() || hash.as_deref() == Some(c.text("hash", MAX_SMALL)?)))
+            && (!version.has_hash() || hash.as_deref() == Some(c.text("hash", MAX_CA_OR_SIG_LEN)?)))
     };
     parts(&mut Cursor::new(span)).expect("it was decoded before")
 }

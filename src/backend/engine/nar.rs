@@ -96,7 +96,7 @@ impl<'a> NarFromEngine<'a> {
                     let error = DeliveryError::Engine(reason);
                     return Err(NarFault::Undelivered(Undelivered { error, completion }));
                 }
-                Frame::From(host) => self.progress.set_host(&host),
+                Frame::Source(host) => self.progress.set_host(&host),
                 frame => handle_side_frame(frame, self.refusing_hosts)?,
             }
         }

@@ -43,12 +43,12 @@ pub(super) fn handle_side_frame(
             refusing_hosts.record(host, text);
             Ok(())
         }
-        Frame::Say(level, text) => {
+        Frame::Log(level, text) => {
             let level = log::Level::iter().find(|known| *known as u64 == level);
             log::log!(level.unwrap_or(log::Level::Debug), "{text}");
             Ok(())
         }
-        Frame::Beat | Frame::From(_) => Ok(()),
+        Frame::Heartbeat | Frame::Source(_) => Ok(()),
         other => Err(unexpected(&other)),
     }
 }

@@ -7,7 +7,7 @@ use super::{Host, HostError};
 use crate::config::value::{BOOLEAN, parse_bool, printable};
 
 /// Parameters that have a meaning here, in the order in which messages list them.
-const KNOWN: [&str; 9] = [
+const KNOWN_PARAMS: [&str; 9] = [
     "ssh-key",
     "base64-ssh-public-host-key",
     "compress",
@@ -19,13 +19,13 @@ const KNOWN: [&str; 9] = [
     "port",
 ];
 
-/// [`KNOWN`], for messages.
-const KNOWN_LIST: &str = "ssh-key, base64-ssh-public-host-key, compress, remote-program, \
+/// [`KNOWN_PARAMS`], for messages.
+const KNOWN_PARAMS_LIST: &str = "ssh-key, base64-ssh-public-host-key, compress, remote-program, \
      remote-store, priority, trusted, max-connections, port";
 
 /// Parameters of Nix's ssh stores and the stores behind them (Nix manual, "Store Types") that mean nothing
 /// here.
-const IGNORED: [&str; 10] = [
+const IGNORED_PARAMS: [&str; 10] = [
     "path-info-cache-size",
     "want-mass-query",
     "system-features",
@@ -52,19 +52,19 @@ const KEY_TYPES: [&str; 7] = [
 /// Most connections to one host.
 const MAX_CONNECTIONS: u32 = 64;
 
-const PLAIN_WORD: &str = "printable ASCII without ' \\ ! and `, not starting with -";
+const PLAIN_WORD_EXPECTED: &str = "printable ASCII without ' \\ ! and `, not starting with -";
 
 /// Reads `name=value&…` into the host.
 pub(super) fn apply(host: &mut Host, spec: &str, query: &str) -> Result<(), HostError> {
     let mut seen = Vec::new();
     for part in query.split('&').filter(|part| !part.is_empty()) {
         let (name, raw) = part.split_once('=').unwrap_or((part, ""));
-        let mut ours = KNOWN.iter().chain(&IGNORED);
+        let mut ours = KNOWN_PARAMS.iter().chain(&IGNORED_PARAMS);
         let Some(&name) = ours.find(|ours| **ours == name) else {
             return Err(HostError::UnknownParameter {
                 spec: printable(spec),
                 parameter: printable(name),
-                known: KNOWN_LIST,
+                known: KNOWN_PARAMS_LIST,
             });
         };
         let refused = |value: &str, expected: &'static str| HostError::Parameter {
@@ -142,7 +142,7 @@ fn ssh_key(value: &str) -> Result<String, &'static str> {
 /// single quotes, and that ssh does not take for an option of its own.
 fn plain_word(value: &str) -> Result<String, &'static str> {
     if value.starts_with('-') || !is_quotable(value) {
-        return Err(PLAIN_WORD);
+        return Err(PLAIN_WORD_EXPECTED);
     }
     Ok(value.to_owned())
 }
@@ -162,7 +162,7 @@ fn remote_program(value: &str) -> Result<Vec<String>, &'static str> {
         .collect();
     match words.first() {
         None => Err("a program"),
-        Some(first) if first.starts_with('-') => Err(PLAIN_WORD),
+        Some(first) if first.starts_with('-') => Err(PLAIN_WORD_EXPECTED),
         Some(_) if words.iter().all(|word| is_quotable(word)) => Ok(words),
         Some(_) => Err("words of printable ASCII without ' \\ ! and `"),
     }
@@ -273,7 +273,7 @@ mod tests {
         for query in ["sshkey=/k", "compress=true&Trusted=true", "x"] {
             let error = error(query);
             assert!(error.contains("unknown parameter"), "{error}");
-            assert!(error.ends_with(&super::KNOWN.join(", ")), "{error}");
+            assert!(error.ends_with(&super::KNOWN_PARAMS.join(", ")), "{error}");
         }
         assert!(error("sshkey=/k").contains("\"sshkey\""));
     }

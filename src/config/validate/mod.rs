@@ -19,7 +19,7 @@ const DEFAULT_STORE_DIR: &str = "/nix/store";
 
 /// Shortest `dead-link-timeout`, in seconds: ssh counts three unanswered keepalives, and sends at most
 /// one a second.
-const SHORTEST_DEAD_LINK: u64 = 3;
+const MIN_DEAD_LINK_SECONDS: u64 = 3;
 
 /// Longest time, 136 years; longer ones are cut to it, so that adding it to a time cannot overflow.
 const MAX_SECONDS: u64 = u32::MAX as u64;
@@ -201,7 +201,7 @@ fn timeout(settings: &Settings, key: Key) -> Result<Duration, ConfigError> {
 fn dead_link(settings: &Settings) -> Result<Duration, ConfigError> {
     let key = Key::DeadLinkTimeout;
     let time = timeout(settings, key)?;
-    if time.as_secs() < SHORTEST_DEAD_LINK {
+    if time.as_secs() < MIN_DEAD_LINK_SECONDS {
         let value = &settings.get(key).value;
         let expected = "at least 3 seconds, or 0 for the default";
         return Err(invalid_value(

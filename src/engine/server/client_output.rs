@@ -80,7 +80,7 @@ impl ClientOutput {
                     _ => self.send(&[]).await,
                 },
                 () = tokio::time::sleep(HEARTBEAT_INTERVAL) => match self.busy.load(Ordering::Relaxed) {
-                    true => self.frame(&Frame::Beat).await,
+                    true => self.frame(&Frame::Heartbeat).await,
                     false => continue,
                 },
             };
@@ -179,7 +179,7 @@ impl<'a> NarSender<'a> {
 impl NarSink for NarSender<'_> {
     async fn write(&mut self, piece: Piece) -> io::Result<()> {
         if let Some(host) = self.host.take_change() {
-            self.out.frame(&Frame::From(host)).await?;
+            self.out.frame(&Frame::Source(host)).await?;
         }
         let Piece { bytes, checkpoint } = piece;
         let Some(checkpoint) = checkpoint else {

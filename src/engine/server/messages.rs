@@ -21,7 +21,7 @@ impl Messages {
     /// Sends a message to the clients that are attached now.
     pub fn send(&self, level: log::Level, text: String) {
         // There may be no client.
-        let _ = self.0.send(Frame::Say(level as u64, text));
+        let _ = self.0.send(Frame::Log(level as u64, text));
     }
 
     /// Reports that a host does not let the engine in, or with an empty `host`, that none can be asked. A client with a

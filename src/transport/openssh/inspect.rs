@@ -17,7 +17,7 @@ use crate::transport::TransportError;
 use crate::transport::runtime_dir::Environment;
 
 /// Options that only a master in the background needs.
-const OF_MASTERS: [&str; 2] = ["ControlMaster=", "ControlPersist="];
+const MASTER_ONLY_OPTIONS: [&str; 2] = ["ControlMaster=", "ControlPersist="];
 
 /// How many ssh connections to this host, with these settings, are open and answer, whichever process
 /// of this user made them. Takes at most two seconds.
@@ -95,7 +95,10 @@ fn by_hand(words: Vec<OsString>) -> Vec<OsString> {
             Some("-o") => {
                 let value = words.next().unwrap_or_default();
                 let text = value.to_string_lossy();
-                if !OF_MASTERS.iter().any(|option| text.starts_with(option)) {
+                if !MASTER_ONLY_OPTIONS
+                    .iter()
+                    .any(|option| text.starts_with(option))
+                {
                     kept.extend([word, value]);
                 }
             }

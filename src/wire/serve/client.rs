@@ -3,7 +3,8 @@
 use bytes::{Buf, BytesMut};
 
 use super::{
-    MAX_BANNER, MAX_REFERENCES_BYTES, MAX_SET, MAX_SIGS, MAX_SIZE, MAX_SMALL, SERVER_MAGIC, Version,
+    MAX_BANNER, MAX_CA_OR_SIG_LEN, MAX_REFERENCES_BYTES, MAX_SET, MAX_SIGS, MAX_SIZE, SERVER_MAGIC,
+    Version,
 };
 use crate::model::{MAX_PATH_LEN, NarHash, PathInfo, StorePath, StorePathError};
 use crate::wire::{Cursor, Stop, WireError, printable, take};
@@ -219,11 +220,11 @@ impl Begun {
         let (download_size, nar_size) = (c.u64()?, c.u64()?);
         let mut texts = None;
         if version.has_hash() {
-            let hash = c.string("NAR hash", MAX_SMALL)?;
-            let ca = c.string("content address", MAX_SMALL)?;
+            let hash = c.string("NAR hash", MAX_CA_OR_SIG_LEN)?;
+            let ca = c.string("content address", MAX_CA_OR_SIG_LEN)?;
             let mut sigs = Vec::new();
             for _ in 0..c.length("number of signatures", MAX_SIGS)? {
-                sigs.push(c.string("signature", MAX_SMALL)?);
+                sigs.push(c.string("signature", MAX_CA_OR_SIG_LEN)?);
             }
             texts = Some((hash, ca, sigs));
         }

@@ -27,11 +27,11 @@
 //!  2 Refused   text          this engine is not for this client
 //!  3 Text      text
 //!  4 Reply                   the serve protocol's reply follows
-//!  5 Say       level text    for the user; may come before any other frame
-//!  6 Beat                    the engine lives, and is at work
-//!  7 From      text          the host that the NAR comes from by now
-//!  8 Inline    length mark   so many bytes of the NAR follow, without padding
-//!  9 Piped     length mark   so many bytes of it are in the pipe, all of them
+//!  5 Log       level text    a message for the user; may come before any other frame
+//!  6 Heartbeat               the engine is at work
+//!  7 Source    text          the host that the NAR comes from by now
+//!  8 Inline    length checkpoint  so many bytes of the NAR follow, without padding
+//!  9 Piped     length checkpoint  so many bytes of it are in the pipe, all of them
 //! 10 Last      length        the same; they are the whole rest, and verified
 //! 11 Done                    that was the NAR; it is verified
 //! 12 Broken    text rest     the NAR cannot be delivered; `rest` completes it
@@ -39,7 +39,7 @@
 //!                            the text, where it is not empty. Without a host: the text is about all of
 //!                            them. May come before any other frame
 //!
-//! mark = hash rest           after this piece: SHA-256 (32 bytes) of the NAR so far, and what
+//! checkpoint = hash rest     after this piece: SHA-256 (32 bytes) of the NAR so far, and what
 //!                            completes it. An empty hash: the NAR is verified whole
 //! rest = head fill tail      a string, a number of zero bytes, a string
 //! ```
@@ -87,10 +87,10 @@ pub fn split_number(number: u64) -> (u64, u64) {
     (number & 0xffff, number >> 16)
 }
 
-/// What a front end asks its engine.
+/// What a front end sends to its engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
-    /// To be served.
+    /// Asks to be served.
     Attach {
         /// Of the program and its configuration.
         fingerprint: String,
@@ -98,11 +98,11 @@ pub enum Call {
         /// them.
         caller: u64,
     },
-    /// How it is.
+    /// Asks for the status.
     Status,
-    /// To end.
+    /// Asks it to end.
     Stop,
-    /// To forget what is remembered of the host that this names; `None`: of all.
+    /// Asks it to forget what is remembered of this host, or of all with `None`.
     Forget(Option<String>),
     /// A request of the serve protocol.
     Serve(Incoming),
@@ -176,18 +176,18 @@ fn own_call(c: &mut Cursor<'_>) -> Result<Call, Stop> {
 pub enum Frame {
     /// The client is served from here on.
     Attached,
-    /// It is not; why.
+    /// The client is not served, for this reason.
     Refused(String),
     /// An answer for people.
     Text(String),
     /// The serve protocol's reply follows.
     Reply,
-    /// Something that the user should know: the level as the crate `log` numbers it, and the text.
-    Say(u64, String),
+    /// A message for the user: the level as the crate `log` numbers it, and the text.
+    Log(u64, String),
     /// The engine is at work.
-    Beat,
+    Heartbeat,
     /// The host that the NAR comes from.
-    From(String),
+    Source(String),
     /// A piece of a NAR. `None`: the whole of it is verified.
     Inline(Bytes, Option<Checkpoint>),
     /// So many bytes of a NAR are in the pipe.
@@ -196,7 +196,7 @@ pub enum Frame {
     Last(usize),
     /// The NAR has come whole.
     Done,
-    /// It will not: why, and what completes it.
+    /// The NAR cannot be delivered: the reason, and what completes the archive.
     Broken(String, Completion),
     /// The engine's own login is of no use at this host (at all hosts where it is empty); what the user
     /// should know of it, or nothing.
@@ -208,11 +208,11 @@ impl Frame {
     pub fn put(&self, out: &mut Vec<u8>) {
         put_u64(out, self.number());
         match self {
-            Self::Attached | Self::Reply | Self::Beat | Self::Done => {}
-            Self::Refused(text) | Self::Text(text) | Self::From(text) => {
+            Self::Attached | Self::Reply | Self::Heartbeat | Self::Done => {}
+            Self::Refused(text) | Self::Text(text) | Self::Source(text) => {
                 put_string(out, text.as_bytes());
             }
-            Self::Say(level, text) => {
+            Self::Log(level, text) => {
                 put_u64(out, *level);
                 put_string(out, text.as_bytes());
             }
@@ -220,17 +220,17 @@ impl Frame {
                 put_string(out, host.as_bytes());
                 put_string(out, text.as_bytes());
             }
-            Self::Inline(bytes, mark) => {
+            Self::Inline(bytes, checkpoint) => {
                 put_u64(out, bytes.len() as u64);
-                match mark {
-                    Some(mark) => put_mark(out, mark),
+                match checkpoint {
+                    Some(checkpoint) => put_checkpoint(out, checkpoint),
                     None => put_string(out, b""),
                 }
                 out.extend_from_slice(bytes);
             }
-            Self::Piped(len, mark) => {
+            Self::Piped(len, checkpoint) => {
                 put_u64(out, *len as u64);
-                put_mark(out, mark);
+                put_checkpoint(out, checkpoint);
             }
             Self::Last(len) => put_u64(out, *len as u64),
             Self::Broken(reason, rest) => {
@@ -246,9 +246,9 @@ impl Frame {
             Self::Refused(_) => 2,
             Self::Text(_) => 3,
             Self::Reply => 4,
-            Self::Say(..) => 5,
-            Self::Beat => 6,
-            Self::From(_) => 7,
+            Self::Log(..) => 5,
+            Self::Heartbeat => 6,
+            Self::Source(_) => 7,
             Self::Inline(..) => 8,
             Self::Piped(..) => 9,
             Self::Last(_) => 10,
@@ -265,13 +265,13 @@ impl Frame {
     pub fn take(buf: &mut BytesMut) -> Result<Option<Self>, WireError> {
         let mut cursor = Cursor::new(buf);
         match frame(&mut cursor) {
-            Ok((Self::Inline(_, mark), len)) => {
+            Ok((Self::Inline(_, checkpoint), len)) => {
                 let start = cursor.position();
                 if buf.len() - start < len {
                     return Ok(None);
                 }
                 buf.advance(start);
-                Ok(Some(Self::Inline(buf.split_to(len).freeze(), mark)))
+                Ok(Some(Self::Inline(buf.split_to(len).freeze(), checkpoint)))
             }
             Ok((frame, _)) => {
                 let read = cursor.position();
@@ -291,17 +291,17 @@ fn frame(c: &mut Cursor<'_>) -> Result<(Frame, usize), Stop> {
         2 => Frame::Refused(text(c, MAX_TEXT)?),
         3 => Frame::Text(text(c, MAX_STATUS)?),
         4 => Frame::Reply,
-        5 => Frame::Say(c.u64()?, text(c, MAX_TEXT)?),
-        6 => Frame::Beat,
-        7 => Frame::From(text(c, MAX_TEXT)?),
+        5 => Frame::Log(c.u64()?, text(c, MAX_TEXT)?),
+        6 => Frame::Heartbeat,
+        7 => Frame::Source(text(c, MAX_TEXT)?),
         8 => {
             let len = piece(c)?;
-            return Ok((Frame::Inline(Bytes::new(), mark(c)?), len));
+            return Ok((Frame::Inline(Bytes::new(), checkpoint(c)?), len));
         }
         9 => {
-            let (len, mark) = (piece(c)?, mark(c)?);
-            let none = || WireError::new("mark of a piece", "a SHA-256", "none");
-            Frame::Piped(len, mark.ok_or_else(none)?)
+            let (len, checkpoint) = (piece(c)?, checkpoint(c)?);
+            let none = || WireError::new("checkpoint of a piece", "a SHA-256", "none");
+            Frame::Piped(len, checkpoint.ok_or_else(none)?)
         }
         10 => Frame::Last(piece(c)?),
         11 => Frame::Done,
@@ -320,12 +320,12 @@ fn piece(c: &mut Cursor<'_>) -> Result<usize, Stop> {
     c.length("length of a piece", MAX_PIECE)
 }
 
-fn mark(c: &mut Cursor<'_>) -> Result<Option<Checkpoint>, Stop> {
-    let hash = c.string("hash of a mark", 32)?;
+fn checkpoint(c: &mut Cursor<'_>) -> Result<Option<Checkpoint>, Stop> {
+    let hash = c.string("hash of a checkpoint", 32)?;
     if hash.is_empty() {
         return Ok(None);
     }
-    let wrong = |_| WireError::new("hash of a mark", "32 bytes", hash.len());
+    let wrong = |_| WireError::new("hash of a checkpoint", "32 bytes", hash.len());
     let hash = NarHash::new(hash.try_into().map_err(wrong)?);
     let rest = rest(c)?;
     Ok(Some(Checkpoint { hash, rest }))
@@ -339,9 +339,9 @@ fn rest(c: &mut Cursor<'_>) -> Result<Completion, Stop> {
     })
 }
 
-fn put_mark(out: &mut Vec<u8>, mark: &Checkpoint) {
-    put_string(out, mark.hash.as_bytes());
-    put_rest(out, &mark.rest);
+fn put_checkpoint(out: &mut Vec<u8>, checkpoint: &Checkpoint) {
+    put_string(out, checkpoint.hash.as_bytes());
+    put_rest(out, &checkpoint.rest);
 }
 
 fn put_rest(out: &mut Vec<u8>, rest: &Completion) {

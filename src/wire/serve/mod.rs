@@ -47,7 +47,7 @@ pub const CLIENT_MAGIC: u64 = 0x390c_9deb;
 /// What a server says first.
 pub const SERVER_MAGIC: u64 = 0x5452_eecb;
 /// Longest content address or signature, in bytes.
-pub const MAX_SMALL: usize = 1024;
+pub const MAX_CA_OR_SIG_LEN: usize = 1024;
 /// Most signatures of a path.
 pub const MAX_SIGS: usize = 1000;
 /// Most elements of a set of store paths.

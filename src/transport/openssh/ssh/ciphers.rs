@@ -10,10 +10,10 @@ use crate::config::host::Host;
 use crate::transport::openssh::SshSettings;
 
 /// The first cipher in OpenSSH's own order.
-const FIRST: &str = "chacha20-poly1305@openssh.com";
+const DEFAULT_FIRST_CIPHER: &str = "chacha20-poly1305@openssh.com";
 
 /// The ciphers to move to the front.
-const FASTER: [&str; 2] = ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com"];
+const FASTER_CIPHERS: [&str; 2] = ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com"];
 
 /// The option that asks for the faster ciphers first, where that may be done and helps.
 pub(in crate::transport::openssh) async fn option(
@@ -53,11 +53,11 @@ fn list(configuration: &str) -> Option<&str> {
 }
 
 fn reordered(chosen: &str, built_in: &str) -> Option<String> {
-    if chosen != built_in || !chosen.starts_with(FIRST) {
+    if chosen != built_in || !chosen.starts_with(DEFAULT_FIRST_CIPHER) {
         return None;
     }
     let all: Vec<&str> = chosen.split(',').collect();
-    let is_faster = |cipher: &&str| FASTER.contains(cipher);
+    let is_faster = |cipher: &&str| FASTER_CIPHERS.contains(cipher);
     let (mut order, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(is_faster);
     if order.is_empty() {
         return None;

@@ -11,7 +11,7 @@ use tokio::process::Command;
 use crate::transport::openssh::SshSettings;
 
 /// Variables that ssh, the shell that runs its `ProxyCommand` and its Kerberos library use.
-const NEEDED: &[&str] = &[
+const PASSED_ON: &[&str] = &[
     "HOME",
     "PATH",
     "USER",
@@ -26,7 +26,7 @@ const NEEDED: &[&str] = &[
 ];
 
 /// Prefix of the locale variables.
-const NEEDED_PREFIX: &str = "LC_";
+const LOCALE_PREFIX: &str = "LC_";
 
 /// Prefix of the variables of nss_wrapper(1), which gives a process a user database of its own: ssh refuses
 /// to run as a uid without an entry. The library is loaded by [`PRELOAD`].
@@ -55,8 +55,8 @@ fn nss_wrapper(all: &OsStr) -> Option<OsString> {
 pub(in crate::transport::openssh) fn prepare(command: &mut Command, settings: &SshSettings) {
     let preload = preload();
     let is_wanted = |name: &str| {
-        NEEDED.contains(&name)
-            || name.starts_with(NEEDED_PREFIX)
+        PASSED_ON.contains(&name)
+            || name.starts_with(LOCALE_PREFIX)
             || (preload.is_some() && name.starts_with(WRAPPER_PREFIX))
             || settings.environment.iter().any(|wanted| wanted == name)
     };

@@ -1,7 +1,7 @@
 use super::*;
 use crate::wire::serve::Request;
 
-fn mark() -> Checkpoint {
+fn checkpoint() -> Checkpoint {
     let rest = Completion {
         head: b"head".to_vec(),
         fill: 1 << 40,
@@ -16,15 +16,15 @@ fn frames() -> Vec<Frame> {
         Frame::Attached,
         Frame::Refused("another configuration".to_owned()),
         Frame::Text("{}".to_owned()),
-        Frame::Say(2, "a host is slow".to_owned()),
-        Frame::Beat,
-        Frame::From("user@host".to_owned()),
+        Frame::Log(2, "a host is slow".to_owned()),
+        Frame::Heartbeat,
+        Frame::Source("user@host".to_owned()),
         Frame::Inline(Bytes::from_static(b"odd number of bytes"), None),
-        Frame::Inline(Bytes::from_static(b"more"), Some(mark())),
-        Frame::Piped(512 << 10, mark()),
+        Frame::Inline(Bytes::from_static(b"more"), Some(checkpoint())),
+        Frame::Piped(512 << 10, checkpoint()),
         Frame::Last(17),
         Frame::Done,
-        Frame::Broken("nobody has it".to_owned(), mark().rest),
+        Frame::Broken("nobody has it".to_owned(), checkpoint().rest),
         Frame::Closed("user@host".to_owned(), "permission denied".to_owned()),
         Frame::Reply,
     ]
