@@ -1,4 +1,4 @@
-//! Answers that were given already.
+//! The cache tiers: answers about paths in memory and on disk, and hosts' health on disk.
 
 pub mod disk;
 mod memory_cache;

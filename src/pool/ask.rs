@@ -1,4 +1,4 @@
-//! One question to all hosts.
+//! Asking all hosts at once which paths they have.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -52,10 +52,10 @@ fn seconds(since: &[Duration]) -> String {
 pub struct Question<'a> {
     /// The paths.
     pub paths: &'a [StorePath],
-    /// Hosts that are not asked: what they would say is known.
+    /// Hosts that are not asked: their answers are known.
     pub except: &'a [HostId],
-    /// Is told what each host that answers says: those of the paths that it has. Also when it does
-    /// so after the answer to the question as a whole.
+    /// Called with each host's answer: the infos of those paths that it has. Also for a host that answers
+    /// after the question as a whole was answered.
     pub on_reply: OnReply,
 }
 
@@ -93,13 +93,19 @@ impl Pool {
         answers
     }
 
-    /// Asks hosts at once about paths; how many gave no answer. A host that rests after a failure
-    /// is asked only when all rest, and not right after the failure; when its pause is over, one
-    /// question at a time finds out whether it is back. A path is `on_settled`, once and with its holders, when the
-    /// best host that can have it has said so, or one has said so and those before it in the order
-    /// took longer than the hedge delay (which is granted once: a host that did is not waited for
-    /// again until it answers in time), or all have answered. What nobody has is asked of hosts that
-    /// rest too, once for each new command, once for each failure of a host that had worked before, and for at most 3 s. `accept` says which infos count.
+    /// Asks hosts at once about paths. Gives how many gave no answer.
+    ///
+    /// `accept` says which infos count. `on_settled` is called once for each path, with its holders, when
+    ///
+    /// - the best host that can have it has said so, or
+    /// - a host has said so, and those before it in the order took longer than the hedge delay, or
+    /// - all have answered.
+    ///
+    /// The hedge delay is granted once: a host that took longer is not waited for again until it answers in
+    /// time. A host that rests after a failure is asked only when all rest, and not within 5 s of its failure.
+    /// When its pause is over, one question at a time probes it. Paths that nobody has are asked of resting
+    /// hosts too, for at most [`EARLY_PROBE_TIMEOUT`]: once for each new command, and once for each failure of
+    /// a host that had worked before.
     pub async fn ask_each(
         &self,
         question: Question<'_>,
@@ -186,7 +192,7 @@ impl Pool {
         }
     }
 
-    /// A task for each host: when its answer is no longer waited for, it is still read to the end,
+    /// Asks each host in a task of its own. An answer that is no longer waited for is still read to its end,
     /// so that the connection stays usable.
     fn send(
         &self,
@@ -236,7 +242,7 @@ impl Pool {
         self.hosts[host.0].standing() == Standing::Healthy
     }
 
-    /// Whether an answer of a host behind it in the order may have to wait for this one.
+    /// Whether answers of hosts behind it in the order wait for this one, for the hedge delay.
     #[must_use]
     pub fn is_waited_for(&self, host: HostId) -> bool {
         self.hosts[host.0].is_waited_for()
@@ -248,8 +254,8 @@ impl Pool {
         self.limits.hedge
     }
 
-    /// Whom to ask: all that do not rest, with the right to probe those that are half-open, or else
-    /// all that have not failed just now; without those of `except`, whose answers are known.
+    /// Whom to ask: all hosts that do not rest, with the right to probe those that are half-open. Where all
+    /// rest: all that have not failed just now. Without `except`, whose answers are known.
     pub(super) fn askable(
         &self,
         except: &[HostId],
@@ -272,7 +278,7 @@ impl Pool {
         (open, probes)
     }
 
-    /// Those that rest and may be probed all the same, with the right to do so, or are being probed so.
+    /// Resting hosts that may be probed early, with the right to do so, and those that are being probed early.
     fn early_probes(&self, except: &[HostId]) -> (Vec<Arc<HostPool>>, HashMap<HostId, Probe>) {
         let mut probes = HashMap::new();
         let is_probed = |host_pool: &&Arc<HostPool>| {
@@ -289,7 +295,7 @@ impl Pool {
         (hosts, probes)
     }
 
-    /// Once, and only if nothing else has told the user why there are no answers.
+    /// Tells the user once, and only if no failure was reported that explains why there are no answers.
     fn report_all_resting(&self) {
         if self
             .hosts
@@ -313,7 +319,7 @@ impl Pool {
 }
 
 impl Pool {
-    /// The closure of `roots` as one host tells it.
+    /// The closure of `roots` as one host knows it.
     ///
     /// # Errors
     /// When the host fails.

@@ -1,19 +1,19 @@
-//! What a question about a path comes to.
+//! The outcomes of a question about a path.
 
 use std::sync::Arc;
 
 use crate::model::{PathInfo, StorePath};
 use crate::pool::HostId;
 
-/// A path that can be had: what it is and who has it, the best host first. All of them have the
-/// same NAR (the same hash).
+/// A path that can be fetched: its info and its holders, the best host first. All of them have the same NAR
+/// (the same hash).
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// What the best host knows about it.
+    /// The best host's info.
     pub info: Arc<PathInfo>,
-    /// What its NAR has to be. The same, but without the content address of a path that refers to itself
+    /// What its NAR has to be. The same info, but without the content address of a path that refers to itself
     /// and whose NAR hash is trusted or signed: Nix 2.17 to 2.34 compute such addresses otherwise than all
-    /// others, so that it is not judged by that.
+    /// other versions, so the NAR is not checked against it.
     pub to_fetch: Arc<PathInfo>,
     /// Who has it; never empty.
     pub holders: Arc<[HostId]>,

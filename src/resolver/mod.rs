@@ -1,7 +1,7 @@
 //! Which paths there are, what they are, and who has them.
 //!
-//! A question goes to the memory first, then to the disk, and to the hosts only for what is known in
-//! neither:
+//! A question goes to the memory tier first, then to the disk tier, and to the hosts only for what neither
+//! knows:
 //!
 //! ```text
 //! find -> memory -> question in flight about the same -> disk -> check, prefetch in flight -> hosts
@@ -9,11 +9,19 @@
 //!                                                                        '--- starts one ----'
 //! ```
 //!
-//! What is remembered counts only once the host that said so has been asked, a few seconds ago at most,
-//! whether it still has the path (`check`).
+//! A remembered answer counts only if its host was asked a few seconds ago at most whether it still has the
+//! path (`checks`). Each host's answer about a path is kept for itself (`cache::PathRecord`), so that one host
+//! can be forgotten without the others.
 //!
-//! What is remembered of a path is each host's own answer (`known`), so that one host can be
-//! forgotten without the others.
+//! | module | what it does |
+//! | --- | --- |
+//! | `questions` | questions in flight: batches, and what each path waits for |
+//! | `cache` | both cache tiers, and what is known of each path |
+//! | `checks` | asks hosts whether they still have what is remembered |
+//! | `prefetch` | asks ahead for the closure of what was asked for |
+//! | `signatures` | verifies many signatures off the runtime's threads |
+//! | `trust` | which content is accepted from which host |
+//! | `closure` | closures of paths |
 
 mod cache;
 mod checks;
@@ -47,7 +55,7 @@ pub struct Resolver {
     core: Arc<ResolverCore>,
 }
 
-/// What tasks in the background share with the resolver.
+/// What the resolver shares with its background tasks.
 struct ResolverCore {
     pool: Arc<Pool>,
     cache: PathInfoCache,
@@ -66,7 +74,7 @@ impl Resolver {
         Self::with_disk(pool, trust, None, Lifetimes::default())
     }
 
-    /// The same, that shares answers with other processes through `disk`, and remembers them for
+    /// The same, which shares answers with other processes through `disk`, and remembers them for
     /// `lifetimes`.
     #[must_use]
     pub fn with_disk(
@@ -89,10 +97,9 @@ impl Resolver {
         }
     }
 
-    /// Those of `paths` that can be had, in the order of the question, each once.
+    /// Those of `paths` that can be fetched, in the order of the question, each once.
     ///
-    /// What no host has, what no host is trusted with, and what only hosts have that cannot be
-    /// reached, is left out.
+    /// Left out are paths that no host has, that no host is trusted with, or that only unreachable hosts have.
     pub async fn find(&self, paths: &[StorePath]) -> Vec<Found> {
         let mut found = HashMap::new();
         let mut unknown = Vec::new();
@@ -110,7 +117,7 @@ impl Resolver {
             unknown.dedup();
             found.extend(self.core.ask(unknown).await);
         }
-        // Taken out, so that a path that was asked for twice comes once.
+        // Removed, so that a path that was asked for twice comes once.
         paths.iter().filter_map(|path| found.remove(path)).collect()
     }
 
@@ -120,13 +127,13 @@ impl Resolver {
         self.core.counters.counts()
     }
 
-    /// Who is known by now to have the NAR that was told of when `path` was found. Asks nobody.
+    /// The hosts known to have the NAR that was advertised for `path`. Asks no host.
     #[must_use]
     pub fn holders(&self, path: &StorePath) -> Option<Arc<[HostId]>> {
         Some(self.recall(path)?.holders)
     }
 
-    /// That nobody has `path`, with the hosts that could not be asked.
+    /// The error for a path that no host has. It counts the hosts that gave no answer.
     #[must_use]
     pub fn not_found(&self, path: &StorePath) -> NotFound {
         NotFound {
@@ -136,16 +143,15 @@ impl Resolver {
         }
     }
 
-    /// What is remembered of `path`, although nobody may have it now, or can be asked: for who has been
-    /// told of it and comes for it. Asks nobody.
+    /// What is remembered of `path`, even if no host has it now: for a caller to which it was advertised. Asks
+    /// no host.
     #[must_use]
     pub fn recall(&self, path: &StorePath) -> Option<Found> {
         let known = self.core.cache.get(path)?;
         self.core.cache.best_match(&known)
     }
 
-    /// A path turned out not to be had after all: whatever any host said of it is forgotten, here
-    /// and for other processes.
+    /// A path turned out not to be available: all answers about it are forgotten, here and for other processes.
     pub fn forget(&self, path: &StorePath) {
         for host in self.core.pool.hosts() {
             self.forget_at(host, path);
@@ -153,48 +159,46 @@ impl Resolver {
         self.core.cache.forget(path);
     }
 
-    /// A host turned out not to have a path (any more), or sent it wrongly: what it said of it is
-    /// forgotten, here and for other processes. Other hosts are still known to have it.
+    /// A host turned out not to have a path (any more), or sent wrong content: its answer is forgotten, here and
+    /// for other processes. Answers of other hosts stay.
     pub fn forget_at(&self, host: HostId, path: &StorePath) {
         self.core.cache.forget_at(host, path);
         let path = std::slice::from_ref(path);
         self.core.prefetches.invalidate(host, path);
     }
 
-    /// All that a host said is forgotten, here: other processes forget by the disk.
+    /// All answers of a host are forgotten in this process. The disk tier is cleared separately.
     pub fn forget_host(&self, host: HostId) {
         self.core.cache.forget_host(host);
         self.core.prefetches.invalidate_all(host);
-        // Its processes remember what they said.
+        // Its processes keep their answers.
         self.core.pool.close_idle(host, 0);
     }
 
-    /// To be called when paths are about to be downloaded. The first call has what earlier
-    /// processes were told some time ago checked again, in the background and at once.
+    /// To be called when paths are about to be downloaded. The first call starts a background check of answers
+    /// that earlier processes got some time ago.
     pub fn download_begins(&self) {
         self.core.start_recheck();
     }
 
-    /// From now on no host is asked for more than what is asked here: for a process that has one
-    /// question only.
+    /// From now on nothing is asked ahead: for a process that has one question only.
     pub fn disable_prefetch(&self) {
         self.core.prefetches.switch_off();
     }
 
-    /// From now on somebody else is told too: what users are told once is told once more.
+    /// Another caller attaches: messages that are given once are given once more.
     pub fn tell_again(&self) {
         self.core.cache.next_callers();
         self.core.pool.new_command();
     }
 
-    /// To be called before the process ends: waits, at most about 0.3 s, until the answers that
-    /// were given are on disk.
+    /// To be called before the process ends. Waits until all answers are on disk, at most about 0.3 s.
     pub async fn flush(&self) {
         self.core.cache.flush().await;
     }
 
-    /// `paths` and all they refer to, sorted; with `include_outputs` the outputs of derivations
-    /// too. Paths that cannot be had are left out.
+    /// `paths` and all they refer to, sorted; with `include_outputs` the outputs of derivations too. Paths that
+    /// cannot be fetched are left out.
     ///
     /// # Errors
     /// When every host that has one of the paths fails; the last failure is given.

@@ -1,10 +1,10 @@
-//! What will be asked next: whoever asks for a path comes for its closure. When a host has told of
-//! a path, it is asked for the whole closure and all infos in it, in the background, so that the
-//! next questions are answered from memory.
+//! Prefetch of path infos: a caller that asks for a path comes for its closure. When a host has answered that
+//! it has a path, it is asked in the background for the whole closure and all infos in it, so that the next
+//! questions are answered from memory.
 //!
-//! Each host that has the path is asked, so that it is known of each path who has it. A question
-//! that comes meanwhile waits for what is on its way, within limits, instead of asking by itself.
-//! What fails here does no harm: the question is then asked as any other.
+//! Each host that has the path is asked, so that the holders of each path are known. A question that comes
+//! meanwhile waits for the prefetch, within limits. A failure here does no harm: the question is then asked as
+//! any other.
 
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
@@ -21,29 +21,28 @@ use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, RemoteError, Verdict};
 use crate::watch;
 
-/// How long a question waits to learn whether what it is about is on its way.
+/// How long a question waits for the closure, which tells whether its path is prefetched.
 const CLOSURE_WAIT: Duration = Duration::from_secs(1);
 
-/// How long a question waits for what is on its way, after the last that came.
+/// How long a question waits for the next prefetched infos.
 const INFOS_WAIT: Duration = Duration::from_secs(2);
 
-/// How many infos are fetched ahead for one closure. Of a larger one the rest is asked for when
-/// somebody wants it.
+/// How many infos are prefetched for one closure. Others are asked for when they are needed.
 const INFOS_MAX: usize = 20_000;
 
-/// How many references the infos that are fetched ahead for one closure may have altogether.
+/// How many references the prefetched infos of one closure may have altogether.
 const REFERENCES_MAX: usize = 500_000;
 
-/// Infos in one question: what has come is of use before all has come.
+/// Infos in one question: the first ones are of use before all have come.
 const PATHS_PER_QUESTION: usize = 2_000;
 
-/// Roots that one question may have. Who asks for more than this knows the closure already.
+/// How many roots a prefetch may have. A caller that asks for more knows the closure already.
 const ROOTS_MAX: usize = 2_000;
 
-/// How many paths are known to be covered, for each host.
+/// For how many paths of each host it is remembered that they were prefetched.
 const PREFETCHED_MAX: usize = 200_000;
 
-/// What is on its way.
+/// The prefetches in flight.
 pub(super) struct Prefetches {
     in_flight: Mutex<Vec<Arc<Prefetch>>>,
     queues: Vec<HostQueue>,
@@ -51,12 +50,12 @@ pub(super) struct Prefetches {
     off: AtomicBool,
 }
 
-/// One host's prefetches.
+/// One host's prefetches, one at a time.
 #[derive(Default)]
 struct HostQueue {
-    /// One at a time: the others may find that they are covered by then.
+    /// Held by the prefetch that runs. The next ones may find their paths prefetched by then.
     turn: tokio::sync::Mutex<()>,
-    /// Paths that need no other prefetch; `true` for those whose closure has come.
+    /// Paths that need no further prefetch; `true` for those whose closure has come.
     prefetched: Mutex<HashMap<StorePath, bool>>,
 }
 
@@ -71,7 +70,7 @@ struct Prefetch {
 struct Phase {
     /// `None` until it has come.
     closure: Option<Closure>,
-    /// Since when another host has told of what this one has not yet.
+    /// Since when another host has delivered infos that this one has not yet.
     overtaken: Option<Instant>,
 }
 
@@ -98,17 +97,17 @@ impl Prefetches {
         self.off.store(true, Ordering::Relaxed);
     }
 
-    /// Tells when there is news.
+    /// Notified when a prefetch or check has made progress.
     pub(super) fn changed(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// There is news.
+    /// Wakes the questions that wait.
     pub(super) fn notify(&self) {
         self.changed.send_modify(|()| {});
     }
 
-    /// These have come to a host or gone from it: what refers to them has to be asked anew.
+    /// These paths appeared at a host or went from it: their closures have to be prefetched anew.
     pub(super) fn invalidate(&self, host: HostId, paths: &[StorePath]) {
         let mut prefetched = self.queues[host.index()].prefetched.lock();
         for path in paths {
@@ -116,7 +115,7 @@ impl Prefetches {
         }
     }
 
-    /// The same for all that was heard of a host.
+    /// The same for all paths of a host.
     pub(super) fn invalidate_all(&self, host: HostId) {
         self.queues[host.index()].prefetched.lock().clear();
     }
@@ -149,7 +148,7 @@ impl ResolverCore {
                 Some(_) => continue,
             };
             if let Some(holder) = holder {
-                // A better host may hold up the answer of another one, for the hedge delay.
+                // A better host may hold up the answer for the hedge delay.
                 if prefetch.host > holder || !self.pool.is_waited_for(prefetch.host) {
                     continue;
                 }
@@ -163,7 +162,7 @@ impl ResolverCore {
         until
     }
 
-    /// Starts a prefetch of what a host has just told of, unless it is covered.
+    /// Starts a prefetch of the closure of what a host has just answered, unless it was prefetched.
     pub(super) fn prefetch(self: &Arc<Self>, host: HostId, infos: &[Arc<PathInfo>]) {
         if self.prefetches.off.load(Ordering::Relaxed) {
             return;
@@ -199,7 +198,7 @@ impl ResolverCore {
         tokio::spawn(task.run());
     }
 
-    /// The closure of exactly these paths, when one of these hosts is telling it just now.
+    /// The closure of exactly these paths, if one of these hosts is being asked for it.
     pub(super) async fn closure_on_its_way(
         &self,
         hosts: &[HostId],
@@ -226,13 +225,13 @@ impl ResolverCore {
             if told.is_some() || in_flight.is_empty() {
                 return told;
             }
-            // Its connection is under limits itself.
+            // Its connection has time limits of its own.
             changed.changed().await.ok()?;
         }
     }
 }
 
-/// A prefetch that goes on. It is over when this is dropped.
+/// A prefetch in flight, until this is dropped.
 struct PrefetchTask {
     core: Arc<ResolverCore>,
     prefetch: Arc<Prefetch>,
@@ -257,13 +256,12 @@ impl PrefetchTask {
             return;
         }
         let asked_at = unix_seconds();
-        // A failure has been counted and told.
+        // A failure has been recorded and reported by the pool.
         let closure = match core.pool.query_closure(host, &open, false).await {
             Ok(closure) => closure,
             Err(error) => return self.failed(&open, &error),
         };
-        // What is remembered of these is true, or they have come to the host since. Other processes may
-        // have asked for most of it.
+        // The host has all of these. Other processes may have left most of the infos on disk.
         core.cache.look_up(&self.unknown(&closure), false).await;
         core.record_check(host, &closure, &closure, asked_at);
         log::debug!(
@@ -285,7 +283,7 @@ impl PrefetchTask {
         self.progress();
         let mut references = 0;
         for chunk in unknown.chunks(PATHS_PER_QUESTION) {
-            // A closure refers to nothing but itself; this is more than any has.
+            // No real closure has so many.
             if references > REFERENCES_MAX {
                 log::debug!("{}: too many references in a closure", core.pool.host(host));
                 return;
@@ -303,8 +301,7 @@ impl PrefetchTask {
         }
     }
 
-    /// What has not come may be asked for again, when somebody asks about it. What cannot be read
-    /// would come no better.
+    /// Lets these paths be prefetched again. Unreadable replies would be no better the next time.
     fn failed(&self, paths: &[StorePath], error: &RemoteError) {
         if error.verdict() == Verdict::Unreadable {
             return;
@@ -323,7 +320,7 @@ impl PrefetchTask {
         closure.map_or_else(Arc::default, |closure| closure.whole.clone())
     }
 
-    /// What this host has not said anything of.
+    /// Those of `paths` about which this host has no valid answer.
     fn unknown(&self, paths: &[StorePath]) -> Vec<StorePath> {
         let is_unknown =
             |path: &&StorePath| !self.core.cache.has_answer_from(self.prefetch.host, path);
@@ -344,7 +341,7 @@ impl PrefetchTask {
         self.core.prefetches.notify();
     }
 
-    /// Something has come.
+    /// Infos have come.
     fn progress(&self) {
         let now = Instant::now();
         if let Some(closure) = &mut self.prefetch.phase.lock().closure {

@@ -1,6 +1,7 @@
-//! Questions that the memory cannot answer. Identical ones are asked once; those that come
-//! together go out together. Each path is answered as soon as it can be, whatever becomes of the
-//! others in the same question.
+//! Questions in flight: those that the memory tier cannot answer.
+//!
+//! Identical ones are asked once, and those that come together go out as one batch. Each path is answered as
+//! soon as it can be, whatever becomes of the others in the batch.
 
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -25,13 +26,13 @@ pub(super) struct InFlightQuestions {
 
 #[derive(Default)]
 struct State {
-    /// Who finds out about a path.
+    /// The batch that a path is in.
     by_path: HashMap<StorePath, Arc<Batch>>,
-    /// What has not gone out yet: more may join.
+    /// The batch that has not gone out yet: more paths may join.
     gathering: Option<Arc<Batch>>,
 }
 
-/// How it stands with a question about a path.
+/// What a question about a path waits for.
 struct Status {
     next: NextStep,
     /// Hosts that have held up the answer for too long.
@@ -39,12 +40,11 @@ struct Status {
 }
 
 enum NextStep {
-    /// It may be answered by what is under way; to be looked at again then, or when something has
-    /// changed.
+    /// Requests in flight may answer it. To be looked at again at this time, or when something has changed.
     Wait(Instant),
     /// It is answered.
     Answer(Option<Found>),
-    /// The hosts have to be asked whether what they said is still so.
+    /// The hosts have to be asked whether their answers still hold.
     Check,
     /// To be asked of the hosts, except these.
     Ask(Vec<HostId>),
@@ -57,8 +57,7 @@ struct Batch {
 }
 
 impl ResolverCore {
-    /// What the memory says of a path: `None` when somebody has to be asked, `Some(None)` when
-    /// nobody has it.
+    /// The answer of the memory tier: `None` when hosts have to be asked, `Some(None)` when no host has the path.
     pub(super) fn remembered(&self, path: &StorePath) -> Option<Option<Found>> {
         let known = self.cache.get(path)?;
         let mut due = known.answers().iter().filter(|answer| self.is_due(answer));
@@ -66,7 +65,7 @@ impl ResolverCore {
             return None;
         }
         match self.status(path, &known, true, &[]).next {
-            // That hosts which cannot be asked do not have it is not known.
+            // Hosts that cannot be asked may have it.
             NextStep::Answer(None) if known.answers().iter().any(|answer| self.is_due(answer)) => {
                 None
             }
@@ -75,8 +74,8 @@ impl ResolverCore {
         }
     }
 
-    /// What is to be done about a question. With `checked`, what is remembered has been checked for it as
-    /// far as hosts may be asked; `asked` hosts have been asked for it.
+    /// What to do next about a question. With `checked`, remembered answers have been checked for it, as far as
+    /// hosts may be asked. `asked` are the hosts that were asked about the path.
     fn status(
         &self,
         path: &StorePath,
@@ -89,12 +88,12 @@ impl ResolverCore {
             known.filtered(|answer| self.is_promise(answer) && !unsettled.contains(&answer.host));
         let holder = promised.holders().next().map(|(host, _)| host);
         let except: Vec<HostId> = known.hosts().chain(asked.iter().copied()).collect();
-        // When those who have it are failing, those who may have it are worth a question.
+        // Without a holder in reach, hosts that may have it are worth a question.
         let others = holder.is_none() && self.pool.hosts().any(|host| !except.contains(&host));
         let pending = self.pending_checks(path, holder, others);
         let ahead = self.wait_for_prefetch(path, known, holder);
         let due = |answer: &HostAnswer| self.is_due(answer) && !unsettled.contains(&answer.host);
-        // What is on its way ahead of the question tells as much as a check.
+        // A prefetch in flight tells as much as a check.
         let check = !checked && ahead.is_none() && known.answers().iter().any(due);
         let next = match ahead.into_iter().chain(pending.until).min() {
             _ if check => NextStep::Check,
@@ -106,10 +105,10 @@ impl ResolverCore {
         Status { next, late }
     }
 
-    /// Finds out about paths, each of them once.
+    /// Asks about paths, each of them once.
     pub(super) async fn ask(self: &Arc<Self>, paths: Vec<StorePath>) -> HashMap<StorePath, Found> {
         let mut found = HashMap::new();
-        // Only the task that finds out keeps the sender, so that its end is noticed.
+        // Only the batch's task keeps the sender, so that its end is noticed.
         let batches = self.join(paths).into_iter();
         let batches: Vec<_> = batches
             .map(|(batch, paths)| (batch.answers.subscribe(), paths))
@@ -123,13 +122,13 @@ impl ResolverCore {
                 let mine = mine.filter_map(|path| Some((path.clone(), answers[path].clone()?)));
                 mine.collect::<Vec<_>>()
             };
-            // One that ended without an answer found nothing.
+            // A batch that ended without an answer found nothing.
             found.extend(answers.wait_for(has_all, mine).await.unwrap_or_default());
         }
         found
     }
 
-    /// The batches that answer these paths; a new one for those that nobody is at.
+    /// The batches that answer these paths; a new one for paths that are in none.
     fn join(self: &Arc<Self>, paths: Vec<StorePath>) -> Vec<(Arc<Batch>, Vec<StorePath>)> {
         let mut batches: Vec<(Arc<Batch>, Vec<StorePath>)> = Vec::new();
         let mut state = self.questions.state.lock();
@@ -154,7 +153,7 @@ impl ResolverCore {
         batches
     }
 
-    /// A new batch, with a task of its own: whoever asked first may lose interest.
+    /// A new batch, with a task of its own: the caller that asked first may go away.
     fn start(self: &Arc<Self>) -> Arc<Batch> {
         let batch = Arc::new(Batch {
             paths: Mutex::default(),
@@ -168,7 +167,7 @@ impl ResolverCore {
         batch
     }
 
-    /// What is done with an answer about these paths.
+    /// What is done with a host's reply about these paths.
     fn on_reply(self: &Arc<Self>, asked: Arc<[StorePath]>) -> OnReply {
         let core = self.clone();
         Arc::new(move |host, infos| {
@@ -181,7 +180,7 @@ impl ResolverCore {
         })
     }
 
-    /// Asks the hosts that are not known to lack them.
+    /// Asks the hosts, without those of `except`.
     async fn ask_hosts(
         self: &Arc<Self>,
         paths: Vec<StorePath>,
@@ -193,7 +192,7 @@ impl ResolverCore {
             except: &except,
             on_reply: self.on_reply(paths.as_slice().into()),
         };
-        // It was judged when it was heard.
+        // `on_reply` has checked it.
         let accept = |host, info: &PathInfo| match self.cache.get(&info.path) {
             Some(known) if known.answer_of(host).is_some() => known
                 .answer_of(host)
@@ -204,7 +203,7 @@ impl ResolverCore {
             let answers = paths.into_iter().filter_map(|(path, holders)| {
                 let known = self.cache.get(&path).unwrap_or_default();
                 let mut known = known.filtered(|answer| self.is_promise(answer));
-                // The memory may have dropped what was heard.
+                // The cache may have evicted the answers already.
                 known.add_holders(holders, unix_seconds());
                 Some((path, Some(self.cache.best_match(&known)?)))
             });
@@ -214,7 +213,7 @@ impl ResolverCore {
     }
 }
 
-/// A batch whose paths nobody else asks for. When it is dropped, what is left of it has no answer.
+/// The task of a batch. When it is dropped, paths without an answer stay unanswered.
 struct BatchTask {
     core: Arc<ResolverCore>,
     batch: Arc<Batch>,
@@ -222,7 +221,7 @@ struct BatchTask {
 
 impl BatchTask {
     async fn run(self) {
-        // Questions that are on their way at this moment shall be able to join.
+        // Lets questions join that come at the same moment.
         yield_now().await;
         let mut pending = {
             let mut state = self.core.questions.state.lock();
@@ -250,7 +249,7 @@ impl BatchTask {
         let mut asked: HashMap<StorePath, Vec<HostId>> = HashMap::new();
         let mut asking = JoinSet::new();
         loop {
-            // Before looking, so that nothing is missed.
+            // Subscribed before the state is read, so that no change is missed.
             let mut changed = core.prefetches.changed();
             core.verify_ahead(pending.iter()).await;
             let mut answered = Vec::new();
@@ -317,7 +316,7 @@ impl BatchTask {
                 break;
             }
             tokio::select! {
-                // What it did not find may be known by what others have heard meanwhile.
+                // What it did not find may be known from other replies by now.
                 joined = asking.join_next(), if !asking.is_empty() => {
                     if let Some(Ok(paths)) = joined {
                         pending.extend(this.open_of(paths));
@@ -338,7 +337,7 @@ impl BatchTask {
     }
 
     fn settle(&self, answers: Vec<(StorePath, Option<Found>)>) {
-        // Who asks from now on may have to get a newer answer than this.
+        // A question from now on may need a newer answer than this one.
         let mut state = self.core.questions.state.lock();
         for (path, _) in &answers {
             if state

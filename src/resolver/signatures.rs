@@ -1,5 +1,5 @@
-//! Signatures are looked at when somebody wants the path. Where many are wanted together, that takes
-//! seconds, in which a thread of the runtime would do nothing else.
+//! Signatures are verified when a path is asked for. For many paths at once that takes seconds, so it is done on
+//! a thread that may block.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use tokio::task::spawn_blocking;
 use super::ResolverCore;
 use crate::model::StorePath;
 
-/// As many as are looked at on the spot: some milliseconds, at about 0.1 ms each.
+/// How many are verified inline: that takes some milliseconds, at about 0.1 ms each.
 const INLINE_MAX: usize = 32;
 
 impl ResolverCore {
-    /// To be called before a look at what is known of many paths: looks at their signatures where
-    /// nobody has yet, on a thread that may take its time.
+    /// To be called before the records of many paths are read: verifies their signatures, many of them on a
+    /// thread that may block.
     pub(super) async fn verify_ahead(self: &Arc<Self>, paths: impl Iterator<Item = &StorePath>) {
         let has_unverified = |path: &&StorePath| self.cache.has_unverified(path);
         let unverified: Vec<StorePath> = paths.filter(has_unverified).cloned().collect();

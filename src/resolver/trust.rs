@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::config::host::Host;
 use crate::model::{AddressError, PathInfo, PublicKey, SignatureError, StorePath, verify};
 
-/// What decides about content.
+/// The settings that decide.
 #[derive(Debug, Clone)]
 pub struct Trust {
     /// `require-sigs`
@@ -50,7 +50,7 @@ pub enum Why {
     Unproven(SignatureError),
 }
 
-/// What tells one kind of refusal from others, so that each is told once.
+/// A kind of refusal. Each kind is reported once.
 pub type Reason = (&'static str, Option<AddressError>);
 
 /// How many names of keys a message shows, and how many characters of each.
@@ -97,7 +97,7 @@ impl Distrust {
     }
 }
 
-/// Names that a remote has sent: quoted, which also takes the sting out of control characters.
+/// Names that a remote has sent, quoted, which also escapes control characters.
 fn list(names: &[String]) -> String {
     let (most, length) = KEY_NAMES_SHOWN;
     let short = |name: &String| format!("{:?}", name.chars().take(length).collect::<String>());
@@ -115,7 +115,7 @@ pub enum QuickCheck {
     Accepted,
     /// It does not.
     Refused(Distrust),
-    /// It names a known key: [`Trust::check`] has to look at the signature.
+    /// It names a known key: [`Trust::check`] has to verify the signature.
     NeedsVerification,
 }
 

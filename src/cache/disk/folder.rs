@@ -30,7 +30,7 @@ pub enum FolderError {
         #[source]
         source: io::Error,
     },
-    /// Something that others could use against us has its place.
+    /// Others could use what is there against us.
     #[error("the folder {} is refused: it is {what}", .path.display())]
     Refused {
         /// The folder.
@@ -38,15 +38,15 @@ pub enum FolderError {
         /// What it is.
         what: &'static str,
     },
-    /// There is no place to try.
+    /// There is no folder to try.
     #[error("neither XDG_CACHE_HOME nor HOME names a folder to use")]
     Homeless,
 }
 
-/// What the choice depends on, so that tests need not change the process.
+/// What the choice depends on; a value, so that tests need not change the process.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
-    /// A folder that was named outright.
+    /// The folder that [`OVERRIDE`] names.
     pub explicit: Option<PathBuf>,
     /// `$XDG_CACHE_HOME`.
     pub xdg_cache_home: Option<PathBuf>,
@@ -57,7 +57,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Those of this process.
+    /// That of this process.
     #[must_use]
     pub fn of_process() -> Self {
         let from_env = |name| {
@@ -72,10 +72,10 @@ impl Environment {
         }
     }
 
-    /// Finds or makes the folder.
+    /// Finds or creates the folder.
     ///
     /// # Errors
-    /// When no place can be used; the last one's reason is given.
+    /// When no folder can be used; the reason for the last one is given.
     pub fn folder(&self) -> Result<PathBuf, FolderError> {
         let mut last = FolderError::Homeless;
         for candidate in self.candidates() {
@@ -104,8 +104,7 @@ impl Environment {
         found
     }
 
-    /// Under `sudo`, HOME may still be the other user's: files of root's in there would be in that
-    /// user's way.
+    /// Under `sudo`, HOME may still be the other user's: files of root in there would get in that user's way.
     fn may_fill(&self, base: &Path) -> bool {
         let nearest = base.ancestors().find_map(|path| fs::metadata(path).ok());
         self.uid != 0 || nearest.is_some_and(|meta| meta.uid() == 0)
@@ -120,9 +119,9 @@ impl Environment {
             path: path.to_owned(),
             what,
         };
-        // The mode for all folders that are missing, as the XDG specification wants it.
+        // With this mode for all missing folders, as the XDG specification asks.
         let made = DirBuilder::new().mode(0o700).recursive(true).create(path);
-        // A link to a folder is for users who moved their caches, if it is theirs.
+        // Users who moved their caches have a link of their own here.
         let link =
             fs::symlink_metadata(path).map_err(|error| failed(made.err().unwrap_or(error)))?;
         if link.uid() != self.uid {
@@ -135,15 +134,15 @@ impl Environment {
         if meta.uid() != self.uid {
             return Err(refused("a link to a folder of another user"));
         }
-        // What is in it may be somebody else's by now.
+        // Others may have put files into it.
         if is_writable_by_others(&meta, self.uid) {
             return Err(refused("open to other users"));
         }
-        // One that was named is not for us to tighten: who knows what else it is.
+        // A folder that was named explicitly is not ours to change.
         if self.explicit.is_none() && meta.mode() & 0o077 != 0 {
             fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
         }
-        // Where it really is, for SQLite, which follows no links then.
+        // The real path, since SQLite is told not to follow links.
         let real = fs::canonicalize(path).map_err(failed)?;
         for path in [path, &real] {
             if unsafe_ancestor(path, self.uid).map_err(failed)?.is_some() {

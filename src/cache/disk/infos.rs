@@ -1,4 +1,4 @@
-//! What hosts answered about paths: infos, and that they lack a path.
+//! Hosts' answers about paths: infos, and that they lack a path.
 //!
 //! Times are seconds of Unix time and come from the caller. A host's store directory is part of
 //! which row is meant; paths are kept as base names.
@@ -13,7 +13,7 @@
 //! | `deriver`, `refs` | base names; references with a blank between them |
 //! | `sigs` | with a line feed between them |
 //!
-//! A row that makes no sense says nothing: it is as if it were not there.
+//! A row that makes no sense is ignored.
 
 mod row;
 mod upkeep;
@@ -54,19 +54,18 @@ CREATE TABLE upkeep (
 ) STRICT;
 INSERT INTO upkeep VALUES (1, 0, 0);";
 
-/// How long one question may go on reading what was not asked for but will be.
+/// How long one question may go on reading references, which will be asked for next.
 const READAHEAD_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// For how many seconds a host's answer counts as checked, unless the user has set a lifetime. So long
-/// it is shared by all who ask.
+/// For how many seconds a host's answer counts as checked, unless the user has set a lifetime.
 const CHECKED_SECONDS: u64 = 10;
 
-/// A clock that is ahead of ours by more than this, in seconds, is not believed.
+/// How far ahead of our clock a row may be, in seconds. Others are not believed.
 const CLOCK_SKEW_MAX: u64 = 300;
 
-/// For how long an answer is remembered. Whether the host still has the path is asked again, once the
-/// answer is more than a few seconds old, before anybody relies on it; unless the user has set a lifetime
-/// to something else than the default: such an answer is believed unasked as long as it is remembered.
+/// For how long an answer is remembered. Once it is more than a few seconds old, the host is asked again before
+/// anything relies on it. Where the user has set a lifetime other than the default, an answer is believed
+/// unasked as long as it is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetimes {
     /// That a host has a path, and what it is.
@@ -93,7 +92,7 @@ impl Lifetimes {
         self.is_set(has) || now.abs_diff(checked_at) < CHECKED_SECONDS
     }
 
-    /// Whether the user has set this lifetime to something else than the default.
+    /// Whether the user has set this lifetime to another value than the default.
     #[must_use]
     pub fn is_set(&self, has: bool) -> bool {
         let usual = Self::default();
@@ -123,14 +122,14 @@ pub struct CachedAnswer {
     pub checked_at: u64,
 }
 
-/// Something to be written.
+/// A change to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CacheWrite {
     /// A host, by its key, answered.
     Answer(Arc<str>, CachedAnswer),
-    /// A host still has a path at this time, in seconds of Unix time. What is known of it is the same.
+    /// A host still has a path at this time, in seconds of Unix time; its info is the same.
     Confirmed(Arc<str>, StorePath, u64),
-    /// What a host said of a path is no longer true.
+    /// A host's answer about a path does not hold any more.
     Removed(Arc<str>, StorePath),
 }
 
@@ -145,14 +144,14 @@ pub struct Lookup<'a> {
     pub lifetimes: Lifetimes,
     /// The time, in seconds of Unix time.
     pub now: u64,
-    /// How many paths at most are read; what found ones refer to is read too, as far as it goes.
+    /// How many paths are read at most: references of those found are read too, up to this number.
     pub most: usize,
 }
 
 impl Disk {
-    /// What these hosts have said of these paths, and of what found ones refer to: the place of
-    /// the host in the question, and its answer. References that `is_known` are not followed.
-    /// Blocks; nothing is found when there is no disk tier.
+    /// Answers of these hosts about these paths and their references: the index of the host in the question,
+    /// and its answer. References that `is_known` are not followed. Blocks; finds nothing when there is no disk
+    /// tier.
     #[must_use]
     pub fn path_infos(
         &self,
@@ -166,7 +165,7 @@ impl Disk {
     /// Writes all of `writes`, in order and at once. Blocks.
     pub fn remember(&self, writes: &[CacheWrite], lifetimes: Lifetimes, now: u64) {
         let written = self.ask(|db| write(db, writes));
-        // Apart from that, so that what was written stays whatever becomes of this.
+        // Separately, so that the writes stay if this fails.
         if written.is_some() {
             self.ask(|db| upkeep::prune(db, lifetimes, now, upkeep::Bounds::default()));
         }
@@ -208,7 +207,7 @@ fn look_up(
     Ok(found)
 }
 
-/// What the first host that has the path says that it refers to.
+/// The references of a path, by the first host that has it.
 fn references(found: &[(usize, CachedAnswer)]) -> Vec<StorePath> {
     let info = found.iter().find_map(|(_, answer)| answer.info.as_ref());
     info.map(|info| info.references.clone()).unwrap_or_default()
@@ -249,7 +248,7 @@ fn write(db: &Connection, writes: &[CacheWrite]) -> rusqlite::Result<()> {
     for one in writes {
         match one {
             CacheWrite::Answer(key, answer) => {
-                // What cannot be written must not leave an older answer in its place either.
+                // An answer that cannot be written must not leave an older one in its place.
                 let id = ids.make(&change, key, answer.path.store_dir())?;
                 match Row::of(answer) {
                     Some(row) => row.write(&mut insert, id, &answer.path)?,
@@ -275,7 +274,7 @@ fn write(db: &Connection, writes: &[CacheWrite]) -> rusqlite::Result<()> {
     change.commit()
 }
 
-/// Numbers of hosts, as far as they were looked up.
+/// Row ids of hosts, as far as they were looked up.
 #[derive(Default)]
 struct Ids(HashMap<(Arc<str>, String), Option<i64>>);
 

@@ -11,13 +11,13 @@ use rusqlite::{Connection, params};
 use super::{Disk, FILE, FolderError, Unusable, health, open, retry_busy, retry_busy_for};
 use crate::model::HealthRecord;
 
-/// How long a change is repeated while others write: people can wait longer than Nix.
+/// How long a change is repeated while others write: a user can wait longer than Nix.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Rows that are removed at a time, so that others can write in between.
+/// Rows that are deleted at a time, so that others can write in between.
 const ROWS_PER_DELETE: i64 = 20_000;
 
-/// Why the disk tier is of no use.
+/// Why the disk tier cannot be inspected.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
     /// There is no folder for it.
@@ -42,7 +42,7 @@ pub enum InspectError {
     },
 }
 
-/// All that stands in it. Times are seconds of Unix time.
+/// All that it holds. Times of answers are seconds of Unix time.
 #[derive(Debug, Clone, Default)]
 pub struct Contents {
     /// The file.
@@ -59,7 +59,7 @@ pub struct Contents {
     pub shells: Vec<(String, bool)>,
 }
 
-/// What one host said.
+/// Counts of one host's answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostAnswers {
     /// The host's key; its first line is how messages name it.
@@ -70,7 +70,7 @@ pub struct HostAnswers {
     pub has: u64,
     /// Paths that it lacks.
     pub lacks: u64,
-    /// When it said the oldest of that.
+    /// When the oldest of them was given.
     pub oldest: u64,
 }
 
@@ -84,7 +84,7 @@ pub struct Cleared {
 }
 
 impl Disk {
-    /// Where the file is or would be; its folder is made if it is not there.
+    /// Where the file is or would be. Its folder is created if it is missing.
     ///
     /// # Errors
     /// When there is no folder for it.
@@ -92,7 +92,7 @@ impl Disk {
         Ok(self.environment.folder()?.join(FILE))
     }
 
-    /// All that stands in it. A file that is not there is not made.
+    /// All that it holds. A missing file is not created.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -130,7 +130,7 @@ impl Disk {
         clear(&db, is_meant).map_err(|source| InspectError::Sqlite { path, source })
     }
 
-    /// Looks whether it can be read and written.
+    /// Checks whether it can be read and written.
     ///
     /// # Errors
     /// Why not.
@@ -231,7 +231,7 @@ fn clear(db: &Connection, is_meant: impl Fn(&str) -> bool) -> rusqlite::Result<C
                 break;
             }
         }
-        // Not the row of the host: somebody may be about to write answers with its number.
+        // Not the row of the host: another process may be about to write answers with its id.
     }
     for table in ["host_health", "host_shell"] {
         let list = format!("SELECT host FROM {table}");
@@ -243,8 +243,8 @@ fn clear(db: &Connection, is_meant: impl Fn(&str) -> bool) -> rusqlite::Result<C
     }
     let is_empty = "SELECT NOT EXISTS (SELECT 1 FROM path_infos)";
     if retry_busy(|| db.query_row(is_empty, (), |row| row.get(0))).unwrap_or(false) {
-        // The file gets smaller, if nobody is in the way. With much left that would take long, and
-        // hold up others.
+        // Shrinks the file, if no other process locks it. With many rows left that would take long, and hold
+        // up others.
         let _ = db.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)");
     }
     Ok(cleared)

@@ -1,8 +1,8 @@
-//! The tier that all processes of a user share: `cache.sqlite` in a private folder.
+//! The disk tier, which all processes of a user share: `cache.sqlite` in a private folder.
 //!
-//! Losing it costs time only. Whatever fails (a folder that cannot be written, a full disk, a
-//! lock that is held for long) means working without, and one debug line says so. A database that
-//! is damaged, somebody else's, or of a later schema is moved aside and made anew.
+//! Losing it costs time only. After any failure (a folder that cannot be written, a full disk, a lock that is
+//! held for long) work goes on without it, and one debug line says so. A database that is damaged, of another
+//! program, or of a later schema is moved aside and created anew.
 //!
 //! Everything here blocks, for about 0.3 s per question as long as the disk itself answers.
 //! Callers that are async use `spawn_blocking`.
@@ -44,8 +44,8 @@ const SCHEMA: i32 = 2;
 /// How long a question is repeated while other processes lock the database.
 const BUSY_RETRY_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How long SQLite itself waits for a lock: in part, since in WAL mode it sometimes does not wait
-/// at all (`SQLITE_BUSY` while a log is recovered, `SQLITE_PROTOCOL` under load).
+/// How long SQLite itself waits for a lock. It is not enough: in WAL mode it sometimes does not wait at all
+/// (`SQLITE_BUSY` while a log is recovered, `SQLITE_PROTOCOL` under load).
 const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// How long to wait before a question is repeated.
@@ -57,7 +57,7 @@ const FILE: &str = "cache.sqlite";
 #[derive(Debug)]
 pub struct Disk {
     environment: Environment,
-    /// Held while the database is asked, by threads that may block.
+    /// Held while the database is used, by threads that may block.
     database: Mutex<Database>,
 }
 
@@ -68,7 +68,7 @@ enum Database {
     Off,
 }
 
-/// Why the disk tier is of no use. For the log: nobody can do more about it than do without.
+/// Why the disk tier cannot be used; for the log.
 #[derive(Debug, thiserror::Error)]
 enum DiskError {
     #[error(transparent)]
@@ -82,7 +82,7 @@ enum DiskError {
     Aside { path: PathBuf, source: io::Error },
 }
 
-/// What is wrong with a database that is there.
+/// Why a database that is there cannot be used.
 #[derive(Debug)]
 enum Unusable {
     Damaged,
@@ -101,7 +101,7 @@ impl Disk {
         }
     }
 
-    /// Asks the database, or tells the log why it cannot.
+    /// Asks the database, or logs why it cannot.
     fn ask<T>(&self, question: impl Fn(&Connection) -> rusqlite::Result<T>) -> Option<T> {
         // A panic in another thread leaves at worst an open transaction, which its drop ended.
         let mut database = self.database.lock();
@@ -117,7 +117,7 @@ impl Disk {
         };
         log::debug!("the disk cache {}: {error}", path.display());
         if is_damage(&error) {
-            // What is damaged in the middle shows only now.
+            // Damage in the middle of the file shows only now.
             let path = path.clone();
             *database = Database::Off;
             *database = match renew(&path, true) {
@@ -207,7 +207,7 @@ pub fn unix_seconds() -> u64 {
     since.unwrap_or_default().as_secs()
 }
 
-/// Opens the database, makes it if it is not there.
+/// Opens the database; creates it if it is missing.
 fn open(path: &Path) -> Result<Connection, Unusable> {
     if !claim(path)? {
         return Err(Unusable::Foreign);
@@ -232,7 +232,7 @@ fn open(path: &Path) -> Result<Connection, Unusable> {
     retry_busy(|| db.pragma_update(None, "synchronous", "NORMAL"))?;
     retry_busy(|| {
         let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        // Another process may have done it just now.
+        // Another process may have done it meanwhile.
         let version: i32 = change.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if version < 1 {
             change.execute_batch(health::TABLE)?;
@@ -248,7 +248,7 @@ fn open(path: &Path) -> Result<Connection, Unusable> {
     Ok(db)
 }
 
-/// Makes the file if it is missing, for us alone: SQLite gives what it puts beside it the same mode.
+/// Creates the file if it is missing, readable for us alone: SQLite gives the files beside it the same mode.
 /// `false` when something else than a file of ours has its name.
 fn claim(path: &Path) -> rusqlite::Result<bool> {
     let made = OpenOptions::new()
@@ -261,7 +261,7 @@ fn claim(path: &Path) -> rusqlite::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let meta = fs::symlink_metadata(path);
             let uid = rustix::process::geteuid().as_raw();
-            // What has gone meanwhile was there before.
+            // A file that is gone by now existed a moment ago, and is not ours to claim.
             Ok(meta.is_ok_and(|meta| is_own_file(&meta, uid)))
         }
         Err(error) => {
@@ -274,14 +274,14 @@ fn claim(path: &Path) -> rusqlite::Result<bool> {
     }
 }
 
-/// Moves a database that is of no use aside and makes a new one. With `damaged` it is known to be
-/// of no use even if it can be opened, unless another process has replaced it meanwhile.
+/// Moves an unusable database aside and creates a new one. With `damaged` it is known to be unusable even if it
+/// can be opened, unless another process has replaced it meanwhile.
 fn renew(path: &Path, damaged: bool) -> Result<Connection, DiskError> {
     let failed = |source| DiskError::Aside {
         path: path.to_owned(),
         source,
     };
-    // One process at a time, so that nobody moves the new one aside.
+    // One process at a time, so that no other one moves the new database aside.
     let _lock = lock(&path.with_extension("lock")).map_err(failed)?;
     let suffix = match open(path) {
         Ok(db) if !damaged || is_sound(&db) => return Ok(db),
@@ -321,7 +321,7 @@ fn with(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// A lock between processes; held until the file is dropped.
+/// A lock between processes, held until the file is dropped.
 fn lock(path: &Path) -> io::Result<File> {
     let started = Instant::now();
     loop {

@@ -11,15 +11,14 @@ pub(super) const TABLE: &str = "CREATE TABLE host_shell (
     found_at INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;";
 
-/// How long it is believed, in seconds: accounts are seldom changed, and who is wrong about one
-/// finds out.
+/// How long a row is believed, in seconds. Accounts are seldom changed, and a wrong row shows on the next use.
 const SHELL_LIFETIME: u64 = 7 * 24 * 3600;
 
-/// How many hosts are remembered: those that were found out last.
+/// How many hosts are remembered: the latest ones.
 const HOSTS_MAX: i64 = 1_000;
 
 impl Disk {
-    /// Whether the account behind `key` has a shell, as was found out in the last 7 days. Blocks.
+    /// Whether the account behind `key` has a shell, if that was found out in the last 7 days. Blocks.
     #[must_use]
     pub fn host_shell(&self, key: &str) -> Option<bool> {
         self.ask(|db| load(db, key, unix_seconds())).flatten()

@@ -1,5 +1,5 @@
-//! The tier that outlives the process, as the rest of the room sees it: reading has a time limit,
-//! writing goes on in the background and holds up nobody.
+//! The cache tier that outlives the process. Reads have a time limit; writes happen in the background and
+//! hold up nobody.
 
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -22,14 +22,14 @@ const DISK_TIMEOUT: Duration = Duration::from_millis(300);
 /// For how long a disk that held up an answer is not asked again.
 const DISK_PAUSE: Duration = Duration::from_secs(10);
 
-/// Answers that wait to be written, at most; what is more is not remembered.
+/// How many writes may be pending. Further ones are dropped.
 const PENDING_WRITES_MAX: usize = 100_000;
 
-/// Where answers outlive the process.
+/// The disk cache, and the keys of the hosts in it.
 pub struct KeyedDisk {
     /// The disk cache.
     pub disk: Arc<Disk>,
-    /// For each host, in order, what tells it from all others.
+    /// For each host, in order, a key that tells it from all others.
     pub hosts: Vec<Arc<str>>,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct DiskTier {
     pub(super) lifetimes: Lifetimes,
     waiting: Mutex<Vec<CacheWrite>>,
     rests_until: Mutex<Option<Instant>>,
-    /// Whether somebody writes.
+    /// Whether the writer task runs.
     busy: watch::Sender<bool>,
 }
 
@@ -54,8 +54,8 @@ impl DiskTier {
         }
     }
 
-    /// What hosts said of `paths`, and of what those refer to that is not known yet, up to `most`
-    /// paths: the place of the host in the order, and its answer.
+    /// Answers about `paths` and about their references that are not known yet, `most` paths at most: the index
+    /// of the host, and its answer.
     pub(super) async fn look_up(
         &self,
         paths: &[StorePath],
@@ -90,7 +90,7 @@ impl DiskTier {
         }
     }
 
-    /// Writes that a host said this, soon.
+    /// Queues a host's answers to be written.
     pub(super) fn write_answers(
         self: &Arc<Self>,
         host: HostId,
@@ -103,7 +103,7 @@ impl DiskTier {
         self.write(host, news);
     }
 
-    /// Writes that a host still has these paths, soon.
+    /// Queues that a host still has these paths.
     pub(super) fn write_still_has(self: &Arc<Self>, host: HostId, paths: Vec<StorePath>, now: u64) {
         let has = |key: &Arc<str>| {
             let has = |path| CacheWrite::Confirmed(key.clone(), path, now);
@@ -112,7 +112,7 @@ impl DiskTier {
         self.write(host, has);
     }
 
-    /// Writes that what a host said of a path is no longer true, soon.
+    /// Queues the removal of a host's answer about a path.
     pub(super) fn write_removed(self: &Arc<Self>, host: HostId, path: &StorePath) {
         self.write(host, |key| {
             vec![CacheWrite::Removed(key.clone(), path.clone())]
@@ -133,14 +133,14 @@ impl DiskTier {
             return;
         }
         waiting.extend(news);
-        // Under the lock, so that a writer that is about to stop sees either.
+        // Under the lock: a writer that is about to stop sees either the new writes or this flag.
         if !self.busy.send_replace(true) {
             let tier = self.clone();
             runtime.spawn(async move { tier.write_all().await });
         }
     }
 
-    /// Whatever comes while one batch is being written goes into the next.
+    /// Writes in batches: what comes meanwhile goes into the next one.
     async fn write_all(self: Arc<Self>) {
         let Some(tier) = self.tier.clone() else {
             return;
@@ -158,12 +158,12 @@ impl DiskTier {
             let job = spawn_blocking(move || {
                 tier.disk.remember(&news, lifetimes, unix_seconds());
             });
-            // A panic in there has been reported; what it was about is lost.
+            // The panic hook has reported a panic; its batch is lost.
             let _ = job.await;
         }
     }
 
-    /// Waits until all is written, but not for long.
+    /// Waits until all is written, at most [`DISK_TIMEOUT`].
     pub(super) async fn flush(&self) {
         let mut busy = self.busy.subscribe();
         let written = busy.wait_for(|busy| !busy);

@@ -6,17 +6,17 @@ use crate::cache::Lifetimes;
 use crate::model::PathInfo;
 use crate::pool::HostId;
 
-/// For how many seconds at least it is remembered that a host has a path which it said so itself.
+/// For how many seconds at least it is remembered that a host has a path, if this process heard it itself.
 pub(super) const OWN_ANSWER_LIFETIME: u64 = 3600;
 
-/// What a host says of a path.
+/// What a host answered about a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::resolver) enum AnswerKind {
     /// It has it, and this counts.
     Has(Arc<PathInfo>),
-    /// It has it. Nobody has looked yet whether the signature is right.
+    /// It has it. The signature is not verified yet.
     Unverified(Arc<PathInfo>),
-    /// It has it, but is not trusted with it. So it was found for callers of this number.
+    /// It has it, but is not trusted with it; rejected for this caller generation.
     Refused(u64),
     /// It lacks it.
     Lacks,
@@ -37,22 +37,22 @@ impl AnswerKind {
 pub(in crate::resolver) struct HostAnswer {
     pub(in crate::resolver) host: HostId,
     pub(in crate::resolver) kind: AnswerKind,
-    /// When it said so last, in seconds of Unix time.
+    /// When it last said so, in seconds of Unix time.
     pub(in crate::resolver) checked_at: u64,
-    /// An earlier process got it.
+    /// An earlier process got the answer.
     pub(in crate::resolver) from_disk: bool,
 }
 
 impl HostAnswer {
     pub(super) fn is_valid(&self, lifetimes: &Lifetimes, now: u64, callers: u64) -> bool {
         match self.kind {
-            // A caller that was told of a path comes for it. An engine outlives its callers.
+            // A caller to which a path was advertised comes for it. An engine outlives its callers.
             AnswerKind::Has(_) | AnswerKind::Unverified(_) => {
                 let heard_here =
                     !self.from_disk && now.abs_diff(self.checked_at) < OWN_ANSWER_LIFETIME;
                 heard_here || lifetimes.is_fresh(true, self.checked_at, now)
             }
-            // It may have been signed since, and whoever asks now has not been told.
+            // It may have been signed since, and a new caller has not been told.
             AnswerKind::Refused(found_for) => found_for == callers,
             AnswerKind::Lacks => lifetimes.is_fresh(false, self.checked_at, now),
         }
@@ -71,17 +71,17 @@ impl HostAnswer {
     }
 }
 
-/// What became of an answer when the host was asked again.
+/// The outcome of asking a host again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::resolver) enum CheckOutcome {
     /// As it was.
     StillHas,
     /// As it was.
     StillLacks,
-    /// It has the path by now. What that is has to be asked.
+    /// It has the path by now. Its info has to be asked for.
     Appeared,
     /// It has the path no longer.
     Gone,
-    /// There was none, or none that this changes.
+    /// There was no answer, or none that this changes.
     Unknown,
 }

@@ -25,24 +25,24 @@ pub(super) use host_answer::{AnswerKind, HostAnswer};
 pub(super) use path_record::PathRecord;
 use recently_gone::RecentlyGone;
 
-/// How much is remembered, in bytes as [`PathRecord::weight`] guesses them: some 100,000 paths of usual kind.
-/// What hosts tell of a path may be long.
+/// How much is remembered, in bytes as [`PathRecord::weight`] estimates them: some 100,000 usual paths. Infos
+/// from hosts may be long.
 const CACHE_WEIGHT_MAX: u64 = 96 << 20;
 
 /// How many paths are read ahead from the disk at a time.
 const DISK_READAHEAD_PATHS: usize = 20_000;
 
-/// What is known of all paths.
+/// What is known of all paths, in both tiers.
 pub(super) struct PathInfoCache {
     pool: Arc<Pool>,
     trust: Trust,
     paths: Arc<MemoryCache<Arc<PathRecord>>>,
     disk_tier: Arc<DiskTier>,
-    /// What was forgotten and not heard again since: the disk may still have it for a moment.
+    /// Answers that were forgotten a moment ago: the disk tier may still have them.
     gone: Mutex<RecentlyGone>,
-    /// Counts up when others ask.
+    /// The generation of callers: refusals were reported to those of one generation.
     callers: AtomicU64,
-    /// Hosts whose paths were refused and of which these callers know.
+    /// Refusals that this generation of callers knows of.
     told: Mutex<HashSet<(HostId, Reason)>>,
 }
 
@@ -67,8 +67,8 @@ impl PathInfoCache {
         }
     }
 
-    /// What is known of a path and believed now. Looks at its signatures if nobody has yet: thousands
-    /// of infos may have come ahead, and each takes its time.
+    /// The valid answers about a path. Verifies signatures only now: thousands of infos may have been
+    /// prefetched, and each takes about 0.1 ms.
     pub(super) fn get(&self, path: &StorePath) -> Option<PathRecord> {
         let mut known = self.paths.get(path)?;
         if known.unverified().next().is_some() {
@@ -86,7 +86,7 @@ impl PathInfoCache {
         self.callers.load(Ordering::Relaxed)
     }
 
-    /// From now on other callers ask: refusals are for those who were told of them.
+    /// Begins a new generation of callers: refusals are reported to it again.
     pub(super) fn next_callers(&self) {
         self.callers.fetch_add(1, Ordering::Relaxed);
         let told = std::mem::take(&mut *self.told.lock());
@@ -96,13 +96,12 @@ impl PathInfoCache {
         }
     }
 
-    /// What is remembered of a path, whether or not anybody has looked at the signatures.
+    /// The valid answers about a path, with signatures verified or not.
     pub(super) fn get_unverified(&self, path: &StorePath) -> Option<PathRecord> {
         self.paths.get(path).map(|known| self.valid(&known))
     }
 
-    /// Whether this host has said something of a path that is remembered now, as far as signatures were
-    /// looked at.
+    /// Whether there is a valid answer of this host about a path, verified or not.
     pub(super) fn has_answer_from(&self, host: HostId, path: &StorePath) -> bool {
         self.get_unverified(path)
             .is_some_and(|known| known.answer_of(host).is_some())
@@ -118,8 +117,7 @@ impl PathInfoCache {
         &self.disk_tier.lifetimes
     }
 
-    /// Whether this host has told of a path what is believed now, and what is not known to be refused.
-    /// Looks at no signature.
+    /// Whether this host has the path by a valid answer that is not known to be refused. Verifies no signature.
     pub(super) fn has_info_from(&self, host: HostId, path: &StorePath) -> bool {
         let known = self.paths.get(path).map(|known| self.valid(&known));
         let has = |known: &PathRecord| {
@@ -130,7 +128,7 @@ impl PathInfoCache {
         known.as_ref().is_some_and(has)
     }
 
-    /// Whether nobody has looked yet at signatures of what is known of a path.
+    /// Whether an answer about a path has an unverified signature.
     pub(super) fn has_unverified(&self, path: &StorePath) -> bool {
         let known = self.paths.get(path);
         known.is_some_and(|known| known.unverified().next().is_some())
@@ -140,7 +138,7 @@ impl PathInfoCache {
         let mut verdicts = Vec::new();
         for (host, info, from_disk) in known.unverified() {
             let counts = match from_disk {
-                // See `note`.
+                // See `insert`.
                 true => self.trust.check(self.pool.host(host), info).is_ok(),
                 false => self.is_accepted(host, info),
             };
@@ -160,12 +158,12 @@ impl PathInfoCache {
         });
     }
 
-    /// All that is known.
+    /// All records.
     pub(super) fn all(&self) -> impl Iterator<Item = (StorePath, Arc<PathRecord>)> + '_ {
         self.paths.all()
     }
 
-    /// Takes note of a host's answer to a question about `asked`.
+    /// Records a host's reply to a question about `asked`.
     pub(super) fn record_answers(
         &self,
         host: HostId,
@@ -192,8 +190,8 @@ impl PathInfoCache {
         self.disk_tier.write_answers(host, answers);
     }
 
-    /// A host was asked at `asked_at` (seconds of Unix time) which of `asked` it has: those of `there`.
-    /// Gives those of which it said something else before.
+    /// Records that a host, asked at `asked_at` (seconds of Unix time) which of `asked` it has, has those of
+    /// `there`. Gives the paths of which it said something else before.
     pub(super) fn record_check(
         &self,
         host: HostId,
@@ -207,7 +205,7 @@ impl PathInfoCache {
             let has = there.contains(path);
             let mut became = CheckOutcome::Unknown;
             self.paths.change(path, |known| {
-                // What it said since is newer.
+                // Its answers since then are newer.
                 let older = |answer: &HostAnswer| answer.checked_at <= asked_at;
                 if known.answer_of(host).is_some_and(older) {
                     became = Arc::make_mut(known).record_check(host, has, now);
@@ -235,8 +233,8 @@ impl PathInfoCache {
         changed
     }
 
-    /// Learns what other processes know of these paths and, as `ahead` wants it, of what they refer
-    /// to.
+    /// Reads from the disk tier what other processes learnt of these paths and, with `ahead`, of what they
+    /// refer to.
     pub(super) async fn look_up(&self, paths: &[StorePath], ahead: bool) {
         let known = self.paths.clone();
         let most = if ahead { DISK_READAHEAD_PATHS } else { 0 };
@@ -279,7 +277,7 @@ impl PathInfoCache {
         };
         self.paths.update(&cached.path, |known| {
             let mut known = known.unwrap_or_default();
-            // What this process heard itself is newer.
+            // Answers that this process got itself are newer.
             let older = |old: &HostAnswer| old.from_disk && old.checked_at <= answer.checked_at;
             if !from_disk || known.answer_of(host).is_none_or(older) {
                 Arc::make_mut(&mut known).insert(answer);
@@ -288,8 +286,7 @@ impl PathInfoCache {
         });
     }
 
-    /// Whether an info of this host counts. The user is told of the first that does not, for each
-    /// reason.
+    /// Whether an info of this host counts. The first refusal of each kind is reported to the user.
     pub(super) fn is_accepted(&self, host: HostId, info: &PathInfo) -> bool {
         let checked = self.trust.check(self.pool.host(host), info);
         checked
@@ -297,10 +294,11 @@ impl PathInfoCache {
             .is_ok()
     }
 
-    /// What a caller is told now of a path of which this is known.
+    /// The answer to a caller, from what is known of a path.
     pub(super) fn best_match(&self, known: &PathRecord) -> Option<Found> {
         let mut found = known.best_match()?;
-        // Of files all versions of Nix make the same addresses: what belies those is wrong, whoever sends it.
+        // Addresses of paths without self-references are the same in all versions of Nix, so a NAR that does
+        // not match one is wrong, whoever sends it.
         let is_in_doubt = matches!(found.info.content(), Ok(Content::NarWithoutSelf(_)));
         let hash = found.info.nar_hash;
         let vouches = |(host, info): (HostId, &Arc<PathInfo>)| {
@@ -320,7 +318,7 @@ impl PathInfoCache {
         }
     }
 
-    /// What a host said of a path is no longer true.
+    /// Forgets a host's answer about a path, in both tiers.
     pub(super) fn forget_at(&self, host: HostId, path: &StorePath) {
         self.gone.lock().insert(host, path, Instant::now());
         self.paths
@@ -328,12 +326,12 @@ impl PathInfoCache {
         self.disk_tier.write_removed(host, path);
     }
 
-    /// All about a path, in memory: with the hash that callers were told.
+    /// Forgets a path in the memory tier, with the hash that was advertised for it.
     pub(super) fn forget(&self, path: &StorePath) {
         self.paths.forget(path);
     }
 
-    /// All that a host said, in memory.
+    /// Forgets all answers of a host in the memory tier.
     pub(super) fn forget_host(&self, host: HostId) {
         let all: Vec<StorePath> = self.paths.all().map(|(path, _)| path).collect();
         for path in all {

@@ -8,10 +8,10 @@ use crate::model::{NarHash, PathInfo};
 use crate::pool::{Holder, HostId};
 use crate::resolver::Found;
 
-/// What a text takes besides its characters, in bytes: pointers, counters, what allocators round up.
+/// Estimated overhead of a string besides its characters, in bytes.
 const TEXT_OVERHEAD: usize = 48;
 
-/// What an entry takes, and an info in it, in bytes.
+/// Estimated size of a record, and of an info in it, in bytes.
 const ENTRY_OVERHEAD: usize = 256;
 
 /// All answers about a path, at most one from each host.
@@ -19,16 +19,16 @@ const ENTRY_OVERHEAD: usize = 256;
 pub(in crate::resolver) struct PathRecord {
     /// In host order.
     answers: Vec<HostAnswer>,
-    /// The NAR hash that a caller was told, once for all copies of this: what is delivered later
-    /// has to have it.
+    /// The NAR hash that was advertised to a caller, shared by all copies of this record: the NAR that is
+    /// delivered later must have it.
     advertised: Arc<OnceLock<NarHash>>,
 }
 
 impl PathRecord {
-    /// Takes note of an answer, which replaces what that host said before.
+    /// Records an answer, which replaces the host's earlier one.
     pub(in crate::resolver) fn insert(&mut self, mut answer: HostAnswer) {
         if let AnswerKind::Has(info) | AnswerKind::Unverified(info) = &mut answer.kind {
-            // Most hosts say the same; once is enough to keep.
+            // Most hosts have the same info: it is kept once.
             let mut others = self.answers.iter().filter_map(|other| other.kind.info());
             let same = others.find(|other| *other == info).cloned();
             *info = same.unwrap_or_else(|| info.clone());
@@ -40,7 +40,7 @@ impl PathRecord {
         }
     }
 
-    /// How many bytes all of it takes, roughly.
+    /// The estimated size of the record, in bytes.
     pub(in crate::resolver) fn weight(&self) -> u32 {
         let mut infos: Vec<&Arc<PathInfo>> = Vec::new();
         for info in self.answers.iter().filter_map(|answer| answer.kind.info()) {
@@ -57,7 +57,7 @@ impl PathRecord {
         u32::try_from(all).unwrap_or(u32::MAX)
     }
 
-    /// Takes note of hosts that are not in here and said at `now` that they have it.
+    /// Records holders that have no answer in here; they said so at `now`.
     pub(in crate::resolver) fn add_holders(&mut self, holders: Vec<Holder>, now: u64) {
         for Holder { host, info } in holders {
             if self.answer_of(host).is_none() {
@@ -71,12 +71,12 @@ impl PathRecord {
         }
     }
 
-    /// What that host said says nothing any more.
+    /// Removes a host's answer.
     pub(in crate::resolver) fn remove(&mut self, host: HostId) {
         self.answers.retain(|answer| answer.host != host);
     }
 
-    /// The answers whose signatures nobody has looked at, in host order.
+    /// The answers with unverified signatures, in host order: the host, its info, and whether it is from disk.
     pub(in crate::resolver) fn unverified(
         &self,
     ) -> impl Iterator<Item = (HostId, &Arc<PathInfo>, bool)> {
@@ -86,8 +86,8 @@ impl PathRecord {
         })
     }
 
-    /// What has come of looking at the signature of `info`, that `host` told of; nothing when the host
-    /// has said something else meanwhile. Without a verdict what it said counts for nothing.
+    /// Replaces an unverified answer by its verdict, or removes it without one. Does nothing when the host has
+    /// said something else meanwhile.
     pub(in crate::resolver) fn set_verified(
         &mut self,
         host: HostId,
@@ -119,12 +119,12 @@ impl PathRecord {
         &self.answers
     }
 
-    /// Leaves only what is remembered at `now`, by callers of this number, tried or not.
+    /// A copy with only the answers that are valid at `now` for this caller generation.
     pub(in crate::resolver) fn valid(&self, lifetimes: &Lifetimes, now: u64, callers: u64) -> Self {
         self.filtered(|answer| answer.is_valid(lifetimes, now, callers))
     }
 
-    /// Leaves only the answers that are picked.
+    /// A copy with only the answers that are picked.
     pub(in crate::resolver) fn filtered(&self, is_picked: impl Fn(&HostAnswer) -> bool) -> Self {
         let picked = |answer: &&HostAnswer| is_picked(answer);
         Self {
@@ -133,7 +133,7 @@ impl PathRecord {
         }
     }
 
-    /// A host, asked at `now`, has the path or lacks it. What becomes of what is known of it.
+    /// Records that a host, asked at `now`, has or lacks the path. What that means for its earlier answer.
     pub(in crate::resolver) fn record_check(
         &mut self,
         host: HostId,
@@ -165,7 +165,7 @@ impl PathRecord {
         }
     }
 
-    /// Hosts that have it, in order.
+    /// Hosts that have it, in host order.
     pub(in crate::resolver) fn holders(&self) -> impl Iterator<Item = (HostId, &Arc<PathInfo>)> {
         self.answers.iter().filter_map(|answer| match &answer.kind {
             AnswerKind::Has(info) => Some((answer.host, info)),
@@ -173,12 +173,12 @@ impl PathRecord {
         })
     }
 
-    /// Hosts that said something.
+    /// Hosts with an answer.
     pub(in crate::resolver) fn hosts(&self) -> impl Iterator<Item = HostId> {
         self.answers.iter().map(|answer| answer.host)
     }
 
-    /// The best host's info and all hosts that have the same NAR. A caller is told this now.
+    /// The best host's info and all hosts that have the same NAR. Its hash counts as advertised from now on.
     pub(in crate::resolver) fn best_match(&self) -> Option<Found> {
         let advertised = self.advertised.get().copied();
         let as_advertised = |(_, info): &(HostId, &Arc<PathInfo>)| {
@@ -188,15 +188,15 @@ impl PathRecord {
         let (host, info) = first.or_else(|| self.holders().next())?;
         let holders = match info.nar_hash {
             Some(hash) => {
-                // Somebody else may tell it at the same moment: with the same, or it is found out
-                // when the NAR comes.
+                // Another caller may set it at the same moment. If it set another hash, that shows when the NAR
+                // comes.
                 let _ = self.advertised.set(hash);
                 let same = self
                     .holders()
                     .filter(|(_, other)| other.nar_hash == info.nar_hash);
                 same.map(|(host, _)| host).collect()
             }
-            // Without a hash nothing says that others have the same.
+            // Without a hash it is unknown whether other hosts have the same NAR.
             None => [host].into(),
         };
         Some(Found {

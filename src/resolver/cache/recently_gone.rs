@@ -1,4 +1,4 @@
-//! What hosts turned out not to have (any more), until the disk tier knows it too. Pure: the time is an
+//! Paths that hosts turned out not to have (any more), until the disk tier knows it too. Pure: the time is an
 //! argument.
 
 use std::collections::HashMap;
@@ -9,11 +9,10 @@ use tokio::time::Instant;
 use crate::model::StorePath;
 use crate::pool::HostId;
 
-/// For how long the disk tier may still say otherwise: far longer than it takes to write to it. A disk
-/// that cannot be written is of no use for longer, and then another failure tells.
+/// For how long the disk tier may still say otherwise: far longer than a write takes.
 const DISK_WRITE_TIME: Duration = Duration::from_secs(60);
 
-/// How many are remembered: those that went last.
+/// How many are remembered: the latest ones.
 const PATHS_MAX: usize = 20_000;
 
 #[derive(Debug, Default)]
@@ -29,7 +28,7 @@ impl RecentlyGone {
         self.since.insert((host, path.clone()), now);
     }
 
-    /// Makes room for as many again as are left.
+    /// Removes expired entries, and the older half if too many are left.
     fn forget_old_ones(&mut self, now: Instant) {
         let is_new = |since: &Instant| now.duration_since(*since) < DISK_WRITE_TIME;
         self.since.retain(|_, since| is_new(since));

@@ -1,9 +1,10 @@
-//! Whether hosts have now what is remembered of them: no promise that cannot be kept.
+//! Checks whether hosts still have what is remembered of them, so that no path is advertised that cannot be
+//! delivered.
 //!
-//! What a path is may be remembered for long, that a host has it may not: paths are collected and built,
-//! and hosts go out of reach. Before a caller is told of a path, each host that may be asked is asked
-//! which paths it has, in one request for all that is remembered of the closure of what the caller wants.
-//! Who asks for some of it meanwhile waits for the same request.
+//! The info of a path may be remembered for long, but not that a host has it: paths are garbage-collected and
+//! built, and hosts go out of reach. Before a path is advertised, each host that may be asked is asked which
+//! paths it has, in one request for all that is remembered of the closure. Other questions about these paths
+//! wait for the same request.
 
 mod recheck;
 
@@ -21,13 +22,13 @@ use crate::model::StorePath;
 use crate::pool::{Askable, HostId};
 pub(super) use recheck::Recheck;
 
-/// How many paths are asked for in one request.
+/// How many paths one request asks for.
 const PATHS_MAX: usize = 20_000;
 
-/// No request takes so long: limits of its own end it sooner.
+/// Longer than any request takes, which has time limits of its own.
 const CHECK_END: Duration = Duration::from_secs(3600);
 
-/// The requests that are under way.
+/// The requests in flight.
 #[derive(Default)]
 pub(super) struct Checks {
     in_flight: Mutex<Vec<Arc<Check>>>,
@@ -39,10 +40,10 @@ struct Check {
     begun: Instant,
 }
 
-/// What the checks of a path have to do with a question about it.
+/// What a question has to wait for, of the checks of its path.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    /// It may be answered by one of them; to be looked at again then, or when something has changed.
+    /// One of them may answer it. To be looked at again at this time, or when something has changed.
     pub(super) until: Option<Instant>,
     /// Hosts that have held up another one's answer for the hedge delay.
     pub(super) late: BTreeSet<HostId>,
@@ -58,16 +59,16 @@ impl Checks {
 }
 
 impl ResolverCore {
-    /// Whether a caller may be told on the strength of this answer that the path is there. One transfer
-    /// that failed does not mean that the host is out of reach, as long as other connections stand.
+    /// Whether the path may be advertised on the strength of this answer. A failed transfer does not put the
+    /// host out of reach as long as other connections stand.
     pub(super) fn is_promise(&self, answer: &HostAnswer) -> bool {
         let has = matches!(answer.kind, AnswerKind::Has(_));
         let in_reach = || self.pool.is_well(answer.host) || self.pool.is_connected(answer.host);
         has && self.cache.is_checked(answer) && in_reach()
     }
 
-    /// Whether the host has to be asked before this answer counts. One that was given to an earlier
-    /// process, or over a connection that is no more, does not tell that the host can be reached.
+    /// Whether the host has to be asked before this answer counts. An answer to an earlier process, or over a
+    /// connection that is closed, does not show that the host can be reached.
     pub(super) fn is_due(&self, answer: &HostAnswer) -> bool {
         if !self.cache.is_checked(answer) {
             return true;
@@ -77,9 +78,9 @@ impl ResolverCore {
             && !self.pool.is_connected(answer.host)
     }
 
-    /// What has to be waited for. With `holder`, who has the path, hosts before it in the order may hold
-    /// up its answer for the hedge delay. With `others`, hosts that were not asked yet, these are asked
-    /// after that time. Else only the checks tell.
+    /// Which checks to wait for. With a `holder`, hosts before it in the order may hold up its answer for the
+    /// hedge delay. With `others`, which were not asked yet, these are asked after that time. Otherwise only
+    /// the checks can answer.
     pub(super) fn pending_checks(
         &self,
         path: &StorePath,
@@ -107,8 +108,8 @@ impl ResolverCore {
         pending
     }
 
-    /// Asks the hosts which of these paths they have, and of what these are known to refer to, as far as
-    /// that is remembered and nobody is asking already.
+    /// Asks the hosts which of these paths and their known references they have, as far as answers are
+    /// remembered and no check of them is in flight.
     pub(super) async fn start_checks(self: &Arc<Self>, paths: &[StorePath]) {
         let mut due = self.due(paths);
         if due.is_empty() {
@@ -146,7 +147,7 @@ impl ResolverCore {
         }
     }
 
-    /// For each host, what it has to be asked for.
+    /// The paths that each host has to be asked for.
     fn due(&self, paths: &[StorePath]) -> HashMap<HostId, BTreeSet<StorePath>> {
         let connected: HashMap<HostId, bool> = self
             .pool
@@ -181,7 +182,7 @@ impl ResolverCore {
         due
     }
 
-    /// What a host says now of paths that are remembered.
+    /// Records which of the `asked` paths a host has now.
     pub(super) fn record_check(
         &self,
         host: HostId,
@@ -199,13 +200,13 @@ impl ResolverCore {
     }
 }
 
-/// What the first host that has the path says that it refers to.
+/// The references of a path, by the first host that has it.
 fn references(known: &PathRecord) -> &[StorePath] {
     let info = known.answers().iter().find_map(|answer| answer.kind.info());
     info.map_or(&[], |info| &info.references)
 }
 
-/// A request that is under way. It is over when this is dropped.
+/// A request in flight, until this is dropped.
 struct CheckTask {
     core: Arc<ResolverCore>,
     check: Arc<Check>,
@@ -217,7 +218,7 @@ impl CheckTask {
         let mut paths: Vec<StorePath> = self.check.paths.iter().cloned().collect();
         paths.sort();
         let (paths, asked_at) = (Arc::from(paths), unix_seconds());
-        // A failure has been counted and told.
+        // A failure has been recorded and reported by the pool.
         if let Ok(there) = host.valid_paths(&paths).await {
             core.record_check(id, &paths, &there, asked_at);
         }

@@ -1,6 +1,6 @@
-//! Where the user has set for how long answers are believed: old ones are checked again in the background,
-//! since a path may have gone from its host since another process asked. Else nothing is believed that is
-//! old (`check`).
+//! Background checks of old answers, where the user has set a lifetime for which answers are believed: a path
+//! may have gone from its host since another process asked. Without such a setting no old answer is believed
+//! unchecked (`checks`).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -23,10 +23,10 @@ const PATHS_MAX: usize = 20_000;
 /// Paths in one question.
 const PATHS_PER_QUESTION: usize = 2_000;
 
-/// The first download goes first.
+/// How long to wait before the checks, so that the first download goes first.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// When it began last, in seconds of Unix time; 0 if it never did.
+/// When the last background check began, in seconds of Unix time; 0 if there was none.
 #[derive(Default)]
 pub(in crate::resolver) struct Recheck(AtomicU64);
 
@@ -77,13 +77,13 @@ impl ResolverCore {
     async fn check_again(&self, host: HostId, old: &[Arc<PathInfo>]) {
         for old in old.chunks(PATHS_PER_QUESTION) {
             let paths: Vec<StorePath> = old.iter().map(|info| info.path.clone()).collect();
-            // A failure has been counted and told.
+            // A failure has been recorded and reported by the pool.
             let Ok(infos) = self.pool.query_path_infos(host, &paths).await else {
                 return;
             };
             let hashes = old.iter().map(|info| (&info.path, info.nar_hash));
             let hashes: HashMap<_, _> = hashes.collect();
-            // As it is told now: signatures come and go while the NAR stays.
+            // With its present signatures: they change while the NAR stays.
             let same = |info: &Arc<PathInfo>| hashes.get(&info.path) == Some(&info.nar_hash);
             let same: Vec<_> = infos.into_iter().filter(same).collect();
             let there: HashSet<_> = same.iter().map(|info| &info.path).collect();
@@ -91,7 +91,7 @@ impl ResolverCore {
                 log::debug!("{}: {path} has gone", self.pool.host(host));
                 self.cache.forget_at(host, path);
             }
-            // Not asked again for another while.
+            // Recorded as checked, so that they are not asked for again soon.
             let paths: Vec<_> = same.iter().map(|info| info.path.clone()).collect();
             self.cache.record_answers(host, &paths, &same);
         }

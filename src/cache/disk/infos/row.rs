@@ -19,10 +19,10 @@ pub(super) const DELETE: &str = "DELETE FROM path_infos WHERE host = ?1 AND path
 pub(super) const CONFIRM: &str = "UPDATE path_infos SET checked_at = ?3
     WHERE host = ?1 AND path = ?2 AND nar_size IS NOT NULL";
 
-/// Longest text that is written in a column, in bytes: about 20,000 references.
+/// The longest text in a column, in bytes: about 20,000 references.
 const TEXT_MAX: usize = 1 << 20;
 
-/// As the columns are; sizes above 2^63 do not occur.
+/// The columns of a row; sizes above 2^63 do not occur.
 pub(super) struct Row {
     checked_at: i64,
     info: Option<Info>,
@@ -39,7 +39,7 @@ struct Info {
 }
 
 impl Row {
-    /// `None` when it is not as this program writes it.
+    /// `None` when the row is not as this program writes it.
     pub(super) fn read(row: &rusqlite::Row<'_>) -> Option<Self> {
         let nar_size: Option<i64> = row.get(1).ok()?;
         let info = match nar_size {
@@ -58,7 +58,7 @@ impl Row {
         Some(Self { checked_at, info })
     }
 
-    /// The answer about `path`; `None` when it makes no sense.
+    /// The answer about `path`; `None` when the row makes no sense.
     pub(super) fn into_answer(self, path: &StorePath) -> Option<CachedAnswer> {
         let info = match self.info {
             None => None,
