@@ -1,7 +1,7 @@
-//! One value that changes, and tasks that wait for that.
+//! A value that changes, and tasks that wait for its changes.
 //!
-//! As tokio's channel of the same name, but those who wait are woken in the order in which they began
-//! to: tokio wakes them in a random one, and then the same run is never seen twice.
+//! Like tokio's channel of the same name, but waiting tasks are woken in the order in which they began to wait. Tokio
+//! wakes them in a random order, so that no run of the simulation could be repeated.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
@@ -9,21 +9,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-/// Changes the value. When it is dropped, those who wait are told.
-pub struct Sender<T>(Arc<Shared<T>>);
+/// Changes the value. When it is dropped, waiting receivers are woken.
+pub struct Sender<T>(Arc<Watched<T>>);
 
 /// Waits for changes.
 pub struct Receiver<T> {
-    shared: Arc<Shared<T>>,
+    watched: Arc<Watched<T>>,
     /// The change that was seen last.
     seen: u64,
 }
 
-/// There is no sender any more, so there will be no change.
+/// The sender is gone, so there will be no change.
 #[derive(Debug)]
 pub struct Closed;
 
-struct Shared<T> {
+struct Watched<T> {
     // Held for as long as a caller looks at the value.
     value: Mutex<T>,
     changes: AtomicU64,
@@ -31,7 +31,7 @@ struct Shared<T> {
     changed: Notify,
 }
 
-impl<T> Shared<T> {
+impl<T> Watched<T> {
     fn value(&self) -> MutexGuard<'_, T> {
         self.value.lock()
     }
@@ -40,7 +40,7 @@ impl<T> Shared<T> {
 impl<T> Sender<T> {
     /// A sender of a first value.
     pub fn new(value: T) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(Watched {
             value: Mutex::new(value),
             changes: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
@@ -53,7 +53,7 @@ impl<T> Sender<T> {
     pub fn subscribe(&self) -> Receiver<T> {
         Receiver {
             seen: self.0.changes.load(Ordering::Acquire),
-            shared: self.0.clone(),
+            watched: self.0.clone(),
         }
     }
 
@@ -78,27 +78,27 @@ impl<T> Drop for Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// What has changed so far counts as seen.
+    /// Counts all changes so far as seen.
     pub fn mark_seen(&mut self) {
-        self.seen = self.shared.changes.load(Ordering::Acquire);
+        self.seen = self.watched.changes.load(Ordering::Acquire);
     }
 
     /// Waits for a change that was not seen yet, and counts it as seen.
     ///
     /// # Errors
-    /// When there is no sender any more.
+    /// When the sender is gone.
     pub async fn changed(&mut self) -> Result<(), Closed> {
         loop {
-            let changed = self.shared.changed.notified();
+            let changed = self.watched.changed.notified();
             tokio::pin!(changed);
-            // Before the look: what comes between look and wait must not be missed.
+            // Registered before the check, so that no change is missed between check and wait.
             changed.as_mut().enable();
-            let changes = self.shared.changes.load(Ordering::Acquire);
+            let changes = self.watched.changes.load(Ordering::Acquire);
             if changes != self.seen {
                 self.seen = changes;
                 return Ok(());
             }
-            if self.shared.is_closed.load(Ordering::Acquire) {
+            if self.watched.is_closed.load(Ordering::Acquire) {
                 return Err(Closed);
             }
             changed.await;
@@ -108,17 +108,17 @@ impl<T> Receiver<T> {
     /// Waits until `suits` is true of the value, and gives what `read` makes of it then.
     ///
     /// # Errors
-    /// When there is no sender any more, and it never was.
+    /// When the sender is gone before that.
     pub async fn wait_for<R>(
         &mut self,
         suits: impl Fn(&T) -> bool,
         read: impl FnOnce(&T) -> R,
     ) -> Result<R, Closed> {
         loop {
-            let is_closed = self.shared.is_closed.load(Ordering::Acquire);
+            let is_closed = self.watched.is_closed.load(Ordering::Acquire);
             self.mark_seen();
             {
-                let value = self.shared.value();
+                let value = self.watched.value();
                 if suits(&value) {
                     return Ok(read(&value));
                 }

@@ -334,7 +334,7 @@ async fn the_rest_may_come_in_parts() {
         assert!(result.is_ok(), "{at}: {:?}", result.err());
         assert!(rest == nar[at..], "{at}: {} bytes", rest.len());
     }
-    assert!(both.parts("one") + both.parts("two") > 30);
+    assert!(both.chunks("one") + both.chunks("two") > 30);
 }
 
 #[tokio::test]

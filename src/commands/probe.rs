@@ -61,7 +61,7 @@ pub(super) struct Reached {
     pub(super) shell: Shell,
 }
 
-/// Whether large paths can come in parts.
+/// Whether large paths can come in chunks.
 pub(super) enum Shell {
     Yes(StoreFiles),
     No(NoShell),

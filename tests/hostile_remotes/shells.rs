@@ -1,4 +1,4 @@
-//! Hosts whose shells lie: large paths are read in parts by them, from several hosts.
+//! Hosts whose shells lie: large paths are read in chunks by them, from several hosts.
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};

@@ -325,9 +325,9 @@ impl Setup {
         found
     }
 
-    /// How many parts of files this host was asked for through a shell. What a new shell proves itself with is none: it
+    /// How many ranges of files this host was asked for through a shell. What a new shell proves itself with is none: it
     /// reads no file.
-    pub fn parts(&self, host: &str) -> usize {
+    pub fn chunks(&self, host: &str) -> usize {
         let asked = self.asked.lock().unwrap();
         let all = asked.get(host).map_or(&[][..], Vec::as_slice);
         let has = |line: &[u8], word: &[u8]| line.windows(word.len()).any(|it| it == word);

@@ -1,4 +1,4 @@
-//! The core (resolver, pool, transfer, readahead, parts) over made-up hosts, one seed after the other: each on one thread,
+//! The core (resolver, pool, transfer, readahead, chunks) over made-up hosts, one seed after the other: each on one thread,
 //! in no real time, and the same whenever it is run again. What happens is in `plan`, what must hold in `rules`.
 //!
 //! | variable | what it does |

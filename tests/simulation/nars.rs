@@ -74,9 +74,9 @@ pub struct Catalogue {
     pub medium: Vec<Arc<Item>>,
     /// Up to 8 MiB: passed on as they come.
     pub streamed: Vec<Arc<Item>>,
-    /// More: they may come in parts.
+    /// More: they may come in chunks.
     pub large: Vec<Arc<Item>>,
-    /// More than may be on its way in parts at a time.
+    /// More than may be on its way in chunks at a time.
     pub huge: Vec<Arc<Item>>,
 }
 

@@ -24,7 +24,7 @@ use super::plan::{self, Plan};
 /// Bytes that may be fetched in vain anyhow: less than what one channel may have on its way.
 const SLACK: u64 = 128 << 10;
 
-/// What is asked of one channel at once of a NAR that comes in parts, in bytes.
+/// What is asked of one channel at once of a NAR that comes in chunks, in bytes.
 const PART: u64 = 2 << 20;
 
 /// How long hosts may be silent in all runs.
@@ -249,7 +249,7 @@ impl Judge<'_> {
         others.all(|other| !matches!(other.result, Err(Why::Failed(_))))
     }
 
-    /// Whether a wrong byte is noticed before it is passed on: it comes in parts, and all who have it can tell what they
+    /// Whether a wrong byte is noticed before it is passed on: it comes in chunks, and all who have it can tell what they
     /// have.
     fn can_compare(&self, path: usize) -> bool {
         let has = |host: &&plan::Host| host.copies.iter().any(|copy| copy.path == path);

@@ -1,4 +1,4 @@
-//! A shell on a host, for reading the files of store paths in parts.
+//! A shell on a host, for reading the files of store paths in chunks.
 //!
 //! A serve loop sends a NAR from its beginning and over one channel only, which moves no more than ssh's window
 //! for each round trip. With a shell, a NAR is assembled here from a listing and from ranges of files, which
@@ -156,7 +156,7 @@ impl Shell {
         let layout = listing::parse(listing, ENTRIES_MAX)
             .and_then(|entries| Layout::new(path.clone(), entries));
         if let Err(error) = &layout {
-            log::debug!("{}: {path} is not read in parts: {error}", self.link.host);
+            log::debug!("{}: {path} is not read in chunks: {error}", self.link.host);
         }
         Ok(layout.ok())
     }

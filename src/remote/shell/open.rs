@@ -45,7 +45,7 @@ pub struct ShellOptions {
 
 /// An account has no shell that files could be read with.
 #[derive(Debug, thiserror::Error)]
-#[error("{host}: files cannot be read in parts: {reason}")]
+#[error("{host}: files cannot be read in chunks: {reason}")]
 pub struct NoShell {
     /// The host.
     pub host: String,

@@ -281,7 +281,7 @@ impl<'a> Fetch<'a> {
                 self.bookkeeping
                     .record_failure(host, &self.info().path, &fault)
                     .await;
-                let outcome = match &fault {
+                let outcome = match &*fault {
                     HostFault::Remote(_) if new_bytes => AttemptOutcome::NewBytes,
                     HostFault::Remote(_) if !connected => AttemptOutcome::NoConnection,
                     HostFault::Remote(error) if error.is_silence() => AttemptOutcome::Silent,
@@ -290,7 +290,7 @@ impl<'a> Fetch<'a> {
                 };
                 self.retries.record(host, outcome);
                 self.chunks_are_fruitless &= !new_bytes;
-                self.faults.push(fault);
+                self.faults.push(*fault);
             }
         }
     }

@@ -76,7 +76,7 @@ pub(super) enum Stop {
         /// Which one.
         host: HostId,
         /// What was wrong.
-        fault: HostFault,
+        fault: Box<HostFault>,
         /// Whether there was a connection to it.
         connected: bool,
     },

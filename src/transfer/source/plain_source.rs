@@ -122,7 +122,7 @@ impl Source for PlainSource<'_> {
                     self.leased_at = verifier.offset();
                     self.dump.lease().await.map_err(|fault| Stop::Fault {
                         host,
-                        fault,
+                        fault: Box::new(fault),
                         connected: false,
                     })?
                 }
@@ -142,7 +142,7 @@ impl Source for PlainSource<'_> {
                 Err(fault) => {
                     return Err(Stop::Fault {
                         host,
-                        fault,
+                        fault: Box::new(fault),
                         connected: true,
                     });
                 }

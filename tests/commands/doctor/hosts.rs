@@ -209,7 +209,7 @@ fn a_store_that_the_environment_moves() {
     let root = host.store.root().display().to_string();
     let sshd = Sshd::builder().env("NIX_REMOTE", &root).start();
     let well = Machine::new(&[moved(&sshd)]).doctor(&[]).healthy();
-    let text = format!("large paths come in parts, from the files in {root}/nix/store");
+    let text = format!("large paths come in chunks, from the files in {root}/nix/store");
     well.has("ok", &text);
     assert!(!well.text.contains("HostId"), "{}", well.text);
 }

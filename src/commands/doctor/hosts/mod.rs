@@ -213,21 +213,21 @@ fn reached_host(
     all
 }
 
-/// Whether large paths come in parts.
+/// Whether large paths come in chunks.
 fn in_parts(config: &Config, shell: &Shell) -> Finding {
     match shell {
         Shell::Yes(StoreFiles::In(dir)) if *dir == config.store_dir => {
-            Finding::ok(AREA, "has a shell: large paths come in parts")
+            Finding::ok(AREA, "has a shell: large paths come in chunks")
         }
         Shell::Yes(StoreFiles::In(dir)) => Finding::ok(
             AREA,
-            format!("has a shell: large paths come in parts, from the files in {dir}"),
+            format!("has a shell: large paths come in chunks, from the files in {dir}"),
         ),
         Shell::Yes(StoreFiles::Nowhere { looked, is_empty }) => {
             let looked = looked.join(", ");
             let text = match is_empty {
                 true => format!(
-                    "has a shell, and no store path is in {looked}: large paths come in parts once there are some"
+                    "has a shell, and no store path is in {looked}: large paths come in chunks once there are some"
                 ),
                 false => format!(
                     "large paths come over one channel only: its account has a shell, but nothing that it serves is in {looked}"

@@ -1,4 +1,4 @@
-//! Large NARs in parts, through real shells, beside real `nix-store --serve` processes.
+//! Large NARs in chunks, through real shells, beside real `nix-store --serve` processes.
 
 mod rig;
 mod support;
@@ -62,7 +62,7 @@ async fn two_hosts_share_a_large_nar() {
     let both = setup_as(&[(&one, 0.0, None), (&two, 0.0, None)], 0, true);
     both_have(&both, &path).await;
     fetch_right(&both, &one, &path).await;
-    let shares = ["one", "two"].map(|host| both.parts(host));
+    let shares = ["one", "two"].map(|host| both.chunks(host));
     assert!(shares.iter().all(|share| *share >= 5), "{shares:?}");
     let paths = [path];
     assert_eq!(both.dumps("one", &paths), []);
@@ -77,7 +77,7 @@ async fn without_shells_it_comes_in_one_piece() {
     fetch_right(&both, &one, &path).await;
     let paths = [path];
     let dumps = both.dumps("one", &paths).len() + both.dumps("two", &paths).len();
-    assert_eq!((both.parts("one") + both.parts("two"), dumps), (0, 1));
+    assert_eq!((both.chunks("one") + both.chunks("two"), dumps), (0, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,7 +86,7 @@ async fn one_near_host_is_not_asked_for_parts() {
     let alone = setup_as(&[(&one, 0.0, None)], 0, true);
     is_near(&alone, &one).await;
     fetch_right(&alone, &one, &path).await;
-    assert_eq!(alone.parts("one"), 0);
+    assert_eq!(alone.chunks("one"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,8 +120,11 @@ async fn a_broken_transfer_goes_on_without_what_is_there() {
         1,
         "not from the beginning"
     );
-    let parts = alone.parts("one");
-    assert!((1..=12).contains(&parts), "{parts} parts of 2 MiB for 20");
+    let chunks = alone.chunks("one");
+    assert!(
+        (1..=12).contains(&chunks),
+        "{chunks} chunks of 2 MiB for 20"
+    );
 }
 
 /// Flips one byte of the file.
@@ -171,7 +174,7 @@ async fn what_is_damaged_on_its_way_comes_once_more_and_nobody_is_blamed() {
     }
 }
 
-/// 650 files of 15,000 bytes: below the size from which they are read in parts from near hosts.
+/// 650 files of 15,000 bytes: below the size from which they are read in chunks from near hosts.
 fn small(store: &Store) -> String {
     let mut random = Random::new(9, "small");
     store.add_made(random.store_path("small"), |folder| {
@@ -184,7 +187,7 @@ fn small(store: &Store) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_straight_through_is_compared_too() {
-    // The one that sends has no shell; or both have one, but it is not worth reading many small files in parts.
+    // The one that sends has no shell; or both have one, but it is not worth reading many small files in chunks.
     for small_files in [false, true] {
         let (one, two) = (Store::new(), Store::new());
         let make = |store: &Store| match small_files {
@@ -259,5 +262,5 @@ async fn large_nars_are_read_ahead_in_parts() {
     }
     let dumps = both.dumps("one", &paths).len() + both.dumps("two", &paths).len();
     assert_eq!(dumps, 0);
-    assert!(both.parts("one") + both.parts("two") >= 30);
+    assert!(both.chunks("one") + both.chunks("two") >= 30);
 }
