@@ -126,7 +126,7 @@ impl Pool {
         let mut hedged = false;
         let mut early = None;
         loop {
-            let first = open.iter().find(|host_pool| host_pool.is_waited_for());
+            let first = open.iter().find(|host_pool| host_pool.may_delay_answers());
             let first = first.map(|host_pool| host_pool.id);
             let mut round = Vec::new();
             let is_last_round = open.is_empty() && early.is_some();
@@ -168,7 +168,7 @@ impl Pool {
                 () = sleep_until(hedge), if !hedged => {
                     hedged = true;
                     for host_pool in &open {
-                        host_pool.took_too_long().await;
+                        host_pool.record_slow().await;
                     }
                     continue;
                 }
@@ -238,19 +238,19 @@ impl Pool {
 
     /// Whether a host is not known to fail.
     #[must_use]
-    pub fn is_well(&self, host: HostId) -> bool {
+    pub fn is_healthy(&self, host: HostId) -> bool {
         self.hosts[host.0].standing() == Standing::Healthy
     }
 
     /// Whether answers of hosts behind it in the order wait for this one, for the hedge delay.
     #[must_use]
-    pub fn is_waited_for(&self, host: HostId) -> bool {
-        self.hosts[host.0].is_waited_for()
+    pub fn may_delay_answers(&self, host: HostId) -> bool {
+        self.hosts[host.0].may_delay_answers()
     }
 
     /// How long a host may hold up an answer that one behind it in the order has given.
     #[must_use]
-    pub fn hedge(&self) -> Duration {
+    pub fn hedge_delay(&self) -> Duration {
         self.limits.hedge
     }
 

@@ -89,7 +89,7 @@ impl Pool {
 
     /// To be called when a host has held up another one's answer for the hedge delay. It is not waited for
     /// again until it answers in time.
-    pub async fn took_too_long(&self, host: HostId) {
-        self.hosts[host.0].took_too_long().await;
+    pub async fn record_slow(&self, host: HostId) {
+        self.hosts[host.0].record_slow().await;
     }
 }

@@ -148,7 +148,7 @@ impl Pool {
 
     /// How many hosts give no answer: they rest, failed, or sent an unreadable reply.
     #[must_use]
-    pub fn in_trouble(&self) -> usize {
+    pub fn hosts_without_answer(&self) -> usize {
         let hosts = self.hosts.iter();
         hosts.filter(|host| host.is_without_answer()).count()
     }

@@ -59,8 +59,8 @@ impl ResolverCore {
     fn old_answers(&self) -> BTreeMap<HostId, Vec<Arc<PathInfo>>> {
         let now = unix_seconds();
         let mut old: BTreeMap<HostId, Vec<Arc<PathInfo>>> = BTreeMap::new();
-        for (_, known) in self.cache.all() {
-            for answer in known.answers() {
+        for (_, record) in self.cache.all() {
+            for answer in record.answers() {
                 if let Some(info) = answer.kind.info()
                     && now.abs_diff(answer.checked_at) >= RECHECK_AGE
                 {
