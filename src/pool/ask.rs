@@ -33,7 +33,7 @@ pub struct Answers {
     pub failed: usize,
 }
 
-/// No host is asked: all have been found failing a moment ago, by this process or by earlier ones.
+/// No host is asked: all failed a moment ago, for this process or for earlier ones.
 #[derive(Debug, thiserror::Error)]
 #[error("no host is asked for now: {hosts} failed a moment ago (left alone since {})", seconds(.since))]
 pub struct AllHostsResting {
@@ -48,7 +48,7 @@ fn seconds(since: &[Duration]) -> String {
     since.collect::<Vec<_>>().join(", ")
 }
 
-/// What is asked of whom.
+/// A question to the hosts.
 pub struct Question<'a> {
     /// The paths.
     pub paths: &'a [StorePath],

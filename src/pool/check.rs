@@ -81,7 +81,7 @@ impl Pool {
         self.hosts.iter().filter_map(askable).collect()
     }
 
-    /// Whether there is a connection to a host that works as far as can be told without asking.
+    /// Whether there is a working connection to a host, as far as is known without asking.
     #[must_use]
     pub fn is_connected(&self, host: HostId) -> bool {
         self.hosts[host.0].is_connected()

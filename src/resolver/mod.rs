@@ -188,7 +188,7 @@ impl Resolver {
 
     /// Another caller attaches: messages that are given once are given once more.
     pub fn new_command(&self) {
-        self.core.cache.next_callers();
+        self.core.cache.next_caller_generation();
         self.core.pool.new_command();
     }
 

@@ -21,11 +21,11 @@ use crate::watch;
 /// The questions that are being answered.
 #[derive(Default)]
 pub(super) struct InFlightQuestions {
-    state: Mutex<State>,
+    state: Mutex<OpenBatches>,
 }
 
 #[derive(Default)]
-struct State {
+struct OpenBatches {
     /// The batch that a path is in.
     by_path: HashMap<StorePath, Arc<Batch>>,
     /// The batch that has not gone out yet: more paths may join.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::channels::{ChannelPermit, ChannelPermits};
 use super::health::{HostHealth, HostPersistence, Standing};
-use super::idle::Idle;
+use super::idle_list::IdleList;
 use super::single_flight::SingleFlight;
 use super::{HostId, Limits, Notify};
 use crate::config::host::Host;
@@ -42,7 +42,7 @@ pub(super) struct HostPool {
     persistence: HostPersistence,
     pub(super) health: Arc<HostHealth>,
     shells: Shells,
-    idle: Arc<Idle<Connection>>,
+    idle: Arc<IdleList<Connection>>,
     failure_reports: Mutex<FailureReports>,
     latency: Mutex<Latency>,
     program: LearntProgram,
@@ -84,7 +84,7 @@ impl HostPool {
             transport,
             limits,
             notify,
-            idle: Idle::new(),
+            idle: IdleList::new(),
             failure_reports: Mutex::default(),
             latency: Mutex::default(),
             program: LearntProgram::default(),

@@ -41,7 +41,7 @@ pub(super) struct PathInfoCache {
     /// Answers that were forgotten a moment ago: the disk tier may still have them.
     gone: Mutex<RecentlyGone>,
     /// The generation of callers: refusals were reported to those of one generation.
-    callers: AtomicU64,
+    caller_generation: AtomicU64,
     /// Refusals that this generation of callers knows of.
     reported: Mutex<HashSet<(HostId, Reason)>>,
 }
@@ -62,7 +62,7 @@ impl PathInfoCache {
             )),
             disk_tier: Arc::new(DiskTier::new(disk, lifetimes)),
             gone: Mutex::default(),
-            callers: AtomicU64::new(0),
+            caller_generation: AtomicU64::new(0),
             reported: Mutex::default(),
         }
     }
@@ -79,16 +79,20 @@ impl PathInfoCache {
     }
 
     fn valid(&self, record: &PathRecord) -> PathRecord {
-        record.valid(&self.disk_tier.lifetimes, unix_seconds(), self.callers())
+        record.valid(
+            &self.disk_tier.lifetimes,
+            unix_seconds(),
+            self.caller_generation(),
+        )
     }
 
-    fn callers(&self) -> u64 {
-        self.callers.load(Ordering::Relaxed)
+    fn caller_generation(&self) -> u64 {
+        self.caller_generation.load(Ordering::Relaxed)
     }
 
     /// Begins a new generation of callers: refusals are reported to it again.
-    pub(super) fn next_callers(&self) {
-        self.callers.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn next_caller_generation(&self) {
+        self.caller_generation.fetch_add(1, Ordering::Relaxed);
         let reported = std::mem::take(&mut *self.reported.lock());
         let hosts: HashSet<HostId> = reported.into_iter().map(|(host, _)| host).collect();
         for host in hosts {
@@ -119,13 +123,9 @@ impl PathInfoCache {
 
     /// Whether this host has the path by a valid answer that is not known to be refused. Verifies no signature.
     pub(super) fn has_info_from(&self, host: HostId, path: &StorePath) -> bool {
-        let record = self.paths.get(path).map(|record| self.valid(&record));
-        let has = |record: &PathRecord| {
-            record
-                .answer_of(host)
-                .is_some_and(|a| a.kind.info().is_some())
-        };
-        record.as_ref().is_some_and(has)
+        let record = self.get_unverified(path);
+        let answer = record.as_ref().and_then(|record| record.answer_of(host));
+        answer.is_some_and(|answer| answer.kind.info().is_some())
     }
 
     /// Whether an answer about a path has an unverified signature.
@@ -145,7 +145,7 @@ impl PathInfoCache {
             let kind = match counts {
                 true => Some(AnswerKind::Has(info.clone())),
                 false if from_disk => None,
-                false => Some(AnswerKind::Refused(self.callers())),
+                false => Some(AnswerKind::Refused(self.caller_generation())),
             };
             verdicts.push((host, info, kind));
         }
@@ -265,7 +265,7 @@ impl PathInfoCache {
                 QuickCheck::Refused(_) if from_disk => return,
                 QuickCheck::Refused(distrust) => {
                     self.notify(host, &distrust);
-                    AnswerKind::Refused(self.callers())
+                    AnswerKind::Refused(self.caller_generation())
                 }
             },
         };
