@@ -118,7 +118,7 @@ fn a_host_whose_files_are_not_found_is_named_and_serves_the_path_whole() {
     assert!(output.status.success(), "{stderr}");
     let named = |host: &Host| {
         let words = format!(
-            "127.0.0.1:{}: {path} is not read in parts there",
+            "127.0.0.1:{}: {path} is not read in chunks there",
             host.sshd.port()
         );
         stderr.contains(&words)
