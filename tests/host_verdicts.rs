@@ -129,7 +129,7 @@ async fn one_channel_too_many_is_no_failure_and_the_question_waits_for_another()
     let (asking, wanted) = (pool.clone(), path.clone());
     let asked = tokio::spawn(async move { asking.query_path_infos(id, &[wanted]).await });
     sleep(Duration::from_millis(500)).await;
-    assert!(!asked.is_finished() && pool.is_well(id));
+    assert!(!asked.is_finished() && pool.is_healthy(id));
     drop(lease);
     let infos = asked.await.expect("a task").expect("an answer");
     assert_eq!(infos[0].path, path);
@@ -139,7 +139,7 @@ async fn one_channel_too_many_is_no_failure_and_the_question_waits_for_another()
     let asked = pool.query_path_infos(id, std::slice::from_ref(&path)).await;
     let error = asked.expect_err("there is no channel");
     assert!(matches!(*error, RemoteError::Busy { .. }), "{error}");
-    assert!(pool.is_well(id));
+    assert!(pool.is_healthy(id));
     assert_eq!(transport.refusals.load(Ordering::SeqCst), 1);
     let told = told.lock().expect("what was told").clone();
     assert_eq!(
@@ -170,7 +170,7 @@ async fn work_in_the_background_is_not_refused_for_ever() {
         let came = timeout(Duration::from_secs(10), task).await;
         assert!(came.expect("in time").expect("a task"));
     }
-    assert!(pool.is_well(id) && pool.background_limit(id) < 3);
+    assert!(pool.is_healthy(id) && pool.background_limit(id) < 3);
 }
 
 #[tokio::test]
@@ -185,8 +185,8 @@ async fn a_path_that_has_gone_is_no_failure_of_the_host() {
         matches!(&*error, RemoteError::Absent { path, .. } if *path == gone),
         "{error}"
     );
-    assert!(pool.is_well(id));
-    assert_eq!(pool.in_trouble(), 0);
+    assert!(pool.is_healthy(id));
+    assert_eq!(pool.hosts_without_answer(), 0);
     assert_eq!(*told.lock().expect("what was told"), [""; 0]);
 }
 
@@ -215,6 +215,6 @@ async fn a_root_that_is_collected_meanwhile_costs_itself_alone() {
     // With outputs: what is known of references does not answer that.
     let closure = resolver.closure(&both, true).await;
     assert_eq!(closure.expect("an answer"), [stays]);
-    assert!(pool.is_well(id));
+    assert!(pool.is_healthy(id));
     assert_eq!(*told.lock().expect("what was told"), [""; 0]);
 }

@@ -190,7 +190,7 @@ async fn what_could_not_be_fetched_ahead_once_is_fetched_ahead_later() {
     let root = parse(&dag.root);
     assert_eq!(resolver.find(std::slice::from_ref(&root)).await.len(), 1);
     let started = Instant::now();
-    while pool.in_trouble() == 0 {
+    while pool.hosts_without_answer() == 0 {
         assert!(started.elapsed() < Duration::from_secs(20), "no prefetch");
         sleep(Duration::from_millis(10)).await;
     }
@@ -199,7 +199,7 @@ async fn what_could_not_be_fetched_ahead_once_is_fetched_ahead_later() {
     sleep(Duration::from_millis(200)).await;
     // Somebody asks anew.
     let host = pool.hosts().next().expect("a host");
-    assert!(pool.is_well(host));
+    assert!(pool.is_healthy(host));
     resolver.forget_at(host, &root);
     assert_eq!(walk(&resolver, &dag.root).await.len(), 30);
     assert_eq!(recorder.closures(), 1);

@@ -305,7 +305,7 @@ async fn who_asks_later_is_not_refused_for_what_was_so_before() {
     assert_eq!(recorder.infos().len(), 1);
     store.set_claim(&path, "sigs", &signature);
     assert!(holders(&resolver, &path).await.is_empty());
-    resolver.tell_again();
+    resolver.new_command();
     assert_eq!(holders(&resolver, &path).await, [0]);
     assert_eq!(recorder.infos().len(), 2);
 }

@@ -174,7 +174,10 @@ async fn a_transfer_goes_on_over_another_connection() {
         told.len() == 1 && told[0].contains("on this machine does not answer"),
         "{told:?}"
     );
-    assert!(pool.is_well(holders[0]), "the host has done nothing wrong");
+    assert!(
+        pool.is_healthy(holders[0]),
+        "the host has done nothing wrong"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -190,6 +193,6 @@ async fn a_question_is_asked_over_another_connection() {
     let began = Instant::now();
     assert_eq!(ask().await.expect("an answer").len(), 1);
     assert!(began.elapsed() < NOTICED_WITHIN, "{:?}", began.elapsed());
-    assert!(told.lock().expect("what was told").is_empty() && pool.is_well(host));
+    assert!(told.lock().expect("what was told").is_empty() && pool.is_healthy(host));
     drop(stopped);
 }

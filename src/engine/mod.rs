@@ -127,7 +127,7 @@ impl Engine {
             let latency = self.pool.latency(id);
             json!({
                 "host": self.pool.host(id).to_string(),
-                "well": self.pool.is_well(id),
+                "well": self.pool.is_healthy(id),
                 "latencySeconds": latency.map(|latency| latency.as_secs_f64()),
                 "bytesPerSecond": self.transfers.rate(id),
                 "connections": self.pool.connections(id),

@@ -34,7 +34,7 @@ pub struct Answers {
     pub failed: usize,
 }
 
-/// No host is asked: all have been found failing a moment ago, by this process or by earlier ones.
+/// No host is asked: all failed a moment ago, for this process or for earlier ones.
 #[derive(Debug, thiserror::Error)]
 #[error("no host is asked for now: {hosts} failed a moment ago (left alone since {})", seconds(.since))]
 pub struct AllHostsResting {
@@ -58,7 +58,7 @@ fn seconds(since: &[Duration]) -> String {
     since.collect::<Vec<_>>().join(", ")
 }
 
-/// What is asked of whom.
+/// A question to the hosts.
 pub struct Question<'a> {
     /// The paths.
     pub paths: &'a [StorePath],
@@ -136,7 +136,7 @@ impl Pool {
         let mut hedged = false;
         let mut early = None;
         loop {
-            let first = open.iter().find(|host_pool| host_pool.is_waited_for());
+            let first = open.iter().find(|host_pool| host_pool.may_delay_answers());
             let first = first.map(|host_pool| host_pool.id);
             let mut round = Vec::new();
             let is_last_round = open.is_empty() && early.is_some();
@@ -178,7 +178,7 @@ impl Pool {
                 () = sleep_until(hedge), if !hedged => {
                     hedged = true;
                     for host_pool in &open {
-                        host_pool.took_too_long().await;
+                        host_pool.record_slow().await;
                     }
                     continue;
                 }
@@ -248,19 +248,19 @@ impl Pool {
 
     /// Whether a host is not known to fail.
     #[must_use]
-    pub fn is_well(&self, host: HostId) -> bool {
+    pub fn is_healthy(&self, host: HostId) -> bool {
         self.hosts[host.0].standing() == Standing::Healthy
     }
 
     /// Whether answers of hosts behind it in the order wait for this one, for the hedge delay.
     #[must_use]
-    pub fn is_waited_for(&self, host: HostId) -> bool {
-        self.hosts[host.0].is_waited_for()
+    pub fn may_delay_answers(&self, host: HostId) -> bool {
+        self.hosts[host.0].may_delay_answers()
     }
 
     /// How long a host may hold up an answer that one behind it in the order has given.
     #[must_use]
-    pub fn hedge(&self) -> Duration {
+    pub fn hedge_delay(&self) -> Duration {
         self.limits.hedge
     }
 

@@ -81,7 +81,7 @@ impl Pool {
         self.hosts.iter().filter_map(askable).collect()
     }
 
-    /// Whether there is a connection to a host that works as far as can be told without asking.
+    /// Whether there is a working connection to a host, as far as is known without asking.
     #[must_use]
     pub fn is_connected(&self, host: HostId) -> bool {
         self.hosts[host.0].is_connected()
@@ -89,7 +89,7 @@ impl Pool {
 
     /// To be called when a host has held up another one's answer for the hedge delay. It is not waited for
     /// again until it answers in time.
-    pub async fn took_too_long(&self, host: HostId) {
-        self.hosts[host.0].took_too_long().await;
+    pub async fn record_slow(&self, host: HostId) {
+        self.hosts[host.0].record_slow().await;
     }
 }

@@ -8,7 +8,7 @@
 //! | `channels` | how many channels to a host there may be, and who gets one |
 //! | `health` | the circuit breaker, and what later processes learn of it |
 //! | `single_flight` | one caller tries a host that may not answer, the others wait |
-//! | `idle` | connections that lie idle, for a limited time |
+//! | `idle_list` | connections that lie idle, for a limited time |
 
 mod ask;
 mod backoff;
@@ -16,7 +16,7 @@ mod channels;
 mod check;
 mod health;
 mod host;
-mod idle;
+mod idle_list;
 mod single_flight;
 
 use std::sync::Arc;
@@ -148,7 +148,7 @@ impl Pool {
 
     /// How many hosts give no answer: they rest, failed, or sent an unreadable reply.
     #[must_use]
-    pub fn in_trouble(&self) -> usize {
+    pub fn hosts_without_answer(&self) -> usize {
         let hosts = self.hosts.iter();
         hosts.filter(|host| host.is_without_answer()).count()
     }

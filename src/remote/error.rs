@@ -237,11 +237,11 @@ fn link(said: &str) -> String {
 }
 
 /// How much of a remote's words a message quotes, in characters.
-const QUOTED: usize = 300;
+const QUOTE_MAX: usize = 300;
 
 fn short(line: &str) -> String {
     let mut chars = line.chars();
-    let mut text: String = chars.by_ref().take(QUOTED).collect();
+    let mut text: String = chars.by_ref().take(QUOTE_MAX).collect();
     if chars.next().is_some() {
         text.push('…');
     }

@@ -70,7 +70,10 @@ impl RemoteError {
             let mut lines = stderr.lines();
             lines.any(|line| {
                 let is_named = line.contains("error:") && line.contains(path.base_name());
-                is_named && GONE.iter().any(|words| line.contains(words))
+                is_named
+                    && MISSING_PATH_MESSAGES
+                        .iter()
+                        .any(|words| line.contains(words))
             })
         };
         let named = asked.iter().find(of_it);
@@ -87,7 +90,7 @@ impl RemoteError {
 }
 
 /// What nix-store prints about a path that is not valid (any more), or whose files are gone.
-const GONE: [&str; 4] = [
+const MISSING_PATH_MESSAGES: [&str; 4] = [
     // 1.x to 2.33: `path 'P' is not valid`.
     "is not valid",
     // From 2.34 on.

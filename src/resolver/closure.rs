@@ -23,12 +23,12 @@ impl ResolverCore {
             open = rest;
             let roots: Vec<_> = here.iter().map(|f| f.info.path.clone()).collect();
             if !include_outputs {
-                if let Some(told) = self.closure_on_its_way(&holders, &roots).await {
-                    closure.extend(told.iter().cloned());
+                if let Some(prefetched) = self.prefetched_closure(&holders, &roots).await {
+                    closure.extend(prefetched.iter().cloned());
                     continue;
                 }
-                if let Some(known) = self.known_closure(&roots).await {
-                    closure.extend(known);
+                if let Some(record) = self.known_closure(&roots).await {
+                    closure.extend(record);
                     continue;
                 }
             }
@@ -44,9 +44,9 @@ impl ResolverCore {
         while !open.is_empty() {
             self.verify_ahead(open.iter()).await;
             for path in std::mem::take(&mut open) {
-                let known = self.cache.get(&path)?;
-                let (_, info) = known.holders().find(|(host, _)| {
-                    let answer = known.answer_of(*host);
+                let record = self.cache.get(&path)?;
+                let (_, info) = record.holders().find(|(host, _)| {
+                    let answer = record.answer_of(*host);
                     answer.is_some_and(|answer| self.is_promise(answer))
                 })?;
                 for reference in &info.references {
@@ -128,9 +128,9 @@ impl ResolverCore {
         paths: &[StorePath],
     ) -> Result<Vec<StorePath>, Arc<RemoteError>> {
         let is_old = |path: &&StorePath| {
-            let known = self.cache.get(path);
-            known.is_some_and(|known| {
-                let answer = known.answer_of(host);
+            let record = self.cache.get(path);
+            record.is_some_and(|record| {
+                let answer = record.answer_of(host);
                 answer.is_none_or(|answer| !self.cache.is_checked(answer))
             })
         };

@@ -106,7 +106,7 @@ impl Resolver {
         self.core.verify_ahead(paths.iter()).await;
         for path in paths {
             match self.core.remembered(path) {
-                Some(known) => found.extend(known.map(|known| (path.clone(), known))),
+                Some(answer) => found.extend(answer.map(|one| (path.clone(), one))),
                 None => unknown.push(path.clone()),
             }
         }
@@ -139,7 +139,7 @@ impl Resolver {
         NotFound {
             path: path.clone(),
             hosts: self.core.pool.hosts().count(),
-            without_answer: self.core.pool.in_trouble(),
+            without_answer: self.core.pool.hosts_without_answer(),
         }
     }
 
@@ -147,8 +147,8 @@ impl Resolver {
     /// no host.
     #[must_use]
     pub fn recall(&self, path: &StorePath) -> Option<Found> {
-        let known = self.core.cache.get(path)?;
-        self.core.cache.best_match(&known)
+        let record = self.core.cache.get(path)?;
+        self.core.cache.best_match(&record)
     }
 
     /// A path turned out not to be available: all answers about it are forgotten, here and for other processes.
@@ -187,8 +187,8 @@ impl Resolver {
     }
 
     /// Another caller attaches: messages that are given once are given once more.
-    pub fn tell_again(&self) {
-        self.core.cache.next_callers();
+    pub fn new_command(&self) {
+        self.core.cache.next_caller_generation();
         self.core.pool.new_command();
     }
 

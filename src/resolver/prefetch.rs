@@ -127,17 +127,17 @@ impl Prefetches {
 
 impl ResolverCore {
     /// Until when a question about a path should wait for what is prefetched, or until something has
-    /// changed; `None`: it need not. `known` is what is known of the path, `holder` who certainly has it.
+    /// changed; `None`: it need not. `record` is what is known of the path, `holder` who certainly has it.
     pub(super) fn wait_for_prefetch(
         &self,
         path: &StorePath,
-        known: &PathRecord,
+        record: &PathRecord,
         holder: Option<HostId>,
     ) -> Option<Instant> {
         let now = Instant::now();
         let mut until: Option<Instant> = None;
         for prefetch in self.prefetches.in_flight() {
-            let answer = known.answer_of(prefetch.host);
+            let answer = record.answer_of(prefetch.host);
             if answer.is_some_and(|answer| self.cache.is_checked(answer)) {
                 continue;
             }
@@ -149,11 +149,11 @@ impl ResolverCore {
             };
             if let Some(holder) = holder {
                 // A better host may hold up the answer for the hedge delay.
-                if prefetch.host > holder || !self.pool.is_waited_for(prefetch.host) {
+                if prefetch.host > holder || !self.pool.may_delay_answers(prefetch.host) {
                     continue;
                 }
                 let since = phase.overtaken.unwrap_or(prefetch.begun);
-                limit = limit.min(since + self.pool.hedge());
+                limit = limit.min(since + self.pool.hedge_delay());
             }
             if limit > now {
                 until = Some(until.map_or(limit, |until| until.min(limit)));
@@ -199,7 +199,7 @@ impl ResolverCore {
     }
 
     /// The closure of exactly these paths, if one of these hosts is being asked for it.
-    pub(super) async fn closure_on_its_way(
+    pub(super) async fn prefetched_closure(
         &self,
         hosts: &[HostId],
         roots: &[StorePath],
@@ -218,12 +218,12 @@ impl ResolverCore {
                 .into_iter()
                 .filter(same)
                 .collect();
-            let told = in_flight.iter().find_map(|prefetch| {
+            let closure = in_flight.iter().find_map(|prefetch| {
                 let phase = prefetch.phase.lock();
                 phase.closure.as_ref().map(|closure| closure.whole.clone())
             });
-            if told.is_some() || in_flight.is_empty() {
-                return told;
+            if closure.is_some() || in_flight.is_empty() {
+                return closure;
             }
             // Its connection has time limits of its own.
             changed.changed().await.ok()?;

@@ -21,11 +21,11 @@ use crate::watch;
 /// The questions that are being answered.
 #[derive(Default)]
 pub(super) struct InFlightQuestions {
-    state: Mutex<State>,
+    state: Mutex<OpenBatches>,
 }
 
 #[derive(Default)]
-struct State {
+struct OpenBatches {
     /// The batch that a path is in.
     by_path: HashMap<StorePath, Arc<Batch>>,
     /// The batch that has not gone out yet: more paths may join.
@@ -59,14 +59,14 @@ struct Batch {
 impl ResolverCore {
     /// The answer of the memory tier: `None` when hosts have to be asked, `Some(None)` when no host has the path.
     pub(super) fn remembered(&self, path: &StorePath) -> Option<Option<Found>> {
-        let known = self.cache.get(path)?;
-        let mut due = known.answers().iter().filter(|answer| self.is_due(answer));
-        if due.any(|answer| self.pool.is_well(answer.host)) {
+        let record = self.cache.get(path)?;
+        let mut due = record.answers().iter().filter(|answer| self.is_due(answer));
+        if due.any(|answer| self.pool.is_healthy(answer.host)) {
             return None;
         }
-        match self.status(path, &known, true, &[]).next {
+        match self.status(path, &record, true, &[]).next {
             // Hosts that cannot be asked may have it.
-            NextStep::Answer(None) if known.answers().iter().any(|answer| self.is_due(answer)) => {
+            NextStep::Answer(None) if record.answers().iter().any(|answer| self.is_due(answer)) => {
                 None
             }
             NextStep::Answer(found) => Some(found),
@@ -79,22 +79,22 @@ impl ResolverCore {
     fn status(
         &self,
         path: &StorePath,
-        known: &PathRecord,
+        record: &PathRecord,
         checked: bool,
         asked: &[HostId],
     ) -> Status {
         let unsettled = self.checks.under_way(path);
         let promised =
-            known.filtered(|answer| self.is_promise(answer) && !unsettled.contains(&answer.host));
+            record.filtered(|answer| self.is_promise(answer) && !unsettled.contains(&answer.host));
         let holder = promised.holders().next().map(|(host, _)| host);
-        let except: Vec<HostId> = known.hosts().chain(asked.iter().copied()).collect();
+        let except: Vec<HostId> = record.hosts().chain(asked.iter().copied()).collect();
         // Without a holder in reach, hosts that may have it are worth a question.
         let others = holder.is_none() && self.pool.hosts().any(|host| !except.contains(&host));
         let pending = self.pending_checks(path, holder, others);
-        let ahead = self.wait_for_prefetch(path, known, holder);
+        let ahead = self.wait_for_prefetch(path, record, holder);
         let due = |answer: &HostAnswer| self.is_due(answer) && !unsettled.contains(&answer.host);
         // A prefetch in flight tells as much as a check.
-        let check = !checked && ahead.is_none() && known.answers().iter().any(due);
+        let check = !checked && ahead.is_none() && record.answers().iter().any(due);
         let next = match ahead.into_iter().chain(pending.until).min() {
             _ if check => NextStep::Check,
             Some(until) => NextStep::Wait(until),
@@ -194,18 +194,18 @@ impl ResolverCore {
         };
         // `on_reply` has checked it.
         let accept = |host, info: &PathInfo| match self.cache.get(&info.path) {
-            Some(known) if known.answer_of(host).is_some() => known
+            Some(record) if record.answer_of(host).is_some() => record
                 .answer_of(host)
                 .is_some_and(|answer| matches!(answer.kind, AnswerKind::Has(_))),
             _ => self.cache.is_accepted(host, info),
         };
         let on_settled = |paths: Vec<(StorePath, Vec<Holder>)>| {
             let answers = paths.into_iter().filter_map(|(path, holders)| {
-                let known = self.cache.get(&path).unwrap_or_default();
-                let mut known = known.filtered(|answer| self.is_promise(answer));
+                let record = self.cache.get(&path).unwrap_or_default();
+                let mut record = record.filtered(|answer| self.is_promise(answer));
                 // The cache may have evicted the answers already.
-                known.add_holders(holders, unix_seconds());
-                Some((path, Some(self.cache.best_match(&known)?)))
+                record.add_holders(holders, unix_seconds());
+                Some((path, Some(self.cache.best_match(&record)?)))
             });
             batch.settle(answers.collect());
         };
@@ -239,8 +239,8 @@ impl BatchTask {
         let core = &this.core;
         core.pool.load().await;
         let knew = |path: &&StorePath| {
-            let known = core.cache.get_unverified(path);
-            known.is_some_and(|known| !known.answers().is_empty())
+            let record = core.cache.get_unverified(path);
+            record.is_some_and(|record| !record.answers().is_empty())
         };
         let in_memory: HashSet<_> = pending.iter().filter(knew).cloned().collect();
         core.cache.look_up(&pending, true).await;
@@ -258,9 +258,9 @@ impl BatchTask {
             let mut late = BTreeSet::new();
             let mut unchecked = Vec::new();
             pending.retain(|path| {
-                let known = core.cache.get(path).unwrap_or_default();
+                let record = core.cache.get(path).unwrap_or_default();
                 let asked = asked.get(path).map_or(&[][..], Vec::as_slice);
-                let status = core.status(path, &known, checked.contains(path), asked);
+                let status = core.status(path, &record, checked.contains(path), asked);
                 late.extend(status.late);
                 match status.next {
                     NextStep::Wait(until) => {
@@ -305,7 +305,7 @@ impl BatchTask {
                 });
             }
             for host in late {
-                core.pool.took_too_long(host).await;
+                core.pool.record_slow(host).await;
             }
             if !unchecked.is_empty() {
                 core.start_checks(&unchecked).await;

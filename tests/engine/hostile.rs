@@ -55,7 +55,7 @@ fn is_closed(stream: &mut UnixStream, what: &str) {
 
 /// The same engine serves as before, and has not grown much.
 #[track_caller]
-fn is_well(site: &Site, engine: u32) {
+fn is_healthy(site: &Site, engine: u32) {
     site.visit(1);
     assert_eq!(site.process(), engine);
     let status = site.engines.status();
@@ -112,7 +112,7 @@ fn what_cannot_be_understood_ends_the_connection() {
         stream.write_all(&bytes).expect(what);
         is_closed(&mut stream, what);
     }
-    is_well(&site, engine);
+    is_healthy(&site, engine);
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_higher_extension_is_served_with_ours() {
     assert_eq!(number(8), hello_number(Version::NEWEST, EXTENSION));
     assert_eq!(number(16), 3, "a text");
     drop(stream);
-    is_well(&site, engine);
+    is_healthy(&site, engine);
 }
 
 #[test]
@@ -138,11 +138,11 @@ fn half_a_hello_is_waited_for_in_vain_and_not_for_ever() {
     for (stream, len) in streams.iter_mut().zip([0, 7, 15]) {
         stream.write_all(&extended()[..len]).expect("say a little");
     }
-    is_well(&site, engine);
+    is_healthy(&site, engine);
     for stream in &mut streams {
         is_closed(stream, "silence");
     }
-    is_well(&site, engine);
+    is_healthy(&site, engine);
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn endless_bytes_are_not_kept() {
             sent += piece.len();
         }
         drop(stream);
-        is_well(&site, engine);
+        is_healthy(&site, engine);
     }
 }
 
@@ -179,11 +179,11 @@ fn endless_bytes_are_not_kept() {
 fn two_hundred_that_say_nothing_are_in_nobodys_way() {
     let (site, engine) = begun();
     let mut silent: Vec<UnixStream> = (0..200).map(|_| connect(&site)).collect();
-    is_well(&site, engine);
+    is_healthy(&site, engine);
     for stream in &mut silent {
         is_closed(stream, "silence");
     }
-    is_well(&site, engine);
+    is_healthy(&site, engine);
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn those_who_ask_and_do_not_read_are_in_nobodys_way() {
                 stream
             })
         });
-        is_well(&site, engine);
+        is_healthy(&site, engine);
         wait_until("they are left to themselves", || {
             site.clients() == [(engine, 0)]
         });
@@ -228,5 +228,5 @@ fn those_who_ask_and_do_not_read_are_in_nobodys_way() {
     assert_eq!(hash, site.host.store.nar_hash(&big));
     site.fetch(&mut stopped, 2);
     stopped.end_quietly();
-    is_well(&site, engine);
+    is_healthy(&site, engine);
 }

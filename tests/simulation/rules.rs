@@ -3,7 +3,7 @@
 //! | rule | when it counts |
 //! | --- | --- |
 //! | bytes that were delivered are the right ones; a path that fails is completed to a proper archive | always; before a failure, what was passed on may be wrong only where a holder has a wrong byte and the NAR is passed on as it comes |
-//! | a path is delivered | if a holder is [well](is_well) |
+//! | a path is delivered | if a holder is [well](is_healthy) |
 //! | at most 1.1 times the useful bytes are fetched, 1.5 times with faults | always, but for [`SLACK`], a part from each host that another one brings sooner, the parts that are being sent when their path is collected, what a fault cut off in the middle, what came whole and was wrong, and the beginning of a large path whose caller [pauses](LONG_PAUSE) when others need its channel |
 //! | a host is not counted as failed, and nobody is told that it is | if it is [up](plan::Host::is_up) and its line does not stall |
 //! | what is read ahead stays within its budget, and nothing of it is left at the end | always; what is being fetched may be held besides |
@@ -122,7 +122,7 @@ fn of_fault(fault: &HostFault) -> Option<String> {
 
 /// Whether a host delivers a path whenever it is asked, if not at once: it is up, its line stalls shortly if at all, it
 /// has the path all the time, with the right content.
-pub fn is_well(host: &plan::Host, path: usize) -> bool {
+pub fn is_healthy(host: &plan::Host, path: usize) -> bool {
     let mut copies = host.copies.iter();
     let is_good = |copy: &plan::Copy| copy.is_always_there() && copy.wrong.is_none();
     host.outages.is_empty()
@@ -233,7 +233,7 @@ impl Judge<'_> {
     /// A host that should have delivered.
     fn well(&self, outcome: &Outcome) -> Option<&str> {
         let hosts = self.plan.hosts.iter().zip(&self.cut_at);
-        let mut well = hosts.filter(|(host, _)| is_well(host, outcome.path));
+        let mut well = hosts.filter(|(host, _)| is_healthy(host, outcome.path));
         // A line that is cut before anything has come may be cut once too often.
         let (host, _) = well.find(|(_, cut_at)| {
             let spoils = |cut: &Instant| (outcome.begun..=outcome.ended).contains(cut);

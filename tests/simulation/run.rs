@@ -86,7 +86,7 @@ async fn simulate(plan: Plan, keeps_text: bool) -> Report {
     let is_in_time = timeout(limit, all).await.is_ok();
     trace.note(format_args!("all callers are done: {is_in_time}"));
     // A host that is back by then may be found to be.
-    let failing = pool.hosts().filter(|host| !pool.is_well(*host));
+    let failing = pool.hosts().filter(|host| !pool.is_healthy(*host));
     let failing = failing.map(|host| pool.host(host).name.clone()).collect();
     sleep(AFTERMATH).await;
     let cut_at = |host: &Arc<Host>| host.cut_at.lock().expect("no test panics in there").clone();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use super::{Disk, FILE, FolderError, Unusable, health, open, retry_busy, retry_busy_for};
+use super::{DATABASE_FILE, Disk, FolderError, Unusable, health, open, retry_busy, retry_busy_for};
 use crate::hint::Hint;
 use crate::model::HealthRecord;
 
@@ -97,7 +97,7 @@ impl Disk {
     /// # Errors
     /// When there is no folder for it.
     pub fn path(&self) -> Result<PathBuf, InspectError> {
-        Ok(self.environment.folder()?.join(FILE))
+        Ok(self.environment.folder()?.join(DATABASE_FILE))
     }
 
     /// All that it holds. A missing file is not created.

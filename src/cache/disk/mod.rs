@@ -36,10 +36,10 @@ use crate::folder::is_own_file;
 use crate::folder::lock::try_lock;
 
 /// Marks a database as ours (`PRAGMA application_id`).
-const APPLICATION: i32 = 0x7373_6873;
+const APPLICATION_ID: i32 = 0x7373_6873;
 
 /// The newest schema that is understood here.
-const SCHEMA: i32 = 2;
+const SCHEMA_VERSION: i32 = 2;
 
 /// How long a question is repeated while other processes lock the database.
 const BUSY_RETRY_TIMEOUT: Duration = Duration::from_millis(200);
@@ -51,7 +51,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long to wait before a question is repeated.
 const BUSY_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
-const FILE: &str = "cache.sqlite";
+const DATABASE_FILE: &str = "cache.sqlite";
 
 /// The disk tier. Nothing is opened before the first question.
 #[derive(Debug)]
@@ -134,7 +134,7 @@ impl Disk {
     fn open(&self) -> Database {
         let opened = self.environment.folder().map_err(DiskError::from);
         let opened = opened.and_then(|folder| {
-            let path = folder.join(FILE);
+            let path = folder.join(DATABASE_FILE);
             let db = match open(&path) {
                 Ok(db) => db,
                 Err(Unusable::Other(source)) => return Err(DiskError::Sqlite { path, source }),
@@ -221,10 +221,10 @@ fn open(path: &Path) -> Result<Connection, Unusable> {
     let application = number(&db, "application_id")?;
     let tables: i64 =
         retry_busy(|| db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)))?;
-    if application != APPLICATION && (application != 0 || tables > 0) {
+    if application != APPLICATION_ID && (application != 0 || tables > 0) {
         return Err(Unusable::Foreign);
     }
-    if number(&db, "user_version")? > SCHEMA {
+    if number(&db, "user_version")? > SCHEMA_VERSION {
         return Err(Unusable::Newer);
     }
     // A lost write costs time only, so none waits for the disk.
@@ -240,8 +240,8 @@ fn open(path: &Path) -> Result<Connection, Unusable> {
         if version < 2 {
             change.execute_batch(infos::TABLES)?;
             change.execute_batch(shell::TABLE)?;
-            change.pragma_update(None, "application_id", APPLICATION)?;
-            change.pragma_update(None, "user_version", SCHEMA)?;
+            change.pragma_update(None, "application_id", APPLICATION_ID)?;
+            change.pragma_update(None, "user_version", SCHEMA_VERSION)?;
         }
         change.commit()
     })?;

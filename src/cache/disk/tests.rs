@@ -45,7 +45,7 @@ fn what_one_process_writes_another_reads() {
     assert_eq!(kept.rest_until, u64::MAX / 2, "cut, not negative");
     second.set_host_health("a", &HealthRecord::default());
     assert_eq!(first.host_health("a"), None);
-    let mode: String = Connection::open(temp.path().join(FILE))
+    let mode: String = Connection::open(temp.path().join(DATABASE_FILE))
         .unwrap()
         .pragma_query_value(None, "journal_mode", |row| row.get(0))
         .unwrap();
@@ -57,20 +57,29 @@ fn what_is_of_no_use_is_moved_aside() {
     let foreign = |db: &Connection| db.execute_batch("CREATE TABLE t (a)").unwrap();
     let theirs = |db: &Connection| db.pragma_update(None, "application_id", 7).unwrap();
     let newer = |db: &Connection| {
-        db.pragma_update(None, "application_id", APPLICATION)
+        db.pragma_update(None, "application_id", APPLICATION_ID)
             .unwrap();
-        db.pragma_update(None, "user_version", SCHEMA + 1).unwrap();
+        db.pragma_update(None, "user_version", SCHEMA_VERSION + 1)
+            .unwrap();
     };
     type Make = fn(&Connection);
     let cases: [(&str, Make); 3] = [("foreign", foreign), ("foreign", theirs), ("newer", newer)];
     for (suffix, make) in cases {
         let temp = tempfile::tempdir().unwrap();
-        make(&Connection::open(temp.path().join(FILE)).unwrap());
+        make(&Connection::open(temp.path().join(DATABASE_FILE)).unwrap());
         assert!(works(temp.path()), "{suffix}");
-        assert!(temp.path().join(format!("{FILE}.{suffix}")).exists());
+        assert!(
+            temp.path()
+                .join(format!("{DATABASE_FILE}.{suffix}"))
+                .exists()
+        );
     }
     let temp = tempfile::tempdir().unwrap();
-    fs::write(temp.path().join(FILE), "no database at all ".repeat(1000)).unwrap();
+    fs::write(
+        temp.path().join(DATABASE_FILE),
+        "no database at all ".repeat(1000),
+    )
+    .unwrap();
     assert!(works(temp.path()), "damaged");
     assert!(temp.path().join("cache.sqlite.damaged").exists());
 }
@@ -79,7 +88,7 @@ fn what_is_of_no_use_is_moved_aside() {
 fn damage_that_shows_late_is_moved_aside_too() {
     let temp = tempfile::tempdir().unwrap();
     assert!(works(temp.path()));
-    let path = temp.path().join(FILE);
+    let path = temp.path().join(DATABASE_FILE);
     // The first page, with the schema, stays; the table's own is overwritten.
     let mut bytes = fs::read(&path).unwrap();
     assert!(bytes.len() > 4096, "the log was written back");
@@ -96,7 +105,7 @@ fn damage_that_shows_late_is_moved_aside_too() {
 fn a_lock_that_is_held_for_long_costs_little() {
     let temp = tempfile::tempdir().unwrap();
     assert!(works(temp.path()));
-    let other = Connection::open(temp.path().join(FILE)).unwrap();
+    let other = Connection::open(temp.path().join(DATABASE_FILE)).unwrap();
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
     let disk = disk(temp.path());
     let started = Instant::now();
@@ -115,7 +124,7 @@ fn a_lock_that_is_held_shortly_is_waited_for() {
     assert!(works(temp.path()));
     let disk = disk(temp.path());
     assert!(disk.host_health("h").is_some());
-    let other = Connection::open(temp.path().join(FILE)).unwrap();
+    let other = Connection::open(temp.path().join(DATABASE_FILE)).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     thread::scope(|scope| {
         scope.spawn(|| disk.set_host_health("h", &HealthRecord::default()));
@@ -130,7 +139,7 @@ fn many_at_once_make_it_and_use_it() {
     for content in ["", "no database at all, and many notice at once"] {
         let temp = tempfile::tempdir().unwrap();
         if !content.is_empty() {
-            fs::write(temp.path().join(FILE), content.repeat(100)).unwrap();
+            fs::write(temp.path().join(DATABASE_FILE), content.repeat(100)).unwrap();
         }
         let barrier = Barrier::new(4);
         thread::scope(|scope| {

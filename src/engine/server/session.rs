@@ -92,7 +92,7 @@ async fn serve_plain(
     let (read, write) = channel.into_stream().into_split();
     let input = io::Cursor::new(buf).chain(read);
     let caller = Arc::new(context.engine.transfers.caller());
-    context.engine.resolver.tell_again();
+    context.engine.resolver.new_command();
     let progress = Arc::new(SessionProgress {
         registry: context.transfers.clone(),
         host: Arc::default(),
@@ -222,7 +222,7 @@ impl Session {
         // Earlier messages went to other callers.
         if connection.is_new {
             connection.caller.forget_fetched();
-            engine.resolver.tell_again();
+            engine.resolver.new_command();
             // All other trouble is reported when the caller runs into it: the host may be back by then.
             let troubles = engine.pool.present_failures();
             for trouble in troubles.iter().filter(|trouble| trouble.is_login_refused()) {

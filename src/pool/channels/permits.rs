@@ -9,11 +9,11 @@ use tokio::sync::oneshot;
 /// At most `limit` permits at a time, in the order in which they were asked for.
 #[derive(Debug)]
 pub(super) struct Permits {
-    state: Mutex<State>,
+    queue: Mutex<Queue>,
 }
 
 #[derive(Debug)]
-struct State {
+struct Queue {
     limit: usize,
     used: usize,
     waiting: VecDeque<oneshot::Sender<Permit>>,
@@ -26,7 +26,7 @@ pub(super) struct Permit(Arc<Permits>);
 impl Permits {
     pub(super) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(State {
+            queue: Mutex::new(Queue {
                 limit,
                 used: 0,
                 waiting: VecDeque::new(),
@@ -38,13 +38,13 @@ impl Permits {
     /// only its position in the queue.
     pub(super) async fn acquire(self: &Arc<Self>) -> Permit {
         let waits = {
-            let mut state = self.state.lock();
-            if state.used < state.limit && state.waiting.is_empty() {
-                state.used += 1;
+            let mut queue = self.queue.lock();
+            if queue.used < queue.limit && queue.waiting.is_empty() {
+                queue.used += 1;
                 return Permit(self.clone());
             }
             let (sender, receiver) = oneshot::channel();
-            state.waiting.push_back(sender);
+            queue.waiting.push_back(sender);
             receiver
         };
         match waits.await {
@@ -56,38 +56,38 @@ impl Permits {
 
     /// How many are held.
     pub(super) fn used(&self) -> usize {
-        self.state.lock().used
+        self.queue.lock().used
     }
 
     /// How many there may be.
     pub(super) fn limit(&self) -> usize {
-        self.state.lock().limit
+        self.queue.lock().limit
     }
 
     /// Sets how many may be held. Those above it are not handed out again once they are back.
     pub(super) fn set_limit(self: &Arc<Self>, limit: usize) {
-        self.state.lock().limit = limit;
+        self.queue.lock().limit = limit;
         self.hand_out();
     }
 
     fn hand_out(self: &Arc<Self>) {
         loop {
             let next = {
-                let mut state = self.state.lock();
-                while state
+                let mut queue = self.queue.lock();
+                while queue
                     .waiting
                     .front()
                     .is_some_and(oneshot::Sender::is_closed)
                 {
-                    state.waiting.pop_front();
+                    queue.waiting.pop_front();
                 }
-                if state.used >= state.limit {
+                if queue.used >= queue.limit {
                     return;
                 }
-                let Some(next) = state.waiting.pop_front() else {
+                let Some(next) = queue.waiting.pop_front() else {
                     return;
                 };
-                state.used += 1;
+                queue.used += 1;
                 next
             };
             // Without the lock: a permit whose receiver is gone comes back by its drop, which locks.
@@ -98,7 +98,7 @@ impl Permits {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.state.lock().used -= 1;
+        self.0.queue.lock().used -= 1;
         self.0.hand_out();
     }
 }

@@ -16,7 +16,7 @@ pub(in crate::pool) struct HostHealth {
     key: String,
     pub(in crate::pool) breaker: Mutex<CircuitBreaker>,
     /// Connecting takes longer than with other hosts, and the outcome is open. This process may end before
-    /// it knows, so later ones are told.
+    /// it knows, so it saves the doubt for later ones.
     pub(in crate::pool) in_doubt: AtomicBool,
     /// It took longer than the hedge delay, here or for an earlier process: no answer is held up by it any
     /// more.

@@ -5,7 +5,7 @@ use crate::model::HealthRecord;
 /// Keeps what is known of hosts for later processes. All calls may block. A store that cannot keep or find
 /// something does nothing, as by default.
 ///
-/// `host_key` is opaque to the store: it tells a host from all others.
+/// `host_key` identifies a host and is opaque to the store.
 pub trait HostStore: Send + Sync {
     /// What is known of a host's failures.
     fn health(&self, host_key: &str) -> Option<HealthRecord> {

@@ -1,4 +1,4 @@
-//! What a failed exchange says of a host, who is told, and who finds out whether the host is back.
+//! Failures of one host: what they mean for it, who learns of them, and who probes whether it is back.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -76,7 +76,7 @@ impl HostPool {
             && !self.take_command_probe()
     }
 
-    /// A new command asks: it has been told nothing, and may probe the host early.
+    /// A new command asks: failures are reported to it again, and it may probe the host early.
     pub(in crate::pool) fn new_command(&self) {
         self.may_probe_early.store(true, Ordering::Relaxed);
         let mut reports = self.failure_reports.lock();
@@ -210,7 +210,7 @@ impl HostPool {
         }
     }
 
-    /// It did what was asked. Whether later processes have to be told.
+    /// The host did what was asked. Whether that has to be saved for later processes.
     pub(super) fn record_success(&self) -> bool {
         let had_failures = self.health.breaker.lock().record_success();
         self.unreadable_replies.store(0, Ordering::Relaxed);

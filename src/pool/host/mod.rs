@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::channels::{ChannelPermit, ChannelPermits};
 use super::health::{HostHealth, HostPersistence, Standing};
-use super::idle::Idle;
+use super::idle_list::IdleList;
 use super::single_flight::SingleFlight;
 use super::{HostId, Limits, Notify};
 use crate::config::host::Host;
@@ -42,7 +42,7 @@ pub(super) struct HostPool {
     persistence: HostPersistence,
     pub(super) health: Arc<HostHealth>,
     shells: Shells,
-    idle: Arc<Idle<Connection>>,
+    idle: Arc<IdleList<Connection>>,
     failure_reports: Mutex<FailureReports>,
     latency: Mutex<Latency>,
     program: LearntProgram,
@@ -84,7 +84,7 @@ impl HostPool {
             transport,
             limits,
             notify,
-            idle: Idle::new(),
+            idle: IdleList::new(),
             failure_reports: Mutex::default(),
             latency: Mutex::default(),
             program: LearntProgram::default(),
@@ -110,7 +110,7 @@ impl HostPool {
 
     /// It took longer than the hedge delay. Further questions do not wait for it until it answers in time.
     /// While it never connected, neither do those of later processes.
-    pub(super) async fn took_too_long(&self) {
+    pub(super) async fn record_slow(&self) {
         self.health.slow.store(true, Ordering::Relaxed);
         if !self.was_connected.load(Ordering::Relaxed)
             && !self.health.in_doubt.swap(true, Ordering::Relaxed)
@@ -121,7 +121,7 @@ impl HostPool {
     }
 
     /// Whether answers of hosts behind it in the order wait for this one.
-    pub(super) fn is_waited_for(&self) -> bool {
+    pub(super) fn may_delay_answers(&self) -> bool {
         !self.health.slow.load(Ordering::Relaxed) && self.standing() == Standing::Healthy
     }
 

@@ -1,4 +1,4 @@
-//! What the user has been told of one host, so that each thing is told once.
+//! What was reported to the user about one host, so that each message is given once.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use crate::hint::Hint;
 use crate::pool::Notify;
 use crate::remote::{RemoteError, Unreadable};
 
-/// What a host tells of a path, or which path it tells of, cannot be read. It costs that path, never the
-/// host: its Nix may allow what others do not.
+/// A host's answer about a path, or the path in it, cannot be read. The path is skipped, and the host has not
+/// failed: its Nix may allow what others do not.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{host}: what it tells of {} cannot be read, so that this path is left out: {}",
@@ -54,7 +54,7 @@ impl Hint for Banner {
 pub(super) struct FailureReports {
     /// The user knows of the present failure.
     pub(super) user: bool,
-    /// The user knows that replies cannot be read. That is no failure, so it is told once for each command.
+    /// The user knows that replies cannot be read. That is no failure, so it is reported once for each command.
     pub(super) unreadable: bool,
     /// The failure that was taken into account last; callers that shared it report it too.
     pub(super) last: Option<Arc<RemoteError>>,

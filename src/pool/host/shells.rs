@@ -4,14 +4,14 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use crate::pool::channels::{ChannelPermit, ChannelPermits};
-use crate::pool::idle::Idle;
+use crate::pool::idle_list::IdleList;
 use crate::remote::Shell;
 
 /// What is known of the shells of one host.
 pub(super) struct Shells {
     /// Whether the account has a shell. Locked by the caller that finds out; others wait for the outcome.
     pub(super) has: tokio::sync::Mutex<Option<bool>>,
-    idle: Arc<Idle<Shell>>,
+    idle: Arc<IdleList<Shell>>,
 }
 
 /// A shell that is lent to one user. When it is dropped it goes back to its host if nothing is
@@ -19,7 +19,7 @@ pub(super) struct Shells {
 pub struct ShellLease {
     // Taken only by drop.
     shell: Option<Shell>,
-    idle: Arc<Idle<Shell>>,
+    idle: Arc<IdleList<Shell>>,
     channels: Arc<ChannelPermits>,
     _permit: ChannelPermit,
 }
@@ -28,7 +28,7 @@ impl Shells {
     pub(super) fn new() -> Self {
         Self {
             has: tokio::sync::Mutex::default(),
-            idle: Idle::new(),
+            idle: IdleList::new(),
         }
     }
 

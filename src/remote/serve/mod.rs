@@ -74,7 +74,7 @@ impl Connection {
         self.pending_replies == 0 && self.link.input.is_empty()
     }
 
-    /// Whether the remote has ended the connection (or sent what nobody asked for) while it lay
+    /// Whether the remote has ended the connection (or sent what was not asked for) while it lay
     /// idle. Does not wait.
     #[must_use]
     pub fn is_closed_by_remote(&mut self) -> bool {

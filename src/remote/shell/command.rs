@@ -8,10 +8,10 @@
 use crate::wire::nar::layout::{FileRange, Piece, Segment};
 
 /// How much of a command line is names, in bytes: far below the limits of Linux (2 MiB) and others.
-const LINE: usize = 64 << 10;
+const LINE_MAX: usize = 64 << 10;
 
 /// How many bytes `dd` takes at once: what the pipes on the way hold.
-const BLOCK: &str = "64k";
+const DD_BLOCK_SIZE: &str = "64k";
 
 /// Length of a trailer in bytes.
 pub(super) const TRAILER: usize = 1 + NONCE + 1 + 10 + 1 + 1;
@@ -86,7 +86,7 @@ pub(super) fn enter(out: &mut Vec<u8>, name: &[u8], is_folder: bool) {
     out.extend_from_slice(b"||e=1\n");
 }
 
-/// Reads the files that a segment needs, by their paths from where the shell is, and tells how many
+/// Reads the files that a segment needs, by their paths from where the shell is, and gives how many
 /// bytes are due. `root` is the name of the root, for a path that is a single file.
 pub(super) fn read(out: &mut Vec<u8>, root: &[u8], segment: &Segment, number: u32) -> u64 {
     let due = put_reads(out, root, segment, false);
@@ -136,7 +136,7 @@ fn put_reads(out: &mut Vec<u8>, root: &[u8], segment: &Segment, framing: bool) -
             &range.path
         };
         if let Some(start) = line
-            && (!range.is_whole() || out.len() - start > LINE)
+            && (!range.is_whole() || out.len() - start > LINE_MAX)
         {
             out.extend_from_slice(b"||e=1\n");
             line = None;
@@ -187,7 +187,7 @@ fn put_part(out: &mut Vec<u8>, range: &FileRange, path: &[u8]) {
 
 /// `dd` that counts in bytes.
 pub(super) fn dd() -> String {
-    format!("dd status=none bs={BLOCK} iflag=skip_bytes,count_bytes,fullblock")
+    format!("dd status=none bs={DD_BLOCK_SIZE} iflag=skip_bytes,count_bytes,fullblock")
 }
 
 /// Appends one word, quoted where it must be.
@@ -268,7 +268,7 @@ mod tests {
         let (all, due) = text(&layout(&files).segment(0, u64::MAX));
         assert_eq!(due, 9000);
         assert!(all.lines().count() > 3);
-        assert!(all.lines().all(|line| line.len() < LINE + 1000));
+        assert!(all.lines().all(|line| line.len() < LINE_MAX + 1000));
     }
 
     #[test]

@@ -161,7 +161,7 @@ impl Shell {
         Ok(layout.ok())
     }
 
-    /// Names of store paths, as far as they can be told by their names, in each folder that may be the
+    /// Names that look like store paths, in each folder that may be the
     /// host's store directory; at most some hundreds of each.
     ///
     /// # Errors

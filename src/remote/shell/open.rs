@@ -19,7 +19,7 @@ use crate::remote::link::{EXIT_TIMEOUT, Link, TRANSPORT_GRACE};
 use crate::transport::{Program, Transport};
 use crate::wire::nar::layout::EntryKind;
 
-const DOING: &str = "the proof of a shell";
+const PROOF_REPLY: &str = "the proof of a shell";
 
 /// How much may be printed before the proof, in bytes: start-up files of login shells do.
 const BANNER_MAX: usize = 64 << 10;
@@ -115,7 +115,7 @@ pub async fn open_shell(
             Ok(Ok(1..)) => {}
             Err(_) => return Err(none("nothing like a shell answered in time", false).into()),
             Ok(end) => {
-                let error = link.ended(DOING, began, end.err()).await;
+                let error = link.ended(PROOF_REPLY, began, end.err()).await;
                 if matches!(error, RemoteError::LinkDead { .. }) {
                     return Err(error.into());
                 }
@@ -206,11 +206,11 @@ impl Proof {
         // A listing of one object is two strings.
         let zeros = answer.iter().enumerate().filter(|(_, byte)| **byte == 0);
         let end = zeros.map(|(at, _)| at + 1).nth(1).unwrap_or_default();
-        let (listing, told) = answer.split_at(end);
+        let (listing, settings) = answer.split_at(end);
         let root = listing::parse(listing, 1).unwrap_or_default();
         match root.as_slice() {
             [root] if root.path.is_empty() && root.kind == EntryKind::Directory => {
-                Step::Proven(StoreSettings::read(told))
+                Step::Proven(StoreSettings::read(settings))
             }
             _ => Step::Wrong("its dd, head, cat or find is not like GNU's"),
         }

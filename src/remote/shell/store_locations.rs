@@ -96,7 +96,7 @@ impl StoreLocations {
 }
 
 impl StoreLocation {
-    /// Of the URL of a store, as Nix reads it; `None` where it does not tell.
+    /// From the URL of a store, as Nix reads it; `None` where it does not say.
     fn of(store: &str) -> Option<Self> {
         let (base, query) = store.split_once('?').unwrap_or((store, ""));
         let parameter = |name: &str| {
@@ -128,7 +128,7 @@ fn is_usual(store: &str) -> bool {
     matches!(store, "" | "auto" | "daemon" | "local")
 }
 
-/// What a program is told of its store on its command line (`env NIX_REMOTE=/r nix-store`).
+/// The stores that a command line names (`env NIX_REMOTE=/r nix-store`).
 fn of_program(words: &[String]) -> impl Iterator<Item = &str> {
     words.iter().enumerate().filter_map(|(at, word)| {
         let named = ["NIX_REMOTE=", "--store="];

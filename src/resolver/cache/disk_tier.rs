@@ -29,7 +29,7 @@ const PENDING_WRITES_MAX: usize = 100_000;
 pub struct KeyedDisk {
     /// The disk cache.
     pub disk: Arc<Disk>,
-    /// For each host, in order, a key that tells it from all others.
+    /// For each host, in order, a key that identifies it.
     pub hosts: Vec<Arc<str>>,
 }
 

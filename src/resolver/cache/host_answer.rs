@@ -52,7 +52,7 @@ impl HostAnswer {
                     !self.from_disk && now.abs_diff(self.checked_at) < OWN_ANSWER_LIFETIME;
                 heard_here || lifetimes.is_fresh(true, self.checked_at, now)
             }
-            // It may have been signed since, and a new caller has not been told.
+            // It may have been signed since, and a new caller does not know of the refusal.
             AnswerKind::Refused(found_for) => found_for == callers,
             AnswerKind::Lacks => lifetimes.is_fresh(false, self.checked_at, now),
         }

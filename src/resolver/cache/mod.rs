@@ -41,9 +41,9 @@ pub(super) struct PathInfoCache {
     /// Answers that were forgotten a moment ago: the disk tier may still have them.
     gone: Mutex<RecentlyGone>,
     /// The generation of callers: refusals were reported to those of one generation.
-    callers: AtomicU64,
+    caller_generation: AtomicU64,
     /// Refusals that this generation of callers knows of.
-    told: Mutex<HashSet<(HostId, Reason)>>,
+    reported: Mutex<HashSet<(HostId, Reason)>>,
 }
 
 impl PathInfoCache {
@@ -58,39 +58,43 @@ impl PathInfoCache {
             trust,
             paths: Arc::new(MemoryCache::weighed(
                 CACHE_WEIGHT_MAX,
-                |known: &Arc<PathRecord>| known.weight(),
+                |record: &Arc<PathRecord>| record.weight(),
             )),
             disk_tier: Arc::new(DiskTier::new(disk, lifetimes)),
             gone: Mutex::default(),
-            callers: AtomicU64::new(0),
-            told: Mutex::default(),
+            caller_generation: AtomicU64::new(0),
+            reported: Mutex::default(),
         }
     }
 
     /// The valid answers about a path. Verifies signatures only now: thousands of infos may have been
     /// prefetched, and each takes about 0.1 ms.
     pub(super) fn get(&self, path: &StorePath) -> Option<PathRecord> {
-        let mut known = self.paths.get(path)?;
-        if known.unverified().next().is_some() {
-            self.verify_signatures(path, &known);
-            known = self.paths.get(path)?;
+        let mut record = self.paths.get(path)?;
+        if record.unverified().next().is_some() {
+            self.verify_signatures(path, &record);
+            record = self.paths.get(path)?;
         }
-        Some(self.valid(&known))
+        Some(self.valid(&record))
     }
 
-    fn valid(&self, known: &PathRecord) -> PathRecord {
-        known.valid(&self.disk_tier.lifetimes, unix_seconds(), self.callers())
+    fn valid(&self, record: &PathRecord) -> PathRecord {
+        record.valid(
+            &self.disk_tier.lifetimes,
+            unix_seconds(),
+            self.caller_generation(),
+        )
     }
 
-    fn callers(&self) -> u64 {
-        self.callers.load(Ordering::Relaxed)
+    fn caller_generation(&self) -> u64 {
+        self.caller_generation.load(Ordering::Relaxed)
     }
 
     /// Begins a new generation of callers: refusals are reported to it again.
-    pub(super) fn next_callers(&self) {
-        self.callers.fetch_add(1, Ordering::Relaxed);
-        let told = std::mem::take(&mut *self.told.lock());
-        let hosts: HashSet<HostId> = told.into_iter().map(|(host, _)| host).collect();
+    pub(super) fn next_caller_generation(&self) {
+        self.caller_generation.fetch_add(1, Ordering::Relaxed);
+        let reported = std::mem::take(&mut *self.reported.lock());
+        let hosts: HashSet<HostId> = reported.into_iter().map(|(host, _)| host).collect();
         for host in hosts {
             self.pool.close_idle(host, 0);
         }
@@ -98,13 +102,13 @@ impl PathInfoCache {
 
     /// The valid answers about a path, with signatures verified or not.
     pub(super) fn get_unverified(&self, path: &StorePath) -> Option<PathRecord> {
-        self.paths.get(path).map(|known| self.valid(&known))
+        self.paths.get(path).map(|record| self.valid(&record))
     }
 
     /// Whether there is a valid answer of this host about a path, verified or not.
     pub(super) fn has_answer_from(&self, host: HostId, path: &StorePath) -> bool {
         self.get_unverified(path)
-            .is_some_and(|known| known.answer_of(host).is_some())
+            .is_some_and(|record| record.answer_of(host).is_some())
     }
 
     /// Whether an answer counts without asking the host again, as far as time decides.
@@ -119,24 +123,20 @@ impl PathInfoCache {
 
     /// Whether this host has the path by a valid answer that is not known to be refused. Verifies no signature.
     pub(super) fn has_info_from(&self, host: HostId, path: &StorePath) -> bool {
-        let known = self.paths.get(path).map(|known| self.valid(&known));
-        let has = |known: &PathRecord| {
-            known
-                .answer_of(host)
-                .is_some_and(|a| a.kind.info().is_some())
-        };
-        known.as_ref().is_some_and(has)
+        let record = self.get_unverified(path);
+        let answer = record.as_ref().and_then(|record| record.answer_of(host));
+        answer.is_some_and(|answer| answer.kind.info().is_some())
     }
 
     /// Whether an answer about a path has an unverified signature.
     pub(super) fn has_unverified(&self, path: &StorePath) -> bool {
-        let known = self.paths.get(path);
-        known.is_some_and(|known| known.unverified().next().is_some())
+        let record = self.paths.get(path);
+        record.is_some_and(|record| record.unverified().next().is_some())
     }
 
-    fn verify_signatures(&self, path: &StorePath, known: &PathRecord) {
+    fn verify_signatures(&self, path: &StorePath, record: &PathRecord) {
         let mut verdicts = Vec::new();
-        for (host, info, from_disk) in known.unverified() {
+        for (host, info, from_disk) in record.unverified() {
             let counts = match from_disk {
                 // See `insert`.
                 true => self.trust.check(self.pool.host(host), info).is_ok(),
@@ -145,16 +145,16 @@ impl PathInfoCache {
             let kind = match counts {
                 true => Some(AnswerKind::Has(info.clone())),
                 false if from_disk => None,
-                false => Some(AnswerKind::Refused(self.callers())),
+                false => Some(AnswerKind::Refused(self.caller_generation())),
             };
             verdicts.push((host, info, kind));
         }
-        self.paths.update(path, |known| {
-            let mut known = known.unwrap_or_default();
+        self.paths.update(path, |record| {
+            let mut record = record.unwrap_or_default();
             for (host, info, kind) in verdicts {
-                Arc::make_mut(&mut known).set_verified(host, info, kind);
+                Arc::make_mut(&mut record).set_verified(host, info, kind);
             }
-            known
+            record
         });
     }
 
@@ -204,11 +204,11 @@ impl PathInfoCache {
         for path in asked {
             let has = there.contains(path);
             let mut became = CheckOutcome::Unknown;
-            self.paths.change(path, |known| {
+            self.paths.change(path, |record| {
                 // Its answers since then are newer.
                 let older = |answer: &HostAnswer| answer.checked_at <= asked_at;
-                if known.answer_of(host).is_some_and(older) {
-                    became = Arc::make_mut(known).record_check(host, has, now);
+                if record.answer_of(host).is_some_and(older) {
+                    became = Arc::make_mut(record).record_check(host, has, now);
                 }
             });
             match became {
@@ -236,11 +236,11 @@ impl PathInfoCache {
     /// Reads from the disk tier what other processes learnt of these paths and, with `ahead`, of what they
     /// refer to.
     pub(super) async fn look_up(&self, paths: &[StorePath], ahead: bool) {
-        let known = self.paths.clone();
+        let record = self.paths.clone();
         let most = if ahead { DISK_READAHEAD_PATHS } else { 0 };
         let found = self
             .disk_tier
-            .look_up(paths, most, move |path| known.get(path).is_some())
+            .look_up(paths, most, move |path| record.get(path).is_some())
             .await;
         let hosts: Vec<HostId> = self.pool.hosts().collect();
         for (index, answer) in found {
@@ -265,7 +265,7 @@ impl PathInfoCache {
                 QuickCheck::Refused(_) if from_disk => return,
                 QuickCheck::Refused(distrust) => {
                     self.notify(host, &distrust);
-                    AnswerKind::Refused(self.callers())
+                    AnswerKind::Refused(self.caller_generation())
                 }
             },
         };
@@ -275,14 +275,14 @@ impl PathInfoCache {
             checked_at: cached.checked_at,
             from_disk,
         };
-        self.paths.update(&cached.path, |known| {
-            let mut known = known.unwrap_or_default();
+        self.paths.update(&cached.path, |record| {
+            let mut record = record.unwrap_or_default();
             // Answers that this process got itself are newer.
             let older = |old: &HostAnswer| old.from_disk && old.checked_at <= answer.checked_at;
-            if !from_disk || known.answer_of(host).is_none_or(older) {
-                Arc::make_mut(&mut known).insert(answer);
+            if !from_disk || record.answer_of(host).is_none_or(older) {
+                Arc::make_mut(&mut record).insert(answer);
             }
-            known
+            record
         });
     }
 
@@ -295,8 +295,8 @@ impl PathInfoCache {
     }
 
     /// The answer to a caller, from what is known of a path.
-    pub(super) fn best_match(&self, known: &PathRecord) -> Option<Found> {
-        let mut found = known.best_match()?;
+    pub(super) fn best_match(&self, record: &PathRecord) -> Option<Found> {
+        let mut found = record.best_match()?;
         // Addresses of paths without self-references are the same in all versions of Nix, so a NAR that does
         // not match one is wrong, whoever sends it.
         let is_in_doubt = matches!(found.info.content(), Ok(Content::NarWithoutSelf(_)));
@@ -304,7 +304,7 @@ impl PathInfoCache {
         let vouches = |(host, info): (HostId, &Arc<PathInfo>)| {
             info.nar_hash == hash && self.trust.vouches(self.pool.host(host), info)
         };
-        if is_in_doubt && known.holders().any(vouches) {
+        if is_in_doubt && record.holders().any(vouches) {
             let mut info = (*found.info).clone();
             info.ca = None;
             found.to_fetch = Arc::new(info);
@@ -313,7 +313,7 @@ impl PathInfoCache {
     }
 
     fn notify(&self, host: HostId, distrust: &Distrust) {
-        if self.told.lock().insert((host, distrust.reason())) {
+        if self.reported.lock().insert((host, distrust.reason())) {
             self.pool.notify(distrust);
         }
     }
@@ -322,7 +322,7 @@ impl PathInfoCache {
     pub(super) fn forget_at(&self, host: HostId, path: &StorePath) {
         self.gone.lock().insert(host, path, Instant::now());
         self.paths
-            .change(path, |known| Arc::make_mut(known).remove(host));
+            .change(path, |record| Arc::make_mut(record).remove(host));
         self.disk_tier.write_removed(host, path);
     }
 
@@ -336,7 +336,7 @@ impl PathInfoCache {
         let all: Vec<StorePath> = self.paths.all().map(|(path, _)| path).collect();
         for path in all {
             self.paths
-                .change(&path, |known| Arc::make_mut(known).remove(host));
+                .change(&path, |record| Arc::make_mut(record).remove(host));
         }
     }
 

@@ -63,7 +63,7 @@ impl ResolverCore {
     /// host out of reach as long as other connections stand.
     pub(super) fn is_promise(&self, answer: &HostAnswer) -> bool {
         let has = matches!(answer.kind, AnswerKind::Has(_));
-        let in_reach = || self.pool.is_well(answer.host) || self.pool.is_connected(answer.host);
+        let in_reach = || self.pool.is_healthy(answer.host) || self.pool.is_connected(answer.host);
         has && self.cache.is_checked(answer) && in_reach()
     }
 
@@ -90,11 +90,11 @@ impl ResolverCore {
         let mut pending = Pending::default();
         let now = Instant::now();
         for check in &*self.checks.in_flight.lock() {
-            let before = |holder| check.host < holder && self.pool.is_waited_for(check.host);
+            let before = |holder| check.host < holder && self.pool.may_delay_answers(check.host);
             if holder.is_some_and(|holder| !before(holder)) || !check.paths.contains(path) {
                 continue;
             }
-            let hedge = check.begun + self.pool.hedge();
+            let hedge = check.begun + self.pool.hedge_delay();
             let until = match holder.is_some() || others {
                 false => check.begun + CHECK_END,
                 true => hedge,
@@ -164,16 +164,16 @@ impl ResolverCore {
         let mut seen: HashSet<StorePath> = paths.iter().cloned().collect();
         let mut open: VecDeque<StorePath> = seen.iter().cloned().collect();
         while let Some(path) = open.pop_front() {
-            let Some(known) = self.cache.get_unverified(&path) else {
+            let Some(record) = self.cache.get_unverified(&path) else {
                 continue;
             };
-            for answer in known.answers().iter().filter(is_due) {
+            for answer in record.answers().iter().filter(is_due) {
                 let mine = due.entry(answer.host).or_default();
                 if mine.len() < PATHS_MAX {
                     mine.insert(path.clone());
                 }
             }
-            for reference in references(&known) {
+            for reference in references(&record) {
                 if seen.len() < PATHS_MAX && seen.insert(reference.clone()) {
                     open.push_back(reference.clone());
                 }
@@ -201,8 +201,11 @@ impl ResolverCore {
 }
 
 /// The references of a path, by the first host that has it.
-fn references(known: &PathRecord) -> &[StorePath] {
-    let info = known.answers().iter().find_map(|answer| answer.kind.info());
+fn references(record: &PathRecord) -> &[StorePath] {
+    let info = record
+        .answers()
+        .iter()
+        .find_map(|answer| answer.kind.info());
     info.map_or(&[], |info| &info.references)
 }
 

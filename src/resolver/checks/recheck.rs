@@ -24,7 +24,7 @@ const PATHS_MAX: usize = 20_000;
 const PATHS_PER_QUESTION: usize = 2_000;
 
 /// How long to wait before the checks, so that the first download goes first.
-const PAUSE: Duration = Duration::from_millis(100);
+const START_DELAY: Duration = Duration::from_millis(100);
 
 /// When the last background check began, in seconds of Unix time; 0 if there was none.
 #[derive(Default)]
@@ -47,7 +47,7 @@ impl ResolverCore {
         }
         let core = self.clone();
         tokio::spawn(async move {
-            sleep(PAUSE).await;
+            sleep(START_DELAY).await;
             for (host, old) in core.old_answers() {
                 let core = core.clone();
                 tokio::spawn(async move { core.check_again(host, &old).await });
@@ -59,8 +59,8 @@ impl ResolverCore {
     fn old_answers(&self) -> BTreeMap<HostId, Vec<Arc<PathInfo>>> {
         let now = unix_seconds();
         let mut old: BTreeMap<HostId, Vec<Arc<PathInfo>>> = BTreeMap::new();
-        for (_, known) in self.cache.all() {
-            for answer in known.answers() {
+        for (_, record) in self.cache.all() {
+            for answer in record.answers() {
                 if let Some(info) = answer.kind.info()
                     && now.abs_diff(answer.checked_at) >= RECHECK_AGE
                 {

@@ -70,7 +70,7 @@ pub(super) fn add_hosts(scheduler: &Arc<Scheduler>, nar: &ChunkedNar, hosts: Vec
 /// failure get some too.
 pub(super) fn reopen_channels(scheduler: &Arc<Scheduler>, nar: &ChunkedNar, ignore_backoff: bool) {
     for host in nar.could_ask() {
-        let usable = ignore_backoff || scheduler.bookkeeping.pool.is_well(host);
+        let usable = ignore_backoff || scheduler.bookkeeping.pool.is_healthy(host);
         if usable
             && !scheduler.has_channels(host)
             && scheduler.may_bring_chunks(host, &nar.info.path)

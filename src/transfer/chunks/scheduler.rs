@@ -94,7 +94,7 @@ impl Scheduler {
     /// Those of `holders` that may be asked for chunks of a path now.
     pub(super) fn usable(&self, path: &StorePath, holders: &[HostId]) -> Vec<HostId> {
         let usable = |host: &HostId| {
-            self.bookkeeping.pool.is_well(*host) && self.may_bring_chunks(*host, path)
+            self.bookkeeping.pool.is_healthy(*host) && self.may_bring_chunks(*host, path)
         };
         holders.iter().copied().filter(usable).collect()
     }
@@ -202,7 +202,7 @@ impl Scheduler {
     /// it when the others will have brought all of them long before.
     fn is_worth_asking(&self, host: HostId, bytes: u64, others: &[HostId]) -> bool {
         let mut others = others.to_vec();
-        others.retain(|other| self.bookkeeping.pool.is_well(*other));
+        others.retain(|other| self.bookkeeping.pool.is_healthy(*other));
         let chunk = bytes.min(CHUNK_SIZE);
         !self
             .bookkeeping

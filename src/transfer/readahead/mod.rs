@@ -153,7 +153,7 @@ impl Readahead {
         let pool = &self.queue.bookkeeping.pool;
         for host in pool.hosts() {
             let waiting = self.queue.bytes_waiting_for(host);
-            if waiting == 0 || !pool.is_well(host) {
+            if waiting == 0 || !pool.is_healthy(host) {
                 continue;
             }
             let latency = pool.latency(host).unwrap_or_default();

@@ -79,7 +79,7 @@ struct Worker {
 impl Worker {
     /// Whether it should end. Another one may be started later.
     fn should_stop(&self) -> bool {
-        self.refused || !self.queue.bookkeeping.pool.is_well(self.host)
+        self.refused || !self.queue.bookkeeping.pool.is_healthy(self.host)
     }
 
     /// Whether somebody waits for the connection whose business is more urgent.

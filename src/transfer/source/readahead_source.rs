@@ -48,7 +48,7 @@ impl<'a> ReadaheadSource<'a> {
         progress.set_host(host);
         let holders = bookkeeping.holders(&info.path, &reader.task.holders);
         let mut others = holders.into_iter().filter(|other| *other != host);
-        let stall_limit = match others.any(|host| bookkeeping.pool.is_well(host)) {
+        let stall_limit = match others.any(|host| bookkeeping.pool.is_healthy(host)) {
             true => STALL_LIMIT,
             false => Duration::MAX,
         };

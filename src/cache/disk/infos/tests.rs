@@ -291,7 +291,7 @@ fn a_database_of_version_1_is_taken_over() {
     db.execute_batch(super::super::health::TABLE).unwrap();
     db.execute_batch("INSERT INTO host_health VALUES ('h', 3, 5, 6)")
         .unwrap();
-    db.pragma_update(None, "application_id", super::super::APPLICATION)
+    db.pragma_update(None, "application_id", super::super::APPLICATION_ID)
         .unwrap();
     db.pragma_update(None, "user_version", 1).unwrap();
     drop(db);

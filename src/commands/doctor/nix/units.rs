@@ -303,24 +303,33 @@ mod tests {
 
     #[test]
     fn what_ends_with_each_client_is_a_warning() {
-        let is_well = |name: &str, mode: &str, engine, has_socket_unit| {
+        let is_healthy = |name: &str, mode: &str, engine, has_socket_unit| {
             let found = finding(name, mode, engine, has_socket_unit);
             (
                 found.is_some(),
                 Findings(found.into_iter().collect()).all_is_well(),
             )
         };
-        assert_eq!(is_well("d@.service", "process", None, false), (false, true));
         assert_eq!(
-            is_well("d@.service", "control-group", None, false),
+            is_healthy("d@.service", "process", None, false),
+            (false, true)
+        );
+        assert_eq!(
+            is_healthy("d@.service", "control-group", None, false),
             (true, false)
         );
         assert_eq!(
-            is_well("d.service", "control-group", None, false),
+            is_healthy("d.service", "control-group", None, false),
             (true, true)
         );
-        assert_eq!(is_well("d.service", "mixed", Some(1), false), (true, false));
-        assert_eq!(is_well("d@.service", "mixed", None, true), (true, true));
-        assert_eq!(is_well("d@.service", "mixed", Some(1), true), (true, false));
+        assert_eq!(
+            is_healthy("d.service", "mixed", Some(1), false),
+            (true, false)
+        );
+        assert_eq!(is_healthy("d@.service", "mixed", None, true), (true, true));
+        assert_eq!(
+            is_healthy("d@.service", "mixed", Some(1), true),
+            (true, false)
+        );
     }
 }

@@ -190,7 +190,7 @@ impl ReadaheadQueue {
         hosts.retain(|host| !self.bookkeeping.sent_wrong_content(*host, &info.path));
         throughput.put_late_ones_last(&mut hosts, info.nar_size);
         let host = *pool.in_order_of_health(&hosts).first()?;
-        if !pool.is_well(host) {
+        if !pool.is_healthy(host) {
             return None;
         }
         let reservation = self.budget.reserve(reservation_for(info.nar_size))?;
