@@ -1,113 +1,61 @@
-//! One path: choose a host, stream its NAR, verify it, go on elsewhere when that fails. How these follow
-//! each other is in `fetch`.
+//! The NAR of one path, from the hosts to its sink. `fetch` tells how its parts work together.
+//!
+//! ```text
+//!   Transfers::fetch ─▶ Fetch ─▶ Source (readahead | chunks | plain) ─▶ Verifier ─▶ NarSink
+//! ```
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | `fetch` | chooses a source, goes on after a fault, writes to the sink |
+//! | `source` | the trait of what brings bytes, and its implementations |
+//! | `readahead` | NARs that are requested before the caller fetches them |
+//! | `chunks` | large NARs over several channels and hosts |
+//! | `verify` | what is checked before bytes are passed on, and the offset |
+//! | `hosts` | which host has what, which sent something wrong, how fast each one is |
+//! | `unpack` | restores a NAR to disk |
 
+mod caller;
 mod chunks;
 mod error;
 mod fetch;
 mod hosts;
+mod nar_sink;
 pub mod progress;
 mod readahead;
+mod request;
 mod source;
 pub mod unpack;
 mod verify;
 
-use std::io;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use bytes::BytesMut;
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe;
-
+pub use caller::Caller;
 pub use error::{FailedTransfer, HostFault, TransferError};
 pub use hosts::HolderLookup;
+pub use nar_sink::NarSink;
+pub(crate) use nar_sink::read_piece;
+pub use request::FetchRequest;
 pub use verify::{Checkpoint, Piece, ResumePoint};
 
-use crate::model::PathInfo;
 use crate::pool::{HostId, Pool};
 use chunks::ChunkedDownloads;
 use fetch::Fetch;
 use hosts::HostBookkeeping;
-use progress::{Outcome, Progress, TransferInfo};
+use progress::{Outcome, TransferInfo};
 use readahead::{Readahead, TransferContext};
 
-/// How much of the reason stands in a NAR that takes the place of one that nobody could deliver, in
-/// characters.
-const REASON: usize = 2000;
-
-/// Takes a NAR, piece by piece.
-#[async_trait]
-pub trait NarSink: Send {
-    /// Takes the next piece. Returns when there is room for more.
-    ///
-    /// # Errors
-    /// When nothing more can be taken; the transfer then ends.
-    async fn write(&mut self, piece: Piece) -> io::Result<()>;
-
-    /// Takes the next `len` bytes, which are verified and lie in a pipe already.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write).
-    async fn write_from_pipe(&mut self, pipe: &mut pipe::Receiver, len: usize) -> io::Result<()> {
-        self.write(read_piece(pipe, len).await?).await
-    }
-}
-
-/// Reads a verified piece of `len` bytes from a pipe.
-pub(crate) async fn read_piece(pipe: &mut pipe::Receiver, len: usize) -> io::Result<Piece> {
-    let mut bytes = BytesMut::zeroed(len);
-    pipe.read_exact(&mut bytes).await?;
-    Ok(Piece::verified(bytes.freeze()))
-}
+/// How much of the reason a NAR quotes that takes the place of an undelivered one, in characters.
+const REASON_MAX_CHARS: usize = 2000;
 
 /// Fetches NARs from the hosts of a pool.
 pub struct Transfers {
     context: TransferContext,
 }
 
-/// Somebody who asks about paths and then fetches them, on one connection or on several. What is
-/// read ahead for a caller is dropped with it.
-pub struct Caller {
-    readahead: Readahead,
-}
-
-impl Caller {
-    /// The caller has asked what this path is and got this answer. From its first
-    /// [`fetch`](Transfers::fetch) on, such paths are read ahead.
-    pub fn expect(&self, info: &Arc<PathInfo>, holders: &Arc<[HostId]>) {
-        self.readahead.expect(info, holders);
-    }
-
-    /// The caller comes back for something else: what it has fetched it may fetch again.
-    pub fn forget_fetched(&self) {
-        self.readahead.forget_fetched();
-    }
-
-    /// Drops what was read ahead, when the caller has not fetched anything for a minute. To be
-    /// called now and then.
-    pub fn pause_if_idle(&self) {
-        self.readahead.pause_if_idle();
-    }
-}
-
-/// What is to be fetched, and for whom.
-pub struct FetchRequest<'a> {
-    /// The path, and the NAR that was promised.
-    pub info: &'a PathInfo,
-    /// Who is known to have it, the best host first.
-    pub holders: &'a [HostId],
-    /// For whom.
-    pub caller: &'a Caller,
-    /// Where another transfer of the same NAR broke off: only what follows is passed on.
-    pub resume: Option<ResumePoint>,
-    /// Shows it.
-    pub progress: &'a dyn Progress,
-}
-
 impl Transfers {
-    /// Transfers from the hosts of `pool`. At most `memory` bytes are read ahead, for all callers
-    /// together. `holder_lookup` tells who has what, and is told of what a host turned out not to
-    /// have, or sent wrongly.
+    /// Transfers from the hosts of `pool`. At most `memory` bytes are read ahead, for all callers together.
+    /// `holder_lookup` knows the holders of a path, and is called when a host does not have what it reported, or sent it
+    /// wrongly.
     #[must_use]
     pub fn new(pool: Arc<Pool>, memory: u64, holder_lookup: Box<dyn HolderLookup>) -> Self {
         let bookkeeping = Arc::new(HostBookkeeping::new(pool, holder_lookup));
@@ -120,31 +68,28 @@ impl Transfers {
     /// A new caller.
     #[must_use]
     pub fn caller(&self) -> Caller {
-        Caller {
-            readahead: Readahead::new(&self.context),
-        }
+        Caller::new(Readahead::new(&self.context))
     }
 
-    /// How many bytes of NARs are held that were read ahead, and how many may be.
+    /// How many bytes are read ahead and held, and how many may be.
     #[must_use]
     pub fn memory(&self) -> (u64, u64) {
         (self.context.memory.used(), self.context.memory.total())
     }
 
-    /// How fast a host has been of late, in bytes a second; `None` as long as nobody knows.
+    /// The throughput of a host of late, in bytes a second; `None` while it is not known.
     #[must_use]
     pub fn rate(&self, host: HostId) -> Option<u64> {
         self.context.bookkeeping.throughput.of(host)
     }
 
-    /// Brings the NAR of a request into `sink`: what has been read ahead, else from its holders in
-    /// their order, then from any other host that turns out to have the same NAR. A transfer that
-    /// breaks goes on from the same byte on another connection. The end is passed on only after hash
-    /// and size proved right. Gives the number of bytes.
+    /// Fetches a NAR into `sink`: what has been read ahead, else from its holders in their order, then from any other
+    /// host that turns out to have the same NAR. A transfer that breaks goes on from the same byte on another connection.
+    /// The end is written only after hash and size are verified. Gives the number of bytes.
     ///
     /// # Errors
-    /// When no host can deliver, or `sink` takes no more. The failure tells how to complete what
-    /// `sink` has got to a well-formed archive (with the wrong content).
+    /// When no host can deliver, or `sink` takes no more. The failure says how to complete what was written to a
+    /// well-formed archive (with the wrong content).
     pub async fn fetch(
         &self,
         request: FetchRequest<'_>,
@@ -161,7 +106,7 @@ impl Transfers {
         let mut fetch = Fetch::new(&self.context, &request, &*watch, sink);
         let result = fetch.run().await;
         let result = result.map_err(|error| {
-            let reason: String = error.to_string().chars().take(REASON).collect();
+            let reason: String = error.to_string().chars().take(REASON_MAX_CHARS).collect();
             let rest = fetch.verifier().completion(&reason);
             FailedTransfer { error, rest }
         });

@@ -55,8 +55,8 @@ fn imports_upwards_are_reported() {
         "crate::config::Config",
     );
     reported(
-        "src/pool/health.rs",
-        "use super::super::cache::Cache;",
+        "src/pool/health/circuit_breaker.rs",
+        "use super::super::super::cache::Cache;",
         "cache",
     );
     reported(

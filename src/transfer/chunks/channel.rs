@@ -1,4 +1,4 @@
-//! Those who start_download the chunks: one shell on one host each.
+//! One channel: a shell on one host that brings chunks, confirms those of others and indexes files.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,29 +14,29 @@ use crate::pool::{HostId, ShellLease};
 use crate::remote::RemoteError;
 use crate::transfer::hosts::OutstandingBytes;
 
-/// How many chunks a channel is asked for ahead: one on its way, one to follow without a pause.
-const AHEAD: usize = 2;
+/// How many requests a channel may have outstanding: one on its way, one to follow without a pause.
+const MAX_OUTSTANDING: usize = 2;
 
-/// How often a channel without work looks whether another one is late.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often a channel without work checks whether another one is late.
+const LATE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a channel without work is kept, since the next NAR may come soon.
-const IDLE: Duration = Duration::from_secs(1);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often it is told how much of a chunk has come.
-const TICK: Duration = Duration::from_millis(250);
+/// How often the progress of a chunk is reported while it comes.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A channel's place. When it is dropped, what the channel owes is for others.
-pub(super) struct ChannelGuard {
-    pub(super) scheduler: Arc<Scheduler>,
-    pub(super) host: HostId,
-    pub(super) channel: ChannelId,
-    /// The host is asked although it rests.
-    pub(super) ignore_backoff: bool,
-    /// It ends of itself, since there is nothing to ask for.
-    pub(super) idle: AtomicBool,
+/// Registers a channel as long as it lives. When it is dropped, what the channel has outstanding is requested elsewhere.
+struct ChannelGuard {
+    scheduler: Arc<Scheduler>,
+    host: HostId,
+    channel: ChannelId,
+    /// It is opened although the host rests after a failure.
+    ignore_backoff: bool,
+    /// It ends because there is nothing to request.
+    idle: AtomicBool,
     /// It failed at work before it had brought anything.
-    pub(super) useless: AtomicBool,
+    useless: AtomicBool,
 }
 
 impl Drop for ChannelGuard {
@@ -48,8 +48,54 @@ impl Drop for ChannelGuard {
     }
 }
 
-/// Brings chunks from one host until there are none, or it fails.
-pub(super) async fn run(guard: ChannelGuard) {
+/// Starts to bring a NAR from its hosts.
+pub(super) fn start(scheduler: &Arc<Scheduler>, nar: &Arc<ChunkedNar>) {
+    scheduler.add(nar);
+    for host in nar.hosts() {
+        spawn_channels(scheduler, host, nar.ignore_backoff);
+    }
+    scheduler.wake();
+}
+
+/// More hosts are found to have the NAR.
+pub(super) fn add_hosts(scheduler: &Arc<Scheduler>, nar: &ChunkedNar, hosts: Vec<HostId>) {
+    for host in nar.add_hosts(hosts) {
+        spawn_channels(scheduler, host, false);
+        scheduler.wake();
+    }
+}
+
+/// Opens channels again for a NAR of which something may be requested now. They end when there is nothing to request, for
+/// example because the caller is slow; and a host that failed may be back. With `ignore_backoff`, hosts that rest after a
+/// failure get some too.
+pub(super) fn reopen_channels(scheduler: &Arc<Scheduler>, nar: &ChunkedNar, ignore_backoff: bool) {
+    for host in nar.could_ask() {
+        let usable = ignore_backoff || scheduler.bookkeeping.pool.is_well(host);
+        if usable
+            && !scheduler.has_channels(host)
+            && scheduler.may_bring_chunks(host, &nar.info.path)
+        {
+            spawn_channels(scheduler, host, ignore_backoff);
+        }
+    }
+}
+
+/// Opens as many channels to a host as are of use.
+fn spawn_channels(scheduler: &Arc<Scheduler>, host: HostId, ignore_backoff: bool) {
+    while let Some(channel) = scheduler.register_channel(host) {
+        scheduler.spawn(run(ChannelGuard {
+            scheduler: scheduler.clone(),
+            host,
+            channel,
+            ignore_backoff,
+            idle: AtomicBool::new(false),
+            useless: AtomicBool::new(false),
+        }));
+    }
+}
+
+/// Works on one channel until there is nothing to request, or it fails.
+async fn run(guard: ChannelGuard) {
     let pool = &guard.scheduler.bookkeeping.pool;
     let shell = match guard.ignore_backoff {
         true => pool.shell_even_if_resting(guard.host).await,
@@ -58,29 +104,27 @@ pub(super) async fn run(guard: ChannelGuard) {
     let Ok(Some(shell)) = shell else {
         return;
     };
-    // How far the host is may be known only now.
-    if guard.scheduler.is_of_use(guard.host) {
-        guard
-            .scheduler
-            .spawn_channels(guard.host, guard.ignore_backoff);
+    // The latency of the host may be known only now.
+    if guard.scheduler.has_work_for(guard.host) {
+        spawn_channels(&guard.scheduler, guard.host, guard.ignore_backoff);
     }
     let mut changes = guard.scheduler.changes();
-    let mut worker = Worker {
+    let mut worker = ChannelWorker {
         guard: &guard,
         shell,
-        owed: VecDeque::new(),
+        outstanding: VecDeque::new(),
     };
     let mut idle = Instant::now();
     let mut is_useless = true;
     loop {
         changes.mark_seen();
         let result = match worker.ask().await {
-            Ok(()) if worker.owed.is_empty() => {
-                if idle.elapsed() > IDLE || worker.shell.has_waiters() {
+            Ok(()) if worker.outstanding.is_empty() => {
+                if idle.elapsed() > IDLE_TIMEOUT || worker.shell.has_waiters() {
                     guard.idle.store(true, Ordering::Relaxed);
                     return;
                 }
-                let _ = timeout(LOOK, changes.changed()).await;
+                let _ = timeout(LATE_CHECK_INTERVAL, changes.changed()).await;
                 continue;
             }
             Ok(()) => worker.receive().await,
@@ -88,45 +132,50 @@ pub(super) async fn run(guard: ChannelGuard) {
         };
         if let Err(error) = result {
             guard.useless.store(is_useless, Ordering::Relaxed);
-            return blame(&guard, error).await;
+            return record_failure(&guard, error).await;
         }
         is_useless = false;
         idle = Instant::now();
     }
 }
 
-struct Worker<'a> {
+struct ChannelWorker<'a> {
     guard: &'a ChannelGuard,
     shell: ShellLease,
-    /// What is asked for, in order.
-    owed: VecDeque<(Arc<ChunkedNar>, Asked)>,
+    /// What was requested, in order.
+    outstanding: VecDeque<(Arc<ChunkedNar>, Outstanding)>,
 }
 
-/// What a channel was asked for.
-enum Asked {
+/// What was requested from a channel.
+enum Outstanding {
     Chunk(u64, OutstandingBytes),
     Compare(u64),
     Proof,
 }
 
-impl Worker<'_> {
-    /// Asks for as much as may be asked for ahead.
+impl ChannelWorker<'_> {
+    /// Requests as much as may be outstanding.
     async fn ask(&mut self) -> Result<(), RemoteError> {
         let (scheduler, host) = (&self.guard.scheduler, self.guard.host);
-        while self.owed.len() < AHEAD && !self.shell.has_waiters() {
-            match scheduler.next_action(host, self.guard.channel, self.owed.is_empty()) {
+        while self.outstanding.len() < MAX_OUTSTANDING && !self.shell.has_waiters() {
+            match scheduler.next_action(host, self.guard.channel, self.outstanding.is_empty()) {
                 NextAction::Chunk(nar, chunk, segment) => {
                     self.shell.request(&segment);
-                    let due = scheduler.bookkeeping.throughput.ask(host, segment.len());
-                    self.owed.push_back((nar, Asked::Chunk(chunk, due)));
+                    let bytes_due = scheduler
+                        .bookkeeping
+                        .throughput
+                        .request(host, segment.len());
+                    self.outstanding
+                        .push_back((nar, Outstanding::Chunk(chunk, bytes_due)));
                 }
                 NextAction::Compare(nar, chunk, segment) => {
                     self.shell.request_contents_digest(&segment);
-                    self.owed.push_back((nar, Asked::Compare(chunk)));
+                    self.outstanding
+                        .push_back((nar, Outstanding::Compare(chunk)));
                 }
                 NextAction::Prove(nar, all) => {
                     self.shell.request_digest(&all);
-                    self.owed.push_back((nar, Asked::Proof));
+                    self.outstanding.push_back((nar, Outstanding::Proof));
                 }
                 NextAction::Index(nar) => {
                     let began = Instant::now();
@@ -141,23 +190,25 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Receives what was asked for first.
+    /// Receives the reply that comes next.
     async fn receive(&mut self) -> Result<(), RemoteError> {
         let channel = self.guard.channel;
-        match self.owed.pop_front() {
+        match self.outstanding.pop_front() {
             None => {}
-            Some((nar, Asked::Chunk(chunk, due))) => self.receive_part(&nar, chunk, due).await?,
-            Some((nar, Asked::Compare(chunk))) => {
+            Some((nar, Outstanding::Chunk(chunk, bytes_due))) => {
+                self.receive_chunk(&nar, chunk, bytes_due).await?
+            }
+            Some((nar, Outstanding::Compare(chunk))) => {
                 let digest = self.shell.digest().await?;
                 nar.compared(chunk, channel, digest);
                 self.guard.scheduler.wake();
             }
-            Some((nar, Asked::Proof)) => {
+            Some((nar, Outstanding::Proof)) => {
                 let digest = self.shell.digest().await?;
-                if let Some(got) = nar.proved(channel.host, digest) {
+                if let Some(got) = nar.set_whole_digest(channel.host, digest) {
                     self.guard
                         .scheduler
-                        .has_another(channel.host, &nar.info, got)
+                        .record_mismatch(channel.host, &nar.info, got)
                         .await;
                 }
                 self.guard.scheduler.wake();
@@ -166,12 +217,12 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Receives a chunk. Who waits for it is told while it comes, since that takes seconds on a slow link.
-    async fn receive_part(
+    /// Receives a chunk. Its progress is reported while it comes, since that takes seconds on a slow link.
+    async fn receive_chunk(
         &mut self,
         nar: &ChunkedNar,
         chunk: u64,
-        mut due: OutstandingBytes,
+        mut bytes_due: OutstandingBytes,
     ) -> Result<(), RemoteError> {
         let channel = self.guard.channel;
         let (meter, mut received) = (self.shell.meter(), 0);
@@ -181,14 +232,14 @@ impl Worker<'_> {
             received = received.max(now);
             if more > 0 {
                 activity.record_byte();
-                due.received(more);
+                bytes_due.on_received(more);
                 nar.progressed(chunk, channel, now, more);
             }
         };
         let segment = self.shell.segment();
         tokio::pin!(segment);
         let bytes = loop {
-            match timeout(TICK, &mut segment).await {
+            match timeout(PROGRESS_INTERVAL, &mut segment).await {
                 Ok(bytes) => break bytes?,
                 Err(_) => progressed(meter.load(Ordering::Relaxed)),
             }
@@ -201,7 +252,7 @@ impl Worker<'_> {
     }
 }
 
-async fn blame(guard: &ChannelGuard, error: RemoteError) {
+async fn record_failure(guard: &ChannelGuard, error: RemoteError) {
     let error = Arc::new(error);
     // A shell that ends, or files that change, say nothing about the serve loop.
     if matches!(

@@ -1,4 +1,4 @@
-//! One NAR that comes in chunks.
+//! One NAR that comes in chunks: which hosts it may come from, and what has come.
 
 mod compare;
 
@@ -18,13 +18,13 @@ use crate::model::PathInfo;
 use crate::pool::HostId;
 use crate::wire::nar::layout::{Layout, Segment};
 
-/// Where a NAR comes in the order; the smallest is the most urgent.
+/// The rank of a NAR among those that come in chunks; the smallest comes first.
 pub(in crate::transfer) type Priority = Arc<AtomicU64>;
 
-/// Of a NAR that somebody waits for.
+/// The rank of a NAR that a caller waits for.
 pub(in crate::transfer) const URGENT: u64 = 0;
 
-/// How long a host whose channels all failed is not asked for this NAR; doubled with each further time.
+/// How long a host whose channels all failed is not asked for this NAR; doubled with each further failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// The longest such pause, as a power of two of the first.
@@ -34,36 +34,36 @@ pub(super) struct ChunkedNar {
     pub(super) info: Arc<PathInfo>,
     /// It is in chunks only because its one host may be far away.
     pub(super) only_if_far: bool,
-    /// Its hosts are asked although they rest.
+    /// Its hosts are asked although they rest after a failure.
     pub(super) ignore_backoff: bool,
     priority: Priority,
-    /// Its bytes come from elsewhere: hosts are only to compare them.
+    /// Its bytes come from a plain dump: hosts only compare them.
     only_compare: bool,
     began: Instant,
-    /// Bytes that have come of it, from whomever.
+    /// Bytes that have come of it from any host.
     received: Arc<AtomicU64>,
-    state: Mutex<State>,
-    /// For the one who takes the chunks.
+    state: Mutex<NarState>,
+    /// Wakes whoever takes the chunks.
     arrived: Notify,
 }
 
-struct State {
+struct NarState {
     chunks: ChunkWindow,
-    /// Who may be asked.
+    /// The hosts that may be asked.
     hosts: Vec<HostId>,
     file_indexes: BTreeMap<HostId, FileIndex>,
     /// Hosts whose channels all failed: how often in a row, and until when none is opened there.
     failed: BTreeMap<HostId, (u32, Instant)>,
-    /// ChunkWindow that have come, and how many had when all hosts had failed last.
+    /// How many chunks have come, and how many had when all hosts had failed last.
     arrivals: u64,
     arrivals_at_failure: Option<u64>,
     /// Hosts that cannot, or are too slow to, compare what others sent.
     no_comparing: BTreeSet<HostId>,
-    proofs: Disputes,
+    disputes: Disputes,
 }
 
 enum FileIndex {
-    /// Somebody is at it.
+    /// A channel reads it.
     Asked,
     Known(Layout),
     /// This host is of no use for this NAR.
@@ -73,13 +73,13 @@ enum FileIndex {
 /// What a host can be asked next for a NAR.
 pub(super) enum NextRequest {
     Chunk(u64, Segment),
-    /// It has to be set_file_index first.
+    /// The files have to be indexed first.
     NeedsIndex,
     Nothing,
 }
 
 impl ChunkedNar {
-    /// A NAR of which everything from the byte `from` on is wanted, from these hosts.
+    /// A NAR that is wanted from the byte `from` on, from these hosts.
     pub(super) fn new(
         info: Arc<PathInfo>,
         hosts: Vec<HostId>,
@@ -95,7 +95,7 @@ impl ChunkedNar {
             only_compare: false,
             began: Instant::now(),
             received: Arc::default(),
-            state: Mutex::new(State {
+            state: Mutex::new(NarState {
                 chunks,
                 hosts,
                 file_indexes: BTreeMap::new(),
@@ -103,13 +103,13 @@ impl ChunkedNar {
                 arrivals: 0,
                 arrivals_at_failure: None,
                 no_comparing: BTreeSet::new(),
-                proofs: Disputes::default(),
+                disputes: Disputes::default(),
             }),
             arrived: Notify::new(),
         }
     }
 
-    /// The same for a NAR that comes by itself from elsewhere, for these hosts to compare.
+    /// A NAR that comes by a plain dump, for these hosts to compare.
     pub(super) fn to_compare(info: Arc<PathInfo>, hosts: Vec<HostId>, from: u64) -> Self {
         Self {
             only_compare: true,
@@ -122,8 +122,7 @@ impl ChunkedNar {
         self.only_compare
     }
 
-    /// The range of the next chunk that is to come from elsewhere, as offset and length; `None` while no more
-    /// can be held, or when that is all.
+    /// Number and length of the next chunk of the plain dump; `None` while no more can be held, or when that is all.
     pub(super) fn next_supply(&self, sender: ChannelId) -> Option<(u64, u64)> {
         let mut state = self.state.lock();
         let chunk = state.chunks.next(sender, true, Instant::now())?;
@@ -140,8 +139,8 @@ impl ChunkedNar {
         &self.received
     }
 
-    /// What that channel of that host should ask for. `is_worth` tells whether the host would not be
-    /// the last to be done, given how many bytes nobody was asked for yet, and who else can start_download them.
+    /// What that channel of that host should request. `is_worth` says whether the host would not be the last to be done,
+    /// given how many bytes are not requested from anybody, and which other hosts can bring them.
     pub(super) fn next(
         &self,
         host: HostId,
@@ -149,7 +148,7 @@ impl ChunkedNar {
         is_worth: impl FnOnce(u64, &[HostId]) -> bool,
     ) -> NextRequest {
         let mut state = self.state.lock();
-        let State {
+        let NarState {
             chunks,
             hosts,
             file_indexes,
@@ -189,7 +188,7 @@ impl ChunkedNar {
         self.state.lock().hosts.clone()
     }
 
-    /// These may be asked too. Gives those that are new.
+    /// Adds hosts. Gives those that are new.
     pub(super) fn add_hosts(&self, mut hosts: Vec<HostId>) -> Vec<HostId> {
         let mut state = self.state.lock();
         hosts.retain(|host| !state.hosts.contains(host));
@@ -197,7 +196,7 @@ impl ChunkedNar {
         hosts
     }
 
-    /// A channel of that host goes to list it, unless another one has.
+    /// Whether a channel should index it on that host: none has yet.
     pub(super) fn start_indexing(&self, host: HostId) -> bool {
         let mut state = self.state.lock();
         let free = !state.file_indexes.contains_key(&host);
@@ -207,7 +206,7 @@ impl ChunkedNar {
         free
     }
 
-    /// What came of it: whether it can be read in chunks there.
+    /// Sets the file index that a host gave. Whether it can be read in chunks there.
     pub(super) fn set_file_index(&self, host: HostId, layout: Option<Layout>) -> bool {
         let fits = layout.filter(|layout| layout.nar_size() == self.info.nar_size);
         let can_be_read = fits.is_some();
@@ -217,7 +216,7 @@ impl ChunkedNar {
         can_be_read
     }
 
-    /// So many bytes of a chunk have come by now, `more` of them since this was last told.
+    /// So many bytes of a chunk have come by now, `more` of them since the last call.
     pub(super) fn progressed(&self, chunk: u64, channel: ChannelId, received: u64, more: u64) {
         self.received.fetch_add(more, Ordering::Relaxed);
         self.state
@@ -234,12 +233,12 @@ impl ChunkedNar {
         self.arrived.notify_one();
     }
 
-    /// A channel of that host is gone. `failed`: it was the last one, and it did not release of itself.
-    pub(super) fn lost(&self, host: HostId, channel: ChannelId, failed: bool) {
+    /// A channel of that host has ended. `failed`: no channel to the host works.
+    pub(super) fn channel_ended(&self, host: HostId, channel: ChannelId, failed: bool) {
         let mut state = self.state.lock();
-        state.chunks.lost(channel);
-        state.proofs.lost(channel);
-        // It may have been the one that was at it.
+        state.chunks.channel_ended(channel);
+        state.disputes.channel_ended(channel);
+        // It may have been the one that indexed.
         if matches!(state.file_indexes.get(&host), Some(FileIndex::Asked)) {
             state.file_indexes.remove(&host);
         }
@@ -258,7 +257,7 @@ impl ChunkedNar {
         !self.may_come_from(host)
     }
 
-    /// Whether that host may still start_download something.
+    /// Whether that host may still bring a part of it.
     pub(super) fn may_come_from(&self, host: HostId) -> bool {
         !matches!(
             self.state.lock().file_indexes.get(&host),
@@ -266,7 +265,7 @@ impl ChunkedNar {
         )
     }
 
-    /// Hosts that could be asked for something now, or could compare something, had they a channel.
+    /// Hosts from which something could be requested now, if they had a channel.
     pub(super) fn could_ask(&self) -> Vec<HostId> {
         let state = self.state.lock();
         let now = Instant::now();
@@ -281,8 +280,8 @@ impl ChunkedNar {
         state.hosts.iter().filter(may).copied().collect()
     }
 
-    /// When all hosts have failed: until when is to be waited before they are tried again. `None` when no
-    /// chunk has come since that was the case before, or nobody is left: then it is over.
+    /// When to try again after all hosts have failed. `None` when no chunk has come since they failed last, or no host is
+    /// left.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         let mut state = self.state.lock();
         if state.arrivals_at_failure.unwrap_or(0) == state.arrivals {
@@ -298,7 +297,7 @@ impl ChunkedNar {
         Some(until)
     }
 
-    /// Waits for news.
+    /// Waits until something has changed.
     pub(super) async fn changed(&self) {
         self.arrived.notified().await;
     }

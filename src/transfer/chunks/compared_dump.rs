@@ -1,15 +1,16 @@
-//! A NAR that comes straight through from one host, and is held back until another one has confirmed it.
+//! A plain dump that is held back until another host has confirmed it.
 
 use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
 
 use crate::wire::nar::{Decoder, Event, NarError};
 
+use super::channel::reopen_channels;
+use super::download::{CONFIRM_CHECK_INTERVAL, ChunkedDownload};
 use super::window::ChannelId;
-use super::{ChunkedDownload, LOOK};
 use crate::pool::HostId;
 
-/// What comes in between: whole chunks go in, and come out again once they may be passed on.
+/// Whole chunks go in, and come out again once they may be passed on.
 pub(in crate::transfer) struct ComparedDump {
     chunks: ChunkedDownload,
     /// Stands for the connection that the bytes come on.
@@ -17,9 +18,9 @@ pub(in crate::transfer) struct ComparedDump {
     /// The chunk that is being gathered: its number and length.
     next: Option<(u64, u64)>,
     gathered: BytesMut,
-    /// Reads along, so that what is no NAR is noticed before a whole chunk of it has come.
+    /// Decodes along, so that malformed bytes are noticed before a whole chunk has come.
     decoder: Decoder,
-    /// How many bytes of what was given last it has read already, and nothing holds yet.
+    /// How many bytes at the front of the buffer are decoded already and not taken off.
     decoded: usize,
 }
 
@@ -27,7 +28,7 @@ impl ComparedDump {
     pub(super) fn new(chunks: ChunkedDownload, host: HostId, decoder: Decoder) -> Self {
         Self {
             chunks,
-            // No channel of a shell has that number.
+            // Shell channels are numbered from 1.
             sender: ChannelId { host, number: 0 },
             next: None,
             gathered: BytesMut::new(),
@@ -36,11 +37,8 @@ impl ComparedDump {
         }
     }
 
-    /// Takes off the buffer what is whole and can be held. To be called with the same buffer again, with
-    /// more behind what was left in it.
-    ///
-    /// # Errors
-    /// When what comes is no acceptable NAR.
+    /// Takes whole chunks off the buffer, as long as they can be held. To be called with the same buffer again, with more
+    /// bytes behind what was left.
     pub(in crate::transfer) fn take(&mut self, buf: &mut BytesMut) -> Result<(), NarError> {
         while !self.decoder.is_complete() {
             let (read, event) = self.decoder.step(&buf[self.decoded..])?;
@@ -72,32 +70,32 @@ impl ComparedDump {
         Ok(())
     }
 
-    /// After how many bytes the archive has ended, when that is too early.
+    /// The size of the archive, when it has ended too early.
     pub(in crate::transfer) fn ended_early(&self) -> Option<u64> {
         let read = self.decoder.bytes_read();
         let early = self.decoder.is_complete() && read < self.chunks.nar.info.nar_size;
         early.then_some(read)
     }
 
-    /// Whether more bytes are of no use now: all that can be held is there, or all that there is.
+    /// Whether nothing more can be taken now: all that can be held is there, or the archive is complete.
     pub(in crate::transfer) fn is_full(&self) -> bool {
         self.decoded > 0 || self.decoder.is_complete()
     }
 
-    /// What may be passed on next, if it can be said yet.
+    /// The next bytes that may be passed on, if they are confirmed or cannot be.
     pub(in crate::transfer) fn confirmed(&mut self) -> Option<Bytes> {
         let ChunkedDownload { scheduler, nar, .. } = &self.chunks;
-        let (chunk, _) = nar.take(&scheduler.at_work(nar.hosts()));
-        scheduler.reopen_channels(nar, false);
+        let (chunk, _) = nar.take(&scheduler.with_channels(nar.hosts()));
+        reopen_channels(scheduler, nar, false);
         chunk.map(|(bytes, _)| bytes)
     }
 
-    /// Waits until more may be passed on, or may be soon.
+    /// Waits until more may be confirmed.
     pub(in crate::transfer) async fn changed(&self) {
-        let _ = timeout(LOOK, self.chunks.nar.changed()).await;
+        let _ = timeout(CONFIRM_CHECK_INTERVAL, self.chunks.nar.changed()).await;
     }
 
-    /// Whether what comes was found to be wrong.
+    /// Whether the sender was found to be wrong.
     pub(in crate::transfer) fn is_wrong(&self) -> bool {
         self.chunks.nar.is_excluded(self.sender.host)
     }

@@ -1,5 +1,5 @@
-//! Who is right when two hosts have different bytes at the same place of a NAR: each of them is asked for
-//! the digest of all of it, as it has it now. Pure.
+//! Which host is right when two have different bytes at the same place of a NAR. Each is asked for the digest of the
+//! whole NAR as it has it now. Pure.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +7,8 @@ use super::window::ChannelId;
 use crate::model::NarHash;
 use crate::pool::HostId;
 
-/// How often hosts that are both found right may disagree all the same, before nothing is compared any
-/// more.
-const DISPUTES: u32 = 3;
+/// How often hosts that were both found right may disagree before comparing stops.
+const MAX_DISPUTES: u32 = 3;
 
 /// What is known of the content that one host has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +38,7 @@ pub(super) enum Verdict {
     /// These have, or have sent, something else than was promised. None: both have the right content, and what differed
     /// was damaged on its way.
     Wrong(Vec<HostId>),
-    /// Nobody can tell.
+    /// It cannot be found out.
     Unknown,
 }
 
@@ -52,7 +51,7 @@ impl Disputes {
         }
     }
 
-    /// Whom the present dispute concerns.
+    /// The hosts of the present dispute.
     pub(super) fn concerned(&self) -> Vec<HostId> {
         self.between.iter().flatten().copied().collect()
     }
@@ -69,8 +68,8 @@ impl Disputes {
         ask
     }
 
-    /// A channel is gone, and cannot tell any more.
-    pub(super) fn lost(&mut self, channel: ChannelId) {
+    /// A channel has ended, and will not answer.
+    pub(super) fn channel_ended(&mut self, channel: ChannelId) {
         for proof in self.proofs.values_mut() {
             if *proof == Proof::Asked(channel) {
                 *proof = Proof::Unknown;
@@ -78,13 +77,13 @@ impl Disputes {
         }
     }
 
-    /// A host can tell nothing, since it has no channel any more.
+    /// A host will not answer, since it has no channel any more.
     pub(super) fn give_up(&mut self, host: HostId) {
         self.proofs.entry(host).or_insert(Proof::Unknown);
     }
 
-    /// What a host has all in all; `None` when it cannot tell.
-    pub(super) fn told(&mut self, host: HostId, got: Option<NarHash>, expected: NarHash) {
+    /// Records the digest that a host has of the whole NAR; `None` when it cannot tell.
+    pub(super) fn set_digest(&mut self, host: HostId, got: Option<NarHash>, expected: NarHash) {
         let proof = match got {
             Some(got) if got == expected => Proof::Right,
             Some(_) => Proof::Wrong,
@@ -93,7 +92,7 @@ impl Disputes {
         self.proofs.insert(host, proof);
     }
 
-    /// How the present dispute ends, once that is known; it is over then.
+    /// The result of the present dispute, which is over then; `None` while answers are missing.
     pub(super) fn verdict(&mut self) -> Option<Verdict> {
         let between = self.between?;
         let [first, second] = between.map(|host| self.proofs.get(&host).copied());
@@ -106,11 +105,11 @@ impl Disputes {
         let known = |host: HostId| self.proofs.get(&host).copied();
         let is = |host: &HostId, proof| known(*host) == Some(proof);
         let one_is_right = between.iter().any(|host| is(host, Proof::Right));
-        // Who cannot tell, and differs from what is right, has sent something wrong.
+        // A host that cannot tell and differs from the right content has sent something wrong.
         let wrong =
             |host: &HostId| is(host, Proof::Wrong) || (one_is_right && is(host, Proof::Unknown));
         let wrong: Vec<_> = between.into_iter().filter(wrong).collect();
-        if !wrong.is_empty() || (one_is_right && self.disputes < DISPUTES) {
+        if !wrong.is_empty() || (one_is_right && self.disputes < MAX_DISPUTES) {
             return Some(Verdict::Wrong(wrong));
         }
         Some(Verdict::Unknown)
@@ -127,13 +126,13 @@ mod tests {
         [0, 1].map(HostId::at)
     }
 
-    fn after(proofs: &mut Disputes, told: [Option<[u8; 32]>; 2]) -> Option<Verdict> {
+    fn after(proofs: &mut Disputes, set_digest: [Option<[u8; 32]>; 2]) -> Option<Verdict> {
         proofs.dispute(hosts());
-        for (host, got) in hosts().into_iter().zip(told) {
+        for (host, got) in hosts().into_iter().zip(set_digest) {
             assert_eq!(proofs.verdict(), None);
             assert!(proofs.ask(ChannelId { host, number: 0 }));
             assert!(!proofs.ask(ChannelId { host, number: 1 }), "once");
-            proofs.told(host, got.map(NarHash::new), NarHash::new(EXPECTED));
+            proofs.set_digest(host, got.map(NarHash::new), NarHash::new(EXPECTED));
         }
         proofs.verdict()
     }
@@ -141,7 +140,7 @@ mod tests {
     #[test]
     fn the_one_with_another_content_is_wrong() {
         let [a, b] = hosts();
-        let wrong = |told| match after(&mut Disputes::default(), told) {
+        let wrong = |set_digest| match after(&mut Disputes::default(), set_digest) {
             Some(Verdict::Wrong(hosts)) => Some(hosts),
             Some(Verdict::Unknown) => None,
             None => panic!("no verdict"),
@@ -163,7 +162,7 @@ mod tests {
             after(&mut proofs, [Some(EXPECTED); 2]),
             Some(Verdict::Wrong(vec![]))
         );
-        for _ in 2..DISPUTES {
+        for _ in 2..MAX_DISPUTES {
             proofs.dispute(hosts());
             assert_eq!(
                 proofs.verdict(),
@@ -182,7 +181,7 @@ mod tests {
         proofs.dispute([a, b]);
         let channel = ChannelId { host: a, number: 7 };
         assert!(proofs.ask(channel));
-        proofs.lost(channel);
+        proofs.channel_ended(channel);
         proofs.give_up(b);
         assert_eq!(proofs.verdict(), Some(Verdict::Unknown));
     }

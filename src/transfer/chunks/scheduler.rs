@@ -1,15 +1,12 @@
-//! What channels, and those for whom they work, share.
+//! What each channel does next: all NARs that come in chunks, and the channels of each host.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::FAR;
-use super::channel::{ChannelGuard, run};
 use super::chunked_nar::{ChunkedNar, NextRequest};
 use super::window::{CHUNK_SIZE, ChannelId};
 use crate::model::{NarHash, PathInfo, StorePath};
@@ -19,30 +16,35 @@ use crate::transfer::hosts::HostBookkeeping;
 use crate::watch;
 use crate::wire::nar::layout::{Layout, Segment};
 
-/// Channels of a host that are left for small NARs.
-const LEFT: usize = 2;
+/// Channels of a host that are kept free for small NARs.
+const RESERVED_CHANNELS: usize = 2;
 
-/// How many seconds a host may take for what it has been asked for, besides two round trips: more
-/// would make everything else on the same link wait.
-const QUEUE: f64 = 0.3;
+/// How many seconds of work, besides two round trips, a host may have outstanding. With more, everything else on the same
+/// link would wait.
+const MAX_BACKLOG_SECS: f64 = 0.3;
 
-/// Reading many small files in chunks takes a host several times as long as to dump them: below
-/// this size of a file on average, in bytes, only [`VERY_FAR`] hosts are asked for chunks.
+/// Average file size, in bytes, below which only [`VERY_FAR`] hosts are asked for chunks: reading many small files in
+/// chunks takes a host several times as long as to dump them.
 const SMALL_FILES: u64 = 16 << 10;
 
-/// A round trip with which the window of one channel is narrower than that.
+/// A round trip at which the window of one channel limits even such NARs.
 const VERY_FAR: Duration = Duration::from_millis(50);
 
+/// A round trip from which on several channels to one host are faster than one: below it, the
+/// window of one lets 200 MB/s through.
+pub(in crate::transfer) const FAR: Duration = Duration::from_millis(10);
+
+/// Decides what each channel does next, for all NARs.
 pub(super) struct Scheduler {
     pub(super) bookkeeping: Arc<HostBookkeeping>,
-    state: Mutex<State>,
+    state: Mutex<SchedulerState>,
     tasks: Mutex<JoinSet<()>>,
     /// Changes when there may be work for a channel that had none.
-    version: watch::Sender<()>,
+    work_version: watch::Sender<()>,
 }
 
 #[derive(Default)]
-struct State {
+struct SchedulerState {
     /// NARs that are wanted.
     active: Vec<Arc<ChunkedNar>>,
     hosts: BTreeMap<HostId, HostChannels>,
@@ -52,16 +54,16 @@ struct State {
 #[derive(Default)]
 struct HostChannels {
     count: usize,
-    /// The one that reads out what it is owed, to list another NAR.
+    /// The channel that indexes a NAR, or receives what it has requested before it does.
     indexer: Option<ChannelId>,
 }
 
-/// What a channel can do.
+/// What a channel does next.
 pub(super) enum NextAction {
     Chunk(Arc<ChunkedNar>, u64, Segment),
     /// Compare a chunk that another host sent.
     Compare(Arc<ChunkedNar>, u64, Segment),
-    /// Tell what the host has all in all.
+    /// Get the digest of the whole NAR as the host has it.
     Prove(Arc<ChunkedNar>, Segment),
     Index(Arc<ChunkedNar>),
     None,
@@ -73,27 +75,23 @@ impl Scheduler {
             bookkeeping,
             state: Mutex::default(),
             tasks: Mutex::default(),
-            version: watch::Sender::new(()),
+            work_version: watch::Sender::new(()),
         }
     }
 
-    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
-        self.tasks.lock()
-    }
-
     pub(super) fn changes(&self) -> watch::Receiver<()> {
-        self.version.subscribe()
+        self.work_version.subscribe()
     }
 
     pub(super) fn wake(&self) {
-        self.version.send_modify(|()| {});
+        self.work_version.send_modify(|()| {});
     }
 
     pub(super) fn end(&self) {
-        self.tasks().abort_all();
+        self.tasks.lock().abort_all();
     }
 
-    /// Those of `holders` that chunks of a path can be asked of.
+    /// Those of `holders` that may be asked for chunks of a path now.
     pub(super) fn usable(&self, path: &StorePath, holders: &[HostId]) -> Vec<HostId> {
         let usable = |host: &HostId| {
             self.bookkeeping.pool.is_well(*host) && self.may_bring_chunks(*host, path)
@@ -106,52 +104,27 @@ impl Scheduler {
             && !self.bookkeeping.sent_wrong_content(host, path)
     }
 
-    /// Is it certain that the host is so far away, or so near?
+    /// Whether the host is far away; `None` as long as its latency is not known.
     pub(super) fn is_far(&self, host: HostId) -> Option<bool> {
         Some(self.bookkeeping.pool.latency(host)? >= FAR)
     }
 
-    /// Has this NAR brought.
-    pub(super) fn add(self: &Arc<Self>, nar: &Arc<ChunkedNar>) {
-        let mut state = self.state.lock();
-        state.active.push(nar.clone());
-        state.active.sort_by_key(|nar| nar.priority());
-        drop(state);
-        for host in nar.hosts() {
-            self.spawn_channels(host, nar.ignore_backoff);
-        }
-        self.wake();
-    }
-
-    /// Channels release when there is nothing to ask for, be it that the caller is slow; and a host that
-    /// failed may be back. Brings them back for a NAR of which something may be asked for now; with
-    /// `ignore_backoff`, also those of hosts that rest after a failure.
-    pub(super) fn reopen_channels(self: &Arc<Self>, nar: &ChunkedNar, ignore_backoff: bool) {
-        for host in nar.could_ask() {
-            let usable = ignore_backoff || self.bookkeeping.pool.is_well(host);
-            if usable && !self.has_channels(host) && self.may_bring_chunks(host, &nar.info.path) {
-                self.spawn_channels(host, ignore_backoff);
-            }
-        }
-    }
-
-    /// Whether somebody could ask that host for something now.
-    pub(super) fn is_of_use(&self, host: HostId) -> bool {
+    /// Whether some NAR has something to request from that host.
+    pub(super) fn has_work_for(&self, host: HostId) -> bool {
         let active = self.state.lock().active.clone();
         active.iter().any(|nar| nar.could_ask().contains(&host))
     }
 
-    fn has_channels(&self, host: HostId) -> bool {
+    pub(super) fn has_channels(&self, host: HostId) -> bool {
         let state = self.state.lock();
         state.hosts.get(&host).is_some_and(|work| work.count > 0)
     }
 
-    /// More hosts turned out to have it.
-    pub(super) fn add_hosts(self: &Arc<Self>, nar: &Arc<ChunkedNar>, hosts: Vec<HostId>) {
-        for host in nar.add_hosts(hosts) {
-            self.spawn_channels(host, false);
-            self.wake();
-        }
+    /// Adds a NAR that is wanted.
+    pub(super) fn add(&self, nar: &Arc<ChunkedNar>) {
+        let mut state = self.state.lock();
+        state.active.push(nar.clone());
+        state.active.sort_by_key(|nar| nar.priority());
     }
 
     pub(super) fn remove(&self, nar: &Arc<ChunkedNar>) {
@@ -161,55 +134,52 @@ impl Scheduler {
             .retain(|other| !Arc::ptr_eq(other, nar));
     }
 
-    /// Sets as many channels to work for a host as are of use.
-    pub(super) fn spawn_channels(self: &Arc<Self>, host: HostId, ignore_backoff: bool) {
-        let places = match self.is_far(host) {
+    /// Registers one more channel to a host; `None` when it has enough of them.
+    pub(super) fn register_channel(&self, host: HostId) -> Option<ChannelId> {
+        let limit = match self.is_far(host) {
             Some(true) => self.bookkeeping.pool.background_limit(host),
             _ => 1,
         };
-        let wanted = places.saturating_sub(LEFT).max(1);
+        let wanted = limit.saturating_sub(RESERVED_CHANNELS).max(1);
         let mut state = self.state.lock();
-        let mut tasks = self.tasks();
-        while tasks.try_join_next().is_some() {}
-        while state.hosts.entry(host).or_default().count < wanted {
-            state.hosts.entry(host).or_default().count += 1;
-            state.channels += 1;
-            let guard = ChannelGuard {
-                scheduler: self.clone(),
-                host,
-                channel: ChannelId {
-                    host,
-                    number: state.channels,
-                },
-                ignore_backoff,
-                idle: AtomicBool::new(false),
-                useless: AtomicBool::new(false),
-            };
-            tasks.spawn(run(guard));
+        let channels = state.hosts.entry(host).or_default();
+        if channels.count >= wanted {
+            return None;
         }
+        channels.count += 1;
+        state.channels += 1;
+        let number = state.channels;
+        Some(ChannelId { host, number })
     }
 
-    /// A channel is gone, of itself or since it `failed`. As long as there are others, that does not mean that
-    /// the host has failed, unless this one was `useless`: more of them would be so too.
+    /// Runs a channel until it ends, or this is dropped.
+    pub(super) fn spawn(&self, channel: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(channel);
+    }
+
+    /// Removes a channel that has ended, by itself or because it `failed`. A failure counts against the host when it was
+    /// the last channel, or when the channel was `useless`, since new ones would be useless too.
     pub(super) fn release(&self, host: HostId, channel: ChannelId, failed: bool, useless: bool) {
         let (active, last) = {
             let mut state = self.state.lock();
-            let at_work = state.hosts.entry(host).or_default();
-            at_work.count = at_work.count.saturating_sub(1);
-            if at_work.indexer == Some(channel) {
-                at_work.indexer = None;
+            let with_channels = state.hosts.entry(host).or_default();
+            with_channels.count = with_channels.count.saturating_sub(1);
+            if with_channels.indexer == Some(channel) {
+                with_channels.indexer = None;
             }
-            let last = at_work.count == 0;
+            let last = with_channels.count == 0;
             (state.active.clone(), last)
         };
         for nar in active {
-            nar.lost(host, channel, failed && (last || useless));
+            nar.channel_ended(host, channel, failed && (last || useless));
         }
         self.wake();
     }
 
-    /// A host was found to have something else than was promised.
-    pub(super) async fn has_another(&self, host: HostId, info: &PathInfo, got: NarHash) {
+    /// Records that a host has another content than the promised one.
+    pub(super) async fn record_mismatch(&self, host: HostId, info: &PathInfo, got: NarHash) {
         let text = |hash: NarHash| format!("{hash} ({} bytes)", info.nar_size);
         let fault = HostFault::Mismatch {
             host: self.bookkeeping.pool.host(host).to_string(),
@@ -224,12 +194,13 @@ impl Scheduler {
 
     fn is_busy(&self, host: HostId) -> bool {
         let latency = self.bookkeeping.pool.latency(host).unwrap_or_default();
-        self.bookkeeping.throughput.queue(host) > 2.0 * latency.as_secs_f64() + QUEUE
+        self.bookkeeping.throughput.backlog_secs(host)
+            > 2.0 * latency.as_secs_f64() + MAX_BACKLOG_SECS
     }
 
-    /// Whether this host should be asked for one more chunk where nobody was asked yet for so many
-    /// bytes: not when the others will have brought all of them long before it is done.
-    fn is_worth(&self, host: HostId, bytes: u64, others: &[HostId]) -> bool {
+    /// Whether to request one more chunk from this host, with so many bytes not requested from any host. It is not worth
+    /// it when the others will have brought all of them long before.
+    fn is_worth_asking(&self, host: HostId, bytes: u64, others: &[HostId]) -> bool {
         let mut others = others.to_vec();
         others.retain(|other| self.bookkeeping.pool.is_well(*other));
         let chunk = bytes.min(CHUNK_SIZE);
@@ -239,13 +210,13 @@ impl Scheduler {
             .would_be_last(host, chunk, bytes, &others)
     }
 
-    /// What a channel should do; one that is `free` owes nothing and can list.
+    /// What a channel does next. Only one that is `free`, with nothing outstanding, can index.
     pub(super) fn next_action(&self, host: HostId, channel: ChannelId, free: bool) -> NextAction {
         let mut state = self.state.lock();
-        // Somebody may have become urgent.
+        // A caller may wait for one of them by now.
         state.active.sort_by_key(|nar| nar.priority());
         let active = state.active.clone();
-        // What others have sent is held back until it is confirmed; that puts next to nothing on the link.
+        // What other hosts have sent is held back until it is confirmed. A digest puts next to nothing on the link.
         for nar in &active {
             if let Some(all) = nar.next_proof(channel) {
                 return NextAction::Prove(nar.clone(), all);
@@ -254,14 +225,15 @@ impl Scheduler {
                 return NextAction::Compare(nar.clone(), chunk, segment);
             }
         }
-        // Of an unknown host one chunk is asked first: over a slow link, one for each channel would take so
-        // long that others start_download them sooner, and what it sends is thrown away.
+        // Only one chunk is requested from a host of unknown throughput. Over a slow link, one for each channel would
+        // take so long that others bring them sooner, and what it sends is thrown away.
         if self.is_busy(host) || self.bookkeeping.throughput.is_being_measured(host) {
             return NextAction::None;
         }
         for nar in active {
-            let is_worth = |bytes: u64, others: &[HostId]| self.is_worth(host, bytes, others);
-            match nar.next(host, channel, is_worth) {
+            let is_worth_asking =
+                |bytes: u64, others: &[HostId]| self.is_worth_asking(host, bytes, others);
+            match nar.next(host, channel, is_worth_asking) {
                 NextRequest::Nothing => {}
                 NextRequest::Chunk(chunk, segment) => {
                     return NextAction::Chunk(nar, chunk, segment);
@@ -283,7 +255,7 @@ impl Scheduler {
         NextAction::None
     }
 
-    /// What came of file_index a NAR, and how long it took.
+    /// Sets the file index of a NAR on a host, where it can be read in chunks there. `took` is how long indexing took.
     pub(super) fn set_file_index(
         &self,
         host: HostId,
@@ -291,8 +263,8 @@ impl Scheduler {
         layout: Option<Layout>,
         took: Duration,
     ) {
-        if let Some(at_work) = self.state.lock().hosts.get_mut(&host) {
-            at_work.indexer = None;
+        if let Some(with_channels) = self.state.lock().hosts.get_mut(&host) {
+            with_channels.indexer = None;
         }
         let round_trip = self.bookkeeping.pool.latency(host).unwrap_or(took);
         let suits = |layout: &Layout| {
@@ -308,14 +280,14 @@ impl Scheduler {
     }
 
     /// Those of `hosts` that have channels.
-    pub(super) fn at_work(&self, mut hosts: Vec<HostId>) -> Vec<HostId> {
+    pub(super) fn with_channels(&self, mut hosts: Vec<HostId>) -> Vec<HostId> {
         hosts.retain(|host| self.has_channels(*host));
         hosts
     }
 
-    /// Whether somebody may still start_download something of it.
+    /// Whether some host may still bring a part of it.
     pub(super) fn can_bring(&self, nar: &ChunkedNar) -> bool {
-        let mut hosts = self.at_work(nar.hosts()).into_iter();
+        let mut hosts = self.with_channels(nar.hosts()).into_iter();
         hosts.any(|host| nar.may_come_from(host))
     }
 }

@@ -1,4 +1,4 @@
-//! Which chunk of a NAR is asked of whom, and what has come. Pure: the time is an argument.
+//! Which chunk of a NAR is requested from which channel, and what has come. Pure: the time is an argument.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -13,33 +13,33 @@ use crate::pool::HostId;
 /// Length of a chunk, in bytes: what ssh moves on one channel in one round trip.
 pub(super) const CHUNK_SIZE: u64 = 2 << 20;
 
-/// How many chunks may be held, on their way or out of order.
-const WINDOW: usize = 20;
+/// How many chunks may be requested or held out of order.
+const WINDOW_CHUNKS: usize = 20;
 
-/// A chunk that takes so much longer than others is asked of somebody else too.
-const SLOW: u32 = 2;
+/// A chunk that takes so many times longer than usual is requested from another channel too.
+const SLOW_FACTOR: u32 = 2;
 
-/// What is added to that, for chunks that come fast.
-const SLACK: Duration = Duration::from_millis(200);
+/// Time added to that, for chunks that come fast.
+const SLOW_SLACK: Duration = Duration::from_millis(200);
 
-/// And what, when it is the same host that would be asked: its channels share one link, on which
-/// asking twice makes all slower.
-const SAME_HOST: Duration = Duration::from_secs(5);
+/// Time added to that when the other channel is to the same host: both share one link, on which requesting twice makes
+/// all slower.
+const SAME_HOST_SLACK: Duration = Duration::from_secs(5);
 
-/// One channel.
+/// Names one channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ChannelId {
     pub(super) host: HostId,
     pub(super) number: u64,
 }
 
-/// A NAR, from some byte on, in chunks.
+/// The chunks of a NAR from some byte on, with a sliding window of those that are requested.
 #[derive(Debug)]
 pub(super) struct ChunkWindow {
     bytes: Range<u64>,
-    /// How many have been taken by the caller.
+    /// How many chunks were taken in order. The window begins behind them.
     taken: u64,
-    /// Those behind that have been asked for.
+    /// The window: chunks that were requested.
     open: VecDeque<Chunk>,
     /// How long each host takes for a chunk, smoothed.
     usual: BTreeMap<HostId, Duration>,
@@ -47,7 +47,7 @@ pub(super) struct ChunkWindow {
 
 #[derive(Debug, Default)]
 struct Chunk {
-    /// Who is asked for it.
+    /// The channels it is requested from.
     asked: Vec<Asked>,
     /// What has come.
     arrived: Option<Arrived>,
@@ -103,12 +103,13 @@ impl ChunkWindow {
         (self.bytes.end - self.bytes.start).div_ceil(CHUNK_SIZE)
     }
 
-    /// What a channel should ask for next: what others failed to start_download, then what comes next, both only
-    /// if it `may_add`; then, when nothing else may be asked for, what others take long for.
+    /// Which chunk a channel should request next: one that others failed to bring, then the next one that was never
+    /// requested, both only if it `may_add`; else one that another channel takes long for.
     pub(super) fn next(&mut self, channel: ChannelId, may_add: bool, now: Instant) -> Option<u64> {
         let nobody = |chunk: &Chunk| chunk.arrived.is_none() && chunk.asked.is_empty();
-        let at = if let Some(lost) = self.open.iter().position(nobody).filter(|_| may_add) {
-            lost
+        let at = if let Some(channel_ended) = self.open.iter().position(nobody).filter(|_| may_add)
+        {
+            channel_ended
         } else if may_add && self.has_room() {
             self.open.push_back(Chunk::default());
             self.open.len() - 1
@@ -123,33 +124,34 @@ impl ChunkWindow {
         Some(self.taken + at as u64)
     }
 
-    /// The window has room for a chunk that nobody was asked for yet, and there is one.
+    /// Whether the window has room for a chunk that was never requested, and there is one.
     fn has_room(&self) -> bool {
         let fresh = self.taken + self.open.len() as u64;
-        self.open.len() < WINDOW && fresh < self.count()
+        self.open.len() < WINDOW_CHUNKS && fresh < self.count()
     }
 
-    /// Whether something may be asked for now that nobody is asked for.
+    /// Whether something may be requested now that nobody is asked for.
     pub(super) fn can_ask(&self) -> bool {
         let nobody = |chunk: &Chunk| chunk.arrived.is_none() && chunk.asked.is_empty();
         self.has_room() || self.open.iter().any(nobody)
     }
 
-    /// How many bytes nobody is asked for yet.
+    /// How many bytes are not requested from any channel.
     pub(super) fn unasked(&self) -> u64 {
         let fresh = self.taken + self.open.len() as u64;
         let fresh = match fresh < self.count() {
             true => self.bytes.end - self.range(fresh).0,
             false => 0,
         };
-        let lost = self.open.iter().enumerate();
-        let lost = lost.filter(|(_, chunk)| chunk.arrived.is_none() && chunk.asked.is_empty());
-        let lost = lost.map(|(at, _)| self.range(self.taken + at as u64).1);
-        fresh + lost.sum::<u64>()
+        let channel_ended = self.open.iter().enumerate();
+        let channel_ended =
+            channel_ended.filter(|(_, chunk)| chunk.arrived.is_none() && chunk.asked.is_empty());
+        let channel_ended = channel_ended.map(|(at, _)| self.range(self.taken + at as u64).1);
+        fresh + channel_ended.sum::<u64>()
     }
 
-    /// Whether a chunk takes so long that this channel should be asked for it too. What flows is left
-    /// to flow, unless this one would be done long before: its bytes would come twice.
+    /// Whether a chunk takes so long that this channel should request it too. A chunk that flows is left alone, unless
+    /// this channel would be done long before: its bytes would come twice.
     fn is_late(&self, at: usize, channel: ChannelId, now: Instant) -> bool {
         let chunk = &self.open[at];
         let (None, [other]) = (&chunk.arrived, chunk.asked.as_slice()) else {
@@ -160,11 +162,11 @@ impl ChunkWindow {
             return false;
         };
         let more = match host == channel.host {
-            true => SAME_HOST,
+            true => SAME_HOST_SLACK,
             false => Duration::ZERO,
         };
         let elapsed = now.saturating_duration_since(other.since);
-        if elapsed <= usual * SLOW + SLACK + more {
+        if elapsed <= usual * SLOW_FACTOR + SLOW_SLACK + more {
             return false;
         }
         if other.received == 0 {
@@ -174,7 +176,7 @@ impl ChunkWindow {
         let missing = len.saturating_sub(other.received);
         let left = elapsed.mul_f64(missing as f64 / other.received as f64);
         let mine = self.usual(channel.host).unwrap_or(usual);
-        left > mine * SLOW + SLACK
+        left > mine * SLOW_FACTOR + SLOW_SLACK
     }
 
     /// How long a host takes for a chunk, or the quickest one where nothing is known of it.
@@ -220,8 +222,8 @@ impl ChunkWindow {
         *usual = (*usual * 7 + took) / 8;
     }
 
-    /// A channel is gone: what it owes is to be asked of others.
-    pub(super) fn lost(&mut self, channel: ChannelId) {
+    /// A channel has ended: what it had outstanding is to be requested from others.
+    pub(super) fn channel_ended(&mut self, channel: ChannelId) {
         for chunk in &mut self.open {
             chunk.asked.retain(|asked| asked.channel != channel);
             if let Some(arrived) = &mut chunk.arrived
@@ -284,8 +286,8 @@ impl ChunkWindow {
         }
     }
 
-    /// The next chunk in order and the host that sent it, if it has come and may be passed on: another host has
-    /// the same bytes, or none can tell. `waits` says whether one is waited for that could confirm what a host sent at that
+    /// Takes the next chunk in order, with the host that sent it, if it has come and may be passed on: another host has
+    /// the same bytes, or none can tell. `waits` says whether some host may still confirm what a sender sent at that
     /// time.
     pub(super) fn take(
         &mut self,
@@ -308,13 +310,13 @@ impl ChunkWindow {
         arrived.is_some_and(|chunk| chunk.check != Check::Agreed)
     }
 
-    /// Whether a chunk waits for being compared with what that host has.
+    /// Whether a chunk is to be compared with what that host has.
     pub(super) fn has_check_for(&self, host: HostId) -> bool {
         let mut arrived = self.open.iter().filter_map(|chunk| chunk.arrived.as_ref());
         arrived.any(|chunk| chunk.check == Check::Open && chunk.host != host)
     }
 
-    /// Nothing is compared any more: what was asked for so far does not count.
+    /// Stops comparing: no result is awaited any more.
     pub(super) fn stop_comparing(&mut self) {
         let arrived = self
             .open
@@ -335,7 +337,7 @@ impl ChunkWindow {
         self.open.get_mut(at)
     }
 
-    /// Who still owes a chunk that is needed.
+    /// The channels that have a needed chunk outstanding.
     #[cfg(test)]
     fn owing(&self) -> std::collections::BTreeSet<ChannelId> {
         let missing = self.open.iter().filter(|chunk| chunk.arrived.is_none());

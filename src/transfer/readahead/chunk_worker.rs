@@ -1,4 +1,4 @@
-//! Large NARs, which come in parts over many channels.
+//! A worker for large NARs, which come in chunks over many channels.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ async fn bring(queue: &ReadaheadQueue, assigned: AssignedTask) {
         while let Some(host) = download.more().await {
             match task.feed(assigned.owner, download.buffer(), host) {
                 Ok(FeedOutcome::More) => {}
-                Ok(FeedOutcome::Complete | FeedOutcome::Lost) => return assigned.finish(),
+                Ok(FeedOutcome::Complete | FeedOutcome::NotOwner) => return assigned.finish(),
                 Ok(FeedOutcome::VerifyError(_)) | Err(_) => {
                     download.report_wrong_content();
                     break;

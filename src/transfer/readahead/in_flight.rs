@@ -1,4 +1,5 @@
-//! What is being read ahead for all callers, so that two of them that want the same NAR get it once.
+//! The in-flight registry: what is being read ahead for all callers, so that two of them that want the same NAR get it
+//! once.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -9,23 +10,23 @@ use super::memory_budget::Reservation;
 use super::task::{OwnerId, ReadaheadTask, TaskReader};
 use crate::model::{PathInfo, StorePath};
 
-/// So many entries are kept before those of NARs that are gone are looked for.
-const FEW: usize = 1024;
+/// How many entries are kept before those of NARs that are gone are removed.
+const PRUNE_FROM: usize = 1024;
 
 #[derive(Default)]
 pub(super) struct InFlight {
     tasks: Mutex<HashMap<StorePath, Weak<ReadaheadTask>>>,
-    owners: AtomicU64,
+    next_owner: AtomicU64,
 }
 
 impl InFlight {
-    /// One that no worker of any caller has had.
-    pub(super) fn new_owner(&self) -> OwnerId {
-        OwnerId(self.owners.fetch_add(1, Ordering::Relaxed))
+    /// An id that no worker of any caller has had.
+    pub(super) fn new_owner_id(&self) -> OwnerId {
+        OwnerId(self.next_owner.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Reads along, if the same NAR is being read ahead for another caller, nothing of it is gone, and
-    /// `reserve` gives room for it.
+    /// Joins the same NAR that is read ahead for another caller, if nothing of it is dropped and `reserve` gives room for
+    /// it.
     pub(super) fn join(
         &self,
         info: &PathInfo,
@@ -38,9 +39,9 @@ impl InFlight {
         same.then(|| task.join(reserve))?
     }
 
-    pub(super) fn put(&self, task: &Arc<ReadaheadTask>) {
+    pub(super) fn insert(&self, task: &Arc<ReadaheadTask>) {
         let mut tasks = self.tasks.lock();
-        if tasks.len() >= FEW && tasks.len() == tasks.capacity() {
+        if tasks.len() >= PRUNE_FROM && tasks.len() == tasks.capacity() {
             tasks.retain(|_, task| task.strong_count() > 0);
         }
         tasks.insert(task.info.path.clone(), Arc::downgrade(task));

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What may be read ahead at first, in bytes: the caller may fetch everything elsewhere.
-const AT_FIRST: u64 = 64 << 20;
+/// What may be read ahead before the caller has fetched anything, in bytes: it may fetch everything elsewhere.
+const INITIAL_BYTES: u64 = 64 << 20;
 
 /// How much more may be read ahead for each byte that was fetched.
-const GROWTH: u64 = 4;
+const GROWTH_PER_FETCHED_BYTE: u64 = 4;
 
-/// What a NAR takes, in bytes: a bit more than it is, for the blocks that it comes in.
+/// The memory that a NAR takes, in bytes: a bit more than its size, for the blocks that it comes in.
 pub(super) fn reservation_for(nar_size: u64) -> u64 {
     nar_size.saturating_add(nar_size / 16)
 }
@@ -43,7 +43,7 @@ impl MemoryBudget {
     }
 }
 
-/// One caller's part of it, the same for each. It opens up as the caller fetches.
+/// One caller's share of it, the same for each. It grows as the caller fetches.
 #[derive(Debug)]
 pub(super) struct CallerBudget {
     memory: Arc<MemoryBudget>,
@@ -70,13 +70,13 @@ impl CallerBudget {
     fn allowed(&self) -> u64 {
         let fetched = self.fetched.load(Ordering::Relaxed);
         let callers = self.memory.callers.load(Ordering::Relaxed).max(1);
-        AT_FIRST
-            .saturating_add(fetched.saturating_mul(GROWTH))
+        INITIAL_BYTES
+            .saturating_add(fetched.saturating_mul(GROWTH_PER_FETCHED_BYTE))
             .min(self.memory.total / callers)
     }
 
-    /// Room for so many bytes, if there is. When nothing is held for this caller yet, anything up
-    /// to [`largest`](Self::largest) is let in that the others leave room for.
+    /// Reserves so many bytes, if there is room. When nothing is held for this caller yet, anything up to
+    /// [`largest`](Self::largest) is let in that the others leave room for.
     pub(super) fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
         let (allowed, total) = (self.allowed(), self.memory.total);
         take(&self.memory.used, |used| {
@@ -98,7 +98,7 @@ impl CallerBudget {
         })
     }
 
-    /// Room for so many bytes, whether there is or not: until it is given back, others get less.
+    /// Reserves so many bytes, whether there is room or not: until it is given back, others get less.
     pub(super) fn reserve_anyway(self: &Arc<Self>, bytes: u64) -> Reservation {
         let add = |used: u64| Some(used.saturating_add(bytes));
         take(&self.memory.used, add);
@@ -114,7 +114,7 @@ impl CallerBudget {
         take(&self.fetched, |fetched| Some(fetched.saturating_add(bytes)));
     }
 
-    /// Whether so much is held that little more can be.
+    /// Whether it is so full that little more can be reserved.
     pub(super) fn is_nearly_full(&self) -> bool {
         self.used.load(Ordering::Relaxed) > self.allowed() / 4 * 3
             || self.memory.used() > self.memory.total / 4 * 3
@@ -138,7 +138,7 @@ fn take(counter: &AtomicU64, change: impl Fn(u64) -> Option<u64>) -> Option<u64>
         .ok()
 }
 
-/// A part of the budget; given back when it is dropped.
+/// Bytes that are reserved, until they are read or this is dropped.
 #[derive(Debug)]
 pub(super) struct Reservation {
     budget: Arc<CallerBudget>,
@@ -146,7 +146,7 @@ pub(super) struct Reservation {
 }
 
 impl Reservation {
-    /// So many bytes of it have been fetched by the caller.
+    /// The caller has read so many bytes of it.
     pub(super) fn fetched(&mut self, bytes: u64) {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;

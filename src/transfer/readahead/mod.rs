@@ -1,22 +1,21 @@
 //! Readahead: the NARs that the caller is going to fetch are requested before it does.
 //!
-//! Nix asks what all paths of a closure are, and then fetches them one by one, each after the last.
-//! From its first dump on, the paths that it has asked about are brought into memory, references
-//! first, by workers that write requests ahead of the replies. A caller that only asks questions
-//! causes no traffic. Whatever goes wrong here costs nothing but time: the caller's own fetch then
-//! does it from the beginning, or from where the readahead broke off.
+//! Nix asks what all paths of a closure are, and then fetches them one by one, each after the last. From its first fetch
+//! on, the paths that it has asked about are brought into memory, references first, by workers that write requests ahead
+//! of the replies. A caller that only asks questions causes no traffic. A failure here costs only time: the caller's own
+//! fetch then begins at the first byte, or where the readahead broke off.
 //!
 //! | module | what it does |
 //! | --- | --- |
-//! | `order` | which path is fetched next; pure |
-//! | `budget` | how much memory is held |
+//! | `queue` | what one caller and its workers share: which task is next |
+//! | `queue::backlog` | what one caller is expected to fetch, and what is read ahead for it |
+//! | `queue::fetch_order` | in which order it is expected to fetch; pure |
+//! | `queue::demand_fetch` | what it waits for and no worker has requested |
 //! | `task` | one NAR, between worker and callers |
-//! | `in_flight` | what callers share |
-//! | `state` | what is known of one caller |
-//! | `queue` | what workers and their caller share |
-//! | `urgent` | what the caller waits for and nobody has asked for |
+//! | `in_flight` | the tasks of all callers |
+//! | `memory_budget` | how much memory is held |
 //! | `worker` | one connection to one host |
-//! | `large` | NARs that come in parts |
+//! | `chunk_worker` | NARs that come in chunks |
 
 mod chunk_worker;
 mod in_flight;
@@ -40,17 +39,13 @@ pub(super) use memory_budget::MemoryBudget;
 use queue::ReadaheadQueue;
 pub(super) use task::{ReadEvent, TaskReader};
 
-/// How many bytes are worth one more channel.
-const SHARE: u64 = 4 << 20;
+/// How many waiting bytes justify one more worker.
+const BYTES_PER_WORKER: u64 = 4 << 20;
 
-/// NARs up to this size, in bytes, go through a worker even if somebody waits for them already, and come
-/// to their end even if nobody does any more.
-const SMALL_NAR: u64 = 4 << 20;
+/// How many large NARs are brought at the same time, so that one follows the other without a pause.
+const CHUNK_WORKERS: usize = 4;
 
-/// Large NARs that are brought at the same time, so that one follows the other without a pause.
-const LARGE: usize = 4;
-
-/// What all callers share.
+/// What the readahead of all callers shares, and each fetch uses.
 pub(super) struct TransferContext {
     pub(super) bookkeeping: Arc<HostBookkeeping>,
     pub(super) chunks: Arc<ChunkedDownloads>,
@@ -59,7 +54,7 @@ pub(super) struct TransferContext {
 }
 
 impl TransferContext {
-    /// Holds at most `memory` bytes.
+    /// At most `memory` bytes are read ahead.
     pub(super) fn new(
         bookkeeping: Arc<HostBookkeeping>,
         chunks: Arc<ChunkedDownloads>,
@@ -74,9 +69,9 @@ impl TransferContext {
     }
 }
 
-/// A NAR that comes by itself.
+/// What the readahead has of a NAR.
 pub(super) enum ReadaheadHit {
-    /// It has been asked for.
+    /// A worker has requested it.
     Requested(TaskReader),
     /// It waits for a worker.
     Queued(TaskReader),
@@ -87,29 +82,29 @@ pub(super) struct Readahead {
     queue: Arc<ReadaheadQueue>,
     /// Locked to add one.
     workers: Mutex<JoinSet<()>>,
-    /// The caller has begun to fetch.
-    begun: AtomicBool,
+    /// The caller has has_fetched to fetch.
+    has_fetched: AtomicBool,
 }
 
 impl Readahead {
-    pub(super) fn new(common: &TransferContext) -> Self {
+    pub(super) fn new(context: &TransferContext) -> Self {
         let queue = ReadaheadQueue::new(
-            common.bookkeeping.clone(),
-            common.chunks.clone(),
-            common.in_flight.clone(),
-            common.memory.clone(),
+            context.bookkeeping.clone(),
+            context.chunks.clone(),
+            context.in_flight.clone(),
+            context.memory.clone(),
         );
         Self {
             queue: Arc::new(queue),
             workers: Mutex::default(),
-            begun: AtomicBool::new(false),
+            has_fetched: AtomicBool::new(false),
         }
     }
 
     /// The caller has asked what this path is.
     pub(super) fn expect(&self, info: &Arc<PathInfo>, holders: &Arc<[HostId]>) {
         self.queue.expect(info, holders);
-        if self.begun.load(Ordering::Relaxed) {
+        if self.has_fetched.load(Ordering::Relaxed) {
             self.spawn_workers();
         }
     }
@@ -126,7 +121,7 @@ impl Readahead {
 
     /// The caller fetches this path: what has been read ahead of it, or will be soon.
     pub(super) fn fetch(&self, info: &PathInfo, holders: &[HostId]) -> Option<ReadaheadHit> {
-        let first = !self.begun.swap(true, Ordering::Relaxed);
+        let first = !self.has_fetched.swap(true, Ordering::Relaxed);
         let task = match self.queue.fetch(info) {
             Some(reader) => Some(ReadaheadHit::Requested(reader)),
             None => self
@@ -136,7 +131,7 @@ impl Readahead {
         };
         if first {
             let mut workers = self.workers();
-            for _ in 0..LARGE {
+            for _ in 0..CHUNK_WORKERS {
                 workers.spawn(chunk_worker::run(self.queue.clone()));
             }
         }
@@ -144,7 +139,7 @@ impl Readahead {
         task
     }
 
-    /// Takes back what is [waiting](ReadaheadHit::Queued). Whether nobody has asked for it yet.
+    /// Takes back a task that is [queued](ReadaheadHit::Queued). Whether no worker had requested it yet.
     pub(super) fn cancel(&self, reader: &TaskReader) -> bool {
         self.queue.cancel(reader)
     }
@@ -153,7 +148,7 @@ impl Readahead {
         self.workers.lock()
     }
 
-    /// Sets as many workers to work as there is work for.
+    /// Starts as many workers as there is work for.
     fn spawn_workers(&self) {
         let pool = &self.queue.bookkeeping.pool;
         for host in pool.hosts() {
@@ -166,10 +161,10 @@ impl Readahead {
             let places = if latency < FAR {
                 1
             } else {
-                // The others are for large NARs.
+                // The others are for NARs in chunks.
                 (pool.background_limit(host) / 3).max(1)
             };
-            let wanted = usize::try_from(waiting / SHARE).unwrap_or(usize::MAX);
+            let wanted = usize::try_from(waiting / BYTES_PER_WORKER).unwrap_or(usize::MAX);
             let limit = wanted.saturating_add(1).min(places);
             while self.queue.register_worker(host, limit) {
                 let mut workers = self.workers();

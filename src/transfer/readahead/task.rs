@@ -1,4 +1,4 @@
-//! One NAR that is read ahead: filled by a worker, read by those who asked for it.
+//! One NAR that is read ahead: filled by a worker, read by the callers that wait for it.
 
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -15,10 +15,14 @@ use crate::transfer::chunks::{Priority, URGENT};
 use crate::transfer::error::VerifyError;
 use crate::transfer::verify::{Piece, Rejected, Taken, Verifier};
 
-/// NARs up to this size, in bytes, are copied out of the buffers they came in, which are larger.
-const SMALL: usize = 64 << 10;
+/// NARs up to this size, in bytes, go through a worker even if somebody waits for them already, and come
+/// to their end even if nobody does any more.
+pub(super) const SMALL_NAR: u64 = 4 << 20;
 
-/// Who fills a task. A worker that finds another owner in there has lost it.
+/// NARs up to this size, in bytes, are copied out of the buffers they came in, which are larger.
+const COPIED_NAR_MAX: usize = 64 << 10;
+
+/// Names the worker that fills a task. A worker that finds another id there has lost the task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::transfer) struct OwnerId(pub(super) u64);
 
@@ -26,28 +30,28 @@ pub(in crate::transfer) struct ReadaheadTask {
     pub(in crate::transfer) info: Arc<PathInfo>,
     pub(in crate::transfer) holders: Arc<[HostId]>,
     // Held while a piece is hashed.
-    inner: Mutex<TaskState>,
+    state: Mutex<TaskState>,
     /// For the readers.
     changed: Notify,
-    /// Of the parts it comes in, if it does.
+    /// Its rank among the NARs that come in chunks, if it does.
     pub(super) priority: Priority,
 }
 
 struct TaskState {
     owner: OwnerId,
-    /// Who is asked for it.
+    /// The host that is asked for it.
     host: HostId,
-    /// Counts what comes from there: of this NAR, or of those that were asked for before it.
+    /// Counts the bytes that come from the worker: of this NAR, or of those that it requested before.
     meter: Arc<AtomicU64>,
     /// The worker has come to it.
     begun: bool,
-    /// Somebody waits for it.
+    /// A caller waits for it.
     wanted: bool,
     verifier: Verifier,
-    /// What has come and not been read by all, with who sent it.
-    ready: VecDeque<(Piece, HostId)>,
+    /// What has come and was not read by all readers, with its sender.
+    pieces: VecDeque<(Piece, HostId)>,
     /// How many pieces came before those.
-    gone: usize,
+    dropped: usize,
     readers: Vec<ReadPosition>,
     next_reader: u64,
     end: Option<End>,
@@ -58,66 +62,66 @@ struct ReadPosition {
     reader: u64,
     /// Which piece it comes to next.
     next: usize,
-    /// Each has room of its own for what it has not read, so that a caller which never reads takes
-    /// nothing from the others.
-    room: Reservation,
+    /// Each reader has a reservation for what it has not read, so that a caller which never reads takes no budget from
+    /// the others.
+    reservation: Reservation,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// All of it is there, and right.
+    /// All of it has come, and is verified.
     Complete,
     /// Readers have to get the rest by themselves.
     Broken,
 }
 
-/// What came of feeding a task.
+/// The result of feeding a task.
 pub(in crate::transfer) enum FeedOutcome {
-    /// There is more to come.
+    /// More bytes are needed.
     More,
-    /// It is complete and right.
+    /// It is complete and verified.
     Complete,
-    /// It is another worker's by now, or the readers' own.
-    Lost,
-    /// It has come whole, and is not taken.
+    /// It belongs to another worker by now, or to its readers alone.
+    NotOwner,
+    /// It has come whole, and is not the promised NAR.
     VerifyError(VerifyError),
 }
 
 /// What a reader gets next.
 pub(in crate::transfer) enum ReadEvent {
-    /// From that host.
+    /// A piece from that host.
     Piece(Piece, HostId),
-    /// That was all, and it is right; this is how far it got.
+    /// All of it was read; the verifier at its end.
     Complete(Box<Verifier>),
-    /// No more will come; this is how far it got.
+    /// No more will come; the verifier behind what was read.
     Broken(Box<Verifier>),
 }
 
 impl ReadaheadTask {
-    /// A task, with its first reader.
+    /// Starts a task, with its first reader.
     pub(super) fn start(
         info: Arc<PathInfo>,
         holders: Arc<[HostId]>,
         (owner, host): (OwnerId, HostId),
-        room: Reservation,
+        reservation: Reservation,
     ) -> TaskReader {
         let verifier = Verifier::new(&info);
         let task = Self {
             info,
             holders,
-            inner: Mutex::new(TaskState {
+            state: Mutex::new(TaskState {
                 owner,
                 host,
                 meter: Arc::default(),
                 begun: false,
                 wanted: false,
                 verifier,
-                ready: VecDeque::new(),
-                gone: 0,
+                pieces: VecDeque::new(),
+                dropped: 0,
                 readers: vec![ReadPosition {
                     reader: 0,
                     next: 0,
-                    room,
+                    reservation,
                 }],
                 next_reader: 1,
                 end: None,
@@ -131,24 +135,24 @@ impl ReadaheadTask {
         }
     }
 
-    /// One more reader, as long as nothing of it is gone, and if `reserve` gives room for all of it.
+    /// Adds a reader, as long as no piece is dropped, and if `reserve` gives room for all of it.
     pub(super) fn join(
         self: &Arc<Self>,
         reserve: impl FnOnce() -> Option<Reservation>,
     ) -> Option<TaskReader> {
-        let mut inner = self.inner.lock();
-        if inner.gone > 0 || inner.readers.is_empty() || inner.end == Some(End::Broken) {
+        let mut state = self.state.lock();
+        if state.dropped > 0 || state.readers.is_empty() || state.end == Some(End::Broken) {
             return None;
         }
-        let room = reserve()?;
-        let id = inner.next_reader;
-        inner.next_reader += 1;
-        inner.readers.push(ReadPosition {
+        let reservation = reserve()?;
+        let id = state.next_reader;
+        state.next_reader += 1;
+        state.readers.push(ReadPosition {
             reader: id,
             next: 0,
-            room,
+            reservation,
         });
-        drop(inner);
+        drop(state);
         Some(TaskReader {
             task: self.clone(),
             id,
@@ -157,45 +161,45 @@ impl ReadaheadTask {
 
     /// Whether this worker is the one that is to fill it.
     pub(super) fn is_of(&self, owner: OwnerId) -> bool {
-        let inner = self.inner.lock();
-        inner.owner == owner && inner.end.is_none()
+        let state = self.state.lock();
+        state.owner == owner && state.end.is_none()
     }
 
-    /// The worker's turn has come to fill it; whether it is still its own.
+    /// The worker comes to fill it. Whether it still owns it.
     pub(super) fn begin(&self, owner: OwnerId) -> bool {
-        let mut inner = self.inner.lock();
-        let mine = inner.owner == owner && inner.end.is_none();
-        inner.begun |= mine;
+        let mut state = self.state.lock();
+        let mine = state.owner == owner && state.end.is_none();
+        state.begun |= mine;
         mine
     }
 
-    /// Takes what is whole off the buffer, into which `host` has sent something.
+    /// Verifies what is in the buffer, which came from `host`, and takes it off.
     pub(super) fn feed(
         &self,
         worker: OwnerId,
         buf: &mut BytesMut,
         host: HostId,
     ) -> Result<FeedOutcome, Rejected> {
-        let mut inner = self.inner.lock();
+        let mut state = self.state.lock();
         let TaskState {
             owner,
             verifier,
-            ready,
+            pieces,
             end,
             ..
-        } = &mut *inner;
+        } = &mut *state;
         if *owner != worker || end.is_some() {
-            return Ok(FeedOutcome::Lost);
+            return Ok(FeedOutcome::NotOwner);
         }
-        let before = ready.len();
+        let before = pieces.len();
         let fed = loop {
             match verifier.take(buf)? {
-                Taken::NeedMore if ready.len() == before => return Ok(FeedOutcome::More),
+                Taken::NeedMore if pieces.len() == before => return Ok(FeedOutcome::More),
                 Taken::NeedMore => break FeedOutcome::More,
-                Taken::Piece(piece) => ready.push_back((piece, host)),
+                Taken::Piece(piece) => pieces.push_back((piece, host)),
                 Taken::Complete => match verifier.verify() {
                     Ok(held) => {
-                        ready.extend(compact(held).into_iter().map(|piece| (piece, host)));
+                        pieces.extend(compact(held).into_iter().map(|piece| (piece, host)));
                         *end = Some(End::Complete);
                         break FeedOutcome::Complete;
                     }
@@ -203,66 +207,65 @@ impl ReadaheadTask {
                 },
             }
         };
-        if inner.readers.is_empty() {
-            // Nobody has room for it, and nobody joins any more.
-            inner.forget_read();
+        if state.readers.is_empty() {
+            // Nothing is reserved for it any more, and no reader can join.
+            state.drop_read_pieces();
         }
-        drop(inner);
+        drop(state);
         self.changed.notify_waiters();
         Ok(fed)
     }
 
-    /// The worker cannot fill it. Whether it may be tried again from the beginning: nobody waits
-    /// for it, and nothing of it has been passed on.
+    /// The worker cannot fill it. Whether another one may try from the beginning: no caller waits for it, and nothing of
+    /// it can be read.
     pub(super) fn give_up(&self, owner: OwnerId) -> bool {
-        let mut inner = self.inner.lock();
-        if inner.owner != owner || inner.end.is_some() {
+        let mut state = self.state.lock();
+        if state.owner != owner || state.end.is_some() {
             return false;
         }
-        inner.end = Some(End::Broken);
-        let again = !inner.wanted && inner.ready.is_empty();
-        drop(inner);
+        state.end = Some(End::Broken);
+        let again = !state.wanted && state.pieces.is_empty();
+        drop(state);
         self.changed.notify_waiters();
         again
     }
 
-    /// Lets another worker fill it, if its own has not begun.
+    /// Gives it to another worker, if its own has not begun.
     pub(super) fn steal(&self, owner: OwnerId, host: HostId) -> Option<HostId> {
-        let mut inner = self.inner.lock();
-        if inner.begun || inner.end.is_some() {
+        let mut state = self.state.lock();
+        if state.begun || state.end.is_some() {
             return None;
         }
-        inner.owner = owner;
-        Some(std::mem::replace(&mut inner.host, host))
+        state.owner = owner;
+        Some(std::mem::replace(&mut state.host, host))
     }
 
-    /// Who is asked for it, while it has not begun to come.
+    /// The host that is asked for it, while it has not begun to come.
     pub(super) fn awaited_from(&self) -> Option<HostId> {
-        let inner = self.inner.lock();
-        (!inner.begun && inner.end.is_none()).then_some(inner.host)
+        let state = self.state.lock();
+        (!state.begun && state.end.is_none()).then_some(state.host)
     }
 
-    /// Whoever fills it counts there what comes.
+    /// Sets what counts the bytes of its worker.
     pub(super) fn set_meter(&self, owner: OwnerId, meter: &Arc<AtomicU64>) {
-        let mut inner = self.inner.lock();
-        if inner.owner == owner {
-            inner.meter = meter.clone();
+        let mut state = self.state.lock();
+        if state.owner == owner {
+            state.meter = meter.clone();
         }
     }
 
-    /// How many bytes have come from whoever fills it, of this NAR and others: as long as that grows, it
-    /// is on its way.
+    /// How many bytes have come from its worker, of this NAR and others. As long as that grows, it is on its way.
     pub(in crate::transfer) fn received(&self) -> u64 {
-        self.inner.lock().meter.load(Ordering::Relaxed)
+        self.state.lock().meter.load(Ordering::Relaxed)
     }
 
     /// The host that fills it or has filled it.
     pub(in crate::transfer) fn host(&self) -> HostId {
-        self.inner.lock().host
+        self.state.lock().host
     }
 
     pub(super) fn is_complete(&self) -> bool {
-        self.inner.lock().end == Some(End::Complete)
+        self.state.lock().end == Some(End::Complete)
     }
 }
 
@@ -274,45 +277,45 @@ impl TaskState {
     }
 
     fn is_lost(&self) -> bool {
-        self.end == Some(End::Broken) && self.gone + self.ready.len() == 0
+        self.end == Some(End::Broken) && self.dropped + self.pieces.len() == 0
     }
 
-    /// Forgets what all have read.
-    fn forget_read(&mut self) {
+    /// Drops the pieces that all have read.
+    fn drop_read_pieces(&mut self) {
         let next = self.readers.iter().map(|position| position.next).min();
         let next = next.unwrap_or(usize::MAX);
-        while self.gone < next && self.ready.pop_front().is_some() {
-            self.gone += 1;
+        while self.dropped < next && self.pieces.pop_front().is_some() {
+            self.dropped += 1;
         }
     }
 }
 
-/// Somebody for whom a NAR is read ahead. What is not read yet is kept as long as this lives.
+/// One reader of a task. What it has not read is kept as long as this lives.
 pub(in crate::transfer) struct TaskReader {
     pub(in crate::transfer) task: Arc<ReadaheadTask>,
     id: u64,
 }
 
 impl TaskReader {
-    /// It is wanted now. Whether there is still somebody, or something, to wait for.
+    /// A caller waits for it now. Whether there is still something to wait for.
     pub(super) fn want(&self) -> bool {
-        let mut inner = self.task.inner.lock();
-        inner.wanted = true;
+        let mut state = self.task.state.lock();
+        state.wanted = true;
         self.task.priority.store(URGENT, Ordering::Relaxed);
-        !inner.is_lost()
+        !state.is_lost()
     }
 
-    /// Whoever was to fill it gave up before anything had come.
+    /// Whether its worker gave up before anything had come.
     pub(super) fn is_lost(&self) -> bool {
-        self.task.inner.lock().is_lost()
+        self.task.state.lock().is_lost()
     }
 
-    /// What comes next.
+    /// Waits for what comes next.
     pub(in crate::transfer) async fn next(&self) -> ReadEvent {
         loop {
             let changed = self.task.changed.notified();
             tokio::pin!(changed);
-            // Before the look: what comes between look and wait must not be missed.
+            // Registered before the check, so that no change is missed between check and wait.
             changed.as_mut().enable();
             if let Some(next) = self.take() {
                 return next;
@@ -322,32 +325,31 @@ impl TaskReader {
     }
 
     fn take(&self) -> Option<ReadEvent> {
-        let mut inner = self.task.inner.lock();
-        let gone = inner.gone;
-        let next = inner.position(self.id)?.next;
-        if let Some((piece, host)) = inner.ready.get(next - gone).cloned() {
-            let position = inner.position(self.id)?;
+        let mut state = self.task.state.lock();
+        let dropped = state.dropped;
+        let next = state.position(self.id)?.next;
+        if let Some((piece, host)) = state.pieces.get(next - dropped).cloned() {
+            let position = state.position(self.id)?;
             position.next += 1;
-            position.room.fetched(piece.bytes.len() as u64);
-            inner.forget_read();
+            position.reservation.fetched(piece.bytes.len() as u64);
+            state.drop_read_pieces();
             return Some(ReadEvent::Piece(piece, host));
         }
-        match inner.end? {
-            End::Complete => Some(ReadEvent::Complete(Box::new(inner.verifier.clone()))),
+        match state.end? {
+            End::Complete => Some(ReadEvent::Complete(Box::new(state.verifier.clone()))),
             End::Broken => {
-                inner.verifier.roll_back();
-                Some(ReadEvent::Broken(Box::new(inner.verifier.clone())))
+                state.verifier.roll_back();
+                Some(ReadEvent::Broken(Box::new(state.verifier.clone())))
             }
         }
     }
 
-    /// Nobody waits any longer for whoever fills it: what follows in [`TaskReader::next`] is what is
-    /// there already, and then that it is broken.
+    /// Stops waiting for the worker: [`TaskReader::next`] gives what is there already, and then [`ReadEvent::Broken`].
     pub(in crate::transfer) fn abandon(&self) {
-        let mut inner = self.task.inner.lock();
-        if inner.end.is_none() {
-            inner.end = Some(End::Broken);
-            drop(inner);
+        let mut state = self.task.state.lock();
+        if state.end.is_none() {
+            state.end = Some(End::Broken);
+            drop(state);
             self.task.changed.notify_waiters();
         }
     }
@@ -355,21 +357,20 @@ impl TaskReader {
 
 impl Drop for TaskReader {
     fn drop(&mut self) {
-        let mut inner = self.task.inner.lock();
-        inner.readers.retain(|position| position.reader != self.id);
-        inner.forget_read();
-        // Nobody wants it any more. A small one may come all the same: to stop it would cost the
-        // connection.
-        let large = self.task.info.nar_size > super::SMALL_NAR;
-        if inner.readers.is_empty() && inner.end.is_none() && inner.begun && large {
-            inner.end = Some(End::Broken);
+        let mut state = self.task.state.lock();
+        state.readers.retain(|position| position.reader != self.id);
+        state.drop_read_pieces();
+        // No caller wants it any more. A small one may come all the same: to stop it would cost the connection.
+        let large = self.task.info.nar_size > SMALL_NAR;
+        if state.readers.is_empty() && state.end.is_none() && state.begun && large {
+            state.end = Some(End::Broken);
         }
     }
 }
 
 fn compact(pieces: Vec<Piece>) -> Vec<Piece> {
     let bytes = pieces.iter().map(|piece| piece.bytes.len());
-    if bytes.sum::<usize>() > SMALL {
+    if bytes.sum::<usize>() > COPIED_NAR_MAX {
         return pieces;
     }
     let all: Vec<_> = pieces.into_iter().map(|piece| piece.bytes).collect();

@@ -1,4 +1,4 @@
-//! One connection to one host, on which NARs are asked for before the last one has come.
+//! One connection to one host, on which NARs are requested before the last one has come.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use crate::pool::{HostId, Lease};
 use crate::transfer::error::HostFault;
 use crate::wire::nar::{Decoder, Event};
 
-/// How often an idle worker looks whether another one has fallen behind.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often an idle worker checks whether another one has fallen behind.
+const STEAL_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How many bytes of NARs are at most read over when somebody else brings them by now: another connection costs some
 /// round trips, and that costs bytes.
@@ -32,22 +32,22 @@ pub(super) async fn run(queue: Arc<ReadaheadQueue>, host: HostId) {
     let mut worker = Worker {
         queue,
         host,
-        pending: VecDeque::new(),
+        outstanding: VecDeque::new(),
         lease: None,
         refused: false,
         received: Arc::default(),
     };
     loop {
         changes.mark_seen();
-        if worker.pending.is_empty() && worker.is_waited_for() {
+        if worker.outstanding.is_empty() && worker.is_waited_for() {
             worker.lease = None;
         }
-        worker.fill();
-        if worker.pending.is_empty() {
-            // Others may need it more.
+        worker.request_more();
+        if worker.outstanding.is_empty() {
+            // Others may need the connection more.
             worker.lease = None;
-            let _ = timeout(LOOK, changes.changed()).await;
-        } else if worker.work().await.is_err() && worker.is_no_use() {
+            let _ = timeout(STEAL_CHECK_INTERVAL, changes.changed()).await;
+        } else if worker.receive_next().await.is_err() && worker.should_stop() {
             return;
         }
     }
@@ -61,14 +61,14 @@ impl Drop for WorkerRegistration {
     }
 }
 
-/// The connection is of no use any more.
-struct Broken;
+/// The connection cannot be used any more.
+struct ConnectionLost;
 
 struct Worker {
     queue: Arc<ReadaheadQueue>,
     host: HostId,
-    /// What is asked for, in order.
-    pending: VecDeque<AssignedTask>,
+    /// The tasks that were requested, in order.
+    outstanding: VecDeque<AssignedTask>,
     lease: Option<Lease>,
     /// No connection could be had.
     refused: bool,
@@ -77,8 +77,8 @@ struct Worker {
 }
 
 impl Worker {
-    /// Another one may be set to work later.
-    fn is_no_use(&self) -> bool {
+    /// Whether it should end. Another one may be started later.
+    fn should_stop(&self) -> bool {
         self.refused || !self.queue.bookkeeping.pool.is_well(self.host)
     }
 
@@ -87,14 +87,14 @@ impl Worker {
         self.lease.as_ref().is_some_and(Lease::has_waiters)
     }
 
-    /// Takes on as much as may be asked for ahead.
-    fn fill(&mut self) {
-        while self.pending.is_empty() || !self.is_waited_for() {
+    /// Requests as much as may be outstanding.
+    fn request_more(&mut self) {
+        while self.outstanding.is_empty() || !self.is_waited_for() {
             let bytes = self
-                .pending
+                .outstanding
                 .iter()
                 .map(|assigned| assigned.task.info.nar_size);
-            let (nars, bytes) = (self.pending.len(), bytes.sum());
+            let (nars, bytes) = (self.outstanding.len(), bytes.sum());
             let Some(assigned) = self.queue.next_task(self.host, nars, bytes) else {
                 return;
             };
@@ -102,19 +102,19 @@ impl Worker {
             if let Some(lease) = &mut self.lease {
                 lease.start_dump(&assigned.task.info.path);
             }
-            self.pending.push_back(assigned);
+            self.outstanding.push_back(assigned);
         }
     }
 
-    /// Receives the NAR that was asked for first. After a failure nothing is pending.
-    async fn work(&mut self) -> Result<(), Broken> {
+    /// Receives the NAR that was requested first. After a failure nothing is outstanding.
+    async fn receive_next(&mut self) -> Result<(), ConnectionLost> {
         let result = match self.lease.take() {
             Some(lease) => self.receive(lease).await,
             None => match self.connect().await {
                 Some(lease) => self.receive(lease).await,
                 None => {
                     self.refused = true;
-                    Err(Broken)
+                    Err(ConnectionLost)
                 }
             },
         };
@@ -123,16 +123,16 @@ impl Worker {
                 self.lease = Some(lease);
                 Ok(())
             }
-            Err(Broken) => {
-                self.pending.clear();
-                Err(Broken)
+            Err(ConnectionLost) => {
+                self.outstanding.clear();
+                Err(ConnectionLost)
             }
         }
     }
 
     /// Bytes of those asked for next that somebody else brings by now.
     fn taken_over(&self) -> u64 {
-        let others = self.pending.iter();
+        let others = self.outstanding.iter();
         let others = others.take_while(|assigned| !assigned.task.is_of(assigned.owner));
         others.map(|assigned| assigned.task.info.nar_size).sum()
     }
@@ -146,9 +146,12 @@ impl Worker {
 
     async fn connect(&mut self) -> Option<Lease> {
         let pool = &self.queue.bookkeeping.pool;
-        let mut paths = self.pending.iter().map(|assigned| &assigned.task.info.path);
+        let mut paths = self
+            .outstanding
+            .iter()
+            .map(|assigned| &assigned.task.info.path);
         let first = paths.next()?;
-        // A failure is told where it is noticed.
+        // Failures are reported by the pool.
         let lease = pool.lease_in_background_for_dump(self.host, first).await;
         let mut lease = lease.ok()?;
         for path in paths {
@@ -157,25 +160,25 @@ impl Worker {
         Some(lease)
     }
 
-    async fn receive(&mut self, mut lease: Lease) -> Result<Lease, Broken> {
-        let Some(mut assigned) = self.pending.pop_front() else {
+    async fn receive(&mut self, mut lease: Lease) -> Result<Lease, ConnectionLost> {
+        let Some(mut assigned) = self.outstanding.pop_front() else {
             return Ok(lease);
         };
         let task = assigned.task.clone();
         if !task.begin(assigned.owner) {
             if task.info.nar_size + self.taken_over() > self.most_read_over() {
                 assigned.finish();
-                return Err(Broken);
+                return Err(ConnectionLost);
             }
             skip(&mut lease, &task.info).await?;
             assigned.finish();
             return Ok(lease);
         }
         let (host, path) = (lease.host().to_owned(), task.info.path.clone());
-        let mut came = false;
+        let mut has_bytes = false;
         let fault = loop {
             if !lease.buffer().is_empty() {
-                came = true;
+                has_bytes = true;
                 let before = lease.buffer().len();
                 let fed = task.feed(assigned.owner, lease.buffer(), self.host);
                 let got = (before - lease.buffer().len()) as u64;
@@ -188,7 +191,7 @@ impl Worker {
                         assigned.finish();
                         return Ok(lease);
                     }
-                    Ok(FeedOutcome::Lost) => return Err(Broken),
+                    Ok(FeedOutcome::NotOwner) => return Err(ConnectionLost),
                     Ok(FeedOutcome::VerifyError(error)) => {
                         // It has come whole: what follows on the connection is in step.
                         lease.end_dump();
@@ -207,28 +210,28 @@ impl Worker {
                 break HostFault::of_dump(error, host, path);
             }
         };
-        if matches!(fault, HostFault::Remote(_)) && lease.is_reused() && !came {
+        if matches!(fault, HostFault::Remote(_)) && lease.is_reused() && !has_bytes {
             // A used connection may have died while it lay idle.
             log::debug!("{fault}; trying once more");
             assigned.fail(false);
-            return Err(Broken);
+            return Err(ConnectionLost);
         }
         self.queue
             .bookkeeping
             .record_failure(self.host, &task.info.path, &fault)
             .await;
         assigned.fail(true);
-        Err(Broken)
+        Err(ConnectionLost)
     }
 }
 
 /// Reads over a NAR that somebody else brings by now.
-async fn skip(lease: &mut Lease, info: &PathInfo) -> Result<(), Broken> {
+async fn skip(lease: &mut Lease, info: &PathInfo) -> Result<(), ConnectionLost> {
     let mut decoder = Decoder::new(info.nar_size);
     loop {
         let buf = lease.buffer();
         loop {
-            let (read, event) = decoder.step(buf).map_err(|_| Broken)?;
+            let (read, event) = decoder.step(buf).map_err(|_| ConnectionLost)?;
             let (more, end) = (event.is_some(), event == Some(Event::End));
             buf.advance(read);
             if end {
@@ -239,6 +242,6 @@ async fn skip(lease: &mut Lease, info: &PathInfo) -> Result<(), Broken> {
                 break;
             }
         }
-        lease.nar_bytes().await.map_err(|_| Broken)?;
+        lease.nar_bytes().await.map_err(|_| ConnectionLost)?;
     }
 }

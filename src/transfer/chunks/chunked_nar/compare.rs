@@ -1,4 +1,4 @@
-//! What one host sends of a NAR is compared with what another one has, before it is passed on.
+//! Compares what one host sends with what another has, before it is passed on.
 
 use std::time::Duration;
 
@@ -6,36 +6,35 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::{ChunkedNar, FileIndex, State};
+use super::{ChunkedNar, FileIndex, NarState};
 use crate::model::NarHash;
 use crate::pool::HostId;
 use crate::transfer::chunks::disputes::Verdict;
 use crate::transfer::chunks::window::ChannelId;
 use crate::wire::nar::layout::{Piece, Segment};
 
-/// How long a chunk that has come is held back until another host has confirmed it. After that this is not
-/// waited for any more.
-const CONFIRM_LIMIT: Duration = Duration::from_secs(10);
+/// How long a chunk is held back until another host has confirmed it. After that, the NAR is not compared any more.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long after the beginning a host is waited for that does not even list the files yet.
-const OPEN_LIMIT: Duration = Duration::from_secs(4);
+/// How long to wait for a host that has not even begun to index the files.
+const INDEX_TIMEOUT: Duration = Duration::from_secs(4);
 
 impl ChunkedNar {
-    /// The next chunk in order and its sender, if it has come and, where one of the hosts `at_work` can, another host than
-    /// its sender has confirmed it; and whether that was all.
+    /// The next chunk in order and its sender, once it has come and another host has confirmed it, if one of those
+    /// `with_channels` can; and whether that was all.
     pub(in crate::transfer::chunks) fn take(
         &self,
-        at_work: &[HostId],
+        with_channels: &[HostId],
     ) -> (Option<(Bytes, HostId)>, bool) {
         let mut state = self.state.lock();
-        // Who has no channel any more cannot settle anything.
-        for host in state.proofs.concerned() {
-            if !at_work.contains(&host) {
-                state.proofs.give_up(host);
+        // A host without a channel will not answer.
+        for host in state.disputes.concerned() {
+            if !with_channels.contains(&host) {
+                state.disputes.give_up(host);
             }
         }
         state.settle();
-        let State {
+        let NarState {
             chunks,
             file_indexes,
             no_comparing,
@@ -46,24 +45,27 @@ impl ChunkedNar {
         let can_compare = |host: &HostId| match file_indexes.get(host) {
             Some(FileIndex::Excluded) => false,
             Some(FileIndex::Asked | FileIndex::Known(_)) => !no_comparing.contains(host),
-            // It may be long until it can be connected to.
-            None => now < self.began + OPEN_LIMIT,
+            // It may take long to connect to it.
+            None => now < self.began + INDEX_TIMEOUT,
         };
-        let others: Vec<_> = at_work.iter().filter(|host| can_compare(host)).collect();
+        let others: Vec<_> = with_channels
+            .iter()
+            .filter(|host| can_compare(host))
+            .collect();
         let chunk = chunks.take(|sender, came| {
             let waits = others.iter().any(|other| **other != sender);
-            slow = waits && now.saturating_duration_since(came) >= CONFIRM_LIMIT;
+            slow = waits && now.saturating_duration_since(came) >= CONFIRM_TIMEOUT;
             waits && !slow
         });
         if slow {
             log::debug!("{}: other hosts are slow to confirm it", self.info.path);
-            no_comparing.extend(at_work);
+            no_comparing.extend(with_channels);
             chunks.stop_comparing();
         }
         (chunk, chunks.is_done())
     }
 
-    /// Whether the next chunk in order has come and only waits for being confirmed.
+    /// Whether the next chunk in order has come and only waits to be confirmed.
     pub(in crate::transfer::chunks) fn waits_for_check(&self) -> bool {
         self.state.lock().chunks.is_next_unconfirmed()
     }
@@ -93,11 +95,10 @@ impl ChunkedNar {
             return None;
         };
         let all = layout.segment(0, self.info.nar_size);
-        state.proofs.ask(channel).then_some(all)
+        state.disputes.ask(channel).then_some(all)
     }
 
-    /// What the files of that channel's host come to in place of a chunk that another one sent; `None` when
-    /// it cannot tell.
+    /// Compares a chunk with the digest of what the host of that channel has there; `None` when it cannot tell.
     pub(in crate::transfer::chunks) fn compared(
         &self,
         chunk: u64,
@@ -121,7 +122,7 @@ impl ChunkedNar {
         state.chunks.compared(chunk, channel, agreed);
         match agreed {
             Some(true) => {}
-            Some(false) => state.proofs.dispute([sender, channel.host]),
+            Some(false) => state.disputes.dispute([sender, channel.host]),
             None => {
                 state.no_comparing.insert(channel.host);
             }
@@ -131,8 +132,8 @@ impl ChunkedNar {
         self.arrived.notify_one();
     }
 
-    /// What that host has all in all; `None` when it cannot tell. Gives what it has, if that is wrong.
-    pub(in crate::transfer::chunks) fn proved(
+    /// Records the digest that a host has of the whole NAR; `None` when it cannot tell. Gives the hash, if it is wrong.
+    pub(in crate::transfer::chunks) fn set_whole_digest(
         &self,
         host: HostId,
         digest: Option<[u8; 32]>,
@@ -140,7 +141,7 @@ impl ChunkedNar {
         let expected = self.info.nar_hash?;
         let got = digest.map(NarHash::new);
         let mut state = self.state.lock();
-        state.proofs.told(host, got, expected);
+        state.disputes.set_digest(host, got, expected);
         state.settle();
         drop(state);
         self.arrived.notify_one();
@@ -148,10 +149,10 @@ impl ChunkedNar {
     }
 }
 
-impl State {
-    /// Ends a dispute, if its end is known.
+impl NarState {
+    /// Ends a dispute whose result is known.
     fn settle(&mut self) {
-        match self.proofs.verdict() {
+        match self.disputes.verdict() {
             Some(Verdict::Wrong(hosts)) => {
                 self.chunks.settle(&hosts);
                 for host in hosts {
@@ -167,7 +168,7 @@ impl State {
     }
 }
 
-/// The SHA-256 of what in `bytes` comes from files, if the framing between is that of `segment`.
+/// The SHA-256 of the file contents in `bytes`, if the framing between them is that of `segment`.
 fn contents_digest(segment: &Segment, mut bytes: &[u8]) -> Option<[u8; 32]> {
     let mut hasher = Sha256::new();
     for piece in segment.pieces() {

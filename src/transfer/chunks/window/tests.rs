@@ -1,4 +1,4 @@
-//! ChunkWindow come in order, once, and are asked of others when they are lost or late.
+//! Chunks come in order, once, and are asked of others when they are lost or late.
 
 use proptest::prelude::*;
 
@@ -21,7 +21,7 @@ fn parts_come_out_in_order_and_the_window_is_bounded() {
     let mut chunks = ChunkWindow::new(1000..1000 + 30 * CHUNK_SIZE + 5);
     let now = Instant::now();
     let asked: Vec<_> = std::iter::from_fn(|| chunks.next(a, true, now)).collect();
-    assert_eq!(asked, (0..WINDOW as u64).collect::<Vec<_>>());
+    assert_eq!(asked, (0..WINDOW_CHUNKS as u64).collect::<Vec<_>>());
     chunks.arrived(1, Bytes::from_static(b"x"), a, now);
     assert!(chunks.take(nobody).is_none(), "the first is missing");
     chunks.arrived(0, Bytes::from_static(b"y"), a, now);
@@ -41,13 +41,13 @@ fn what_is_lost_is_asked_again_and_what_is_late_of_others_too() {
         assert_eq!(chunks.next(a, true, start), Some(chunk));
     }
     assert_eq!(chunks.next(b, true, start), None);
-    chunks.arrived(0, Bytes::new(), a, start + SLACK);
+    chunks.arrived(0, Bytes::new(), a, start + SLOW_SLACK);
     assert_eq!(
-        chunks.next(b, true, start + 2 * SLACK),
+        chunks.next(b, true, start + 2 * SLOW_SLACK),
         None,
         "not late yet"
     );
-    let late = start + 4 * SLACK;
+    let late = start + 4 * SLOW_SLACK;
     assert_eq!(chunks.next(a, true, late), None, "its own");
     assert_eq!(
         chunks.next(same_host, true, late),
@@ -56,13 +56,13 @@ fn what_is_lost_is_asked_again_and_what_is_late_of_others_too() {
     );
     assert_eq!(chunks.next(b, true, late), Some(1));
     assert_eq!(
-        chunks.next(other, true, late + 9 * SLACK),
+        chunks.next(other, true, late + 9 * SLOW_SLACK),
         Some(2),
         "not thrice"
     );
-    assert_eq!(chunks.next(third, true, late + 9 * SLACK), None);
-    chunks.lost(a);
-    chunks.lost(b);
+    assert_eq!(chunks.next(third, true, late + 9 * SLOW_SLACK), None);
+    chunks.channel_ended(a);
+    chunks.channel_ended(b);
     assert_eq!(chunks.next(a, true, late), Some(1));
     assert_eq!(chunks.owing(), [a, other].into());
 }
@@ -90,7 +90,7 @@ proptest! {
                     }
                 }
                 _ => {
-                    chunks.lost(channel);
+                    chunks.channel_ended(channel);
                     owed.retain(|(other, _)| *other != channel);
                 }
             }
@@ -101,7 +101,7 @@ proptest! {
                 prop_assert_eq!(&bytes[..], got.to_le_bytes());
                 got += 1;
             }
-            prop_assert!(chunks.open.len() <= WINDOW);
+            prop_assert!(chunks.open.len() <= WINDOW_CHUNKS);
         }
         let mut turns = 0;
         while !chunks.is_done() {

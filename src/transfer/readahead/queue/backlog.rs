@@ -1,93 +1,87 @@
-//! What is expected of one caller, and what is being read ahead for it. Pure bookkeeping, under the
-//! queue's lock.
+//! What one caller is expected to fetch, and what is being read ahead for it. Pure bookkeeping, under the queue's lock.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::ReadaheadQueue;
-use super::demand_fetch::DemandFetch;
+use super::demand_fetch::DemandFetches;
 use super::fetch_order::FetchOrder;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::HostId;
 use crate::transfer::chunks::ChunkedDownloads;
 use crate::transfer::hosts::HostBookkeeping;
-use crate::transfer::readahead::memory_budget::reservation_for;
+use crate::transfer::readahead::in_flight::InFlight;
+use crate::transfer::readahead::memory_budget::{CallerBudget, reservation_for};
 use crate::transfer::readahead::task::{OwnerId, ReadaheadTask, TaskReader};
 
-/// How many paths are looked at for one that suits a worker.
-pub(in crate::transfer::readahead) const LOOK: usize = 64;
+/// Among how many paths one is searched that suits a worker.
+pub(super) const LOOKAHEAD_PATHS: usize = 64;
 
-/// A NAR that a host has been asked for so long ago, and that has not begun to come, may be asked
-/// of another one.
+/// How long after a NAR was requested another host may take it over, if it has not begun to come.
 const STEAL_AFTER: Duration = Duration::from_millis(200);
 
-/// How many dumps may pass before what was read ahead and not fetched makes room, when room is
-/// short.
-const STALE: u64 = 16;
+/// After how many more fetches a NAR that was read ahead and not fetched is dropped, when memory is short.
+const STALE_AFTER_FETCHES: u64 = 16;
 
-pub(in crate::transfer::readahead) struct Backlog {
-    pub(in crate::transfer::readahead) order: FetchOrder,
-    /// What is in the order.
-    pub(in crate::transfer::readahead) expected: HashMap<StorePath, ExpectedPath>,
-    /// What is being read ahead, or has been.
-    pub(in crate::transfer::readahead) tasks: BTreeMap<StorePath, TrackedTask>,
+pub(super) struct Backlog {
+    pub(super) order: FetchOrder,
+    /// The paths in the order.
+    pub(super) expected: HashMap<StorePath, ExpectedPath>,
+    /// What is being read ahead, or has been and was not fetched.
+    pub(super) tasks: BTreeMap<StorePath, TrackedTask>,
     /// What the caller has fetched, and when.
-    pub(in crate::transfer::readahead) fetched: HashMap<StorePath, Instant>,
-    /// What it waits for and no worker has asked for.
-    pub(in crate::transfer::readahead) urgent: VecDeque<DemandFetch>,
-    pub(in crate::transfer::readahead) workers: HashMap<HostId, usize>,
-    /// Dumps that the caller has asked for.
-    pub(in crate::transfer::readahead) dumps: u64,
-    /// When the last one was.
-    pub(in crate::transfer::readahead) latest: Instant,
-    /// It was too long ago.
-    pub(in crate::transfer::readahead) idle: bool,
+    pub(super) fetched: HashMap<StorePath, Instant>,
+    /// What the caller waits for and no worker has requested.
+    pub(super) demanded: DemandFetches,
+    pub(super) workers: HashMap<HostId, usize>,
+    /// How many paths the caller has fetched.
+    pub(super) fetches: u64,
+    /// When it did last.
+    pub(super) last_fetch: Instant,
+    /// That is too long ago: nothing is read ahead.
+    pub(super) idle: bool,
 }
 
 #[derive(Clone)]
-pub(in crate::transfer::readahead) struct ExpectedPath {
-    pub(in crate::transfer::readahead) info: Arc<PathInfo>,
-    pub(in crate::transfer::readahead) holders: Arc<[HostId]>,
-    /// A worker has failed to bring it.
-    pub(in crate::transfer::readahead) failed: bool,
+pub(super) struct ExpectedPath {
+    pub(super) info: Arc<PathInfo>,
+    pub(super) holders: Arc<[HostId]>,
+    /// A worker has failed to bring it, so that no other one tries.
+    pub(super) failed: bool,
 }
 
 impl ExpectedPath {
-    pub(in crate::transfer::readahead) fn holders(
-        &self,
-        bookkeeping: &HostBookkeeping,
-    ) -> Vec<HostId> {
+    pub(super) fn holders(&self, bookkeeping: &HostBookkeeping) -> Vec<HostId> {
         bookkeeping.holders(&self.info.path, &self.holders)
     }
 }
 
-pub(in crate::transfer::readahead) struct TrackedTask {
-    pub(in crate::transfer::readahead) reader: TaskReader,
-    pub(in crate::transfer::readahead) asked: Instant,
-    /// The number of dumps when it was asked for.
-    pub(in crate::transfer::readahead) dumps: u64,
+pub(super) struct TrackedTask {
+    pub(super) reader: TaskReader,
+    pub(super) requested_at: Instant,
+    /// How many paths the caller had fetched then.
+    pub(super) fetches: u64,
 }
 
 impl Backlog {
-    pub(in crate::transfer::readahead) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             order: FetchOrder::default(),
             expected: HashMap::new(),
             tasks: BTreeMap::new(),
             fetched: HashMap::new(),
-            urgent: VecDeque::new(),
+            demanded: DemandFetches::default(),
             workers: HashMap::new(),
-            dumps: 0,
-            latest: Instant::now(),
+            fetches: 0,
+            last_fetch: Instant::now(),
             idle: false,
         }
     }
 
-    /// Expects a path; whether it was not expected before.
-    pub(in crate::transfer::readahead) fn expect(
+    /// Expects a path. Whether it was not expected before.
+    pub(super) fn expect(
         &mut self,
         info: &Arc<PathInfo>,
         holders: &Arc<[HostId]>,
@@ -105,41 +99,42 @@ impl Backlog {
         new
     }
 
-    /// Makes a task of an expected path, if there is room for it.
-    pub(in crate::transfer::readahead) fn start_task(
+    /// Begins to read an expected path ahead, if the budget has reservation for it.
+    pub(super) fn start_task(
         &mut self,
         path: &StorePath,
         owner: (OwnerId, HostId),
-        queue: &ReadaheadQueue,
+        budget: &Arc<CallerBudget>,
+        in_flight: &InFlight,
     ) -> Option<Arc<ReadaheadTask>> {
         let ExpectedPath { info, holders, .. } = self.expected.get(path)?.clone();
-        let room = queue.budget.reserve(reservation_for(info.nar_size))?;
-        let reader = ReadaheadTask::start(info, holders, owner, room);
+        let reservation = budget.reserve(reservation_for(info.nar_size))?;
+        let reader = ReadaheadTask::start(info, holders, owner, reservation);
         let task = reader.task.clone();
-        queue.in_flight.put(&task);
+        in_flight.insert(&task);
         self.track(path, reader);
         Some(task)
     }
 
-    /// An expected path is being read ahead.
-    pub(in crate::transfer::readahead) fn track(&mut self, path: &StorePath, reader: TaskReader) {
+    /// An expected path is being read ahead by this or another caller's worker.
+    pub(super) fn track(&mut self, path: &StorePath, reader: TaskReader) {
         self.expected.remove(path);
         self.order.remove(path);
         let entry = TrackedTask {
             reader,
-            asked: Instant::now(),
-            dumps: self.dumps,
+            requested_at: Instant::now(),
+            fetches: self.fetches,
         };
         self.tasks.insert(path.clone(), entry);
     }
 
-    pub(in crate::transfer::readahead) fn next_for(
+    pub(super) fn next_for(
         &self,
         host: HostId,
         bookkeeping: &HostBookkeeping,
         chunks: &ChunkedDownloads,
     ) -> Option<&StorePath> {
-        self.order.ready().take(LOOK).find(|path| {
+        self.order.ready().take(LOOKAHEAD_PATHS).find(|path| {
             self.expected.get(*path).is_some_and(|expected| {
                 let holders = expected.holders(bookkeeping);
                 let size = expected.info.nar_size;
@@ -152,8 +147,8 @@ impl Backlog {
         })
     }
 
-    /// A NAR that another host was asked for and that this one would have brought sooner.
-    pub(in crate::transfer::readahead) fn steal(
+    /// Takes over a task that another host was requested_at for and that this one would finish sooner.
+    pub(super) fn steal(
         &mut self,
         host: HostId,
         owner: OwnerId,
@@ -162,9 +157,11 @@ impl Backlog {
         let (task, loser) = self.tasks.values().find_map(|entry| {
             let task = &entry.reader.task;
             let other = task.awaited_from().filter(|other| *other != host)?;
-            let waits = entry.asked.elapsed() > STEAL_AFTER;
-            let mine = bookkeeping.throughput.expect(host, task.info.nar_size);
-            let sooner = mine * 2.0 < bookkeeping.throughput.expect(other, 0);
+            let waits = entry.requested_at.elapsed() > STEAL_AFTER;
+            let mine = bookkeeping
+                .throughput
+                .estimate_secs(host, task.info.nar_size);
+            let sooner = mine * 2.0 < bookkeeping.throughput.estimate_secs(other, 0);
             let holders = bookkeeping.holders(&task.info.path, &task.holders);
             let suits =
                 holders.contains(&host) && !bookkeeping.sent_wrong_content(host, &task.info.path);
@@ -173,14 +170,14 @@ impl Backlog {
         })?;
         let [loser, winner] = [loser, host].map(|host| bookkeeping.pool.host(host));
         log::debug!(
-            "{winner} brings {}, asked of {loser} before",
+            "{winner} brings {}, requested_at of {loser} before",
             task.info.path
         );
         Some(task)
     }
 
-    /// What was read along and is lost before anything of it had come is expected again.
-    pub(in crate::transfer::readahead) fn expect_lost_again(&mut self) {
+    /// Expects paths again whose worker failed before anything had come.
+    pub(super) fn expect_lost_again(&mut self) {
         let (lost, others) = std::mem::take(&mut self.tasks)
             .into_iter()
             .partition(|(_, entry)| entry.reader.is_lost());
@@ -190,10 +187,11 @@ impl Backlog {
         }
     }
 
-    pub(in crate::transfer::readahead) fn drop_stale(&mut self) {
-        let dumps = self.dumps;
-        let stale =
-            |entry: &TrackedTask| dumps - entry.dumps >= STALE && entry.reader.task.is_complete();
+    pub(super) fn drop_stale(&mut self) {
+        let fetches = self.fetches;
+        let stale = |entry: &TrackedTask| {
+            fetches - entry.fetches >= STALE_AFTER_FETCHES && entry.reader.task.is_complete()
+        };
         self.tasks.retain(|_, entry| !stale(entry));
     }
 }

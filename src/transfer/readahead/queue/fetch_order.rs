@@ -1,9 +1,8 @@
-//! In which order the caller is expected to fetch.
+//! The order in which the caller is expected to fetch.
 //!
-//! Nix fetches references before what refers to them, and among the paths that it could fetch it
-//! goes by name and then by path (the key of its substitution goals, `libstore/build`). The order
-//! is kept up to date path by path, so that a caller which asks and fetches in turns costs no more
-//! than one that asks for everything first.
+//! Nix fetches references before what refers to them. Among the paths that it could fetch it goes by name and then by
+//! path (the key of its substitution goals, `libstore/build`). The order is kept up to date path by path, so that a
+//! caller which asks and fetches in turns costs no more than one that asks for everything first.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -27,7 +26,7 @@ impl Key {
 
 /// Paths that are expected to be fetched, with what they wait for.
 #[derive(Debug, Default)]
-pub(in crate::transfer::readahead) struct FetchOrder {
+pub(super) struct FetchOrder {
     /// ExpectedPath paths, with how many of their references are expected too.
     open: BTreeMap<StorePath, Open>,
     /// Those of them that wait for none.
@@ -44,11 +43,7 @@ struct Open {
 
 impl FetchOrder {
     /// Expects `path`. Whether it was not expected before.
-    pub(in crate::transfer::readahead) fn add(
-        &mut self,
-        path: &StorePath,
-        references: &[StorePath],
-    ) -> bool {
+    pub(super) fn add(&mut self, path: &StorePath, references: &[StorePath]) -> bool {
         if self.open.contains_key(path) {
             return false;
         }
@@ -82,7 +77,7 @@ impl FetchOrder {
     }
 
     /// Expects `path` no more. Whether it was expected.
-    pub(in crate::transfer::readahead) fn remove(&mut self, path: &StorePath) -> bool {
+    pub(super) fn remove(&mut self, path: &StorePath) -> bool {
         let Some(gone) = self.open.remove(path) else {
             return false;
         };
@@ -108,13 +103,13 @@ impl FetchOrder {
 
     /// The paths that may be fetched now, in order. When the expected paths refer to each other in
     /// a circle, which no store has but a host may claim, any of them.
-    pub(in crate::transfer::readahead) fn ready(&self) -> impl Iterator<Item = &StorePath> {
+    pub(super) fn ready(&self) -> impl Iterator<Item = &StorePath> {
         let stuck = self.ready.is_empty().then(|| self.open.keys().next());
         let ready = self.ready.iter().map(|key| &key.path);
         ready.chain(stuck.flatten())
     }
 
-    pub(in crate::transfer::readahead) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.open.len()
     }
 }

@@ -1,4 +1,4 @@
-//! Which NAR is read ahead next, and by whom: everything that workers and the caller share.
+//! Which NAR is read ahead next, and by which worker: what one caller and its workers share.
 
 mod backlog;
 mod demand_fetch;
@@ -13,48 +13,47 @@ use tokio::time::Instant;
 
 use crate::model::PathInfo;
 use crate::pool::HostId;
-use crate::transfer::chunks::{ChunkedDownloads, LEAST};
-use crate::transfer::hosts::HostBookkeeping;
-use crate::transfer::hosts::OutstandingBytes;
+use crate::transfer::chunks::{ChunkedDownloads, MIN_NAR_SIZE};
+use crate::transfer::hosts::{HostBookkeeping, OutstandingBytes};
 use crate::transfer::readahead::in_flight::InFlight;
 use crate::transfer::readahead::memory_budget::{CallerBudget, MemoryBudget, reservation_for};
-use crate::transfer::readahead::task::{OwnerId, ReadaheadTask, TaskReader};
+use crate::transfer::readahead::task::{OwnerId, ReadaheadTask, SMALL_NAR, TaskReader};
 use crate::watch;
-use backlog::{Backlog, LOOK, TrackedTask};
+use backlog::{Backlog, LOOKAHEAD_PATHS, TrackedTask};
+use demand_fetch::DemandFetch;
 
-/// How many bytes one worker asks for ahead of what it receives, as long as there is more than one
-/// NAR in it: twice what one channel of ssh moves in a round trip.
-const PIPELINE: u64 = 4 << 20;
+/// How many bytes a worker may have outstanding in more than one NAR: twice what one ssh channel moves in a round trip.
+const MAX_OUTSTANDING_BYTES: u64 = 4 << 20;
 
-/// The same in NARs.
-const PIPELINE_NARS: usize = 1000;
+/// How many NARs a worker may have outstanding.
+const MAX_OUTSTANDING_NARS: usize = 1000;
 
-/// A caller that has fetched nothing for so long gets nothing more read ahead, until it fetches again.
-const IDLE: Duration = Duration::from_secs(60);
+/// Readahead pauses for a caller that has fetched nothing for so long, until it fetches again.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Who asks about a path again so long after it was fetched is going to fetch it again. Sooner, it may
-/// be another connection of the same caller that looks it up.
-const ANEW: Duration = Duration::from_secs(30);
+/// A path that is asked about again so long after it was fetched is going to be fetched again. Sooner, it may be another
+/// connection of the same caller that looks it up.
+const REFETCH_AFTER: Duration = Duration::from_secs(30);
 
 /// How many paths are expected at most, and how many fetched ones are remembered.
-const EXPECTED: usize = 200_000;
+const MAX_EXPECTED: usize = 200_000;
 
 pub(in crate::transfer::readahead) struct ReadaheadQueue {
     pub(in crate::transfer::readahead) bookkeeping: Arc<HostBookkeeping>,
     pub(in crate::transfer::readahead) chunks: Arc<ChunkedDownloads>,
     pub(in crate::transfer::readahead) in_flight: Arc<InFlight>,
     pub(in crate::transfer::readahead) budget: Arc<CallerBudget>,
-    pub(in crate::transfer::readahead) state: Mutex<Backlog>,
-    /// Changes when there may be something to do for workers.
-    version: watch::Sender<()>,
+    backlog: Mutex<Backlog>,
+    /// Changes when there may be work for workers.
+    work_version: watch::Sender<()>,
 }
 
-/// A task that a worker has assigned on. Dropping it unfinished gives it back.
+/// A task of a worker. Dropping it unfinished requeues it.
 pub(in crate::transfer::readahead) struct AssignedTask {
     pub(in crate::transfer::readahead) task: Arc<ReadaheadTask>,
     pub(in crate::transfer::readahead) owner: OwnerId,
     queue: Arc<ReadaheadQueue>,
-    owed: Option<OutstandingBytes>,
+    outstanding: Option<OutstandingBytes>,
     done: bool,
 }
 
@@ -70,18 +69,18 @@ impl ReadaheadQueue {
             chunks,
             in_flight,
             budget: Arc::new(CallerBudget::new(memory)),
-            state: Mutex::new(Backlog::new()),
-            version: watch::Sender::new(()),
+            backlog: Mutex::new(Backlog::new()),
+            work_version: watch::Sender::new(()),
         }
     }
 
-    /// Tells whether there may be more to do.
+    /// A receiver of changes: there may be work.
     pub(in crate::transfer::readahead) fn subscribe(&self) -> watch::Receiver<()> {
-        self.version.subscribe()
+        self.work_version.subscribe()
     }
 
     pub(in crate::transfer::readahead) fn wake(&self) {
-        self.version.send_modify(|()| {});
+        self.work_version.send_modify(|()| {});
     }
 
     /// The caller has asked what this path is, so it will fetch it, unless it has already.
@@ -90,178 +89,230 @@ impl ReadaheadQueue {
         info: &Arc<PathInfo>,
         holders: &Arc<[HostId]>,
     ) {
-        let mut state = self.state.lock();
+        let mut backlog = self.backlog.lock();
         let path = &info.path;
         // Without size and hash it can be neither planned nor verified.
         let unsuitable = info.nar_size == 0
             || info.nar_hash.is_none()
             || reservation_for(info.nar_size) > self.budget.largest();
-        let fetched = state.fetched.get(path);
-        let known = state.tasks.contains_key(path) || fetched.is_some_and(|at| at.elapsed() < ANEW);
-        if unsuitable || known || state.order.len() >= EXPECTED {
+        let fetched = backlog.fetched.get(path);
+        let known = backlog.tasks.contains_key(path)
+            || fetched.is_some_and(|at| at.elapsed() < REFETCH_AFTER);
+        if unsuitable || known || backlog.order.len() >= MAX_EXPECTED {
             return;
         }
-        if state.expect(info, holders, false) {
-            drop(state);
+        if backlog.expect(info, holders, false) {
+            drop(backlog);
             self.wake();
         }
     }
 
-    /// The caller begins anew: what it has fetched it may fetch again.
+    /// The caller may fetch again what it has fetched.
     pub(in crate::transfer::readahead) fn forget_fetched(&self) {
-        self.state.lock().fetched.clear();
+        self.backlog.lock().fetched.clear();
     }
 
     /// Drops what was read ahead for a caller that has not fetched anything for long. It is expected
     /// as before, and read ahead again once the caller goes on.
     pub(in crate::transfer::readahead) fn pause_if_idle(&self) {
-        let mut state = self.state.lock();
-        if state.latest.elapsed() < IDLE {
+        let mut backlog = self.backlog.lock();
+        if backlog.last_fetch.elapsed() < IDLE_TIMEOUT {
             return;
         }
-        state.idle = true;
-        let (complete, others) = std::mem::take(&mut state.tasks)
+        backlog.idle = true;
+        let (complete, others) = std::mem::take(&mut backlog.tasks)
             .into_iter()
             .partition(|(_, entry)| entry.reader.task.is_complete());
-        state.tasks = others;
+        backlog.tasks = others;
         for TrackedTask { reader, .. } in BTreeMap::into_values(complete) {
-            state.expect(&reader.task.info, &reader.task.holders, false);
+            backlog.expect(&reader.task.info, &reader.task.holders, false);
         }
     }
 
-    /// The caller fetches `path` now: what is being read ahead of it, if it is.
+    /// The caller fetches `path` now. Gives what is read ahead of it, if it is.
     pub(in crate::transfer::readahead) fn fetch(&self, info: &PathInfo) -> Option<TaskReader> {
         let path = &info.path;
-        let mut state = self.state.lock();
-        state.dumps += 1;
-        state.latest = Instant::now();
-        state.idle = false;
-        if state.fetched.len() >= EXPECTED {
-            state.fetched.clear();
+        let mut backlog = self.backlog.lock();
+        backlog.fetches += 1;
+        backlog.last_fetch = Instant::now();
+        backlog.idle = false;
+        if backlog.fetched.len() >= MAX_EXPECTED {
+            backlog.fetched.clear();
         }
-        state.fetched.insert(path.clone(), Instant::now());
+        backlog.fetched.insert(path.clone(), Instant::now());
         self.budget.caller_fetches(info.nar_size);
-        state.order.remove(path);
-        state.expected.remove(path);
-        let reader = state.tasks.remove(path).map(|entry| entry.reader);
+        backlog.order.remove(path);
+        backlog.expected.remove(path);
+        let reader = backlog.tasks.remove(path).map(|entry| entry.reader);
         if reader.as_ref().is_some_and(TaskReader::is_lost) {
-            // The caller whose worker was to bring it is gone, with all that this one read along.
-            state.expect_lost_again();
+            // The caller whose worker was to bring it is gone, with everything else that its workers had in flight for
+            // this one.
+            backlog.expect_lost_again();
         }
         if reader.is_none() && self.budget.is_nearly_full() {
-            state.drop_stale();
+            backlog.drop_stale();
         }
-        drop(state);
+        drop(backlog);
         self.wake();
-        let same = |reader: &TaskReader| {
+        let is_same = |reader: &TaskReader| {
             let theirs = &reader.task.info;
             (theirs.nar_hash, theirs.nar_size) == (info.nar_hash, info.nar_size)
         };
         // What is read at once needs no room ahead, but is accounted for.
         let reserve = || Some(self.budget.reserve_anyway(reservation_for(info.nar_size)));
         let join = || self.in_flight.join(info, reserve);
-        let reader = reader.filter(same).filter(TaskReader::want).or_else(join);
+        let reader = reader
+            .filter(is_same)
+            .filter(TaskReader::want)
+            .or_else(join);
         reader.filter(TaskReader::want)
     }
 
-    /// What another caller reads ahead, if it is the same and there is room for it here too.
+    /// Joins what another caller reads ahead, if it is the same NAR and this caller's budget has room for it.
     fn join(&self, info: &PathInfo) -> Option<TaskReader> {
-        let room = reservation_for(info.nar_size);
-        self.in_flight.join(info, || self.budget.reserve(room))
+        let bytes = reservation_for(info.nar_size);
+        self.in_flight.join(info, || self.budget.reserve(bytes))
     }
 
-    /// How many bytes could be read ahead from this host next, as far as one looks.
+    /// Has a worker bring a NAR now that nobody has requested, if it is a small one: it has a connection, where a new
+    /// channel would cost three round trips, and what comes next is requested right behind.
+    pub(in crate::transfer::readahead) fn request_now(
+        &self,
+        info: &PathInfo,
+        holders: &[HostId],
+    ) -> Option<TaskReader> {
+        let suits = (1..=SMALL_NAR).contains(&info.nar_size) && info.nar_hash.is_some();
+        if !suits || self.budget.largest() == 0 {
+            return None;
+        }
+        let (pool, throughput) = (&self.bookkeeping.pool, &self.bookkeeping.throughput);
+        let mut hosts = self.bookkeeping.holders(&info.path, holders);
+        hosts.retain(|host| !self.bookkeeping.sent_wrong_content(*host, &info.path));
+        throughput.put_late_ones_last(&mut hosts, info.nar_size);
+        let host = *pool.in_order_of_health(&hosts).first()?;
+        if !pool.is_well(host) {
+            return None;
+        }
+        let reservation = self.budget.reserve(reservation_for(info.nar_size))?;
+        let owner = self.in_flight.new_owner_id();
+        let (info, holders) = (Arc::new(info.clone()), Arc::from(holders));
+        let reader = ReadaheadTask::start(info, holders, (owner, host), reservation);
+        reader.want();
+        let task = reader.task.clone();
+        let fetch = DemandFetch { host, owner, task };
+        self.backlog.lock().demanded.push(fetch);
+        self.wake();
+        Some(reader)
+    }
+
+    /// Takes back what no worker has requested yet. Whether it is.
+    pub(in crate::transfer::readahead) fn cancel(&self, reader: &TaskReader) -> bool {
+        self.backlog.lock().demanded.cancel(&reader.task)
+    }
+
+    /// How many bytes could be read ahead from this host next, among the first paths.
     pub(in crate::transfer::readahead) fn bytes_waiting_for(&self, host: HostId) -> u64 {
-        let state = self.state.lock();
-        let ready = state.order.ready().take(LOOK);
-        let urgent = state.demanded_bytes(host);
+        let backlog = self.backlog.lock();
+        let ready = backlog.order.ready().take(LOOKAHEAD_PATHS);
+        let demanded = backlog.demanded.bytes_for(host);
         ready
-            .filter_map(|path| state.expected.get(path))
+            .filter_map(|path| backlog.expected.get(path))
             .filter(|expected| {
                 !expected.failed && expected.holders(&self.bookkeeping).contains(&host)
             })
             .map(|expected| expected.info.nar_size)
-            .fold(urgent, u64::saturating_add)
+            .fold(demanded, u64::saturating_add)
     }
 
-    /// A worker for `host` starts, unless there are `limit` of them.
+    /// Registers a worker for `host`, unless there are `limit` of them.
     pub(in crate::transfer::readahead) fn register_worker(
         &self,
         host: HostId,
         limit: usize,
     ) -> bool {
-        let mut state = self.state.lock();
-        let count = state.workers.entry(host).or_default();
-        let room = *count < limit;
-        *count += usize::from(room);
-        room
+        let mut backlog = self.backlog.lock();
+        let count = backlog.workers.entry(host).or_default();
+        let has_room = *count < limit;
+        *count += usize::from(has_room);
+        has_room
     }
 
     pub(in crate::transfer::readahead) fn unregister_worker(&self, host: HostId) {
-        if let Some(count) = self.state.lock().workers.get_mut(&host) {
+        if let Some(count) = self.backlog.lock().workers.get_mut(&host) {
             *count -= 1;
         }
     }
 
-    /// The next NAR for a worker of `host` that has asked for `nars` NARs of `bytes` bytes which
-    /// have not come yet.
+    /// The next task for a worker of `host` that has `nars` NARs of `bytes` bytes outstanding.
     pub(in crate::transfer::readahead) fn next_task(
         self: &Arc<Self>,
         host: HostId,
         nars: usize,
         bytes: u64,
     ) -> Option<AssignedTask> {
-        let mut state = self.state.lock();
-        let fits = |size: u64| nars == 0 || (nars < PIPELINE_NARS && bytes + size <= PIPELINE);
-        while let Some(urgent) = state.next_demand_fetch(host, fits) {
-            drop(state);
-            let assigned = self.assigned(host, urgent);
+        let mut backlog = self.backlog.lock();
+        let fits = |size: u64| {
+            nars == 0 || (nars < MAX_OUTSTANDING_NARS && bytes + size <= MAX_OUTSTANDING_BYTES)
+        };
+        while let Some(demanded) = backlog.demanded.next_for(host, fits) {
+            drop(backlog);
+            let assigned = self.assign(host, demanded.owner, demanded.task);
             if !self
                 .bookkeeping
                 .sent_wrong_content(host, &assigned.task.info.path)
             {
                 return Some(assigned);
             }
-            // Found out since it was decided: who waits for it has to ask others.
+            // This was found out after the host was chosen. The caller has to ask others.
             assigned.fail(false);
-            state = self.state.lock();
+            backlog = self.backlog.lock();
         }
-        if state.idle {
+        if backlog.idle {
             return None;
         }
-        let owner = self.in_flight.new_owner();
+        let owner = self.in_flight.new_owner_id();
         let task = loop {
-            let next = state
+            let next = backlog
                 .next_for(host, &self.bookkeeping, &self.chunks)
                 .cloned();
             match next {
                 Some(path) => {
-                    let info = &state.expected.get(&path)?.info;
+                    let info = &backlog.expected.get(&path)?.info;
                     if let Some(reader) = self.join(info) {
-                        state.track(&path, reader);
+                        backlog.track(&path, reader);
                         continue;
                     }
                     if !fits(info.nar_size) {
                         return None;
                     }
-                    break state.start_task(&path, (owner, host), self)?;
+                    break backlog.start_task(
+                        &path,
+                        (owner, host),
+                        &self.budget,
+                        &self.in_flight,
+                    )?;
                 }
-                // Nothing is left to ask for: what others are slow to bring.
-                None if nars == 0 => break state.steal(host, owner, &self.bookkeeping)?,
+                // Nothing is left to request: take over what another host is slow to bring.
+                None if nars == 0 => break backlog.steal(host, owner, &self.bookkeeping)?,
                 None => return None,
             }
         };
-        drop(state);
-        Some(self.assigned(host, (owner, task)))
+        drop(backlog);
+        Some(self.assign(host, owner, task))
     }
 
-    fn assigned(
+    fn assign(
         self: &Arc<Self>,
         host: HostId,
-        (owner, task): (OwnerId, Arc<ReadaheadTask>),
+        owner: OwnerId,
+        task: Arc<ReadaheadTask>,
     ) -> AssignedTask {
         AssignedTask {
-            owed: Some(self.bookkeeping.throughput.ask(host, task.info.nar_size)),
+            outstanding: Some(
+                self.bookkeeping
+                    .throughput
+                    .request(host, task.info.nar_size),
+            ),
             task,
             owner,
             queue: self.clone(),
@@ -269,40 +320,44 @@ impl ReadaheadQueue {
         }
     }
 
-    /// The next NAR that should come in parts.
+    /// The next task that should come in chunks.
     pub(in crate::transfer::readahead) fn next_chunked_task(
         self: &Arc<Self>,
     ) -> Option<AssignedTask> {
-        let mut state = self.state.lock();
-        if state.idle {
+        let mut backlog = self.backlog.lock();
+        if backlog.idle {
             return None;
         }
-        let owner = self.in_flight.new_owner();
-        let (path, host) = state.order.ready().take(LOOK).find_map(|path| {
-            let expected = state.expected.get(path)?;
-            // Before anybody is looked up: mostly all of them are small.
-            if expected.failed || expected.info.nar_size < LEAST {
-                return None;
-            }
-            let holders = expected.holders(&self.bookkeeping);
-            let suits = self.chunks.suits(&expected.info, &holders);
-            suits.then(|| (path.clone(), expected.holders[0]))
-        })?;
-        if let Some(reader) = self.join(&state.expected.get(&path)?.info) {
-            state.track(&path, reader);
-            drop(state);
+        let owner = self.in_flight.new_owner_id();
+        let (path, host) = backlog
+            .order
+            .ready()
+            .take(LOOKAHEAD_PATHS)
+            .find_map(|path| {
+                let expected = backlog.expected.get(path)?;
+                // Cheaper than looking holders up, and most paths are small.
+                if expected.failed || expected.info.nar_size < MIN_NAR_SIZE {
+                    return None;
+                }
+                let holders = expected.holders(&self.bookkeeping);
+                let suits = self.chunks.suits(&expected.info, &holders);
+                suits.then(|| (path.clone(), expected.holders[0]))
+            })?;
+        if let Some(reader) = self.join(&backlog.expected.get(&path)?.info) {
+            backlog.track(&path, reader);
+            drop(backlog);
             // There may be another one.
             self.wake();
             return None;
         }
-        let task = state.start_task(&path, (owner, host), self)?;
-        drop(state);
+        let task = backlog.start_task(&path, (owner, host), &self.budget, &self.in_flight)?;
+        drop(backlog);
         task.begin(owner);
         Some(AssignedTask {
             task,
             owner,
             queue: self.clone(),
-            owed: None,
+            outstanding: None,
             done: false,
         })
     }
@@ -311,17 +366,17 @@ impl ReadaheadQueue {
 impl AssignedTask {
     /// So many bytes of it have come.
     pub(in crate::transfer::readahead) fn received(&mut self, bytes: u64) {
-        if let Some(owed) = &mut self.owed {
-            owed.received(bytes);
+        if let Some(outstanding) = &mut self.outstanding {
+            outstanding.on_received(bytes);
         }
     }
 
-    /// It is whole, or somebody else's.
+    /// It is complete, or belongs to another worker.
     pub(in crate::transfer::readahead) fn finish(mut self) {
         self.done = true;
     }
 
-    /// The worker cannot bring it; it counts against it when `blamed`.
+    /// The worker cannot bring it. With `blamed`, no worker tries it again.
     pub(in crate::transfer::readahead) fn fail(mut self, blamed: bool) {
         self.requeue(blamed);
     }
@@ -332,10 +387,10 @@ impl AssignedTask {
         if !task.give_up(self.owner) {
             return;
         }
-        let mut state = self.queue.state.lock();
-        // The caller may have assigned it away meanwhile.
-        if state.tasks.remove(&task.info.path).is_some() {
-            state.expect(&task.info, &task.holders, blamed);
+        let mut backlog = self.queue.backlog.lock();
+        // The caller may have taken it meanwhile.
+        if backlog.tasks.remove(&task.info.path).is_some() {
+            backlog.expect(&task.info, &task.holders, blamed);
         }
     }
 }
