@@ -3,19 +3,12 @@
 mod support;
 
 use std::fs;
-use std::io::{Read, Write};
-use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use sha2::{Digest, Sha256};
-use ssh_substituter::model::{NarHash, PathInfo, StorePath};
-use ssh_substituter::wire::nar::{Decoder, Event};
-use ssh_substituter::wire::serve::{
-    CLIENT_MAGIC, InfosDecoder, InfosStep, Request, ServerHello, Version,
+use ssh_substituter::wire::serve::Version;
+use support::{
+    DagOptions, Host, Nix, NixEnv, Ran, ServeClient, run_with_input, run_with_timeout, substituter,
 };
-use ssh_substituter::wire::{WireError, put_u64};
-use support::{DagOptions, Host, Nix, NixEnv, Ran, run_with_input, run_with_timeout, substituter};
 
 /// How long one command may take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -179,102 +172,6 @@ fn without_usable_configuration_nothing_is_served_and_nix_goes_on() {
     }
 }
 
-/// A caller that does what Nix does, and more.
-struct Caller {
-    child: std::process::Child,
-    input: ChildStdin,
-    output: ChildStdout,
-    buf: BytesMut,
-    version: Version,
-}
-
-impl Caller {
-    fn start(env: &NixEnv, version: Version) -> Self {
-        let mut command = env.program();
-        command.args(["--serve", "--write"]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("start the program");
-        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let mut caller = Self {
-            child,
-            input,
-            output,
-            buf: BytesMut::new(),
-            version,
-        };
-        let mut bytes = Vec::new();
-        put_u64(&mut bytes, CLIENT_MAGIC);
-        put_u64(&mut bytes, version.number());
-        caller.input.write_all(&bytes).unwrap();
-        let mut hello = ServerHello::default();
-        let theirs = caller.read(|buf| hello.step(buf));
-        assert_eq!(version.negotiate(theirs), Some(version));
-        caller
-    }
-
-    fn read<T>(
-        &mut self,
-        mut step: impl FnMut(&mut BytesMut) -> Result<Option<T>, WireError>,
-    ) -> T {
-        loop {
-            if let Some(value) = step(&mut self.buf).expect("the protocol") {
-                return value;
-            }
-            self.more();
-        }
-    }
-
-    fn more(&mut self) {
-        let mut piece = [0; 8192];
-        let len = self.output.read(&mut piece).expect("read a reply");
-        assert!(len > 0, "the program ended");
-        self.buf.extend_from_slice(&piece[..len]);
-    }
-
-    fn ask(&mut self, request: &Request) {
-        let mut bytes = Vec::new();
-        request.put(&mut bytes);
-        self.input.write_all(&bytes).unwrap();
-    }
-
-    fn infos(&mut self, paths: &[&str]) -> Vec<PathInfo> {
-        let paths = paths
-            .iter()
-            .map(|path| StorePath::parse(path).unwrap())
-            .collect();
-        self.ask(&Request::QueryPathInfos { paths });
-        let mut decoder = InfosDecoder::new(self.version);
-        let mut infos = Vec::new();
-        while let InfosStep::Info(info) = self.read(|buf| decoder.step(buf)) {
-            infos.push(info);
-        }
-        infos
-    }
-
-    /// The hash of the NAR that comes, which must be a well-formed one.
-    fn dump(&mut self, path: &str) -> NarHash {
-        let path = StorePath::parse(path).unwrap();
-        self.ask(&Request::DumpStorePath { path });
-        let (mut decoder, mut hasher) = (Decoder::new(u64::MAX), Sha256::new());
-        loop {
-            let (read, event) = decoder.step(&self.buf).expect("a well-formed NAR");
-            let (ended, hungry) = (event == Some(Event::End), event.is_none());
-            hasher.update(self.buf.split_to(read));
-            if ended {
-                return NarHash::new(hasher.finalize().into());
-            }
-            if hungry {
-                self.more();
-            }
-        }
-    }
-
-    fn end(mut self) {
-        drop(self.input);
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
 #[test]
 fn callers_of_every_version_are_served() {
     let host = Host::new();
@@ -284,14 +181,14 @@ fn callers_of_every_version_are_served() {
     env.configure(&[host.trusted()], "");
     let absent = "/nix/store/00000000000000000000000000000000-absent";
     for minor in 0..=8 {
-        let mut caller = Caller::start(&env, Version::new(2, minor));
+        let mut caller = ServeClient::start_with_version(&env, Version::new(2, minor));
         for path in &dag.paths {
             let infos = caller.infos(&[absent, path]);
             assert_eq!(infos.len(), 1);
             let hash = host.store.nar_hash(path);
             let told = infos[0].nar_hash.map(|hash| hash.to_string());
             assert_eq!(told, (minor >= 4).then(|| hash.clone()));
-            assert_eq!(caller.dump(path).to_string(), hash);
+            assert_eq!(caller.dump(path), hash);
         }
         caller.end();
     }
@@ -308,28 +205,20 @@ fn a_path_that_cannot_be_delivered_fails_alone() {
     let env = NixEnv::new();
     let _masters = env.masters();
     env.configure(&[host.trusted()], "");
-    let mut caller = Caller::start(&env, Version::NEWEST);
+    let mut caller = ServeClient::start(&env);
     assert_eq!(caller.infos(&[&first, &second, &big]).len(), 3);
     let (gone, wrong) = (host.store.nar_hash(&first), host.store.nar_hash(&big));
     host.store.delete(&[&first]);
     host.store.corrupt(&big);
-    assert_ne!(caller.dump(&first).to_string(), gone);
-    assert_eq!(
-        caller.dump(&second).to_string(),
-        host.store.nar_hash(&second)
-    );
-    assert_ne!(caller.dump(&big).to_string(), wrong);
+    assert_ne!(caller.dump(&first), gone);
+    assert_eq!(caller.dump(&second), host.store.nar_hash(&second));
+    assert_ne!(caller.dump(&big), wrong);
     assert_ne!(
-        caller
-            .dump("/nix/store/00000000000000000000000000000000-absent")
-            .to_string(),
+        caller.dump("/nix/store/00000000000000000000000000000000-absent"),
         gone
     );
     assert_eq!(caller.infos(&[&first]), []);
-    assert_eq!(
-        caller.dump(&second).to_string(),
-        host.store.nar_hash(&second)
-    );
+    assert_eq!(caller.dump(&second), host.store.nar_hash(&second));
     caller.end();
 }
 

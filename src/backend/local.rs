@@ -70,10 +70,13 @@ impl Backend for LocalBackend {
             let written = sink.write(Piece::verified(Bytes::from(chunk))).await;
             written.map_err(|error| DeliveryError::Sink(error).without_completion())?;
         }
-        reader.await.unwrap_or_else(|panicked| {
-            let error = BackendError::new(panicked);
-            Err(DeliveryError::from(error).without_completion())
-        })
+        match reader.await {
+            Ok(result) => result.map_err(|undelivered| *undelivered),
+            Err(panicked) => {
+                let error = BackendError::new(panicked);
+                Err(DeliveryError::from(error).without_completion())
+            }
+        }
     }
 }
 
@@ -82,8 +85,8 @@ fn read(
     store: &LocalStore,
     path: &StorePath,
     chunks: &mpsc::Sender<Vec<u8>>,
-) -> Result<(), Undelivered> {
-    let mut dump = Dump::open(store, path).map_err(not_opened)?;
+) -> Result<(), Box<Undelivered>> {
+    let mut dump = Dump::open(store, path).map_err(|error| Box::new(not_opened(error)))?;
     loop {
         let mut chunk = Vec::new();
         let more = dump.next_chunk(&mut chunk);
@@ -97,7 +100,7 @@ fn read(
             Err(error) => {
                 let completion = dump.complete_after_error(&error.to_string());
                 let error = DeliveryError::Local(error);
-                return Err(Undelivered { error, completion });
+                return Err(Box::new(Undelivered { error, completion }));
             }
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::serve_client::ServeClient;
+use crate::support::ServeClient;
 use crate::support::{Engines, Host, NixEnv, wait_until};
 
 const MIB: u64 = 1 << 20;
@@ -90,7 +90,7 @@ fn works(client: &mut ServeClient, host: &Host, path: &str) {
     let infos = client.infos(&[path]);
     let told = infos[0].nar_hash.expect("a hash").to_string();
     assert_eq!(told, host.store.nar_hash(path));
-    assert_eq!(client.dump(path).hash, told);
+    assert_eq!(client.dump(path), told);
 }
 
 /// Hosts with the same paths: a large one, and a small one.
@@ -126,7 +126,7 @@ fn killed_anywhere(hosts: &[Host], large: &str, small: &str) {
             signal(pid, Signal::KILL);
         });
         works(&mut client, &hosts[0], small);
-        assert_eq!(client.dump(large).hash, hosts[0].store.nar_hash(large));
+        assert_eq!(client.dump(large), hosts[0].store.nar_hash(large));
         client.end();
     }
 }
@@ -178,7 +178,7 @@ fn an_engine_killed_between_requests_and_under_a_question_costs_nothing() {
     assert_eq!(client.infos(&[small]).len(), 1);
     signal(engines.pid(), Signal::KILL);
     // It had told of this one, so that very NAR comes.
-    assert_eq!(client.dump(small).hash, hosts[0].store.nar_hash(small));
+    assert_eq!(client.dump(small), hosts[0].store.nar_hash(small));
     works(&mut client, &hosts[0], large);
     client.end();
 
@@ -299,7 +299,7 @@ fn without_engine_and_host_the_nar_is_completed_and_the_next_request_answered() 
             let text = String::from_utf8_lossy(&came.bytes).into_owned();
             assert!(text.contains("could deliver"), "{text}");
         }
-        assert_ne!(client.dump(&small).hash, hosts[0].store.nar_hash(&small));
+        assert_ne!(client.dump(&small), hosts[0].store.nar_hash(&small));
         client.infos(&[&small]);
         client.end();
     }

@@ -10,7 +10,6 @@ mod hostile;
 mod isolation;
 mod life;
 mod plain;
-mod serve_client;
 mod site;
 mod surroundings;
 mod takeover;

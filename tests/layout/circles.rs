@@ -191,7 +191,7 @@ impl Crate {
         let mut module: Vec<String> = Vec::new();
         for (at, segment) in path.iter().enumerate() {
             let file = self.by_module.get(&module)?;
-            let inner = [&module[..], &[segment.clone()]].concat();
+            let inner = [&module[..], std::slice::from_ref(segment)].concat();
             let is_last = at + 1 == path.len();
             let bound = self.files[file].bindings.get(segment);
             if self.by_module.contains_key(&inner) && !(is_last && bound.is_some()) {

@@ -15,6 +15,7 @@ mod nix;
 mod proc;
 mod runtime_dir;
 mod scratch;
+mod serve_client;
 mod sshd;
 mod store;
 mod trees;
@@ -30,6 +31,7 @@ pub use proc::{
 };
 pub use runtime_dir::{RuntimeDir, end_masters};
 pub use scratch::Scratch;
+pub use serve_client::{Came, ServeClient, Talk, guard};
 pub use sshd::{Sshd, SshdBuilder, joint_ssh_config};
 pub use store::{Entry, Store};
 pub use trees::{Random, canonicalise};

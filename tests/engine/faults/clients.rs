@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::{MIB, configure, signal, works};
-use crate::serve_client::ServeClient;
+use crate::support::ServeClient;
 use crate::support::{Engines, Host, NixEnv, children, program, wait_until};
 
 /// How long a client may be remembered that is gone, and some ticks of the engine.

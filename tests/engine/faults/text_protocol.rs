@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::{Frozen, GOES_ON_WITHIN, MIB, configure, hosts, signal};
-use crate::serve_client::{ServeClient, guard};
 use crate::support::{NixEnv, SHORT, Scratch, run, run_with_timeout};
+use crate::support::{ServeClient, guard};
 
 /// Bytes in the files below a folder.
 fn bytes_below(folder: &Path) -> u64 {
