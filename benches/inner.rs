@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use sha2::{Digest, Sha256};
-use ssh_substituter::cache::disk::{Lookup, News, Said, Surroundings, unix_seconds};
+use ssh_substituter::cache::disk::{CacheWrite, CachedAnswer, Environment, Lookup, unix_seconds};
 use ssh_substituter::cache::{Disk, Lifetimes, MemoryCache};
 use ssh_substituter::model::{NarHash, PathInfo, StorePath};
 use ssh_substituter::transfer::unpack::Unpacker;
@@ -218,20 +218,20 @@ fn memory_cache_get_500_paths(bencher: Bencher) {
 #[divan::bench]
 fn disk_cache_look_up_500_paths(bencher: Bencher) {
     let temp = tempfile::tempdir().expect("a folder");
-    let disk = Disk::new(Surroundings {
+    let disk = Disk::new(Environment {
         explicit: Some(temp.path().join("cache")),
         uid: rustix::process::geteuid().as_raw(),
-        ..Surroundings::default()
+        ..Environment::default()
     });
     let (host, now): (Arc<str>, _) = ("host".into(), unix_seconds());
     let paths: Vec<StorePath> = (0..PATHS).map(store_path).collect();
     let news = paths.iter().enumerate().map(|(number, path)| {
-        let said = Said {
+        let said = CachedAnswer {
             path: path.clone(),
             info: Some(Arc::new(info(number))),
             checked_at: now,
         };
-        News::Said(host.clone(), said)
+        CacheWrite::Answer(host.clone(), said)
     });
     let lifetimes = Lifetimes::default();
     disk.remember(&news.collect::<Vec<_>>(), lifetimes, now);

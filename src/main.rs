@@ -8,14 +8,14 @@ use ssh_substituter::progress::{Display, Mode, drain, level};
 use ssh_substituter::transfer::unpack;
 use ssh_substituter::{app, app::interrupted, cli, cli::LogFormat};
 
-/// How long a restore that is given up may take to remove what it made.
-const CLEAN_UP: Duration = Duration::from_secs(10);
+/// How long a restore that failed may take to remove what it made.
+const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long what runs may take to end, and to remove what it made, once the process is told to end.
-const LAST_STEPS: Duration = Duration::from_millis(80);
+/// How long a process may take to end, and to remove what it made, after a signal.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(80);
 
-/// The same for an engine, which nobody waits for: it writes down what it has learnt.
-const ENGINE_ENDS: Duration = Duration::from_secs(1);
+/// The same for an engine, which writes its answers to disk first. No user waits for it.
+const ENGINE_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = cli::parse();
@@ -39,19 +39,19 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // In a task: the thread that learns of what has come then goes on with it by itself. The main
-    // thread would have to be woken each time.
+    // In a task, so that the worker thread that sees an event also handles it. The main thread would have to be woken for
+    // each event.
     let shown = display.clone();
     let mut work = runtime.spawn(async move { app::run(cli, &shown).await });
     let (code, clean_up) = runtime.block_on(async {
         tokio::select! {
-            // A panic has told of itself.
-            code = &mut work => (code.unwrap_or(ExitCode::from(101)), CLEAN_UP),
+            // The panic hook has reported a panic.
+            code = &mut work => (code.unwrap_or(ExitCode::from(101)), CLEAN_UP_TIMEOUT),
             number = interrupted() => {
-                let end = Instant::now() + if is_engine { ENGINE_ENDS } else { LAST_STEPS };
+                let end = Instant::now() + if is_engine { ENGINE_SHUTDOWN_TIMEOUT } else { SHUTDOWN_TIMEOUT };
                 unpack::leave_behind(end);
                 if !is_engine {
-                    // Child processes are ended along with what they are for.
+                    // Dropping the work ends its child processes.
                     work.abort();
                 }
                 let _ = tokio::time::timeout_at(end.into(), work).await;
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     });
     display.close();
     if restores {
-        // The thread that writes to disk removes what it made, once nobody feeds it any more.
+        // The thread that writes to disk removes what it made, once its channel is closed.
         runtime.shutdown_timeout(clean_up);
     } else {
         // A read of standard input may block for ever.

@@ -240,9 +240,9 @@ fn a_person_who_tries_again_at_once_finds_a_host_that_is_back() {
         store.remote_store_param()
     ));
     // A port that nobody listens at yet.
-    let door = TcpListener::bind("127.0.0.1:0").expect("listen on loopback");
-    let port = door.local_addr().expect("an address").port();
-    drop(door);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listen on loopback");
+    let port = listener.local_addr().expect("an address").port();
+    drop(listener);
     let url = url.replacen(&format!(":{}", sshd.port()), &format!(":{port}"), 1);
     let get = || {
         let mut command = Command::new(program());
@@ -267,11 +267,11 @@ fn a_person_who_tries_again_at_once_finds_a_host_that_is_back() {
         let (came, stderr) = get();
         assert!(!came && stderr.contains("connection refused"), "{stderr}");
     }
-    let door = TcpListener::bind(("127.0.0.1", port)).expect("the same port");
+    let listener = TcpListener::bind(("127.0.0.1", port)).expect("the same port");
     let to = sshd.port();
     // Ends with the test program.
     thread::spawn(move || {
-        for from in door.incoming().flatten() {
+        for from in listener.incoming().flatten() {
             let to = TcpStream::connect(("127.0.0.1", to)).expect("the host");
             for (mut from, mut to) in [
                 (

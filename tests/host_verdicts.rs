@@ -205,7 +205,7 @@ async fn a_root_that_is_collected_meanwhile_costs_itself_alone() {
         keys: Arc::default(),
     };
     let resolver = Resolver::new(pool.clone(), trust);
-    resolver.ask_no_more_than_needed();
+    resolver.disable_prefetch();
     let [stays, goes] = [stays, goes].map(|path| StorePath::parse(&path).expect("a path"));
     let both = [stays.clone(), goes.clone()];
     assert_eq!(resolver.find(&both).await.len(), 2);

@@ -16,67 +16,67 @@ mod scan;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use check::{Door, Room, Rules};
+use check::{CrateUse, Module, Rules};
 
-/// Imports point downwards only, so that each room can be understood and tested without those above it.
-const ROOMS: &[Room] = &[
-    Room::new(
+/// Imports point downwards only, so that each module can be understood and tested without those above it.
+const MODULES: &[Module] = &[
+    Module::new(
         "folder",
         &[],
         "what the file system says of folders: nothing of what is in them",
     ),
-    Room::new(
+    Module::new(
         "hint",
         &[],
         "what an error says of its remedy: a trait, and nothing of any error of this crate",
     ),
-    Room::new("model", &[], "plain values: everything rests on them"),
-    Room::new(
+    Module::new("model", &[], "plain values: everything rests on them"),
+    Module::new(
         "watch",
         &[],
         "how tasks hear of changes: nothing of what changes",
     ),
-    Room::new(
+    Module::new(
         "wire",
         &["model"],
         "codecs know values, not where bytes come from",
     ),
-    Room::new(
+    Module::new(
         "config",
         &["hint", "model"],
         "one validated Config; nobody is called from here",
     ),
-    Room::new(
+    Module::new(
         "transport",
         &["hint", "config::host", "folder"],
         "a host becomes bytes: nothing else is needed",
     ),
-    Room::new(
+    Module::new(
         "remote",
         &["hint", "transport", "wire", "model", "config::host"],
         "one connection: no choice of hosts, no cache",
     ),
-    Room::new(
+    Module::new(
         "pool",
         &["hint", "remote", "transport", "model", "config::host"],
         "hosts and failover: bytes are remote's",
     ),
-    Room::new(
+    Module::new(
         "cache",
         &["hint", "model", "folder"],
         "remembers answers, whoever gave them",
     ),
-    Room::new(
+    Module::new(
         "local_store",
         &["hint", "wire", "model"],
         "a store on this machine: no host is involved",
     ),
-    Room::new(
+    Module::new(
         "resolver",
         &["hint", "cache", "pool", "model", "config::host", "watch"],
         "which paths there are: no bytes of theirs",
     ),
-    Room::new(
+    Module::new(
         "transfer",
         &[
             "hint",
@@ -89,7 +89,7 @@ const ROOMS: &[Room] = &[
         ],
         "one path's bytes: no cache, no front end",
     ),
-    Room::new(
+    Module::new(
         "engine",
         &[
             "hint",
@@ -107,12 +107,12 @@ const ROOMS: &[Room] = &[
         ],
         "builds resolver, transfers and pool, and serves front ends over a socket: no stdin, no stdout",
     ),
-    Room::new(
+    Module::new(
         "ipc",
         &["hint", "config", "transport::runtime_dir", "folder", "wire"],
         "how front ends reach their engine: nothing of what they say to each other",
     ),
-    Room::new(
+    Module::new(
         "backend",
         &[
             "hint",
@@ -125,57 +125,57 @@ const ROOMS: &[Room] = &[
         ],
         "answers requests: it does not know the protocol that the caller speaks",
     ),
-    Room::new(
+    Module::new(
         "serve",
         &["hint", "backend", "transfer", "wire", "model"],
         "one protocol, over any backend and any stream",
     ),
-    Room::new(
+    Module::new(
         "front",
         &["hint", "backend", "serve", "transfer", "wire", "model"],
         "front ends know no ssh: they decode requests and ask a backend",
     ),
-    Room::new(
+    Module::new(
         "progress",
         &["transfer"],
         "draws the trait that transfer owns",
     ),
-    Room::anything("commands", "what people do by hand touches every room"),
-    Room::anything("app", "from the command line to a door"),
-    Room::anything("main", "puts everything together"),
-    Room::anything("lib", "the map of the crate"),
-    Room::anything("cli", "raw values from the command line"),
-    Room::new(
+    Module::anything("commands", "what people do by hand touches every module"),
+    Module::anything("app", "from the command line to a front end or a command"),
+    Module::anything("main", "puts everything together"),
+    Module::anything("lib", "the map of the crate"),
+    Module::anything("cli", "raw values from the command line"),
+    Module::new(
         "report",
         &["hint", "progress"],
         "what errors say becomes what people read",
     ),
 ];
 
-/// One door for each crate, so that replacing it touches one place.
-const DOORS: &[Door] = &[
-    Door::new(
+/// Crates that only one place may name, so that replacing them touches that place alone.
+const CRATES: &[CrateUse] = &[
+    CrateUse::new(
         "clap",
         &["src/cli.rs", "src/cli/"],
         "parsing gives raw values",
     ),
-    Door::new(
+    CrateUse::new(
         "indicatif",
         &["src/progress.rs", "src/progress/"],
         "bars are drawn in one place",
     ),
-    Door::new(
+    CrateUse::new(
         "openssh",
         &["src/transport/openssh"],
         "everyone else sees byte streams",
     ),
-    Door::new(
+    CrateUse::new(
         "rusqlite",
         &["src/cache/disk", "src/local_store/"],
-        "SQLite blocks: two rooms fence it",
+        "SQLite blocks: two modules fence it",
     ),
-    Door::new("moka", &["src/cache/memory"], "the memory tier only"),
-    Door::new(
+    CrateUse::new("moka", &["src/cache/memory"], "the memory tier only"),
+    CrateUse::new(
         "zstd",
         &["src/commands/get/destination/binary_cache/pack"],
         "binary caches are compressed in one place",
@@ -183,8 +183,8 @@ const DOORS: &[Door] = &[
 ];
 
 const RULES: Rules = Rules {
-    rooms: ROOMS,
-    doors: DOORS,
+    modules: MODULES,
+    crates: CRATES,
     // Codecs and policy are pure: they take slices and times, so that any caller and any test can drive them.
     no_tokio: &[
         "src/model/",
@@ -270,15 +270,15 @@ fn files_stay_short() {
 }
 
 #[test]
-fn every_room_has_a_rule() {
-    let rooms: Vec<String> = sources(&["src"])
+fn every_module_has_a_rule() {
+    let modules: Vec<String> = sources(&["src"])
         .iter()
-        .map(|(name, _)| check::room_of(name).to_owned())
+        .map(|(name, _)| check::module_of(name).to_owned())
         .collect();
-    let offences: Vec<String> = rooms
+    let offences: Vec<String> = modules
         .iter()
-        .filter(|room| !ROOMS.iter().any(|rule| rule.name == room.as_str()))
-        .map(|room| format!("the room `{room}` is not in the table"))
+        .filter(|module| !MODULES.iter().any(|rule| rule.name == module.as_str()))
+        .map(|module| format!("the module `{module}` is not in the table"))
         .collect();
     assert_none(&offences);
 }

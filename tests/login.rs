@@ -59,7 +59,7 @@ fn an_agent_named_by_ssh_auth_sock() {
     let url = host
         .sshd
         .store_url(&format!("trusted=true&compress=true&remote-store={store}"));
-    // Without the key's file only the agent can open the door.
+    // Without the key's file only the agent can log in.
     let (before, after) = (url.find("ssh-key=").unwrap(), url.find("base64").unwrap());
     let url = format!("{}{}", &url[..before], &url[after..]);
     let env = NixEnv::new();

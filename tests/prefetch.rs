@@ -42,7 +42,7 @@ async fn what_is_told_is_what_would_be_asked() {
     let ahead = Setup::new(&[("a", &store, &recorder)], None).start();
     walk(&ahead, &dag.root).await;
     let asked = Setup::new(&[("a", &store, &recorder)], None).start();
-    asked.ask_no_more_than_needed();
+    asked.disable_prefetch();
     for path in &dag.paths {
         let path = [parse(path)];
         let (ahead, asked) = (ahead.find(&path).await, asked.find(&path).await);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use query_support::{Recorder, Setup, age, disk, parse, set_lifetimes, walk};
 use ssh_substituter::cache::Lifetimes;
-use ssh_substituter::cache::disk::{News, Said, unix_seconds};
+use ssh_substituter::cache::disk::{CacheWrite, CachedAnswer, unix_seconds};
 use ssh_substituter::model::{NarHash, PathInfo};
 use ssh_substituter::pool::HostId;
 use ssh_substituter::resolver::Resolver;
@@ -322,12 +322,12 @@ async fn what_somebody_wrote_to_the_disk_proves_nothing() {
     first.flush().await;
     let mut forged = PathInfo::clone(&real);
     forged.nar_hash = Some(NarHash::new([7; 32]));
-    let said = Said {
+    let said = CachedAnswer {
         path: parse(&path),
         info: Some(Arc::new(forged)),
         checked_at: unix_seconds(),
     };
-    let news = [News::Said("a".into(), said)];
+    let news = [CacheWrite::Answer("a".into(), said)];
     disk(home.path()).remember(&news, Lifetimes::default(), unix_seconds());
     let found = setup.start().find(&[parse(&path)]).await.remove(0);
     assert_eq!(found.info, real);

@@ -100,10 +100,10 @@ fn the_end_of_its_input_ends_it() {
     let env = NixEnv::new();
     let _masters = env.masters();
     env.configure(&[host.trusted()], "");
-    for door in [&["--query"][..], &["--serve", "--write"]] {
+    for front_end in [&["--query"][..], &["--serve", "--write"]] {
         let mut command = env.program();
-        command.args(door);
+        command.args(front_end);
         let output = run_with_input(command, b"", support::SHORT);
-        assert!(output.status.success(), "{door:?}");
+        assert!(output.status.success(), "{front_end:?}");
     }
 }

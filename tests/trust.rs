@@ -283,7 +283,7 @@ fn a_remote_too_old_to_tell_a_hash_needs_trust() {
         says_once(&stderr, "is too old to tell its NAR hash");
         says_once(&stderr, "update Nix there; with Nix 1.x as the caller");
     }
-    // Today's Nix wants a hash from whoever answers; the classic door does without.
+    // Today's Nix wants a hash from whoever answers; the text protocol does without.
     let env = NixEnv::new();
     let _masters = env.masters();
     env.configure(&[host.url(&format!("{program}&trusted=true"))], "");

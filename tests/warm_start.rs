@@ -20,7 +20,7 @@ fn spec(host: &Host, recorder: &Recorder) -> String {
     host.url(&format!("trusted=true&remote-program={program}"))
 }
 
-/// The classic door, which is asked line by line and then ends at once.
+/// The text protocol, which is asked line by line and then ends at once.
 fn query(mut command: Command, lines: &str) -> Output {
     command.arg("--query");
     let output = run_with_input(command, lines.as_bytes(), SHORT);

@@ -1,4 +1,4 @@
-//! The classic door, driven as Nix 1.11 does: questions over one `--query` process, one `--substitute` process for each
+//! The text protocol, driven as Nix 1.11 does: questions over one `--query` process, one `--substitute` process for each
 //! path.
 
 use std::collections::{HashMap, HashSet};
@@ -207,10 +207,10 @@ fn references_first<'a>(infos: &'a Infos, root: &'a str) -> Vec<&'a str> {
     order
 }
 
-/// A closure through the classic door; the goal, in seconds, comes from another machine.
-pub fn door(lab: &Lab, table: &mut Table, small: bool, rtt: u64, goal: f64) {
+/// A closure through the text protocol; the goal, in seconds, comes from another machine.
+pub fn front_end(lab: &Lab, table: &mut Table, small: bool, rtt: u64, goal: f64) {
     let count = if small { 20 } else { lab.dag_count() };
-    let title = format!("classic door, {count} paths, {rtt} ms");
+    let title = format!("text protocol, {count} paths, {rtt} ms");
     if !lab.wants(&title) {
         return;
     }

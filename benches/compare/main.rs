@@ -130,8 +130,8 @@ fn measure(lab: &Lab, table: &mut Table) {
     stream::two_hosts(lab, table, 1);
     classic::cached(lab, table);
     // Nix 1.11 with its own agent took 146 and 30 s.
-    classic::door(lab, table, false, 0, 146.0 / 6.0);
-    classic::door(lab, table, true, 100, 30.0 / 6.0);
+    classic::front_end(lab, table, false, 0, 146.0 / 6.0);
+    classic::front_end(lab, table, true, 100, 30.0 / 6.0);
     engine::dag(lab, table);
     engine::classic(lab, table);
     engine::first_answer(lab, table);

@@ -213,7 +213,7 @@ fn may_use_engine(config: &Config) -> Result<(), &'static str> {
 fn direct(config: &Config, progress: Arc<dyn Progress>, usage: Usage) -> HostsBackend {
     let engine = engine(config, None);
     match usage {
-        Usage::OnePath => engine.resolver.ask_no_more_than_needed(),
+        Usage::OnePath => engine.resolver.disable_prefetch(),
         Usage::ManyPaths => {}
         Usage::WholeCommand => engine.pool().new_command(),
     }

@@ -1,13 +1,13 @@
-//! Being told to end.
+//! Signals that end the process.
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Waits for SIGTERM, SIGINT or SIGHUP; its number.
+/// Waits for SIGTERM, SIGINT or SIGHUP. Returns its number.
 pub async fn interrupted() -> u8 {
     let ignored = ignored();
     let wait = async |kind: SignalKind| {
         let number = kind.as_raw_value();
-        // nohup(1), and a shell in the background, have a signal ignored by all that they start.
+        // nohup(1) ignores SIGHUP for the program that it starts, and a shell SIGINT for its background jobs.
         if ignored & (1 << (number - 1)) == 0
             && let Ok(mut signal) = signal(kind)
         {
@@ -24,8 +24,8 @@ pub async fn interrupted() -> u8 {
     }
 }
 
-/// The signals that this process ignores, the first one in the lowest bit (`SigIgn` of proc(5)); none where the system
-/// does not tell.
+/// The signals that this process ignores, SIGHUP in the lowest bit (`SigIgn` of proc(5)); none where the system does not
+/// report them.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

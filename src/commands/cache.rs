@@ -49,7 +49,7 @@ pub async fn cache(action: &CacheAction, loaded: Loaded) -> Status {
     let disk = shared_disk();
     match action {
         CacheAction::Path => {
-            let path = spawn_blocking(move || disk.place()).await??;
+            let path = spawn_blocking(move || disk.path()).await??;
             print(&path.to_string_lossy()).await?;
         }
         CacheAction::Stats { json } => {

@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 use super::output::{print_json, require_config};
 use super::probe::{Probed, Prober, Reached, Shell, nix_of};
 use super::{Loaded, Status, engines, print};
-use crate::cache::disk::{Contents, LookError, unix_seconds};
+use crate::cache::disk::{Contents, InspectError, unix_seconds};
 use crate::engine::shared_disk;
 use crate::report;
 
@@ -18,7 +18,7 @@ use crate::report;
 struct StatusReport {
     hosts: Vec<Probed>,
     engines: Vec<Value>,
-    cache: Result<Contents, LookError>,
+    cache: Result<Contents, InspectError>,
 }
 
 /// Says how hosts, their connections, the engines and the cache are. All hosts are asked, also those

@@ -45,7 +45,7 @@ impl fmt::Display for Origin {
 
 /// One `name = value`, with its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::config) struct Assignment {
+pub(super) struct Assignment {
     /// The setting's name, `extra-` included.
     pub name: String,
     /// Its value; words are separated by single spaces where it comes from a file.

@@ -21,13 +21,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::backend::HostsBackend;
-use crate::cache::disk::Surroundings;
+use crate::cache::disk::Environment;
 use crate::cache::{Disk, Lifetimes};
 use crate::config::Config;
 use crate::config::host::Host;
 use crate::model::StorePath;
 use crate::pool::{HostId, HostStore, Limits, Notify, Pool};
-use crate::resolver::{DiskTier, Resolver, Trust};
+use crate::resolver::{KeyedDisk, Resolver, Trust};
 use crate::transfer::progress::Progress;
 use crate::transfer::{Caller, HolderLookup, Transfers};
 use crate::transport::Transport;
@@ -76,7 +76,7 @@ impl Engine {
             negative: config.negative_ttl,
         };
         let identity = |host| store_identity_for(config, host).into();
-        let disk = disk.map(|disk| DiskTier {
+        let disk = disk.map(|disk| KeyedDisk {
             disk,
             hosts: config.hosts.iter().map(identity).collect(),
         });
@@ -164,5 +164,5 @@ impl HolderLookup for ResolverLookup {
 /// The disk tier that this user's processes share. Nothing is opened yet.
 #[must_use]
 pub fn shared_disk() -> Arc<Disk> {
-    Arc::new(Disk::new(Surroundings::of_process()))
+    Arc::new(Disk::new(Environment::of_process()))
 }

@@ -46,7 +46,7 @@ pub fn stdout() -> Box<dyn AsyncWrite + Send + Unpin> {
 }
 
 /// Whether this program was started by a Lix that reads its stderr: Lix (2.95 and newer) gives one socket as standard
-/// input and output, and shows lines that are not in Nix's own form to nobody who has not asked for debugging. A
+/// input and output, and shows lines that are not in Nix's own form only with debugging. A
 /// terminal is read by a person instead, and a socket at stderr leads to a journal, or to sshd.
 #[must_use]
 pub fn is_read_by_lix() -> bool {

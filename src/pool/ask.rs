@@ -1,4 +1,4 @@
-//! One question to all hosts.
+//! Asking all hosts at once which paths they have.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -62,18 +62,19 @@ fn seconds(since: &[Duration]) -> String {
 pub struct Question<'a> {
     /// The paths.
     pub paths: &'a [StorePath],
-    /// Hosts that are not asked: what they would say is known.
-    pub but: &'a [HostId],
-    /// Is told what each host that answers says: those of the paths that it has. Also when it does
-    /// so after the answer to the question as a whole.
-    pub heard: Heard,
+    /// Hosts that are not asked: their answers are known.
+    pub except: &'a [HostId],
+    /// Called with each host's answer: the infos of those paths that it has. Also for a host that answers
+    /// after the question as a whole was answered.
+    pub on_reply: OnReply,
 }
 
-/// See [`Question::heard`].
-pub type Heard = Arc<dyn for<'a> Fn(HostId, &'a [Arc<PathInfo>]) -> Hearing<'a> + Send + Sync>;
+/// See [`Question::on_reply`].
+pub type OnReply =
+    Arc<dyn for<'a> Fn(HostId, &'a [Arc<PathInfo>]) -> OnReplyFuture<'a> + Send + Sync>;
 
 /// What is done with an answer before it counts.
-pub type Hearing<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+pub type OnReplyFuture<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 struct Reply {
     host: HostId,
@@ -92,36 +93,42 @@ impl Pool {
     ) -> Answers {
         let question = Question {
             paths,
-            but: &[],
-            heard: Arc::new(|_, _| Box::pin(async {})),
+            except: &[],
+            on_reply: Arc::new(|_, _| Box::pin(async {})),
         };
         let mut answers = Answers::default();
-        let settled = |paths| answers.holders.extend(paths);
-        answers.failed = self.ask_each(question, accept, settled).await;
+        let on_settled = |paths| answers.holders.extend(paths);
+        answers.failed = self.ask_each(question, accept, on_settled).await;
         answers.holders.retain(|_, holders| !holders.is_empty());
         answers
     }
 
-    /// Asks hosts at once about paths; how many gave no answer. A host that rests after a failure
-    /// is asked only when all rest, and not right after the failure; when its pause is over, one
-    /// question at a time finds out whether it is back. A path is `settled`, once and with its holders, when the
-    /// best host that can have it has said so, or one has said so and those before it in the order
-    /// took longer than the hedge delay (which is granted once: a host that did is not waited for
-    /// again until it answers in time), or all have answered. What nobody has is asked of hosts that
-    /// rest too, once for each new command, once for each failure of a host that had worked before, and for at most 3 s. `accept` says which infos count.
+    /// Asks hosts at once about paths. Gives how many gave no answer.
+    ///
+    /// `accept` says which infos count. `on_settled` is called once for each path, with its holders, when
+    ///
+    /// - the best host that can have it has said so, or
+    /// - a host has said so, and those before it in the order took longer than the hedge delay, or
+    /// - all have answered.
+    ///
+    /// The hedge delay is granted once: a host that took longer is not waited for again until it answers in
+    /// time. A host that rests after a failure is asked only when all rest, and not within 5 s of its failure.
+    /// When its pause is over, one question at a time probes it. Paths that nobody has are asked of resting
+    /// hosts too, for at most [`EARLY_PROBE_TIMEOUT`]: once for each new command, and once for each failure of
+    /// a host that had worked before.
     pub async fn ask_each(
         &self,
         question: Question<'_>,
         accept: impl Fn(HostId, &PathInfo) -> bool,
-        mut settled: impl FnMut(Vec<(StorePath, Vec<Holder>)>),
+        mut on_settled: impl FnMut(Vec<(StorePath, Vec<Holder>)>),
     ) -> usize {
         self.load().await;
-        let (mut open, probes) = self.askable(question.but);
+        let (mut open, probes) = self.askable(question.except);
         let mut failed = self
             .hosts
             .len()
-            .saturating_sub(open.len() + question.but.len());
-        let nobody_is_asked = open.is_empty() && question.but.len() < self.hosts.len();
+            .saturating_sub(open.len() + question.except.len());
+        let nobody_is_asked = open.is_empty() && question.except.len() < self.hosts.len();
         let mut replies = self.send(&question, &open, probes);
         let mut holders: HashMap<StorePath, Vec<Holder>> = HashMap::new();
         let mut pending: Vec<&StorePath> = question.paths.iter().collect();
@@ -144,13 +151,13 @@ impl Pool {
                 !done
             });
             if !round.is_empty() {
-                settled(round);
+                on_settled(round);
             }
             if pending.is_empty() {
                 return failed;
             }
             if open.is_empty() {
-                let (hosts, probes) = self.early_probes(question.but);
+                let (hosts, probes) = self.early_probes(question.except);
                 early = Some(Instant::now() + EARLY_PROBE_TIMEOUT);
                 if hosts.is_empty() && nobody_is_asked {
                     self.report_all_resting();
@@ -195,7 +202,7 @@ impl Pool {
         }
     }
 
-    /// A task for each host: when its answer is no longer waited for, it is still read to the end,
+    /// Asks each host in a task of its own. An answer that is no longer waited for is still read to its end,
     /// so that the connection stays usable.
     fn send(
         &self,
@@ -207,7 +214,7 @@ impl Pool {
         let paths: Arc<[StorePath]> = question.paths.into();
         for host_pool in open {
             let (host_pool, paths, tx) = (host_pool.clone(), paths.clone(), tx.clone());
-            let heard = question.heard.clone();
+            let on_reply = question.on_reply.clone();
             let probe = probes.remove(&host_pool.id);
             let in_time = Instant::now() + self.limits.hedge;
             tokio::spawn(async move {
@@ -217,7 +224,7 @@ impl Pool {
                     host_pool.health.slow.store(false, Ordering::Relaxed);
                 }
                 if let Ok(infos) = &infos {
-                    heard(host_pool.id, infos).await;
+                    on_reply(host_pool.id, infos).await;
                 }
                 let host = host_pool.id;
                 let _ = tx.send(Reply { host, infos }).await;
@@ -245,7 +252,7 @@ impl Pool {
         self.hosts[host.0].standing() == Standing::Healthy
     }
 
-    /// Whether an answer of a host behind it in the order may have to wait for this one.
+    /// Whether answers of hosts behind it in the order wait for this one, for the hedge delay.
     #[must_use]
     pub fn is_waited_for(&self, host: HostId) -> bool {
         self.hosts[host.0].is_waited_for()
@@ -257,13 +264,16 @@ impl Pool {
         self.limits.hedge
     }
 
-    /// Whom to ask: all that do not rest, with the right to probe those that are half-open, or else
-    /// all that have not failed just now; without those of `but`, whose answers are known.
-    pub(super) fn askable(&self, but: &[HostId]) -> (Vec<Arc<HostPool>>, HashMap<HostId, Probe>) {
+    /// Whom to ask: all hosts that do not rest, with the right to probe those that are half-open. Where all
+    /// rest: all that have not failed just now. Without `except`, whose answers are known.
+    pub(super) fn askable(
+        &self,
+        except: &[HostId],
+    ) -> (Vec<Arc<HostPool>>, HashMap<HostId, Probe>) {
         let mut probes = HashMap::new();
         let is_awake = |host_pool: &&Arc<HostPool>| match host_pool.standing() {
             Standing::Healthy => true,
-            _ if but.contains(&host_pool.id) => false,
+            _ if except.contains(&host_pool.id) => false,
             _ => host_pool.health.probe().is_some_and(|probe| {
                 probes.insert(host_pool.id, probe);
                 true
@@ -274,12 +284,12 @@ impl Pool {
             let rested = |host_pool: &&Arc<HostPool>| host_pool.standing() != Standing::JustFailed;
             open = self.hosts.iter().filter(rested).cloned().collect();
         }
-        open.retain(|host_pool| !but.contains(&host_pool.id));
+        open.retain(|host_pool| !except.contains(&host_pool.id));
         (open, probes)
     }
 
-    /// Those that rest and may be probed all the same, with the right to do so, or are being probed so.
-    fn early_probes(&self, but: &[HostId]) -> (Vec<Arc<HostPool>>, HashMap<HostId, Probe>) {
+    /// Resting hosts that may be probed early, with the right to do so, and those that are being probed early.
+    fn early_probes(&self, except: &[HostId]) -> (Vec<Arc<HostPool>>, HashMap<HostId, Probe>) {
         let mut probes = HashMap::new();
         let is_probed = |host_pool: &&Arc<HostPool>| {
             let probe = host_pool.early_probe();
@@ -290,12 +300,12 @@ impl Pool {
         let hosts = self
             .hosts
             .iter()
-            .filter(|host_pool| !but.contains(&host_pool.id));
+            .filter(|host_pool| !except.contains(&host_pool.id));
         let hosts = hosts.filter(is_probed).cloned().collect();
         (hosts, probes)
     }
 
-    /// Once, and only if nothing else has told the user why there are no answers.
+    /// Tells the user once, and only if no failure was reported that explains why there are no answers.
     fn report_all_resting(&self) {
         if self
             .hosts
@@ -319,7 +329,7 @@ impl Pool {
 }
 
 impl Pool {
-    /// The closure of `roots` as one host tells it.
+    /// The closure of `roots` as one host knows it.
     ///
     /// # Errors
     /// When the host fails.

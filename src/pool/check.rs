@@ -1,4 +1,4 @@
-//! Whether hosts have now what they are known to have had.
+//! Asking hosts whether they still have paths that they are known to have had.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,11 +12,11 @@ use super::{HostId, Pool};
 use crate::model::StorePath;
 use crate::remote::{RemoteError, valid_paths};
 
-/// A host that may be asked now, with the right to find out whether it is back where that is in doubt.
+/// A host that may be asked now, with the right to probe it where it has failed.
 pub struct Askable {
     host_pool: Arc<HostPool>,
     _probe: Option<Probe>,
-    /// It rests, and is probed all the same.
+    /// It rests, and is probed before its pause is over.
     is_early: bool,
 }
 
@@ -55,8 +55,8 @@ impl Askable {
 }
 
 impl Pool {
-    /// The hosts that may be asked now, in order: those that [`Pool::ask_each`] would ask, and of those that are
-    /// `wanted` also such as rest since a failure after which nobody has looked yet.
+    /// The hosts that may be asked now, in order: those that [`Pool::ask_each`] would ask, and of the `wanted`
+    /// ones also those that rest and were not probed since their failure.
     pub async fn askable_hosts(&self, wanted: impl Fn(HostId) -> bool) -> Vec<Askable> {
         self.load().await;
         let (hosts, mut probes) = self.askable(&[]);
@@ -87,8 +87,8 @@ impl Pool {
         self.hosts[host.0].is_connected()
     }
 
-    /// To be called when a host has held up for the hedge delay what another one has answered: it is
-    /// not waited for again until it answers in time.
+    /// To be called when a host has held up another one's answer for the hedge delay. It is not waited for
+    /// again until it answers in time.
     pub async fn took_too_long(&self, host: HostId) {
         self.hosts[host.0].took_too_long().await;
     }

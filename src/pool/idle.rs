@@ -1,4 +1,4 @@
-//! What lies idle at a host until somebody needs it, for a limited time.
+//! Connections that lie idle until they are needed, for a limited time.
 
 use parking_lot::Mutex;
 use std::sync::{Arc, Weak};
@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// How long a connection may lie idle, whoever is attached. The host is spared a process, and what a
-/// `nix-store` remembers of its first answers gets no older.
+/// How long a connection may lie idle. Then its process on the host is closed, also because the answers that
+/// a `nix-store` keeps get older.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// The same for the one that was used last: as long as an ssh master lives without sessions.
+/// The same for the one that was used last: an ssh master lives as long without sessions.
 const LAST: Duration = Duration::from_secs(300);
 
-/// Idle connections, the one that was used last at the end.
+/// Idle connections, the last used one at the end.
 pub(super) struct Idle<T> {
     state: Mutex<State<T>>,
 }
 
 struct State<T> {
     items: Vec<(T, Instant)>,
-    /// A task ends them when their time has come.
+    /// A task closes them when their time has come.
     is_watched: bool,
 }
 
@@ -47,7 +47,7 @@ impl<T: Send + 'static> Idle<T> {
         self.state.lock().items.pop().map(|(item, _)| item)
     }
 
-    /// The one that is best by `rank`, of equal ones that which was used last. Those without a rank stay.
+    /// Takes the one with the highest `rank`, of equal ones the last used. Those without a rank stay.
     pub(super) fn take_best<R: Ord>(&self, rank: impl Fn(&T) -> Option<R>) -> Option<T> {
         let mut state = self.state.lock();
         let items = state.items.iter().enumerate();
@@ -56,7 +56,7 @@ impl<T: Send + 'static> Idle<T> {
         Some(state.items.remove(at).0)
     }
 
-    /// Ends those that `is_good` is false for; whether any is left.
+    /// Closes those that `is_good` is false for. Whether any is left.
     pub(super) fn retain(&self, mut is_good: impl FnMut(&mut T) -> bool) -> bool {
         let mut state = self.state.lock();
         state.items.retain_mut(|(item, _)| is_good(item));
@@ -67,7 +67,7 @@ impl<T: Send + 'static> Idle<T> {
         self.state.lock().items.len()
     }
 
-    /// Ends all but so many, those with the smallest keys staying.
+    /// Closes all but `most`. Those with the smallest keys stay.
     pub(super) fn keep<K: Ord>(&self, most: usize, key: impl Fn(&T) -> K) {
         let mut state = self.state.lock();
         state.items.sort_by_key(|(item, _)| key(item));
@@ -75,7 +75,7 @@ impl<T: Send + 'static> Idle<T> {
         state.items.sort_by_key(|(_, since)| *since);
     }
 
-    /// Ends those whose time is over; when to look again, as long as there are any.
+    /// Closes those whose time is over. When to do so next, as long as there are any.
     fn end_old_ones(&self) -> Option<Instant> {
         let (now, mut state) = (Instant::now(), self.state.lock());
         let last = state.items.len().saturating_sub(1);
@@ -98,7 +98,7 @@ impl<T: Send + 'static> Idle<T> {
     }
 }
 
-/// Ends with the last of them, or with their host.
+/// Closes items in time. Ends with the last of them, or when the list is dropped.
 async fn watch<T: Send + 'static>(idle: Weak<Idle<T>>) {
     loop {
         let next = match idle.upgrade() {
@@ -106,7 +106,7 @@ async fn watch<T: Send + 'static>(idle: Weak<Idle<T>>) {
             None => return,
         };
         let Some(next) = next else { return };
-        // Not longer at a time: of several that lie idle another one may be the last by then.
+        // Not longer at a time: another item may be the last used one by then.
         sleep_until(next.min(Instant::now() + LONGEST)).await;
     }
 }

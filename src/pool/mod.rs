@@ -1,4 +1,14 @@
 //! All hosts as one: their connections, whom to ask, what to do when one fails.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | `ask` | one question to all hosts, with hedging |
+//! | `check` | whether hosts still have paths |
+//! | `host` | one host's connection pool: leases, shells, failures |
+//! | `channels` | how many channels to a host there may be, and who gets one |
+//! | `health` | the circuit breaker, and what later processes learn of it |
+//! | `single_flight` | one caller tries a host that may not answer, the others wait |
+//! | `idle` | connections that lie idle, for a limited time |
 
 mod ask;
 mod backoff;
@@ -15,7 +25,7 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-pub use ask::{AllHostsResting, Answers, Heard, Hearing, Holder, Question};
+pub use ask::{AllHostsResting, Answers, Holder, OnReply, OnReplyFuture, Question};
 pub use check::Askable;
 pub use health::HostStore;
 pub use host::{Activity, Banner, Lease, ShellLease, SkippedPath};
@@ -29,15 +39,15 @@ use crate::transport::{Program, Transport};
 use health::HostPersistence;
 use host::HostPool;
 
-/// Tells the user of something that went wrong and does not stop the work.
+/// Tells the user of a failure that does not stop the work.
 pub type Notify = Arc<dyn Fn(&(dyn Hint + 'static)) + Send + Sync>;
 
-/// A host's place in the order of preference.
+/// A host's index in the order of preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostId(usize);
 
 impl HostId {
-    /// The place, from 0.
+    /// The index, from 0.
     #[must_use]
     pub fn index(self) -> usize {
         self.0
@@ -49,14 +59,14 @@ impl HostId {
     }
 }
 
-/// Limits of time.
+/// Time limits.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// From the wish to use a host to the end of its handshake.
+    /// Limit for connecting to a host, handshake included.
     pub connect: Duration,
-    /// How long a host that owes an answer may be silent.
+    /// How long a host may be silent while a reply is outstanding.
     pub silence: Duration,
-    /// How long a host may hold up an answer that one behind it in the order has given.
+    /// The hedge delay: how long a host may hold up an answer of a host behind it in the order.
     pub hedge: Duration,
 }
 
@@ -66,14 +76,14 @@ pub struct Pool {
     limits: Limits,
     notify: Notify,
     persistence: HostPersistence,
-    /// Set once what earlier processes knew of the hosts' health has been read.
+    /// Set once the hosts' health has been read from the store.
     loaded: OnceCell<()>,
     all_resting_reported: AtomicBool,
 }
 
 impl Pool {
-    /// A pool of `hosts`, reached by `transport`. What `store` keeps of their health is read before
-    /// the first use and written when one fails or recovers. Nothing is connected yet.
+    /// A pool of `hosts`, reached by `transport`. What `store` keeps of them is read before the first use,
+    /// and written when a host fails or recovers. Nothing is connected yet.
     #[must_use]
     pub fn new(
         hosts: Vec<Host>,
@@ -105,15 +115,14 @@ impl Pool {
         }
     }
 
-    /// The same, with what is left to chance (how long exactly a host rests) decided by a seed: for
-    /// simulations that are to be seen twice.
+    /// The same with jitter that follows from a seed, for simulations that can be repeated.
     #[must_use]
     pub fn with_seed(self, seed: u64) -> Self {
         self.persistence.seed(seed);
         self
     }
 
-    /// Learns what earlier processes knew of the hosts' health, once and before the first use of a host.
+    /// Reads the hosts' health from the store, once and before the first use of a host.
     pub async fn load(&self) {
         let load = || async {
             let all = self
@@ -131,28 +140,27 @@ impl Pool {
         (0..self.hosts.len()).map(HostId)
     }
 
-    /// The host of that place.
+    /// The host of that index.
     #[must_use]
     pub fn host(&self, id: HostId) -> &Host {
         &self.hosts[id.0].host
     }
 
-    /// How many hosts gave no answer: they rest, have failed, or said what cannot be read.
+    /// How many hosts give no answer: they rest, failed, or sent an unreadable reply.
     #[must_use]
     pub fn in_trouble(&self) -> usize {
         let hosts = self.hosts.iter();
         hosts.filter(|host| host.is_without_answer()).count()
     }
 
-    /// Of hosts that are in trouble: that each is left alone, for how long, and why.
+    /// Why hosts are left alone at present, and for how long, where this process has seen them fail.
     #[must_use]
     pub fn present_failures(&self) -> Vec<Arc<RemoteError>> {
         let hosts = self.hosts.iter();
         hosts.filter_map(|host| host.present_failure()).collect()
     }
 
-    /// Hosts in trouble that did not let us in; and those of whose trouble nothing is known but that an
-    /// earlier process met it.
+    /// Failing hosts that refused the login, and those that only an earlier process has seen fail.
     #[must_use]
     pub fn hosts_that_refuse_login(&self) -> Vec<HostId> {
         let hosts = self.hosts.iter();
@@ -160,8 +168,8 @@ impl Pool {
         refuse.map(|host_pool| host_pool.id).collect()
     }
 
-    /// A new command asks: what is told once is told once more, and a host that rests is probed once
-    /// before its pause is over, when nobody else has what is asked for.
+    /// A new command asks: messages that are given once are given once more, and each resting host may be
+    /// probed once before its pause is over, when nobody else has what is asked for.
     pub fn new_command(&self) {
         self.all_resting_reported.store(false, Ordering::Relaxed);
         self.hosts.iter().for_each(|host| host.new_command());
@@ -175,9 +183,9 @@ impl Pool {
     /// A connection to a host, an idle one or a new one, for as long as it is held.
     ///
     /// # Errors
-    /// When the host cannot be connected to, when somebody else found that out while this one waited
-    /// or a few seconds ago, or when its channels are all in use and, for the time that a silent host
-    /// gets, none came back, nothing came on any, and none waited for its caller.
+    /// When the host cannot be connected to, or another caller found that out meanwhile or a few seconds ago.
+    /// Also when all channels are in use and, for as long as a host may be silent, none came back, no byte came
+    /// on any, and none was blocked by its client.
     pub async fn lease(&self, id: HostId) -> Result<Lease, Arc<RemoteError>> {
         self.lease_with(id, false, &[]).await
     }
@@ -195,9 +203,8 @@ impl Pool {
         self.lease_with(id, false, &[dump(path)]).await
     }
 
-    /// As [`Pool::lease`], for work that nobody waits for yet: it gets at most
-    /// [`Pool::background_limit`] connections at a time and waits for one of these, so that others
-    /// find a free one.
+    /// As [`Pool::lease`], for work that nobody waits for yet: all such work together holds at most
+    /// [`Pool::background_limit`] connections, so that other callers find a free one.
     ///
     /// # Errors
     /// As [`Pool::lease`].
@@ -224,7 +231,7 @@ impl Pool {
         requests: &[Request],
     ) -> Result<Lease, Arc<RemoteError>> {
         self.load().await;
-        // Longer than those who hold one may be silent.
+        // Longer than a host may be silent on a channel that is in use.
         let limit = self.limits.connect + self.limits.silence;
         self.hosts[id.0].lease(in_background, limit, requests).await
     }
@@ -258,30 +265,30 @@ impl Pool {
         self.hosts[id.0].may_have_shell()
     }
 
-    /// Ends what lies idle at a host, but for `keep` connections. A `nix-store` goes on telling what it
-    /// has told once, as long as it lives; another one looks into the store.
+    /// Closes idle shells and connections of a host, except for `keep` connections. A `nix-store` repeats its
+    /// earlier answers as long as it lives; a new one looks into the store.
     pub fn close_idle(&self, id: HostId, keep: usize) {
         self.hosts[id.0].close_idle(keep);
     }
 
-    /// Forgets that a host failed, was slow, or has no shell: it is used as if it never had been.
+    /// Forgets that a host failed, was slow, or has no shell.
     pub fn forget_failures(&self, id: HostId) {
         self.hosts[id.0].forget_failures();
     }
 
-    /// How the host's program has to be asked for, as far as that is known by now.
+    /// How the host's program has to be started, as far as is known.
     #[must_use]
     pub fn program(&self, id: HostId) -> Program {
         self.hosts[id.0].program()
     }
 
-    /// How many connections to a host there are, those that lie idle included.
+    /// How many connections to a host there are, idle ones included.
     #[must_use]
     pub fn connections(&self, id: HostId) -> usize {
         self.hosts[id.0].connections()
     }
 
-    /// How many connections to a host work in the background may hold at a time: all but one, at
+    /// How many connections to a host work in the background may hold at a time: all except one, at
     /// least one, and no more than the host has been found to allow.
     #[must_use]
     pub fn background_limit(&self, id: HostId) -> usize {
@@ -295,7 +302,7 @@ impl Pool {
         self.hosts[id.0].latency()
     }
 
-    /// The same hosts, those that rest after failures last, otherwise in the order given.
+    /// The same hosts, resting ones last, otherwise in the order given.
     #[must_use]
     pub fn in_order_of_health(&self, hosts: &[HostId]) -> Vec<HostId> {
         let mut hosts = hosts.to_vec();
@@ -303,9 +310,9 @@ impl Pool {
         hosts
     }
 
-    /// To be called when an exchange with a host brought no answer. What follows is decided by its
-    /// [`Verdict`]. Of a failure the user is told once for each spell of
-    /// trouble, later processes by the store. One that is reported several times counts once.
+    /// To be called when an exchange with a host brought no answer. Its [`Verdict`] decides what follows. The
+    /// user is told of the first failure in a row, later processes learn of it from the store. An error that
+    /// several callers share counts once.
     pub async fn record_failure(&self, id: HostId, error: &Arc<RemoteError>) {
         self.hosts[id.0].record_failure(error).await;
     }

@@ -1,4 +1,4 @@
-//! What goes wrong on a connection.
+//! Why a host gave no answer.
 
 mod hint;
 
@@ -74,7 +74,7 @@ pub enum RemoteError {
         /// The end of what it wrote to stderr.
         stderr: String,
     },
-    /// An answer to a question that was not asked.
+    /// A reply names a path that was not asked for.
     #[error("{host}: its reply to {request} names {path}, which was not asked for")]
     Unsolicited {
         /// The host.
@@ -130,8 +130,7 @@ pub enum RemoteError {
         /// The end of what the remote wrote to stderr.
         stderr: String,
     },
-    /// It has not (any more) what it was asked about, and its program ends where the protocol has no
-    /// word for that.
+    /// It lacks what it was asked for, and its program ended, since the protocol cannot say so.
     #[error("{host}: lacks {path}{}", said(.stderr))]
     Absent {
         /// The host.
@@ -141,7 +140,7 @@ pub enum RemoteError {
         /// The end of what the remote wrote to stderr.
         stderr: String,
     },
-    /// It is not tried, since it has failed a moment ago, here or for an earlier process.
+    /// It was not asked: it failed a moment ago, for this process or an earlier one.
     #[error("{host}: not tried, it failed a moment ago (left alone since {} s)", .since.as_secs())]
     Resting {
         /// The host.
@@ -152,7 +151,7 @@ pub enum RemoteError {
         #[source]
         why: Option<Arc<RemoteError>>,
     },
-    /// All channels to it are lent, and none came back in time.
+    /// All channels to it are in use, and none came back in time.
     #[error("{host}: all its {channels} channels are in use, and none was free within {} s", .after.as_secs_f32())]
     Busy {
         /// The host.
@@ -162,7 +161,7 @@ pub enum RemoteError {
         /// How long was waited.
         after: Duration,
     },
-    /// The process of this machine that holds the connection does not answer: it is stopped, say.
+    /// The process on this machine that holds the connection does not answer: it may be stopped.
     #[error("{host}: {process} on this machine does not answer, nothing came for {:.0} s while reading {doing}", .after.as_secs_f32())]
     LinkStopped {
         /// The host.
@@ -186,7 +185,7 @@ pub enum RemoteError {
         /// The end of what the remote wrote to stderr.
         stderr: String,
     },
-    /// Something came, and not enough of it.
+    /// It sent something, but too slowly.
     #[error(
         "{host}: too slow: {bytes} bytes in {:.0} s while reading {doing}{}",
         .after.as_secs_f32(), said(.stderr)
@@ -291,7 +290,7 @@ impl RemoteError {
         }
     }
 
-    /// Whether the remote was waited for as long as `stalled-download-timeout` allows.
+    /// Whether the remote was silent or slow for as long as `stalled-download-timeout` allows.
     #[must_use]
     pub fn is_silence(&self) -> bool {
         matches!(self, Self::Silent { .. } | Self::TooSlow { .. })

@@ -1,5 +1,4 @@
-//! What an exchange that brought no answer says of the host: decided here, for questions, transfers
-//! and shells alike.
+//! What a failed exchange says of the host: decided here, for questions, transfers and shells alike.
 //!
 //! | verdict | what follows |
 //! | --- | --- |
@@ -7,14 +6,14 @@
 //! | [`Absent`](Verdict::Absent) | the host is well, and lacks that path |
 //! | [`Unreadable`](Verdict::Unreadable) | that path is left out; a host that sends nothing else has failed |
 //! | [`NotAsked`](Verdict::NotAsked) | nothing: the host was not asked |
-//! | [`Local`](Verdict::Local) | nothing that others should know: this machine is at fault |
+//! | [`Local`](Verdict::Local) | nothing for other processes: this machine is at fault |
 //! | [`Failed`](Verdict::Failed) | the host is left alone for a while |
 
 use super::{HANDSHAKE, RemoteError};
 use crate::model::StorePath;
 use crate::transport::TransportError;
 
-/// What an exchange that brought no answer says of the host.
+/// What a failed exchange says of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It lets us in, but opens no further channel (sshd's `MaxSessions`), or no further connection.
@@ -24,7 +23,7 @@ pub enum Verdict {
     Absent,
     /// What came in reply cannot be read.
     Unreadable,
-    /// It was not asked: it rests, is held back from, or has no channel to spare.
+    /// It was not asked: it rests, its login is held back, or no channel is free.
     NotAsked,
     /// This machine failed: no ssh, no folder for its sockets, an ssh process that is stopped.
     Local,
@@ -87,7 +86,7 @@ impl RemoteError {
     }
 }
 
-/// What nix-store says of a path that is not valid (any more), or whose files are gone.
+/// What nix-store prints about a path that is not valid (any more), or whose files are gone.
 const GONE: [&str; 4] = [
     // 1.x to 2.33: `path 'P' is not valid`.
     "is not valid",

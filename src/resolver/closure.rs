@@ -1,14 +1,14 @@
-//! Closures, from what is known where that is enough.
+//! Closures, from the cache where that is enough.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Found, Inner};
+use super::{Found, ResolverCore};
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, RemoteError, Verdict};
 
-impl Inner {
-    /// What these paths refer to, with themselves; see `Resolver::closure`.
+impl ResolverCore {
+    /// These paths and all they refer to; see `Resolver::closure`.
     pub(super) async fn closure(
         self: &Arc<Self>,
         mut open: Vec<Found>,
@@ -17,7 +17,7 @@ impl Inner {
         let mut closure = BTreeSet::new();
         while let Some(first) = open.first() {
             let holders = first.holders.clone();
-            // One question for all that the same hosts have.
+            // One question for all paths that the same hosts have.
             let (here, rest): (Vec<_>, Vec<_>) =
                 open.into_iter().partition(|f| f.holders == holders);
             open = rest;
@@ -37,16 +37,16 @@ impl Inner {
         Ok(closure.into_iter().collect())
     }
 
-    /// When every reference is certainly there.
+    /// The closure by the cache, if every path in it may be advertised.
     async fn known_closure(self: &Arc<Self>, roots: &[StorePath]) -> Option<BTreeSet<StorePath>> {
         let mut closure: BTreeSet<StorePath> = roots.iter().cloned().collect();
         let mut open = roots.to_vec();
         while !open.is_empty() {
             self.verify_ahead(open.iter()).await;
             for path in std::mem::take(&mut open) {
-                let known = self.memory.get(&path)?;
+                let known = self.cache.get(&path)?;
                 let (_, info) = known.holders().find(|(host, _)| {
-                    let answer = known.of(*host);
+                    let answer = known.answer_of(*host);
                     answer.is_some_and(|answer| self.is_promise(answer))
                 })?;
                 for reference in &info.references {
@@ -79,7 +79,7 @@ impl Inner {
         }
     }
 
-    /// The closure as one host tells it, of those of `roots` that it has; `None` when it has none.
+    /// The closure as one host knows it, of those of `roots` that it has; `None` when it has none.
     async fn closure_of(
         &self,
         host: HostId,
@@ -95,7 +95,7 @@ impl Inner {
             let closure = self.pool.query_closure(host, &there, include_outputs);
             match closure.await {
                 Err(error) if error.verdict() == Verdict::Absent => {
-                    // Collected since it was asked for: which of them, it has to say itself.
+                    // A path was garbage-collected meanwhile. The host has to say which.
                     let infos = self.ask_again(host, &there).await?;
                     there = infos.iter().map(|info| info.path.clone()).collect();
                 }
@@ -108,30 +108,30 @@ impl Inner {
         Ok(None)
     }
 
-    /// What the host says of these paths by now; what it has not is forgotten.
+    /// Asks the host for the present infos of these paths, and records which it lacks.
     async fn ask_again(
         &self,
         host: HostId,
         paths: &[StorePath],
     ) -> Result<Vec<Arc<PathInfo>>, Arc<RemoteError>> {
-        // A program goes on telling what it has told once.
+        // A running program repeats its earlier answers.
         self.pool.close_idle(host, 0);
         let infos = self.pool.query_path_infos(host, paths).await?;
-        self.memory.heard(host, paths, &infos);
+        self.cache.record_answers(host, paths, &infos);
         Ok(infos)
     }
 
-    /// Those of `paths` that the host still has. What it has not said just now is asked again.
+    /// Those of `paths` that the host still has. Answers that are not fresh are asked for again.
     async fn still_there(
         &self,
         host: HostId,
         paths: &[StorePath],
     ) -> Result<Vec<StorePath>, Arc<RemoteError>> {
         let is_old = |path: &&StorePath| {
-            let known = self.memory.get(path);
+            let known = self.cache.get(path);
             known.is_some_and(|known| {
-                let answer = known.of(host);
-                answer.is_none_or(|answer| !self.memory.is_checked(answer))
+                let answer = known.answer_of(host);
+                answer.is_none_or(|answer| !self.cache.is_checked(answer))
             })
         };
         let (old, mut there): (Vec<&StorePath>, Vec<&StorePath>) = paths.iter().partition(is_old);
@@ -140,7 +140,7 @@ impl Inner {
             Vec::new()
         } else {
             let infos = self.pool.query_path_infos(host, &old).await?;
-            self.memory.heard(host, &old, &infos);
+            self.cache.record_answers(host, &old, &infos);
             infos
         };
         there.extend(infos.iter().map(|info| &info.path));

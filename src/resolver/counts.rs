@@ -1,15 +1,15 @@
-//! Where answers came from, counted for people.
+//! Counts where answers came from, for `status`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many questions about one path each were answered how, since the resolver began.
+/// How many paths were answered from where, since the resolver began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// By what this process knew.
+    /// From the memory tier.
     pub memory: u64,
-    /// By what earlier processes had left on disk.
+    /// From the disk tier.
     pub disk: u64,
-    /// By what a host was being asked already, ahead of the question.
+    /// By a request that was already in flight, such as a prefetch.
     pub ahead: u64,
     /// By asking hosts.
     pub hosts: u64,

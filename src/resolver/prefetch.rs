@@ -1,10 +1,10 @@
-//! What will be asked next: whoever asks for a path comes for its closure. When a host has told of
-//! a path, it is asked for the whole closure and all infos in it, in the background, so that the
-//! next questions are answered from memory.
+//! Prefetch of path infos: a caller that asks for a path comes for its closure. When a host has answered that
+//! it has a path, it is asked in the background for the whole closure and all infos in it, so that the next
+//! questions are answered from memory.
 //!
-//! Each host that has the path is asked, so that it is known of each path who has it. A question
-//! that comes meanwhile waits for what is on its way, within limits, instead of asking by itself.
-//! What fails here does no harm: the question is then asked as any other.
+//! Each host that has the path is asked, so that the holders of each path are known. A question that comes
+//! meanwhile waits for the prefetch, within limits. A failure here does no harm: the question is then asked as
+//! any other.
 
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
@@ -14,50 +14,49 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Inner;
-use super::known::Known;
+use super::ResolverCore;
+use super::cache::PathRecord;
 use crate::cache::disk::unix_seconds;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, RemoteError, Verdict};
 use crate::watch;
 
-/// How long a question waits to learn whether what it is about is on its way.
-const FOR_CLOSURE: Duration = Duration::from_secs(1);
+/// How long a question waits for the closure, which tells whether its path is prefetched.
+const CLOSURE_WAIT: Duration = Duration::from_secs(1);
 
-/// How long a question waits for what is on its way, after the last that came.
-const FOR_INFOS: Duration = Duration::from_secs(2);
+/// How long a question waits for the next prefetched infos.
+const INFOS_WAIT: Duration = Duration::from_secs(2);
 
-/// How many infos are fetched ahead for one closure. Of a larger one the rest is asked for when
-/// somebody wants it.
-const MOST: usize = 20_000;
+/// How many infos are prefetched for one closure. Others are asked for when they are needed.
+const INFOS_MAX: usize = 20_000;
 
-/// How many references the infos that are fetched ahead for one closure may have altogether.
-const REFERENCES: usize = 500_000;
+/// How many references the prefetched infos of one closure may have altogether.
+const REFERENCES_MAX: usize = 500_000;
 
-/// Infos in one question: what has come is of use before all has come.
-const AT_ONCE: usize = 2_000;
+/// Infos in one question: the first ones are of use before all have come.
+const PATHS_PER_QUESTION: usize = 2_000;
 
-/// Roots that one question may have. Who asks for more than this knows the closure already.
-const ROOTS: usize = 2_000;
+/// How many roots a prefetch may have. A caller that asks for more knows the closure already.
+const ROOTS_MAX: usize = 2_000;
 
-/// How many paths are known to be covered, for each host.
-const COVERED: usize = 200_000;
+/// For how many paths of each host it is remembered that they were prefetched.
+const PREFETCHED_MAX: usize = 200_000;
 
-/// What is on its way.
+/// The prefetches in flight.
 pub(super) struct Prefetches {
-    flying: Mutex<Vec<Arc<Prefetch>>>,
-    lanes: Vec<Lane>,
+    in_flight: Mutex<Vec<Arc<Prefetch>>>,
+    queues: Vec<HostQueue>,
     changed: watch::Sender<()>,
     off: AtomicBool,
 }
 
-/// One host's prefetches.
+/// One host's prefetches, one at a time.
 #[derive(Default)]
-struct Lane {
-    /// One at a time: the others may find that they are covered by then.
+struct HostQueue {
+    /// Held by the prefetch that runs. The next ones may find their paths prefetched by then.
     turn: tokio::sync::Mutex<()>,
-    /// Paths that need no other prefetch; `true` for those whose closure has come.
-    covered: Mutex<HashMap<StorePath, bool>>,
+    /// Paths that need no further prefetch; `true` for those whose closure has come.
+    prefetched: Mutex<HashMap<StorePath, bool>>,
 }
 
 struct Prefetch {
@@ -71,7 +70,7 @@ struct Prefetch {
 struct Phase {
     /// `None` until it has come.
     closure: Option<Closure>,
-    /// Since when another host has told of what this one has not yet.
+    /// Since when another host has delivered infos that this one has not yet.
     overtaken: Option<Instant>,
 }
 
@@ -84,19 +83,11 @@ struct Closure {
     latest: Instant,
 }
 
-/// Whether it is worth waiting for an answer about a path.
-pub(super) enum Outlook {
-    /// It may come by itself; to be looked at again then, or when something has changed.
-    Wait(Instant),
-    /// All is known that will be.
-    Ready,
-}
-
 impl Prefetches {
     pub(super) fn new(hosts: usize) -> Self {
         Self {
-            flying: Mutex::default(),
-            lanes: (0..hosts).map(|_| Lane::default()).collect(),
+            in_flight: Mutex::default(),
+            queues: (0..hosts).map(|_| HostQueue::default()).collect(),
             changed: watch::Sender::new(()),
             off: AtomicBool::new(false),
         }
@@ -106,58 +97,58 @@ impl Prefetches {
         self.off.store(true, Ordering::Relaxed);
     }
 
-    /// Tells when there is news.
+    /// Notified when a prefetch or check has made progress.
     pub(super) fn changed(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// There is news.
-    pub(super) fn tell(&self) {
+    /// Wakes the questions that wait.
+    pub(super) fn notify(&self) {
         self.changed.send_modify(|()| {});
     }
 
-    /// These have come to a host or gone from it: what refers to them has to be asked anew.
-    pub(super) fn uncover(&self, host: HostId, paths: &[StorePath]) {
-        let mut covered = self.lanes[host.index()].covered.lock();
+    /// These paths appeared at a host or went from it: their closures have to be prefetched anew.
+    pub(super) fn invalidate(&self, host: HostId, paths: &[StorePath]) {
+        let mut prefetched = self.queues[host.index()].prefetched.lock();
         for path in paths {
-            covered.remove(path);
+            prefetched.remove(path);
         }
     }
 
-    /// The same for all that was heard of a host.
-    pub(super) fn uncover_all(&self, host: HostId) {
-        self.lanes[host.index()].covered.lock().clear();
+    /// The same for all paths of a host.
+    pub(super) fn invalidate_all(&self, host: HostId) {
+        self.queues[host.index()].prefetched.lock().clear();
     }
 
-    fn flying(&self) -> Vec<Arc<Prefetch>> {
-        self.flying.lock().clone()
+    fn in_flight(&self) -> Vec<Arc<Prefetch>> {
+        self.in_flight.lock().clone()
     }
 }
 
-impl Inner {
-    /// Whether a question about a path should wait; `known` is what is known of it, and `holder` who
-    /// certainly has it.
-    pub(super) fn outlook(
+impl ResolverCore {
+    /// Until when a question about a path should wait for what is prefetched, or until something has
+    /// changed; `None`: it need not. `known` is what is known of the path, `holder` who certainly has it.
+    pub(super) fn wait_for_prefetch(
         &self,
         path: &StorePath,
-        known: &Known,
+        known: &PathRecord,
         holder: Option<HostId>,
-    ) -> Outlook {
+    ) -> Option<Instant> {
         let now = Instant::now();
         let mut until: Option<Instant> = None;
-        for prefetch in self.prefetches.flying() {
-            let said = known.of(prefetch.host);
-            if said.is_some_and(|answer| self.memory.is_checked(answer)) {
+        for prefetch in self.prefetches.in_flight() {
+            let answer = known.answer_of(prefetch.host);
+            if answer.is_some_and(|answer| self.cache.is_checked(answer)) {
                 continue;
             }
             let phase = prefetch.phase.lock().clone();
             let mut limit = match &phase.closure {
-                None => prefetch.begun + FOR_CLOSURE,
-                Some(closure) if closure.wanted.contains(path) => closure.latest + FOR_INFOS,
+                None => prefetch.begun + CLOSURE_WAIT,
+                Some(closure) if closure.wanted.contains(path) => closure.latest + INFOS_WAIT,
                 Some(_) => continue,
             };
             if let Some(holder) = holder {
-                // A better host may hold up the answer of another one, for the hedge delay.
+                // A better host may hold up the answer for the hedge delay.
                 if prefetch.host > holder || !self.pool.is_waited_for(prefetch.host) {
                     continue;
                 }
@@ -168,46 +159,46 @@ impl Inner {
                 until = Some(until.map_or(limit, |until| until.min(limit)));
             }
         }
-        until.map_or(Outlook::Ready, Outlook::Wait)
+        until
     }
 
-    /// Starts a prefetch of what a host has just told of, unless it is covered.
+    /// Starts a prefetch of the closure of what a host has just answered, unless it was prefetched.
     pub(super) fn prefetch(self: &Arc<Self>, host: HostId, infos: &[Arc<PathInfo>]) {
         if self.prefetches.off.load(Ordering::Relaxed) {
             return;
         }
-        let counts = |path: &StorePath| self.memory.has_been_told(host, path);
+        let counts = |path: &StorePath| self.cache.has_info_from(host, path);
         let leads_on = |info: &&Arc<PathInfo>| {
             let mut others = info.references.iter().filter(|path| **path != info.path);
             others.any(|path| !counts(path))
         };
-        let mut covered = self.prefetches.lanes[host.index()].covered.lock();
+        let mut prefetched = self.prefetches.queues[host.index()].prefetched.lock();
         let roots: Vec<_> = infos
             .iter()
-            .filter(|info| !covered.contains_key(&info.path) && counts(&info.path))
+            .filter(|info| !prefetched.contains_key(&info.path) && counts(&info.path))
             .filter(leads_on)
             .map(|info| info.path.clone())
             .collect();
-        if roots.is_empty() || roots.len() > ROOTS {
+        if roots.is_empty() || roots.len() > ROOTS_MAX {
             return;
         }
-        covered.extend(roots.iter().map(|root| (root.clone(), false)));
-        drop(covered);
+        prefetched.extend(roots.iter().map(|root| (root.clone(), false)));
+        drop(prefetched);
         let prefetch = Arc::new(Prefetch {
             host,
             roots,
             begun: Instant::now(),
             phase: Mutex::default(),
         });
-        self.prefetches.flying.lock().push(prefetch.clone());
-        let flight = Flight {
-            inner: self.clone(),
+        self.prefetches.in_flight.lock().push(prefetch.clone());
+        let task = PrefetchTask {
+            core: self.clone(),
             prefetch,
         };
-        tokio::spawn(flight.run());
+        tokio::spawn(task.run());
     }
 
-    /// The closure of exactly these paths, when one of these hosts is telling it just now.
+    /// The closure of exactly these paths, if one of these hosts is being asked for it.
     pub(super) async fn closure_on_its_way(
         &self,
         hosts: &[HostId],
@@ -221,35 +212,40 @@ impl Inner {
                     && mine.len() == roots.len()
                     && roots.iter().all(|root| mine.contains(root))
             };
-            let flying: Vec<_> = self.prefetches.flying().into_iter().filter(same).collect();
-            let told = flying.iter().find_map(|prefetch| {
+            let in_flight: Vec<_> = self
+                .prefetches
+                .in_flight()
+                .into_iter()
+                .filter(same)
+                .collect();
+            let told = in_flight.iter().find_map(|prefetch| {
                 let phase = prefetch.phase.lock();
                 phase.closure.as_ref().map(|closure| closure.whole.clone())
             });
-            if told.is_some() || flying.is_empty() {
+            if told.is_some() || in_flight.is_empty() {
                 return told;
             }
-            // Its connection is under limits itself.
+            // Its connection has time limits of its own.
             changed.changed().await.ok()?;
         }
     }
 }
 
-/// A prefetch that goes on. It is over when this is dropped.
-struct Flight {
-    inner: Arc<Inner>,
+/// A prefetch in flight, until this is dropped.
+struct PrefetchTask {
+    core: Arc<ResolverCore>,
     prefetch: Arc<Prefetch>,
 }
 
-impl Flight {
+impl PrefetchTask {
     async fn run(self) {
         let Prefetch { host, roots, .. } = &*self.prefetch;
-        let (inner, host) = (&self.inner, *host);
-        let lane = &inner.prefetches.lanes[host.index()];
-        let _turn = lane.turn.lock().await;
+        let (core, host) = (&self.core, *host);
+        let queue = &core.prefetches.queues[host.index()];
+        let _turn = queue.turn.lock().await;
         let open: Vec<_> = {
-            let covered = lane.covered.lock();
-            let has_come = |root: &&StorePath| covered.get(*root) == Some(&true);
+            let prefetched = queue.prefetched.lock();
+            let has_come = |root: &&StorePath| prefetched.get(*root) == Some(&true);
             roots
                 .iter()
                 .filter(|root| !has_come(root))
@@ -260,43 +256,39 @@ impl Flight {
             return;
         }
         let asked_at = unix_seconds();
-        // A failure has been counted and told.
-        let closure = match inner.pool.query_closure(host, &open, false).await {
+        // A failure has been recorded and reported by the pool.
+        let closure = match core.pool.query_closure(host, &open, false).await {
             Ok(closure) => closure,
             Err(error) => return self.failed(&open, &error),
         };
-        // What is remembered of these is true, or they have come to the host since. Other processes may
-        // have asked for most of it.
-        inner.memory.look_up(&self.unknown(&closure), false).await;
-        inner.checked(host, &closure, &closure, asked_at);
+        // The host has all of these. Other processes may have left most of the infos on disk.
+        core.cache.look_up(&self.unknown(&closure), false).await;
+        core.record_check(host, &closure, &closure, asked_at);
         log::debug!(
             "{}: a closure of {} paths",
-            inner.pool.host(host),
+            core.pool.host(host),
             closure.len()
         );
         {
-            let mut covered = lane.covered.lock();
-            if covered.len() + closure.len() > COVERED {
-                covered.clear();
-                covered.shrink_to_fit();
+            let mut prefetched = queue.prefetched.lock();
+            if prefetched.len() + closure.len() > PREFETCHED_MAX {
+                prefetched.clear();
+                prefetched.shrink_to_fit();
             }
-            let some = closure.iter().take(COVERED);
-            covered.extend(some.map(|path| (path.clone(), true)));
+            let some = closure.iter().take(PREFETCHED_MAX);
+            prefetched.extend(some.map(|path| (path.clone(), true)));
         }
         let unknown = self.unknown(&closure);
         self.enter(closure, &unknown);
         self.progress();
         let mut references = 0;
-        for chunk in unknown.chunks(AT_ONCE) {
-            // A closure refers to nothing but itself; this is more than any has.
-            if references > REFERENCES {
-                log::debug!(
-                    "{}: too many references in a closure",
-                    inner.pool.host(host)
-                );
+        for chunk in unknown.chunks(PATHS_PER_QUESTION) {
+            // No real closure has so many.
+            if references > REFERENCES_MAX {
+                log::debug!("{}: too many references in a closure", core.pool.host(host));
                 return;
             }
-            let infos = match inner.pool.query_path_infos(host, chunk).await {
+            let infos = match core.pool.query_path_infos(host, chunk).await {
                 Ok(infos) => infos,
                 Err(error) => return self.failed(&self.whole(), &error),
             };
@@ -304,21 +296,20 @@ impl Flight {
                 .iter()
                 .map(|info| info.references.len())
                 .sum::<usize>();
-            inner.memory.heard(host, chunk, &infos);
+            core.cache.record_answers(host, chunk, &infos);
             self.progress();
         }
     }
 
-    /// What has not come may be asked for again, when somebody asks about it. What cannot be read
-    /// would come no better.
+    /// Lets these paths be prefetched again. Unreadable replies would be no better the next time.
     fn failed(&self, paths: &[StorePath], error: &RemoteError) {
         if error.verdict() == Verdict::Unreadable {
             return;
         }
-        let lane = &self.inner.prefetches.lanes[self.prefetch.host.index()];
-        let mut covered = lane.covered.lock();
+        let queue = &self.core.prefetches.queues[self.prefetch.host.index()];
+        let mut prefetched = queue.prefetched.lock();
         for path in paths {
-            covered.remove(path);
+            prefetched.remove(path);
         }
     }
 
@@ -329,13 +320,14 @@ impl Flight {
         closure.map_or_else(Arc::default, |closure| closure.whole.clone())
     }
 
-    /// What this host has not said anything of.
+    /// Those of `paths` about which this host has no valid answer.
     fn unknown(&self, paths: &[StorePath]) -> Vec<StorePath> {
-        let is_unknown = |path: &&StorePath| !self.inner.memory.has_said(self.prefetch.host, path);
+        let is_unknown =
+            |path: &&StorePath| !self.core.cache.has_answer_from(self.prefetch.host, path);
         paths
             .iter()
             .filter(is_unknown)
-            .take(MOST)
+            .take(INFOS_MAX)
             .cloned()
             .collect()
     }
@@ -346,31 +338,31 @@ impl Flight {
             wanted: Arc::new(wanted.iter().cloned().collect()),
             latest: Instant::now(),
         });
-        self.inner.prefetches.tell();
+        self.core.prefetches.notify();
     }
 
-    /// Something has come.
+    /// Infos have come.
     fn progress(&self) {
         let now = Instant::now();
         if let Some(closure) = &mut self.prefetch.phase.lock().closure {
             closure.latest = now;
         }
-        for other in self.inner.prefetches.flying() {
+        for other in self.core.prefetches.in_flight() {
             if other.host != self.prefetch.host {
                 other.phase.lock().overtaken.get_or_insert(now);
             }
         }
-        self.inner.prefetches.tell();
+        self.core.prefetches.notify();
     }
 }
 
-impl Drop for Flight {
+impl Drop for PrefetchTask {
     fn drop(&mut self) {
-        self.inner
+        self.core
             .prefetches
-            .flying
+            .in_flight
             .lock()
             .retain(|other| !Arc::ptr_eq(other, &self.prefetch));
-        self.inner.prefetches.tell();
+        self.core.prefetches.notify();
     }
 }

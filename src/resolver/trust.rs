@@ -18,7 +18,7 @@ use std::sync::Arc;
 use crate::config::host::Host;
 use crate::model::{AddressError, PathInfo, PublicKey, SignatureError, StorePath, verify};
 
-/// What decides about content.
+/// The settings that decide.
 #[derive(Debug, Clone)]
 pub struct Trust {
     /// `require-sigs`
@@ -52,11 +52,11 @@ pub enum Why {
     Unproven(SignatureError),
 }
 
-/// What tells one kind of refusal from others, so that each is told once.
+/// A kind of refusal. Each kind is reported once.
 pub type Reason = (&'static str, Option<AddressError>);
 
 /// How many names of keys a message shows, and how many characters of each.
-const SHOWN: (usize, usize) = (3, 60);
+const KEY_NAMES_SHOWN: (usize, usize) = (3, 60);
 
 impl Distrust {
     /// The kind of refusal, whatever path it is about.
@@ -99,9 +99,9 @@ impl Distrust {
     }
 }
 
-/// Names that a remote has sent: quoted, which also takes the sting out of control characters.
+/// Names that a remote has sent, quoted, which also escapes control characters.
 fn list(names: &[String]) -> String {
-    let (most, length) = SHOWN;
+    let (most, length) = KEY_NAMES_SHOWN;
     let short = |name: &String| format!("{:?}", name.chars().take(length).collect::<String>());
     let mut shown: Vec<String> = names.iter().take(most).map(short).collect();
     if names.len() > most {
@@ -110,21 +110,21 @@ fn list(names: &[String]) -> String {
     shown.join(", ")
 }
 
-/// What can be said of an info at once.
+/// What can be said of an info without looking at signatures.
 #[derive(Debug)]
-pub enum Glance {
+pub enum QuickCheck {
     /// It counts.
-    Counts,
+    Accepted,
     /// It does not.
     Refused(Distrust),
-    /// It names a known key: [`Trust::check`] has to look at the signature.
-    Signed,
+    /// It names a known key: [`Trust::check`] has to verify the signature.
+    NeedsVerification,
 }
 
 impl Trust {
     /// Whether an info of this host counts, as far as that is known without looking at signatures.
     #[must_use]
-    pub fn glance(&self, host: &Host, info: &PathInfo) -> Glance {
+    pub fn quick_check(&self, host: &Host, info: &PathInfo) -> QuickCheck {
         let names = |signature: &String| self.keys.iter().any(|key| key.is_named_in(signature));
         let is_open = !host.trusted
             && self.require_sigs
@@ -133,11 +133,11 @@ impl Trust {
             && info.sigs.iter().any(names)
             && info.content().is_err();
         if is_open {
-            return Glance::Signed;
+            return QuickCheck::NeedsVerification;
         }
         match self.check(host, info) {
-            Ok(()) => Glance::Counts,
-            Err(distrust) => Glance::Refused(distrust),
+            Ok(()) => QuickCheck::Accepted,
+            Err(distrust) => QuickCheck::Refused(distrust),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Who fetches, as far as the readahead is concerned.
+//! One client of the front ends, for the readahead.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use super::readahead::Readahead;
 use crate::model::PathInfo;
 use crate::pool::HostId;
 
-/// Somebody who asks about paths and then fetches them, on one connection or on several. What is
-/// read ahead for a caller is dropped with it.
+/// A client that asks about paths and then fetches them, on one connection or on several. What is read ahead for it is
+/// dropped with it.
 pub struct Caller {
     pub(super) readahead: Readahead,
 }
@@ -23,7 +23,7 @@ impl Caller {
         self.readahead.expect(info, holders);
     }
 
-    /// The caller comes back for something else: what it has fetched it may fetch again.
+    /// The caller has begun something else: it may fetch again what it has fetched.
     pub fn forget_fetched(&self) {
         self.readahead.forget_fetched();
     }

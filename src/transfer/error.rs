@@ -1,4 +1,4 @@
-//! Why a path could not be brought.
+//! Why a path could not be delivered.
 
 mod hint;
 
@@ -14,7 +14,7 @@ pub enum HostFault {
     /// The connection failed.
     #[error(transparent)]
     Remote(#[from] Arc<RemoteError>),
-    /// It has not the path, or not the same NAR.
+    /// It does not have the path, or not the same NAR.
     #[error("{host}: does not have {path}, or has it with another NAR hash")]
     Lacks {
         /// The host.
@@ -23,7 +23,7 @@ pub enum HostFault {
         path: StorePath,
     },
     /// It has the path, and cannot read it. Its nix-store ends then.
-    #[error("{host}: cannot send {path}; it said: {}", shown(.said))]
+    #[error("{host}: cannot send {path}; it said: {}", quoted(.said))]
     CannotSend {
         /// The host.
         host: String,
@@ -42,7 +42,7 @@ pub enum HostFault {
         /// What is wrong.
         source: NarError,
     },
-    /// It sent something else than it promised.
+    /// It sent another NAR than it reported.
     #[error("{host}: sent {path} with the wrong content: expected {expected}, got {got}")]
     Mismatch {
         /// The host.
@@ -54,7 +54,7 @@ pub enum HostFault {
         /// Hash and size as they came.
         got: String,
     },
-    /// Another host has something else there, and has all in all what was promised.
+    /// Another host has other bytes there, and the whole NAR of that host has the expected hash.
     #[error(
         "{host}: sent {path} with the wrong content: another host has other bytes, and the promised hash"
     )]
@@ -64,7 +64,7 @@ pub enum HostFault {
         /// The path.
         path: StorePath,
     },
-    /// It has what its content address says, but by a way of counting that proves nothing.
+    /// It has what its content address says, but the way that address is computed proves nothing.
     #[error(
         "{host}: has {path}, but its content address, as Nix 2.17 to 2.34 make it where a path refers to \
          itself, proves nothing, and it is not signed by a trusted key: such paths from there are not used"
@@ -75,10 +75,10 @@ pub enum HostFault {
         /// The path.
         path: StorePath,
     },
-    /// It sent it wrongly before, as the fault says, and is not asked for it again.
+    /// It sent this path wrongly before, as the fault says, and is not asked for it again.
     #[error("{0} (found earlier: this host is not asked for it again)")]
     FailedBefore(Box<HostFault>),
-    /// The beginning that another host had sent is not the same here.
+    /// What another host had sent of it begins differently.
     #[error("{host}: has other content for {path} than the host whose transfer broke off")]
     Differs {
         /// The host.
@@ -109,7 +109,7 @@ impl HostFault {
 /// Why a NAR that has come whole is rejected.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum VerifyError {
-    /// It is not what was promised: expected, got.
+    /// Not the expected NAR: expected, got.
     Mismatch(String, String),
     /// See [`HostFault::Unproven`].
     Unproven,
@@ -130,14 +130,14 @@ impl VerifyError {
     }
 }
 
-/// How much of a host's words a message quotes, in characters.
-const QUOTED: usize = 300;
+/// How much of a remote message a fault quotes, in characters.
+const QUOTED_MAX_CHARS: usize = 300;
 
-fn shown(said: &str) -> String {
-    said.chars().take(QUOTED).collect()
+fn quoted(said: &str) -> String {
+    said.chars().take(QUOTED_MAX_CHARS).collect()
 }
 
-/// Why a path could not be brought.
+/// Why a path could not be delivered.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
     /// No host could deliver it.
@@ -148,7 +148,7 @@ pub enum TransferError {
         /// What was wrong with each host that was tried, in that order.
         faults: Vec<HostFault>,
     },
-    /// Whoever wanted it takes no more.
+    /// The sink takes no more.
     #[error("cannot write {path}")]
     Sink {
         /// The path.
@@ -166,7 +166,7 @@ impl TransferError {
 
 fn list(faults: &[HostFault]) -> String {
     let mut lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
-    // The second round tends to say what the first one said.
+    // A second attempt tends to fail as the first one.
     lines.dedup();
     if lines.is_empty() {
         return "no host has it".to_owned();
@@ -174,7 +174,7 @@ fn list(faults: &[HostFault]) -> String {
     lines.join("; ")
 }
 
-/// A transfer that failed, and how to end what has been passed on of it.
+/// A transfer that failed, and how to complete what was written of it.
 #[derive(Debug)]
 pub struct FailedTransfer {
     /// Why.

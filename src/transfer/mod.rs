@@ -1,5 +1,18 @@
-//! One path: choose a host, stream its NAR, verify it, go on elsewhere when that fails. How these follow
-//! each other is in `fetch`.
+//! The NAR of one path, from the hosts to its sink. `fetch` tells how its parts work together.
+//!
+//! ```text
+//!   Transfers::fetch ─▶ Fetch ─▶ Source (readahead | chunks | plain) ─▶ Verifier ─▶ NarSink
+//! ```
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | `fetch` | chooses a source, goes on after a fault, writes to the sink |
+//! | `source` | the trait of what brings bytes, and its implementations |
+//! | `readahead` | NARs that are requested before the caller fetches them |
+//! | `chunks` | large NARs over several channels and hosts |
+//! | `verify` | what is checked before bytes are passed on, and the offset |
+//! | `hosts` | which host has what, which sent something wrong, how fast each one is |
+//! | `unpack` | restores a NAR to disk |
 
 mod caller;
 mod chunks;
@@ -31,9 +44,8 @@ use hosts::HostBookkeeping;
 use progress::{Outcome, TransferInfo};
 use readahead::{Readahead, TransferContext};
 
-/// How much of the reason stands in a NAR that takes the place of one that nobody could deliver, in
-/// characters.
-const REASON: usize = 2000;
+/// How much of the reason a NAR quotes that takes the place of an undelivered one, in characters.
+const REASON_MAX_CHARS: usize = 2000;
 
 /// Fetches NARs from the hosts of a pool.
 pub struct Transfers {
@@ -41,9 +53,9 @@ pub struct Transfers {
 }
 
 impl Transfers {
-    /// Transfers from the hosts of `pool`. At most `memory` bytes are read ahead, for all callers
-    /// together. `holder_lookup` tells who has what, and is told of what a host turned out not to
-    /// have, or sent wrongly.
+    /// Transfers from the hosts of `pool`. At most `memory` bytes are read ahead, for all callers together.
+    /// `holder_lookup` knows the holders of a path, and is called when a host does not have what it reported, or sent it
+    /// wrongly.
     #[must_use]
     pub fn new(pool: Arc<Pool>, memory: u64, holder_lookup: Box<dyn HolderLookup>) -> Self {
         let bookkeeping = Arc::new(HostBookkeeping::new(pool, holder_lookup));
@@ -59,26 +71,25 @@ impl Transfers {
         Caller::new(Readahead::new(&self.context))
     }
 
-    /// How many bytes of NARs are held that were read ahead, and how many may be.
+    /// How many bytes are read ahead and held, and how many may be.
     #[must_use]
     pub fn memory(&self) -> (u64, u64) {
         (self.context.memory.used(), self.context.memory.total())
     }
 
-    /// How fast a host has been of late, in bytes a second; `None` as long as nobody knows.
+    /// The throughput of a host of late, in bytes a second; `None` while it is not known.
     #[must_use]
     pub fn rate(&self, host: HostId) -> Option<u64> {
         self.context.bookkeeping.throughput.of(host)
     }
 
-    /// Brings the NAR of a request into `sink`: what has been read ahead, else from its holders in
-    /// their order, then from any other host that turns out to have the same NAR. A transfer that
-    /// breaks goes on from the same byte on another connection. The end is passed on only after hash
-    /// and size proved right. Gives the number of bytes.
+    /// Fetches a NAR into `sink`: what has been read ahead, else from its holders in their order, then from any other
+    /// host that turns out to have the same NAR. A transfer that breaks goes on from the same byte on another connection.
+    /// The end is written only after hash and size are verified. Gives the number of bytes.
     ///
     /// # Errors
-    /// When no host can deliver, or `sink` takes no more. The failure tells how to complete what
-    /// `sink` has got to a well-formed archive (with the wrong content).
+    /// When no host can deliver, or `sink` takes no more. The failure says how to complete what was written to a
+    /// well-formed archive (with the wrong content).
     pub async fn fetch(
         &self,
         request: FetchRequest<'_>,
@@ -95,7 +106,7 @@ impl Transfers {
         let mut fetch = Fetch::new(&self.context, &request, &*watch, sink);
         let result = fetch.run().await;
         let result = result.map_err(|error| {
-            let reason: String = error.to_string().chars().take(REASON).collect();
+            let reason: String = error.to_string().chars().take(REASON_MAX_CHARS).collect();
             let rest = fetch.verifier().completion(&reason);
             FailedTransfer { error, rest }
         });

@@ -1,4 +1,4 @@
-//! What a transfer tells while it runs, to whoever draws it.
+//! What a transfer reports while it runs, to whatever draws it.
 
 use crate::model::StorePath;
 
@@ -20,7 +20,7 @@ pub enum Outcome {
     Done,
     /// It was given up.
     Failed,
-    /// Another transfer, which begins next, brings the same path to the same place: the two are one to those who look.
+    /// Another transfer, which begins next, brings the rest of the same path: both are shown as one.
     GoesOn,
 }
 
@@ -40,8 +40,8 @@ pub trait TransferProgress: Send + Sync {
     /// So many more bytes of the NAR have come, from the host that was named last.
     fn advance(&self, bytes: u64);
 
-    /// What comes next comes from this host. To be called whenever that changes: a transfer from several hosts goes to
-    /// and fro between them.
+    /// The following bytes come from this host. To be called whenever that changes: a transfer from several hosts
+    /// alternates between them.
     fn set_host(&self, host: &str);
 
     /// So many of the bytes that came last do not count: they are dropped, and come again.
@@ -51,7 +51,7 @@ pub trait TransferProgress: Send + Sync {
     fn finish(self: Box<Self>, outcome: Outcome);
 }
 
-/// Draws nothing.
+/// Shows nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoProgress;
 
@@ -81,7 +81,7 @@ pub struct ByHost {
 }
 
 impl ByHost {
-    /// What comes next comes from this host; from nobody knows where if that is empty.
+    /// The following bytes come from this host, or from an unknown one if that is empty.
     pub fn set_host(&mut self, host: &str) {
         self.current = (!host.is_empty()).then(|| self.place(host));
     }

@@ -8,14 +8,14 @@ use crate::pool::HostId;
 
 /// What is to be fetched, and for whom.
 pub struct FetchRequest<'a> {
-    /// The path, and the NAR that was promised.
+    /// The path, and the NAR that is expected.
     pub info: &'a PathInfo,
-    /// Who is known to have it, the best host first.
+    /// The hosts known to have it, the best first.
     pub holders: &'a [HostId],
-    /// For whom.
+    /// Whose readahead it may come from.
     pub caller: &'a Caller,
-    /// Where another transfer of the same NAR broke off: only what follows is passed on.
+    /// Where another transfer of the same NAR broke off: only what follows is written.
     pub resume: Option<ResumePoint>,
-    /// Shows it.
+    /// Is told how far it is.
     pub progress: &'a dyn Progress,
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use ssh_substituter::cache::Disk;
-use ssh_substituter::cache::disk::Surroundings;
+use ssh_substituter::cache::disk::Environment;
 use ssh_substituter::model::HealthRecord;
 
 use super::machine::{ABSENT_PATH, Machine, closed_port, name};
@@ -107,10 +107,10 @@ fn others_go_on_with_the_same_file() {
     let host = Host::new();
     let machine = Machine::new(&[host.trusted()]);
     machine.ask_for(&[ABSENT_PATH]);
-    let disk = Disk::new(Surroundings {
+    let disk = Disk::new(Environment {
         explicit: Some(machine.cache_dir()),
         uid: rustix::process::geteuid().as_raw(),
-        ..Surroundings::default()
+        ..Environment::default()
     });
     let health = HealthRecord {
         failures: 3,

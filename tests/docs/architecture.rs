@@ -1,4 +1,4 @@
-//! `docs/architecture.md` names files and functions that exist, and all rooms.
+//! `docs/architecture.md` names files and functions that exist, and all modules.
 
 use super::pages::{self, Page, crate_root};
 
@@ -67,19 +67,19 @@ fn all_rooms_stand_there() {
         .collect();
     for file in pages::files("src", ".rs") {
         let inside = file.trim_start_matches("src/");
-        let room = inside
+        let module = inside
             .split('/')
             .next()
-            .expect("a room")
+            .expect("a module")
             .trim_end_matches(".rs");
-        if room == "lib" {
+        if module == "lib" {
             continue;
         }
-        let told = named.iter().any(|file| {
-            let of_room = [format!("src/{room}.rs"), format!("src/{room}/mod.rs")];
-            of_room.contains(file)
+        let is_named = named.iter().any(|file| {
+            let of_module = [format!("src/{module}.rs"), format!("src/{module}/mod.rs")];
+            of_module.contains(file)
         });
-        assert!(told, "the room {room} is not told of");
+        assert!(is_named, "the module {module} is missing");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The engine is killed or frozen at any moment: its clients go on without it, from the same byte.
 
-mod classic;
 mod clients;
+mod text_protocol;
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Our own disk is full: the door of Nix 1.x restores paths itself, and Nix 2 has its store on such a disk.
+//! Our own disk is full: the front end of Nix 1.x restores paths itself, and Nix 2 has its store on such a disk.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -5,7 +5,7 @@ use ssh_substituter::wire::put_u64;
 use ssh_substituter::wire::serve::put_set;
 
 use super::host::{Attack, Io, Line, World, infos_reply};
-use super::scene::{BOTH, Door, Scene, User, Watchdog};
+use super::scene::{BOTH, Protocol, Scene, User, Watchdog};
 use super::sizes::{Tells, string};
 use super::support::Random;
 use super::talk::FrontEnd;
@@ -121,7 +121,7 @@ fn references_and_derivers_elsewhere() {
     ] {
         scene.bad.attack(Refers(reference));
         let user = User::new(&scene.both(), false);
-        scene.fetch(&user, Door::Serve, &scene.small, &[]);
+        scene.fetch(&user, Protocol::Serve, &scene.small, &[]);
         let user = User::new(&scene.alone(), false);
         let words = ["cannot be read", "left out: reference", &scene.small];
         let run = scene.gets_nothing(&user, &scene.small, &words);
@@ -151,9 +151,9 @@ fn closures_that_lead_elsewhere() {
         assert!(!closure.iter().any(|path| path == ELSEWHERE), "{closure:?}");
         let stderr = front_end.end();
         assert!(stderr.contains("path of a closure"), "{stderr}");
-        for door in BOTH {
+        for protocol in BOTH {
             let user = User::new(&scene.both(), engine);
-            scene.fetch(&user, door, &scene.small, &[]);
+            scene.fetch(&user, protocol, &scene.small, &[]);
         }
     }
 }
@@ -234,9 +234,9 @@ fn depth_bombs() {
 #[track_caller]
 fn is_malformed(scene: &Scene, archive: impl Fn() -> Vec<u8> + Send + Sync + 'static, what: &str) {
     scene.bad.attack(Sends(archive));
-    for door in BOTH {
+    for protocol in BOTH {
         let user = User::new(&scene.both(), false);
-        let run = scene.fetch(&user, door, &scene.large, &[]);
+        let run = scene.fetch(&user, protocol, &scene.large, &[]);
         assert!(
             run.stderr.is_empty() || run.stderr.contains("malformed NAR"),
             "{}",
@@ -284,10 +284,10 @@ fn names_that_differ_only_in_case_or_form_are_kept_apart() {
         }
     });
     let hosts = [scene.good.trusted()];
-    for door in BOTH {
+    for protocol in BOTH {
         let user = User::new(&hosts, false);
-        scene.fetch(&user, door, &alike, &[]);
-        if door == Door::Substitute {
+        scene.fetch(&user, protocol, &alike, &[]);
+        if protocol == Protocol::Substitute {
             for name in names {
                 let read = std::fs::read_to_string(user.dest().join(name));
                 assert_eq!(read.expect("read a file"), name);

@@ -107,9 +107,9 @@ fn on_stderr_beside_honest_answers() {
     let scene = Scene::new();
     scene.bad.attack(Beside);
     for engine in [false, true] {
-        for door in BOTH {
+        for protocol in BOTH {
             let user = User::new(&scene.both(), engine);
-            scene.fetch(&user, door, &scene.large, &[]);
+            scene.fetch(&user, protocol, &scene.large, &[]);
         }
     }
 }
@@ -123,10 +123,10 @@ fn behind_an_archive() {
     };
     scene.bad.attack(attack());
     for engine in [false, true] {
-        for door in BOTH {
+        for protocol in BOTH {
             // What came was right.
             let user = User::new(&scene.alone(), engine);
-            scene.fetch(&user, door, &scene.large, &[]);
+            scene.fetch(&user, protocol, &scene.large, &[]);
         }
     }
 }
@@ -188,9 +188,9 @@ fn a_banner_of_sshd() {
     let store = scene.good.store.remote_store_param();
     let loud = sshd.store_url(&format!("remote-store={store}&trusted=true"));
     for engine in [false, true] {
-        for door in BOTH {
+        for protocol in BOTH {
             let user = User::new(std::slice::from_ref(&loud), engine);
-            scene.fetch(&user, door, &scene.small, &["-vv"]);
+            scene.fetch(&user, protocol, &scene.small, &["-vv"]);
         }
     }
 }
@@ -209,9 +209,9 @@ fn lines_before_the_version_of_sshd() {
     });
     let loud = format!("ssh://127.0.0.1:{port}?trusted=true");
     for engine in [false, true] {
-        for door in BOTH {
+        for protocol in BOTH {
             let user = User::new(&[loud.clone(), scene.good.trusted()], engine);
-            scene.fetch(&user, door, &scene.small, &["-vv"]);
+            scene.fetch(&user, protocol, &scene.small, &["-vv"]);
         }
         let user = User::new(std::slice::from_ref(&loud), engine);
         let ran = user.substitute(&scene.small, &["-vv"]);

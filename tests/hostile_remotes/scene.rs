@@ -26,22 +26,22 @@ const LINE: usize = 8 << 10;
 
 /// Who asks, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub enum Protocol {
     /// As Nix 2 does.
     Serve,
     /// As Nix 1 does.
     Substitute,
 }
 
-pub const BOTH: [Door; 2] = [Door::Serve, Door::Substitute];
+pub const BOTH: [Protocol; 2] = [Protocol::Serve, Protocol::Substitute];
 
-/// Both doors, with and without an engine, in turn: what is attacked lies behind them, and is the same.
+/// Both protocols, with and without an engine, in turn: what is attacked lies behind them, and is the same.
 #[derive(Default)]
 pub struct Turns(Cell<usize>);
 
 impl Turns {
-    /// Is there an engine, and which door?
-    pub fn next(&self) -> (bool, Door) {
+    /// Is there an engine, and which protocol?
+    pub fn next(&self) -> (bool, Protocol) {
         let turn = self.0.replace(self.0.get() + 1) % 4;
         (turn % 2 == 1, BOTH[usize::from(turn == 1 || turn == 2)])
     }
@@ -108,13 +108,13 @@ impl Scene {
         vec![self.hostile("")]
     }
 
-    /// Brings a path through a door, right to the last byte.
+    /// Brings a path over a protocol, right to the last byte.
     #[track_caller]
-    pub fn fetch(&self, user: &User, door: Door, path: &str, args: &[&str]) -> Run {
+    pub fn fetch(&self, user: &User, protocol: Protocol, path: &str, args: &[&str]) -> Run {
         let began = Instant::now();
-        let mut run = match door {
-            Door::Serve => self.serve(user, path, args),
-            Door::Substitute => {
+        let mut run = match protocol {
+            Protocol::Serve => self.serve(user, path, args),
+            Protocol::Substitute => {
                 let ran = user.substitute(path, args);
                 let hash = self.good.store.nar_hash(path);
                 assert_eq!(ran.stdout, format!("\n{hash}\n"), "{}", ran.run.stderr);
@@ -126,7 +126,7 @@ impl Scene {
             }
         };
         user.look_at_the_engine(&mut run);
-        assert!(began.elapsed() < LIMIT, "{door:?}");
+        assert!(began.elapsed() < LIMIT, "{protocol:?}");
         run.is_harmless();
         run
     }
@@ -164,7 +164,7 @@ impl Scene {
         Run { stderr, peak }.is_harmless();
     }
 
-    /// An attack through both doors, with and without an engine in turn: the path is brought all the same. Where the hostile
+    /// An attack through both protocols, with and without an engine in turn: the path is brought all the same. Where the hostile
     /// host is the only one, nothing is, and what is printed names it and holds these words.
     #[track_caller]
     pub fn survives<A: Attack + 'static>(
@@ -174,9 +174,9 @@ impl Scene {
         words: &[impl AsRef<str>],
     ) {
         for _ in 0..2 {
-            let (engine, door) = self.turns.next();
+            let (engine, protocol) = self.turns.next();
             self.bad.attack(attack());
-            self.fetch(&User::new(&self.both(), engine), door, path, &[]);
+            self.fetch(&User::new(&self.both(), engine), protocol, path, &[]);
         }
         let engine = self.turns.0.get().is_multiple_of(4);
         self.bad.attack(attack());

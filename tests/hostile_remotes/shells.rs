@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::far::far_away;
 use super::host::{Attack, Hostile, Io, Line, World};
-use super::scene::{Door, Scene, Turns, User};
+use super::scene::{Protocol, Scene, Turns, User};
 use super::support::tool;
 
 /// Large enough for parts.
@@ -129,15 +129,15 @@ impl Stage {
     /// The path comes all the same, by the serve loop of the same host.
     #[track_caller]
     fn survives(&self, tools: &[(&str, String)]) {
-        self.is_told(tools, |user, door| {
-            self.scene.fetch(user, door, &self.path, &[]);
+        self.is_told(tools, |user, protocol| {
+            self.scene.fetch(user, protocol, &self.path, &[]);
         });
     }
 
     /// The host tells the lie. On a busy machine its shell may not answer before the serve loop is asked instead: then it
     /// is tried again.
     #[track_caller]
-    fn is_told(&self, tools: &[(&str, String)], fetch: impl Fn(&User, Door)) {
+    fn is_told(&self, tools: &[(&str, String)], fetch: impl Fn(&User, Protocol)) {
         let folder = self.scene.good.store.env().folder().join("lies");
         let note = format!("echo $0 >> {}; ", self.asked.display());
         let tools: Vec<(&str, String)> = tools
@@ -146,9 +146,9 @@ impl Stage {
             .collect();
         let tools: Vec<(&str, &str)> = tools.iter().map(|(n, s)| (*n, s.as_str())).collect();
         for _ in 0..TRIES {
-            let (engine, door) = self.turns.next();
+            let (engine, protocol) = self.turns.next();
             self.scene.bad.attack(Lies::new(&folder, &tools));
-            fetch(&User::new(&self.far, engine), door);
+            fetch(&User::new(&self.far, engine), protocol);
             if fs::remove_file(&self.asked).is_ok() {
                 return;
             }

@@ -125,9 +125,9 @@ fn in_a_closure() {
     all(|how, scene| {
         scene.bad.attack(Closures(how));
         for engine in [false, true] {
-            for door in BOTH {
+            for protocol in BOTH {
                 let user = User::new(&scene.both(), engine);
-                scene.fetch(&user, door, &scene.small, &[]);
+                scene.fetch(&user, protocol, &scene.small, &[]);
             }
         }
     });

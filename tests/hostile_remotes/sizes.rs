@@ -5,7 +5,7 @@ use ssh_substituter::wire::serve::{CLIENT_MAGIC, MAX_SIZE, Request, Version};
 use ssh_substituter::wire::{put_string, put_u64};
 
 use super::host::{Attack, Io, Line, World, infos_reply};
-use super::scene::{Door, LIMIT, Scene, User};
+use super::scene::{LIMIT, Protocol, Scene, User};
 use super::support::run_with_input;
 
 /// Says something else of each path than is so.
@@ -165,7 +165,7 @@ fn closures_of_a_million() {
         scene.bad.attack(Closes(each));
         for engine in [false, true] {
             let user = User::new(&scene.both(), engine);
-            scene.fetch(&user, Door::Serve, &scene.small, &[]);
+            scene.fetch(&user, Protocol::Serve, &scene.small, &[]);
         }
     }
 }

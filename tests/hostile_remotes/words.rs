@@ -72,9 +72,9 @@ fn before_the_handshake() {
     scene.survives(|| Leaves, &scene.small, &["exit status 3"]);
     scene.bad.attack(Chatters);
     for engine in [false, true] {
-        for door in BOTH {
+        for protocol in BOTH {
             let user = User::new(&scene.alone(), engine);
-            let run = scene.fetch(&user, door, &scene.small, &[]);
+            let run = scene.fetch(&user, protocol, &scene.small, &[]);
             scene.is_told(&run, &["skipped text", "\\u{1b}[2J"]);
             assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
         }
@@ -86,9 +86,9 @@ fn where_all_is_logged() {
     let scene = Scene::new();
     scene.bad.attack(Chatters);
     for engine in [false, true] {
-        for door in BOTH {
+        for protocol in BOTH {
             let user = User::new(&scene.alone(), engine);
-            let run = scene.fetch(&user, door, &scene.small, &["-vv"]);
+            let run = scene.fetch(&user, protocol, &scene.small, &["-vv"]);
             assert!(run.stderr.contains("owned"), "{}", run.stderr);
         }
     }

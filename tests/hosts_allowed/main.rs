@@ -1,5 +1,5 @@
 //! Which hosts are used: unprivileged choices, in an environment as the daemon of Nix 1.x makes it (`_NIX_OPTIONS`, both
-//! commands of the classic door) and by `--store` of today's door. Real servers, one that is allowed and one that is not;
+//! commands of the text protocol) and by `--store` of today's serve protocol. Real servers, one that is allowed and one that is not;
 //! and what nobody may talk to is a listener that sees whoever comes.
 
 mod agent;

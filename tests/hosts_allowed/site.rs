@@ -84,7 +84,7 @@ impl Site {
         output
     }
 
-    /// Today's door; the answer to the question which of the two paths are there.
+    /// The serve protocol; the answer to the question which of the two paths are there.
     pub fn serve(&self, store: &str, more: &[&str]) -> (Vec<String>, String) {
         let mut command = self.env.program();
         command

@@ -2,8 +2,8 @@
 
 use crate::scan::{self, Named};
 
-/// What one room may import of the crate's own.
-pub struct Room {
+/// What one module may import of the crate's own.
+pub struct Module {
     /// The first module below the root.
     pub name: &'static str,
     /// Paths below the root; `None` for all of them.
@@ -11,8 +11,8 @@ pub struct Room {
     why: &'static str,
 }
 
-impl Room {
-    /// A room that may import `may`, and itself.
+impl Module {
+    /// A module that may import `may`, and itself.
     pub const fn new(name: &'static str, may: &'static [&'static str], why: &'static str) -> Self {
         Self {
             name,
@@ -21,7 +21,7 @@ impl Room {
         }
     }
 
-    /// A room that may import all others.
+    /// A module that may import all others.
     pub const fn anything(name: &'static str, why: &'static str) -> Self {
         Self {
             name,
@@ -32,13 +32,13 @@ impl Room {
 }
 
 /// Where a crate may be named.
-pub struct Door {
+pub struct CrateUse {
     krate: &'static str,
     files: &'static [&'static str],
     why: &'static str,
 }
 
-impl Door {
+impl CrateUse {
     /// `files` are beginnings of file names.
     pub const fn new(
         krate: &'static str,
@@ -51,8 +51,8 @@ impl Door {
 
 /// All tables. The last three hold beginnings of file names.
 pub struct Rules {
-    pub rooms: &'static [Room],
-    pub doors: &'static [Door],
+    pub modules: &'static [Module],
+    pub crates: &'static [CrateUse],
     pub no_tokio: &'static [&'static str],
     pub stdout: &'static [&'static str],
     pub stderr: &'static [&'static str],
@@ -61,8 +61,8 @@ pub struct Rules {
 /// Test modules in src may use values and codecs to make up what they need.
 const ALSO_IN_TESTS: &[&str] = &["model", "wire"];
 
-/// The room that a file under src belongs to.
-pub fn room_of(file: &str) -> &str {
+/// The module that a file under src belongs to.
+pub fn module_of(file: &str) -> &str {
     let inside = file.strip_prefix("src/").unwrap_or(file);
     inside
         .split('/')
@@ -102,7 +102,7 @@ impl Rules {
                 let is_crate = words.first().is_some_and(|word| !local.contains(word));
                 let problem = self
                     .import(file, &words, named.in_test || test_file)
-                    .or_else(|| self.door(file, &words).filter(|_| is_crate))
+                    .or_else(|| self.crate_use(file, &words).filter(|_| is_crate))
                     .or_else(|| self.printing(file, &words))?;
                 Some(line(file, named, &problem))
             })
@@ -113,11 +113,11 @@ impl Rules {
         let (["crate" | "ssh_substituter"], path) = words.split_at_checked(1)? else {
             return None;
         };
-        let name = room_of(file);
-        let Some(room) = self.rooms.iter().find(|room| room.name == name) else {
-            return Some(format!("the room `{name}` has no rule"));
+        let name = module_of(file);
+        let Some(module) = self.modules.iter().find(|module| module.name == name) else {
+            return Some(format!("the module `{name}` has no rule"));
         };
-        let may = room.may?;
+        let may = module.may?;
         let within = |allowed: &str| {
             let allowed: Vec<&str> = allowed.split("::").collect();
             path.starts_with(&allowed)
@@ -125,19 +125,26 @@ impl Rules {
         let fine = within(name)
             || may.iter().any(|a| within(a))
             || (in_test && ALSO_IN_TESTS.iter().any(|a| within(a)));
-        (!fine).then(|| format!("`{name}` may import {may:?} only: {}", room.why))
+        (!fine).then(|| format!("`{name}` may import {may:?} only: {}", module.why))
     }
 
-    fn door(&self, file: &str, words: &[&str]) -> Option<String> {
+    fn crate_use(&self, file: &str, words: &[&str]) -> Option<String> {
         let first = *words.first()?;
         // A moment of the clock that a simulation can drive is a value like others.
         let moment = words == ["tokio", "time", "Instant"];
         if first == "tokio" && !moment && one_of(file, self.no_tokio) {
             return Some("no runtime in pure code".to_owned());
         }
-        let door = self.doors.iter().find(|door| door.krate == first)?;
-        (!one_of(file, door.files))
-            .then(|| format!("only {:?} may name this crate: {}", door.files, door.why))
+        let allowed = self
+            .crates
+            .iter()
+            .find(|crate_use| crate_use.krate == first)?;
+        (!one_of(file, allowed.files)).then(|| {
+            format!(
+                "only {:?} may name this crate: {}",
+                allowed.files, allowed.why
+            )
+        })
     }
 
     fn printing(&self, file: &str, words: &[&str]) -> Option<String> {

@@ -130,7 +130,7 @@ fn imports_downwards_are_accepted() {
 }
 
 #[test]
-fn crates_come_in_by_their_door_only() {
+fn crates_are_named_in_their_place_only() {
     reported("src/main.rs", "use clap::Parser;", "clap");
     reported(
         "src/pool/mod.rs",

@@ -66,9 +66,9 @@ fn ssh_gets_what_it_needs_and_shows_no_secret() {
     let path = host.store.add_text("path", "text", &[]);
     let key = host.store.sign("test-1", &[&path]);
     let (search, log) = watch_ssh(&env);
-    for door in ["--query", "--serve"] {
+    for front_end in ["--query", "--serve"] {
         let mut command = env.program();
-        command.arg(door).env("PATH", &search);
+        command.arg(front_end).env("PATH", &search);
         for name in [
             "SSH_ASKPASS",
             "SSH_ASKPASS_REQUIRE",
@@ -111,7 +111,7 @@ fn ssh_gets_what_it_needs_and_shows_no_secret() {
             .env("USER", "u")
             .env("LOGNAME", "u")
             .env("SHELL", "/bin/sh");
-        let input = match door {
+        let input = match front_end {
             "--query" => format!("have {path} \n").into_bytes(),
             // Hello, QueryValidPaths of no path.
             _ => [0x390c_9deb_u64, 0x205, 1, 0, 0, 0]

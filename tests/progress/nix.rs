@@ -1,4 +1,4 @@
-//! In the doors that Nix opens: beside Nix's own bar, and in the pipe of Nix 1.x; and what the options say.
+//! In the front ends that Nix starts: beside Nix's own bar, and in the pipe of Nix 1.x; and what the options say.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

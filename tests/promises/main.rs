@@ -5,7 +5,7 @@ mod query_support;
 #[path = "../support/mod.rs"]
 mod support;
 
-mod doors;
+mod front_ends;
 mod resolver;
 
 use std::time::Duration;

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ssh_substituter::cache::disk::{Lookup, News, Said, Surroundings, unix_seconds};
+use ssh_substituter::cache::disk::{CacheWrite, CachedAnswer, Environment, Lookup, unix_seconds};
 use ssh_substituter::cache::{Disk, Lifetimes};
 use ssh_substituter::config::host::Host;
 use ssh_substituter::hint::Hint;
 use ssh_substituter::model::StorePath;
 use ssh_substituter::pool::{Limits, Pool};
-use ssh_substituter::resolver::{DiskTier, Resolver, Trust};
+use ssh_substituter::resolver::{KeyedDisk, Resolver, Trust};
 use ssh_substituter::transport::{ProcessTransport, Transport};
 use ssh_substituter::wire::serve::{Incoming, Request, RequestDecoder, take_client_hello};
 
@@ -172,7 +172,7 @@ impl<'a> Setup<'a> {
         };
         let notify = Arc::new(|error: &(dyn Hint + 'static)| log::debug!("{error}"));
         let pool = Arc::new(Pool::new(parsed, wrap(transport), limits, notify, None));
-        let disk = self.folder.map(|folder| DiskTier {
+        let disk = self.folder.map(|folder| KeyedDisk {
             disk: Arc::new(disk(folder)),
             hosts: self.hosts.iter().map(|(name, ..)| (*name).into()).collect(),
         });
@@ -202,11 +202,11 @@ pub fn age(folder: &Path, paths: &[&str], seconds: u64) {
     };
     let said = disk.path_infos(&lookup, |_| false).into_iter();
     let news: Vec<_> = said
-        .map(|(_, said)| Said {
+        .map(|(_, said)| CachedAnswer {
             checked_at: said.checked_at - seconds,
             ..said
         })
-        .map(|said| News::Said("a".into(), said))
+        .map(|said| CacheWrite::Answer("a".into(), said))
         .collect();
     assert_eq!(news.len(), paths.len());
     disk.remember(&news, Lifetimes::default(), unix_seconds());
@@ -223,10 +223,10 @@ pub fn set_lifetimes() -> Lifetimes {
 
 /// The disk tier in this folder.
 pub fn disk(folder: &Path) -> Disk {
-    Disk::new(Surroundings {
+    Disk::new(Environment {
         explicit: Some(folder.to_owned()),
         uid: rustix::process::geteuid().as_raw(),
-        ..Surroundings::default()
+        ..Environment::default()
     })
 }
 

@@ -170,7 +170,7 @@ impl Sshd {
         self.daemon.pid()
     }
 
-    /// Private key that opens the door.
+    /// Private key of the account.
     pub fn client_key(&self) -> PathBuf {
         self.scratch.path().join("client")
     }

@@ -1,11 +1,11 @@
 //! One engine behind all processes: what it saves, what the extra hop costs, what it holds.
 
 mod bytes;
-mod doors;
+mod front_ends;
 mod nix;
 
 pub use bytes::{memory, stream};
-pub use doors::{classic, first_answer};
+pub use front_ends::{classic, first_answer};
 pub use nix::dag;
 
 use std::thread;

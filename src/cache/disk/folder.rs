@@ -15,7 +15,7 @@ use crate::folder::{is_writable_by_others, unsafe_ancestor};
 /// Names the folder itself; for tests and unusual systems.
 pub const OVERRIDE: &str = "SSH_SUBSTITUTER_CACHE_DIR";
 
-const NAME: &str = "ssh-substituter";
+const FOLDER_NAME: &str = "ssh-substituter";
 
 /// Why there is no folder.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,7 @@ pub enum FolderError {
         #[source]
         source: io::Error,
     },
-    /// Something that others could use against us has its place.
+    /// Others could use what is there against us.
     #[error("the folder {} is refused: it is {what}", .path.display())]
     Refused {
         /// The folder.
@@ -38,15 +38,15 @@ pub enum FolderError {
         /// What it is.
         what: &'static str,
     },
-    /// There is no place to try.
+    /// There is no folder to try.
     #[error("neither XDG_CACHE_HOME nor HOME names a folder to use")]
     Homeless,
 }
 
-/// What the choice depends on, so that tests need not change the process.
+/// What the choice depends on; a value, so that tests need not change the process.
 #[derive(Debug, Clone, Default)]
-pub struct Surroundings {
-    /// A folder that was named outright.
+pub struct Environment {
+    /// The folder that [`OVERRIDE`] names.
     pub explicit: Option<PathBuf>,
     /// `$XDG_CACHE_HOME`.
     pub xdg_cache_home: Option<PathBuf>,
@@ -56,8 +56,8 @@ pub struct Surroundings {
     pub uid: u32,
 }
 
-impl Surroundings {
-    /// Those of this process.
+impl Environment {
+    /// That of this process.
     #[must_use]
     pub fn of_process() -> Self {
         let from_env = |name| {
@@ -72,10 +72,10 @@ impl Surroundings {
         }
     }
 
-    /// Finds or makes the folder.
+    /// Finds or creates the folder.
     ///
     /// # Errors
-    /// When no place can be used; the last one's reason is given.
+    /// When no folder can be used; the reason for the last one is given.
     pub fn folder(&self) -> Result<PathBuf, FolderError> {
         let mut last = FolderError::Homeless;
         for candidate in self.candidates() {
@@ -96,16 +96,15 @@ impl Surroundings {
         let bases = xdg.into_iter().chain(home);
         let mut found: Vec<_> = bases
             .filter(|base| base.is_absolute() && self.may_fill(base))
-            .map(|base| base.join(NAME))
+            .map(|base| base.join(FOLDER_NAME))
             .collect();
         if self.uid == 0 {
-            found.push(Path::new("/var/cache").join(NAME));
+            found.push(Path::new("/var/cache").join(FOLDER_NAME));
         }
         found
     }
 
-    /// Under `sudo`, HOME may still be the other user's: files of root's in there would be in that
-    /// user's way.
+    /// Under `sudo`, HOME may still be the other user's: files of root in there would get in that user's way.
     fn may_fill(&self, base: &Path) -> bool {
         let nearest = base.ancestors().find_map(|path| fs::metadata(path).ok());
         self.uid != 0 || nearest.is_some_and(|meta| meta.uid() == 0)
@@ -120,9 +119,9 @@ impl Surroundings {
             path: path.to_owned(),
             what,
         };
-        // The mode for all folders that are missing, as the XDG specification wants it.
+        // With this mode for all missing folders, as the XDG specification asks.
         let made = DirBuilder::new().mode(0o700).recursive(true).create(path);
-        // A link to a folder is for users who moved their caches, if it is theirs.
+        // Users who moved their caches have a link of their own here.
         let link =
             fs::symlink_metadata(path).map_err(|error| failed(made.err().unwrap_or(error)))?;
         if link.uid() != self.uid {
@@ -135,15 +134,15 @@ impl Surroundings {
         if meta.uid() != self.uid {
             return Err(refused("a link to a folder of another user"));
         }
-        // What is in it may be somebody else's by now.
+        // Others may have put files into it.
         if is_writable_by_others(&meta, self.uid) {
             return Err(refused("open to other users"));
         }
-        // One that was named is not for us to tighten: who knows what else it is.
+        // A folder that was named explicitly is not ours to change.
         if self.explicit.is_none() && meta.mode() & 0o077 != 0 {
             fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
         }
-        // Where it really is, for SQLite, which follows no links then.
+        // The real path, since SQLite is told not to follow links.
         let real = fs::canonicalize(path).map_err(failed)?;
         for path in [path, &real] {
             if unsafe_ancestor(path, self.uid).map_err(failed)?.is_some() {
@@ -166,10 +165,10 @@ mod tests {
 
     fn explicit(path: &Path, uid: u32) -> Result<PathBuf, FolderError> {
         let explicit = Some(path.to_owned());
-        Surroundings {
+        Environment {
             explicit,
             uid,
-            ..Surroundings::default()
+            ..Environment::default()
         }
         .folder()
     }
@@ -181,11 +180,11 @@ mod tests {
     #[test]
     fn the_first_place_that_does_is_made_and_private() {
         let temp = tempfile::tempdir().unwrap();
-        let mut here = Surroundings {
+        let mut here = Environment {
             xdg_cache_home: Some(temp.path().join("xdg")),
             home: Some(temp.path().join("home")),
             uid: uid(),
-            ..Surroundings::default()
+            ..Environment::default()
         };
         let xdg = here.folder().unwrap();
         assert_eq!(xdg, temp.path().join("xdg/ssh-substituter"));
@@ -208,16 +207,16 @@ mod tests {
 
     #[test]
     fn root_leaves_other_users_homes_alone() {
-        let here = |home: &Path| Surroundings {
+        let here = |home: &Path| Environment {
             home: Some(home.to_owned()),
-            ..Surroundings::default()
+            ..Environment::default()
         };
         let var = Path::new("/var/cache/ssh-substituter");
         assert_eq!(
             here(Path::new("/")).candidates()[0],
             Path::new("/.cache/ssh-substituter")
         );
-        assert_eq!(Surroundings::default().candidates(), [var]);
+        assert_eq!(Environment::default().candidates(), [var]);
         // A folder that is surely not root's: one of ours, or made somebody's.
         let temp = tempfile::tempdir().unwrap();
         if uid() == 0 {

@@ -1,11 +1,11 @@
-//! What is known of hosts' failures.
+//! Hosts' health, between processes.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Disk;
 use crate::model::HealthRecord;
 
-/// Times in milliseconds of Unix time. SQLite has signed numbers only; what does not fit is cut.
+/// Times in milliseconds of Unix time. SQLite has signed numbers only: larger ones are capped.
 pub(super) const TABLE: &str = "CREATE TABLE host_health (
     host TEXT PRIMARY KEY,
     failures INTEGER NOT NULL,
@@ -13,17 +13,17 @@ pub(super) const TABLE: &str = "CREATE TABLE host_health (
     rest_until INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;";
 
-/// How many hosts are remembered: those that failed last.
-const REMEMBERED: i64 = 1_000;
+/// How many hosts are remembered: those that failed most recently.
+const HOSTS_MAX: i64 = 1_000;
 
 impl Disk {
-    /// What is known of a host; none when nothing is, or there is no disk tier. Blocks.
+    /// A host's record; `None` when there is none, or no disk tier. Blocks.
     #[must_use]
     pub fn host_health(&self, host: &str) -> Option<HealthRecord> {
         self.ask(|db| load(db, host)).flatten()
     }
 
-    /// Remembers what is known of a host, or forgets it when that is the default. Blocks.
+    /// Sets a host's record, or removes it when it is the default. Blocks.
     pub fn set_host_health(&self, host: &str, health: &HealthRecord) {
         self.ask(|db| save(db, host, health));
     }
@@ -67,7 +67,7 @@ fn save(db: &Connection, host: &str, health: &HealthRecord) -> rusqlite::Result<
     db.execute(
         "DELETE FROM host_health WHERE host IN (
             SELECT host FROM host_health ORDER BY last_failure DESC LIMIT -1 OFFSET ?1)",
-        [REMEMBERED],
+        [HOSTS_MAX],
     )?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What hosts answered about paths: infos, and that they lack a path.
+//! Hosts' answers about paths: infos, and that they lack a path.
 //!
 //! Times are seconds of Unix time and come from the caller. A host's store directory is part of
 //! which row is meant; paths are kept as base names.
@@ -13,7 +13,7 @@
 //! | `deriver`, `refs` | base names; references with a blank between them |
 //! | `sigs` | with a line feed between them |
 //!
-//! A row that makes no sense says nothing: it is as if it were not there.
+//! A row that makes no sense is ignored.
 
 mod row;
 mod upkeep;
@@ -54,19 +54,18 @@ CREATE TABLE upkeep (
 ) STRICT;
 INSERT INTO upkeep VALUES (1, 0, 0);";
 
-/// How long one question may go on reading what was not asked for but will be.
-const READ_AHEAD: Duration = Duration::from_millis(50);
+/// How long one question may go on reading references, which will be asked for next.
+const READAHEAD_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// For how many seconds a host's answer counts as checked, unless the user has set a lifetime. So long
-/// it is shared by all who ask.
-const CHECKED: u64 = 10;
+/// For how many seconds a host's answer counts as checked, unless the user has set a lifetime.
+const CHECKED_SECONDS: u64 = 10;
 
-/// A clock that is ahead of ours by more than this, in seconds, is not believed.
-const SKEW: u64 = 300;
+/// How far ahead of our clock a row may be, in seconds. Others are not believed.
+const CLOCK_SKEW_MAX: u64 = 300;
 
-/// For how long an answer is remembered. Whether the host still has the path is asked again, once the
-/// answer is more than a few seconds old, before anybody relies on it; unless the user has set a lifetime
-/// to something else than the default: such an answer is believed unasked as long as it is remembered.
+/// For how long an answer is remembered. Once it is more than a few seconds old, the host is asked again before
+/// anything relies on it. Where the user has set a lifetime other than the default, an answer is believed
+/// unasked as long as it is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetimes {
     /// That a host has a path, and what it is.
@@ -90,10 +89,10 @@ impl Lifetimes {
     /// without asking the host again.
     #[must_use]
     pub fn is_checked(&self, has: bool, checked_at: u64, now: u64) -> bool {
-        self.is_set(has) || now.abs_diff(checked_at) < CHECKED
+        self.is_set(has) || now.abs_diff(checked_at) < CHECKED_SECONDS
     }
 
-    /// Whether the user has set this lifetime to something else than the default.
+    /// Whether the user has set this lifetime to another value than the default.
     #[must_use]
     pub fn is_set(&self, has: bool) -> bool {
         let usual = Self::default();
@@ -108,13 +107,13 @@ impl Lifetimes {
     pub fn is_fresh(&self, has: bool, checked_at: u64, now: u64) -> bool {
         let lifetime = if has { self.positive } else { self.negative };
         now.saturating_sub(checked_at) < lifetime.as_secs()
-            && checked_at <= now.saturating_add(SKEW)
+            && checked_at <= now.saturating_add(CLOCK_SKEW_MAX)
     }
 }
 
 /// A host's answer about a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
+pub struct CachedAnswer {
     /// The path.
     pub path: StorePath,
     /// What it is; `None`: the host lacks it.
@@ -123,15 +122,15 @@ pub struct Said {
     pub checked_at: u64,
 }
 
-/// Something to be written.
+/// A change to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
+pub enum CacheWrite {
     /// A host, by its key, answered.
-    Said(Arc<str>, Said),
-    /// A host still has a path at this time, in seconds of Unix time. What is known of it is the same.
-    Has(Arc<str>, StorePath, u64),
-    /// What a host said of a path is no longer true.
-    Gone(Arc<str>, StorePath),
+    Answer(Arc<str>, CachedAnswer),
+    /// A host still has a path at this time, in seconds of Unix time; its info is the same.
+    Confirmed(Arc<str>, StorePath, u64),
+    /// A host's answer about a path does not hold any more.
+    Removed(Arc<str>, StorePath),
 }
 
 /// What is looked up.
@@ -145,35 +144,35 @@ pub struct Lookup<'a> {
     pub lifetimes: Lifetimes,
     /// The time, in seconds of Unix time.
     pub now: u64,
-    /// How many paths at most are read; what found ones refer to is read too, as far as it goes.
+    /// How many paths are read at most: references of those found are read too, up to this number.
     pub most: usize,
 }
 
 impl Disk {
-    /// What these hosts have said of these paths, and of what found ones refer to: the place of
-    /// the host in the question, and its answer. References that `is_known` are not followed.
-    /// Blocks; nothing is found when there is no disk tier.
+    /// Answers of these hosts about these paths and their references: the index of the host in the question,
+    /// and its answer. References that `is_known` are not followed. Blocks; finds nothing when there is no disk
+    /// tier.
     #[must_use]
     pub fn path_infos(
         &self,
         lookup: &Lookup<'_>,
         is_known: impl Fn(&StorePath) -> bool,
-    ) -> Vec<(usize, Said)> {
+    ) -> Vec<(usize, CachedAnswer)> {
         self.ask(|db| look_up(db, lookup, &is_known))
             .unwrap_or_default()
     }
 
-    /// Writes all of `news`, in order and at once. Blocks.
-    pub fn remember(&self, news: &[News], lifetimes: Lifetimes, now: u64) {
-        let written = self.ask(|db| write(db, news));
-        // Apart from that, so that what was written stays whatever becomes of this.
+    /// Writes all of `writes`, in order and at once. Blocks.
+    pub fn remember(&self, writes: &[CacheWrite], lifetimes: Lifetimes, now: u64) {
+        let written = self.ask(|db| write(db, writes));
+        // Separately, so that the writes stay if this fails.
         if written.is_some() {
             self.ask(|db| upkeep::prune(db, lifetimes, now, upkeep::Bounds::default()));
         }
     }
 }
 
-type Found = Vec<(usize, Said)>;
+type Found = Vec<(usize, CachedAnswer)>;
 
 fn look_up(
     db: &Connection,
@@ -196,7 +195,7 @@ fn look_up(
     }
     let started = Instant::now();
     while let Some(path) = ahead.pop_front() {
-        if seen.len() >= lookup.most || started.elapsed() > READ_AHEAD {
+        if seen.len() >= lookup.most || started.elapsed() > READAHEAD_TIMEOUT {
             break;
         }
         if !is_known(&path) && seen.insert(path.clone()) {
@@ -208,9 +207,9 @@ fn look_up(
     Ok(found)
 }
 
-/// What the first host that has the path says that it refers to.
-fn references(found: &[(usize, Said)]) -> Vec<StorePath> {
-    let info = found.iter().find_map(|(_, said)| said.info.as_ref());
+/// The references of a path, by the first host that has it.
+fn references(found: &[(usize, CachedAnswer)]) -> Vec<StorePath> {
+    let info = found.iter().find_map(|(_, answer)| answer.info.as_ref());
     info.map(|info| info.references.clone()).unwrap_or_default()
 }
 
@@ -229,41 +228,41 @@ fn read(
         let row = rows
             .query_row((id, path.base_name()), |row| Ok(Row::read(row)))
             .optional()?;
-        let said = row.flatten().and_then(|row| row.said(path));
-        let fresh = said.filter(|said| {
+        let answer = row.flatten().and_then(|row| row.into_answer(path));
+        let fresh = answer.filter(|answer| {
             let Lookup { lifetimes, now, .. } = lookup;
-            lifetimes.is_fresh(said.info.is_some(), said.checked_at, *now)
+            lifetimes.is_fresh(answer.info.is_some(), answer.checked_at, *now)
         });
-        found.extend(fresh.map(|said| (place, said)));
+        found.extend(fresh.map(|answer| (place, answer)));
     }
     Ok(())
 }
 
-fn write(db: &Connection, news: &[News]) -> rusqlite::Result<()> {
+fn write(db: &Connection, writes: &[CacheWrite]) -> rusqlite::Result<()> {
     let change = Transaction::new_unchecked(db, TransactionBehavior::Immediate)?;
     let mut ids = Ids::default();
     let mut written = 0;
     let mut insert = change.prepare(row::INSERT)?;
     let mut delete = change.prepare(row::DELETE)?;
-    let mut check = change.prepare(row::CHECK)?;
-    for one in news {
+    let mut check = change.prepare(row::CONFIRM)?;
+    for one in writes {
         match one {
-            News::Said(key, said) => {
-                // What cannot be written must not leave an older answer in its place either.
-                let id = ids.make(&change, key, said.path.store_dir())?;
-                match Row::of(said) {
-                    Some(row) => row.write(&mut insert, id, &said.path)?,
-                    None => delete.execute((id, said.path.base_name()))?,
+            CacheWrite::Answer(key, answer) => {
+                // An answer that cannot be written must not leave an older one in its place.
+                let id = ids.make(&change, key, answer.path.store_dir())?;
+                match Row::of(answer) {
+                    Some(row) => row.write(&mut insert, id, &answer.path)?,
+                    None => delete.execute((id, answer.path.base_name()))?,
                 };
                 written += 1;
             }
-            News::Has(key, path, at) => {
+            CacheWrite::Confirmed(key, path, at) => {
                 let at = i64::try_from(*at).unwrap_or(i64::MAX);
                 if let Some(id) = ids.find(&change, key, path.store_dir())? {
                     check.execute((id, path.base_name(), at))?;
                 }
             }
-            News::Gone(key, path) => {
+            CacheWrite::Removed(key, path) => {
                 if let Some(id) = ids.find(&change, key, path.store_dir())? {
                     delete.execute((id, path.base_name()))?;
                 }
@@ -275,7 +274,7 @@ fn write(db: &Connection, news: &[News]) -> rusqlite::Result<()> {
     change.commit()
 }
 
-/// Numbers of hosts, as far as they were looked up.
+/// Row ids of hosts, as far as they were looked up.
 #[derive(Default)]
 struct Ids(HashMap<(Arc<str>, String), Option<i64>>);
 

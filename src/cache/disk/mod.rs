@@ -1,8 +1,8 @@
-//! The tier that all processes of a user share: `cache.sqlite` in a private folder.
+//! The disk tier, which all processes of a user share: `cache.sqlite` in a private folder.
 //!
-//! Losing it costs time only. Whatever fails (a folder that cannot be written, a full disk, a
-//! lock that is held for long) means working without, and one debug line says so. A database that
-//! is damaged, somebody else's, or of a later schema is moved aside and made anew.
+//! Losing it costs time only. After any failure (a folder that cannot be written, a full disk, a lock that is
+//! held for long) work goes on without it, and one debug line says so. A database that is damaged, of another
+//! program, or of a later schema is moved aside and created anew.
 //!
 //! Everything here blocks, for about 0.3 s per question as long as the disk itself answers.
 //! Callers that are async use `spawn_blocking`.
@@ -15,7 +15,7 @@
 mod folder;
 mod health;
 mod infos;
-mod look;
+mod inspect;
 mod shell;
 
 use parking_lot::Mutex;
@@ -28,9 +28,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
-pub use folder::{FolderError, OVERRIDE, Surroundings};
-pub use infos::{Lifetimes, Lookup, News, Said};
-pub use look::{Cleared, Contents, HostAnswers, LookError};
+pub use folder::{Environment, FolderError, OVERRIDE};
+pub use infos::{CacheWrite, CachedAnswer, Lifetimes, Lookup};
+pub use inspect::{Cleared, Contents, HostAnswers, InspectError};
 
 use crate::folder::is_own_file;
 use crate::folder::lock::try_lock;
@@ -41,34 +41,34 @@ const APPLICATION: i32 = 0x7373_6873;
 /// The newest schema that is understood here.
 const SCHEMA: i32 = 2;
 
-/// How long a question is repeated while others are in the way.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// How long a question is repeated while other processes lock the database.
+const BUSY_RETRY_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How long SQLite itself waits for a lock: in part, since in WAL mode it sometimes does not wait
-/// at all (`SQLITE_BUSY` while a log is recovered, `SQLITE_PROTOCOL` under load).
+/// How long SQLite itself waits for a lock. It is not enough: in WAL mode it sometimes does not wait at all
+/// (`SQLITE_BUSY` while a log is recovered, `SQLITE_PROTOCOL` under load).
 const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// How long to wait before a question is repeated.
-const PAUSE: Duration = Duration::from_millis(5);
+const BUSY_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
 const FILE: &str = "cache.sqlite";
 
 /// The disk tier. Nothing is opened before the first question.
 #[derive(Debug)]
 pub struct Disk {
-    surroundings: Surroundings,
-    /// Held while the database is asked, by threads that may block.
-    state: Mutex<State>,
+    environment: Environment,
+    /// Held while the database is used, by threads that may block.
+    database: Mutex<Database>,
 }
 
 #[derive(Debug)]
-enum State {
+enum Database {
     Unopened,
     Open { db: Connection, path: PathBuf },
     Off,
 }
 
-/// Why the disk tier is of no use. For the log: nobody can do more about it than do without.
+/// Why the disk tier cannot be used; for the log.
 #[derive(Debug, thiserror::Error)]
 enum DiskError {
     #[error(transparent)]
@@ -82,7 +82,7 @@ enum DiskError {
     Aside { path: PathBuf, source: io::Error },
 }
 
-/// What is wrong with a database that is there.
+/// Why a database that is there cannot be used.
 #[derive(Debug)]
 enum Unusable {
     Damaged,
@@ -92,47 +92,47 @@ enum Unusable {
 }
 
 impl Disk {
-    /// The disk tier in the place that `surroundings` say.
+    /// The disk tier in the folder that `environment` names.
     #[must_use]
-    pub fn new(surroundings: Surroundings) -> Self {
+    pub fn new(environment: Environment) -> Self {
         Self {
-            surroundings,
-            state: Mutex::new(State::Unopened),
+            environment,
+            database: Mutex::new(Database::Unopened),
         }
     }
 
-    /// Asks the database, or tells the log why it cannot.
+    /// Asks the database, or logs why it cannot.
     fn ask<T>(&self, question: impl Fn(&Connection) -> rusqlite::Result<T>) -> Option<T> {
         // A panic in another thread leaves at worst an open transaction, which its drop ended.
-        let mut state = self.state.lock();
-        if matches!(*state, State::Unopened) {
-            *state = self.open();
+        let mut database = self.database.lock();
+        if matches!(*database, Database::Unopened) {
+            *database = self.open();
         }
-        let State::Open { db, path } = &*state else {
+        let Database::Open { db, path } = &*database else {
             return None;
         };
-        let error = match patiently(|| question(db)) {
+        let error = match retry_busy(|| question(db)) {
             Ok(answer) => return Some(answer),
             Err(error) => error,
         };
         log::debug!("the disk cache {}: {error}", path.display());
         if is_damage(&error) {
-            // What is damaged in the middle shows only now.
+            // Damage in the middle of the file shows only now.
             let path = path.clone();
-            *state = State::Off;
-            *state = match renew(&path, true) {
-                Ok(db) => State::Open { db, path },
+            *database = Database::Off;
+            *database = match renew(&path, true) {
+                Ok(db) => Database::Open { db, path },
                 Err(error) => off(&error),
             };
-            if let State::Open { db, .. } = &*state {
-                return patiently(|| question(db)).ok();
+            if let Database::Open { db, .. } = &*database {
+                return retry_busy(|| question(db)).ok();
             }
         }
         None
     }
 
-    fn open(&self) -> State {
-        let opened = self.surroundings.folder().map_err(DiskError::from);
+    fn open(&self) -> Database {
+        let opened = self.environment.folder().map_err(DiskError::from);
         let opened = opened.and_then(|folder| {
             let path = folder.join(FILE);
             let db = match open(&path) {
@@ -140,24 +140,32 @@ impl Disk {
                 Err(Unusable::Other(source)) => return Err(DiskError::Sqlite { path, source }),
                 Err(_) => renew(&path, false)?,
             };
-            Ok(State::Open { db, path })
+            Ok(Database::Open { db, path })
         });
         opened.unwrap_or_else(|error| off(&error))
     }
 }
 
-fn off(error: &DiskError) -> State {
+fn off(error: &DiskError) -> Database {
     log::debug!("no disk cache: {error}");
-    State::Off
+    Database::Off
 }
 
-/// Asks again while others are in the way.
-fn patiently<T>(mut question: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+/// Asks again while other processes lock the database.
+fn retry_busy<T>(question: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    retry_busy_for(BUSY_RETRY_TIMEOUT, question)
+}
+
+/// The same for at most `limit`.
+fn retry_busy_for<T>(
+    limit: Duration,
+    mut question: impl FnMut() -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
     let started = Instant::now();
     loop {
         match question() {
-            Err(error) if is_passing(&error) && started.elapsed() < PATIENCE => {
-                std::thread::sleep(PAUSE);
+            Err(error) if is_passing(&error) && started.elapsed() < limit => {
+                std::thread::sleep(BUSY_RETRY_INTERVAL);
             }
             result => return result,
         }
@@ -199,7 +207,7 @@ pub fn unix_seconds() -> u64 {
     since.unwrap_or_default().as_secs()
 }
 
-/// Opens the database, makes it if it is not there.
+/// Opens the database; creates it if it is missing.
 fn open(path: &Path) -> Result<Connection, Unusable> {
     if !claim(path)? {
         return Err(Unusable::Foreign);
@@ -208,11 +216,11 @@ fn open(path: &Path) -> Result<Connection, Unusable> {
     let mut db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(BUSY_TIMEOUT)?;
     let number = |db: &Connection, name: &str| {
-        patiently(|| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0)))
+        retry_busy(|| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0)))
     };
     let application = number(&db, "application_id")?;
     let tables: i64 =
-        patiently(|| db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)))?;
+        retry_busy(|| db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)))?;
     if application != APPLICATION && (application != 0 || tables > 0) {
         return Err(Unusable::Foreign);
     }
@@ -220,11 +228,11 @@ fn open(path: &Path) -> Result<Connection, Unusable> {
         return Err(Unusable::Newer);
     }
     // A lost write costs time only, so none waits for the disk.
-    patiently(|| db.pragma_update(None, "journal_mode", "WAL"))?;
-    patiently(|| db.pragma_update(None, "synchronous", "NORMAL"))?;
-    patiently(|| {
+    retry_busy(|| db.pragma_update(None, "journal_mode", "WAL"))?;
+    retry_busy(|| db.pragma_update(None, "synchronous", "NORMAL"))?;
+    retry_busy(|| {
         let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        // Another process may have done it just now.
+        // Another process may have done it meanwhile.
         let version: i32 = change.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if version < 1 {
             change.execute_batch(health::TABLE)?;
@@ -240,7 +248,7 @@ fn open(path: &Path) -> Result<Connection, Unusable> {
     Ok(db)
 }
 
-/// Makes the file if it is missing, for us alone: SQLite gives what it puts beside it the same mode.
+/// Creates the file if it is missing, readable for us alone: SQLite gives the files beside it the same mode.
 /// `false` when something else than a file of ours has its name.
 fn claim(path: &Path) -> rusqlite::Result<bool> {
     let made = OpenOptions::new()
@@ -253,7 +261,7 @@ fn claim(path: &Path) -> rusqlite::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let meta = fs::symlink_metadata(path);
             let uid = rustix::process::geteuid().as_raw();
-            // What has gone meanwhile was there before.
+            // A file that is gone by now existed a moment ago, and is not ours to claim.
             Ok(meta.is_ok_and(|meta| is_own_file(&meta, uid)))
         }
         Err(error) => {
@@ -266,14 +274,14 @@ fn claim(path: &Path) -> rusqlite::Result<bool> {
     }
 }
 
-/// Moves a database that is of no use aside and makes a new one. With `damaged` it is known to be
-/// of no use even if it can be opened, unless another process has replaced it meanwhile.
+/// Moves an unusable database aside and creates a new one. With `damaged` it is known to be unusable even if it
+/// can be opened, unless another process has replaced it meanwhile.
 fn renew(path: &Path, damaged: bool) -> Result<Connection, DiskError> {
     let failed = |source| DiskError::Aside {
         path: path.to_owned(),
         source,
     };
-    // One process at a time, so that nobody moves the new one aside.
+    // One process at a time, so that no other one moves the new database aside.
     let _lock = lock(&path.with_extension("lock")).map_err(failed)?;
     let suffix = match open(path) {
         Ok(db) if !damaged || is_sound(&db) => return Ok(db),
@@ -303,7 +311,7 @@ fn renew(path: &Path, damaged: bool) -> Result<Connection, DiskError> {
 }
 
 fn is_sound(db: &Connection) -> bool {
-    let check = patiently(|| db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)));
+    let check = retry_busy(|| db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)));
     check.is_ok_and(|answer: String| answer == "ok")
 }
 
@@ -313,15 +321,16 @@ fn with(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// A lock between processes; held until the file is dropped.
+/// A lock between processes, held until the file is dropped.
 fn lock(path: &Path) -> io::Result<File> {
     let started = Instant::now();
     loop {
         match try_lock(path) {
             Err(error)
-                if error.kind() == io::ErrorKind::WouldBlock && started.elapsed() < PATIENCE =>
+                if error.kind() == io::ErrorKind::WouldBlock
+                    && started.elapsed() < BUSY_RETRY_TIMEOUT =>
             {
-                std::thread::sleep(PAUSE);
+                std::thread::sleep(BUSY_RETRY_INTERVAL);
             }
             locked => return locked,
         }

@@ -11,15 +11,14 @@ pub(super) const TABLE: &str = "CREATE TABLE host_shell (
     found_at INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;";
 
-/// How long it is believed, in seconds: accounts are seldom changed, and who is wrong about one
-/// finds out.
-const BELIEVED: u64 = 7 * 24 * 3600;
+/// How long a row is believed, in seconds. Accounts are seldom changed, and a wrong row shows on the next use.
+const SHELL_LIFETIME: u64 = 7 * 24 * 3600;
 
-/// How many hosts are remembered: those that were found out last.
-const REMEMBERED: i64 = 1_000;
+/// How many hosts are remembered: the latest ones.
+const HOSTS_MAX: i64 = 1_000;
 
 impl Disk {
-    /// Whether the account behind `key` has a shell, as was found out in the last 7 days. Blocks.
+    /// Whether the account behind `key` has a shell, if that was found out in the last 7 days. Blocks.
     #[must_use]
     pub fn host_shell(&self, key: &str) -> Option<bool> {
         self.ask(|db| load(db, key, unix_seconds())).flatten()
@@ -41,7 +40,7 @@ fn load(db: &Connection, key: &str, now: u64) -> rusqlite::Result<Option<bool>> 
         .optional()?;
     Ok(row.and_then(|(has_shell, found_at)| {
         let age = now.abs_diff(u64::try_from(found_at).ok()?);
-        (age < BELIEVED && (0..=1).contains(&has_shell)).then_some(has_shell == 1)
+        (age < SHELL_LIFETIME && (0..=1).contains(&has_shell)).then_some(has_shell == 1)
     }))
 }
 
@@ -54,7 +53,7 @@ fn save(db: &Connection, key: &str, has_shell: bool, now: u64) -> rusqlite::Resu
     db.execute(
         "DELETE FROM host_shell WHERE host IN (
             SELECT host FROM host_shell ORDER BY found_at DESC LIMIT -1 OFFSET ?1)",
-        [REMEMBERED],
+        [HOSTS_MAX],
     )?;
     Ok(())
 }

@@ -14,10 +14,10 @@ const FAILING: HealthRecord = HealthRecord {
 };
 
 fn disk(folder: &Path) -> Disk {
-    Disk::new(Surroundings {
+    Disk::new(Environment {
         explicit: Some(folder.to_owned()),
         uid: rustix::process::geteuid().as_raw(),
-        ..Surroundings::default()
+        ..Environment::default()
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::cache::disk::{FolderError, LookError};
+use crate::cache::disk::{FolderError, InspectError};
 use crate::config::ConfigError;
 
 /// For a configuration that cannot be used.
@@ -50,23 +50,23 @@ pub(super) fn for_warning(warning: &str) -> String {
 }
 
 /// For a cache that cannot be used.
-pub(super) fn for_cache(error: &LookError) -> String {
+pub(super) fn for_cache(error: &InspectError) -> String {
     match error {
-        LookError::Folder(FolderError::Refused { path, .. }) => format!(
+        InspectError::Folder(FolderError::Refused { path, .. }) => format!(
             "let it be a folder that only you can write: 'chown {} {path} && chmod 700 {path}', or name another one with SSH_SUBSTITUTER_CACHE_DIR",
             rustix::process::geteuid().as_raw(),
             path = quoted(path),
         ),
-        LookError::Folder(FolderError::Create { .. }) => {
+        InspectError::Folder(FolderError::Create { .. }) => {
             "let its parent be a folder that you can write, or name another one with SSH_SUBSTITUTER_CACHE_DIR".to_owned()
         }
-        LookError::Folder(_) => {
+        InspectError::Folder(_) => {
             "set HOME, or name a folder with SSH_SUBSTITUTER_CACHE_DIR".to_owned()
         }
-        LookError::Unusable { .. } => {
+        InspectError::Unusable { .. } => {
             "nothing has to be done: the next command moves it aside and begins a new one".to_owned()
         }
-        LookError::Sqlite { path, .. } => format!(
+        InspectError::Sqlite { path, .. } => format!(
             "let {} and its folder be writable, on a disk with room; removing the file costs time only",
             path.display()
         ),

@@ -28,7 +28,7 @@ pub(super) fn check(disk: &Disk) -> Vec<Finding> {
         Err(error) => {
             let parts = report::parts(&error);
             let text = format!("no cache, so that nothing is remembered: {}", parts.message);
-            let level = if matches!(error, crate::cache::disk::LookError::Unusable { .. }) {
+            let level = if matches!(error, crate::cache::disk::InspectError::Unusable { .. }) {
                 Finding::note(AREA, text).fix(fixes::for_cache(&error))
             } else {
                 Finding::warning(AREA, text, fixes::for_cache(&error))

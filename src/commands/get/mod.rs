@@ -114,7 +114,7 @@ async fn fetch(
     let engine = engine(config, None);
     engine.pool().new_command();
     if args.no_closure {
-        engine.resolver.ask_no_more_than_needed();
+        engine.resolver.disable_prefetch();
     }
     let closure = !args.no_closure;
     let plan = Plan::new(&engine.resolver, &*destination, wanted, closure).await?;

@@ -26,7 +26,7 @@ fn configured(host: &Host) -> usize {
     host.max_connections.max(1) as usize
 }
 
-/// How many of `limit` channels work in the background may take: all but one, at least one.
+/// How many of `limit` channels work in the background may take: all except one, at least one.
 fn background_share(limit: usize) -> usize {
     limit.saturating_sub(1).max(1)
 }

@@ -1,4 +1,4 @@
-//! Permits of which there may be fewer for a while, given in the order in which they were asked for.
+//! A fair semaphore whose limit can shrink below what is held.
 
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-/// So many permits at a time.
+/// At most `limit` permits at a time, in the order in which they were asked for.
 #[derive(Debug)]
 pub(super) struct Permits {
     state: Mutex<State>,
@@ -19,7 +19,7 @@ struct State {
     waiting: VecDeque<oneshot::Sender<Permit>>,
 }
 
-/// One of them; given back when it is dropped.
+/// One permit; given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Permit(Arc<Permits>);
 
@@ -34,8 +34,8 @@ impl Permits {
         })
     }
 
-    /// Waits for one; without a limit, which is for the caller to set. Whoever stops waiting loses
-    /// nothing but its place.
+    /// Waits for one, without a time limit. A caller that stops waiting loses
+    /// only its position in the queue.
     pub(super) async fn acquire(self: &Arc<Self>) -> Permit {
         let waits = {
             let mut state = self.state.lock();
@@ -64,7 +64,7 @@ impl Permits {
         self.state.lock().limit
     }
 
-    /// From now on so many may be held; those above it are not given again once they are back.
+    /// Sets how many may be held. Those above it are not handed out again once they are back.
     pub(super) fn set_limit(self: &Arc<Self>, limit: usize) {
         self.state.lock().limit = limit;
         self.hand_out();
@@ -90,7 +90,7 @@ impl Permits {
                 state.used += 1;
                 next
             };
-            // Without the lock: one that nobody takes comes back by its drop.
+            // Without the lock: a permit whose receiver is gone comes back by its drop, which locks.
             drop(next.send(Permit(self.clone())));
         }
     }

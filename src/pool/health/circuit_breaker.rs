@@ -1,4 +1,4 @@
-//! Whether a host is worth asking: a circuit breaker. Pure: the time and the chance are arguments.
+//! Whether a host is worth asking: a circuit breaker. Pure: time and random numbers are arguments.
 //!
 //! ```text
 //!            failure                        the pause is over
@@ -8,18 +8,18 @@
 //!    '------------------------------------------------- success --'
 //! ```
 //!
-//! | failures in a row | pause, ±20 % by chance |
+//! | failures in a row | pause, with ±20 % jitter |
 //! | --- | --- |
 //! | 1, 2, 3, … | 5 s, 10 s, 20 s, … |
 //! | 7 and more | 5 min |
 //!
-//! While every host rests, each is tried all the same, but not within 5 s of its last failure. A new
-//! command that finds a path nowhere else probes a host that rests once, without waiting for the end
-//! of its pause, and without making it longer. So does whoever finds a path nowhere else first after a
-//! host has failed that had worked before: one line that broke hides no path.
+//! While every host rests, each is tried all the same, but not within 5 s of its last failure. A resting
+//! host is probed early, before its pause is over, when a path is found nowhere else: once by each new
+//! command, and once after each failure of a host that had worked before, so that one broken connection hides
+//! no path. A failed early probe makes the pause no longer.
 //!
-//! What outlives the process is a [`HealthRecord`] with times of the wall clock. Nothing in it is
-//! believed further than the longest pause: clocks are set back, and files hold nonsense.
+//! A [`HealthRecord`] with times of the wall clock outlives the process. It is believed no further than the
+//! longest pause: clocks are set back, and files may hold nonsense.
 
 use std::time::Duration;
 
@@ -31,11 +31,11 @@ use crate::pool::backoff::exponential;
 /// How long a host is left alone after its first failure; doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The longest pause, before chance has its say.
+/// The longest pause, without jitter.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// How far chance moves a pause either way: a fifth. Processes that saw a host fail together shall
-/// not all come back together.
+/// The jitter of a pause, as a fraction of it either way. Processes that saw a host fail together must not
+/// all come back together.
 const JITTER: f64 = 0.2;
 
 /// A record whose pause has been over for this long says nothing about today.
@@ -70,33 +70,33 @@ pub(super) fn is_doubt(record: &HealthRecord, now: Now) -> bool {
 pub(in crate::pool) enum Standing {
     /// Always.
     Healthy,
-    /// By one, to find out.
+    /// By one request, which probes it.
     HalfOpen,
-    /// Not now, unless nobody else is left: it is being found out, or the pause lasts.
+    /// Only if nobody else is left: it is being probed, or the pause lasts.
     Resting,
     /// Never: it failed less than 5 s ago.
     JustFailed,
 }
 
-/// What is remembered of a host's failures.
+/// The breaker of one host.
 #[derive(Debug, Default)]
 pub(in crate::pool) struct CircuitBreaker {
     failures: u32,
     /// In milliseconds of Unix time; for the record.
     last_failure: u64,
-    /// The same by the other clock.
+    /// The same by the monotonic clock.
     failed_at: Option<Instant>,
     just_failed_until: Option<Instant>,
     rest_until: Option<Instant>,
     probe: Option<ProbeKind>,
 }
 
-/// Why one finds out whether a host is back.
+/// Why a host is probed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ProbeKind {
     /// Its pause is over.
     Due,
-    /// Nobody else can be asked, and somebody new asks, or it had worked before. A failure makes no pause longer.
+    /// Its pause is not over, but a path was found nowhere else. A failure makes the pause no longer.
     Early,
 }
 
@@ -135,7 +135,7 @@ impl CircuitBreaker {
         free
     }
 
-    /// Whether somebody has that right just now.
+    /// Whether it is being probed early.
     pub(in crate::pool) fn is_probed_early(&self) -> bool {
         self.probe == Some(ProbeKind::Early)
     }
@@ -146,13 +146,13 @@ impl CircuitBreaker {
             .map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
     }
 
-    /// The probe ended, whatever came of it.
+    /// The probe ended, whatever its outcome.
     pub(in crate::pool) fn end_probe(&mut self) {
         self.probe = None;
     }
 
-    /// It failed; `random` is any number, each as likely as the others. Whether this counts: when
-    /// one fault breaks several connections, they report within moments, and that is one failure.
+    /// It failed; `random` is uniformly distributed. Whether this counts: one fault that breaks several
+    /// connections is reported several times within moments, and is one failure.
     pub(in crate::pool) fn record_failure(&mut self, now: Now, random: u32) -> bool {
         if self.probe == Some(ProbeKind::Early) {
             self.probe = None;
@@ -167,25 +167,25 @@ impl CircuitBreaker {
         self.last_failure = now.unix;
         self.failed_at = Some(now.instant);
         self.just_failed_until = Some(now.instant + FIRST_PAUSE);
-        let chance = f64::from(random) / f64::from(u32::MAX);
-        let pause = pause(self.failures).mul_f64(1.0 - JITTER + 2.0 * JITTER * chance);
+        let fraction = f64::from(random) / f64::from(u32::MAX);
+        let pause = pause(self.failures).mul_f64(1.0 - JITTER + 2.0 * JITTER * fraction);
         self.rest_until = Some(now.instant + pause);
         self.probe = None;
         true
     }
 
-    /// It did what was asked. Whether that is news.
+    /// It did what was asked. Whether it had failures.
     pub(in crate::pool) fn record_success(&mut self) -> bool {
-        let news = self.failures > 0;
+        let had_failures = self.failures > 0;
         *self = Self::default();
-        news
+        had_failures
     }
 
     pub(in crate::pool) fn has_failures(&self) -> bool {
         self.failures > 0
     }
 
-    /// What other processes shall know.
+    /// What other processes have to know.
     pub(in crate::pool) fn record(&self, now: Now) -> HealthRecord {
         let rest = self
             .rest_until
@@ -200,10 +200,10 @@ impl CircuitBreaker {
         }
     }
 
-    /// Learns from another process, if that has seen the host fail later than we have. The longer
-    /// of the two pauses holds.
+    /// Takes in the record of another process, if that has seen a later failure. The longer of the two pauses
+    /// holds.
     pub(in crate::pool) fn merge(&mut self, record: &HealthRecord, now: Now) {
-        // A failure that is yet to come happened before the clock was set back, or never.
+        // A failure in the future happened before the clock was set back, or never.
         let last_failure = record.last_failure.min(now.unix);
         let stale = now.unix.saturating_sub(record.rest_until) > STALE_MS;
         if record.failures == 0 || stale || last_failure <= self.last_failure {
@@ -217,7 +217,7 @@ impl CircuitBreaker {
         let just_failed = FIRST_PAUSE.saturating_sub(since);
         self.failures = self.failures.max(record.failures);
         self.last_failure = last_failure;
-        // Nothing earlier than the clock's own beginning.
+        // The monotonic clock cannot go back before its own beginning.
         let failed_at = now.instant.checked_sub(since).unwrap_or(now.instant);
         self.failed_at = self.failed_at.max(Some(failed_at));
         self.rest_until = self.rest_until.max(Some(now.instant + rest));
@@ -225,7 +225,7 @@ impl CircuitBreaker {
     }
 }
 
-/// The pause after that many failures in a row, without chance.
+/// The pause after that many failures in a row, without jitter.
 fn pause(failures: u32) -> Duration {
     exponential(FIRST_PAUSE, LONGEST_PAUSE, failures)
 }

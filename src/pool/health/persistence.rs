@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::host_health::HostHealth;
 use super::store::HostStore;
 
-/// How long the store may hold up work. What takes longer goes on without being waited for.
+/// How long the store may hold up work. A slower call goes on, but is no longer waited for.
 const STORE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Calls the store on threads that may block, and gives jitter.
@@ -35,7 +35,7 @@ impl HostPersistence {
         self.jitter.store(seed, Ordering::Relaxed);
     }
 
-    /// Another number each time, good enough to keep processes from marching in step.
+    /// Another number each time, random enough for jitter.
     pub(in crate::pool) fn random(&self) -> u32 {
         // SplitMix64: a counter, and its bits well mixed.
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -48,7 +48,7 @@ impl HostPersistence {
         (mixed >> 32) as u32
     }
 
-    /// Learns what earlier processes knew of these hosts.
+    /// Reads what earlier processes knew of these hosts.
     pub(in crate::pool) async fn load(&self, all: Vec<Arc<HostHealth>>) {
         self.call(move |store| {
             for health in all {
@@ -58,13 +58,13 @@ impl HostPersistence {
         .await;
     }
 
-    /// Lets later processes know.
+    /// Lets later processes know, and waits until they can.
     pub(in crate::pool) async fn save(&self, health: &Arc<HostHealth>) {
         let health = health.clone();
         self.call(move |store| health.save(store)).await;
     }
 
-    /// As [`HostPersistence::save`], where nobody can wait for it.
+    /// As [`HostPersistence::save`], without waiting.
     pub(in crate::pool) fn save_later(&self, health: &Arc<HostHealth>) {
         if let (Some(store), Ok(runtime)) =
             (self.store.clone(), tokio::runtime::Handle::try_current())

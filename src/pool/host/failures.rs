@@ -12,7 +12,7 @@ use crate::pool::health::{CircuitBreaker, Now, Probe, Standing};
 use crate::remote::{RemoteError, Verdict};
 use crate::transport::TransportError;
 
-/// A host has failed when it sends nothing but unreadable replies, so many in a row: the program there is
+/// A host has failed when it sends nothing except unreadable replies, so many in a row: the program there is
 /// broken, not its knowledge of one path.
 const UNREADABLE_REPLIES_MAX: u32 = 3;
 

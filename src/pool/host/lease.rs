@@ -21,7 +21,7 @@ const WAITER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl HostPool {
     /// A connection on which these requests have been sent, on a new one right behind the hello.
-    /// `in_background` is for work that may have to wait for others; `limit` is as in [`ChannelPermits::acquire`].
+    /// `in_background` is for work that nobody waits for yet; `limit` is as in `ChannelPermits::acquire`.
     pub(in crate::pool) async fn lease(
         self: &Arc<Self>,
         in_background: bool,
@@ -46,7 +46,7 @@ impl HostPool {
             let opening = self.channels.opening();
             match self.open(generation, requests).await {
                 Ok((connection, reused)) => return Ok(lease(connection, reused)),
-                // Those that are open may become free. Each time round there are fewer.
+                // Open channels may become free. Each time round there are fewer, so this ends.
                 Err(error)
                     if self.verdict(&error) == Verdict::Refused && self.channels.shrink() =>
                 {
@@ -74,12 +74,12 @@ impl HostPool {
             Admission::Proven => None,
             Admission::Permit(permit) => Some(permit),
         };
-        // Whoever had the turn before may be done with the connection already.
+        // The caller that connected before may have given its connection back already.
         if let Some(connection) = self.take_idle(requests) {
             return Ok((connection, true));
         }
         let mut connected = self.connect(requests).await;
-        // What lies idle, of no use for a question, may be what is one too many.
+        // An idle connection that is of no use here may be the one too many.
         let refused = |error: &RemoteError| error.verdict() == Verdict::Refused;
         if connected.as_ref().is_err_and(refused) && self.close_one_idle() {
             connected = self.connect(requests).await;
@@ -101,7 +101,7 @@ impl HostPool {
                 if permit.is_none() {
                     self.single_flight.record_failure(&error);
                 }
-                // Before the turn ends: who comes next shall know.
+                // Before the permit is released, so that the next caller sees it.
                 self.record_failure(&error).await;
                 if let Some(permit) = permit {
                     permit.finish(Some(&error));
@@ -136,8 +136,8 @@ impl HostPool {
     }
 }
 
-/// A connection that is held by one user. It goes back to its host when it is dropped after clean
-/// exchanges, and is closed otherwise.
+/// A connection that is lent to one user. When it is dropped after clean exchanges it goes back to its host,
+/// and is closed otherwise.
 pub struct Lease {
     // Both are taken only by `end`.
     connection: Option<Connection>,
@@ -147,14 +147,14 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Whether it had been used before: such a one may have died since, which says nothing about
-    /// the host.
+    /// Whether it had been used before: such a connection may have died since, which says nothing about the
+    /// host.
     #[must_use]
     pub fn is_reused(&self) -> bool {
         self.reused
     }
 
-    /// As [`Connection::nar_bytes`]; those who wait for a channel see that this one is of use.
+    /// As [`Connection::nar_bytes`]; callers that wait for a channel see that this one is in use.
     ///
     /// # Errors
     /// As [`Connection::nar_bytes`].
@@ -170,8 +170,8 @@ impl Lease {
         self.host_pool.channels.has_waiters()
     }
 
-    /// Returns when the channel has been held for `patience`, and somebody waits for one. To be called while
-    /// nobody takes what it brings: as long as it is, those who wait go on waiting.
+    /// Returns once the channel has been held for `patience` longer and somebody waits for one. To be called
+    /// while the client takes no bytes: until it returns, callers that wait for a channel do not give up.
     pub async fn until_needed(&mut self, patience: Duration) {
         let _held_up = self.host_pool.channels.blocked_on_client();
         sleep(patience).await;
@@ -180,7 +180,7 @@ impl Lease {
         }
     }
 
-    /// As drop, but later processes are told for certain when the host has recovered.
+    /// As drop, but waits until later processes can see that the host has recovered.
     pub(in crate::pool) async fn give_back(self) {
         let host_pool = self.host_pool.clone();
         if self.is_clean() && host_pool.record_success() {
@@ -210,7 +210,7 @@ impl Drop for Lease {
 }
 
 impl Lease {
-    /// Ends it before it is dropped; it is of no use afterwards.
+    /// Gives it back before it is dropped; it must not be used afterwards.
     pub fn end(&mut self) {
         let Some(mut connection) = self.connection.take() else {
             return;

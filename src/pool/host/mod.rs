@@ -30,6 +30,7 @@ use reports::{FailureReports, SkippedPathReports};
 use shells::Shells;
 pub use shells::{Activity, ShellLease};
 
+/// The connection pool of one host.
 pub(super) struct HostPool {
     pub(super) id: HostId,
     pub(super) host: Host,
@@ -51,13 +52,13 @@ pub(super) struct HostPool {
     was_connected: AtomicBool,
     /// Connections that are lent.
     held: AtomicUsize,
-    /// A new command may probe it although it rests.
+    /// A new command may probe it while it rests.
     may_probe_early: AtomicBool,
     /// It has done what was asked, and was not probed early since.
     worked_before: AtomicBool,
     /// When the last early probe began.
     probed_early: Mutex<Option<Instant>>,
-    /// It gave no answer when it was asked last, and has not failed for that.
+    /// It gave no answer when it was asked last, which did not count as a failure.
     is_without_answer: AtomicBool,
     /// Replies in a row that could not be read.
     unreadable_replies: AtomicU32,
@@ -107,19 +108,19 @@ impl HostPool {
         self.health.breaker.lock().standing(Instant::now())
     }
 
-    /// It took longer than the hedge delay. Further questions do not wait for it as long as it
-    /// does not answer in time, nor, while it has not even let us in, do those of later processes.
+    /// It took longer than the hedge delay. Further questions do not wait for it until it answers in time.
+    /// While it never connected, neither do those of later processes.
     pub(super) async fn took_too_long(&self) {
         self.health.slow.store(true, Ordering::Relaxed);
         if !self.was_connected.load(Ordering::Relaxed)
             && !self.health.in_doubt.swap(true, Ordering::Relaxed)
         {
-            // Waited for, since this process may end with its next answer.
+            // Waited for: this process may end with its next answer.
             self.persistence.save(&self.health).await;
         }
     }
 
-    /// Whether an answer of a later host in the order may have to wait for this one.
+    /// Whether answers of hosts behind it in the order wait for this one.
     pub(super) fn is_waited_for(&self) -> bool {
         !self.health.slow.load(Ordering::Relaxed) && self.standing() == Standing::Healthy
     }
@@ -162,7 +163,7 @@ impl HostPool {
         self.channels.used() + self.shells.idle() + self.idle.len()
     }
 
-    /// To be called before a channel is opened: those that lie idle count too, and shells go first.
+    /// To be called before a channel is opened: idle ones count too, and are closed, shells first.
     pub(super) fn make_room_for_channel(&self) {
         while self.connections() > self.channels.limit() && self.close_one_idle() {}
     }

@@ -1,18 +1,18 @@
-//! What connections that lie idle are good for.
+//! Which idle connection to use for which request.
 
 use std::sync::atomic::Ordering;
 
 use super::HostPool;
 use crate::remote::{Connection, Request};
 
-/// What a connection is good for. Each gets what is good for the fewest others.
+/// What a connection is good for. A request gets the one that is good for the fewest others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Use {
-    /// For any question: the remote has kept no answers.
+    /// Any request: the remote has kept no answers.
     Anything,
-    /// For questions yet: what the remote has kept is seconds old.
+    /// Questions, for now: what the remote has kept is seconds old.
     QuestionsYet,
-    /// For NARs: what the remote has kept is old.
+    /// NARs only: what the remote has kept is old.
     Nars,
 }
 
@@ -25,8 +25,8 @@ impl Use {
         }
     }
 
-    /// How gladly it is used for these requests; `None` when it is no good for them. Without requests
-    /// it is not known yet what it is for.
+    /// The rank for these requests, highest first; `None` when it is of no use for them. Without requests it
+    /// is not known yet what it is for.
     fn rank(self, requests: &[Request]) -> Option<Self> {
         let is_nar = |request| matches!(request, &Request::DumpStorePath { .. });
         let nars = !requests.is_empty() && requests.iter().all(is_nar);
@@ -35,7 +35,7 @@ impl Use {
 }
 
 impl HostPool {
-    /// A connection that lies idle and is good for these requests, which have been sent on it.
+    /// An idle connection that is good for these requests, which have been sent on it.
     pub(super) fn take_idle(&self, requests: &[Request]) -> Option<Connection> {
         loop {
             let best = self.idle.take_best(|one| Use::of(one).rank(requests));
@@ -47,7 +47,7 @@ impl HostPool {
         }
     }
 
-    /// Whether there is a connection, as far as can be told without asking.
+    /// Whether there is a working connection, as far as is known without asking.
     pub(in crate::pool) fn is_connected(&self) -> bool {
         self.held.load(Ordering::Relaxed) > 0
             || self
@@ -55,16 +55,16 @@ impl HostPool {
                 .retain(|connection| !connection.is_closed_by_remote())
     }
 
-    /// Ends what lies idle, but for so many connections.
+    /// Closes what lies idle, except for `keep` connections.
     pub(in crate::pool) fn close_idle(&self, keep: usize) {
         while self.shells.idle() > 0 {
             self.shells.close_one();
         }
-        // What stays shall be good for whatever is asked next.
+        // Those stay that are good for most requests.
         self.idle.keep(keep, Use::of);
     }
 
-    /// Ends one that lies idle, one of the least use. Whether there was any.
+    /// Closes the least useful idle shell or connection. Whether there was any.
     pub(super) fn close_one_idle(&self) -> bool {
         if self.shells.idle() > 0 {
             self.shells.close_one();

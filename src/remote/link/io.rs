@@ -1,4 +1,4 @@
-//! The two directions of a connection.
+//! The two directions of a link.
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -11,8 +11,8 @@ use crate::wire::serve::{CLIENT_MAGIC, Request, Version};
 /// Space for one read. A pipe gives at most 64 KiB at a time unless it was enlarged.
 const READ_SIZE: usize = 256 << 10;
 
-/// What is left of a block, in bytes, that is still worth a read. Less is given up, so this is
-/// also the most that a block which is held by slices of it can waste.
+/// The least space left in a block that is still worth a read, in bytes. Less is given up, so this is also the
+/// most that a block held by slices can waste.
 const SPARE_MIN: usize = 32 << 10;
 
 /// What comes from the remote.
@@ -43,16 +43,16 @@ impl Input {
 
     /// Reads once; 0 is the end of the stream.
     pub(in crate::remote) async fn fill(&mut self) -> std::io::Result<usize> {
-        // What has been taken and let go of makes room again, while its memory is still in the
-        // processor's cache. If it is held (read ahead), the block is used up before the next one
-        // is made: memory in use would otherwise be a multiple of the bytes in there.
+        // Space of bytes that were taken and dropped is reused while it is still in the processor's cache.
+        // While they are held (readahead), the block is used up before the next one is allocated: otherwise
+        // the memory in use would be a multiple of the bytes in it.
         if !self.buf.try_reclaim(READ_SIZE) && self.buf.capacity() - self.buf.len() < SPARE_MIN {
             self.buf.reserve(READ_SIZE);
         }
         self.stream.read_buf(&mut self.buf).await
     }
 
-    /// Whether a read would give something (or the end) at once.
+    /// Whether a read would give bytes (or the end) at once.
     pub(in crate::remote) fn is_readable(&mut self) -> bool {
         use std::task::{Context, Poll, Waker};
         let mut byte = [0; 1];
@@ -63,8 +63,8 @@ impl Input {
     }
 }
 
-/// What goes to the remote: written by a task of its own, so that a remote which does not read
-/// before its reply is taken cannot block us.
+/// What goes to the remote. A task of its own writes it, so that a remote that does not read before its reply
+/// is taken cannot block us.
 pub(in crate::remote) struct Output {
     queue: mpsc::UnboundedSender<Vec<u8>>,
     task: JoinHandle<()>,
@@ -72,11 +72,11 @@ pub(in crate::remote) struct Output {
 
 impl Output {
     pub(in crate::remote) fn new(mut stream: Box<dyn AsyncWrite + Send + Unpin>) -> Self {
-        // Unbounded, but never long: requests are small and limited by the questions at hand.
+        // Unbounded, but never long: requests are small, and few are in flight.
         let (queue, mut requests) = mpsc::unbounded_channel::<Vec<u8>>();
         let task = tokio::spawn(async move {
             while let Some(bytes) = requests.recv().await {
-                // A failure shows as the end of what comes back.
+                // A failure shows as the end of the input.
                 if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
                     return;
                 }
@@ -85,7 +85,7 @@ impl Output {
         Self { queue, task }
     }
 
-    /// Our hello and what is asked ahead of theirs, as one piece: so it fits into one packet.
+    /// Our hello and the first requests in one write, so that they fit into one packet.
     pub(in crate::remote) fn send_hello(&self, ahead: &[Request]) {
         let mut bytes = Vec::new();
         put_u64(&mut bytes, CLIENT_MAGIC);

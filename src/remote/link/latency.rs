@@ -1,20 +1,19 @@
-//! How quickly a host answers, as far as it has been seen.
+//! How quickly a host answers, as measured.
 
 use std::time::Duration;
 
 /// The shortest times in which a host answered: upper bounds of the link's round trip.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Latency {
-    /// From a question on a connection that owed nothing else to the first byte of its answer, or
-    /// from asking for a channel to its being open.
+    /// From a question on a connection without other pending replies to the first byte of its reply, or from
+    /// asking for a channel to its being open.
     exchange: Option<Duration>,
     /// From our hello to the end of theirs. The program has to start in between.
     hello: Option<Duration>,
 }
 
 impl Latency {
-    /// Of a connection whose channel was opened in that time, where it is known: that is an exchange
-    /// too.
+    /// Of a connection whose channel took that long to open, where it is known: that is an exchange too.
     pub(in crate::remote) fn of_opening(took: Option<Duration>) -> Self {
         Self {
             exchange: took,
@@ -22,24 +21,24 @@ impl Latency {
         }
     }
 
-    /// The handshake took so long.
+    /// Records how long the handshake took.
     pub(in crate::remote) fn record_handshake(&mut self, took: Duration) {
         self.hello = shorter(self.hello, Some(took));
     }
 
-    /// A question was answered.
+    /// Records how long a question took.
     pub(in crate::remote) fn record_exchange(&mut self, took: Duration) {
         self.exchange = shorter(self.exchange, Some(took));
     }
 
-    /// Takes in what another connection to the same host has seen.
+    /// Takes in the times of another connection to the same host.
     pub(crate) fn merge(&mut self, other: Self) {
         self.exchange = shorter(self.exchange, other.exchange);
         self.hello = shorter(self.hello, other.hello);
     }
 
-    /// The best upper bound of the round trip: by a question if one was asked, by the handshake
-    /// otherwise; `None` when nothing has been seen.
+    /// The best upper bound of the round trip: by a question if one was answered, by the handshake otherwise;
+    /// `None` before either.
     #[must_use]
     pub fn shortest(self) -> Option<Duration> {
         self.exchange.or(self.hello)

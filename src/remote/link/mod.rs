@@ -25,17 +25,18 @@ pub(super) const TRANSPORT_GRACE: Duration = Duration::from_millis(250);
 /// How long a program that closed its stdout may take to end.
 pub(super) const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// One channel to a program on a host.
 pub(super) struct Link {
     pub(super) host: String,
     pub(super) input: Input,
     pub(super) output: Output,
     pub(super) stderr: Stderr,
-    /// The program at the other end; goes with the link.
+    /// The process that holds the channel; dropped with the link.
     pub(super) child: Box<dyn Child>,
-    /// How long the remote may be silent while something is owed.
+    /// How long the remote may be silent while a reply is pending.
     pub(super) silence: Duration,
     pub(super) latency: Latency,
-    /// Of what is being read.
+    /// Of the reply that is being read.
     stall_detector: StallDetector,
 }
 
@@ -54,13 +55,12 @@ impl Link {
         }
     }
 
-    /// What was read has come to its end; what follows has its own time.
+    /// The reply has been read to its end. The next one is timed anew.
     pub(super) fn finish_reply(&mut self) {
         self.stall_detector = StallDetector::default();
     }
 
-    /// Whether the remote has ended the link (or sent what nobody asked for) while it lay idle.
-    /// Does not wait.
+    /// Whether the remote has ended the link (or sent what was not asked for) while it lay idle. Does not wait.
     pub(super) fn is_closed_by_remote(&mut self) -> bool {
         self.input.is_readable()
             || self.output.is_closed()
@@ -125,7 +125,7 @@ impl Link {
         })
     }
 
-    /// Why the link ended, which was read from since `began`.
+    /// Why the link ended. It was read from since `began`.
     pub(super) async fn ended(
         &mut self,
         doing: &'static str,

@@ -1,17 +1,17 @@
-//! Whether a remote that does send sends enough. Pure: times are arguments.
+//! Whether a remote sends fast enough. Pure: times are arguments.
 //!
-//! Silence alone is no measure: a byte now and then would hold a path for ever. What is timed is the
-//! waiting, never what is done with the bytes, so a slow caller is not held against a host.
+//! Silence alone is no measure: a byte now and then would block a path for ever. Only the time spent waiting is
+//! counted, not the time spent on the bytes, so a slow caller does not make a host look slow.
 //!
 //! | what is read | limit, with `silence` as configured |
 //! | --- | --- |
-//! | a reply or a listing, which are short | twice `silence` for all of it |
+//! | a reply or a listing, which are short | twice `silence` for the whole |
 //! | a NAR or a part of one | [`STREAM_RATE_MIN`] bytes a second, on average over each `silence` |
 
 use std::time::Duration;
 
-/// The least that a NAR must bring, in bytes a second. A line of 9,600 baud that is shared by eight
-/// channels still gives each of them twice that.
+/// The lowest rate of a NAR, in bytes a second. A line of 9,600 baud shared by eight channels still gives each
+/// of them twice that.
 pub(super) const STREAM_RATE_MIN: u64 = 64;
 
 /// What is being read.
@@ -23,16 +23,16 @@ pub(in crate::remote) enum ReadKind {
     Stream,
 }
 
-/// How what is being read has come so far.
+/// How fast the present reply comes.
 #[derive(Debug, Default)]
 pub(super) struct StallDetector {
-    /// How long it has been waited for.
+    /// How long was waited for it.
     waited: Duration,
     /// What came meanwhile, in bytes.
     got: u64,
 }
 
-/// It comes too slowly: so many bytes in that time.
+/// Too slow: so many bytes in that time.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooSlow {
     pub(super) bytes: u64,
@@ -40,7 +40,7 @@ pub(super) struct TooSlow {
 }
 
 impl StallDetector {
-    /// How long may be waited for the next bytes.
+    /// How long to wait for the next bytes.
     pub(super) fn limit(&self, kind: ReadKind, silence: Duration) -> Duration {
         match kind {
             ReadKind::Reply => silence.min((2 * silence).saturating_sub(self.waited)),
@@ -48,7 +48,7 @@ impl StallDetector {
         }
     }
 
-    /// What has come when waiting so much longer was in vain.
+    /// The failure after waiting so much longer in vain.
     pub(super) fn too_slow_after(&self, waited: Duration) -> TooSlow {
         TooSlow {
             bytes: self.got,
@@ -56,7 +56,7 @@ impl StallDetector {
         }
     }
 
-    /// So many bytes came after that time of waiting.
+    /// Records that so many bytes came after that time of waiting.
     ///
     /// # Errors
     /// When that is too slow.

@@ -1,4 +1,4 @@
-//! What the remote writes to stderr: its end is kept for messages, all of it goes to the debug log.
+//! What the remote writes to stderr: its end is kept for messages, its beginning goes to the debug log.
 
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -9,16 +9,16 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-/// How much of it is kept.
+/// How much of its end is kept, in bytes.
 const TAIL_MAX: usize = 8 << 10;
 
 /// How much of it goes to the debug log, in bytes.
 const LOGGED_MAX: u64 = 64 << 10;
 
-/// How much a remote may write, in bytes. Then nothing more is read, and the link is of no use.
+/// How much a remote may write, in bytes. After that nothing more is read, and the link is unusable.
 pub(in crate::remote) const STDERR_MAX: u64 = 16 << 20;
 
-/// How long its end may lag behind the end of stdout.
+/// How long after the end of stdout its end is waited for.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub(in crate::remote) struct Stderr {
@@ -84,7 +84,7 @@ impl Stderr {
         self.flood.comes.notified().await;
     }
 
-    /// What is kept so far, line breaks included, without other control characters.
+    /// What is kept so far, with line feeds and without other control characters.
     pub(in crate::remote) fn tail(&self) -> String {
         let tail = self.tail.lock();
         readable(&tail)

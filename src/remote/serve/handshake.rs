@@ -1,4 +1,4 @@
-//! From a host to a connection.
+//! Connects to a host and shakes hands.
 
 use std::time::Duration;
 
@@ -20,16 +20,15 @@ const NOT_FOUND_STATUS: i32 = 127;
 pub struct ConnectOptions<'a> {
     /// Limit for everything from here to the end of the handshake.
     pub connect: Duration,
-    /// How long the remote may be silent later on while something is owed.
+    /// How long the remote may be silent later on while a reply is pending.
     pub silence: Duration,
-    /// How the host's program has to be asked for. Learnt here and to be passed again for the same
-    /// host.
+    /// How the host's program has to be started. Updated here, and to be passed again for the same host.
     pub program: &'a LearntProgram,
 }
 
 /// Connects to `host` and shakes hands. The requests `ahead` are written right behind our hello,
-/// since no version encodes them differently: that saves a round trip. Their replies are owed by
-/// the connection that comes back, in this order and before anything that is asked on it.
+/// since no version encodes them differently: that saves a round trip. Their replies are pending on
+/// the connection that is returned, in this order and before anything that is asked on it.
 ///
 /// A program that its shell does not find is looked for in the usual places. One that ends for
 /// another reason is asked for once more with `--write`, as Nix does: some accounts allow exactly that.
@@ -132,9 +131,9 @@ async fn attempt(
     let mut hello = ServerHello::default();
     let theirs = timeout_at(deadline, read_hello(&mut connection, &mut hello)).await;
     let said = |connection: &Connection, stderr: String| {
-        let read_output = readable(hello.banner()) + &readable(connection.link.input.peek());
+        let printed = readable(hello.banner()) + &readable(connection.link.input.peek());
         if stderr.trim().is_empty() {
-            read_output
+            printed
         } else {
             stderr
         }
@@ -154,7 +153,7 @@ async fn attempt(
             Ok(connection)
         }
         Ok(Ok(None)) => {
-            // A link that died is no fault of the program.
+            // A dead link is no fault of the program.
             if is_dead(&connection.link.child.link_output()) {
                 return Err(connection.link.ended(HANDSHAKE, began, None).await);
             }
@@ -195,7 +194,7 @@ async fn read_hello(
                 });
             }
         }
-        // A link that breaks here is a server that did not come up.
+        // A link that breaks here means that the server did not start.
         if !matches!(connection.link.input.fill().await, Ok(1..)) {
             return Ok(None);
         }

@@ -23,7 +23,7 @@ use requests::{INFOS_AT_ONCE, path_of_closure, references};
 
 const INFOS_REPLY: &str = "the reply to QueryPathInfos";
 
-/// How old an answer may be that a remote gives from its own memory. `nix-store` keeps each path info
+/// How old an answer may be that a remote gives from its own cache. `nix-store` keeps each path info
 /// that it was asked for, and that there was none, for as long as it runs (`pathInfoCache`, for
 /// `narinfo-cache-positive-ttl` and `narinfo-cache-negative-ttl`; seen with Nix 2.8). It answers even
 /// QueryValidPaths from there, but keeps nothing of such a question.
@@ -32,7 +32,7 @@ const REMOTE_CACHE_MAX_AGE: Duration = Duration::from_secs(5);
 /// Most bytes of the references of all infos of one reply: 33 KiB for each path that was asked for.
 const REFERENCES_BYTES_MAX: usize = 32 << 20;
 
-/// How many parts of replies that cannot be read are kept for messages.
+/// How many unreadable entries are kept for messages.
 const UNREADABLE_KEPT_MAX: usize = 16;
 
 /// One serve loop on one host, after the handshake.
@@ -40,12 +40,12 @@ pub struct Connection {
     link: Link,
     version: Version,
     banner: Vec<u8>,
-    /// Replies that were asked for and have not been read to their end.
+    /// Replies that were requested and not yet read to their end.
     pending_replies: usize,
-    /// When a question was asked while nothing else was owed, until its answer begins.
+    /// When a question was asked while no other reply was pending, until its reply begins.
     asked_at: Option<Instant>,
     unreadable: Vec<Unreadable>,
-    /// When the remote was first asked something of which it keeps the answer.
+    /// When the remote was first asked something whose answer it caches.
     remote_cache_since: Option<Instant>,
 }
 
@@ -68,8 +68,7 @@ impl Connection {
         &self.banner
     }
 
-    /// Whether the next byte that comes belongs to the next request: only then may the connection
-    /// be used again.
+    /// Whether the next byte belongs to the next request: only then may the connection be used again.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.pending_replies == 0 && self.link.input.is_empty()
@@ -82,14 +81,14 @@ impl Connection {
         self.link.is_closed_by_remote()
     }
 
-    /// Whether the remote may have kept answers for itself.
+    /// Whether the remote may have cached answers.
     #[must_use]
     pub fn may_cache_answers(&self) -> bool {
         self.remote_cache_since.is_some()
     }
 
-    /// Whether an answer of the remote tells how its store is now, or was a few seconds ago. One that
-    /// has kept answers for longer than that is still good for NARs.
+    /// Whether answers of the remote show its store as it was at most a few seconds ago. A connection whose
+    /// remote has cached answers for longer is still good for NARs.
     #[must_use]
     pub fn is_up_to_date(&self) -> bool {
         self.remote_cache_since
@@ -102,13 +101,13 @@ impl Connection {
         self.link.latency
     }
 
-    /// What could not be read in replies since the last call and was left out of them, at most 16 of
-    /// it: for the user to be told.
+    /// The unreadable entries that were skipped in replies since the last call, at most 16, to be reported to
+    /// the user.
     pub fn take_unreadable(&mut self) -> Vec<Unreadable> {
         std::mem::take(&mut self.unreadable)
     }
 
-    /// Asks without waiting. Replies come strictly in the order of the requests, and each has to be
+    /// Sends a request without waiting. Replies come strictly in the order of the requests, and each has to be
     /// read to its end before the next one.
     pub(crate) fn send(&mut self, request: &Request) {
         if self.is_clean() {
@@ -119,7 +118,7 @@ impl Connection {
         self.link.output.send(request);
     }
 
-    /// Takes note of what the remote keeps once it is asked this.
+    /// Records that the remote caches the answer to a request.
     fn record_request(&mut self, request: &Request) {
         if matches!(
             request,
@@ -158,8 +157,8 @@ impl Connection {
         Ok(valid)
     }
 
-    /// Infos of those of `paths` that the remote has; in no particular order, each at most once. One
-    /// that cannot be read is left out (see [`Connection::take_unreadable`]).
+    /// Infos of those of `paths` that the remote has, in no particular order, each at most once. Unreadable ones
+    /// are skipped (see [`Connection::take_unreadable`]).
     ///
     /// # Errors
     /// When the connection breaks, falls silent, or what comes is no proper reply to the question.
@@ -224,8 +223,8 @@ impl Connection {
         Ok(infos)
     }
 
-    /// `paths` and everything they refer to, as the remote tells it. What is no path of their store is
-    /// left out (see [`Connection::take_unreadable`]).
+    /// `paths` and everything they refer to, as the remote knows it. What is no path of their store is skipped
+    /// (see [`Connection::take_unreadable`]).
     ///
     /// # Errors
     /// As [`Connection::query_path_infos`]; [`RemoteError::Absent`] from a remote that lacks one of
@@ -278,14 +277,13 @@ impl Connection {
         Ok(closure)
     }
 
-    /// Asks for the NAR of `path`. Its bytes then come through [`Connection::nar_bytes`]; where it
-    /// ends is for the caller to find out by its grammar and to tell by
-    /// [`Connection::end_dump`].
+    /// Asks for the NAR of `path`. Its bytes then come through [`Connection::nar_bytes`]. The caller finds its
+    /// end by the grammar, and says so by [`Connection::end_dump`].
     pub fn start_dump(&mut self, path: &StorePath) {
         self.send(&dump(path));
     }
 
-    /// The bytes that have come and are not taken yet. Take from the front.
+    /// The bytes that have come and are not taken yet; to be taken from the front.
     pub fn buffer(&mut self) -> &mut BytesMut {
         self.link.input.buffer()
     }
@@ -293,12 +291,12 @@ impl Connection {
     /// Waits until there is more in [`Connection::buffer`] than now.
     ///
     /// # Errors
-    /// When the connection ends or nothing comes for the time of silence that is allowed.
+    /// When the connection ends, or the remote is silent for too long.
     pub async fn nar_bytes(&mut self) -> Result<(), RemoteError> {
         self.fill("a NAR", ReadKind::Stream).await
     }
 
-    /// The NAR that was asked for has been taken whole.
+    /// The whole NAR has been taken.
     pub fn end_dump(&mut self) {
         self.finish_reply();
     }
@@ -340,7 +338,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes note of what cannot be read.
+    /// Keeps an unreadable entry for a message.
     fn record_unreadable(&mut self, entry: Unreadable) {
         if self.unreadable.len() < UNREADABLE_KEPT_MAX {
             self.unreadable.push(entry);

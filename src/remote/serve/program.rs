@@ -1,4 +1,5 @@
-//! Which program an account starts: what was learnt of it, and what else than a serve loop answers.
+//! Which program an account starts: how it has to be asked for, and whether it is a daemon instead of a serve
+//! loop.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -17,16 +18,16 @@ const WORKER_ANSWER: u64 = 0x6478_696f;
 /// How much is read before that answer, in bytes: start-up files of login shells print too.
 const BANNER_MAX: u64 = 64 << 10;
 
-/// How long a daemon may take to answer, which has nothing to look up for it.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// How long a daemon may take to answer; it looks nothing up for this.
+const DAEMON_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How the serve program of one host has to be asked for, as far as that is known: to be kept for as
-/// long as connections to it are made.
+/// How the serve program of one host has to be asked for, as far as is known. To be kept for as long as
+/// connections to the host are made.
 #[derive(Debug, Default)]
 pub struct LearntProgram(AtomicU8);
 
 impl LearntProgram {
-    /// What to ask for; as the host's URL says as long as nothing else is known.
+    /// What to ask for: as the host's URL says, unless something else is known to work.
     #[must_use]
     pub fn get(&self) -> Program {
         match self.0.load(Ordering::Relaxed) {
@@ -36,7 +37,7 @@ impl LearntProgram {
         }
     }
 
-    /// Notes what has worked.
+    /// Records what has worked.
     pub(super) fn record(&self, program: Program) {
         let number = match program {
             Program::InUsualPlaces => 1,
@@ -60,7 +61,7 @@ pub(super) fn may_be_a_daemon(stderr: &str) -> bool {
 
 /// Whether what the account starts speaks the worker protocol, as `nix-daemon --stdio` does.
 pub(super) async fn is_a_daemon(transport: &dyn Transport, host: &Host, deadline: Instant) -> bool {
-    let deadline = deadline.min(Instant::now() + ANSWERS_WITHIN);
+    let deadline = deadline.min(Instant::now() + DAEMON_TIMEOUT);
     let answer = async {
         let mut channel = transport.open(host, Program::AsConfigured).await.ok()?;
         channel

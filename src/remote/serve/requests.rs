@@ -1,4 +1,4 @@
-//! What is asked of a serve loop, and what may stand in its replies.
+//! The requests to a serve loop, and what their replies may hold.
 
 use crate::model::{PathInfo, StorePath};
 use crate::wire::serve::{Request, Unreadable};
@@ -16,8 +16,8 @@ pub(crate) fn path_infos(paths: &[StorePath]) -> impl Iterator<Item = Request> {
     paths.chunks(INFOS_AT_ONCE).map(request)
 }
 
-/// The request that asks which of `paths` are there. No fetching, and no lock: the remote may take
-/// neither from us.
+/// The request that asks which of `paths` are there, without substituting or locking: some remotes allow us
+/// neither.
 pub(crate) fn valid_paths(paths: &[StorePath]) -> Request {
     Request::QueryValidPaths {
         lock: false,
@@ -42,7 +42,7 @@ pub(super) fn path_of_closure(bytes: &[u8], roots: &[StorePath]) -> Result<Store
     Err(unreadable(format!("a path in {store_dir}"), &path))
 }
 
-/// Bytes of the references of an info.
+/// The length of all references of an info, in bytes.
 pub(super) fn references(info: &PathInfo) -> usize {
     let lengths = info.references.iter().map(|path| path.as_str().len());
     lengths.sum()

@@ -1,4 +1,4 @@
-//! A segment that is being put together from its framing and what comes of the files.
+//! Assembles a segment from its framing and the contents of files that come.
 
 use super::command::{TRAILER, trailer, trailer_start};
 use crate::wire::nar::layout::{Piece, Pieces, Segment};
@@ -8,7 +8,7 @@ pub(super) struct Assembly {
     pub(super) segment: Segment,
     number: u32,
     pieces: Pieces,
-    /// All that is there of the segment.
+    /// The segment so far.
     out: Vec<u8>,
     /// Bytes of the present file that are due.
     file: u64,
@@ -16,7 +16,7 @@ pub(super) struct Assembly {
     due: u64,
 }
 
-/// How far it has come.
+/// The outcome of a step.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     NeedMore,
@@ -38,7 +38,7 @@ impl Assembly {
         }
     }
 
-    /// How many bytes of the segment are there.
+    /// How many bytes of the segment have come.
     pub(super) fn len(&self) -> u64 {
         self.out.len() as u64
     }
@@ -47,8 +47,8 @@ impl Assembly {
         self.out
     }
 
-    /// Takes from the front of `input` what is certain to be contents, and the trailer behind them;
-    /// tells how many bytes that were.
+    /// Takes from the front of `input` what is certain to be contents, and the trailer behind them. Gives how
+    /// many bytes were taken.
     pub(super) fn step(&mut self, input: &[u8], nonce: &str) -> (usize, Step) {
         // As long as more is due, the last bytes may be the trailer of a command that fell short.
         let sure = input.len().saturating_sub(TRAILER);

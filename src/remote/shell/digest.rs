@@ -11,7 +11,7 @@ pub(super) struct Digest {
     number: u32,
 }
 
-/// How far it has come.
+/// The outcome of a step.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     NeedMore,

@@ -1,4 +1,4 @@
-//! What `find` tells of a tree.
+//! Parses what `find` prints about a tree.
 //!
 //! ```text
 //! listing = *record

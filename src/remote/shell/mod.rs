@@ -1,9 +1,9 @@
 //! A shell on a host, for reading the files of store paths in parts.
 //!
-//! A serve loop gives a NAR from its beginning and by one channel only, which moves no more than
-//! ssh's window for each round trip. With a shell, a NAR is put together here from a listing and
-//! from ranges of files, which may come by several channels, and from several hosts. Nothing but the
-//! usual tools is needed there; see [`open_shell`] for how it is found out that they are there.
+//! A serve loop sends a NAR from its beginning and over one channel only, which moves no more than ssh's window
+//! for each round trip. With a shell, a NAR is assembled here from a listing and from ranges of files, which
+//! may come over several channels and from several hosts. Only the usual tools are needed on the host;
+//! [`open_shell`] checks that they are there.
 //!
 //! As with a serve loop, requests are written ahead and replies come in order, and a shell that
 //! broke is poisoned.
@@ -54,16 +54,16 @@ pub struct Shell {
     set_up_for: Option<String>,
     /// The number of the next command.
     next: u32,
-    /// The path whose folder the shell is in. While it is, Nix does not collect the path as a rule:
-    /// where the collector sees all processes, their working folders are roots.
+    /// The path whose folder the shell is in. Meanwhile Nix usually does not collect the path: where the
+    /// garbage collector sees all processes, their working folders are roots.
     current_path: Option<StorePath>,
-    /// What was asked for, in order.
+    /// The replies that are outstanding, in order.
     pending: VecDeque<PendingReply>,
     broken: bool,
     received: Arc<AtomicU64>,
 }
 
-/// What was asked for.
+/// A reply that is outstanding.
 enum PendingReply {
     Segment(Assembly),
     Digest(Digest, Segment),
@@ -105,7 +105,7 @@ impl Shell {
         self.link.latency
     }
 
-    /// Whether nothing is owed and nothing went wrong: only then may the shell be used by others.
+    /// Whether no reply is outstanding and nothing went wrong: only then may the shell be used by others.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         !self.broken && self.pending.is_empty() && self.link.input.is_empty()
@@ -117,13 +117,13 @@ impl Shell {
         self.link.is_closed_by_remote()
     }
 
-    /// How many segments and digests have been asked for and not been taken.
+    /// How many segments and digests are outstanding.
     #[must_use]
     pub fn outstanding(&self) -> usize {
         self.pending.len()
     }
 
-    /// How many bytes have come of the oldest segment that is owed.
+    /// How many bytes have come of the oldest outstanding segment.
     #[must_use]
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
@@ -136,7 +136,7 @@ impl Shell {
     }
 
     /// Lists the files of `path`. `None` when it is not there, cannot be listed whole, has more than
-    /// 200,000 files or 32 MiB of names, or holds what no NAR can: also while segments are owed.
+    /// 200,000 files or 32 MiB of names, or holds what no NAR can. Also while segments are outstanding.
     ///
     /// # Errors
     /// When the link breaks, falls silent, or what comes is no end of a listing.
@@ -190,8 +190,8 @@ impl Shell {
         Ok(all)
     }
 
-    /// What a command prints, with its end, which is told too. It prints at most `max` bytes before
-    /// that. The shell is poisoned until the end has come, also for a caller that does not wait for it.
+    /// Runs a command and reads its output, at most `max` bytes and then the end marker, which is returned too.
+    /// The shell is poisoned until the end has come, also if the caller stops waiting.
     async fn read_output(
         &mut self,
         line: Vec<u8>,
@@ -217,7 +217,7 @@ impl Shell {
         Ok((self.link.input.buffer().split(), end))
     }
 
-    /// Tells the shell where the files of paths in this store directory may be.
+    /// Sets up the shell for paths in this store directory.
     fn set_up(&mut self, store_dir: &str) {
         if self.set_up_for.as_deref() != Some(store_dir) {
             let line = command::set_up(&self.locations.dirs(store_dir));
@@ -273,12 +273,12 @@ impl Shell {
         }
     }
 
-    /// The segment that is owed next, framing included: exactly its length. Empty when none is.
-    /// May be dropped and called again.
+    /// The next outstanding segment, framing included: exactly its length. Empty when there is none. May be
+    /// dropped and called again.
     ///
     /// # Errors
     /// When the link breaks or falls silent, or the files are not what was listed
-    /// ([`RemoteError::NotAsListed`]). The shell is of no use then.
+    /// ([`RemoteError::NotAsListed`]). The shell is unusable then.
     pub async fn segment(&mut self) -> Result<Bytes, RemoteError> {
         if let Some(error) = self.earlier_failure() {
             return Err(error);
@@ -308,7 +308,7 @@ impl Shell {
         }
     }
 
-    /// The digest that is owed next. `None` when none is, or when the host could not read the files or has no
+    /// The next outstanding digest. `None` when there is none, or when the host could not read the files or has no
     /// `sha256sum`; the shell can be used further then.
     ///
     /// # Errors
@@ -349,7 +349,7 @@ impl Shell {
         filled
     }
 
-    /// Lets go of the path that was read last: it may be collected again.
+    /// Leaves the folder of the path that was read last, which may be collected again.
     pub fn leave_path(&mut self) {
         if self.current_path.take().is_some() {
             self.link.output.send_bytes(b"cd /\n".to_vec());

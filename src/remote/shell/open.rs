@@ -1,4 +1,4 @@
-//! From a host to a shell that has proven to be one.
+//! Opens a shell on a host, and makes it prove that it is one.
 //!
 //! Where an account has no shell, something else gets what is written here: a serve loop behind a
 //! forced command takes it for a wrong magic number and ends, git-shell and the like do not even
@@ -39,7 +39,7 @@ printf '%s\0%s\0' "$NIX_REMOTE" "${XDG_DATA_HOME:-$HOME/.local/share}/nix/root"
 pub struct ShellOptions {
     /// Limit for everything from here to the end of the proof.
     pub connect: Duration,
-    /// How long the remote may be silent later on while something is owed.
+    /// How long the remote may be silent later on while a reply is outstanding.
     pub silence: Duration,
 }
 
@@ -132,7 +132,7 @@ pub async fn open_shell(
     }
 }
 
-/// What only a shell can answer.
+/// A question that only a shell can answer.
 struct Proof {
     halves: [String; 2],
     factors: [u64; 2],
@@ -191,7 +191,7 @@ impl Proof {
         let end = format!("={};", self.nonce());
         let Some(at) = find(output, begin.as_bytes()) else {
             if output.len() > BANNER_MAX {
-                return Step::Wrong("too much was read_output before a shell answered");
+                return Step::Wrong("too much was printed before a shell answered");
             }
             return Step::NeedMore;
         };

@@ -2,21 +2,20 @@
 //!
 //! A store path says where its files are, unless the store is moved: by `--store`, by `store` in
 //! nix.conf or `NIX_CONFIG`, by `NIX_REMOTE`, or because a user without rights has one at home (Nix
-//! manual, "Store Types" and "Local Store"). What counts there is for Nix to know; here all locations that
-//! are named are looked at, and the one that has a path counts for that path. A wrong one does no harm:
-//! what comes is verified as everything is.
+//! manual, "Store Types" and "Local Store"). All locations that are named anywhere are tried, and the one that
+//! has a path is used for it. A wrong one does no harm: what comes is verified like everything else.
 
 use percent_encoding::percent_decode_str;
 
 use crate::config::host::Host;
 
-/// Most locations that are looked at.
+/// How many locations are tried at most.
 const LOCATIONS_MAX: usize = 16;
 
-/// The longest name of a place, in bytes: Linux knows no longer ones (`PATH_MAX`).
+/// The longest path of a location, in bytes: Linux allows no longer ones (`PATH_MAX`).
 const LOCATION_LEN_MAX: usize = 4096;
 
-/// A place that may have the files of a store.
+/// Where the files of a store may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum StoreLocation {
     /// `/nix/store/X` is the file `ROOT/nix/store/X`.
@@ -25,21 +24,21 @@ enum StoreLocation {
     Real(Vec<u8>),
 }
 
-/// All locations that may have them, the likeliest first.
+/// All locations that may have the files, the likeliest first.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct StoreLocations(Vec<StoreLocation>);
 
-/// What an account tells about its store.
+/// What an account says about its store.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct StoreSettings {
-    /// What `store` and `NIX_REMOTE` say, what counts more before what counts less.
+    /// The values of `store` and `NIX_REMOTE`, in order of precedence.
     pub(super) stores: Vec<String>,
-    /// Where a user without rights has a store.
+    /// Where an unprivileged user has a store.
     pub(super) at_home: String,
 }
 
 impl StoreSettings {
-    /// Reads strings that end with a zero byte each; the last one is the place at home.
+    /// Reads strings that end with a zero byte each; the last one is the store at home.
     pub(super) fn read(output: &[u8]) -> Self {
         let text = String::from_utf8_lossy(output);
         let mut all: Vec<String> = text.split_terminator('\0').map(str::to_owned).collect();
@@ -61,8 +60,8 @@ impl StoreLocations {
         Some(Self(vec![StoreLocation::of(store)?]))
     }
 
-    /// Those that the host's URL leaves open are found by what its program is started with, by what the
-    /// account tells, and where the paths themselves say.
+    /// Adds what the host's URL leaves open: by the arguments of its program, by the settings of the account,
+    /// and by the store paths themselves.
     pub(super) fn with_settings(self, host: &Host, settings: &StoreSettings) -> Self {
         if !self.0.is_empty() {
             return self;

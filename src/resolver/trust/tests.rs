@@ -85,7 +85,7 @@ fn the_reason_is_told() {
     let long = other(&"k".repeat(500));
     let sha1 = "fixed:sha1:pplp5izjnj9j7sbk2hwv7dkbswqf61yj";
     let mut reasons = std::collections::HashSet::new();
-    for (info, said) in [
+    for (info, answer) in [
         (info(None, &[]), "it is not signed: "),
         (
             info(None, &[&forged]),
@@ -114,7 +114,7 @@ fn the_reason_is_told() {
         ),
     ] {
         let text = refusal(&strict, &info).unwrap();
-        assert!(text.contains(said), "{text}");
+        assert!(text.contains(answer), "{text}");
         assert!(text.len() < 400, "{text}");
         reasons.insert(strict.check(&host("h"), &info).unwrap_err().reason());
     }

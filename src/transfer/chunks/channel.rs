@@ -161,7 +161,10 @@ impl ChannelWorker<'_> {
             match scheduler.next_action(host, self.guard.channel, self.outstanding.is_empty()) {
                 NextAction::Chunk(nar, chunk, segment) => {
                     self.shell.request(&segment);
-                    let bytes_due = scheduler.bookkeeping.throughput.ask(host, segment.len());
+                    let bytes_due = scheduler
+                        .bookkeeping
+                        .throughput
+                        .request(host, segment.len());
                     self.outstanding
                         .push_back((nar, Outstanding::Chunk(chunk, bytes_due)));
                 }
@@ -229,7 +232,7 @@ impl ChannelWorker<'_> {
             received = received.max(now);
             if more > 0 {
                 activity.record_byte();
-                bytes_due.received(more);
+                bytes_due.on_received(more);
                 nar.progressed(chunk, channel, now, more);
             }
         };

@@ -194,7 +194,8 @@ impl Scheduler {
 
     fn is_busy(&self, host: HostId) -> bool {
         let latency = self.bookkeeping.pool.latency(host).unwrap_or_default();
-        self.bookkeeping.throughput.queue(host) > 2.0 * latency.as_secs_f64() + MAX_BACKLOG_SECS
+        self.bookkeeping.throughput.backlog_secs(host)
+            > 2.0 * latency.as_secs_f64() + MAX_BACKLOG_SECS
     }
 
     /// Whether to request one more chunk from this host, with so many bytes not requested from any host. It is not worth

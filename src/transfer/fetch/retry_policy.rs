@@ -15,14 +15,14 @@ use std::time::Duration;
 
 use crate::pool::HostId;
 
-/// RetryPolicy without a connection.
+/// How many attempts may end without a connection.
 const MAX_NO_CONNECTION: u32 = 2;
 
-/// The same, when part of the NAR has been passed on: nobody else can bring the rest, and hosts that have
+/// The same, once part of the NAR has been passed on: no other host can bring the rest, and hosts that have
 /// delivered are mostly back soon.
 const MAX_NO_CONNECTION_AMID: u32 = 5;
 
-/// RetryPolicy without new bytes.
+/// How many attempts may end without new bytes.
 const MAX_NO_NEW_BYTES: u32 = 3;
 
 /// The pause before a host is tried for the third time without having brought anything; then it doubles.
@@ -36,7 +36,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(8);
 pub(super) enum AttemptOutcome {
     NoConnection,
     NoNewBytes,
-    /// NoNewBytes, and the host fell silent.
+    /// No new bytes, and the host fell silent.
     Silent,
     NewBytes,
     /// The host is not asked again.
@@ -53,7 +53,7 @@ struct HostAttempts {
 }
 
 impl HostAttempts {
-    /// RetryPolicy that brought nothing.
+    /// Attempts that brought nothing.
     fn without_new_bytes(&self) -> u32 {
         self.no_connection + self.no_new_bytes
     }

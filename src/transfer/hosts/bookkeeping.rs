@@ -1,4 +1,4 @@
-//! What is remembered of hosts that failed to deliver.
+//! Which hosts have a path, and which sent it wrongly.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, HashSet};
@@ -9,27 +9,27 @@ use crate::model::StorePath;
 use crate::pool::{HostId, Pool};
 use crate::transfer::error::HostFault;
 
-/// How many paths that came wrongly are remembered.
-const SPOILT: usize = 10_000;
+/// How many wrong NARs are remembered.
+const MAX_WRONG_NARS: usize = 10_000;
 
-/// Who has what, as far as questions have told.
+/// The holders of paths, as far as known from host replies.
 pub trait HolderLookup: Send + Sync {
-    /// Who is known by now to have the NAR that callers were told of; `None` when nobody is.
+    /// The hosts now known to have the NAR that callers were promised; `None` when there is none.
     fn holders(&self, path: &StorePath) -> Option<Arc<[HostId]>>;
 
-    /// A host turned out not to have what it said it had, or sent it wrongly.
+    /// A host does not have what it reported, or sent it wrongly.
     fn on_missing(&self, host: HostId, path: &StorePath);
 }
 
-/// The hosts, how fast they are, and what they sent wrongly.
+/// The hosts, their throughput, and what they sent wrongly.
 pub(in crate::transfer) struct HostBookkeeping {
     pub(in crate::transfer) pool: Arc<Pool>,
     pub(in crate::transfer) throughput: Arc<Throughput>,
     holder_lookup: Box<dyn HolderLookup>,
-    /// What a host sent wrongly once, and what was wrong; it is not asked for it again.
-    spoilt: Mutex<HashMap<(HostId, StorePath), HostFault>>,
-    /// What was put together wrongly from parts.
-    unfit: Mutex<HashSet<StorePath>>,
+    /// What a host sent wrongly, with the fault. The host is not asked for it again.
+    wrong_nars: Mutex<HashMap<(HostId, StorePath), HostFault>>,
+    /// Paths whose chunks did not make the right NAR.
+    wrong_in_chunks: Mutex<HashSet<StorePath>>,
 }
 
 impl HostBookkeeping {
@@ -38,32 +38,36 @@ impl HostBookkeeping {
             pool,
             throughput: Arc::default(),
             holder_lookup,
-            spoilt: Mutex::default(),
-            unfit: Mutex::default(),
+            wrong_nars: Mutex::default(),
+            wrong_in_chunks: Mutex::default(),
         }
     }
 
-    /// Who has a path: those who had it when the caller was told, and those who said so since.
-    pub(in crate::transfer) fn holders(&self, path: &StorePath, told: &[HostId]) -> Vec<HostId> {
+    /// The hosts that have a path: those that were `reported` to the caller, and those found since.
+    pub(in crate::transfer) fn holders(
+        &self,
+        path: &StorePath,
+        reported: &[HostId],
+    ) -> Vec<HostId> {
         let known = self.holder_lookup.holders(path);
         let known = known.iter().flat_map(|known| known.iter());
-        let mut all = told.to_vec();
-        all.extend(known.filter(|host| !told.contains(host)));
+        let mut all = reported.to_vec();
+        all.extend(known.filter(|host| !reported.contains(host)));
         all
     }
 
     pub(in crate::transfer) fn sent_wrong_content(&self, host: HostId, path: &StorePath) -> bool {
-        self.spoilt().contains_key(&(host, path.clone()))
+        self.wrong_nars().contains_key(&(host, path.clone()))
     }
 
-    /// What was wrong with this path when the host sent it, if it is not asked for it again.
+    /// The fault of this host with this path, if it is not asked for it again because of that.
     pub(in crate::transfer) fn known_wrong_content(
         &self,
         host: HostId,
         path: &StorePath,
     ) -> Option<HostFault> {
-        let spoilt = self.spoilt();
-        let fault = spoilt.get(&(host, path.clone()))?;
+        let wrong_nars = self.wrong_nars();
+        let fault = wrong_nars.get(&(host, path.clone()))?;
         Some(HostFault::FailedBefore(Box::new(fault.clone())))
     }
 
@@ -90,32 +94,32 @@ impl HostBookkeeping {
             | HostFault::Disproved { .. } => {
                 self.pool.notify(fault);
                 self.holder_lookup.on_missing(host, path);
-                let mut spoilt = self.spoilt();
-                if spoilt.len() >= SPOILT {
-                    spoilt.clear();
+                let mut wrong_nars = self.wrong_nars();
+                if wrong_nars.len() >= MAX_WRONG_NARS {
+                    wrong_nars.clear();
                 }
-                spoilt.insert((host, path.clone()), fault.clone());
+                wrong_nars.insert((host, path.clone()), fault.clone());
             }
         }
     }
 
-    /// The parts of this path did not make the right NAR: who sent a wrong one cannot be told.
+    /// Records that the chunks of a path did not make the right NAR. Which host sent a wrong one is not known.
     pub(in crate::transfer) fn record_wrong_chunks(&self, path: &StorePath) {
-        let mut unfit = self.unfit();
-        if unfit.len() < SPOILT {
-            unfit.insert(path.clone());
+        let mut wrong_in_chunks = self.wrong_in_chunks();
+        if wrong_in_chunks.len() < MAX_WRONG_NARS {
+            wrong_in_chunks.insert(path.clone());
         }
     }
 
     pub(in crate::transfer) fn had_wrong_chunks(&self, path: &StorePath) -> bool {
-        self.unfit().contains(path)
+        self.wrong_in_chunks().contains(path)
     }
 
-    fn unfit(&self) -> MutexGuard<'_, HashSet<StorePath>> {
-        self.unfit.lock()
+    fn wrong_in_chunks(&self) -> MutexGuard<'_, HashSet<StorePath>> {
+        self.wrong_in_chunks.lock()
     }
 
-    fn spoilt(&self) -> MutexGuard<'_, HashMap<(HostId, StorePath), HostFault>> {
-        self.spoilt.lock()
+    fn wrong_nars(&self) -> MutexGuard<'_, HashMap<(HostId, StorePath), HostFault>> {
+        self.wrong_nars.lock()
     }
 }

@@ -1,5 +1,4 @@
-//! How fast each host delivers, and who would be done first. [`HostRate`] is pure: the time is an
-//! argument.
+//! How fast each host delivers, and which one would be done first. [`HostRate`] is pure: the time is an argument.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -10,50 +9,50 @@ use tokio::time::Instant;
 
 use crate::pool::HostId;
 
-/// Bytes are counted over at least this time before they say something about the rate.
-const WINDOW: Duration = Duration::from_millis(100);
+/// The shortest time over which bytes are counted to measure a rate.
+const MEASURE_WINDOW: Duration = Duration::from_millis(100);
 
-/// How much a new measurement counts against what was known.
-const WEIGHT: f64 = 0.4;
+/// The weight of a new measurement.
+const NEW_RATE_WEIGHT: f64 = 0.4;
 
-/// How much later than the best host another one may be done and still be asked: guesses are
-/// rough, and two hosts that work are faster than one.
-const TOLERANCE: f64 = 1.5;
+/// How many times later than the best host another one may be done and still be asked: estimates are rough, and two hosts
+/// at work are faster than one.
+const LATE_FACTOR: f64 = 1.5;
 
 /// What is known of one host.
 #[derive(Debug, Clone, Default)]
 struct HostRate {
     /// Bytes a second; unknown at first.
     rate: Option<f64>,
-    /// Asked of it and not yet received, in bytes.
+    /// Requested and not yet received, in bytes.
     backlog: u64,
-    /// Since when it has been busy and measured, and what came since.
+    /// Since when bytes have been outstanding and counted, and how many came since.
     window: Option<(Instant, u64)>,
     /// The round trip to it.
     latency: Duration,
 }
 
 impl HostRate {
-    /// So many more bytes are asked of it.
-    fn asked(&mut self, bytes: u64, now: Instant) {
+    /// So many more bytes are requested.
+    fn on_requested(&mut self, bytes: u64, now: Instant) {
         if self.backlog == 0 {
             self.window = Some((now, 0));
         }
         self.backlog += bytes;
     }
 
-    /// So many bytes of those that were asked for have come.
-    fn received(&mut self, bytes: u64, now: Instant) {
+    /// So many bytes of those that were requested have come.
+    fn on_received(&mut self, bytes: u64, now: Instant) {
         self.backlog = self.backlog.saturating_sub(bytes);
         let Some((since, mut count)) = self.window else {
             return;
         };
         count += bytes;
         let time = now.saturating_duration_since(since);
-        if time >= WINDOW {
+        if time >= MEASURE_WINDOW {
             let measured = count as f64 / time.as_secs_f64();
             self.rate = Some(match self.rate {
-                Some(rate) => rate + WEIGHT * (measured - rate),
+                Some(rate) => rate + NEW_RATE_WEIGHT * (measured - rate),
                 None => measured,
             });
             self.window = Some((now, 0));
@@ -61,7 +60,7 @@ impl HostRate {
             self.window = Some((since, count));
         }
         if self.backlog == 0 {
-            // A first guess, where all comes sooner than a window lasts.
+            // A first estimate, where everything comes within less than a window.
             if self.rate.is_none() && count > 0 {
                 self.rate = Some(count as f64 / time.as_secs_f64().max(0.001));
             }
@@ -69,8 +68,8 @@ impl HostRate {
         }
     }
 
-    /// So many bytes that were asked for will not come.
-    fn given_up(&mut self, bytes: u64) {
+    /// So many bytes that were requested will not come.
+    fn on_given_up(&mut self, bytes: u64) {
         self.backlog = self.backlog.saturating_sub(bytes);
         if self.backlog == 0 {
             self.window = None;
@@ -81,27 +80,27 @@ impl HostRate {
         self.latency = latency;
     }
 
-    /// How long it will take for what it owes, in seconds.
-    fn queue(&self) -> f64 {
+    /// How long the outstanding bytes will take, in seconds.
+    fn backlog_secs(&self) -> f64 {
         self.rate
             .map_or(0.0, |rate| self.backlog as f64 / rate.max(1.0))
     }
 
-    /// How long it will take until it has delivered so many bytes more, in seconds. A host of
-    /// which nothing is known is taken for fast, or it would never be tried.
-    fn expect(&self, bytes: u64) -> f64 {
+    /// How long it will take until so many bytes more have come, in seconds. A host of which nothing is known counts as
+    /// fast, or it would never be tried.
+    fn estimate_secs(&self, bytes: u64) -> f64 {
         let transfer = self
             .rate
             .map_or(0.0, |rate| (self.backlog + bytes) as f64 / rate.max(1.0));
         self.latency.as_secs_f64() + transfer
     }
 
-    /// Whether this host should be asked for so many bytes although `others` could be.
+    /// Whether to ask this host for so many bytes although `others` could be asked.
     fn is_worth_asking<'a>(&self, bytes: u64, others: impl Iterator<Item = &'a HostRate>) -> bool {
-        let mine = self.expect(bytes);
-        others
-            .filter(|other| other.rate.is_some())
-            .all(|other| mine <= TOLERANCE * other.expect(bytes) + WINDOW.as_secs_f64())
+        let mine = self.estimate_secs(bytes);
+        others.filter(|other| other.rate.is_some()).all(|other| {
+            mine <= LATE_FACTOR * other.estimate_secs(bytes) + MEASURE_WINDOW.as_secs_f64()
+        })
     }
 }
 
@@ -110,13 +109,13 @@ impl HostRate {
 pub(in crate::transfer) struct Throughput(Mutex<HashMap<HostId, HostRate>>);
 
 impl Throughput {
-    /// In bytes a second, as long as it is known.
+    /// The rate of a host in bytes a second, once it is known.
     pub(in crate::transfer) fn of(&self, host: HostId) -> Option<u64> {
         let rate = self.0.lock().get(&host)?.rate?;
         Some(rate as u64)
     }
 
-    /// Whether a host owes something, and nobody knows yet how fast it is.
+    /// Whether a host has bytes outstanding and its rate is not known.
     pub(in crate::transfer) fn is_being_measured(&self, host: HostId) -> bool {
         let throughput = self.0.lock();
         let rate = throughput.get(&host);
@@ -127,14 +126,17 @@ impl Throughput {
         self.0.lock().entry(host).or_default().set_latency(latency);
     }
 
-    /// So many bytes are asked of a host; they count as its backlog until they have come or the
-    /// value is dropped.
-    pub(in crate::transfer) fn ask(self: &Arc<Self>, host: HostId, bytes: u64) -> OutstandingBytes {
+    /// So many bytes are requested from a host. They count as outstanding until they have come or the value is dropped.
+    pub(in crate::transfer) fn request(
+        self: &Arc<Self>,
+        host: HostId,
+        bytes: u64,
+    ) -> OutstandingBytes {
         self.0
             .lock()
             .entry(host)
             .or_default()
-            .asked(bytes, Instant::now());
+            .on_requested(bytes, Instant::now());
         OutstandingBytes {
             throughput: self.clone(),
             host,
@@ -143,19 +145,19 @@ impl Throughput {
     }
 
     /// How long a host would take for so many bytes more, in seconds.
-    pub(in crate::transfer) fn expect(&self, host: HostId, bytes: u64) -> f64 {
+    pub(in crate::transfer) fn estimate_secs(&self, host: HostId, bytes: u64) -> f64 {
         self.0
             .lock()
             .get(&host)
-            .map_or(0.0, |rate| rate.expect(bytes))
+            .map_or(0.0, |rate| rate.estimate_secs(bytes))
     }
 
-    /// How long a host will take for what it owes, in seconds, as far as its rate is known.
-    pub(in crate::transfer) fn queue(&self, host: HostId) -> f64 {
-        self.0.lock().get(&host).map_or(0.0, HostRate::queue)
+    /// How long the outstanding bytes of a host will take, in seconds, as far as its rate is known.
+    pub(in crate::transfer) fn backlog_secs(&self, host: HostId) -> f64 {
+        self.0.lock().get(&host).map_or(0.0, HostRate::backlog_secs)
     }
 
-    /// Whether `host` should be asked for so many bytes although others have them too.
+    /// Whether to ask `host` for so many bytes although other holders could be asked.
     pub(in crate::transfer) fn is_worth_asking(
         &self,
         host: HostId,
@@ -170,9 +172,8 @@ impl Throughput {
         mine.is_worth_asking(bytes, others)
     }
 
-    /// Whether `others`, among whom `total` bytes are still to be shared out, will have brought all of
-    /// them long before `host` has brought so many `bytes` of them. Of hosts whose rate is not known
-    /// nothing is said.
+    /// Whether `others`, which share `total` bytes, will have brought all of them long before `host` has brought `bytes`
+    /// of them. `false` when their rates are not known.
     pub(in crate::transfer) fn would_be_last(
         &self,
         host: HostId,
@@ -193,17 +194,17 @@ impl Throughput {
             return false;
         }
         let theirs = (backlog + total) as f64 / rate;
-        mine.expect(bytes) > TOLERANCE * theirs + WINDOW.as_secs_f64()
+        mine.estimate_secs(bytes) > LATE_FACTOR * theirs + MEASURE_WINDOW.as_secs_f64()
     }
 
-    /// Puts those that would be late behind those that would not, else keeps the order.
+    /// Puts the hosts that would be late last, and else keeps the order.
     pub(in crate::transfer) fn put_late_ones_last(&self, hosts: &mut [HostId], bytes: u64) {
         let all = hosts.to_vec();
         hosts.sort_by_cached_key(|host| !self.is_worth_asking(*host, bytes, &all));
     }
 }
 
-/// Bytes that a host owes.
+/// Bytes that were requested from a host and have not come.
 #[derive(Debug)]
 pub(in crate::transfer) struct OutstandingBytes {
     throughput: Arc<Throughput>,
@@ -213,11 +214,11 @@ pub(in crate::transfer) struct OutstandingBytes {
 
 impl OutstandingBytes {
     /// So many have come.
-    pub(in crate::transfer) fn received(&mut self, bytes: u64) {
+    pub(in crate::transfer) fn on_received(&mut self, bytes: u64) {
         let bytes = bytes.min(self.left);
         self.left -= bytes;
         if let Some(rate) = self.throughput.0.lock().get_mut(&self.host) {
-            rate.received(bytes, Instant::now());
+            rate.on_received(bytes, Instant::now());
         }
     }
 }
@@ -225,7 +226,7 @@ impl OutstandingBytes {
 impl Drop for OutstandingBytes {
     fn drop(&mut self) {
         if let Some(rate) = self.throughput.0.lock().get_mut(&self.host) {
-            rate.given_up(self.left);
+            rate.on_given_up(self.left);
         }
     }
 }
@@ -236,44 +237,44 @@ mod tests {
 
     fn host(bytes_a_second: u64) -> HostRate {
         let (mut rate, now) = (HostRate::default(), Instant::now());
-        rate.asked(2 * bytes_a_second, now);
-        rate.received(bytes_a_second, now + Duration::from_secs(1));
-        rate.received(bytes_a_second, now + Duration::from_secs(2));
+        rate.on_requested(2 * bytes_a_second, now);
+        rate.on_received(bytes_a_second, now + Duration::from_secs(1));
+        rate.on_received(bytes_a_second, now + Duration::from_secs(2));
         rate
     }
 
     #[test]
     fn the_rate_is_what_came_while_something_was_owed() {
         let rate = host(1_000_000);
-        assert!((rate.expect(3_000_000) - 3.0).abs() < 0.01);
+        assert!((rate.estimate_secs(3_000_000) - 3.0).abs() < 0.01);
         let (mut idle, later) = (rate.clone(), Instant::now() + Duration::from_secs(99));
-        idle.asked(1_000_000, later);
-        idle.received(1_000_000, later + Duration::from_secs(1));
+        idle.on_requested(1_000_000, later);
+        idle.on_received(1_000_000, later + Duration::from_secs(1));
         assert!(
-            (idle.expect(3_000_000) - 3.0).abs() < 0.01,
+            (idle.estimate_secs(3_000_000) - 3.0).abs() < 0.01,
             "idle time does not count"
         );
-        idle.asked(5_000_000, later);
+        idle.on_requested(5_000_000, later);
         assert!(
-            (idle.expect(1_000_000) - 6.0).abs() < 0.01,
+            (idle.estimate_secs(1_000_000) - 6.0).abs() < 0.01,
             "the backlog does"
         );
-        idle.given_up(5_000_000);
-        assert!((idle.expect(1_000_000) - 1.0).abs() < 0.01);
+        idle.on_given_up(5_000_000);
+        assert!((idle.estimate_secs(1_000_000) - 1.0).abs() < 0.01);
     }
 
     /// Else a host that is near would be asked for one part at a time, for ever.
     #[test]
     fn what_comes_at_once_gives_a_first_guess() {
         let (mut rate, now) = (HostRate::default(), Instant::now());
-        rate.asked(1_000_000, now);
-        rate.received(400_000, now + WINDOW / 10);
+        rate.on_requested(1_000_000, now);
+        rate.on_received(400_000, now + MEASURE_WINDOW / 10);
         assert_eq!(rate.rate, None, "more is to come");
-        rate.received(600_000, now + WINDOW / 5);
+        rate.on_received(600_000, now + MEASURE_WINDOW / 5);
         assert!((rate.rate.unwrap() - 50_000_000.0).abs() < 1.0);
         // A guess: what is measured over a whole window replaces most of it.
-        rate.asked(2_000_000, now);
-        rate.received(2_000_000, now + Duration::from_secs(2));
+        rate.on_requested(2_000_000, now);
+        rate.on_received(2_000_000, now + Duration::from_secs(2));
         assert!(rate.rate.unwrap() < 31_000_000.0);
     }
 
@@ -301,7 +302,7 @@ mod tests {
         assert!(slow.is_worth_asking(30_000_000, [&unknown].into_iter()));
         assert!(unknown.is_worth_asking(30_000_000, [&fast].into_iter()));
         // With a long queue at the fast one, the slow one helps.
-        fast.asked(900_000_000, Instant::now());
+        fast.on_requested(900_000_000, Instant::now());
         assert!(slow.is_worth_asking(30_000_000, [&fast].into_iter()));
         // Nothing is too slow for what is tiny.
         assert!(slow.is_worth_asking(10_000, [&host(20_000_000)].into_iter()));

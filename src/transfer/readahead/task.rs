@@ -135,7 +135,7 @@ impl ReadaheadTask {
         }
     }
 
-    /// Adds a reader, as long as no piece is dropped, and if `reserve` gives reservation for all of it.
+    /// Adds a reader, as long as no piece is dropped, and if `reserve` gives room for all of it.
     pub(super) fn join(
         self: &Arc<Self>,
         reserve: impl FnOnce() -> Option<Reservation>,

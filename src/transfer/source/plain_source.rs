@@ -92,7 +92,7 @@ impl<'a> PlainSource<'a> {
             };
             let bytes = verifier.offset() - before;
             self.progress.advance(bytes);
-            stream.outstanding.received(bytes);
+            stream.outstanding.on_received(bytes);
             match taken {
                 Taken::NeedMore => self.dump.refill(lease, &mut stream, verifier).await?,
                 Taken::Piece(piece) => {
@@ -187,7 +187,7 @@ impl PlainDump<'_> {
         let outstanding = self
             .bookkeeping
             .throughput
-            .ask(self.host, self.info.nar_size);
+            .request(self.host, self.info.nar_size);
         self.skip_prefix(lease, verifier).await?;
         let compared = self
             .chunks

@@ -20,7 +20,7 @@ pub(super) struct Destination {
     parent: OwnedFd,
     /// What stands before `.chroot` in the private folder's name.
     stem: Vec<u8>,
-    taken: IfExists,
+    if_exists: IfExists,
     staging: Option<Staging>,
 }
 
@@ -29,7 +29,7 @@ impl Destination {
     pub(super) fn new(
         dest: &Path,
         stem: Option<&OsStr>,
-        taken: IfExists,
+        if_exists: IfExists,
     ) -> Result<Self, UnpackError> {
         let prepare = |error: Errno| UnpackError::Prepare {
             dest: dest.to_owned(),
@@ -59,7 +59,7 @@ impl Destination {
             stem: stem.unwrap_or(name).as_bytes().to_vec(),
             dest: dest.to_owned(),
             parent,
-            taken,
+            if_exists,
             staging: None,
         })
     }
@@ -71,7 +71,7 @@ impl Destination {
     /// The folder that the tree's top is made in, and the name that it has there.
     pub(super) fn top(&mut self) -> Result<(BorrowedFd<'_>, &[u8]), Errno> {
         if self.staging.is_none() {
-            let staging = Staging::new(self.parent.as_fd(), &self.stem, self.taken)?;
+            let staging = Staging::new(self.parent.as_fd(), &self.stem, self.if_exists)?;
             self.staging = Some(staging);
         }
         // Made just now, if not before.

@@ -45,7 +45,7 @@ use tree::Tree;
 
 /// How many bytes are joined to an incomplete unit at a time. Any number will do; one that is about
 /// the size of the largest unit (a symlink) completes most of them at the first attempt.
-const JOIN: usize = 4096;
+const JOIN_SIZE: usize = 4096;
 
 /// Why a NAR could not be restored. Paths inside the archive are escaped and relative to its top.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +149,7 @@ impl Unpacker {
     /// [`UnpackError::NoName`], [`UnpackError::Exists`] and [`UnpackError::Prepare`].
     pub fn new(dest: &Path, limit: u64) -> Result<Self, UnpackError> {
         Ok(Self::at(
-            Destination::new(dest, None, IfExists::KeepForeign)?,
+            Destination::new(dest, None, IfExists::RemoveLeftOver)?,
             limit,
         ))
     }
@@ -174,7 +174,7 @@ impl Unpacker {
         let locked = dest.parent() == Path::new(path.as_str()).parent();
         let taken = match locked && (repairs || name == base) {
             true => IfExists::Replace,
-            false => IfExists::KeepForeign,
+            false => IfExists::RemoveLeftOver,
         };
         let stem = (repairs && !base.ends_with(".drv")).then(|| OsStr::new(base));
         Ok(Self::at(Destination::new(dest, stem, taken)?, limit))
@@ -229,7 +229,7 @@ impl Unpacker {
     fn take(&mut self, mut bytes: &[u8]) -> Result<(), UnpackError> {
         while !self.kept.is_empty() && !bytes.is_empty() {
             let old = self.kept.len();
-            let joined = bytes.len().min(JOIN);
+            let joined = bytes.len().min(JOIN_SIZE);
             self.kept.extend_from_slice(&bytes[..joined]);
             let (read, _) = step(&mut self.decoder, &mut self.tree, &self.kept)?;
             if read == 0 {

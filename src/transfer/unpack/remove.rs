@@ -10,31 +10,31 @@ use rustix::io::Errno;
 
 use crate::wire::nar::MAX_DEPTH;
 
-/// Until when things may be removed, once the process is about to end.
-static END: OnceLock<Instant> = OnceLock::new();
+/// Until when anything may be removed, once the process is about to end.
+static DEADLINE: OnceLock<Instant> = OnceLock::new();
 
-/// Files from this size on, in bytes, are not removed by a process that is about to end: that would not wait for anybody.
-const LARGE: i64 = 16 << 20;
+/// Files from this size on, in bytes, are not removed by a process that is about to end: it would take too long.
+const LARGE_FILE: i64 = 16 << 20;
 
-/// Lets all removals of this process end where they are at that time, with `EINTR`, and none begin later.
+/// Lets all removals of this process fail from that time on, with `EINTR`.
 pub(super) fn stop_at(end: Instant) {
-    let _ = END.set(end);
+    let _ = DEADLINE.set(end);
 }
 
 pub(super) fn is_stopped() -> bool {
-    END.get().is_some_and(|end| Instant::now() >= *end)
+    DEADLINE.get().is_some_and(|end| Instant::now() >= *end)
 }
 
-/// Whether it has to be left where it is, for want of time.
+/// Whether it has to be left, for want of time.
 fn must_stay(parent: BorrowedFd<'_>, name: &CStr) -> bool {
     let is_large = || {
         let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
-        stat.is_ok_and(|stat| stat.st_size >= LARGE)
+        stat.is_ok_and(|stat| stat.st_size >= LARGE_FILE)
     };
-    END.get().is_some() && (is_stopped() || is_large())
+    DEADLINE.get().is_some() && (is_stopped() || is_large())
 }
 
-/// Removes the file, symlink or directory tree `name` in `parent`. Replace on where something cannot
+/// Removes the file, symlink or directory tree `name` in `parent`. Goes on where something cannot
 /// be removed; the first such reason is the error.
 pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
     if is_stopped() {

@@ -26,24 +26,24 @@ use super::remove::{self, open_dir};
 /// Longest file name, in bytes, on about every file system.
 const MAX_FILE_NAME: usize = 255;
 
-/// How many names are tried. Others are met only where somebody else has made them.
-const ATTEMPTS: usize = 1000;
+/// How many names are tried. Others than the first are needed only where somebody else has made them.
+const MAX_NAMES: usize = 1000;
 
 /// How often one name is tried: what has it may be removed between two steps.
-const TRIES: usize = 3;
+const MAX_ATTEMPTS_PER_NAME: usize = 3;
 
 /// How these folders' names end.
-const SUFFIX: &[u8] = b".chroot";
+const FOLDER_SUFFIX: &[u8] = b".chroot";
 
 /// How the tree's name begins.
-const TOP: &str = "ssh-substituter-";
+const TOP_PREFIX: &str = "ssh-substituter-";
 
-/// What may be done with something that has the folder's name already.
+/// What to do when something has the folder's name already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum IfExists {
-    /// What is left of an ended process of this program is removed.
-    KeepForeign,
-    /// Whatever it is, nobody uses it: it is removed.
+    /// Remove it if it is left over from an ended process of this program, else choose another name.
+    RemoveLeftOver,
+    /// Remove it, whatever it is: nobody uses it.
     Replace,
 }
 
@@ -57,22 +57,26 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Makes one in `parent`, called `STEM.chroot` if that can be.
-    pub(super) fn new(parent: BorrowedFd<'_>, stem: &[u8], taken: IfExists) -> Result<Self, Errno> {
-        let usual = [stem, SUFFIX].concat();
+    /// Makes one in `parent`, called `STEM.chroot` if possible.
+    pub(super) fn new(
+        parent: BorrowedFd<'_>,
+        stem: &[u8],
+        if_exists: IfExists,
+    ) -> Result<Self, Errno> {
+        let usual = [stem, FOLDER_SUFFIX].concat();
         let usual = (usual.len() <= MAX_FILE_NAME).then_some(usual);
-        let others = std::iter::repeat_with(|| other_name(stem)).take(ATTEMPTS);
+        let others = std::iter::repeat_with(|| other_name(stem)).take(MAX_NAMES);
         for name in usual.into_iter().chain(others) {
-            for _ in 0..TRIES {
+            for _ in 0..MAX_ATTEMPTS_PER_NAME {
                 match rustix::fs::mkdirat(parent, &*name, Mode::RWXU) {
-                    Err(Errno::EXIST) if clear(parent, &name, taken) => continue,
+                    Err(Errno::EXIST) if clear(parent, &name, if_exists) => continue,
                     Err(Errno::EXIST) => break,
                     made => made?,
                 }
                 if let Some(folder) = lock(parent, &name)? {
                     return Ok(Self {
                         name,
-                        top: format!("{TOP}{}", std::process::id()),
+                        top: format!("{TOP_PREFIX}{}", std::process::id()),
                         folder,
                         parent: parent.try_clone_to_owned().map_err(|_| Errno::MFILE)?,
                     });
@@ -95,7 +99,7 @@ impl Staging {
         self.top.as_bytes()
     }
 
-    /// The tree is where it belongs: the folder has had its use.
+    /// The tree has been moved away: removes the folder.
     pub(super) fn discard_empty(self) {
         // Empty it harms nobody.
         let _ = rustix::fs::unlinkat(&self.parent, &*self.name, AtFlags::REMOVEDIR);
@@ -107,7 +111,7 @@ impl Staging {
     }
 }
 
-/// Locks a folder that was made just now. Nothing when somebody took it for one that is left over.
+/// Locks a folder that was made just now. `None` when another process took it for left over.
 fn lock(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Option<OwnedFd>, Errno> {
     let folder = match open_dir(parent, name) {
         Err(Errno::NOENT) => return Ok(None),
@@ -123,21 +127,21 @@ fn lock(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Option<OwnedFd>, Errno> {
     Ok((same && there.is_ok()).then_some(folder))
 }
 
-/// Removes what has that name, if that may be. Tells whether the name is free now.
-fn clear(parent: BorrowedFd<'_>, name: &[u8], taken: IfExists) -> bool {
+/// Removes what has that name, if allowed. Whether the name is free now.
+fn clear(parent: BorrowedFd<'_>, name: &[u8], if_exists: IfExists) -> bool {
     let folder = match open(parent, name) {
         Ok(folder) => folder,
         Err(Errno::NOENT) => return true,
         // A file or a link.
-        Err(_) => return taken == IfExists::Replace && remove::remove(parent, name).is_ok(),
+        Err(_) => return if_exists == IfExists::Replace && remove::remove(parent, name).is_ok(),
     };
-    is_left_over(&folder, name, taken) && remove_left_over(parent, name, taken)
+    is_left_over(&folder, name, if_exists) && remove_left_over(parent, name, if_exists)
 }
 
-/// Removes what is left over, which is locked meanwhile. Where nobody but this program is at work, it gets another name first:
-/// this one may be wanted.
-fn remove_left_over(parent: BorrowedFd<'_>, name: &[u8], taken: IfExists) -> bool {
-    if taken == IfExists::Replace {
+/// Removes a folder that is left over and locked meanwhile. Where only this program is at work, it is renamed first,
+/// since its name may be wanted.
+fn remove_left_over(parent: BorrowedFd<'_>, name: &[u8], if_exists: IfExists) -> bool {
+    if if_exists == IfExists::Replace {
         // A collector would take the other name for garbage, and fail over what is removed under its hands.
         return remove::remove(parent, name).is_ok();
     }
@@ -150,14 +154,14 @@ fn remove_left_over(parent: BorrowedFd<'_>, name: &[u8], taken: IfExists) -> boo
     remove::remove(parent, name).is_ok()
 }
 
-/// Opens a folder that may be anybody's.
+/// Opens a folder that may belong to anybody.
 fn open(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
 /// Whether nobody fills this folder, and it may be removed.
-fn is_left_over(folder: &OwnedFd, name: &[u8], taken: IfExists) -> bool {
+fn is_left_over(folder: &OwnedFd, name: &[u8], if_exists: IfExists) -> bool {
     let ours = |stat: Stat| stat.st_uid == rustix::process::geteuid().as_raw();
     if !rustix::fs::fstat(folder).is_ok_and(ours) {
         return false;
@@ -168,16 +172,16 @@ fn is_left_over(folder: &OwnedFd, name: &[u8], taken: IfExists) -> bool {
         Err(_) => false,
     };
     let Some(fillers) = fillers(folder) else {
-        return taken == IfExists::Replace;
+        return if_exists == IfExists::Replace;
     };
     if !locked && fillers.iter().any(|pid| is_alive(*pid)) {
         return false;
     }
     // Empty, it might be anybody's: then its name has to tell.
-    taken == IfExists::Replace || !fillers.is_empty() || is_named_by_a_store_path(name)
+    if_exists == IfExists::Replace || !fillers.is_empty() || is_named_by_a_store_path(name)
 }
 
-/// The processes that have begun trees in this folder; nothing when there is something else in it.
+/// The processes that have begun trees in this folder; `None` when it holds anything else.
 fn fillers(folder: &OwnedFd) -> Option<Vec<Pid>> {
     let mut pids = Vec::new();
     for entry in Dir::read_from(folder).ok()? {
@@ -185,7 +189,7 @@ fn fillers(folder: &OwnedFd) -> Option<Vec<Pid>> {
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
             let name = std::str::from_utf8(name).ok()?;
-            pids.push(Pid::from_raw(name.strip_prefix(TOP)?.parse().ok()?)?);
+            pids.push(Pid::from_raw(name.strip_prefix(TOP_PREFIX)?.parse().ok()?)?);
         }
     }
     Some(pids)
@@ -202,7 +206,7 @@ fn is_named_by_a_store_path(name: &[u8]) -> bool {
     name.get(..32).is_some_and(|hash| hash.iter().all(digit)) && name.get(32) == Some(&b'-')
 }
 
-/// Removes from `parent` what ended processes have left. `false` when something of that could not be removed.
+/// Removes from `parent` what ended processes have left. `false` when some of it could not be removed.
 pub(super) fn sweep(parent: BorrowedFd<'_>) -> Result<bool, Errno> {
     let mut all = true;
     for entry in Dir::read_from(parent)? {
@@ -212,10 +216,10 @@ pub(super) fn sweep(parent: BorrowedFd<'_>) -> Result<bool, Errno> {
             // Earlier versions had no folder around the tree, and no lock.
             Some(pid) if !is_alive(pid) => clear(parent, name, IfExists::Replace),
             Some(_) => true,
-            None if !name.ends_with(SUFFIX) => true,
+            None if !name.ends_with(FOLDER_SUFFIX) => true,
             None => match open(parent, name) {
-                Ok(folder) if is_left_over(&folder, name, IfExists::KeepForeign) => {
-                    remove_left_over(parent, name, IfExists::KeepForeign)
+                Ok(folder) if is_left_over(&folder, name, IfExists::RemoveLeftOver) => {
+                    remove_left_over(parent, name, IfExists::RemoveLeftOver)
                 }
                 _ => true,
             },
@@ -268,11 +272,11 @@ mod tests {
     const STORE_NAME: &str = "7rjj86a15146cq1d3qy068lml7n7ykzm-hello";
 
     /// A process that there is none of: the number is above the limit.
-    const GONE: &str = "ssh-substituter-8388607";
+    const ENDED_PROCESS: &str = "ssh-substituter-8388607";
 
-    fn made(parent: &Path, stem: &str, taken: IfExists) -> (String, Staging) {
+    fn made(parent: &Path, stem: &str, if_exists: IfExists) -> (String, Staging) {
         let parent = File::open(parent).unwrap();
-        let staging = Staging::new(parent.as_fd(), stem.as_bytes(), taken).unwrap();
+        let staging = Staging::new(parent.as_fd(), stem.as_bytes(), if_exists).unwrap();
         let name = String::from_utf8(staging.name().to_vec()).unwrap();
         (name, staging)
     }
@@ -304,7 +308,7 @@ mod tests {
     #[test]
     fn the_usual_name_is_one_that_collectors_spare() {
         let temp = tempfile::tempdir().unwrap();
-        let (name, staging) = made(temp.path(), "x", IfExists::KeepForeign);
+        let (name, staging) = made(temp.path(), "x", IfExists::RemoveLeftOver);
         assert_eq!(name, "x.chroot");
         // Whoever comes while it is filled has another one.
         let (other, second) = made(temp.path(), "x", IfExists::Replace);
@@ -319,7 +323,7 @@ mod tests {
         assert!(temp.path().join(&name).exists());
         second.discard_empty();
         assert!(!temp.path().join(&other).exists());
-        let (name, _) = made(temp.path(), &"y".repeat(250), IfExists::KeepForeign);
+        let (name, _) = made(temp.path(), &"y".repeat(250), IfExists::RemoveLeftOver);
         assert!(name.starts_with(".yyy"), "too long with its end");
     }
 
@@ -328,7 +332,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let at = |name: &str| temp.path().join(name);
         let left = [
-            &*format!("a.chroot/{GONE}/sub"),
+            &*format!("a.chroot/{ENDED_PROCESS}/sub"),
             &*format!("{STORE_NAME}.chroot"),
             ".b.tmp-8388607-0/sub",
         ];
@@ -339,7 +343,7 @@ mod tests {
         }
         symlink("f", at("g.chroot")).unwrap();
         fs::write(at("h.chroot"), "").unwrap();
-        let (name, filling) = made(temp.path(), "i", IfExists::KeepForeign);
+        let (name, filling) = made(temp.path(), "i", IfExists::RemoveLeftOver);
         fs::write(at(&name).join(OsStr::from_bytes(filling.top())), "").unwrap();
         let parent = File::open(temp.path()).unwrap();
         assert_eq!(sweep(parent.as_fd()), Ok(true));
@@ -359,21 +363,26 @@ mod tests {
     #[test]
     fn a_name_that_is_taken_is_taken_over_where_that_may_be() {
         for (inside, stays, goes) in [
-            (Some(GONE), true, true),
+            (Some(ENDED_PROCESS), true, true),
             (Some("etc"), false, true),
             (None, false, true),
         ] {
-            for (taken, over) in [(IfExists::KeepForeign, stays), (IfExists::Replace, goes)] {
+            for (if_exists, over) in [(IfExists::RemoveLeftOver, stays), (IfExists::Replace, goes)]
+            {
                 let temp = tempfile::tempdir().unwrap();
                 fs::create_dir(temp.path().join("x.chroot")).unwrap();
                 if let Some(inside) = inside {
                     fs::create_dir(temp.path().join("x.chroot").join(inside)).unwrap();
                 }
-                let (name, _staging) = made(temp.path(), "x", taken);
-                assert_eq!(name == "x.chroot", over, "{inside:?} {taken:?}");
+                let (name, _staging) = made(temp.path(), "x", if_exists);
+                assert_eq!(name == "x.chroot", over, "{inside:?} {if_exists:?}");
                 let is_there =
                     inside.is_some_and(|inside| temp.path().join("x.chroot").join(inside).exists());
-                assert_eq!(is_there, inside.is_some() && !over, "{inside:?} {taken:?}");
+                assert_eq!(
+                    is_there,
+                    inside.is_some() && !over,
+                    "{inside:?} {if_exists:?}"
+                );
             }
         }
     }

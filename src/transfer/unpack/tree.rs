@@ -1,4 +1,4 @@
-//! What the archive tells, put on disk.
+//! Writes the tree of a NAR to disk, event by event.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -15,12 +15,12 @@ use super::remove::open_dir;
 use crate::wire::nar::Event;
 
 /// Contents that come in smaller pieces are collected to writes of about this many bytes.
-const WRITE: usize = 64 * 1024;
+const WRITE_SIZE: usize = 64 * 1024;
 /// How much of a path an error shows, from its end.
-const SHOWN: usize = 400;
+const QUOTED_MAX_BYTES: usize = 400;
 
 /// The modification time of everything in a Nix store. The other time is left as it is.
-const TIMES: Timestamps = Timestamps {
+const CANONICAL_TIMES: Timestamps = Timestamps {
     last_access: Timespec {
         tv_sec: 0,
         tv_nsec: UTIME_OMIT,
@@ -41,12 +41,12 @@ pub(super) struct Tree {
     file: Option<OpenFile>,
     /// Contents of the file that are not written yet.
     pending: Vec<u8>,
-    /// Whether a file that is created with its final mode has it then, in this tree and under this
-    /// process's umask: for plain files and for executable ones, once the first was looked at.
-    born_right: [Option<bool>; 2],
+    /// Whether a file that is created with its final mode has it then, in this tree and under this process's umask: for
+    /// plain and for executable files, once the first one was inspected.
+    has_final_mode: [Option<bool>; 2],
     /// Whether the top is a directory.
     directory: bool,
-    place: Destination,
+    destination: Destination,
 }
 
 #[derive(Debug)]
@@ -63,20 +63,20 @@ struct OpenFile {
 }
 
 impl Tree {
-    pub(super) fn new(place: Destination) -> Self {
+    pub(super) fn new(destination: Destination) -> Self {
         Self {
             open: Vec::new(),
             name: Vec::new(),
             file: None,
             pending: Vec::new(),
-            born_right: [None; 2],
+            has_final_mode: [None; 2],
             directory: false,
-            place,
+            destination,
         }
     }
 
     pub(super) fn dest(&self) -> &Path {
-        self.place.dest()
+        self.destination.dest()
     }
 
     pub(super) fn apply(&mut self, event: Event<'_>) -> Result<(), UnpackError> {
@@ -102,7 +102,7 @@ impl Tree {
 
     /// Gives the tree its name.
     pub(super) fn commit(&mut self) -> Result<(), UnpackError> {
-        self.place.commit(self.directory)
+        self.destination.commit(self.directory)
     }
 
     /// Makes the next node, under its name or as the top.
@@ -115,7 +115,7 @@ impl Tree {
         made.map_err(|error| match (error, self.open.last()) {
             (Errno::EXIST, Some(dir)) => UnpackError::Clash {
                 path: self.shown(),
-                other: twin(dir.fd.as_fd(), &self.name).map(|name| quoted(&name)),
+                other: name_differing_by_case(dir.fd.as_fd(), &self.name).map(|name| quoted(&name)),
             },
             (error, _) => self.error(action, error),
         })
@@ -125,7 +125,7 @@ impl Tree {
     fn here(&mut self) -> Result<(BorrowedFd<'_>, &[u8]), Errno> {
         match self.open.last() {
             Some(dir) => Ok((dir.fd.as_fd(), &self.name)),
-            None => self.place.top(),
+            None => self.destination.top(),
         }
     }
 
@@ -150,7 +150,7 @@ impl Tree {
         };
         self.name = dir.name;
         rustix::fs::fchmod(&dir.fd, Mode::from_raw_mode(0o555))
-            .and_then(|()| rustix::fs::futimens(&dir.fd, &TIMES))
+            .and_then(|()| rustix::fs::futimens(&dir.fd, &CANONICAL_TIMES))
             .map_err(|error| self.error("finish directory", error))
     }
 
@@ -158,7 +158,7 @@ impl Tree {
         let action = "create symlink";
         self.make(action, |dir, name| rustix::fs::symlinkat(target, dir, name))?;
         let set = |(dir, name): (BorrowedFd<'_>, &[u8])| {
-            rustix::fs::utimensat(dir, name, &TIMES, AtFlags::SYMLINK_NOFOLLOW)
+            rustix::fs::utimensat(dir, name, &CANONICAL_TIMES, AtFlags::SYMLINK_NOFOLLOW)
         };
         let set = self.here().and_then(set);
         set.map_err(|error| self.error(action, error))
@@ -191,11 +191,11 @@ impl Tree {
         };
         *left = left.saturating_sub(bytes.len() as u64);
         let last = *left == 0;
-        if self.pending.is_empty() && (last || bytes.len() >= WRITE / 2) {
+        if self.pending.is_empty() && (last || bytes.len() >= WRITE_SIZE / 2) {
             return file.write_all(bytes);
         }
         self.pending.extend_from_slice(bytes);
-        if last || self.pending.len() >= WRITE {
+        if last || self.pending.len() >= WRITE_SIZE {
             file.write_all(&self.pending)?;
             self.pending.clear();
         }
@@ -211,10 +211,10 @@ impl Tree {
         };
         // In a tree of many small files each call to the system counts.
         let mode = final_mode(executable);
-        let born_right = if self.open.is_empty() {
+        let has_final_mode = if self.open.is_empty() {
             false
         } else {
-            match &mut self.born_right[usize::from(executable)] {
+            match &mut self.has_final_mode[usize::from(executable)] {
                 Some(known) => *known,
                 unknown => {
                     let made = Mode::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
@@ -222,10 +222,10 @@ impl Tree {
                 }
             }
         };
-        if !born_right {
+        if !has_final_mode {
             rustix::fs::fchmod(&file, mode)?;
         }
-        rustix::fs::futimens(&file, &TIMES)?;
+        rustix::fs::futimens(&file, &CANONICAL_TIMES)?;
         Ok(())
     }
 
@@ -239,7 +239,7 @@ impl Tree {
 
     /// The next node for a message: its path in the archive, and the destination.
     fn shown(&self) -> String {
-        let dest = self.place.dest();
+        let dest = self.destination.dest();
         if self.open.is_empty() {
             return format!("{dest:?}");
         }
@@ -266,13 +266,13 @@ fn final_mode(executable: bool) -> Mode {
 
 /// In quotes, all but printable ASCII escaped, cut at the front when it is long.
 fn quoted(bytes: &[u8]) -> String {
-    let shown = &bytes[bytes.len().saturating_sub(SHOWN)..];
+    let shown = &bytes[bytes.len().saturating_sub(QUOTED_MAX_BYTES)..];
     let dots = if shown.len() < bytes.len() { "…" } else { "" };
     format!("\"{dots}{}\"", shown.escape_ascii())
 }
 
 /// The name in `dir` that differs from `name` at most by case.
-fn twin(dir: BorrowedFd<'_>, name: &[u8]) -> Option<Vec<u8>> {
+fn name_differing_by_case(dir: BorrowedFd<'_>, name: &[u8]) -> Option<Vec<u8>> {
     let fold = |name: &[u8]| String::from_utf8_lossy(name).to_lowercase();
     let folded = fold(name);
     Dir::read_from(dir)
@@ -292,10 +292,10 @@ mod tests {
         std::fs::write(dir.path().join("Straße-README"), "").unwrap();
         std::fs::write(dir.path().join("other"), "").unwrap();
         let fd = File::open(dir.path()).unwrap();
-        let twin = |name: &str| twin(fd.as_fd(), name.as_bytes());
-        assert_eq!(twin("straße-readme"), Some("Straße-README".into()));
-        assert_eq!(twin("other"), None);
-        assert_eq!(twin("absent"), None);
+        let differing = |name: &str| name_differing_by_case(fd.as_fd(), name.as_bytes());
+        assert_eq!(differing("straße-readme"), Some("Straße-README".into()));
+        assert_eq!(differing("other"), None);
+        assert_eq!(differing("absent"), None);
     }
 
     #[test]

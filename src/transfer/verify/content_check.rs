@@ -1,5 +1,5 @@
-//! Whether a NAR has the content that its path's name follows from. An info that nobody has signed may
-//! count for its content address alone; the NAR hash in it is then no more than the host's word.
+//! Checks that a NAR has the content that the name of its path follows from. An info without a trusted signature counts
+//! only because of its content address; its NAR hash is then no more than the host's claim.
 
 use std::mem;
 
@@ -12,19 +12,18 @@ use crate::wire::nar::Event;
 /// Length of the hash part of a store path, in bytes.
 const HASH_PART: usize = 32;
 
-/// How often a path may refer to itself. Each time costs eight bytes until the end; a NAR that holds
+/// How often a path may refer to itself. Each reference costs eight bytes of memory until the end; a NAR that holds
 /// nothing else would cost a quarter of its size.
 const MOST_SELVES: usize = 1 << 20;
 
 /// Follows a NAR and knows at its end whether the content is right.
 ///
-/// As [`Verifier`](super::stream::Verifier) it keeps two states: of what has been passed on, and of what has
-/// been taken.
+/// Like [`Verifier`](super::Verifier) it keeps two positions: of what was passed on, and of what was received.
 #[derive(Clone)]
 pub(in crate::transfer) struct ContentCheck {
     expected: Content,
-    passed: State,
-    ahead: State,
+    passed: HashPosition,
+    received: HashPosition,
     /// Where the path's own hash part stood, in bytes from the beginning of the NAR.
     selves: Vec<u64>,
     /// The path's own hash part.
@@ -34,9 +33,9 @@ pub(in crate::transfer) struct ContentCheck {
 }
 
 #[derive(Clone)]
-struct State {
+struct HashPosition {
     hasher: Sha256,
-    /// What is there instead of one file.
+    /// What was found instead of one file.
     unfit: Option<&'static str>,
     /// Bytes that may be the beginning of the path's own hash part.
     tail: Vec<u8>,
@@ -58,7 +57,7 @@ impl ContentCheck {
         for (place, byte) in own[..HASH_PART - 1].iter().enumerate() {
             skips[usize::from(*byte)] = HASH_PART - 1 - place;
         }
-        let start = State {
+        let start = HashPosition {
             hasher: Sha256::new(),
             unfit: None,
             tail: Vec::new(),
@@ -68,7 +67,7 @@ impl ContentCheck {
         Some(Self {
             expected,
             passed: start.clone(),
-            ahead: start,
+            received: start,
             selves: Vec::new(),
             own,
             skips,
@@ -81,11 +80,11 @@ impl ContentCheck {
             return;
         };
         match event {
-            Event::Contents(bytes) => self.ahead.hasher.update(bytes),
-            Event::Directory => self.ahead.unfit = Some("a directory"),
-            Event::Symlink(_) => self.ahead.unfit = Some("a symlink"),
+            Event::Contents(bytes) => self.received.hasher.update(bytes),
+            Event::Directory => self.received.unfit = Some("a directory"),
+            Event::Symlink(_) => self.received.unfit = Some("a symlink"),
             Event::File { executable: is, .. } if *is && !executable => {
-                self.ahead.unfit = Some("an executable file");
+                self.received.unfit = Some("an executable file");
             }
             _ => {}
         }
@@ -101,7 +100,7 @@ impl ContentCheck {
     /// Hashes as Nix does (`HashModuloSink`): the path's own hash part is replaced by as many zero bytes
     /// wherever it stands.
     fn leave_out(&mut self, bytes: &[u8]) {
-        let mut all = mem::take(&mut self.ahead.tail);
+        let mut all = mem::take(&mut self.received.tail);
         all.extend_from_slice(bytes);
         let mut at = 0;
         while at + HASH_PART <= all.len() {
@@ -115,30 +114,30 @@ impl ContentCheck {
             }
         }
         let done = all.len().saturating_sub(HASH_PART - 1);
-        self.ahead.hasher.update(&all[..done]);
-        self.ahead.read += done as u64;
+        self.received.hasher.update(&all[..done]);
+        self.received.read += done as u64;
         all.drain(..done);
-        self.ahead.tail = all;
+        self.received.tail = all;
     }
 
     fn found(&mut self, at: usize) {
         if self.selves.len() < MOST_SELVES {
-            self.selves.push(self.ahead.read + at as u64);
-            self.ahead.selves = self.selves.len();
+            self.selves.push(self.received.read + at as u64);
+            self.received.selves = self.selves.len();
         } else {
-            self.ahead.unfit = Some("more than a million references to itself");
+            self.received.unfit = Some("more than a million references to itself");
         }
     }
 
     /// What has been taken has been passed on.
     pub(in crate::transfer) fn pass(&mut self) {
-        self.passed = self.ahead.clone();
+        self.passed = self.received.clone();
     }
 
     /// What has not been passed on does not count.
     pub(in crate::transfer) fn roll_back(&mut self) {
-        self.ahead = self.passed.clone();
-        self.selves.truncate(self.ahead.selves);
+        self.received = self.passed.clone();
+        self.selves.truncate(self.received.selves);
     }
 
     /// Once the archive is complete: whether the content is right.
@@ -146,8 +145,8 @@ impl ContentCheck {
     /// Nix 2.17 to 2.34 hash no places behind a NAR that refers to itself. Such an address is no proof: NARs
     /// in which some of these references were zeros already have the same.
     pub(in crate::transfer) fn verify(&self) -> Result<(), VerifyError> {
-        let mut hasher = self.ahead.hasher.clone();
-        hasher.update(&self.ahead.tail);
+        let mut hasher = self.received.hasher.clone();
+        hasher.update(&self.received.tail);
         let without_places: [u8; 32] = hasher.clone().finalize().into();
         for place in &self.selves {
             // So that a path in which some were left out already has another hash.
@@ -162,13 +161,13 @@ impl ContentCheck {
             }
             Content::File { hash, .. } => (hash, "a file whose contents have the hash"),
         };
-        if self.ahead.unfit.is_none() && hash == expected {
+        if self.received.unfit.is_none() && hash == expected {
             return Ok(());
         }
         if matches!(self.expected, Content::NarWithoutSelf(_)) && without_places == expected {
             return Err(VerifyError::Unproven);
         }
-        let got = match self.ahead.unfit {
+        let got = match self.received.unfit {
             Some(unfit) => unfit.to_owned(),
             None => NarHash::new(hash).to_string(),
         };

@@ -1,7 +1,13 @@
-//! A NAR on its way: how far it is, and what may be passed on.
+//! Verifies a NAR as it comes: how far it is, and what may be passed on.
 //!
-//! Two states are kept: of what has been passed on, and of what has been taken from the host that
-//! sends now. When that host fails, the second falls back to the first.
+//! Two positions are kept: the one up to which bytes were passed on, and the one up to which bytes were received. When a
+//! source fails, the second falls back to the first.
+//!
+//! ```text
+//!   0 ────────────────── passed ─────────────── received ─────────────── end
+//!      counts, whatever       held_back back: dropped          size, hash and content
+//!      happens next           when the source fails       address are checked
+//! ```
 
 use bytes::{Buf, Bytes, BytesMut};
 use sha2::{Digest, Sha256};
@@ -12,23 +18,21 @@ use crate::model::{NarHash, PathInfo, StorePath};
 use crate::transfer::error::{HostFault, VerifyError};
 use crate::wire::nar::{Completion, Decoder, Event, NarError};
 
-/// NARs up to this size, in bytes, are verified whole before their first byte is passed on, so
-/// that a host which sends wrong bytes can be replaced unnoticed. Larger ones may come in parts, which are
-/// compared with what other hosts have.
+/// NARs up to this size, in bytes, are verified whole before their first byte is passed on, so that a host which sends
+/// wrong bytes can be replaced unnoticed. Larger ones may come in chunks, which are compared with what other hosts have.
 pub(in crate::transfer) const HELD_BACK_MAX: u64 = (8 << 20) - 1;
 
-/// Larger pieces, in bytes, are not passed on at once: what an engine's client has not got whole,
-/// it has to get again.
+/// The size of the largest piece, in bytes. An engine's client that goes away has to get again what it has not got whole.
 const PIECE_MAX: usize = 512 << 10;
 
 #[derive(Clone)]
-struct State {
+struct Position {
     decoder: Decoder,
     hasher: Sha256,
 }
 
-impl State {
-    /// Steps over what is whole in the first `most` bytes of `buf` and removes it from there.
+impl Position {
+    /// Decodes and hashes what is whole in the first `most` bytes of `buf`, and takes it off.
     fn take(
         &mut self,
         buf: &mut BytesMut,
@@ -83,10 +87,10 @@ pub(in crate::transfer) struct Verifier {
     hash: Option<NarHash>,
     /// 0 when unknown.
     size: u64,
-    passed: State,
-    ahead: State,
+    passed: Position,
+    received: Position,
     /// What is between the two states.
-    held: Vec<Bytes>,
+    held_back: Vec<Bytes>,
     /// Keeps the same two states.
     content: Option<ContentCheck>,
     /// What was passed on before this began, until it has come again and proved to be the same.
@@ -124,7 +128,7 @@ impl Verifier {
             0 => u64::MAX,
             size => size,
         };
-        let start = State {
+        let start = Position {
             decoder: Decoder::new(limit),
             hasher: Sha256::new(),
         };
@@ -132,8 +136,8 @@ impl Verifier {
             hash: info.nar_hash,
             size: info.nar_size,
             passed: start.clone(),
-            ahead: start,
-            held: Vec::new(),
+            received: start,
+            held_back: Vec::new(),
             content: ContentCheck::new(info),
             before: None,
         }
@@ -150,7 +154,7 @@ impl Verifier {
 
     /// How many bytes of the NAR have been taken: where the next ones begin.
     pub(in crate::transfer) fn offset(&self) -> u64 {
-        self.ahead.decoder.bytes_read()
+        self.received.decoder.bytes_read()
     }
 
     /// Takes what is whole off the buffer, or a piece of it: to be called again until it gives
@@ -160,15 +164,15 @@ impl Verifier {
             let missing = before.at - self.offset();
             let most = usize::try_from(missing).unwrap_or(usize::MAX);
             let all_there = buf.len() >= most;
-            self.ahead.take(buf, most, &mut self.content)?;
+            self.received.take(buf, most, &mut self.content)?;
             if self.offset() < before.at {
                 // Tokens end where pieces do: one that does not was another one there.
-                return match all_there || self.ahead.decoder.is_complete() {
+                return match all_there || self.received.decoder.is_complete() {
                     true => Err(Rejected::Differs),
                     false => Ok(Taken::NeedMore),
                 };
             }
-            if self.ahead.hash() != before.checkpoint.hash {
+            if self.received.hash() != before.checkpoint.hash {
                 return Err(Rejected::Differs);
             }
             self.before = None;
@@ -176,16 +180,16 @@ impl Verifier {
         }
         let whole = (1..=HELD_BACK_MAX).contains(&self.size);
         let most = if whole { usize::MAX } else { PIECE_MAX };
-        let bytes = self.ahead.take(buf, most, &mut self.content)?;
-        if self.ahead.decoder.is_complete() {
-            self.held.push(bytes);
+        let bytes = self.received.take(buf, most, &mut self.content)?;
+        if self.received.decoder.is_complete() {
+            self.held_back.push(bytes);
             return Ok(Taken::Complete);
         }
         if bytes.is_empty() {
             return Ok(Taken::NeedMore);
         }
         if whole {
-            self.held.push(bytes);
+            self.held_back.push(bytes);
             return Ok(Taken::NeedMore);
         }
         self.pass();
@@ -197,16 +201,16 @@ impl Verifier {
     }
 
     fn pass(&mut self) {
-        self.passed = self.ahead.clone();
+        self.passed = self.received.clone();
         if let Some(content) = &mut self.content {
             content.pass();
         }
     }
 
     /// Compares hash and size with the promised ones, and the content with its address where it has one,
-    /// once the archive is complete. Gives what was held back.
+    /// once the archive is complete. Gives what was held_back back.
     pub(in crate::transfer) fn verify(&mut self) -> Result<Vec<Piece>, VerifyError> {
-        let (size, hash) = (self.offset(), self.ahead.hash());
+        let (size, hash) = (self.offset(), self.received.hash());
         let wanted_size = if self.size == 0 { size } else { self.size };
         let wanted_hash = self.hash.unwrap_or(hash);
         if (size, hash) != (wanted_size, wanted_hash) {
@@ -218,15 +222,15 @@ impl Verifier {
             content.verify()?;
         }
         self.pass();
-        let held = std::mem::take(&mut self.held).into_iter();
-        Ok(held.map(Piece::verified).collect())
+        let held_back = std::mem::take(&mut self.held_back).into_iter();
+        Ok(held_back.map(Piece::verified).collect())
     }
 
     /// The host failed: what was taken from it and not passed on does not count. Gives how many bytes that was.
     pub(in crate::transfer) fn roll_back(&mut self) -> u64 {
         let before = self.offset();
-        self.held.clear();
-        self.ahead = self.passed.clone();
+        self.held_back.clear();
+        self.received = self.passed.clone();
         if let Some(content) = &mut self.content {
             content.roll_back();
         }
@@ -243,7 +247,7 @@ impl Verifier {
 
     /// A decoder that has come as far as this.
     pub(in crate::transfer) fn decoder(&self) -> Decoder {
-        self.ahead.decoder.clone()
+        self.received.decoder.clone()
     }
 
     /// A reader for what was passed on already.
@@ -251,7 +255,7 @@ impl Verifier {
         Prefix {
             left: self.offset(),
             hasher: Sha256::new(),
-            hash: self.ahead.hash(),
+            hash: self.received.hash(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::{Statement, params};
 
-use super::Said;
+use super::CachedAnswer;
 use crate::model::{NarHash, PathInfo, StorePath};
 
 pub(super) const SELECT: &str = "SELECT checked_at, nar_size, download_size, nar_hash, deriver,
@@ -16,13 +16,13 @@ pub(super) const INSERT: &str = "INSERT OR REPLACE INTO path_infos (host, path, 
 
 pub(super) const DELETE: &str = "DELETE FROM path_infos WHERE host = ?1 AND path = ?2";
 
-pub(super) const CHECK: &str = "UPDATE path_infos SET checked_at = ?3
+pub(super) const CONFIRM: &str = "UPDATE path_infos SET checked_at = ?3
     WHERE host = ?1 AND path = ?2 AND nar_size IS NOT NULL";
 
-/// Longest text that is written in a column, in bytes: about 20,000 references.
-const LONGEST: usize = 1 << 20;
+/// The longest text in a column, in bytes: about 20,000 references.
+const TEXT_MAX: usize = 1 << 20;
 
-/// As the columns are; sizes above 2^63 do not occur.
+/// The columns of a row; sizes above 2^63 do not occur.
 pub(super) struct Row {
     checked_at: i64,
     info: Option<Info>,
@@ -39,7 +39,7 @@ struct Info {
 }
 
 impl Row {
-    /// `None` when it is not as this program writes it.
+    /// `None` when the row is not as this program writes it.
     pub(super) fn read(row: &rusqlite::Row<'_>) -> Option<Self> {
         let nar_size: Option<i64> = row.get(1).ok()?;
         let info = match nar_size {
@@ -58,13 +58,13 @@ impl Row {
         Some(Self { checked_at, info })
     }
 
-    /// The answer about `path`; `None` when it makes no sense.
-    pub(super) fn said(self, path: &StorePath) -> Option<Said> {
+    /// The answer about `path`; `None` when the row makes no sense.
+    pub(super) fn into_answer(self, path: &StorePath) -> Option<CachedAnswer> {
         let info = match self.info {
             None => None,
             Some(info) => Some(Arc::new(info.parse(path)?)),
         };
-        Some(Said {
+        Some(CachedAnswer {
             path: path.clone(),
             info,
             checked_at: u64::try_from(self.checked_at).ok()?,
@@ -72,12 +72,12 @@ impl Row {
     }
 
     /// `None` when it cannot be kept.
-    pub(super) fn of(said: &Said) -> Option<Self> {
-        let info = match &said.info {
+    pub(super) fn of(answer: &CachedAnswer) -> Option<Self> {
+        let info = match &answer.info {
             None => None,
             Some(info) => Some(Info::of(info)?),
         };
-        let checked_at = i64::try_from(said.checked_at).ok()?;
+        let checked_at = i64::try_from(answer.checked_at).ok()?;
         Some(Self { checked_at, info })
     }
 
@@ -119,7 +119,7 @@ impl Info {
         let ca = info.ca.clone();
         if [refs.len(), sigs.len(), ca.as_ref().map_or(0, String::len)]
             .into_iter()
-            .any(|len| len > LONGEST)
+            .any(|len| len > TEXT_MAX)
         {
             return None;
         }

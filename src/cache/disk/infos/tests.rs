@@ -4,16 +4,16 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cache::disk::Surroundings;
+use crate::cache::disk::Environment;
 use crate::model::NarHash;
 
 const NOW: u64 = 1_800_000_000;
 
 fn disk(folder: &Path) -> Disk {
-    Disk::new(Surroundings {
+    Disk::new(Environment {
         explicit: Some(folder.to_owned()),
         uid: rustix::process::geteuid().as_raw(),
-        ..Surroundings::default()
+        ..Environment::default()
     })
 }
 
@@ -35,31 +35,31 @@ fn info(number: usize, references: &[usize]) -> PathInfo {
     }
 }
 
-fn said(number: usize, references: &[usize], checked_at: u64) -> Said {
-    Said {
+fn answer(number: usize, references: &[usize], checked_at: u64) -> CachedAnswer {
+    CachedAnswer {
         path: path(number),
         info: Some(Arc::new(info(number, references))),
         checked_at,
     }
 }
 
-fn lacks(number: usize, checked_at: u64) -> Said {
-    Said {
+fn lacks(number: usize, checked_at: u64) -> CachedAnswer {
+    CachedAnswer {
         path: path(number),
         info: None,
         checked_at,
     }
 }
 
-fn write_all(disk: &Disk, host: &str, all: &[Said]) {
-    let news: Vec<_> = all
+fn write_all(disk: &Disk, host: &str, all: &[CachedAnswer]) {
+    let writes: Vec<_> = all
         .iter()
-        .map(|said| News::Said(host.into(), said.clone()))
+        .map(|answer| CacheWrite::Answer(host.into(), answer.clone()))
         .collect();
-    disk.remember(&news, Lifetimes::default(), NOW);
+    disk.remember(&writes, Lifetimes::default(), NOW);
 }
 
-fn read_at(disk: &Disk, hosts: &[&str], numbers: &[usize], now: u64) -> Vec<(usize, Said)> {
+fn read_at(disk: &Disk, hosts: &[&str], numbers: &[usize], now: u64) -> Vec<(usize, CachedAnswer)> {
     let hosts: Vec<Arc<str>> = hosts.iter().map(|host| (*host).into()).collect();
     let paths: Vec<_> = numbers.iter().map(|n| path(*n)).collect();
     let lookup = Lookup {
@@ -76,7 +76,7 @@ fn read_at(disk: &Disk, hosts: &[&str], numbers: &[usize], now: u64) -> Vec<(usi
 fn answers_are_kept_for_each_host() {
     let temp = tempfile::tempdir().unwrap();
     let (first, second) = (disk(temp.path()), disk(temp.path()));
-    let (has, has_not) = (said(1, &[], NOW), lacks(1, NOW));
+    let (has, has_not) = (answer(1, &[], NOW), lacks(1, NOW));
     write_all(&first, "a", std::slice::from_ref(&has));
     write_all(&first, "b", std::slice::from_ref(&has_not));
     assert_eq!(
@@ -94,7 +94,7 @@ fn answers_are_kept_for_each_host() {
     };
     assert_eq!(second.path_infos(&lookup, |_| false), []);
     second.remember(
-        &[News::Gone("a".into(), path(1))],
+        &[CacheWrite::Removed("a".into(), path(1))],
         Lifetimes::default(),
         NOW,
     );
@@ -105,7 +105,7 @@ fn answers_are_kept_for_each_host() {
 fn answers_are_believed_for_their_lifetime() {
     let temp = tempfile::tempdir().unwrap();
     let disk = disk(temp.path());
-    write_all(&disk, "a", &[said(1, &[], NOW), lacks(2, NOW)]);
+    write_all(&disk, "a", &[answer(1, &[], NOW), lacks(2, NOW)]);
     let count = |after| read_at(&disk, &["a"], &[1, 2], NOW + after).len();
     let (hour, day) = (3600, 24 * 3600);
     assert_eq!([count(hour - 1), count(hour)], [2, 1]);
@@ -141,12 +141,12 @@ fn answers_count_as_checked_for_seconds_unless_the_user_says_otherwise() {
 fn that_a_host_still_has_a_path_is_written_for_what_is_known_of_it() {
     let temp = tempfile::tempdir().unwrap();
     let disk = disk(temp.path());
-    write_all(&disk, "a", &[said(1, &[], NOW - 99), lacks(2, NOW - 99)]);
-    let has = |number| News::Has("a".into(), path(number), NOW);
+    write_all(&disk, "a", &[answer(1, &[], NOW - 99), lacks(2, NOW - 99)]);
+    let has = |number| CacheWrite::Confirmed("a".into(), path(number), NOW);
     disk.remember(&[has(1), has(2), has(3)], Lifetimes::default(), NOW);
     assert_eq!(
         read_at(&disk, &["a"], &[1, 2, 3], NOW),
-        [(0, said(1, &[], NOW)), (0, lacks(2, NOW - 99))]
+        [(0, answer(1, &[], NOW)), (0, lacks(2, NOW - 99))]
     );
 }
 
@@ -155,13 +155,13 @@ fn a_closure_is_read_in_one_go() {
     let temp = tempfile::tempdir().unwrap();
     let disk = disk(temp.path());
     let all: Vec<_> = (1..=50)
-        .map(|n| said(n, if n < 50 { &[0, 51] } else { &[] }, NOW))
+        .map(|n| answer(n, if n < 50 { &[0, 51] } else { &[] }, NOW))
         .collect();
     let mut all = all;
-    for (place, said) in all.iter_mut().enumerate() {
-        let mut info = (**said.info.as_ref().unwrap()).clone();
+    for (place, answer) in all.iter_mut().enumerate() {
+        let mut info = (**answer.info.as_ref().unwrap()).clone();
         info.references = vec![path(place + 2)];
-        said.info = Some(Arc::new(info));
+        answer.info = Some(Arc::new(info));
     }
     write_all(&disk, "a", &all);
     assert_eq!(read_at(&disk, &["a"], &[1], NOW).len(), 50);
@@ -203,11 +203,11 @@ fn rows_that_make_no_sense_say_nothing() {
     for change in nonsense {
         let temp = tempfile::tempdir().unwrap();
         let disk = disk(temp.path());
-        write_all(&disk, "a", &[said(1, &[2, 3], NOW), said(9, &[], NOW)]);
+        write_all(&disk, "a", &[answer(1, &[2, 3], NOW), answer(9, &[], NOW)]);
         let sql = format!("UPDATE path_infos SET {change} WHERE path LIKE '%-p1'");
         assert_eq!(disk.ask(|db| db.execute(&sql, ())), Some(1));
         assert_eq!(read_at(&disk, &["a"], &[1, 9], NOW).len(), 1, "{change}");
-        write_all(&disk, "a", &[said(1, &[2, 3], NOW)]);
+        write_all(&disk, "a", &[answer(1, &[2, 3], NOW)]);
         assert_eq!(read_at(&disk, &["a"], &[1, 9], NOW).len(), 2, "mended");
     }
 }
@@ -219,7 +219,7 @@ fn what_cannot_be_kept_leaves_no_older_answer() {
     write_all(&disk, "a", &[lacks(1, NOW)]);
     let mut odd = info(1, &[]);
     odd.sigs = vec!["two\nlines".to_owned()];
-    let odd = Said {
+    let odd = CachedAnswer {
         info: Some(Arc::new(odd)),
         ..lacks(1, NOW)
     };
@@ -237,7 +237,7 @@ fn many_write_at_once() {
                 // A database connection each, as processes have.
                 let disk = disk(folder);
                 for number in 0..20 {
-                    write_all(&disk, "a", &[said(writer * 100 + number, &[], NOW)]);
+                    write_all(&disk, "a", &[answer(writer * 100 + number, &[], NOW)]);
                 }
             });
         }
@@ -251,9 +251,9 @@ fn old_rows_go_and_the_rest_is_bounded() {
     let temp = tempfile::tempdir().unwrap();
     let disk = disk(temp.path());
     let day = 24 * 3600;
-    write_all(&disk, "old", &[said(1, &[], NOW - 40 * day)]);
-    write_all(&disk, "a", &[lacks(2, NOW - 7200), said(2, &[], NOW)]);
-    let all: Vec<_> = (10..30).map(|n| said(n, &[], NOW - n as u64)).collect();
+    write_all(&disk, "old", &[answer(1, &[], NOW - 40 * day)]);
+    write_all(&disk, "a", &[lacks(2, NOW - 7200), answer(2, &[], NOW)]);
+    let all: Vec<_> = (10..30).map(|n| answer(n, &[], NOW - n as u64)).collect();
     write_all(&disk, "a", &all);
     let rows = |table: &str| {
         let sql = format!("SELECT count(*) FROM {table}");
@@ -323,9 +323,9 @@ proptest! {
         }
         (info.nar_size, info.download_size) = sizes;
         (info.nar_hash, info.ca, info.sigs) = (hash.map(NarHash::new), ca, sigs);
-        let said = Said { path: path(5), info: Some(Arc::new(info)), checked_at: NOW };
-        if let Some(row) = Row::of(&said) {
-            prop_assert_eq!(row.said(&path(5)), Some(said));
+        let answer = CachedAnswer { path: path(5), info: Some(Arc::new(info)), checked_at: NOW };
+        if let Some(row) = Row::of(&answer) {
+            prop_assert_eq!(row.into_answer(&path(5)), Some(answer));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Old rows go, and the table stays bounded.
+//! Removes old rows and keeps the table bounded.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::Lifetimes;
 
-/// When there is something to do, and how much may stay.
+/// When to prune, and how much may stay.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     /// Rows.
     pub(super) rows: i64,
-    /// Rows that are written before anybody looks again.
+    /// Rows that may be written before it is due again.
     pub(super) written: i64,
-    /// Seconds after which somebody looks in any case.
+    /// Seconds after which it is due in any case.
     pub(super) interval: u64,
 }
 
@@ -34,8 +34,8 @@ pub(super) fn count(db: &Connection, written: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Removes what is too old for anybody with usual settings, and the oldest of what is too much;
-/// but only now and then, since all rows are looked at.
+/// Removes rows that are too old by the default lifetimes, and the oldest of those above the bound. Only now and
+/// then, since it reads all rows.
 pub(super) fn prune(
     db: &Connection,
     lifetimes: Lifetimes,
@@ -46,11 +46,11 @@ pub(super) fn prune(
         return Ok(());
     }
     let change = Transaction::new_unchecked(db, TransactionBehavior::Immediate)?;
-    // Another process may have done it just now.
+    // Another process may have done it meanwhile.
     if !is_due(&change, now, bounds)? {
         return Ok(());
     }
-    // One process with short lifetimes must not take what is good for others.
+    // A process with short lifetimes must not remove rows that others use.
     let usual = Lifetimes::default();
     let oldest = |mine: Duration, usual: Duration| {
         let oldest = now.saturating_sub(mine.max(usual).as_secs());

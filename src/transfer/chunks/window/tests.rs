@@ -1,4 +1,4 @@
-//! ChunkWindow come in order, once, and are asked of others when they are channel_ended or late.
+//! Chunks come in order, once, and are asked of others when they are lost or late.
 
 use proptest::prelude::*;
 

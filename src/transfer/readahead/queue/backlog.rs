@@ -158,8 +158,10 @@ impl Backlog {
             let task = &entry.reader.task;
             let other = task.awaited_from().filter(|other| *other != host)?;
             let waits = entry.requested_at.elapsed() > STEAL_AFTER;
-            let mine = bookkeeping.throughput.expect(host, task.info.nar_size);
-            let sooner = mine * 2.0 < bookkeeping.throughput.expect(other, 0);
+            let mine = bookkeeping
+                .throughput
+                .estimate_secs(host, task.info.nar_size);
+            let sooner = mine * 2.0 < bookkeeping.throughput.estimate_secs(other, 0);
             let holders = bookkeeping.holders(&task.info.path, &task.holders);
             let suits =
                 holders.contains(&host) && !bookkeeping.sent_wrong_content(host, &task.info.path);

@@ -32,7 +32,7 @@ const MAX_OUTSTANDING_NARS: usize = 1000;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A path that is asked about again so long after it was fetched is going to be fetched again. Sooner, it may be another
-/// connection of the is_same caller that looks it up.
+/// connection of the same caller that looks it up.
 const REFETCH_AFTER: Duration = Duration::from_secs(30);
 
 /// How many paths are expected at most, and how many fetched ones are remembered.
@@ -168,7 +168,7 @@ impl ReadaheadQueue {
         reader.filter(TaskReader::want)
     }
 
-    /// Joins what another caller reads ahead, if it is the is_same NAR and this caller's budget has room for it.
+    /// Joins what another caller reads ahead, if it is the same NAR and this caller's budget has room for it.
     fn join(&self, info: &PathInfo) -> Option<TaskReader> {
         let bytes = reservation_for(info.nar_size);
         self.in_flight.join(info, || self.budget.reserve(bytes))
@@ -308,7 +308,11 @@ impl ReadaheadQueue {
         task: Arc<ReadaheadTask>,
     ) -> AssignedTask {
         AssignedTask {
-            outstanding: Some(self.bookkeeping.throughput.ask(host, task.info.nar_size)),
+            outstanding: Some(
+                self.bookkeeping
+                    .throughput
+                    .request(host, task.info.nar_size),
+            ),
             task,
             owner,
             queue: self.clone(),
@@ -363,7 +367,7 @@ impl AssignedTask {
     /// So many bytes of it have come.
     pub(in crate::transfer::readahead) fn received(&mut self, bytes: u64) {
         if let Some(outstanding) = &mut self.outstanding {
-            outstanding.received(bytes);
+            outstanding.on_received(bytes);
         }
     }
 

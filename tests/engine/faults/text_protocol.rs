@@ -1,4 +1,4 @@
-//! The same for the doors that Nix 1.x opens.
+//! The same for the front ends of Nix 1.x.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

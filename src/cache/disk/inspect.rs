@@ -1,26 +1,26 @@
-//! What stands in the disk tier, for people who look at it or want it forgotten. Other processes may
-//! use it meanwhile. Everything here blocks.
+//! Inspecting, checking and clearing the disk tier, for the user's commands. Other processes may use it
+//! meanwhile. Everything here blocks.
 //!
-//! Other than for those who only want answers, here it matters why there are none.
+//! Other than for questions, an error here says why there is no answer.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use super::{Disk, FILE, FolderError, PAUSE, Unusable, health, is_passing, open, patiently};
+use super::{Disk, FILE, FolderError, Unusable, health, open, retry_busy, retry_busy_for};
 use crate::hint::Hint;
 use crate::model::HealthRecord;
 
-/// How long a change is repeated while others write: people can wait longer than Nix.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a change is repeated while others write: a user can wait longer than Nix.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Rows that are removed at a time, so that others can write in between.
-const AT_ONCE: i64 = 20_000;
+/// Rows that are deleted at a time, so that others can write in between.
+const ROWS_PER_DELETE: i64 = 20_000;
 
-/// Why the disk tier is of no use.
+/// Why the disk tier cannot be inspected.
 #[derive(Debug, thiserror::Error)]
-pub enum LookError {
+pub enum InspectError {
     /// There is no folder for it.
     #[error(transparent)]
     Folder(#[from] FolderError),
@@ -43,14 +43,14 @@ pub enum LookError {
     },
 }
 
-impl Hint for LookError {
+impl Hint for InspectError {
     fn hint(&self) -> Option<String> {
-        // `doctor` has one for each kind; commands do without the cache.
+        // `doctor` has a fix for each kind; other commands do without the cache.
         None
     }
 }
 
-/// All that stands in it. Times are seconds of Unix time.
+/// All that it holds. Times of answers are seconds of Unix time.
 #[derive(Debug, Clone, Default)]
 pub struct Contents {
     /// The file.
@@ -67,7 +67,7 @@ pub struct Contents {
     pub shells: Vec<(String, bool)>,
 }
 
-/// What one host said.
+/// Counts of one host's answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostAnswers {
     /// The host's key; its first line is how messages name it.
@@ -78,7 +78,7 @@ pub struct HostAnswers {
     pub has: u64,
     /// Paths that it lacks.
     pub lacks: u64,
-    /// When it said the oldest of that.
+    /// When the oldest of them was given.
     pub oldest: u64,
 }
 
@@ -92,20 +92,20 @@ pub struct Cleared {
 }
 
 impl Disk {
-    /// Where the file is or would be; its folder is made if it is not there.
+    /// Where the file is or would be. Its folder is created if it is missing.
     ///
     /// # Errors
     /// When there is no folder for it.
-    pub fn place(&self) -> Result<PathBuf, LookError> {
-        Ok(self.surroundings.folder()?.join(FILE))
+    pub fn path(&self) -> Result<PathBuf, InspectError> {
+        Ok(self.environment.folder()?.join(FILE))
     }
 
-    /// All that stands in it. A file that is not there is not made.
+    /// All that it holds. A missing file is not created.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn contents(&self) -> Result<Contents, LookError> {
-        let path = self.place()?;
+    pub fn contents(&self) -> Result<Contents, InspectError> {
+        let path = self.path()?;
         let Some(size) = size(&path) else {
             return Ok(Contents {
                 path,
@@ -113,11 +113,11 @@ impl Disk {
             });
         };
         let db = connect(&path)?;
-        let failed = |source| LookError::Sqlite {
+        let failed = |source| InspectError::Sqlite {
             path: path.clone(),
             source,
         };
-        let contents = patiently(|| read(&db)).map_err(failed)?;
+        let contents = retry_busy(|| read(&db)).map_err(failed)?;
         Ok(Contents {
             path: path.clone(),
             size: Some(size),
@@ -129,23 +129,23 @@ impl Disk {
     ///
     /// # Errors
     /// When it cannot be read or changed.
-    pub fn clear(&self, is_meant: impl Fn(&str) -> bool) -> Result<Cleared, LookError> {
-        let path = self.place()?;
+    pub fn clear(&self, is_meant: impl Fn(&str) -> bool) -> Result<Cleared, InspectError> {
+        let path = self.path()?;
         if size(&path).is_none() {
             return Ok(Cleared::default());
         }
         let db = connect(&path)?;
-        clear(&db, is_meant).map_err(|source| LookError::Sqlite { path, source })
+        clear(&db, is_meant).map_err(|source| InspectError::Sqlite { path, source })
     }
 
-    /// Looks whether it can be read and written.
+    /// Checks whether it can be read and written.
     ///
     /// # Errors
     /// Why not.
-    pub fn check(&self) -> Result<PathBuf, LookError> {
-        let path = self.place()?;
+    pub fn check(&self) -> Result<PathBuf, InspectError> {
+        let path = self.path()?;
         let db = connect(&path)?;
-        let written = try_hard(|| {
+        let written = retry_busy_for(CHANGE_TIMEOUT, || {
             db.execute_batch("BEGIN IMMEDIATE; UPDATE upkeep SET written = written; ROLLBACK")
         });
         if written.is_err() && !db.is_autocommit() {
@@ -153,7 +153,7 @@ impl Disk {
         }
         match written {
             Ok(()) => Ok(path),
-            Err(source) => Err(LookError::Sqlite { path, source }),
+            Err(source) => Err(InspectError::Sqlite { path, source }),
         }
     }
 }
@@ -164,8 +164,8 @@ fn size(path: &Path) -> Option<u64> {
     Some(length(path)? + log)
 }
 
-/// Opens it without mending anything.
-fn connect(path: &Path) -> Result<Connection, LookError> {
+/// Opens it without repairing anything.
+fn connect(path: &Path) -> Result<Connection, InspectError> {
     let what = match open(path) {
         Ok(db) => return Ok(db),
         Err(Unusable::Damaged) => "the file is damaged",
@@ -173,11 +173,11 @@ fn connect(path: &Path) -> Result<Connection, LookError> {
         Err(Unusable::Newer) => "the file is of a later version of this program",
         Err(Unusable::Other(source)) => {
             let path = path.to_owned();
-            return Err(LookError::Sqlite { path, source });
+            return Err(InspectError::Sqlite { path, source });
         }
     };
     let path = path.to_owned();
-    Err(LookError::Unusable { path, what })
+    Err(InspectError::Unusable { path, what })
 }
 
 fn number(value: i64) -> u64 {
@@ -222,7 +222,7 @@ fn rows<T>(
 
 fn clear(db: &Connection, is_meant: impl Fn(&str) -> bool) -> rusqlite::Result<Cleared> {
     let mut cleared = Cleared::default();
-    let hosts = patiently(|| {
+    let hosts = retry_busy(|| {
         rows(db, "SELECT id, key FROM cached_hosts", |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
         })
@@ -231,40 +231,29 @@ fn clear(db: &Connection, is_meant: impl Fn(&str) -> bool) -> rusqlite::Result<C
         let some = "DELETE FROM path_infos WHERE host = ?1 AND path IN
             (SELECT path FROM path_infos WHERE host = ?1 LIMIT ?2)";
         loop {
-            let removed = try_hard(|| db.execute(some, params![id, AT_ONCE]))?;
+            let removed = retry_busy_for(CHANGE_TIMEOUT, || {
+                db.execute(some, params![id, ROWS_PER_DELETE])
+            })?;
             cleared.answers += removed as u64;
             if removed == 0 {
                 break;
             }
         }
-        // Not the row of the host: somebody may be about to write answers with its number.
+        // Not the row of the host: another process may be about to write answers with its id.
     }
     for table in ["host_health", "host_shell"] {
         let list = format!("SELECT host FROM {table}");
-        let keys = patiently(|| rows(db, &list, |row| row.get::<_, String>(0)))?;
+        let keys = retry_busy(|| rows(db, &list, |row| row.get::<_, String>(0)))?;
         let remove = format!("DELETE FROM {table} WHERE host = ?1");
         for key in keys.iter().filter(|key| is_meant(key)) {
-            cleared.notes += try_hard(|| db.execute(&remove, [key]))? as u64;
+            cleared.notes += retry_busy_for(CHANGE_TIMEOUT, || db.execute(&remove, [key]))? as u64;
         }
     }
     let is_empty = "SELECT NOT EXISTS (SELECT 1 FROM path_infos)";
-    if patiently(|| db.query_row(is_empty, (), |row| row.get(0))).unwrap_or(false) {
-        // The file gets smaller, if nobody is in the way. With much left that would take long, and
-        // hold up others.
+    if retry_busy(|| db.query_row(is_empty, (), |row| row.get(0))).unwrap_or(false) {
+        // Shrinks the file, if no other process locks it. With many rows left that would take long, and hold
+        // up others.
         let _ = db.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)");
     }
     Ok(cleared)
-}
-
-/// Tries for longer than those do who serve Nix.
-fn try_hard<T>(mut change: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-    let started = Instant::now();
-    loop {
-        match change() {
-            Err(error) if is_passing(&error) && started.elapsed() < PATIENCE => {
-                std::thread::sleep(PAUSE);
-            }
-            result => return result,
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! The classic door, driven as Nix 1.11 drives it: by pipes, line by line, in a process group of its own, with its
+//! The text protocol, driven as Nix 1.11 drives it: by pipes, line by line, in a process group of its own, with its
 //! configuration in `_NIX_OPTIONS`. At the other end are a real sshd and `nix-store --serve`.
 
 mod support;

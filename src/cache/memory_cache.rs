@@ -1,13 +1,11 @@
-//! The tier that lives as long as the process.
+//! The memory tier, which lives as long as the process.
 
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 
 use crate::model::StorePath;
 
-/// What is known about store paths; bounded, the least used goes first.
-///
-/// Cheap to share; `V` is cloned out.
+/// A bounded map from store paths to values; the least used entries go first. Values are cloned out.
 pub struct MemoryCache<V: Clone + Send + Sync + 'static> {
     cache: Cache<StorePath, V>,
 }
@@ -21,7 +19,7 @@ impl<V: Clone + Send + Sync + 'static> MemoryCache<V> {
         }
     }
 
-    /// A cache of entries that are `weigh`ed, at most this much of them altogether.
+    /// A cache of entries with a total weight of at most `most`, by `weigh`.
     #[must_use]
     pub fn weighed(most: u64, weigh: impl Fn(&V) -> u32 + Send + Sync + 'static) -> Self {
         let cache = Cache::builder().max_capacity(most);
@@ -30,25 +28,24 @@ impl<V: Clone + Send + Sync + 'static> MemoryCache<V> {
         }
     }
 
-    /// What is known about a path.
+    /// The value of a path.
     #[must_use]
     pub fn get(&self, path: &StorePath) -> Option<V> {
         self.cache.get(path)
     }
 
-    /// Remembers what is known about a path.
+    /// Sets the value of a path.
     pub fn insert(&self, path: StorePath, value: V) {
         self.cache.insert(path, value);
     }
 
-    /// Replaces what is known about a path by what `change` makes of it; nobody else changes the
-    /// same path meanwhile.
+    /// Replaces the value of a path by what `change` makes of it, atomically.
     pub fn update(&self, path: &StorePath, change: impl FnOnce(Option<V>) -> V) {
         let entry = self.cache.entry_by_ref(path);
         entry.and_compute_with(|old| Op::Put(change(old.map(|old| old.into_value()))));
     }
 
-    /// Changes what is known about a path, if anything is; nobody else changes it meanwhile.
+    /// Changes the value of a path, if there is one, atomically.
     pub fn change(&self, path: &StorePath, change: impl FnOnce(&mut V)) {
         let entry = self.cache.entry_by_ref(path);
         entry.and_compute_with(|old| match old {
@@ -66,7 +63,7 @@ impl<V: Clone + Send + Sync + 'static> MemoryCache<V> {
         self.cache.invalidate(path);
     }
 
-    /// All that is known, in no particular order.
+    /// All entries, in no particular order.
     pub fn all(&self) -> impl Iterator<Item = (StorePath, V)> + '_ {
         self.cache
             .iter()

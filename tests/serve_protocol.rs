@@ -1,4 +1,4 @@
-//! The modern door with a real Nix as caller, and a real sshd and `nix-store --serve` at the other end.
+//! The serve protocol with a real Nix as caller, and a real sshd and `nix-store --serve` at the other end.
 
 mod support;
 

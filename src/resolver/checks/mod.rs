@@ -1,9 +1,12 @@
-//! Whether hosts have now what is remembered of them: no promise that cannot be kept.
+//! Checks whether hosts still have what is remembered of them, so that no path is advertised that cannot be
+//! delivered.
 //!
-//! What a path is may be remembered for long, that a host has it may not: paths are collected and built,
-//! and hosts go out of reach. Before a caller is told of a path, each host that may be asked is asked
-//! which paths it has, in one request for all that is remembered of the closure of what the caller wants.
-//! Who asks for some of it meanwhile waits for the same request.
+//! The info of a path may be remembered for long, but not that a host has it: paths are garbage-collected and
+//! built, and hosts go out of reach. Before a path is advertised, each host that may be asked is asked which
+//! paths it has, in one request for all that is remembered of the closure. Other questions about these paths
+//! wait for the same request.
+
+mod recheck;
 
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -12,22 +15,23 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Inner;
-use super::known::{Answer, Known, Says};
+use super::ResolverCore;
+use super::cache::{AnswerKind, HostAnswer, PathRecord};
 use crate::cache::disk::unix_seconds;
 use crate::model::StorePath;
 use crate::pool::{Askable, HostId};
+pub(super) use recheck::Recheck;
 
-/// How many paths are asked for in one request.
-const MOST: usize = 20_000;
+/// How many paths one request asks for.
+const PATHS_MAX: usize = 20_000;
 
-/// No request takes so long: limits of its own end it sooner.
-const ENDED: Duration = Duration::from_secs(3600);
+/// Longer than any request takes, which has time limits of its own.
+const CHECK_END: Duration = Duration::from_secs(3600);
 
-/// The requests that are under way.
+/// The requests in flight.
 #[derive(Default)]
 pub(super) struct Checks {
-    flying: Mutex<Vec<Arc<Check>>>,
+    in_flight: Mutex<Vec<Arc<Check>>>,
 }
 
 struct Check {
@@ -36,10 +40,10 @@ struct Check {
     begun: Instant,
 }
 
-/// What the checks of a path have to do with a question about it.
+/// What a question has to wait for, of the checks of its path.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    /// It may be answered by one of them; to be looked at again then, or when something has changed.
+    /// One of them may answer it. To be looked at again at this time, or when something has changed.
     pub(super) until: Option<Instant>,
     /// Hosts that have held up another one's answer for the hedge delay.
     pub(super) late: BTreeSet<HostId>,
@@ -48,35 +52,35 @@ pub(super) struct Pending {
 impl Checks {
     /// Hosts that are being asked for a path.
     pub(super) fn under_way(&self, path: &StorePath) -> Vec<HostId> {
-        let flying = self.flying.lock();
-        let mine = flying.iter().filter(|check| check.paths.contains(path));
+        let in_flight = self.in_flight.lock();
+        let mine = in_flight.iter().filter(|check| check.paths.contains(path));
         mine.map(|check| check.host).collect()
     }
 }
 
-impl Inner {
-    /// Whether a caller may be told on the strength of this answer that the path is there. One transfer
-    /// that failed does not mean that the host is out of reach, as long as other connections stand.
-    pub(super) fn is_promise(&self, answer: &Answer) -> bool {
-        let has = matches!(answer.says, Says::Has(_));
+impl ResolverCore {
+    /// Whether the path may be advertised on the strength of this answer. A failed transfer does not put the
+    /// host out of reach as long as other connections stand.
+    pub(super) fn is_promise(&self, answer: &HostAnswer) -> bool {
+        let has = matches!(answer.kind, AnswerKind::Has(_));
         let in_reach = || self.pool.is_well(answer.host) || self.pool.is_connected(answer.host);
-        has && self.memory.is_checked(answer) && in_reach()
+        has && self.cache.is_checked(answer) && in_reach()
     }
 
-    /// Whether the host has to be asked before this answer counts. One that was given to an earlier
-    /// process, or over a connection that is no more, does not tell that the host can be reached.
-    pub(super) fn is_due(&self, answer: &Answer) -> bool {
-        if !self.memory.is_checked(answer) {
+    /// Whether the host has to be asked before this answer counts. An answer to an earlier process, or over a
+    /// connection that is closed, does not show that the host can be reached.
+    pub(super) fn is_due(&self, answer: &HostAnswer) -> bool {
+        if !self.cache.is_checked(answer) {
             return true;
         }
-        matches!(answer.says, Says::Has(_) | Says::Untried(_))
-            && !self.memory.lifetimes().is_set(true)
+        matches!(answer.kind, AnswerKind::Has(_) | AnswerKind::Unverified(_))
+            && !self.cache.lifetimes().is_set(true)
             && !self.pool.is_connected(answer.host)
     }
 
-    /// What has to be waited for. With `holder`, who has the path, hosts before it in the order may hold
-    /// up its answer for the hedge delay. With `others`, hosts that were not asked yet, these are asked
-    /// after that time. Else only the checks tell.
+    /// Which checks to wait for. With a `holder`, hosts before it in the order may hold up its answer for the
+    /// hedge delay. With `others`, which were not asked yet, these are asked after that time. Otherwise only
+    /// the checks can answer.
     pub(super) fn pending_checks(
         &self,
         path: &StorePath,
@@ -85,14 +89,14 @@ impl Inner {
     ) -> Pending {
         let mut pending = Pending::default();
         let now = Instant::now();
-        for check in &*self.checks.flying.lock() {
+        for check in &*self.checks.in_flight.lock() {
             let before = |holder| check.host < holder && self.pool.is_waited_for(check.host);
             if holder.is_some_and(|holder| !before(holder)) || !check.paths.contains(path) {
                 continue;
             }
             let hedge = check.begun + self.pool.hedge();
             let until = match holder.is_some() || others {
-                false => check.begun + ENDED,
+                false => check.begun + CHECK_END,
                 true => hedge,
             };
             if until > now {
@@ -104,8 +108,8 @@ impl Inner {
         pending
     }
 
-    /// Asks the hosts which of these paths they have, and of what these are known to refer to, as far as
-    /// that is remembered and nobody is asking already.
+    /// Asks the hosts which of these paths and their known references they have, as far as answers are
+    /// remembered and no check of them is in flight.
     pub(super) async fn start_checks(self: &Arc<Self>, paths: &[StorePath]) {
         let mut due = self.due(paths);
         if due.is_empty() {
@@ -118,9 +122,9 @@ impl Inner {
                 continue;
             };
             let check = {
-                let mut flying = self.checks.flying.lock();
+                let mut in_flight = self.checks.in_flight.lock();
                 let is_asked = |path: &StorePath| {
-                    let mut others = flying.iter();
+                    let mut others = in_flight.iter();
                     others.any(|other| other.host == host.host() && other.paths.contains(path))
                 };
                 let paths: HashSet<_> = paths.into_iter().filter(|path| !is_asked(path)).collect();
@@ -132,45 +136,45 @@ impl Inner {
                 if check.paths.is_empty() {
                     continue;
                 }
-                flying.push(check.clone());
+                in_flight.push(check.clone());
                 check
             };
-            let flight = Flight {
-                inner: self.clone(),
+            let task = CheckTask {
+                core: self.clone(),
                 check,
             };
-            tokio::spawn(flight.run(host));
+            tokio::spawn(task.run(host));
         }
     }
 
-    /// For each host, what it has to be asked for.
+    /// The paths that each host has to be asked for.
     fn due(&self, paths: &[StorePath]) -> HashMap<HostId, BTreeSet<StorePath>> {
         let connected: HashMap<HostId, bool> = self
             .pool
             .hosts()
             .map(|host| (host, self.pool.is_connected(host)))
             .collect();
-        let set = self.memory.lifetimes().is_set(true);
-        let is_due = |answer: &&Answer| {
-            let there = answer.says.info().is_some();
+        let set = self.cache.lifetimes().is_set(true);
+        let is_due = |answer: &&HostAnswer| {
+            let there = answer.kind.info().is_some();
             let unseen = there && !set && !connected[&answer.host];
-            unseen || !self.memory.is_checked(answer)
+            unseen || !self.cache.is_checked(answer)
         };
         let mut due: HashMap<HostId, BTreeSet<StorePath>> = HashMap::new();
         let mut seen: HashSet<StorePath> = paths.iter().cloned().collect();
         let mut open: VecDeque<StorePath> = seen.iter().cloned().collect();
         while let Some(path) = open.pop_front() {
-            let Some(known) = self.memory.untried(&path) else {
+            let Some(known) = self.cache.get_unverified(&path) else {
                 continue;
             };
             for answer in known.answers().iter().filter(is_due) {
                 let mine = due.entry(answer.host).or_default();
-                if mine.len() < MOST {
+                if mine.len() < PATHS_MAX {
                     mine.insert(path.clone());
                 }
             }
             for reference in references(&known) {
-                if seen.len() < MOST && seen.insert(reference.clone()) {
+                if seen.len() < PATHS_MAX && seen.insert(reference.clone()) {
                     open.push_back(reference.clone());
                 }
             }
@@ -178,8 +182,8 @@ impl Inner {
         due
     }
 
-    /// What a host says now of paths that are remembered.
-    pub(super) fn checked(
+    /// Records which of the `asked` paths a host has now.
+    pub(super) fn record_check(
         &self,
         host: HostId,
         asked: &[StorePath],
@@ -187,45 +191,45 @@ impl Inner {
         asked_at: u64,
     ) {
         let there: HashSet<&StorePath> = there.iter().collect();
-        let changed = self.memory.checked(host, asked, &there, asked_at);
+        let changed = self.cache.record_check(host, asked, &there, asked_at);
         if !changed.is_empty() {
             let host_name = self.pool.host(host);
             log::debug!("{host_name}: {} paths have come or gone", changed.len());
-            self.prefetches.uncover(host, &changed);
+            self.prefetches.invalidate(host, &changed);
         }
     }
 }
 
-/// What the first host that has the path says that it refers to.
-fn references(known: &Known) -> &[StorePath] {
-    let info = known.answers().iter().find_map(|answer| answer.says.info());
+/// The references of a path, by the first host that has it.
+fn references(known: &PathRecord) -> &[StorePath] {
+    let info = known.answers().iter().find_map(|answer| answer.kind.info());
     info.map_or(&[], |info| &info.references)
 }
 
-/// A request that is under way. It is over when this is dropped.
-struct Flight {
-    inner: Arc<Inner>,
+/// A request in flight, until this is dropped.
+struct CheckTask {
+    core: Arc<ResolverCore>,
     check: Arc<Check>,
 }
 
-impl Flight {
+impl CheckTask {
     async fn run(self, host: Askable) {
-        let (inner, id) = (&self.inner, host.host());
+        let (core, id) = (&self.core, host.host());
         let mut paths: Vec<StorePath> = self.check.paths.iter().cloned().collect();
         paths.sort();
         let (paths, asked_at) = (Arc::from(paths), unix_seconds());
-        // A failure has been counted and told.
+        // A failure has been recorded and reported by the pool.
         if let Ok(there) = host.valid_paths(&paths).await {
-            inner.checked(id, &paths, &there, asked_at);
+            core.record_check(id, &paths, &there, asked_at);
         }
     }
 }
 
-impl Drop for Flight {
+impl Drop for CheckTask {
     fn drop(&mut self) {
-        let mut flying = self.inner.checks.flying.lock();
-        flying.retain(|other| !Arc::ptr_eq(other, &self.check));
-        drop(flying);
-        self.inner.prefetches.tell();
+        let mut in_flight = self.core.checks.in_flight.lock();
+        in_flight.retain(|other| !Arc::ptr_eq(other, &self.check));
+        drop(in_flight);
+        self.core.prefetches.notify();
     }
 }

@@ -25,7 +25,7 @@ fn build(nix: &Nix) -> String {
     nix.run(command).ok().stderr()
 }
 
-/// What the classic door says to one line.
+/// What the text protocol answers to one line.
 fn query(env: &NixEnv, line: &str) -> String {
     let mut command = env.program();
     command.arg("--query");

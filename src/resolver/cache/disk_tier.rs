@@ -1,5 +1,5 @@
-//! The tier that outlives the process, as the rest of the room sees it: reading has a time limit,
-//! writing goes on in the background and holds up nobody.
+//! The cache tier that outlives the process. Reads have a time limit; writes happen in the background and
+//! hold up nobody.
 
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -11,40 +11,40 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::cache::disk::{Lookup, News, Said, unix_seconds};
+use crate::cache::disk::{CacheWrite, CachedAnswer, Lookup, unix_seconds};
 use crate::cache::{Disk, Lifetimes};
 use crate::model::StorePath;
 use crate::pool::HostId;
 
 /// How long the disk may hold up an answer, or the end of a process.
-const PATIENCE: Duration = Duration::from_millis(300);
+const DISK_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// For how long a disk that held up an answer is not asked again.
-const REST: Duration = Duration::from_secs(10);
+const DISK_PAUSE: Duration = Duration::from_secs(10);
 
-/// Answers that wait to be written, at most; what is more is not remembered.
-const WAITING: usize = 100_000;
+/// How many writes may be pending. Further ones are dropped.
+const PENDING_WRITES_MAX: usize = 100_000;
 
-/// Where answers outlive the process.
-pub struct DiskTier {
+/// The disk cache, and the keys of the hosts in it.
+pub struct KeyedDisk {
     /// The disk cache.
     pub disk: Arc<Disk>,
-    /// For each host, in order, what tells it from all others.
+    /// For each host, in order, a key that tells it from all others.
     pub hosts: Vec<Arc<str>>,
 }
 
 /// The disk tier, or none.
-pub(super) struct Shelf {
-    tier: Option<Arc<DiskTier>>,
+pub(super) struct DiskTier {
+    tier: Option<Arc<KeyedDisk>>,
     pub(super) lifetimes: Lifetimes,
-    waiting: Mutex<Vec<News>>,
+    waiting: Mutex<Vec<CacheWrite>>,
     rests_until: Mutex<Option<Instant>>,
-    /// Whether somebody writes.
+    /// Whether the writer task runs.
     busy: watch::Sender<bool>,
 }
 
-impl Shelf {
-    pub(super) fn new(tier: Option<DiskTier>, lifetimes: Lifetimes) -> Self {
+impl DiskTier {
+    pub(super) fn new(tier: Option<KeyedDisk>, lifetimes: Lifetimes) -> Self {
         Self {
             tier: tier.map(Arc::new),
             lifetimes,
@@ -54,14 +54,14 @@ impl Shelf {
         }
     }
 
-    /// What hosts said of `paths`, and of what those refer to that is not known yet, up to `most`
-    /// paths: the place of the host in the order, and its answer.
+    /// Answers about `paths` and about their references that are not known yet, `most` paths at most: the index
+    /// of the host, and its answer.
     pub(super) async fn look_up(
         &self,
         paths: &[StorePath],
         most: usize,
         is_known: impl Fn(&StorePath) -> bool + Send + 'static,
-    ) -> Vec<(usize, Said)> {
+    ) -> Vec<(usize, CachedAnswer)> {
         let rests = *self.rests_until.lock();
         let Some(tier) = self.tier.clone() else {
             return Vec::new();
@@ -80,40 +80,46 @@ impl Shelf {
             };
             tier.disk.path_infos(&lookup, is_known)
         });
-        match timeout(PATIENCE, job).await {
+        match timeout(DISK_TIMEOUT, job).await {
             Ok(found) => found.unwrap_or_default(),
             Err(_) => {
                 log::debug!("the disk cache takes too long; going on without");
-                *self.rests_until.lock() = Some(Instant::now() + REST);
+                *self.rests_until.lock() = Some(Instant::now() + DISK_PAUSE);
                 Vec::new()
             }
         }
     }
 
-    /// Writes that a host said this, soon.
-    pub(super) fn said(self: &Arc<Self>, host: HostId, all: impl IntoIterator<Item = Said>) {
+    /// Queues a host's answers to be written.
+    pub(super) fn write_answers(
+        self: &Arc<Self>,
+        host: HostId,
+        all: impl IntoIterator<Item = CachedAnswer>,
+    ) {
         let news = |key: &Arc<str>| {
-            let said = |said| News::Said(key.clone(), said);
-            all.into_iter().map(said).collect()
+            let answer = |answer| CacheWrite::Answer(key.clone(), answer);
+            all.into_iter().map(answer).collect()
         };
         self.write(host, news);
     }
 
-    /// Writes that a host still has these paths, soon.
-    pub(super) fn still_has(self: &Arc<Self>, host: HostId, paths: Vec<StorePath>, now: u64) {
+    /// Queues that a host still has these paths.
+    pub(super) fn write_still_has(self: &Arc<Self>, host: HostId, paths: Vec<StorePath>, now: u64) {
         let has = |key: &Arc<str>| {
-            let has = |path| News::Has(key.clone(), path, now);
+            let has = |path| CacheWrite::Confirmed(key.clone(), path, now);
             paths.into_iter().map(has).collect()
         };
         self.write(host, has);
     }
 
-    /// Writes that what a host said of a path is no longer true, soon.
-    pub(super) fn gone(self: &Arc<Self>, host: HostId, path: &StorePath) {
-        self.write(host, |key| vec![News::Gone(key.clone(), path.clone())]);
+    /// Queues the removal of a host's answer about a path.
+    pub(super) fn write_removed(self: &Arc<Self>, host: HostId, path: &StorePath) {
+        self.write(host, |key| {
+            vec![CacheWrite::Removed(key.clone(), path.clone())]
+        });
     }
 
-    fn write(self: &Arc<Self>, host: HostId, news: impl FnOnce(&Arc<str>) -> Vec<News>) {
+    fn write(self: &Arc<Self>, host: HostId, news: impl FnOnce(&Arc<str>) -> Vec<CacheWrite>) {
         let key = self
             .tier
             .as_ref()
@@ -123,18 +129,18 @@ impl Shelf {
         };
         let news = news(key);
         let mut waiting = self.waiting.lock();
-        if waiting.len() + news.len() > WAITING {
+        if waiting.len() + news.len() > PENDING_WRITES_MAX {
             return;
         }
         waiting.extend(news);
-        // Under the lock, so that a writer that is about to stop sees either.
+        // Under the lock: a writer that is about to stop sees either the new writes or this flag.
         if !self.busy.send_replace(true) {
-            let shelf = self.clone();
-            runtime.spawn(async move { shelf.write_all().await });
+            let tier = self.clone();
+            runtime.spawn(async move { tier.write_all().await });
         }
     }
 
-    /// Whatever comes while one batch is being written goes into the next.
+    /// Writes in batches: what comes meanwhile goes into the next one.
     async fn write_all(self: Arc<Self>) {
         let Some(tier) = self.tier.clone() else {
             return;
@@ -152,16 +158,16 @@ impl Shelf {
             let job = spawn_blocking(move || {
                 tier.disk.remember(&news, lifetimes, unix_seconds());
             });
-            // A panic in there has been reported; what it was about is lost.
+            // The panic hook has reported a panic; its batch is lost.
             let _ = job.await;
         }
     }
 
-    /// Waits until all is written, but not for long.
+    /// Waits until all is written, at most [`DISK_TIMEOUT`].
     pub(super) async fn flush(&self) {
         let mut busy = self.busy.subscribe();
         let written = busy.wait_for(|busy| !busy);
-        if timeout(PATIENCE, written).await.is_err() {
+        if timeout(DISK_TIMEOUT, written).await.is_err() {
             log::debug!("the disk cache takes too long; some answers are not remembered");
         }
     }
