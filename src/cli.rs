@@ -1,6 +1,6 @@
 //! The command line: raw values, no IO.
 
-mod people;
+mod command_arguments;
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use clap::{ArgGroup, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::progress;
 
-pub use people::{CacheAction, ConfigAction, Doctor, Get, Report};
+pub use command_arguments::{CacheAction, ConfigAction, Doctor, Get, Report};
 
 /// Machines that you can ssh into, as one binary cache for Nix.
 #[derive(Debug, Clone, Parser)]
@@ -18,7 +18,7 @@ pub use people::{CacheAction, ConfigAction, Doctor, Get, Report};
     about,
     arg_required_else_help = true
 )]
-#[command(group(ArgGroup::new("door").args(["query", "substitute", "serve"])))]
+#[command(group(ArgGroup::new("front_end").args(["query", "substitute", "serve"])))]
 pub struct Cli {
     /// Answer "have" and "info" requests on stdin (the text protocol of Nix 1.7 to 1.11)
     #[arg(long)]
@@ -60,7 +60,7 @@ pub struct Cli {
     #[arg(long, value_name = "FORMAT", global = true)]
     pub log_format: Option<LogFormat>,
 
-    /// What to do when no door is asked for
+    /// What to do when no front end is asked for
     #[command(subcommand)]
     pub command: Option<Command>,
 }
@@ -145,21 +145,20 @@ pub fn parse() -> Cli {
     parsed.unwrap_or_else(|error| end(&error))
 }
 
-/// Tells what is wrong, or what was asked for, and ends the process.
+/// Prints what is wrong, or what was asked for, and ends the process.
 fn end(error: &clap::Error) -> ! {
     if !error.use_stderr() {
         error.exit();
     }
-    // clap itself would wait for whoever reads stderr.
+    // clap would block on a stderr that nobody reads.
     progress::write_and_drain(&error.render().to_string());
     std::process::exit(error.exit_code())
 }
 
-/// A door is no option of a command. (clap could refuse this by itself, but with it `-v` before the
-/// command.)
+/// Refuses a front end together with a command. (clap could do so, but would also refuse `-v` before the command.)
 fn checked(cli: Cli) -> Result<Cli, clap::Error> {
-    let door = cli.query || cli.serve || cli.substitute.is_some();
-    if door && cli.command.is_some() {
+    let is_front_end = cli.query || cli.serve || cli.substitute.is_some();
+    if is_front_end && cli.command.is_some() {
         let message = "--query, --serve and --substitute cannot be used with a command";
         let kind = clap::error::ErrorKind::ArgumentConflict;
         return Err(Cli::command().error(kind, message));

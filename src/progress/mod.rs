@@ -131,7 +131,7 @@ impl Display {
         logger::install(self.screen.clone(), level);
     }
 
-    /// Lets panics be told on stderr without waiting for who reads it.
+    /// Reports panics on stderr without waiting for its reader.
     pub fn report_panics(&self) {
         panics::install_hook();
     }

@@ -45,7 +45,7 @@ pub enum InspectError {
 
 impl Hint for InspectError {
     fn hint(&self) -> Option<String> {
-        // `doctor` has one for each kind; commands do without the cache.
+        // `doctor` has a fix for each kind; other commands do without the cache.
         None
     }
 }

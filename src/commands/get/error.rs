@@ -47,7 +47,7 @@ pub enum GetError {
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// Another run has held the folder for too long.
@@ -61,7 +61,7 @@ pub enum GetError {
         /// How long was waited.
         minutes: u64,
     },
-    /// A file that tells what is there makes no sense.
+    /// A registration cannot be parsed.
     #[error("{}, line {line}: expected {expected}, got {got:?}", file.display())]
     Format {
         /// The file.
@@ -73,7 +73,7 @@ pub enum GetError {
         /// What was there, cut to a printable length.
         got: String,
     },
-    /// A file that tells what is there is too long.
+    /// A registration is too long.
     #[error("{}: expected at most {most} bytes, got more", file.display())]
     TooLong {
         /// The file.
@@ -151,7 +151,7 @@ pub enum NixError {
     Start {
         /// The program.
         program: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// It is older than what is needed.
@@ -165,7 +165,7 @@ pub enum NixError {
         /// What it speaks.
         got: String,
     },
-    /// It ended, which is how it tells that it refuses something.
+    /// It exited, which is how it refuses something.
     #[error("the local nix-store ended during {doing}: {said}")]
     Ended {
         /// What was asked of it.
@@ -181,7 +181,7 @@ pub enum NixError {
         /// For how long.
         seconds: u64,
     },
-    /// What it said cannot be understood.
+    /// Its reply cannot be parsed.
     #[error("the local nix-store answered wrongly during {doing}")]
     Protocol {
         /// What was asked of it.
@@ -189,7 +189,7 @@ pub enum NixError {
         /// What is wrong.
         source: WireError,
     },
-    /// Nix takes no path without a hash, which the host is too old to tell.
+    /// Nix takes no path without a hash, which the host is too old to report.
     #[error("cannot put {path} into the store: the host is too old to tell its NAR hash and size")]
     NoHash {
         /// The path.

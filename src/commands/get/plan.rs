@@ -15,14 +15,14 @@ use crate::resolver::{Found, Resolver};
 /// Most paths of a closure that are gone through.
 const MOST_PATHS: usize = 1_000_000;
 
-/// A closure, looked at from one destination.
+/// What of a closure a destination has, and what has to be fetched.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     /// Those of the paths asked for that can be had whole, or are there.
     pub(super) roots: Vec<StorePath>,
     /// Those that cannot.
     pub(super) incomplete: Vec<StorePath>,
-    /// How many paths are there already, as far as that was looked at.
+    /// The paths that are there already, as far as they were checked.
     pub(super) there: Vec<StorePath>,
     /// What is to be fetched, references first.
     pub(super) fetch: Vec<Found>,

@@ -47,7 +47,7 @@ impl Hint for RemoteError {
                 target.ssh("nix-store --version")
             ),
             Self::Unsolicited { .. } => {
-                "what answers there is not nix-store: take the host out of ssh-substituter-hosts until that is mended".to_owned()
+                "what answers there is not nix-store: take the host out of ssh-substituter-hosts until that is fixed".to_owned()
             }
             Self::LinkDead { .. } => format!(
                 "the host or the network on the way is down: try '{}'; for links that pause and come back, raise dead-link-timeout",

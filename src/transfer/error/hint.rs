@@ -13,7 +13,7 @@ impl Hint for HostFault {
                 return Some(SshTarget::of(host).sign_or_trust(path.as_str()));
             }
             Self::Mismatch { host, path, .. } | Self::Differs { host, path } => {
-                (host, path, "--repair-path", "mend its store with")
+                (host, path, "--repair-path", "repair its store with")
             }
             Self::Malformed { host, path, .. } | Self::Disproved { host, path } => (
                 host,

@@ -70,7 +70,7 @@ impl Hint for TransportError {
                 rustix::process::getgid().as_raw()
             ),
             Self::LoginHeldBack { .. } => format!(
-                "sshd's PerSourcePenalties or a firewall's limit lock out who is refused too often: mend the hosts at this address that are refused, see '{}'",
+                "sshd's PerSourcePenalties or a firewall's limit lock out who is refused too often: fix the hosts at this address that are refused, see '{}'",
                 target.verbose_ssh()
             ),
             Self::SshMissing { .. } => "install OpenSSH's client".to_owned(),

@@ -1,4 +1,4 @@
-//! systemd units that end the engine and the ssh connections along with whoever happened to start them.
+//! systemd units that end the engine and the ssh connections along with the process that started them.
 //!
 //! By default systemd ends all processes of a unit once its main process has ended (`KillMode=control-group`,
 //! systemd.kill(5)). Nix's own unit for its daemon says `KillMode=process`; one that is started for each connection, as

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A path gets its name when it has verified, in one step. What counts as being there is registered, or has the hash that
-//! a host tells; both ways its content is hashed again by each run, and replaced where it is wrong. A path is registered
+//! a host reports; both ways its content is hashed again by each run, and replaced where it is wrong. A path is registered
 //! when all that it refers to is, unless only the paths themselves are wanted.
 
 mod check;

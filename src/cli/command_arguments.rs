@@ -1,4 +1,4 @@
-//! What people type: the arguments of the commands for them.
+//! The arguments of the commands for people.
 
 use clap::{Args, Subcommand};
 
