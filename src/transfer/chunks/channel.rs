@@ -192,18 +192,33 @@ impl ChannelWorker<'_> {
 
     /// Receives the reply that comes next.
     async fn receive(&mut self) -> Result<(), RemoteError> {
+        let Some((nar, outstanding)) = self.outstanding.pop_front() else {
+            return Ok(());
+        };
+        let received = self.receive_reply(&nar, outstanding).await;
+        if let Err(RemoteError::NotAsListed { .. }) = received {
+            // Its files have changed or gone: no further try on this host would bring another end.
+            nar.exclude(self.guard.host);
+        }
+        received
+    }
+
+    async fn receive_reply(
+        &mut self,
+        nar: &ChunkedNar,
+        outstanding: Outstanding,
+    ) -> Result<(), RemoteError> {
         let channel = self.guard.channel;
-        match self.outstanding.pop_front() {
-            None => {}
-            Some((nar, Outstanding::Chunk(chunk, bytes_due))) => {
-                self.receive_chunk(&nar, chunk, bytes_due).await?
+        match outstanding {
+            Outstanding::Chunk(chunk, bytes_due) => {
+                self.receive_chunk(nar, chunk, bytes_due).await?
             }
-            Some((nar, Outstanding::Compare(chunk))) => {
+            Outstanding::Compare(chunk) => {
                 let digest = self.shell.digest().await?;
                 nar.compared(chunk, channel, digest);
                 self.guard.scheduler.wake();
             }
-            Some((nar, Outstanding::Proof)) => {
+            Outstanding::Proof => {
                 let digest = self.shell.digest().await?;
                 if let Some(got) = nar.set_whole_digest(channel.host, digest) {
                     self.guard

@@ -152,6 +152,7 @@ impl ChunkedNar {
             chunks,
             hosts,
             file_indexes,
+            failed,
             ..
         } = &mut *state;
         if !hosts.contains(&host) {
@@ -164,7 +165,10 @@ impl ChunkedNar {
                 let may_add = unasked > 0 && {
                     let set_file_index = file_indexes.iter();
                     let others = set_file_index.filter_map(|(other, file_index)| {
-                        let can = matches!(file_index, FileIndex::Known(_)) && *other != host;
+                        // One that fails again and again must not keep the others from bringing it.
+                        let can = matches!(file_index, FileIndex::Known(_))
+                            && *other != host
+                            && !failed.contains_key(other);
                         can.then_some(*other)
                     });
                     is_worth(unasked, &others.collect::<Vec<_>>())
@@ -216,6 +220,14 @@ impl ChunkedNar {
         can_be_read
     }
 
+    /// Records that a host is of no use for this NAR.
+    pub(super) fn exclude(&self, host: HostId) {
+        let mut state = self.state.lock();
+        state.file_indexes.insert(host, FileIndex::Excluded);
+        drop(state);
+        self.arrived.notify_one();
+    }
+
     /// So many bytes of a chunk have come by now, `more` of them since the last call.
     pub(super) fn progressed(&self, chunk: u64, channel: ChannelId, received: u64, more: u64) {
         self.received.fetch_add(more, Ordering::Relaxed);
@@ -228,6 +240,7 @@ impl ChunkedNar {
     pub(super) fn arrived(&self, chunk: u64, bytes: Bytes, channel: ChannelId) {
         let mut state = self.state.lock();
         state.chunks.arrived(chunk, bytes, channel, Instant::now());
+        state.failed.remove(&channel.host);
         state.arrivals += 1;
         drop(state);
         self.arrived.notify_one();
