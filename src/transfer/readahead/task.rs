@@ -55,6 +55,8 @@ struct TaskState {
     readers: Vec<ReadPosition>,
     next_reader: u64,
     end: Option<End>,
+    /// All of it has come, and it is not the promised NAR: whoever has read nothing of it begins elsewhere.
+    wrong: bool,
 }
 
 /// How far one reader is.
@@ -125,6 +127,7 @@ impl ReadaheadTask {
                 }],
                 next_reader: 1,
                 end: None,
+                wrong: false,
             }),
             changed: Notify::new(),
             priority: Arc::new(AtomicU64::new(owner.0 + 1)),
@@ -186,6 +189,7 @@ impl ReadaheadTask {
             verifier,
             pieces,
             end,
+            wrong,
             ..
         } = &mut *state;
         if *owner != worker || end.is_some() {
@@ -203,7 +207,11 @@ impl ReadaheadTask {
                         *end = Some(End::Complete);
                         break FeedOutcome::Complete;
                     }
-                    Err(error) => return Ok(FeedOutcome::VerifyError(error)),
+                    Err(error) => {
+                        *wrong = true;
+                        state.drop_unread();
+                        return Ok(FeedOutcome::VerifyError(error));
+                    }
                 },
             }
         };
@@ -280,6 +288,13 @@ impl TaskState {
         self.end == Some(End::Broken) && self.dropped + self.pieces.len() == 0
     }
 
+    /// Drops all pieces, if no reader has read any.
+    fn drop_unread(&mut self) {
+        if self.dropped == 0 && self.readers.iter().all(|position| position.next == 0) {
+            self.pieces.clear();
+        }
+    }
+
     /// Drops the pieces that all have read.
     fn drop_read_pieces(&mut self) {
         let next = self.readers.iter().map(|position| position.next).min();
@@ -328,6 +343,9 @@ impl TaskReader {
         let mut state = self.task.state.lock();
         let dropped = state.dropped;
         let next = state.position(self.id)?.next;
+        if state.wrong && next == 0 {
+            return Some(ReadEvent::Broken(Box::new(Verifier::new(&self.task.info))));
+        }
         if let Some((piece, host)) = state.pieces.get(next - dropped).cloned() {
             let position = state.position(self.id)?;
             position.next += 1;
