@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | bytes that were delivered are the right ones; a path that fails is completed to a proper archive | always; before a failure, what was passed on may be wrong only where a holder has a wrong byte and the NAR is passed on as it comes |
 //! | a path is delivered | if a holder is [well](is_healthy) |
-//! | at most 1.1 times the useful bytes are fetched, 1.5 times with faults | always, but for [`SLACK`], a part from each host that another one brings sooner, the parts that are being sent when their path is collected, what a fault cut off in the middle, what came whole and was wrong, and the beginning of a large path whose caller [pauses](LONG_PAUSE) when others need its channel |
+//! | at most 1.1 times the useful bytes are fetched, 1.5 times with faults | always, but for [`SLACK`], a part from each host that another one brings sooner, the parts that are being sent when their path is collected, what a plain dump sends again after an outage, what a fault cut off in the middle, what came whole and was wrong, and the beginning of a large path whose caller [pauses](LONG_PAUSE) when others need its channel |
 //! | a host is not counted as failed, and nobody is told that it is | if it is [up](plan::Host::is_up) and its line does not stall |
 //! | what is read ahead stays within its budget, and nothing of it is left at the end | always; what is being fetched may be held besides |
 //! | it ends in time | always; see [`time_limit`] |
@@ -250,11 +250,13 @@ impl Judge<'_> {
     }
 
     /// Whether a wrong byte is noticed before it is passed on: it comes in chunks, and all who have it can tell what they
-    /// have.
+    /// have, all the time.
     fn can_compare(&self, path: usize) -> bool {
         let has = |host: &&plan::Host| host.copies.iter().any(|copy| copy.path == path);
         let can = |host: &plan::Host| {
-            host.login == plan::Login::Shell
+            let mut copies = host.copies.iter();
+            copies.all(|copy| copy.path != path || copy.is_always_there())
+                && host.login == plan::Login::Shell
                 && host.is_up()
                 && host.stalls.is_empty()
                 && host.sessions == usize::MAX
@@ -285,7 +287,12 @@ impl Judge<'_> {
         }
         let tenths = if self.plan.has_faults() { 15 } else { 11 };
         let spoilt = self.spoilt();
-        let excused = self.lost + spoilt + self.overtaken() + self.given_up() + self.collected();
+        let excused = self.lost
+            + spoilt
+            + self.overtaken()
+            + self.given_up()
+            + self.collected()
+            + self.resent();
         let most = useful * tenths / 10 + excused + SLACK;
         (self.sent > most).then(|| {
             let Self { sent, lost, .. } = self;
@@ -311,6 +318,14 @@ impl Judge<'_> {
             (collected.count() * host.max_connections) as u64
         });
         PART * channels.sum::<u64>()
+    }
+
+    /// After an outage the host may have no shell at first, and a plain dump begins at the first byte.
+    fn resent(&self) -> u64 {
+        let sizes = self.plan.paths.iter().map(|path| path.item.size());
+        let largest = sizes.filter(|size| *size >= WHOLE).max().unwrap_or(0);
+        let outages = self.plan.hosts.iter().map(|host| host.outages.len() as u64);
+        largest * outages.sum::<u64>()
     }
 
     /// What others need a channel for, where there are few, comes again to one who pauses amid a large path.

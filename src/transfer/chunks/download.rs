@@ -48,8 +48,9 @@ impl ChunkedDownload {
             let before = self.received();
             match timeout(self.limit, self.chunk()).await {
                 Ok(chunk) => break chunk?,
-                // The chunk is on its way over a slow link.
-                Err(_) if self.received() != before => {}
+                // The chunk is on its way over a slow link, or has come and is held back until it is confirmed, which has
+                // a limit of its own.
+                Err(_) if self.received() != before || self.nar.waits_for_check() => {}
                 Err(_) => return None,
             }
         };
