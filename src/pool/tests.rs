@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
-use fake::{CONNECT, Does, Fake, Shelf, any_path, ask, together};
+use fake::{CONNECT, Does, Fake, FakeStore, any_path, ask, together};
 
 #[tokio::test]
 async fn many_questions_at_once_cost_one_connect() {
@@ -131,14 +131,14 @@ async fn a_lease_shares_the_failure_that_others_have_just_met() {
 
 #[tokio::test]
 async fn a_later_process_leaves_a_dead_host_alone() {
-    let (fake, shelf) = (
+    let (fake, store) = (
         Fake::new(&[("a", Does::Hang), ("b", Does::Serve)]),
-        Shelf::new(),
+        FakeStore::new(),
     );
-    ask(&fake.pool(Some(shelf.clone()))).await;
+    ask(&fake.pool(Some(store.clone()))).await;
     assert_eq!((fake.opens("a"), fake.opens("b")), (1, 1));
-    assert_eq!(shelf.failures("a"), 1);
-    let later = fake.pool(Some(shelf.clone()));
+    assert_eq!(store.failures("a"), 1);
+    let later = fake.pool(Some(store.clone()));
     let started = Instant::now();
     assert_eq!(ask(&later).await.failed, 1);
     assert!(started.elapsed() < CONNECT / 2);
@@ -148,13 +148,13 @@ async fn a_later_process_leaves_a_dead_host_alone() {
 
 #[tokio::test]
 async fn with_all_hosts_down_a_later_process_says_so_once_and_at_once() {
-    let (fake, shelf) = (
+    let (fake, store) = (
         Fake::new(&[("a", Does::Refuse), ("b", Does::Refuse)]),
-        Shelf::new(),
+        FakeStore::new(),
     );
-    ask(&fake.pool(Some(shelf.clone()))).await;
+    ask(&fake.pool(Some(store.clone()))).await;
     assert_eq!(fake.told().len(), 2);
-    let later = fake.pool(Some(shelf));
+    let later = fake.pool(Some(store));
     for _ in 0..10 {
         assert_eq!(ask(&later).await.failed, 2);
     }
@@ -165,12 +165,12 @@ async fn with_all_hosts_down_a_later_process_says_so_once_and_at_once() {
 
 #[tokio::test]
 async fn one_question_probes_a_host_whose_pause_is_over() {
-    let (fake, shelf) = (
+    let (fake, store) = (
         Fake::new(&[("a", Does::Hang), ("b", Does::Serve)]),
-        Shelf::new(),
+        FakeStore::new(),
     );
-    shelf.put("a", 1, -20_000, -1_000);
-    let pool = Arc::new(fake.pool(Some(shelf.clone())));
+    store.put("a", 1, -20_000, -1_000);
+    let pool = Arc::new(fake.pool(Some(store.clone())));
     let took = together(10, || {
         let pool = pool.clone();
         async move {
@@ -183,17 +183,17 @@ async fn one_question_probes_a_host_whose_pause_is_over() {
     let slow = took.iter().filter(|took| **took >= CONNECT).count();
     assert_eq!(slow, 1, "{took:?}");
     assert_eq!(fake.opens("a"), 1);
-    assert_eq!(shelf.failures("a"), 2, "the pause has grown");
+    assert_eq!(store.failures("a"), 2, "the pause has grown");
 }
 
 #[tokio::test]
 async fn a_probe_that_is_given_up_leaves_the_host_to_others() {
-    let (fake, shelf) = (
+    let (fake, store) = (
         Fake::new(&[("a", Does::Serve), ("b", Does::Serve)]),
-        Shelf::new(),
+        FakeStore::new(),
     );
-    shelf.put("a", 1, -20_000, -1_000);
-    let pool = fake.pool(Some(shelf));
+    store.put("a", 1, -20_000, -1_000);
+    let pool = fake.pool(Some(store));
     pool.load().await;
     drop(pool.hosts[0].health.probe().unwrap());
     assert!(pool.hosts[0].health.probe().is_some());
@@ -201,33 +201,33 @@ async fn a_probe_that_is_given_up_leaves_the_host_to_others() {
 
 #[tokio::test]
 async fn success_closes_the_breaker_for_all() {
-    let (fake, shelf) = (Fake::new(&[("a", Does::Serve)]), Shelf::new());
-    shelf.put("a", 3, -20_000, -1_000);
-    let pool = fake.pool(Some(shelf.clone()));
+    let (fake, store) = (Fake::new(&[("a", Does::Serve)]), FakeStore::new());
+    store.put("a", 3, -20_000, -1_000);
+    let pool = fake.pool(Some(store.clone()));
     assert_eq!(ask(&pool).await.failed, 0);
-    assert_eq!(shelf.failures("a"), 0);
-    assert_eq!(shelf.writes(), 1);
+    assert_eq!(store.failures("a"), 0);
+    assert_eq!(store.writes(), 1);
     for _ in 0..10 {
         ask(&pool).await;
     }
-    assert_eq!(shelf.writes(), 1, "nothing is written in a healthy state");
+    assert_eq!(store.writes(), 1, "nothing is written in a healthy state");
 }
 
 #[tokio::test]
 async fn the_only_host_is_tried_although_it_rests() {
-    let (fake, shelf) = (Fake::new(&[("a", Does::Serve)]), Shelf::new());
-    shelf.put("a", 7, -10_000, 250_000);
-    assert_eq!(ask(&fake.pool(Some(shelf))).await.failed, 0);
+    let (fake, store) = (Fake::new(&[("a", Does::Serve)]), FakeStore::new());
+    store.put("a", 7, -10_000, 250_000);
+    assert_eq!(ask(&fake.pool(Some(store))).await.failed, 0);
     assert_eq!(fake.opens("a"), 1);
 }
 
 #[tokio::test]
 async fn resting_hosts_come_last() {
     let names = ["a", "b", "c", "d"].map(|name| (name, Does::Serve));
-    let (fake, shelf) = (Fake::new(&names), Shelf::new());
-    shelf.put("a", 2, -1_000, 9_000);
-    shelf.put("b", 7, -20_000, 200_000);
-    let pool = fake.pool(Some(shelf));
+    let (fake, store) = (Fake::new(&names), FakeStore::new());
+    store.put("a", 2, -1_000, 9_000);
+    store.put("b", 7, -20_000, 200_000);
+    let pool = fake.pool(Some(store));
     let hosts: Vec<HostId> = pool.hosts().collect();
     pool.load().await;
     let order = pool.in_order_of_health(&hosts);
@@ -237,21 +237,21 @@ async fn resting_hosts_come_last() {
 
 #[tokio::test]
 async fn a_store_that_is_stuck_costs_little() {
-    let (fake, shelf) = (Fake::new(&[("a", Does::Refuse)]), Shelf::new());
-    shelf.be_slow(Duration::from_secs(2));
+    let (fake, store) = (Fake::new(&[("a", Does::Refuse)]), FakeStore::new());
+    store.be_slow(Duration::from_secs(2));
     let started = Instant::now();
-    ask(&fake.pool(Some(shelf))).await;
+    ask(&fake.pool(Some(store))).await;
     // Once for reading, once for writing.
     assert!(started.elapsed() < Duration::from_secs(1));
 }
 
 #[tokio::test]
 async fn a_new_command_finds_out_at_once_that_a_host_is_back() {
-    let (fake, shelf) = (
+    let (fake, store) = (
         Fake::new(&[("a", Does::RefuseOnce), ("b", Does::Serve)]),
-        Shelf::new(),
+        FakeStore::new(),
     );
-    let pool = fake.pool(Some(shelf.clone()));
+    let pool = fake.pool(Some(store.clone()));
     for _ in 0..3 {
         assert_eq!(ask(&pool).await.failed, 1);
     }
@@ -264,7 +264,7 @@ async fn a_new_command_finds_out_at_once_that_a_host_is_back() {
     );
     pool.new_command();
     assert_eq!(ask(&pool).await.failed, 0);
-    assert_eq!((fake.opens("a"), shelf.failures("a")), (2, 0));
+    assert_eq!((fake.opens("a"), store.failures("a")), (2, 0));
     assert!(pool.present_failures().is_empty());
     // By a lease too: who has only this one to ask.
     let fake = Fake::new(&[("a", Does::RefuseOnce)]);
@@ -285,35 +285,35 @@ async fn a_new_command_finds_out_at_once_that_a_host_is_back() {
 
 #[tokio::test]
 async fn a_new_command_probes_a_dead_host_once_and_is_not_held_up_for_long() {
-    let (fake, shelf) = (
+    let (fake, store) = (
         Fake::new(&[("a", Does::Refuse), ("b", Does::Refuse)]),
-        Shelf::new(),
+        FakeStore::new(),
     );
-    shelf.put("a", 3, -2_000, 20_000);
-    shelf.put("b", 3, -9_000, 20_000);
-    let pool = fake.pool(Some(shelf.clone()));
+    store.put("a", 3, -2_000, 20_000);
+    store.put("b", 3, -9_000, 20_000);
+    let pool = fake.pool(Some(store.clone()));
     pool.new_command();
     for _ in 0..3 {
         assert_eq!(ask(&pool).await.failed, 2);
     }
     assert_eq!(fake.opens("a"), 1, "a new command's probe");
-    assert_eq!(shelf.failures("a"), 3, "which makes no pause longer");
+    assert_eq!(store.failures("a"), 3, "which makes no pause longer");
     assert_eq!(fake.told().len(), 2, "{:?}", fake.told());
 }
 
 #[tokio::test]
 async fn a_probe_that_hangs_holds_up_nobody_for_long() {
-    let (fake, shelf) = (
+    let (fake, store) = (
         Fake::new(&[("a", Does::Hang), ("b", Does::Serve)]),
-        Shelf::new(),
+        FakeStore::new(),
     );
-    shelf.put("a", 3, -2_000, 20_000);
+    store.put("a", 3, -2_000, 20_000);
     let limits = Limits {
         connect: Duration::from_secs(60),
         silence: Duration::from_secs(60),
         hedge: Duration::from_millis(50),
     };
-    let pool = fake.pool_with(limits, Some(shelf));
+    let pool = fake.pool_with(limits, Some(store));
     pool.new_command();
     let began = Instant::now();
     for _ in 0..3 {
@@ -329,15 +329,15 @@ async fn a_probe_that_hangs_holds_up_nobody_for_long() {
 
 #[tokio::test]
 async fn faults_of_this_machine_are_not_kept() {
-    let (fake, shelf) = (Fake::new(&[("a", Does::FailHere)]), Shelf::new());
-    assert_eq!(ask(&fake.pool(Some(shelf.clone()))).await.failed, 1);
-    assert_eq!(shelf.writes(), 0);
+    let (fake, store) = (Fake::new(&[("a", Does::FailHere)]), FakeStore::new());
+    assert_eq!(ask(&fake.pool(Some(store.clone()))).await.failed, 1);
+    assert_eq!(store.writes(), 0);
 }
 
 #[tokio::test]
 async fn a_failure_that_is_reported_twice_counts_once() {
-    let (fake, shelf) = (Fake::new(&[("a", Does::Refuse)]), Shelf::new());
-    let pool = fake.pool(Some(shelf.clone()));
+    let (fake, store) = (Fake::new(&[("a", Does::Refuse)]), FakeStore::new());
+    let pool = fake.pool(Some(store.clone()));
     let host = pool.hosts().next().unwrap();
     let Err(error) = pool.lease(host).await else {
         panic!("it refuses");
@@ -345,14 +345,14 @@ async fn a_failure_that_is_reported_twice_counts_once() {
     pool.record_failure(host, &error).await;
     pool.record_failure(host, &error).await;
     sleep(Duration::from_millis(20)).await;
-    assert_eq!((shelf.failures("a"), shelf.writes()), (1, 1));
+    assert_eq!((store.failures("a"), store.writes()), (1, 1));
     assert_eq!(fake.told().len(), 1);
 }
 
 #[tokio::test]
 async fn a_host_that_fails_is_asked_for_a_shell_once_and_then_rests() {
-    let (fake, shelf) = (Fake::new(&[("a", Does::Refuse)]), Shelf::new());
-    let pool = Arc::new(fake.pool(Some(shelf.clone())));
+    let (fake, store) = (Fake::new(&[("a", Does::Refuse)]), FakeStore::new());
+    let pool = Arc::new(fake.pool(Some(store.clone())));
     let host = pool.hosts().next().unwrap();
     let errors = together(9, || {
         let pool = pool.clone();
@@ -361,5 +361,5 @@ async fn a_host_that_fails_is_asked_for_a_shell_once_and_then_rests() {
     .await;
     let rests = |error: &&Arc<RemoteError>| matches!(***error, RemoteError::Resting { .. });
     assert_eq!(errors.iter().filter(rests).count(), 8);
-    assert_eq!((fake.opens("a"), shelf.failures("a")), (1, 1));
+    assert_eq!((fake.opens("a"), store.failures("a")), (1, 1));
 }

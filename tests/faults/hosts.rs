@@ -3,8 +3,8 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
-use crate::desk::Desk;
 use crate::plan::{Fault, Kind};
+use crate::plan_folder::PlanFolder;
 use crate::proxy::Proxy;
 use crate::relay;
 use crate::support::{DagOptions, SHORT, Scratch, Sshd, Store, percent_encode, run};
@@ -73,25 +73,25 @@ impl FaultyHost {
             store,
             folder,
         };
-        let desk = host.desk();
-        desk.put("sizes", &sizes);
-        desk.put("store", &host.store.uri());
+        let plan_folder = host.plan_folder();
+        plan_folder.put("sizes", &sizes);
+        plan_folder.put("store", &host.store.uri());
         host.announce();
         host
     }
 
-    pub fn desk(&self) -> Desk {
-        Desk::new(self.folder.path())
+    pub fn plan_folder(&self) -> PlanFolder {
+        PlanFolder::new(self.folder.path())
     }
 
     pub fn arm(&self, faults: &[Fault]) {
-        self.desk().arm(faults);
+        self.plan_folder().arm(faults);
     }
 
     fn announce(&self) {
-        let desk = self.desk();
-        desk.put("sshd", &self.sshd.pid().to_string());
-        desk.put("control", &self.proxy.control().to_string());
+        let plan_folder = self.plan_folder();
+        plan_folder.put("sshd", &self.sshd.pid().to_string());
+        plan_folder.put("control", &self.proxy.control().to_string());
     }
 
     /// A new sshd, after the old one was killed.

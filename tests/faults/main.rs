@@ -5,11 +5,11 @@
 //! makes go wrong what a seeded plan says. `FAULT_SEED` chooses another plan, `FAULT_COUNT` the number of faults,
 //! `FAULT_ENGINE=1` puts an engine between Nix's processes and the hosts in the long run too.
 
-mod desk;
 mod disk;
 mod engine;
 mod hosts;
 mod plan;
+mod plan_folder;
 mod proxy;
 mod relay;
 mod run;

@@ -18,12 +18,12 @@ use ssh_substituter::wire::serve::{
     take_client_hello,
 };
 
-use crate::desk::Desk;
 use crate::plan::{Fault, Kind, LARGE, Place, When};
+use crate::plan_folder::PlanFolder;
 use crate::proxy::cut_after;
 use crate::support::{descendants, tool};
 
-/// The variable that makes a relay of this program; holds the desk's folder.
+/// The variable that makes a relay of this program; holds the path of the plan folder.
 pub const FOLDER: &str = "FAULT_RELAY_FOLDER";
 
 /// The script that starts a relay.
@@ -52,11 +52,11 @@ enum Shape {
 
 /// Relays until either side ends.
 pub fn main(folder: &Path) -> ! {
-    let desk = Desk::new(folder);
+    let plan_folder = PlanFolder::new(folder);
     let mut server = Command::new("/bin/sh")
         .args(["-c", r#"exec "$0" --serve --store "$1" 2>&3"#])
         .arg(tool("nix-store"))
-        .arg(desk.get("store"))
+        .arg(plan_folder.get("store"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -64,15 +64,15 @@ pub fn main(folder: &Path) -> ! {
     let (owed, replies) = channel();
     let hello = Owed {
         shape: Shape::Bytes(16),
-        fault: desk.claim(When::Handshake, None),
+        fault: plan_folder.claim(When::Handshake, None),
     };
     owed.send(hello).expect("the other thread");
     let pid = server.id();
     let (input, output) = (server.stdin.take(), server.stdout.take());
-    let there = Desk::new(folder);
+    let there = PlanFolder::new(folder);
     thread::spawn(move || requests(&there, pid, input.expect("a pipe"), &owed));
     let mut back = Back {
-        desk,
+        plan_folder,
         output: output.expect("a pipe"),
         server,
         buffer: BytesMut::new(),
@@ -81,8 +81,8 @@ pub fn main(folder: &Path) -> ! {
 }
 
 /// Passes requests on, after it has noted what reply is owed for each.
-fn requests(desk: &Desk, server: u32, mut input: ChildStdin, owed: &Sender<Owed>) {
-    let sizes = desk.sizes();
+fn requests(plan_folder: &PlanFolder, server: u32, mut input: ChildStdin, owed: &Sender<Owed>) {
+    let sizes = plan_folder.sizes();
     let mut buffer = BytesMut::new();
     let mut greeted = false;
     let mut decoder = RequestDecoder::default();
@@ -108,9 +108,9 @@ fn requests(desk: &Desk, server: u32, mut input: ChildStdin, owed: &Sender<Owed>
                 Incoming::Request(_) => (Shape::Set, When::Query, None),
                 _ => (Shape::Unknown, When::Query, None),
             };
-            let mut fault = desk.claim(when, path.as_deref());
+            let mut fault = plan_folder.claim(when, path.as_deref());
             if let (Some(Kind::Gc), Some(path)) = (fault.as_ref().map(|f| f.kind), &path) {
-                collect(desk, path, &fault.take().expect("a fault"));
+                collect(plan_folder, path, &fault.take().expect("a fault"));
             }
             if owed.send(Owed { shape, fault }).is_err() {
                 return;
@@ -127,21 +127,21 @@ fn requests(desk: &Desk, server: u32, mut input: ChildStdin, owed: &Sender<Owed>
 }
 
 /// The path is gone. Only where nothing refers to it: Nix would not do it.
-fn collect(desk: &Desk, path: &str, fault: &Fault) {
+fn collect(plan_folder: &PlanFolder, path: &str, fault: &Fault) {
     let deleted = Command::new(tool("nix-store"))
-        .args(["--delete", path, "--store", &desk.get("store")])
+        .args(["--delete", path, "--store", &plan_folder.get("store")])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
     if deleted.is_ok_and(|status| status.success()) {
-        desk.fired(fault);
+        plan_folder.fired(fault);
     }
 }
 
 /// The way back.
 struct Back {
-    desk: Desk,
+    plan_folder: PlanFolder,
     output: ChildStdout,
     server: Child,
     buffer: BytesMut,
@@ -159,7 +159,7 @@ impl Back {
             self.pass(length, fault.as_ref());
             // What came spoilt is not through yet: another reply will have to make up for it.
             if fault.is_none_or(|fault| fault.kind == Kind::Slow) {
-                self.desk.done();
+                self.plan_folder.done();
             }
         }
         // All requests are answered and the server takes no more.
@@ -211,7 +211,7 @@ impl Back {
             let mut most = length - sent;
             if let Some((at, fault)) = place {
                 if at == sent {
-                    self.desk.fired(fault);
+                    self.plan_folder.fired(fault);
                     self.act(fault, length - sent);
                     match fault.kind {
                         Kind::Garbage => spoilt = 64,
@@ -267,7 +267,7 @@ impl Back {
                 }
             }
             Kind::Sshd => {
-                let sshd = self.desk.get("sshd").parse().expect("a number");
+                let sshd = self.plan_folder.get("sshd").parse().expect("a number");
                 let all = descendants(sshd);
                 signal(sshd, Signal::KILL);
                 for pid in all {
@@ -278,7 +278,7 @@ impl Back {
                 self.end(1)
             }
             Kind::Cut => {
-                let control = self.desk.get("control").parse().expect("a number");
+                let control = self.plan_folder.get("control").parse().expect("a number");
                 // Fewer than are left, so that the reply can't slip through before the cut.
                 cut_after(control, fault.random % left.clamp(1, 2000));
             }

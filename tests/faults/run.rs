@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::desk::{Event, now};
 use crate::engine::{Engine, Engines};
 use crate::hosts::World;
 use crate::plan::{Fault, Place};
+use crate::plan_folder::{Event, now};
 use crate::support::{Nix, Ran, Scratch, program, run_with_timeout};
 
 /// No run may take longer, whatever goes wrong.
@@ -175,7 +175,7 @@ pub fn go(world: &mut World, plan: &RunPlan) -> Result<Outcome, String> {
     let events: Vec<Vec<Event>> = world
         .hosts
         .iter()
-        .map(|host| host.desk().events())
+        .map(|host| host.plan_folder().events())
         .collect();
     let hits = hits(&events);
     for (host, events) in events.iter().enumerate() {

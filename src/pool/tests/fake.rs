@@ -62,7 +62,7 @@ impl Fake {
     }
 
     /// A pool as a process of its own has it.
-    pub fn pool(&self, store: Option<Arc<Shelf>>) -> Pool {
+    pub fn pool(&self, store: Option<Arc<FakeStore>>) -> Pool {
         let limits = Limits {
             connect: CONNECT,
             silence: CONNECT,
@@ -71,7 +71,7 @@ impl Fake {
         self.pool_with(limits, store)
     }
 
-    pub fn pool_with(&self, limits: Limits, store: Option<Arc<Shelf>>) -> Pool {
+    pub fn pool_with(&self, limits: Limits, store: Option<Arc<FakeStore>>) -> Pool {
         let hosts = self.0.hosts.iter();
         let hosts = hosts.map(|(name, ..)| Host::parse(name).unwrap()).collect();
         let all = self.0.clone();
@@ -166,13 +166,13 @@ async fn read(stream: &mut DuplexStream, buf: &mut BytesMut) -> Option<()> {
 
 /// A store in memory, by names of hosts.
 #[derive(Default)]
-pub struct Shelf {
+pub struct FakeStore {
     records: Mutex<HashMap<String, HealthRecord>>,
     writes: AtomicUsize,
     slow: Mutex<Duration>,
 }
 
-impl Shelf {
+impl FakeStore {
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
@@ -206,7 +206,7 @@ impl Shelf {
     }
 }
 
-impl HostStore for Shelf {
+impl HostStore for FakeStore {
     fn health(&self, host: &str) -> Option<HealthRecord> {
         self.wait();
         let name = host.lines().next().unwrap();

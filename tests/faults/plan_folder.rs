@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::plan::{Fault, When};
 
 /// One side's view of the folder.
-pub struct Desk(PathBuf);
+pub struct PlanFolder(PathBuf);
 
 /// What stands in the log.
 #[derive(Clone, Debug)]
@@ -23,14 +23,17 @@ pub enum Event {
     Done { at: u128 },
 }
 
-impl Desk {
+impl PlanFolder {
     pub fn new(folder: &Path) -> Self {
         Self(folder.to_owned())
     }
 
     /// Clears the table and puts new plans on it, to be claimed in this order.
     pub fn arm(&self, faults: &[Fault]) {
-        for entry in fs::read_dir(&self.0).expect("read a desk").flatten() {
+        for entry in fs::read_dir(&self.0)
+            .expect("read the plan folder")
+            .flatten()
+        {
             let name = entry.file_name().to_string_lossy().into_owned();
             let old = ["plan-", "claimed-", "count-", "log"];
             if old.iter().any(|old| name.starts_with(old)) {
@@ -43,7 +46,7 @@ impl Desk {
     }
 
     pub fn put(&self, name: &str, content: &str) {
-        fs::write(self.0.join(name), content).expect("write to a desk");
+        fs::write(self.0.join(name), content).expect("write to the plan folder");
     }
 
     pub fn get(&self, name: &str) -> String {
