@@ -39,6 +39,9 @@ const SHORT: Duration = Duration::from_secs(4);
 /// Who takes nothing for so long may lose its channel to others, and mostly gets all once more then.
 const LONG_PAUSE: Duration = Duration::from_secs(3);
 
+/// A round trip within which a host answers before callers go on without its answer.
+const FAST_ANSWER: Duration = Duration::from_millis(10);
+
 /// NARs below this size are verified whole before their first byte is passed on.
 const WHOLE: u64 = 8 << 20;
 
@@ -261,6 +264,8 @@ impl Judge<'_> {
                 && host.stalls.is_empty()
                 && host.sessions == usize::MAX
                 && host.max_connections > 2
+                // Else a caller may begin before it is known that this host has the path.
+                && host.latency <= FAST_ANSWER
         };
         self.plan.hosts.iter().filter(has).all(can)
     }
