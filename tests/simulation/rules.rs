@@ -39,6 +39,9 @@ const SHORT: Duration = Duration::from_secs(4);
 /// Who takes nothing for so long may lose its channel to others, and mostly gets all once more then.
 const LONG_PAUSE: Duration = Duration::from_secs(3);
 
+/// How long a host is left alone after its line was cut.
+const RESTS: Duration = Duration::from_secs(1);
+
 /// A round trip within which a host answers before callers go on without its answer.
 const FAST_ANSWER: Duration = Duration::from_millis(10);
 
@@ -239,7 +242,9 @@ impl Judge<'_> {
         let mut well = hosts.filter(|(host, _)| is_healthy(host, outcome.path));
         // A line that is cut before anything has come may be cut once too often.
         let (host, _) = well.find(|(_, cut_at)| {
-            let spoils = |cut: &Instant| (outcome.begun..=outcome.ended).contains(cut);
+            // After a cut the host is left alone for a moment.
+            let spoils =
+                |cut: &Instant| (outcome.begun..=outcome.ended + RESTS).contains(&(*cut + RESTS));
             outcome.passed > 0 || !cut_at.iter().any(spoils)
         })?;
         Some(host.name)

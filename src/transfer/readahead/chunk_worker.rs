@@ -28,7 +28,7 @@ async fn bring(queue: &ReadaheadQueue, assigned: AssignedTask) {
         .chunks
         .start(&task.info, &holders, 0, task.priority.clone());
     if let Some(mut download) = download {
-        task.set_meter(assigned.owner, &download.meter());
+        task.set_chunk_meter(assigned.owner, &download.meter());
         while let Some(host) = download.more().await {
             match task.feed(assigned.owner, download.buffer(), host) {
                 Ok(FeedOutcome::More) => {}

@@ -43,6 +43,8 @@ struct TaskState {
     host: HostId,
     /// Counts the bytes that come from the worker: of this NAR, or of those that it requested before.
     meter: Arc<AtomicU64>,
+    /// It comes in chunks. They have limits of their own, and are held back until another host has confirmed them.
+    in_chunks: bool,
     /// The worker has come to it.
     begun: bool,
     /// A caller waits for it.
@@ -115,6 +117,7 @@ impl ReadaheadTask {
                 owner,
                 host,
                 meter: Arc::default(),
+                in_chunks: false,
                 begun: false,
                 wanted: false,
                 verifier,
@@ -260,6 +263,17 @@ impl ReadaheadTask {
         if state.owner == owner {
             state.meter = meter.clone();
         }
+    }
+
+    /// It comes in chunks, whose bytes this counts.
+    pub(super) fn set_chunk_meter(&self, owner: OwnerId, meter: &Arc<AtomicU64>) {
+        self.set_meter(owner, meter);
+        let mut state = self.state.lock();
+        state.in_chunks |= state.owner == owner;
+    }
+
+    pub(in crate::transfer) fn is_in_chunks(&self) -> bool {
+        self.state.lock().in_chunks
     }
 
     /// How many bytes have come from its worker, of this NAR and others. As long as that grows, it is on its way.

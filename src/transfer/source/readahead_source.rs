@@ -92,6 +92,8 @@ impl Source for ReadaheadSource<'_> {
                         return Err(Stop::NotStarted);
                     }
                 }
+                // Whether chunks stall is judged where they come.
+                Err(_) if self.reader.task.is_in_chunks() => {}
                 // It comes, slowly: a small NAR shows nothing before it is verified whole.
                 Err(_) if self.reader.task.received() != received => {
                     received = self.reader.task.received();
