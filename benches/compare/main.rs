@@ -19,7 +19,6 @@
 //! exec ROOT/lib64/ld-linux-x86-64.so.2 --library-path ROOT/usr/lib/x86_64-linux-gnu:ROOT/usr/lib/nix ROOT/usr/bin/nix "$@"
 //! ```
 
-mod classic;
 mod delay_line;
 mod engine;
 mod lab;
@@ -30,6 +29,7 @@ mod stream;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 mod table;
+mod text_protocol;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     if let [first, rest @ ..] = &args[..] {
         let part = match first.as_str() {
             delay_line::NAME => Some(delay_line::run(rest).map_err(|error| error.to_string())),
-            classic::NAME => Some(classic::run(rest)),
+            text_protocol::NAME => Some(text_protocol::run(rest)),
             _ => None,
         };
         match part {
@@ -128,12 +128,12 @@ fn measure(lab: &Lab, table: &mut Table) {
     stream::restore(lab, table, "420 MB restored", |lab| &lab.big()[0], None);
     stream::two_hosts(lab, table, 12);
     stream::two_hosts(lab, table, 1);
-    classic::cached(lab, table);
+    text_protocol::cached(lab, table);
     // Nix 1.11 with its own agent took 146 and 30 s.
-    classic::front_end(lab, table, false, 0, 146.0 / 6.0);
-    classic::front_end(lab, table, true, 100, 30.0 / 6.0);
+    text_protocol::front_end(lab, table, false, 0, 146.0 / 6.0);
+    text_protocol::front_end(lab, table, true, 100, 30.0 / 6.0);
     engine::dag(lab, table);
-    engine::classic(lab, table);
+    engine::text_protocol(lab, table);
     engine::first_answer(lab, table);
     engine::stream(lab, table);
     engine::memory(lab, table, 0);

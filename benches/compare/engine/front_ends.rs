@@ -4,12 +4,12 @@ use std::thread;
 use std::time::Duration;
 
 use super::{LIMIT, Shared};
-use crate::classic::fetch;
 use crate::lab::{Lab, Line, Link};
 use crate::run::{Runs, Tried};
 use crate::serve;
 use crate::support::NixEnv;
 use crate::table::{Goal, Row, Table};
+use crate::text_protocol::fetch;
 
 /// Milliseconds there and back where there is latency.
 const RTT: u64 = 100;
@@ -21,8 +21,8 @@ const ANSWERS: usize = 9;
 const PAUSE: Duration = Duration::from_millis(5 * RTT);
 
 /// A closure as Nix 1.11 drives it, without and with latency.
-pub fn classic(lab: &Lab, table: &mut Table) {
-    let title = "engine classic";
+pub fn text_protocol(lab: &Lab, table: &mut Table) {
+    let title = "engine text protocol";
     if !lab.wants(title) {
         return;
     }

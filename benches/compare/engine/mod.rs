@@ -5,7 +5,7 @@ mod front_ends;
 mod nix;
 
 pub use bytes::{memory, stream};
-pub use front_ends::{classic, first_answer};
+pub use front_ends::{first_answer, text_protocol};
 pub use nix::dag;
 
 use std::thread;

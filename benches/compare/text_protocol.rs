@@ -13,7 +13,7 @@ use crate::support::{self, Host, NixEnv, Scratch, tool};
 use crate::table::{Goal, Row, Table};
 
 /// The word that starts [`run`] instead of the table.
-pub const NAME: &str = "classic";
+pub const NAME: &str = "text-protocol";
 /// How long one process may take.
 const LIMIT: Duration = Duration::from_secs(120);
 /// How long all processes for a closure may take.
@@ -286,7 +286,8 @@ impl<'a> Cached<'a> {
     fn new(host: &'a Host, root: &str) -> Result<Self, String> {
         let env = NixEnv::new();
         let masters = env.masters();
-        env.configure(&[host.trusted()], "");
+        // With the default nobody is told that a host has a path before it was asked: that takes a connection.
+        env.configure(&[host.trusted()], "narinfo-cache-positive-ttl = 86400\n");
         let link = Link::to(&host.sshd, Line::default());
         let mut query = Query::start(program(&env, &link, support::program()))?;
         let paths = query.closure(root)?.into_keys().collect();
