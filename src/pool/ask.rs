@@ -114,7 +114,7 @@ impl Pool {
     /// The hedge delay is granted once: a host that took longer is not waited for again until it answers in
     /// time. A host that rests after a failure is asked only when all rest, and not within 5 s of its failure.
     /// When its pause is over, one question at a time probes it. Paths that nobody has are asked of resting
-    /// hosts too, for at most [`EARLY_PROBE_TIMEOUT`]: once for each new command, and once for each failure of
+    /// hosts too, for at most `EARLY_PROBE_TIMEOUT`: once for each new command, and once for each failure of
     /// a host that had worked before.
     pub async fn ask_each(
         &self,

@@ -7,11 +7,11 @@
 //!
 //! | module | what it does |
 //! | --- | --- |
-//! | [`ssh`] | how the program `ssh` is run, and what it prints |
-//! | [`login`] | when a host may be logged in to, and what is known of a login that failed |
-//! | [`master`] | a master: started, shared, probed, replaced, cleaned up after |
-//! | [`remote_command`] | the command line that is run on the host |
-//! | [`inspect`] | what `status` and `doctor` show of connections |
+//! | `ssh` | how the program `ssh` is run, and what it prints |
+//! | `login` | when a host may be logged in to, and what is known of a login that failed |
+//! | `master` | a master: started, shared, probed, replaced, cleaned up after |
+//! | `remote_command` | the command line that is run on the host |
+//! | `inspect` | what `status` and `doctor` show of connections |
 
 use std::io;
 use std::path::PathBuf;
