@@ -138,6 +138,8 @@ fn one_that_stops_while_it_logs_in_keeps_nobody_from_the_host() {
             logins.any(|path| fs::File::open(path).is_ok_and(|file| is_locked(&file)))
         };
         wait_until("the engine logs in", is_logging_in);
+        // What it has forked is another such process, until it becomes ssh.
+        wait_until("it has started ssh", || site.processes().len() == 1);
         let _frozen = Frozen::new(site.process());
         site.host.sshd.thaw();
         let began = Instant::now();
