@@ -246,7 +246,8 @@ impl<'a> Fetch<'a> {
             let Some(fault) = bookkeeping.known_wrong_content(*host, &info.path) else {
                 return true;
             };
-            if self.retries.is_new(*host) {
+            // A worker that failed has recorded the reason there and not here.
+            if !self.retries.is_excluded(*host) {
                 self.faults.push(fault);
             }
             self.retries.record(*host, AttemptOutcome::Excluded);

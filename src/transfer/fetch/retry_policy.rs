@@ -86,9 +86,9 @@ impl RetryPolicy {
         self.0.get(&host).copied().unwrap_or_default()
     }
 
-    /// Whether nothing is known of that host yet.
-    pub(super) fn is_new(&self, host: HostId) -> bool {
-        !self.0.contains_key(&host)
+    /// Whether an attempt ended with [`AttemptOutcome::Excluded`].
+    pub(super) fn is_excluded(&self, host: HostId) -> bool {
+        self.attempts(host).excluded
     }
 
     /// Which of `hosts`, given in order of preference, is tried next, and after which pause: the first of

@@ -357,7 +357,8 @@ impl TaskReader {
         let mut state = self.task.state.lock();
         let dropped = state.dropped;
         let next = state.position(self.id)?.next;
-        if state.wrong && next == 0 {
+        // Not before the worker has recorded what was wrong.
+        if state.wrong && state.end.is_some() && next == 0 {
             return Some(ReadEvent::Broken(Box::new(Verifier::new(&self.task.info))));
         }
         if let Some((piece, host)) = state.pieces.get(next - dropped).cloned() {
