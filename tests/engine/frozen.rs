@@ -21,12 +21,19 @@ fn signal(pid: u32, signal: Signal) {
     kill_process(pid.expect("a pid"), signal).expect("send a signal");
 }
 
+fn is_stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.contains(") T ")
+}
+
 /// Thawed and ended on drop.
 struct Frozen(u32);
 
 impl Frozen {
     fn new(pid: u32) -> Self {
         signal(pid, Signal::STOP);
+        // On a busy machine its other threads may work on for a moment.
+        wait_until("it stands still", || is_stopped(pid));
         Self(pid)
     }
 }
@@ -106,11 +113,7 @@ fn an_engine_that_comes_to_itself_late_takes_nothing_away() {
             .spawn()
             .expect("start"),
     );
-    let is_stopped = || {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", late.0.id())).unwrap_or_default();
-        stat.contains(") T ")
-    };
-    wait_until("it stands still", is_stopped);
+    wait_until("it stands still", || is_stopped(late.0.id()));
     fs::remove_file(&path).expect("remove a socket");
     let _next = UnixListener::bind(&path).expect("bind the next one");
     signal(late.0.id(), Signal::CONT);
