@@ -9,10 +9,9 @@ mod support;
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
-use std::path::Path;
 use std::time::Duration;
 
-use support::{DagOptions, Host, Nix, descendants, kill_tree, wait_until};
+use support::{DagOptions, Host, Nix, bytes_below, descendants, kill_tree, wait_until};
 
 /// Of the path whose sender is killed.
 const HUGE: u64 = 400 << 20;
@@ -89,16 +88,6 @@ fn realise(hosts: &[Host; 2], path: &str, kill: bool) -> f64 {
 
 fn is_nix_store(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "nix-store")
-}
-
-fn bytes_below(folder: &Path) -> u64 {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let size = |entry: fs::DirEntry| match entry.metadata() {
-        Ok(meta) if meta.is_dir() => bytes_below(&entry.path()),
-        Ok(meta) => meta.len(),
-        Err(_) => 0,
-    };
-    entries.map(size).sum()
 }
 
 fn row(name: &str, mut values: Vec<f64>) {

@@ -9,7 +9,9 @@ use rustix::process::Signal;
 
 use crate::relay::signal;
 use crate::run::Caller;
-use crate::support::{DagOptions, Sshd, Store, descendants, percent_encode, tool, wait_until};
+use crate::support::{
+    DagOptions, Sshd, Store, bytes_below, descendants, percent_encode, tool, wait_until,
+};
 
 /// For a path of hundreds of megabytes on a loaded machine.
 const LONG: Duration = Duration::from_secs(240);
@@ -22,18 +24,6 @@ fn plain(sshd: &Sshd, store: &Store) -> String {
         percent_encode(nix_store.to_str().expect("UTF-8 path")),
         store.remote_store_param()
     ))
-}
-
-/// Bytes below a folder.
-fn bytes_below(folder: &std::path::Path) -> u64 {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .map(|entry| match entry.metadata() {
-            Ok(file) if file.is_dir() => bytes_below(&entry.path()),
-            Ok(file) => file.len(),
-            Err(_) => 0,
-        })
-        .sum()
 }
 
 /// The nix-store that sends a path of this size is killed in the middle, while Nix waits for it.

@@ -52,6 +52,18 @@ pub fn program() -> &'static Path {
     Path::new(PROGRAM.expect("only for integration tests and benchmarks"))
 }
 
+/// Bytes in the files below a folder.
+pub fn bytes_below(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(file) if file.is_dir() => bytes_below(&entry.path()),
+            Ok(file) => file.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
 /// A number from the environment.
 pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))

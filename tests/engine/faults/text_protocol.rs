@@ -1,7 +1,6 @@
 //! The same for the front ends of Nix 1.x.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 use std::sync::mpsc::Sender;
 use std::thread;
@@ -10,20 +9,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::{Frozen, GOES_ON_WITHIN, MIB, configure, hosts, signal};
-use crate::support::{NixEnv, SHORT, Scratch, run, run_with_timeout};
-use crate::support::{ServeClient, guard};
-
-/// Bytes in the files below a folder.
-fn bytes_below(folder: &Path) -> u64 {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .map(|entry| match entry.metadata() {
-            Ok(file) if file.is_dir() => bytes_below(&entry.path()),
-            Ok(file) => file.len(),
-            Err(_) => 0,
-        })
-        .sum()
-}
+use crate::support::{
+    NixEnv, SHORT, Scratch, ServeClient, bytes_below, guard, run, run_with_timeout,
+};
 
 /// `--substitute`, during which something happens once so many bytes are there. Its lines.
 fn substitute(env: &NixEnv, path: &str, at: u64, happens: impl FnOnce() + Send) -> String {
