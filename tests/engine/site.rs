@@ -118,23 +118,31 @@ pub fn sockets(folder: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// The processes `ssh-substituter engine` whose runtime folder is in this folder, from /proc.
+/// The processes `ssh-substituter engine` whose runtime folder is in this folder, from /proc. What an engine has forked looks
+/// like it until it becomes ssh, and does not count.
 pub fn engines_of(folder: &Path) -> Vec<u32> {
     let folder = folder.to_string_lossy();
+    let read_proc = |pid: u32, name: &str| {
+        let bytes = fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
     let is_engine = |pid: &u32| {
-        let read = |name: &str| {
-            let bytes = fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-            String::from_utf8_lossy(&bytes).into_owned()
-        };
         // The program itself has any name.
-        read("cmdline").split('\0').nth(1) == Some("engine")
-            && read("environ").contains(&format!("NIX_CONF_DIR={folder}/"))
+        read_proc(*pid, "cmdline").split('\0').nth(1) == Some("engine")
+            && read_proc(*pid, "environ").contains(&format!("NIX_CONF_DIR={folder}/"))
+    };
+    let parent_of = |pid: u32| {
+        // The name before it may hold anything but ends with the last bracket: proc_pid_stat(5).
+        let stat = read_proc(pid, "stat");
+        let (_, after) = stat.rsplit_once(") ")?;
+        after.split(' ').nth(1)?.parse::<u32>().ok()
     };
     let entries = fs::read_dir("/proc").expect("read /proc").flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut all: Vec<u32> = pids.filter(is_engine).collect();
     all.sort_unstable();
-    all
+    let is_forked = |pid: &u32| parent_of(*pid).is_some_and(|parent| all.contains(&parent));
+    all.iter().copied().filter(|pid| !is_forked(pid)).collect()
 }
 
 /// An engine that was started by hand; ended on drop.
