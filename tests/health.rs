@@ -17,7 +17,7 @@ use ssh_substituter::resolver::{Resolver, Trust};
 use ssh_substituter::transfer::progress::NoProgress;
 use ssh_substituter::transfer::{FetchRequest, NarSink, Piece, Transfers};
 use ssh_substituter::transport::ProcessTransport;
-use support::{SHORT, Scratch, Sshd, Store, program, run_with_input};
+use support::{SHORT, Scratch, Sshd, Store, closed_port, program, run_with_input};
 
 /// Seconds. ssh itself is given less, so that it can still say what is wrong.
 const CONNECT_TIMEOUT: u64 = 4;
@@ -240,9 +240,7 @@ fn a_person_who_tries_again_at_once_finds_a_host_that_is_back() {
         store.remote_store_param()
     ));
     // A port that nobody listens at yet.
-    let listener = TcpListener::bind("127.0.0.1:0").expect("listen on loopback");
-    let port = listener.local_addr().expect("an address").port();
-    drop(listener);
+    let port = closed_port();
     let url = url.replacen(&format!(":{}", sshd.port()), &format!(":{port}"), 1);
     let get = || {
         let mut command = Command::new(program());

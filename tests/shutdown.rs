@@ -74,6 +74,7 @@ fn ends(mut child: Child, host: &Host, env: &NixEnv, path: &str) -> Option<i32> 
 
 #[test]
 fn signals_and_a_closed_stdout_end_it_at_once() {
+    support::default_signals();
     let host = Host::new();
     let path = host.store.add_text("text", "text", &[]);
     let env = NixEnv::new();

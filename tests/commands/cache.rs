@@ -6,8 +6,8 @@ use ssh_substituter::cache::Disk;
 use ssh_substituter::cache::disk::Environment;
 use ssh_substituter::model::HealthRecord;
 
-use super::machine::{ABSENT_PATH, Machine, closed_port, name};
-use super::support::Host;
+use super::machine::{ABSENT_PATH, Machine, name};
+use super::support::{Host, closed_port};
 
 #[test]
 fn answers_are_counted_and_forgotten_by_host() {

@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
-use super::machine::{ABSENT_PATH, Machine, closed_port, name, scripted};
-use super::support::{DagOptions, Host, Nix, SHORT, resume_tree, run, stop_tree, substituter};
+use super::machine::{ABSENT_PATH, Machine, name, scripted};
+use super::support::{
+    DagOptions, Host, Nix, SHORT, closed_port, resume_tree, run, stop_tree, substituter,
+};
 
 fn of<'a>(status: &'a Value, host: &str) -> &'a Value {
     let hosts = status["hosts"].as_array().expect("hosts");
