@@ -23,7 +23,7 @@ use support::{SHORT, Scratch, Sshd, Store, closed_port, program, run_with_input}
 const CONNECT_TIMEOUT: u64 = 8;
 
 /// What waits for a dead host takes longer than this, and nothing else does.
-const WAITED: Duration = Duration::from_secs(5);
+const WAITED: Duration = Duration::from_secs(3);
 
 const MISSING: &str = "/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-missing";
 

@@ -1,5 +1,8 @@
 //! How the transport over ssh fails, and that nothing is left of a failure.
 
+#[path = "support/ports.rs"]
+#[expect(dead_code, reason = "a part of it is used")]
+mod ports;
 mod transport_support;
 
 use std::fs;
@@ -89,13 +92,8 @@ async fn a_wrong_key_is_permission_denied() {
 #[tokio::test]
 async fn hosts_that_are_not_there_have_errors_of_their_own() {
     let sshd = Sshd::start("");
-    let free = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
     let host = Host {
-        port: Some(free),
+        port: Some(ports::closed_port()),
         ..sshd.host()
     };
     let refused = error(&sshd.ssh(), &host).await;
