@@ -240,12 +240,14 @@ fn build(
     };
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = told.clone();
+    let is_stall = |fault: &Option<Fault>| matches!(fault, Some(Fault::Stall(_)));
+    let stalls = links.is_empty() && hosts.iter().any(|(_, _, fault)| is_stall(fault));
     let limits = Limits {
         connect: Duration::from_secs(10),
-        silence: match links {
-            [] => Duration::from_secs(2),
-            // A link with a rate is silent while others use it.
-            _ => Duration::from_secs(60),
+        // Short where a silence is waited for. On a loaded machine any host is silent for a while.
+        silence: match stalls {
+            true => Duration::from_secs(2),
+            false => Duration::from_secs(60),
         },
         hedge: Duration::from_millis(300),
     };
