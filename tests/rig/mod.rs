@@ -378,7 +378,7 @@ pub async fn until(what: &str, is_true: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_true() {
         let waited = start.elapsed();
-        assert!(waited < Duration::from_secs(20), "waited for {what}");
+        assert!(waited < Duration::from_secs(60), "waited for {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
