@@ -164,7 +164,7 @@ enum Closure {
     Million,
     /// The same one as often.
     Same,
-    /// As long as somebody takes them.
+    /// Five times as many, and more are announced.
     Endless,
 }
 
@@ -175,8 +175,8 @@ impl Attack for Closes {
     fn closure(&self, line: &mut Line, _: &World, _: &[StorePath]) -> Io {
         let (count, told) = match self.0 {
             Closure::Million | Closure::Same => (1_000_000, 1_000_000),
-            // Few enough for the machine of whoever tries a program without limits.
-            Closure::Endless => (20_000_000, u64::MAX),
+            // A program without limits would take more memory than it may.
+            Closure::Endless => (5_000_000, u64::MAX),
         };
         let mut result = Ok(());
         let mut out = told.to_le_bytes().to_vec();
