@@ -36,7 +36,7 @@ async fn a_closure_that_is_asked_for_path_by_path_costs_a_few_questions() {
 }
 
 #[tokio::test]
-async fn what_is_told_is_what_would_be_asked() {
+async fn prefetched_infos_are_those_that_would_be_asked_for() {
     let (store, recorder) = (Store::new(), Recorder::new());
     let dag = store.dag(30, DagOptions::default());
     let ahead = Setup::new(&[("a", &store, &recorder)], None).start();
@@ -96,7 +96,7 @@ async fn all_holders_are_known_afterwards() {
 }
 
 #[tokio::test]
-async fn a_slow_host_does_not_hold_up_what_another_has_told() {
+async fn a_slow_host_does_not_hold_up_what_another_has_answered() {
     let stores = [Store::new(), Store::new()];
     let recorders = [Recorder::new(), Recorder::new()];
     let dags = [0, 1].map(|at| stores[at].dag(30, DagOptions::default()));

@@ -141,7 +141,7 @@ fn a_silent_host_does_not_hold_up_the_others_for_longer_than_the_limit() {
 }
 
 #[test]
-fn the_engine_tells_connections_rates_and_where_answers_came_from() {
+fn the_engine_reports_connections_rates_and_where_answers_came_from() {
     let host = Host::new();
     let dag = host.store.dag(30, DagOptions::default());
     let nix = Nix::new().substituters(&substituter(""));
@@ -189,7 +189,7 @@ fn the_engine_tells_connections_rates_and_where_answers_came_from() {
 }
 
 #[test]
-fn an_engine_that_hangs_is_told() {
+fn an_engine_that_hangs_is_reported() {
     let host = Host::new();
     let machine = Machine::new(&[]);
     let engines = machine.env.configure_with_engine(&[host.trusted()], "");

@@ -134,7 +134,7 @@ fn the_custom_transport_reaches_its_host() {
 }
 
 #[test]
-fn every_example_is_told_of_and_run() {
+fn every_example_is_documented_and_run() {
     let page = Page::open("examples/README.md");
     let runs = pages::read("tests/docs/examples.rs");
     for file in pages::files("examples", ".rs") {

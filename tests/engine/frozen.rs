@@ -155,7 +155,7 @@ fn is_locked(file: &fs::File) -> bool {
 
 /// As a service manager ends it along with whoever started it: nothing that it served or learnt is lost.
 #[test]
-fn one_that_is_told_to_end_writes_down_what_it_knows() {
+fn one_that_is_ended_by_a_signal_writes_down_what_it_knows() {
     // Else the next one would ask the host again, before it promises anything.
     let site = Site::new("narinfo-cache-positive-ttl = 86400\n");
     let mut front_end = site.front_end();

@@ -202,7 +202,7 @@ fn another_user_is_not_answered() {
 }
 
 #[test]
-fn a_front_end_tells_nothing_to_a_socket_of_another_user() {
+fn a_front_end_sends_nothing_to_a_socket_of_another_user() {
     let Some(other) = Other::new() else { return };
     let engine = other.engine();
     let path = other.sockets().remove(0);

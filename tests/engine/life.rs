@@ -111,7 +111,7 @@ fn a_second_nix_finds_everything_warm() {
 }
 
 #[test]
-fn what_one_was_told_the_next_is_told_from_memory() {
+fn what_one_has_asked_the_next_is_answered_from_memory() {
     let site = Site::new("");
     let front_end = || {
         let mut command = site.command();

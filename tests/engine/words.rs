@@ -49,7 +49,7 @@ fn told(hosts: &[String], engine: &str) -> Vec<String> {
 }
 
 #[test]
-fn hosts_that_are_down_are_told_of_as_without_an_engine() {
+fn hosts_that_are_down_are_reported_as_without_an_engine() {
     let hosts = closed::<2>();
     let alone = told(&hosts, "off");
     assert_eq!(alone.len(), 3, "{alone:?}");
@@ -65,7 +65,7 @@ fn hosts_that_are_down_are_told_of_as_without_an_engine() {
 }
 
 #[test]
-fn whoever_comes_later_is_told_as_well() {
+fn whoever_comes_later_is_warned_as_well() {
     let hosts = closed::<1>();
     let (engines, env) = fresh(&hosts, "");
     let first = substitute(&env);
@@ -77,7 +77,7 @@ fn whoever_comes_later_is_told_as_well() {
 }
 
 #[test]
-fn a_front_end_that_asks_again_is_told_once() {
+fn a_front_end_that_asks_again_is_warned_once() {
     let hosts = closed::<1>();
     let ask = |engine: &str| {
         let (_engines, env) = fresh(&hosts, &format!("engine = {engine}"));
