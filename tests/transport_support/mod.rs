@@ -119,6 +119,8 @@ impl Sshd {
         SshSettings {
             ssh_options: ["-F", "none"].map(str::to_owned).to_vec(),
             runtime_dir: Some(self.at("run")),
+            // Ten logins at the same time, on a loaded machine.
+            connect_timeout: Duration::from_secs(60),
             ..SshSettings::default()
         }
     }

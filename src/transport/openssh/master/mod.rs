@@ -228,9 +228,15 @@ impl<'a> Master<'a> {
                 return Err(self.timed_out(Phase::Connect));
             }
         };
-        // With -f ssh stays in the foreground until it is logged in and its socket is there.
-        if status.success() && self.is_answering().await {
-            return Ok(());
+        // With -f ssh stays in the foreground until it is logged in and its socket is there. Others may have found the
+        // socket already: the answer comes after their sessions.
+        if status.success() {
+            let session = Session::resume_mux(socket.into(), None);
+            match timeout_at(self.deadline, session.check()).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(_)) => {}
+                Err(_elapsed) => return Err(self.timed_out(Phase::Connect)),
+            }
         }
         let ssh_output = master_log::read(&log_path);
         let error = diagnose::classify(
