@@ -12,6 +12,9 @@ use crate::pool::HostId;
 /// The shortest time over which bytes are counted to measure a rate.
 const MEASURE_WINDOW: Duration = Duration::from_millis(100);
 
+/// So many bytes, or more, tell something about the rate even if they came within a round trip.
+const MIN_BURST: u64 = 256 << 10;
+
 /// The weight of a new measurement.
 const NEW_RATE_WEIGHT: f64 = 0.4;
 
@@ -60,12 +63,24 @@ impl HostRate {
             self.window = Some((since, count));
         }
         if self.backlog == 0 {
-            // A first estimate, where everything comes within less than a window.
-            if self.rate.is_none() && count > 0 {
-                self.rate = Some(count as f64 / time.as_secs_f64().max(0.001));
+            if time < MEASURE_WINDOW {
+                self.on_burst(count, time);
             }
             self.window = None;
         }
+    }
+
+    /// All that was outstanding has come, in less than a window. The time includes a round trip, so the rate is higher than
+    /// what that makes; where little came, far higher, and nothing is learnt from it.
+    fn on_burst(&mut self, bytes: u64, time: Duration) {
+        if bytes < MIN_BURST && time < 2 * self.latency {
+            return;
+        }
+        let least = bytes as f64 / time.as_secs_f64().max(0.001);
+        self.rate = Some(match self.rate {
+            Some(rate) => rate + NEW_RATE_WEIGHT * (least - rate).max(0.0),
+            None => least,
+        });
     }
 
     /// So many bytes that were requested will not come.
@@ -276,6 +291,30 @@ mod tests {
         rate.on_requested(2_000_000, now);
         rate.on_received(2_000_000, now + Duration::from_secs(2));
         assert!(rate.rate.unwrap() < 31_000_000.0);
+    }
+
+    /// Else a host that brought a tiny NAR first counts as slow, for ever where each chunk comes within less than a window.
+    #[test]
+    fn a_round_trip_is_not_taken_for_a_low_rate() {
+        let (mut rate, now) = (HostRate::default(), Instant::now());
+        let round_trip = Duration::from_millis(12);
+        rate.set_latency(round_trip);
+        rate.on_requested(2_000, now);
+        rate.on_received(2_000, now + round_trip);
+        assert_eq!(rate.rate, None);
+        for _ in 0..2 {
+            rate.on_requested(1_000_000, now);
+            rate.on_received(1_000_000, now + 5 * round_trip);
+            assert!((rate.rate.unwrap() - 16_700_000.0).abs() < 100_000.0);
+        }
+        // Larger NARs show better what the host can do.
+        rate.on_requested(2_000_000, now);
+        rate.on_received(2_000_000, now + 5 * round_trip);
+        assert!((rate.rate.unwrap() - 23_300_000.0).abs() < 100_000.0);
+        // And what comes soon after a small question takes nothing back.
+        rate.on_requested(2_000, now);
+        rate.on_received(2_000, now + 5 * round_trip);
+        assert!((rate.rate.unwrap() - 23_300_000.0).abs() < 100_000.0);
     }
 
     #[test]
