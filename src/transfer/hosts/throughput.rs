@@ -12,7 +12,7 @@ use crate::pool::HostId;
 /// The shortest time over which bytes are counted to measure a rate.
 const MEASURE_WINDOW: Duration = Duration::from_millis(100);
 
-/// So many bytes, or more, tell something about the rate even if they came within a round trip.
+/// So many bytes tell something about the rate even if they came within two round trips.
 const MIN_BURST: u64 = 256 << 10;
 
 /// The weight of a new measurement.
@@ -29,17 +29,30 @@ struct HostRate {
     rate: Option<f64>,
     /// Requested and not yet received, in bytes.
     backlog: u64,
-    /// Since when bytes have been outstanding and counted, and how many came since.
-    window: Option<(Instant, u64)>,
+    /// What came lately, while bytes were outstanding.
+    window: Option<Window>,
     /// The round trip to it.
     latency: Duration,
+}
+
+/// Bytes that are counted.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    since: Instant,
+    bytes: u64,
+    /// It began with a request, a round trip before the first byte.
+    after_request: bool,
 }
 
 impl HostRate {
     /// So many more bytes are requested.
     fn on_requested(&mut self, bytes: u64, now: Instant) {
         if self.backlog == 0 {
-            self.window = Some((now, 0));
+            self.window = Some(Window {
+                since: now,
+                bytes: 0,
+                after_request: true,
+            });
         }
         self.backlog += bytes;
     }
@@ -47,40 +60,42 @@ impl HostRate {
     /// So many bytes of those that were requested have come.
     fn on_received(&mut self, bytes: u64, now: Instant) {
         self.backlog = self.backlog.saturating_sub(bytes);
-        let Some((since, mut count)) = self.window else {
+        let Some(mut window) = self.window else {
             return;
         };
-        count += bytes;
-        let time = now.saturating_duration_since(since);
-        if time >= MEASURE_WINDOW {
-            let measured = count as f64 / time.as_secs_f64();
-            self.rate = Some(match self.rate {
-                Some(rate) => rate + NEW_RATE_WEIGHT * (measured - rate),
-                None => measured,
-            });
-            self.window = Some((now, 0));
-        } else {
-            self.window = Some((since, count));
+        window.bytes += bytes;
+        let time = self.transfer_time(&window, now);
+        // Where little came, most of the time may be the round trip, which is not known exactly.
+        let tells = !window.after_request || window.bytes >= MIN_BURST || time >= 2 * self.latency;
+        let rate = window.bytes as f64 / time.as_secs_f64().max(0.001);
+        if tells && time >= MEASURE_WINDOW {
+            let old = self.rate.unwrap_or(rate);
+            self.rate = Some(old + NEW_RATE_WEIGHT * (rate - old));
+            window = Window {
+                since: now,
+                bytes: 0,
+                after_request: false,
+            };
         }
+        self.window = Some(window);
         if self.backlog == 0 {
-            if time < MEASURE_WINDOW {
-                self.on_burst(count, time);
+            // All came within less than a window: a first estimate, or a sign that the rate is higher.
+            if tells && window.after_request && window.bytes > 0 {
+                let old = self.rate.unwrap_or(rate);
+                self.rate = Some(old + NEW_RATE_WEIGHT * (rate - old).max(0.0));
             }
             self.window = None;
         }
     }
 
-    /// All that was outstanding has come, in less than a window. The time includes a round trip, so the rate is higher than
-    /// what that makes; where little came, far higher, and nothing is learnt from it.
-    fn on_burst(&mut self, bytes: u64, time: Duration) {
-        if bytes < MIN_BURST && time < 2 * self.latency {
-            return;
+    /// How long the bytes of a window took, without the round trip. As much as half of the time may be that: the latency
+    /// that is known is the shortest of a few, and may be that of a login.
+    fn transfer_time(&self, window: &Window, now: Instant) -> Duration {
+        let elapsed = now.saturating_duration_since(window.since);
+        match window.after_request {
+            true => elapsed - self.latency.min(elapsed / 2),
+            false => elapsed,
         }
-        let least = bytes as f64 / time.as_secs_f64().max(0.001);
-        self.rate = Some(match self.rate {
-            Some(rate) => rate + NEW_RATE_WEIGHT * (least - rate).max(0.0),
-            None => least,
-        });
     }
 
     /// So many bytes that were requested will not come.
@@ -293,28 +308,25 @@ mod tests {
         assert!(rate.rate.unwrap() < 31_000_000.0);
     }
 
-    /// Else a host that brought a tiny NAR first counts as slow, for ever where each chunk comes within less than a window.
+    /// Else a far host that brings tiny NARs counts as slow, for ever where each chunk comes within less than a window.
     #[test]
     fn a_round_trip_is_not_taken_for_a_low_rate() {
-        let (mut rate, now) = (HostRate::default(), Instant::now());
-        let round_trip = Duration::from_millis(12);
-        rate.set_latency(round_trip);
-        rate.on_requested(2_000, now);
-        rate.on_received(2_000, now + round_trip);
-        assert_eq!(rate.rate, None);
-        for _ in 0..2 {
-            rate.on_requested(1_000_000, now);
-            rate.on_received(1_000_000, now + 5 * round_trip);
-            assert!((rate.rate.unwrap() - 16_700_000.0).abs() < 100_000.0);
-        }
+        let (mut host, start) = (HostRate::default(), Instant::now());
+        let mut rate_after = |bytes: u64, took: Duration, round_trip: u64| {
+            host.set_latency(Duration::from_millis(round_trip));
+            host.on_requested(bytes, start);
+            host.on_received(bytes, start + took);
+            host.rate.map(|rate| (rate / 100_000.0).round() / 10.0)
+        };
+        let [short, long] = [60, 160].map(Duration::from_millis);
+        assert_eq!(rate_after(2_000, short, 50), None);
+        assert_eq!(rate_after(2_000, long, 150), None);
+        assert_eq!(rate_after(400_000, short, 20), Some(10.0));
         // Larger NARs show better what the host can do.
-        rate.on_requested(2_000_000, now);
-        rate.on_received(2_000_000, now + 5 * round_trip);
-        assert!((rate.rate.unwrap() - 23_300_000.0).abs() < 100_000.0);
-        // And what comes soon after a small question takes nothing back.
-        rate.on_requested(2_000, now);
-        rate.on_received(2_000, now + 5 * round_trip);
-        assert!((rate.rate.unwrap() - 23_300_000.0).abs() < 100_000.0);
+        assert_eq!(rate_after(2_000_000, short, 20), Some(26.0));
+        // And what was asked for late takes nothing back.
+        assert_eq!(rate_after(2_000, short, 20), Some(26.0));
+        assert_eq!(rate_after(4_000_000, 2 * long, 20), Some(20.9));
     }
 
     #[test]
