@@ -106,6 +106,14 @@ impl HostRate {
         }
     }
 
+    /// There is a connection now for what was requested.
+    fn on_connected(&mut self, now: Instant) {
+        let waiting = self.window.as_mut();
+        if let Some(window) = waiting.filter(|window| window.after_request && window.bytes == 0) {
+            window.since = now;
+        }
+    }
+
     fn set_latency(&mut self, latency: Duration) {
         self.latency = latency;
     }
@@ -171,6 +179,14 @@ impl Throughput {
             throughput: self.clone(),
             host,
             left: bytes,
+        }
+    }
+
+    /// There is a connection now for what was requested from a host: as long as nothing came, the time until then says
+    /// nothing about its rate.
+    pub(in crate::transfer) fn on_connected(&self, host: HostId) {
+        if let Some(rate) = self.0.lock().get_mut(&host) {
+            rate.on_connected(Instant::now());
         }
     }
 
@@ -327,6 +343,20 @@ mod tests {
         // And what was asked for late takes nothing back.
         assert_eq!(rate_after(2_000, short, 20), Some(26.0));
         assert_eq!(rate_after(4_000_000, 2 * long, 20), Some(20.9));
+    }
+
+    /// Else a host whose channels are all in use counts as slow.
+    #[test]
+    fn the_wait_for_a_connection_is_no_transfer() {
+        let (mut rate, start) = (HostRate::default(), Instant::now());
+        rate.on_requested(3_000_000, start);
+        rate.on_connected(start + Duration::from_secs(9));
+        rate.on_received(1_000_000, start + Duration::from_secs(10));
+        assert!((rate.rate.unwrap() - 1_000_000.0).abs() < 1.0);
+        // A second connection is no new beginning.
+        rate.on_connected(start + Duration::from_secs(11));
+        rate.on_received(2_000_000, start + Duration::from_secs(12));
+        assert!((rate.rate.unwrap() - 1_000_000.0).abs() < 1.0);
     }
 
     #[test]

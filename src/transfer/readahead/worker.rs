@@ -154,6 +154,7 @@ impl Worker {
         // Failures are reported by the pool.
         let lease = pool.lease_in_background_for_dump(self.host, first).await;
         let mut lease = lease.ok()?;
+        self.queue.bookkeeping.throughput.on_connected(self.host);
         for path in paths {
             lease.start_dump(path);
         }
