@@ -14,7 +14,7 @@ use ssh_substituter::model::StorePath;
 use ssh_substituter::pool::{Limits, Pool, RemoteError};
 use ssh_substituter::resolver::{Resolver, Trust};
 use ssh_substituter::transport::process::ProcessTransport;
-use ssh_substituter::transport::{Channel, Program, Transport, TransportError};
+use ssh_substituter::transport::{Channel, Program, Transport, TransportError, TransportErrorKind};
 use support::Store;
 use tokio::time::{sleep, timeout};
 
@@ -51,10 +51,8 @@ impl Transport for Limited {
         if self.open.fetch_add(1, Ordering::SeqCst) >= self.most {
             self.open.fetch_sub(1, Ordering::SeqCst);
             self.refusals.fetch_add(1, Ordering::SeqCst);
-            return Err(TransportError::SessionRefused {
-                host: host.to_string(),
-                ssh_output: "open failed".into(),
-            });
+            let error = TransportError::new(host, TransportErrorKind::SessionRefused);
+            return Err(error.with_output("open failed".into()));
         }
         let channel = self.real.open(host, program).await?;
         Ok(Channel {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::StorePath;
-use crate::transport::TransportError;
+use crate::transport::{TransportError, TransportErrorKind};
 use crate::wire::WireError;
 use crate::wire::serve::Version;
 
@@ -257,7 +257,7 @@ impl RemoteError {
     #[must_use]
     pub fn host(&self) -> Option<&str> {
         match self {
-            Self::Transport(error) => error.host(),
+            Self::Transport(error) => error.host.as_deref(),
             Self::NoServer { host, .. }
             | Self::OnlyDaemon { host }
             | Self::HandshakeTimedOut { host, .. }
@@ -282,8 +282,9 @@ impl RemoteError {
     pub fn is_login_refused(&self) -> bool {
         match self {
             Self::Transport(error) => matches!(
-                error,
-                TransportError::PermissionDenied { .. } | TransportError::AgentUnusable { .. }
+                error.kind,
+                TransportErrorKind::PermissionDenied { .. }
+                    | TransportErrorKind::AgentUnusable { .. }
             ),
             Self::Resting { why: Some(why), .. } => why.is_login_refused(),
             _ => false,

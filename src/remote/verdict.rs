@@ -11,13 +11,13 @@
 
 use super::{HANDSHAKE, RemoteError};
 use crate::model::StorePath;
-use crate::transport::TransportError;
+use crate::transport::{TransportError, TransportErrorKind};
 
 /// What a failed exchange says of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It lets us in, but opens no further channel (sshd's `MaxSessions`), or no further connection.
-    /// [`TransportError::SessionRefused`] of a host that has not given a single channel is a failure.
+    /// [`TransportErrorKind::SessionRefused`] of a host that has not given a single channel is a failure.
     Refused,
     /// It has not (any more) what it was asked about, or not as it was.
     Absent,
@@ -104,12 +104,12 @@ const MISSING_PATH_MESSAGES: [&str; 4] = [
 ];
 
 fn of_transport(error: &TransportError) -> Verdict {
-    match error {
-        TransportError::SessionRefused { .. } | TransportError::NoFurtherSession { .. } => {
+    match error.kind {
+        TransportErrorKind::SessionRefused | TransportErrorKind::NoFurtherSession => {
             Verdict::Refused
         }
-        TransportError::LoginHeldBack { .. } => Verdict::NotAsked,
-        error if error.is_local() => Verdict::Local,
+        TransportErrorKind::LoginHeldBack { .. } => Verdict::NotAsked,
+        _ if error.is_local() => Verdict::Local,
         _ => Verdict::Failed,
     }
 }

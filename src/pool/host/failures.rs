@@ -10,7 +10,7 @@ use super::HostPool;
 use super::reports::FailureReports;
 use crate::pool::health::{CircuitBreaker, Now, Probe, Standing};
 use crate::remote::{RemoteError, Verdict};
-use crate::transport::TransportError;
+use crate::transport::TransportErrorKind;
 
 /// A host has failed when it sends nothing except unreadable replies, so many in a row: the program there is
 /// broken, not its knowledge of one path.
@@ -132,10 +132,9 @@ impl HostPool {
     pub(super) fn verdict(&self, error: &RemoteError) -> Verdict {
         match error.verdict() {
             Verdict::Refused
-                if matches!(
-                    error,
-                    RemoteError::Transport(TransportError::SessionRefused { .. })
-                ) && !self.was_connected.load(Ordering::Relaxed) =>
+                if matches!(error, RemoteError::Transport(error)
+                    if matches!(error.kind, TransportErrorKind::SessionRefused))
+                    && !self.was_connected.load(Ordering::Relaxed) =>
             {
                 Verdict::Failed
             }

@@ -15,7 +15,7 @@ use crate::engine::ssh_settings;
 use crate::pool::{Banner, RemoteError};
 use crate::remote::NoShell;
 use crate::report;
-use crate::transport::{Program, TransportError, login_command};
+use crate::transport::{Program, TransportErrorKind, login_command};
 use remote_program::RemoteProgram;
 
 const AREA: &str = "Host";
@@ -105,7 +105,12 @@ fn earlier_failures(probed: &Probed) -> Option<Finding> {
 
 fn broken(error: &RemoteError) -> Finding {
     let mut parts = report::parts(error);
-    if let RemoteError::Transport(TransportError::HostKeyChanged { pinned: true, .. }) = error {
+    if let RemoteError::Transport(error) = error
+        && matches!(
+            error.kind,
+            TransportErrorKind::HostKeyChanged { pinned: true }
+        )
+    {
         // ssh's advice is about a file of ours. What helps is which key the host showed.
         parts
             .remote_output
