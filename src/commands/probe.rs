@@ -18,7 +18,7 @@ use crate::config::{Config, Host};
 use crate::engine::{Engine, HostRecord, host_record, record_shell, ssh_settings, ssh_transport};
 use crate::hint::Hint;
 use crate::model::{PathInfo, StorePath};
-use crate::pool::{HostId, RemoteError};
+use crate::pool::{HostId, RemoteError, RemoteErrorKind};
 use crate::remote::{self, NoShell, ShellError, ShellOptions, open_shell};
 use crate::transport::{self, Program, Transport};
 use crate::wire::serve::Version;
@@ -174,12 +174,7 @@ impl Prober {
                 Err(error)
             }
             // No failure of the host: callers with a longer timeout may get an answer.
-            Err(_) => Err(Arc::new(RemoteError::Silent {
-                host: host.to_string(),
-                doing: "the reply to QueryPathInfos",
-                after: limit,
-                stderr: String::new(),
-            })),
+            Err(_) => Err(silent(host, "the reply to QueryPathInfos", limit)),
         }
     }
 
@@ -214,14 +209,14 @@ impl Prober {
         match timeout(limit, found).await {
             Ok(Ok(files)) => Shell::Yes(files),
             Ok(Err(error)) => Shell::Failed(error),
-            Err(_) => Shell::Failed(Arc::new(RemoteError::Silent {
-                host: host.to_string(),
-                doing: "where the files of its store are",
-                after: limit,
-                stderr: String::new(),
-            })),
+            Err(_) => Shell::Failed(silent(host, "where the files of its store are", limit)),
         }
     }
+}
+
+fn silent(host: &Host, doing: &'static str, after: Duration) -> Arc<RemoteError> {
+    let kind = RemoteErrorKind::Silent { doing, after };
+    Arc::new(RemoteError::new(host, kind))
 }
 
 /// Which Nix speaks that version of the serve protocol.

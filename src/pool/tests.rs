@@ -275,7 +275,7 @@ async fn a_new_command_finds_out_at_once_that_a_host_is_back() {
     }
     let error = pool.lease(host).await.err().unwrap();
     assert!(
-        matches!(*error, RemoteError::Resting { why: Some(_), .. }),
+        matches!(error.kind, RemoteErrorKind::Resting { why: Some(_), .. }),
         "{error}"
     );
     pool.new_command();
@@ -359,7 +359,7 @@ async fn a_host_that_fails_is_asked_for_a_shell_once_and_then_rests() {
         async move { pool.shell(host).await.err().unwrap() }
     })
     .await;
-    let rests = |error: &&Arc<RemoteError>| matches!(***error, RemoteError::Resting { .. });
+    let rests = |error: &&Arc<RemoteError>| matches!(error.kind, RemoteErrorKind::Resting { .. });
     assert_eq!(errors.iter().filter(rests).count(), 8);
     assert_eq!((fake.opens("a"), store.failures("a")), (1, 1));
 }

@@ -5,7 +5,7 @@ mod hint;
 use std::sync::Arc;
 
 use crate::model::StorePath;
-use crate::remote::RemoteError;
+use crate::remote::{RemoteError, RemoteErrorKind};
 use crate::wire::nar::{Completion, NarError};
 
 /// What was wrong with one host.
@@ -91,12 +91,12 @@ pub enum HostFault {
 impl HostFault {
     /// What it means that the connection to `host` failed during the dump of `path`.
     pub(super) fn of_dump(error: RemoteError, host: String, path: StorePath) -> Self {
-        let error = match error.or_absent(std::slice::from_ref(&path)) {
-            RemoteError::Absent { .. } => return Self::Lacks { host, path },
-            error => error,
-        };
+        let error = error.or_absent(std::slice::from_ref(&path));
+        if matches!(error.kind, RemoteErrorKind::Absent(_)) {
+            return Self::Lacks { host, path };
+        }
         // nix-store ends when it cannot dump what it is asked for, and names it.
-        let mut lines = error.stderr().lines().map(str::trim);
+        let mut lines = error.stderr.lines().map(str::trim);
         let about_it =
             lines.rfind(|line| line.contains("error:") && line.contains(path.base_name()));
         match about_it.map(str::to_owned) {

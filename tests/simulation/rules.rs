@@ -97,7 +97,7 @@ impl Watch {
     pub fn told(&self, error: &(dyn Error + 'static)) {
         let remote = error.downcast_ref::<RemoteError>();
         let fault = error.downcast_ref::<HostFault>();
-        let host = remote.and_then(|error| error.host().map(str::to_owned));
+        let host = remote.and_then(|error| error.host.clone());
         let host = host.or_else(|| of_fault(fault?));
         self.told
             .lock()
@@ -114,7 +114,7 @@ impl Watch {
 /// The host that a fault is about.
 fn of_fault(fault: &HostFault) -> Option<String> {
     Some(match fault {
-        HostFault::Remote(error) => error.host()?.to_owned(),
+        HostFault::Remote(error) => error.host.clone()?,
         HostFault::FailedBefore(fault) => of_fault(fault)?,
         HostFault::Lacks { host, .. }
         | HostFault::Malformed { host, .. }
