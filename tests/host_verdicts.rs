@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use ssh_substituter::config::host::Host;
 use ssh_substituter::hint::Hint;
 use ssh_substituter::model::StorePath;
-use ssh_substituter::pool::{Limits, Pool, RemoteError, RemoteErrorKind};
+use ssh_substituter::pool::{Limits, Pool, RemoteErrorKind};
 use ssh_substituter::resolver::{Resolver, Trust};
 use ssh_substituter::transport::process::ProcessTransport;
 use ssh_substituter::transport::{Channel, Program, Transport, TransportError, TransportErrorKind};

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ssh_substituter::remote::RemoteError;
-use ssh_substituter::transfer::{HostFault, Transfers};
+use ssh_substituter::transfer::{HostFault, PathFault, Transfers};
 use tokio::time::Instant;
 
 use super::caller::{Outcome, Why, own_time};
@@ -105,7 +105,13 @@ impl Watch {
             .push(Told {
                 host,
                 is_remote: remote.is_some(),
-                differs: matches!(fault, Some(HostFault::Differs { .. })),
+                differs: matches!(
+                    fault,
+                    Some(HostFault::Path {
+                        fault: PathFault::Differs,
+                        ..
+                    })
+                ),
                 text: error.to_string(),
             });
     }
@@ -116,13 +122,7 @@ fn of_fault(fault: &HostFault) -> Option<String> {
     Some(match fault {
         HostFault::Remote(error) => error.host.clone()?,
         HostFault::FailedBefore(fault) => of_fault(fault)?,
-        HostFault::Lacks { host, .. }
-        | HostFault::Malformed { host, .. }
-        | HostFault::Mismatch { host, .. }
-        | HostFault::Disproved { host, .. }
-        | HostFault::CannotSend { host, .. }
-        | HostFault::Unproven { host, .. }
-        | HostFault::Differs { host, .. } => host.clone(),
+        HostFault::Path { host, .. } => host.clone(),
     })
 }
 

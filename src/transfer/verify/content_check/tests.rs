@@ -3,7 +3,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Content, ContentCheck};
 use crate::model::{NarHash, PathInfo, StorePath};
-use crate::transfer::error::VerifyError;
+use crate::transfer::error::PathFault;
 use crate::transfer::verify::ResumePoint;
 use crate::transfer::verify::{Taken, Verifier};
 use crate::wire::nar::{
@@ -97,7 +97,7 @@ fn arrive(
     nar: &[u8],
     piece: usize,
     break_at: Option<usize>,
-) -> Result<(), VerifyError> {
+) -> Result<(), PathFault> {
     let mut stream = Verifier::new(info);
     let mut buf = BytesMut::new();
     let mut break_at = break_at;
@@ -128,9 +128,9 @@ fn refused(info: &PathInfo, nar: &[u8]) -> (String, String) {
     mismatch(arrive(info, nar, 1000, None))
 }
 
-fn mismatch(arrived: Result<(), VerifyError>) -> (String, String) {
+fn mismatch(arrived: Result<(), PathFault>) -> (String, String) {
     match arrived {
-        Err(VerifyError::Mismatch(expected, got)) => (expected, got),
+        Err(PathFault::Mismatch(expected, got)) => (expected, got),
         other => panic!("{other:?}"),
     }
 }
@@ -232,7 +232,7 @@ fn an_address_without_places_is_told_from_a_wrong_one() {
             if proven {
                 Ok(())
             } else {
-                Err(VerifyError::Unproven)
+                Err(PathFault::Unproven)
             }
         );
     }
