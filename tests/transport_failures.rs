@@ -112,7 +112,7 @@ async fn hosts_that_are_not_there_have_errors_of_their_own() {
     };
     let unknown = error(&sshd.ssh(), &host).await;
     assert!(
-        matches!(&unknown.kind, TransportErrorKind::HostNameUnknown { name, .. } if *name == host.name),
+        matches!(&unknown.kind, TransportErrorKind::HostNameUnknown(name) if *name == host.name),
         "{unknown:?}"
     );
 

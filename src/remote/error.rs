@@ -57,12 +57,9 @@ pub enum RemoteErrorKind {
     /// It speaks no version that we speak.
     #[error(
         "its serve protocol is {}.{}, expected {} to {}",
-        .theirs >> 8, .theirs & 0xff, Version::OLDEST, Version::NEWEST
+        .0 >> 8, .0 & 0xff, Version::OLDEST, Version::NEWEST
     )]
-    Version {
-        /// The number it gave.
-        theirs: u64,
-    },
+    Version(u64),
     /// What came is not the protocol.
     #[error("{doing} is malformed: {source}")]
     Protocol {
@@ -160,11 +157,8 @@ pub enum RemoteErrorKind {
         after: Duration,
     },
     /// It writes to stderr without end.
-    #[error("expected at most {most} bytes on its stderr, got more")]
-    StderrFlood {
-        /// How much is read, in bytes.
-        most: u64,
-    },
+    #[error("expected at most {0} bytes on its stderr, got more")]
+    StderrFlood(u64),
 }
 
 fn status_text(status: Option<i32>) -> String {

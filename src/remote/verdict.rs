@@ -45,13 +45,13 @@ impl RemoteError {
             Kind::Protocol { .. }
             | Kind::NoServer { .. }
             | Kind::HandshakeTimedOut { .. }
-            | Kind::Version { .. }
+            | Kind::Version(_)
             | Kind::OnlyDaemon
             | Kind::LinkDead { .. }
             | Kind::Disconnected { .. }
             | Kind::Silent { .. }
             | Kind::TooSlow { .. }
-            | Kind::StderrFlood { .. } => Verdict::Failed,
+            | Kind::StderrFlood(_) => Verdict::Failed,
         }
     }
 

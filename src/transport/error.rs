@@ -48,11 +48,8 @@ pub struct TransportError {
 #[non_exhaustive]
 pub enum TransportErrorKind {
     /// The name has no address.
-    #[error("the host name '{name}' cannot be resolved")]
-    HostNameUnknown {
-        /// The name that has no address: the host's `HostName`, or a jump host.
-        name: String,
-    },
+    #[error("the host name '{0}' cannot be resolved")]
+    HostNameUnknown(String),
     /// The machine is there, and nothing listens at the port.
     #[error("connection refused")]
     Refused,
@@ -111,11 +108,8 @@ pub enum TransportErrorKind {
     SessionRefused,
     /// ssh ends at once where the user database of this machine does not know who runs it, as in
     /// containers that are started with any uid.
-    #[error("ssh refuses to run as uid {uid}, which has no entry in this machine's user database")]
-    NoUser {
-        /// Who runs it.
-        uid: u32,
-    },
+    #[error("ssh refuses to run as uid {0}, which has no entry in this machine's user database")]
+    NoUser(u32),
     /// The host has let us in, and opens nothing more: no session on the connections that are there,
     /// and no further connection.
     #[error("the host opens no further session")]
@@ -197,7 +191,7 @@ impl TransportError {
             self.kind,
             TransportErrorKind::SshMissing { .. }
                 | TransportErrorKind::RuntimeDir(_)
-                | TransportErrorKind::NoUser { .. }
+                | TransportErrorKind::NoUser(_)
                 | TransportErrorKind::Local { .. }
                 | TransportErrorKind::BadCommand(_)
         )

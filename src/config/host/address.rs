@@ -236,7 +236,7 @@ mod tests {
         assert!(Host::parse(&"a".repeat(256)).is_err());
         let long = format!("ssh://a?system-features={}", "x".repeat(4096));
         assert!(
-            matches!(Host::parse(&long), Err(error) if error.kind == HostErrorKind::TooLong { max: 4096 })
+            matches!(Host::parse(&long), Err(error) if error.kind == HostErrorKind::TooLong(4096))
         );
     }
 

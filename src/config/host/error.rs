@@ -17,11 +17,8 @@ pub struct HostError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HostErrorKind {
     /// The whole spec is too long to be one.
-    #[error("is longer than {max} bytes")]
-    TooLong {
-        /// The longest that is read, in bytes.
-        max: usize,
-    },
+    #[error("is longer than {0} bytes")]
+    TooLong(usize),
     /// The scheme, user, name, port or path.
     #[error("has the {part} {value:?}: expected {expected}")]
     Part {

@@ -111,7 +111,7 @@ impl Host {
 
     fn parse_parts(spec: &str) -> Result<Self, HostErrorKind> {
         if spec.len() > MAX_SPEC_LEN {
-            return Err(HostErrorKind::TooLong { max: MAX_SPEC_LEN });
+            return Err(HostErrorKind::TooLong(MAX_SPEC_LEN));
         }
         let (rest, query) = spec.split_once('?').unwrap_or((spec, ""));
         let mut host = address::parse(rest)?;

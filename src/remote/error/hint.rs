@@ -32,7 +32,7 @@ impl Hint for RemoteError {
                 "the login worked: look for a shell start-up file or wrapper there that waits with '{}', or raise connect-timeout",
                 target.ssh(&format!("{program} --serve"))
             ),
-            Kind::Version { .. } => format!(
+            Kind::Version(_) => format!(
                 "update Nix there: 1.8 is the oldest that is understood, '{}' tells which it is",
                 target.ssh("nix-store --version")
             ),
@@ -63,7 +63,7 @@ impl Hint for RemoteError {
                 "the host is overloaded, its link is nearly dead, or it keeps others waiting on purpose: look there with '{}', or raise stalled-download-timeout",
                 target.ssh("uptime")
             ),
-            Kind::StderrFlood { .. } => format!(
+            Kind::StderrFlood(_) => format!(
                 "something there writes without end: '{}' must print nothing",
                 target.ssh("true")
             ),

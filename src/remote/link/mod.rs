@@ -79,7 +79,7 @@ impl Link {
         let filled = tokio::select! {
             biased;
             () = self.stderr.floods() => {
-                return Err(self.error(RemoteErrorKind::StderrFlood { most: STDERR_MAX }));
+                return Err(self.error(RemoteErrorKind::StderrFlood(STDERR_MAX)));
             }
             filled = tokio::time::timeout(limit, self.input.fill()) => filled,
             process = self.child.link_unresponsive() => {

@@ -137,7 +137,7 @@ async fn attempt(
     };
     match theirs {
         Ok(Ok(Some(theirs))) => {
-            let unknown = || RemoteError::new(host, RemoteErrorKind::Version { theirs });
+            let unknown = || RemoteError::new(host, RemoteErrorKind::Version(theirs));
             connection.version = Version::NEWEST.negotiate(theirs).ok_or_else(unknown)?;
             connection.banner = hello.banner().to_vec();
             connection.pending_replies -= 1;

@@ -8,7 +8,7 @@ impl Hint for TransportError {
     fn hint(&self) -> Option<String> {
         let target = SshTarget::of(self.host.as_deref().unwrap_or_default());
         Some(match &self.kind {
-            Kind::HostNameUnknown { name } => format!(
+            Kind::HostNameUnknown(name) => format!(
                 "check the spelling in ssh-substituter-hosts, or give {name} a HostName in ~/.ssh/config"
             ),
             Kind::Refused => format!(
@@ -65,7 +65,7 @@ impl Hint for TransportError {
             Kind::SessionRefused | Kind::NoFurtherSession => {
                 "the host allows no (further) sessions: see MaxSessions in its sshd_config".to_owned()
             }
-            Kind::NoUser { uid } => format!(
+            Kind::NoUser(uid) => format!(
                 "add a line such as 'ci:x:{uid}:{}::/tmp:/bin/sh' to /etc/passwd; or set LD_PRELOAD=libnss_wrapper.so (of nss_wrapper) with NSS_WRAPPER_PASSWD and NSS_WRAPPER_GROUP naming files of one's own, which ssh gets too",
                 rustix::process::getgid().as_raw()
             ),

@@ -25,7 +25,7 @@ pub(in crate::transport::openssh) enum OpenOutcome {
 
 /// Whether the error is about logging in to the host, and not about this machine.
 pub(in crate::transport::openssh) fn is_login_failure(error: &TransportError) -> bool {
-    !error.is_local() || matches!(error.kind, TransportErrorKind::NoUser { .. })
+    !error.is_local() || matches!(error.kind, TransportErrorKind::NoUser(_))
 }
 
 /// A session that is to be opened.

@@ -33,9 +33,7 @@ pub(in crate::transport::openssh) fn classify(
     ]) {
         Kind::HostKeyUnknown
     } else if has(&["No user exists for uid"]) {
-        Kind::NoUser {
-            uid: rustix::process::getuid().as_raw(),
-        }
+        Kind::NoUser(rustix::process::getuid().as_raw())
     } else if let Some(methods) = denied(&ssh_output) {
         Kind::PermissionDenied {
             methods,
@@ -43,7 +41,7 @@ pub(in crate::transport::openssh) fn classify(
             tried: Vec::new(),
         }
     } else if let Some(name) = unresolved(&ssh_output) {
-        Kind::HostNameUnknown { name }
+        Kind::HostNameUnknown(name)
     } else if has(&["Connection refused"]) {
         Kind::Refused
     } else if has(&[
@@ -123,7 +121,7 @@ mod tests {
         for (text, is_it) in [
             (
                 "ssh: Could not resolve hostname nosuch.invalid: Name or service not known\r\n",
-                (|kind| matches!(kind, Kind::HostNameUnknown { name } if name == "nosuch.invalid"))
+                (|kind| matches!(kind, Kind::HostNameUnknown(name) if name == "nosuch.invalid"))
                     as fn(&Kind) -> bool,
             ),
             (
@@ -166,7 +164,7 @@ mod tests {
                 |kind| matches!(kind, Kind::Disconnected),
             ),
             ("No user exists for uid 54321\r\n", |kind| {
-                matches!(kind, Kind::NoUser { .. })
+                matches!(kind, Kind::NoUser(_))
             }),
             (
                 "Can't open user config file /none: No such file or directory\r\n",
