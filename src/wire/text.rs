@@ -154,6 +154,7 @@ fn put_line(out: &mut Vec<u8>, value: impl std::fmt::Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::samples::{bare, path};
     use proptest::prelude::*;
 
     fn store_paths() -> impl Strategy<Value = StorePath> {
@@ -207,24 +208,17 @@ mod tests {
 
     #[test]
     fn replies_are_what_nix_reads() {
-        let [a, b] = ["a", "b"].map(|name| {
-            StorePath::parse(&format!(
-                "/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-{name}"
-            ))
-            .unwrap()
-        });
+        let [a, b] =
+            ["a", "b"].map(|name| path(&format!("7rjj86a15146cq1d3qy068lml7n7ykzm-{name}")));
         let mut out = Vec::new();
         put_have(&mut out, &[a.clone(), b.clone()]);
         put_have(&mut out, &[]);
         let full = PathInfo {
-            path: a.clone(),
             deriver: Some(b.clone()),
             references: vec![a.clone(), b.clone()],
             download_size: 5,
             nar_size: u64::MAX,
-            nar_hash: None,
-            ca: None,
-            sigs: vec![],
+            ..bare(a.clone())
         };
         let bare = PathInfo {
             deriver: None,

@@ -87,7 +87,7 @@ async fn follow_up(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<FollowUp> {
 
 /// Earlier failures of the host.
 fn earlier_failures(probed: &Probed) -> Option<Finding> {
-    let health = probed.before.health?;
+    let health = probed.failures_before?;
     let left = (health.rest_until / 1000).saturating_sub(unix_seconds());
     let failures = counted(u64::from(health.failures), "failure");
     let text = match (&probed.reached, left) {

@@ -2,6 +2,7 @@ use bytes::BytesMut;
 use sha2::{Digest, Sha256};
 
 use super::{Content, ContentCheck};
+use crate::model::samples::bare;
 use crate::model::{NarHash, PathInfo, StorePath};
 use crate::transfer::error::PathFault;
 use crate::transfer::verify::ResumePoint;
@@ -26,14 +27,11 @@ const FLAT_ADDRESS: &str = "fixed:sha256:1xk2hhjr0f2n4adj1h688wlz59xpl86y1r8bd2p
 fn promise(path: &str, references: &[&str], ca: &str, nar: &[u8]) -> PathInfo {
     let parse = |path: &str| StorePath::parse(path).unwrap();
     PathInfo {
-        path: parse(path),
-        deriver: None,
         references: references.iter().map(|path| parse(path)).collect(),
-        download_size: 0,
         nar_size: nar.len() as u64,
         nar_hash: Some(NarHash::new(Sha256::digest(nar).into())),
         ca: Some(ca.to_owned()),
-        sigs: Vec::new(),
+        ..bare(parse(path))
     }
 }
 
