@@ -19,7 +19,7 @@ use site::{OPTIONS, Site, list, parse, read};
 use ssh_substituter::config::host::Host as Spec;
 use ssh_substituter::hint::Hint;
 use ssh_substituter::pool::{HostStore, Limits, Pool};
-use ssh_substituter::remote::{RemoteError, Shell, ShellError, open_shell};
+use ssh_substituter::remote::{RemoteErrorKind, Shell, ShellError, open_shell};
 use ssh_substituter::transport::ProcessTransport;
 use support::{Random, RuntimeDir, Sshd, SshdBuilder, Store, TempUser, tool};
 
@@ -184,7 +184,7 @@ async fn fails(shell: &mut Shell, path: &str) -> String {
                 assert!(!shell.is_clean());
                 assert!(shell.segment().await.is_err());
                 assert!(
-                    matches!(&error, RemoteError::NotAsListed { path: p, .. } if p.as_str() == path),
+                    matches!(&error.kind, RemoteErrorKind::NotAsListed { path: p, .. } if p.as_str() == path),
                     "{error}"
                 );
                 return error.to_string();
@@ -262,7 +262,10 @@ async fn a_file_that_grows_and_a_link_that_is_cut_fail_too() {
         .ok();
     site.sshd.cut_connections();
     let error = shell.segment().await.unwrap_err();
-    assert!(matches!(error, RemoteError::Disconnected { .. }), "{error}");
+    assert!(
+        matches!(error.kind, RemoteErrorKind::Disconnected { .. }),
+        "{error}"
+    );
     assert_eq!(meter.load(Ordering::Relaxed), shell.received());
 }
 

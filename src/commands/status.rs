@@ -72,7 +72,7 @@ impl StatusReport {
 
     fn host(&self, probed: &Probed) -> Value {
         let name = probed.host.to_string();
-        let health = probed.before.health;
+        let health = probed.failures_before;
         let mut all = json!({
             "host": name,
             "reachable": probed.reached.is_ok(),

@@ -33,7 +33,7 @@ pub use host::{Activity, Banner, Lease, ShellLease, SkippedPath};
 use crate::config::host::Host;
 use crate::hint::Hint;
 use crate::model::StorePath;
-pub use crate::remote::{RemoteError, Verdict};
+pub use crate::remote::{RemoteError, RemoteErrorKind, Verdict};
 use crate::remote::{Request, dump};
 use crate::transport::{Program, Transport};
 use health::HostPersistence;

@@ -11,7 +11,7 @@ mod shell;
 mod verdict;
 
 pub(crate) use error::HANDSHAKE;
-pub use error::RemoteError;
+pub use error::{RemoteError, RemoteErrorKind};
 pub use link::{Latency, readable};
 pub use serve::{ConnectOptions, Connection, LearntProgram, connect};
 pub(crate) use serve::{closure, dump, path_infos, valid_paths};

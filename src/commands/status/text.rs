@@ -125,7 +125,7 @@ fn notes(probed: &Probed, now: u64) -> Vec<String> {
             4 * MAX_REASON_CHARS,
         ));
     }
-    if let Some(health) = probed.before.health {
+    if let Some(health) = probed.failures_before {
         let failures = counted(u64::from(health.failures), "failure");
         let until = (health.rest_until / 1000).saturating_sub(now);
         lines.push(match (until, &probed.reached) {

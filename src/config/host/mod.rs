@@ -34,7 +34,7 @@ mod error;
 mod params;
 mod ssh_target;
 
-pub use error::HostError;
+pub use error::{HostError, HostErrorKind};
 
 use std::fmt;
 use std::path::PathBuf;
@@ -103,20 +103,19 @@ impl Host {
     /// # Errors
     /// When any part of it is not as the grammar says.
     pub fn parse(spec: &str) -> Result<Self, HostError> {
+        Self::parse_parts(spec).map_err(|kind| HostError {
+            spec: printable(spec),
+            kind,
+        })
+    }
+
+    fn parse_parts(spec: &str) -> Result<Self, HostErrorKind> {
         if spec.len() > MAX_SPEC_LEN {
-            return Err(HostError::TooLong {
-                spec: printable(spec),
-                max: MAX_SPEC_LEN,
-            });
+            return Err(HostErrorKind::TooLong(MAX_SPEC_LEN));
         }
-        let (rest, query) = match spec.split_once('?') {
-            Some((rest, query)) => (rest, Some(query)),
-            None => (spec, None),
-        };
-        let mut host = address::parse(spec, rest)?;
-        if let Some(query) = query {
-            params::apply(&mut host, spec, query)?;
-        }
+        let (rest, query) = spec.split_once('?').unwrap_or((spec, ""));
+        let mut host = address::parse(rest)?;
+        params::apply(&mut host, query)?;
         Ok(host)
     }
 

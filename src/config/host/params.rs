@@ -2,8 +2,8 @@
 
 use data_encoding::{BASE64, BASE64_NOPAD};
 
-use super::address::{decode, parse_port};
-use super::{Host, HostError};
+use super::address::{PORT_EXPECTED, decode, parse_port};
+use super::{Host, HostErrorKind};
 use crate::config::value::{BOOLEAN, parse_bool, printable};
 
 /// Parameters that have a meaning here, in the order in which messages list them.
@@ -55,20 +55,18 @@ const MAX_CONNECTIONS: u32 = 64;
 const PLAIN_WORD_EXPECTED: &str = "printable ASCII without ' \\ ! and `, not starting with -";
 
 /// Reads `name=value&…` into the host.
-pub(super) fn apply(host: &mut Host, spec: &str, query: &str) -> Result<(), HostError> {
+pub(super) fn apply(host: &mut Host, query: &str) -> Result<(), HostErrorKind> {
     let mut seen = Vec::new();
     for part in query.split('&').filter(|part| !part.is_empty()) {
         let (name, raw) = part.split_once('=').unwrap_or((part, ""));
         let mut ours = KNOWN_PARAMS.iter().chain(&IGNORED_PARAMS);
         let Some(&name) = ours.find(|ours| **ours == name) else {
-            return Err(HostError::UnknownParameter {
-                spec: printable(spec),
+            return Err(HostErrorKind::UnknownParameter {
                 parameter: printable(name),
                 known: KNOWN_PARAMS_LIST,
             });
         };
-        let refused = |value: &str, expected: &'static str| HostError::Parameter {
-            spec: printable(spec),
+        let refused = |value: &str, expected: &'static str| HostErrorKind::Parameter {
             parameter: name,
             value: printable(value),
             expected,
@@ -85,12 +83,9 @@ pub(super) fn apply(host: &mut Host, spec: &str, query: &str) -> Result<(), Host
             .ok_or_else(|| refused(raw, "UTF-8, percent-encoded as %25 where it holds a %"))?;
         if name == "port" {
             if host.port.is_some() {
-                return Err(HostError::Port {
-                    spec: printable(spec),
-                    port: printable(&value),
-                });
+                return Err(HostErrorKind::part("port", &value, PORT_EXPECTED));
             }
-            host.port = Some(parse_port(spec, &value)?);
+            host.port = Some(parse_port(&value)?);
         } else {
             set(host, name, &value).map_err(|expected| refused(&value, expected))?;
         }

@@ -21,7 +21,7 @@ use super::idle_list::IdleList;
 use super::single_flight::SingleFlight;
 use super::{HostId, Limits, Notify};
 use crate::config::host::Host;
-use crate::remote::{Connection, Latency, LearntProgram, RemoteError};
+use crate::remote::{Connection, Latency, LearntProgram, RemoteError, RemoteErrorKind};
 use crate::transport::{Program, Transport};
 pub(super) use failures::EARLY_PROBE_TIMEOUT;
 pub use lease::Lease;
@@ -151,10 +151,9 @@ impl HostPool {
         limit: Duration,
     ) -> Result<ChannelPermit, RemoteError> {
         let permit = self.channels.acquire(in_background, limit).await;
-        permit.map_err(|after| RemoteError::Busy {
-            host: self.host.to_string(),
-            channels: self.channels.limit(),
-            after,
+        permit.map_err(|after| {
+            let channels = self.channels.limit();
+            RemoteError::new(&self.host, RemoteErrorKind::Busy { channels, after })
         })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::HostPool;
 use super::shells::ShellLease;
 use crate::pool::health::Standing;
-use crate::remote::{RemoteError, ShellError, ShellOptions, Verdict, open_shell};
+use crate::remote::{RemoteError, RemoteErrorKind, ShellError, ShellOptions, Verdict, open_shell};
 
 impl HostPool {
     /// An idle shell or a new one; `None` when the account has none. With `even_if_resting` also while the
@@ -72,7 +72,7 @@ impl HostPool {
                     self.channels.shrink();
                 }
                 // A shell that merely ends may be the account's own doing.
-                if !matches!(*error, RemoteError::Disconnected { .. }) {
+                if !matches!(error.kind, RemoteErrorKind::Disconnected { .. }) {
                     self.record_failure(&error).await;
                 }
                 Err(error)

@@ -23,8 +23,8 @@ use bytes::{Buf, Bytes, BytesMut};
 
 pub use open::{NoShell, ShellError, ShellOptions, open_shell};
 
-use super::RemoteError;
 use super::link::{Latency, Link, ReadKind};
+use super::{RemoteError, RemoteErrorKind};
 use crate::model::StorePath;
 use crate::wire::WireError;
 use crate::wire::nar::layout::{Layout, Segment};
@@ -203,12 +203,10 @@ impl Shell {
         let end = command::trailer(&self.nonce, number, 9);
         while !self.link.input.peek().ends_with(end.as_bytes()) {
             if self.link.input.peek().len() > max + end.len() {
-                return Err(RemoteError::Protocol {
-                    host: self.link.host.clone(),
+                return Err(self.link.error(RemoteErrorKind::Protocol {
                     doing: LISTING,
                     source: WireError::new("end of the listing", end, "something else"),
-                    stderr: self.link.stderr.tail(),
-                });
+                }));
             }
             self.link.fill(LISTING, ReadKind::Reply).await?;
         }
@@ -278,7 +276,7 @@ impl Shell {
     ///
     /// # Errors
     /// When the link breaks or falls silent, or the files are not what was listed
-    /// ([`RemoteError::NotAsListed`]). The shell is unusable then.
+    /// ([`RemoteErrorKind::NotAsListed`]). The shell is unusable then.
     pub async fn segment(&mut self) -> Result<Bytes, RemoteError> {
         if let Some(error) = self.earlier_failure() {
             return Err(error);
@@ -364,20 +362,16 @@ impl Shell {
 
     fn wrong(&self, what: &'static str) -> RemoteError {
         let oldest = self.pending.front().map(PendingReply::layout);
-        let Some(path) = oldest.map(Layout::path) else {
-            return RemoteError::Disconnected {
-                host: self.link.host.clone(),
+        self.link.error(match oldest.map(Layout::path) {
+            Some(path) => RemoteErrorKind::NotAsListed {
+                path: path.clone(),
+                what,
+            },
+            None => RemoteErrorKind::Disconnected {
                 doing: LISTING,
                 source: None,
                 link_output: String::new(),
-                stderr: self.link.stderr.tail(),
-            };
-        };
-        RemoteError::NotAsListed {
-            host: self.link.host.clone(),
-            path: path.clone(),
-            what,
-            stderr: self.link.stderr.tail(),
-        }
+            },
+        })
     }
 }

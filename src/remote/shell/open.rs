@@ -14,8 +14,8 @@ use super::command::{NONCE, dd};
 use super::store_locations::{StoreLocations, StoreSettings};
 use super::{Shell, listing};
 use crate::config::host::Host;
-use crate::remote::RemoteError;
 use crate::remote::link::{EXIT_TIMEOUT, Link, TRANSPORT_GRACE};
+use crate::remote::{RemoteError, RemoteErrorKind};
 use crate::transport::{Program, Transport};
 use crate::wire::nar::layout::EntryKind;
 
@@ -90,13 +90,11 @@ pub async fn open_shell(
         transport.open(host, Program::Shell),
     )
     .await
-    .map_err(|_| RemoteError::HandshakeTimedOut {
-        host: host.to_string(),
-        program: "sh".to_owned(),
-        after: options.connect,
-        stderr: String::new(),
+    .map_err(|_| {
+        let (program, after) = ("sh".to_owned(), options.connect);
+        RemoteError::new(host, RemoteErrorKind::HandshakeTimedOut { program, after })
     })?
-    .map_err(RemoteError::Transport)?;
+    .map_err(RemoteError::from)?;
     let mut link = Link::new(host, channel, options.silence);
     let proof = Proof::new();
     link.output.send_bytes(proof.script().into_bytes());
@@ -116,7 +114,7 @@ pub async fn open_shell(
             Err(_) => return Err(none("nothing like a shell answered in time", false).into()),
             Ok(end) => {
                 let error = link.ended(PROOF_REPLY, began, end.err()).await;
-                if matches!(error, RemoteError::LinkDead { .. }) {
+                if matches!(error.kind, RemoteErrorKind::LinkDead { .. }) {
                     return Err(error.into());
                 }
                 return Err(match timeout(EXIT_TIMEOUT, link.child.wait()).await {

@@ -11,7 +11,7 @@ use super::chunked_nar::ChunkedNar;
 use super::scheduler::{NextAction, Scheduler};
 use super::window::ChannelId;
 use crate::pool::{HostId, ShellLease};
-use crate::remote::RemoteError;
+use crate::remote::{RemoteError, RemoteErrorKind};
 use crate::transfer::hosts::OutstandingBytes;
 
 /// How many requests a channel may have outstanding: one on its way, one to follow without a pause.
@@ -196,7 +196,9 @@ impl ChannelWorker<'_> {
             return Ok(());
         };
         let received = self.receive_reply(&nar, outstanding).await;
-        if let Err(RemoteError::NotAsListed { .. }) = received {
+        if let Err(error) = &received
+            && matches!(error.kind, RemoteErrorKind::NotAsListed { .. })
+        {
             // Its files have changed or gone: no further try on this host would bring another end.
             nar.exclude(self.guard.host);
         }
@@ -271,8 +273,8 @@ async fn record_failure(guard: &ChannelGuard, error: RemoteError) {
     let error = Arc::new(error);
     // A shell that ends, or files that change, say nothing about the serve loop.
     if matches!(
-        *error,
-        RemoteError::Disconnected { .. } | RemoteError::NotAsListed { .. }
+        error.kind,
+        RemoteErrorKind::Disconnected { .. } | RemoteErrorKind::NotAsListed { .. }
     ) {
         log::debug!("{error}");
     } else {

@@ -11,7 +11,7 @@ use super::chunked_nar::{ChunkedNar, NextRequest};
 use super::window::{CHUNK_SIZE, ChannelId};
 use crate::model::{NarHash, PathInfo, StorePath};
 use crate::pool::HostId;
-use crate::transfer::error::HostFault;
+use crate::transfer::error::{HostFault, PathFault};
 use crate::transfer::hosts::HostBookkeeping;
 use crate::watch;
 use crate::wire::nar::layout::{Layout, Segment};
@@ -181,11 +181,11 @@ impl Scheduler {
     /// Records that a host has another content than the promised one.
     pub(super) async fn record_mismatch(&self, host: HostId, info: &PathInfo, got: NarHash) {
         let text = |hash: NarHash| format!("{hash} ({} bytes)", info.nar_size);
-        let fault = HostFault::Mismatch {
+        let expected = info.nar_hash.map(text).unwrap_or_default();
+        let fault = HostFault::Path {
             host: self.bookkeeping.pool.host(host).to_string(),
             path: info.path.clone(),
-            expected: info.nar_hash.map(text).unwrap_or_default(),
-            got: text(got),
+            fault: PathFault::Mismatch(expected, text(got)),
         };
         self.bookkeeping
             .record_failure(host, &info.path, &fault)

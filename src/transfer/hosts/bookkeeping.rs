@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::throughput::Throughput;
 use crate::model::StorePath;
 use crate::pool::{HostId, Pool};
-use crate::transfer::error::HostFault;
+use crate::transfer::error::{HostFault, PathFault};
 
 /// How many wrong NARs are remembered.
 const MAX_WRONG_NARS: usize = 10_000;
@@ -80,25 +80,23 @@ impl HostBookkeeping {
         match fault {
             HostFault::Remote(error) => self.pool.record_failure(host, error).await,
             HostFault::FailedBefore(_) => log::debug!("{fault}"),
-            HostFault::Lacks { .. } => {
-                log::debug!("{fault}");
-                self.holder_lookup.on_missing(host, path);
-            }
-            HostFault::Differs { .. } => self.pool.notify(fault),
-            HostFault::CannotSend { .. } | HostFault::Unproven { .. } => {
-                self.pool.notify(fault);
-                self.holder_lookup.on_missing(host, path);
-            }
-            HostFault::Malformed { .. }
-            | HostFault::Mismatch { .. }
-            | HostFault::Disproved { .. } => {
-                self.pool.notify(fault);
-                self.holder_lookup.on_missing(host, path);
-                let mut wrong_nars = self.wrong_nars();
-                if wrong_nars.len() >= MAX_WRONG_NARS {
-                    wrong_nars.clear();
+            HostFault::Path { fault: of_path, .. } => {
+                match of_path {
+                    PathFault::Lacks => log::debug!("{fault}"),
+                    _ => self.pool.notify(fault),
                 }
-                wrong_nars.insert((host, path.clone()), fault.clone());
+                if *of_path != PathFault::Differs {
+                    self.holder_lookup.on_missing(host, path);
+                }
+                if let PathFault::Malformed(_) | PathFault::Mismatch(..) | PathFault::Disproved =
+                    of_path
+                {
+                    let mut wrong_nars = self.wrong_nars();
+                    if wrong_nars.len() >= MAX_WRONG_NARS {
+                        wrong_nars.clear();
+                    }
+                    wrong_nars.insert((host, path.clone()), fault.clone());
+                }
             }
         }
     }

@@ -200,10 +200,10 @@ impl Worker {
                         return Ok(lease);
                     }
                     Ok(FeedOutcome::NotOwner) => return Err(ConnectionLost),
-                    Ok(FeedOutcome::VerifyError(error)) => {
+                    Ok(FeedOutcome::Wrong(fault)) => {
                         // It has come whole: what follows on the connection is in step.
                         lease.end_dump();
-                        let fault = error.into_fault(host, path);
+                        let fault = HostFault::Path { host, path, fault };
                         let bookkeeping = &self.queue.bookkeeping;
                         bookkeeping
                             .record_failure(self.host, &task.info.path, &fault)
@@ -211,7 +211,7 @@ impl Worker {
                         assigned.fail(true);
                         return Ok(lease);
                     }
-                    Err(refused) => break refused.into_fault(host, path),
+                    Err(fault) => break HostFault::Path { host, path, fault },
                 }
             }
             if let Err(error) = lease.nar_bytes().await {

@@ -12,10 +12,10 @@ use crate::commands::format::{counted, long_time, short_time, shorten};
 use crate::commands::probe::{Probed, Prober, Reached, Shell, StoreFiles, nix_of};
 use crate::config::{Config, Host};
 use crate::engine::ssh_settings;
-use crate::pool::{Banner, RemoteError};
+use crate::pool::{Banner, RemoteError, RemoteErrorKind};
 use crate::remote::NoShell;
 use crate::report;
-use crate::transport::{Program, TransportError, login_command};
+use crate::transport::{Program, TransportErrorKind, login_command};
 use remote_program::RemoteProgram;
 
 const AREA: &str = "Host";
@@ -87,7 +87,7 @@ async fn follow_up(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<FollowUp> {
 
 /// Earlier failures of the host.
 fn earlier_failures(probed: &Probed) -> Option<Finding> {
-    let health = probed.before.health?;
+    let health = probed.failures_before?;
     let left = (health.rest_until / 1000).saturating_sub(unix_seconds());
     let failures = counted(u64::from(health.failures), "failure");
     let text = match (&probed.reached, left) {
@@ -105,7 +105,12 @@ fn earlier_failures(probed: &Probed) -> Option<Finding> {
 
 fn broken(error: &RemoteError) -> Finding {
     let mut parts = report::parts(error);
-    if let RemoteError::Transport(TransportError::HostKeyChanged { pinned: true, .. }) = error {
+    if let RemoteErrorKind::Transport(error) = &error.kind
+        && matches!(
+            error.kind,
+            TransportErrorKind::HostKeyChanged { pinned: true }
+        )
+    {
         // ssh's advice is about a file of ours. What helps is which key the host showed.
         parts
             .remote_output
@@ -122,10 +127,12 @@ fn broken(error: &RemoteError) -> Finding {
 async fn failure(prober: &Prober, host: &Host, error: &RemoteError) -> Finding {
     let config = &prober.config;
     let finding = broken(error);
-    match error {
-        RemoteError::Transport(error) if error.is_local() => finding,
-        RemoteError::Transport(_) => finding.see(login_command(host, &ssh_settings(config)).await),
-        RemoteError::NoServer { .. } => match find_usual_program(prober, host).await {
+    match &error.kind {
+        RemoteErrorKind::Transport(error) if error.is_local() => finding,
+        RemoteErrorKind::Transport(_) => {
+            finding.see(login_command(host, &ssh_settings(config)).await)
+        }
+        RemoteErrorKind::NoServer { .. } => match find_usual_program(prober, host).await {
             Some(path) => finding.fix(format!(
                 "{path} is there: name it with remote-program={path} in the host's URL"
             )),
