@@ -130,6 +130,17 @@ pub enum RemoteError {
         /// The end of what the remote wrote to stderr.
         stderr: String,
     },
+    /// What it compressed with `zstd` cannot be decompressed, or its `zstd` failed. It can still be asked for the same
+    /// uncompressed.
+    #[error("{host}: cannot be asked for compressed files: {what}{}", said(.stderr))]
+    BadFrame {
+        /// The host.
+        host: String,
+        /// What came instead.
+        what: &'static str,
+        /// The end of what the remote wrote to stderr.
+        stderr: String,
+    },
     /// It lacks what it was asked for, and its program ended, since the protocol cannot say so.
     #[error("{host}: lacks {path}{}", said(.stderr))]
     Absent {
@@ -267,6 +278,7 @@ impl RemoteError {
             | Self::LinkDead { host, .. }
             | Self::Disconnected { host, .. }
             | Self::NotAsListed { host, .. }
+            | Self::BadFrame { host, .. }
             | Self::Absent { host, .. }
             | Self::Resting { host, .. }
             | Self::Busy { host, .. }
@@ -305,6 +317,7 @@ impl RemoteError {
             | Self::Protocol { stderr, .. }
             | Self::Disconnected { stderr, .. }
             | Self::NotAsListed { stderr, .. }
+            | Self::BadFrame { stderr, .. }
             | Self::Absent { stderr, .. }
             | Self::TooSlow { stderr, .. }
             | Self::StderrFlood { stderr, .. }

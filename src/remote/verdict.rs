@@ -41,7 +41,7 @@ impl RemoteError {
             Self::Resting { .. } | Self::Busy { .. } => Verdict::NotAsked,
             Self::LinkStopped { .. } => Verdict::Local,
             Self::Protocol { doing, .. } if *doing != HANDSHAKE => Verdict::Unreadable,
-            Self::Unsolicited { .. } => Verdict::Unreadable,
+            Self::Unsolicited { .. } | Self::BadFrame { .. } => Verdict::Unreadable,
             Self::Protocol { .. }
             | Self::NoServer { .. }
             | Self::HandshakeTimedOut { .. }

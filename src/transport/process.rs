@@ -114,6 +114,7 @@ mod tests {
             ssh_key: None,
             public_host_key: None,
             compress: false,
+            compression: crate::config::host::Compression::default(),
             remote_program: vec!["nix-store".into()],
             remote_store: None,
             trusted: false,

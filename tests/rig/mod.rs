@@ -6,6 +6,7 @@
 mod link;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -177,19 +178,36 @@ pub fn setup_with(hosts: &[(&Store, f64, Option<Fault>)], memory: u64) -> Setup 
 
 /// The same, where accounts may have a shell.
 pub fn setup_as(hosts: &[(&Store, f64, Option<Fault>)], memory: u64, shells: bool) -> Setup {
-    build(hosts, &[], memory, if shells { &NAMES } else { &[] })
+    let shells = if shells { &NAMES[..] } else { &[] };
+    build(hosts, &[], memory, shells, &Account::default())
 }
 
 /// The same, where the accounts on these hosts have a shell.
 pub fn setup_shells(hosts: &[(&Store, f64, Option<Fault>)], memory: u64, shells: &[&str]) -> Setup {
-    build(hosts, &[], memory, shells)
+    build(hosts, &[], memory, shells, &Account::default())
 }
 
 /// The same, over these links.
 pub fn setup_over(hosts: &[(&Store, &Arc<Link>)], memory: u64, shells: bool) -> Setup {
     let links: Vec<_> = hosts.iter().map(|(_, link)| (*link).clone()).collect();
     let hosts: Vec<_> = hosts.iter().map(|(store, _)| (*store, 0.0, None)).collect();
-    build(&hosts, &links, memory, if shells { &NAMES } else { &[] })
+    let shells = if shells { &NAMES[..] } else { &[] };
+    build(&hosts, &links, memory, shells, &Account::default())
+}
+
+/// How the accounts of a test differ from usual ones.
+#[derive(Default)]
+pub struct Account {
+    /// Further parameters of the hosts' URLs, each with a `&` before it.
+    pub params: &'static str,
+    /// A folder with programs that are found before the usual ones.
+    pub programs: Option<PathBuf>,
+}
+
+/// One host with a shell, over a link.
+pub fn setup_account(store: &Store, link: &Arc<Link>, account: &Account) -> Setup {
+    let hosts = [(store, 0.0, None)];
+    build(&hosts, std::slice::from_ref(link), 0, &NAMES[..1], account)
 }
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
@@ -199,6 +217,7 @@ fn build(
     links: &[Arc<Link>],
     memory: u64,
     shells: &[&str],
+    account: &Account,
 ) -> Setup {
     let names = NAMES;
     let shells: Vec<_> = shells.iter().map(|name| (*name).to_owned()).collect();
@@ -231,11 +250,17 @@ fn build(
         }
         command
     });
+    let programs = account.programs.clone();
     let real = match shells.is_empty() {
         true => real,
         false => real.with_shell(move |host| {
             let has = shells.contains(&host.name);
-            Command::new(if has { "sh" } else { "false" })
+            let mut shell = Command::new(if has { "sh" } else { "false" });
+            if let Some(programs) = &programs {
+                let usual = std::env::var("PATH").unwrap();
+                shell.env("PATH", format!("{}:{usual}", programs.display()));
+            }
+            shell
         }),
     };
     let told = Arc::new(Mutex::new(Vec::new()));
@@ -254,7 +279,8 @@ fn build(
         .zip(hosts)
         .map(|(name, (store, _, _))| {
             let store = store.remote_store_param();
-            Host::parse(&format!("ssh://{name}?remote-store={store}")).unwrap()
+            let params = account.params;
+            Host::parse(&format!("ssh://{name}?remote-store={store}{params}")).unwrap()
         })
         .collect();
     let asked = Asked::default();
@@ -333,6 +359,14 @@ impl Setup {
         let has = |line: &[u8], word: &[u8]| line.windows(word.len()).any(|it| it == word);
         let is_part = |line: &&[u8]| has(line, b" skip=") && has(line, b" if=");
         all.split(|byte| *byte == b'\n').filter(is_part).count()
+    }
+
+    /// How many of them it was asked to compress.
+    pub fn compressed_chunks(&self, host: &str) -> usize {
+        let asked = self.asked.lock().unwrap();
+        let all = asked.get(host).map_or(&[][..], Vec::as_slice);
+        let end = b"}|zstd -q -";
+        all.windows(end.len()).filter(|part| part == end).count()
     }
 
     pub async fn fetch(&self, path: &str) -> (Vec<u8>, Result<u64, FailedTransfer>) {

@@ -339,9 +339,9 @@ async fn the_shell_reads_as_the_real_one() {
         let (came, sent) = record(&both, async |shell| {
             let mut all = Vec::new();
             for segment in layout.segments(0, each) {
-                shell.request(&segment);
+                shell.request(&segment, None);
                 shell.request_digest(&segment);
-                let bytes = shell.segment().await?;
+                let bytes = shell.segment().await?.bytes;
                 let digest = shell.digest().await?;
                 assert_eq!(digest, Some(Sha256::digest(&bytes).into()));
                 all.extend_from_slice(&bytes);

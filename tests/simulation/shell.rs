@@ -8,8 +8,9 @@ use std::vec::IntoIter;
 use super::store::Store;
 use super::tools::{self, Data, Io};
 
-/// Lines that print nothing where an account has neither settings of Nix nor its variables.
-const QUIET: [&str; 3] = [
+/// Lines that print nothing where an account has no `zstd`, and neither settings of Nix nor its variables.
+const QUIET: [&str; 4] = [
+    "printf xyz|zstd -q -3 2>/dev/null|zstd -q -d 2>/dev/null",
     r#"t(){ IFS=' 	';while read -r k q v||[ -n "$k" ];do case "$k$q" in store=)printf '%s\0' "${v%%[ #]*}";;esac;done;}"#,
     r#"printf '%s\n' "$NIX_CONFIG"|t"#,
     r#"set -f;IFS=:;for f in ${NIX_USER_CONF_FILES:-${XDG_CONFIG_HOME:-$HOME/.config}/nix/nix.conf} "${NIX_CONF_DIR:-/etc/nix}/nix.conf";do [ -f "$f" ]&&head -c 65536 "$f"|t;done;set +f;unset IFS"#,
