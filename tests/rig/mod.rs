@@ -3,6 +3,7 @@
 
 #![allow(dead_code)]
 
+mod fault;
 mod link;
 
 use std::collections::HashMap;
@@ -28,67 +29,14 @@ use ssh_substituter::transfer::{
 use ssh_substituter::transport::process::ProcessTransport;
 use ssh_substituter::transport::{Channel, Program, Transport, TransportError};
 use ssh_substituter::wire::serve::Request;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 
+pub use fault::Fault;
+use fault::Faulty;
 pub use link::Link;
 use link::Linked;
 
 use super::support::Store;
-
-/// What happens to the bytes of a host's first connection that sends so many.
-#[derive(Debug, Clone, Copy)]
-pub enum Fault {
-    Cut(u64),
-    Flip(u64),
-    Stall(u64),
-}
-
-/// A stream that one fault happens to.
-struct Faulty {
-    stream: Box<dyn AsyncRead + Send + Unpin>,
-    read: u64,
-    /// Taken by the stream that it happens to.
-    fault: Arc<Mutex<Option<Fault>>>,
-}
-
-impl AsyncRead for Faulty {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let this = self.get_mut();
-        let mut fault = this.fault.lock().unwrap();
-        let (Some(Fault::Cut(at) | Fault::Flip(at) | Fault::Stall(at)), start) =
-            (*fault, this.read)
-        else {
-            return Pin::new(&mut this.stream).poll_read(context, out);
-        };
-        match *fault {
-            // Only the first stream to get there is cut; the next one reads on.
-            Some(Fault::Cut(_)) if start >= at => {
-                *fault = None;
-                return Poll::Ready(Ok(()));
-            }
-            Some(Fault::Stall(_)) if start >= at => return Poll::Pending,
-            _ => {}
-        }
-        let before = out.filled().len();
-        let most = usize::try_from((at - start.min(at)).max(1))
-            .unwrap()
-            .min(out.remaining());
-        let mut room = ReadBuf::new(out.initialize_unfilled_to(most));
-        let poll = Pin::new(&mut this.stream).poll_read(context, &mut room);
-        let got = room.filled().len();
-        out.advance(got);
-        if let (Some(Fault::Flip(_)), true) = (*fault, got > 0 && start == at) {
-            out.filled_mut()[before] ^= 1;
-            *fault = None;
-        }
-        this.read += got as u64;
-        poll
-    }
-}
 
 /// Hosts `one`, `two`, … with their stores, delays before they answer at all, and faults.
 struct Hosts {
@@ -105,11 +53,7 @@ impl Transport for Hosts {
         self.opened.lock().unwrap().push(host.name.clone());
         let mut channel = self.real.open(host, program).await?;
         if let Some(fault) = self.faults.get(&host.name) {
-            channel.stdout = Box::new(Faulty {
-                stream: channel.stdout,
-                read: 0,
-                fault: fault.clone(),
-            });
+            channel.stdout = Box::new(Faulty::new(channel.stdout, fault));
         }
         if let Some(link) = self.links.get(&host.name) {
             channel.stdout = Box::new(Linked::new(channel.stdout, link));

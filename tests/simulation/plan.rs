@@ -149,7 +149,7 @@ impl Plan {
         }
         for (number, host) in hosts.iter_mut().enumerate() {
             keep_closed(host, &paths);
-            host.has_zstd = seed >= FIRST_COMPRESSING && (seed >> number) % 4 != 0;
+            host.has_zstd = seed >= FIRST_COMPRESSING && !(seed >> number).is_multiple_of(4);
         }
         let mut callers: Vec<Caller> = (0..random.pick(&[1, 1, 1, 2, 3]))
             .map(|_| caller(&mut random, &paths))

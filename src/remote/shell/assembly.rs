@@ -220,7 +220,7 @@ mod tests {
     }
 
     fn frame(contents: &[u8]) -> Vec<u8> {
-        zstd::encode_all(contents, 3).unwrap()
+        crate::remote::shell::inflater::frame(contents)
     }
 
     /// Feeds it, so many bytes at a time; what remains, and how it ended.

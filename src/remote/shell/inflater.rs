@@ -57,6 +57,12 @@ impl Inflater {
     }
 }
 
+/// A frame as `zstd -3` makes it.
+#[cfg(test)]
+pub(super) fn frame(contents: &[u8]) -> Vec<u8> {
+    zstd::encode_all(contents, 3).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,7 +84,7 @@ mod tests {
             .flat_map(|n| (n / 7).to_le_bytes())
             .collect();
         for contents in [&contents[..], b"", &vec![0; 3 * BLOCK_SIZE]] {
-            let mut frame = zstd::encode_all(contents, 3).unwrap();
+            let mut frame = frame(contents);
             let len = frame.len();
             frame.extend_from_slice(b"what follows");
             for piece in [1, 1000, usize::MAX >> 1] {
