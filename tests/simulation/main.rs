@@ -110,6 +110,16 @@ fn what_must_hold_holds_for_all_seeds() {
     );
 }
 
+/// The same where hosts compress.
+#[test]
+fn what_must_hold_holds_where_hosts_compress() {
+    let count = variable("SIM_COMPRESSING_SEEDS").unwrap_or(300);
+    let failed = run_all(plan::FIRST_COMPRESSING..plan::FIRST_COMPRESSING + count);
+    let text = |report: &Report| format!("SIM_SEED={}: {:#?}", report.seed, report.offences);
+    let failed: Vec<_> = failed.iter().map(text).collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
 /// Seeds beyond those of every run that failed once, each for another reason. Where plans are made otherwise they are as
 /// good as any.
 const ONCE_FAILED: [u64; 25] = [
