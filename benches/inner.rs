@@ -202,10 +202,10 @@ fn infos_decode_500_paths(bencher: Bencher) {
 
 #[divan::bench]
 fn memory_cache_get_500_paths(bencher: Bencher) {
-    let cache = MemoryCache::new(100_000);
+    let cache = MemoryCache::weighed(100_000, |_| 1);
     let paths: Vec<StorePath> = (0..PATHS).map(store_path).collect();
     for (number, path) in paths.iter().enumerate() {
-        cache.insert(path.clone(), std::sync::Arc::new(info(number)));
+        cache.update(path, |_| std::sync::Arc::new(info(number)));
     }
     bencher.counter(ItemsCount::new(PATHS)).bench_local(|| {
         paths

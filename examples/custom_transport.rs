@@ -53,11 +53,8 @@ impl Transport for UnixSockets {
         let socket = self.folder.join(format!("{}.socket", host.name));
         let stream = UnixStream::connect(&socket).await;
         // The caller limits the time, and goes to another host after any error.
-        let stream = stream.map_err(|source| TransportError::Local {
-            host: host.to_string(),
-            action: "connect to its socket",
-            source,
-        })?;
+        let failed = |source| TransportError::local(host, "connect to its socket", source);
+        let stream = stream.map_err(failed)?;
         let (stdout, stdin) = stream.into_split();
         Ok(Channel {
             // Dropping this half is the end of file at the other end.

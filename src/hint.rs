@@ -29,17 +29,19 @@ impl<E: Hint> Hint for Arc<E> {
     }
 }
 
-/// Errors of libraries, which have no hints.
+/// Errors whose message says all.
 macro_rules! without_hint {
     ($($error:ty),*) => {$(
-        impl Hint for $error {
+        impl $crate::hint::Hint for $error {
             fn hint(&self) -> Option<String> {
                 None
             }
         }
     )*};
 }
+pub(crate) use without_hint;
 
+// What libraries report.
 without_hint!(
     io::Error,
     serde_json::Error,

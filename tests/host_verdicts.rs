@@ -11,10 +11,10 @@ use async_trait::async_trait;
 use ssh_substituter::config::host::Host;
 use ssh_substituter::hint::Hint;
 use ssh_substituter::model::StorePath;
-use ssh_substituter::pool::{Limits, Pool, RemoteError};
+use ssh_substituter::pool::{Limits, Pool, RemoteErrorKind};
 use ssh_substituter::resolver::{Resolver, Trust};
 use ssh_substituter::transport::process::ProcessTransport;
-use ssh_substituter::transport::{Channel, Program, Transport, TransportError};
+use ssh_substituter::transport::{Channel, Program, Transport, TransportError, TransportErrorKind};
 use support::Store;
 use tokio::time::{sleep, timeout};
 
@@ -51,10 +51,8 @@ impl Transport for Limited {
         if self.open.fetch_add(1, Ordering::SeqCst) >= self.most {
             self.open.fetch_sub(1, Ordering::SeqCst);
             self.refusals.fetch_add(1, Ordering::SeqCst);
-            return Err(TransportError::SessionRefused {
-                host: host.to_string(),
-                ssh_output: "open failed".into(),
-            });
+            let error = TransportError::new(host, TransportErrorKind::SessionRefused);
+            return Err(error.with_output("open failed".into()));
         }
         let channel = self.real.open(host, program).await?;
         Ok(Channel {
@@ -138,7 +136,10 @@ async fn one_channel_too_many_is_no_failure_and_the_question_waits_for_another()
     let _lease = pool.lease(id).await.expect("the channel");
     let asked = pool.query_path_infos(id, std::slice::from_ref(&path)).await;
     let error = asked.expect_err("there is no channel");
-    assert!(matches!(*error, RemoteError::Busy { .. }), "{error}");
+    assert!(
+        matches!(error.kind, RemoteErrorKind::Busy { .. }),
+        "{error}"
+    );
     assert!(pool.is_healthy(id));
     assert_eq!(transport.refusals.load(Ordering::SeqCst), 1);
     let told = told.lock().expect("what was told").clone();
@@ -182,7 +183,7 @@ async fn a_path_that_has_gone_is_no_failure_of_the_host() {
     let asked = pool.query_closure(id, std::slice::from_ref(&gone), false);
     let error = asked.await.expect_err("it is not there");
     assert!(
-        matches!(&*error, RemoteError::Absent { path, .. } if *path == gone),
+        matches!(&error.kind, RemoteErrorKind::Absent(path) if *path == gone),
         "{error}"
     );
     assert!(pool.is_healthy(id));

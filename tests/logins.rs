@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ssh_substituter::config::host::Host;
-use ssh_substituter::transport::{OpenSsh, Program, Transport, TransportError};
+use ssh_substituter::transport::{OpenSsh, Program, Transport, TransportError, TransportErrorKind};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -62,7 +62,7 @@ async fn after_a_refusal_there_is_no_further_connection_not_even_by_the_next_pro
         for _ in 0..12 {
             match ssh.open(&host, Program::AsConfigured).await {
                 Ok(channel) => held.push(channel),
-                Err(TransportError::NoFurtherSession { .. }) => {}
+                Err(error) if matches!(error.kind, TransportErrorKind::NoFurtherSession) => {}
                 Err(error) => panic!("{error:?}"),
             }
         }
@@ -99,8 +99,8 @@ async fn wrong_keys_at_one_address_are_not_all_tried_at_once() {
         let errors = errors.iter().flatten();
         errors.filter(|error| is_it(error)).count()
     };
-    let denied = count(|error| matches!(error, TransportError::PermissionDenied { .. }));
-    let held_back = count(|error| matches!(error, TransportError::LoginHeldBack { .. }));
+    let denied = count(|error| matches!(error.kind, TransportErrorKind::PermissionDenied { .. }));
+    let held_back = count(|error| matches!(error.kind, TransportErrorKind::LoginHeldBack { .. }));
     assert_eq!((denied, held_back), (2, 2), "{errors:?}");
     // The next process knows, under whatever name.
     let next = OpenSsh::new(sshd.settings());
@@ -110,7 +110,7 @@ async fn wrong_keys_at_one_address_are_not_all_tried_at_once() {
     };
     let error = next.open(&host, Program::AsConfigured).await.err().unwrap();
     assert!(
-        matches!(error, TransportError::LoginHeldBack { wait, .. } if wait <= Duration::from_secs(8)),
+        matches!(error.kind, TransportErrorKind::LoginHeldBack { wait, .. } if wait <= Duration::from_secs(8)),
         "{error:?}"
     );
     assert_eq!(sshd.log().matches("Connection from").count(), 2);

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use query_support::{Recorder, Setup, parse, walk};
 use ssh_substituter::config::host::Host;
-use ssh_substituter::transport::{Channel, ProcessTransport, Program, Transport, TransportError};
+use ssh_substituter::transport::{
+    Channel, ProcessTransport, Program, Transport, TransportError, TransportErrorKind,
+};
 use support::{Dag, DagOptions, Store};
 use tokio::io::AsyncWrite;
 use tokio::time::sleep;
@@ -164,10 +166,10 @@ impl Transport for Flaky {
     async fn open(&self, host: &Host, program: Program) -> Result<Channel, TransportError> {
         let before = self.opened.fetch_add(1, Ordering::SeqCst);
         if before == 1 {
-            return Err(TransportError::SessionRefused {
-                host: host.to_string(),
-                ssh_output: String::new(),
-            });
+            return Err(TransportError::new(
+                host,
+                TransportErrorKind::SessionRefused,
+            ));
         }
         let mut channel = self.real.open(host, program).await?;
         if before == 0 {

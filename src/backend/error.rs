@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 
-use crate::hint::Hint;
+use crate::hint::without_hint;
 use crate::local_store::LocalStoreError;
 use crate::resolver::NotFound;
 use crate::transfer::TransferError;
@@ -53,12 +53,8 @@ pub enum DeliveryError {
     Backend(#[from] BackendError),
 }
 
-impl Hint for DeliveryError {
-    fn hint(&self) -> Option<String> {
-        // Warnings about the hosts have come before, each with its hint.
-        None
-    }
-}
+// Warnings about the hosts have come before, each with its hint.
+without_hint!(DeliveryError);
 
 impl From<TransferError> for DeliveryError {
     fn from(error: TransferError) -> Self {

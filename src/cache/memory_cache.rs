@@ -11,14 +11,6 @@ pub struct MemoryCache<V: Clone + Send + Sync + 'static> {
 }
 
 impl<V: Clone + Send + Sync + 'static> MemoryCache<V> {
-    /// A cache of at most `paths` entries.
-    #[must_use]
-    pub fn new(paths: u64) -> Self {
-        Self {
-            cache: Cache::new(paths),
-        }
-    }
-
     /// A cache of entries with a total weight of at most `most`, by `weigh`.
     #[must_use]
     pub fn weighed(most: u64, weigh: impl Fn(&V) -> u32 + Send + Sync + 'static) -> Self {
@@ -32,11 +24,6 @@ impl<V: Clone + Send + Sync + 'static> MemoryCache<V> {
     #[must_use]
     pub fn get(&self, path: &StorePath) -> Option<V> {
         self.cache.get(path)
-    }
-
-    /// Sets the value of a path.
-    pub fn insert(&self, path: StorePath, value: V) {
-        self.cache.insert(path, value);
     }
 
     /// Replaces the value of a path by what `change` makes of it, atomically.
@@ -79,9 +66,9 @@ mod tests {
     #[test]
     fn remembers_and_forgets() {
         let path = StorePath::parse("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a").unwrap();
-        let cache = MemoryCache::new(10);
+        let cache = MemoryCache::weighed(10, |_| 1);
         assert_eq!(cache.get(&path), None);
-        cache.insert(path.clone(), 7);
+        cache.update(&path, |_| 7);
         assert_eq!(cache.get(&path), Some(7));
         cache.update(&path, |old| old.unwrap() + 1);
         assert_eq!(cache.all().collect::<Vec<_>>(), [(path.clone(), 8)]);
@@ -101,7 +88,7 @@ mod tests {
         let cache = MemoryCache::weighed(100, |weight: &u32| *weight);
         for number in 0..50 {
             let path = format!("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-{number}");
-            cache.insert(StorePath::parse(&path).unwrap(), 30);
+            cache.update(&StorePath::parse(&path).unwrap(), |_| 30);
         }
         cache.cache.run_pending_tasks();
         let kept = cache.all().count();

@@ -13,7 +13,7 @@ use crate::cache::disk::{Cleared, Contents, unix_seconds};
 use crate::cli::CacheAction;
 use crate::config::{Config, Host};
 use crate::engine::shared_disk;
-use crate::hint::Hint;
+use crate::hint::{Hint, without_hint};
 use crate::progress::text::size;
 use crate::report;
 
@@ -28,11 +28,7 @@ struct UnknownHost {
     known: Vec<String>,
 }
 
-impl Hint for UnknownHost {
-    fn hint(&self) -> Option<String> {
-        None
-    }
-}
+without_hint!(UnknownHost);
 
 fn list(known: &[String]) -> String {
     match known {

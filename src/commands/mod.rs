@@ -55,7 +55,7 @@ pub fn engine(config: &Config, messages: Option<Messages>) -> Engine {
             let refused = kind
                 .downcast_ref()
                 .filter(|error| RemoteError::is_login_refused(error));
-            match refused.and_then(RemoteError::host) {
+            match refused.and_then(|error| error.host.as_deref()) {
                 Some(host) => messages.send_login_refused(host, text),
                 None if kind.is::<AllHostsResting>() => messages.send_login_refused("", text),
                 None => messages.send(log::Level::Warn, text),

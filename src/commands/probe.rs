@@ -15,10 +15,10 @@ use tokio::time::timeout;
 
 use crate::cache::Disk;
 use crate::config::{Config, Host};
-use crate::engine::{Engine, HostRecord, host_record, record_shell, ssh_settings, ssh_transport};
+use crate::engine::{Engine, record_shell, recorded_failures, ssh_settings, ssh_transport};
 use crate::hint::Hint;
-use crate::model::{PathInfo, StorePath};
-use crate::pool::{HostId, RemoteError};
+use crate::model::{HealthRecord, PathInfo, StorePath};
+use crate::pool::{HostId, RemoteError, RemoteErrorKind};
 use crate::remote::{self, NoShell, ShellError, ShellOptions, open_shell};
 use crate::transport::{self, Program, Transport};
 use crate::wire::serve::Version;
@@ -40,8 +40,8 @@ pub(super) struct Prober {
 /// The result for one host.
 pub(super) struct Probed {
     pub(super) host: Host,
-    /// What earlier processes knew.
-    pub(super) before: HostRecord,
+    /// As earlier processes recorded them; `None` if it was well.
+    pub(super) failures_before: Option<HealthRecord>,
     /// How many ssh connections were open already.
     pub(super) masters: usize,
     pub(super) reached: Result<Reached, Arc<RemoteError>>,
@@ -63,7 +63,11 @@ pub(super) struct Reached {
 
 /// Whether large paths can come in chunks.
 pub(super) enum Shell {
-    Yes(StoreFiles),
+    Yes {
+        files: StoreFiles,
+        /// Whether it can compress what it sends.
+        has_zstd: bool,
+    },
     No(NoShell),
     /// It could not be found out.
     Failed(Arc<RemoteError>),
@@ -97,7 +101,7 @@ impl Prober {
 
     async fn one(&self, id: HostId, paths: &[StorePath]) -> Probed {
         let host = self.engine.pool().host(id).clone();
-        let before = self.before(&host).await;
+        let failures_before = self.failures_before(&host).await;
         let settings = ssh_settings(&self.config);
         let masters = transport::count_masters(&host, &settings)
             .await
@@ -105,15 +109,15 @@ impl Prober {
         let reached = self.reach(id, &host, paths).await;
         Probed {
             host,
-            before,
+            failures_before,
             masters,
             reached,
         }
     }
 
-    async fn before(&self, host: &Host) -> HostRecord {
+    async fn failures_before(&self, host: &Host) -> Option<HealthRecord> {
         let (config, disk, host) = (self.config.clone(), self.disk.clone(), host.clone());
-        let job = spawn_blocking(move || host_record(&config, &disk, &host));
+        let job = spawn_blocking(move || recorded_failures(&config, &disk, &host));
         timeout(DISK_TIMEOUT, job)
             .await
             .ok()
@@ -174,12 +178,7 @@ impl Prober {
                 Err(error)
             }
             // No failure of the host: callers with a longer timeout may get an answer.
-            Err(_) => Err(Arc::new(RemoteError::Silent {
-                host: host.to_string(),
-                doing: "the reply to QueryPathInfos",
-                after: limit,
-                stderr: String::new(),
-            })),
+            Err(_) => Err(silent(host, "the reply to QueryPathInfos", limit)),
         }
     }
 
@@ -211,17 +210,21 @@ impl Prober {
     async fn files(&self, id: HostId, host: &Host, shell: &mut remote::Shell) -> Shell {
         let (pool, limit) = (self.engine.pool(), self.config.connect_timeout);
         let found = files::find(pool, id, shell, &self.config.store_dir);
-        match timeout(limit, found).await {
-            Ok(Ok(files)) => Shell::Yes(files),
+        let found = timeout(limit, found).await;
+        match found {
+            Ok(Ok(files)) => Shell::Yes {
+                files,
+                has_zstd: shell.has_zstd(),
+            },
             Ok(Err(error)) => Shell::Failed(error),
-            Err(_) => Shell::Failed(Arc::new(RemoteError::Silent {
-                host: host.to_string(),
-                doing: "where the files of its store are",
-                after: limit,
-                stderr: String::new(),
-            })),
+            Err(_) => Shell::Failed(silent(host, "where the files of its store are", limit)),
         }
     }
+}
+
+fn silent(host: &Host, doing: &'static str, after: Duration) -> Arc<RemoteError> {
+    let kind = RemoteErrorKind::Silent { doing, after };
+    Arc::new(RemoteError::new(host, kind))
 }
 
 /// Which Nix speaks that version of the serve protocol.

@@ -72,7 +72,7 @@ impl StatusReport {
 
     fn host(&self, probed: &Probed) -> Value {
         let name = probed.host.to_string();
-        let health = probed.before.health;
+        let health = probed.failures_before;
         let mut all = json!({
             "host": name,
             "reachable": probed.reached.is_ok(),
@@ -114,7 +114,7 @@ fn reached_json(reached: &Reached) -> Value {
         "nix": nix_of(reached.version),
         "latencySeconds": reached.latency.map(|latency| latency.as_secs_f64()),
         "shell": match reached.shell {
-            Shell::Yes(_) => Some(true),
+            Shell::Yes { .. } => Some(true),
             Shell::No(_) => Some(false),
             Shell::Failed(_) => None,
         },

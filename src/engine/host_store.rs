@@ -9,24 +9,13 @@ use crate::config::host::Host;
 use crate::model::HealthRecord;
 use crate::pool::HostStore;
 
-/// What earlier processes of this user have recorded of a host.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct HostRecord {
-    /// Its failures; `None` if it is well.
-    pub health: Option<HealthRecord>,
-    /// Whether its account has a shell, if that was found out in the last days.
-    pub has_shell: Option<bool>,
-}
-
-/// The record in `disk` of a host that is reached as `config` says. Blocks.
+/// The failures of a host that is reached as `config` says, as earlier processes of this user have recorded them in
+/// `disk`; `None` if it is well. Blocks.
 #[must_use]
-pub fn host_record(config: &Config, disk: &Arc<Disk>, host: &Host) -> HostRecord {
+pub fn recorded_failures(config: &Config, disk: &Arc<Disk>, host: &Host) -> Option<HealthRecord> {
     let store = DiskHostStore::new(config, disk.clone());
     let health = store.health(&host.identity());
-    HostRecord {
-        health: health.filter(|health| health.failures > 0),
-        has_shell: store.has_shell(&host.identity()),
-    }
+    health.filter(|health| health.failures > 0)
 }
 
 /// Records in `disk` whether the account of a host has a shell. Blocks.

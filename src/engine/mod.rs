@@ -11,7 +11,7 @@ mod host_store;
 mod server;
 mod ssh;
 
-pub use host_store::{HostRecord, host_record, record_shell};
+pub use host_store::{record_shell, recorded_failures};
 pub use server::{Messages, ServerOptions, serve};
 pub use ssh::{ssh_settings, ssh_transport, store_identity};
 

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use crate::backend::{Backend, BackendError, DeliveryError};
-use crate::hint::Hint;
+use crate::hint::without_hint;
 use crate::model::{PathInfo, StorePath, StorePathError};
 use crate::transfer::unpack::{self, UnpackError, Unpacker};
 use crate::transfer::{NarSink, Piece};
@@ -36,11 +36,7 @@ pub enum QueryError {
     Backend(#[from] BackendError),
 }
 
-impl Hint for QueryError {
-    fn hint(&self) -> Option<String> {
-        None
-    }
-}
+without_hint!(QueryError);
 
 /// Answers `have` and `info` until the caller ends its side. Unknown requests and words that are not store paths are
 /// reported on stderr and answered as not available.
@@ -115,12 +111,8 @@ pub enum SubstituteError {
     Io(#[from] io::Error),
 }
 
-impl Hint for SubstituteError {
-    fn hint(&self) -> Option<String> {
-        // Warnings about the hosts have come before, each with its hint.
-        None
-    }
-}
+// Warnings about the hosts have come before, each with its hint.
+without_hint!(SubstituteError);
 
 /// Fetches `path` and restores it at `dest`, which must not exist; its parent must. The first line, which the caller
 /// ignores, is always written; the second one, the NAR hash, only once `dest` is complete.

@@ -38,7 +38,6 @@ pub(super) enum Node {
 /// Why an object cannot be dumped. It knows no path: that is put together only when needed.
 pub(super) enum NodeError {
     Io(&'static str, Errno),
-    Kind(&'static str),
     Limit(&'static str, String),
 }
 
@@ -51,7 +50,6 @@ impl NodeError {
                 path,
                 source: io::Error::from(errno),
             },
-            Self::Kind(got) => LocalStoreError::FileKind { path, got },
             Self::Limit(expected, got) => LocalStoreError::Limit {
                 path,
                 expected,
@@ -208,7 +206,7 @@ pub(super) fn open(dir: BorrowedFd<'_>, name: &CStr, hint: FileType) -> Result<N
             }
             Ok(Node::Symlink(target))
         }
-        other => Err(NodeError::Kind(kind_name(other))),
+        other => Err(no_such_node(other)),
     }
 }
 
@@ -221,7 +219,7 @@ fn open_file(dir: BorrowedFd<'_>, name: &CStr) -> Result<Node, NodeError> {
     let stat = rustix::fs::fstat(&file).map_err(|e| NodeError::Io("look at", e))?;
     let kind = FileType::from_raw_mode(stat.st_mode);
     if kind != FileType::RegularFile {
-        return Err(NodeError::Kind(kind_name(kind)));
+        return Err(no_such_node(kind));
     }
     Ok(Node::File {
         file,
@@ -230,8 +228,8 @@ fn open_file(dir: BorrowedFd<'_>, name: &CStr) -> Result<Node, NodeError> {
     })
 }
 
-fn kind_name(kind: FileType) -> &'static str {
-    match kind {
+fn no_such_node(kind: FileType) -> NodeError {
+    let got = match kind {
         FileType::RegularFile => "a regular file",
         FileType::Directory => "a directory",
         FileType::Symlink => "a symlink",
@@ -240,5 +238,6 @@ fn kind_name(kind: FileType) -> &'static str {
         FileType::CharacterDevice => "a character device",
         FileType::BlockDevice => "a block device",
         FileType::Unknown => "something unknown",
-    }
+    };
+    NodeError::Limit("a regular file, symlink or directory", got.to_owned())
 }

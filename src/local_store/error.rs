@@ -97,15 +97,7 @@ pub enum LocalStoreError {
         /// The root of the store that was asked.
         root: PathBuf,
     },
-    /// A file system object that no NAR can hold.
-    #[error("cannot dump {}: expected a regular file, symlink or directory, got {got}", path.display())]
-    FileKind {
-        /// The object.
-        path: PathBuf,
-        /// What it is.
-        got: &'static str,
-    },
-    /// A name, target or nesting outside of what a NAR may hold.
+    /// A kind of object, name, target or nesting that no NAR can hold.
     #[error("cannot dump {}: expected {expected}, got {got}", path.display())]
     Limit {
         /// The object.

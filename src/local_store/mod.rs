@@ -56,7 +56,6 @@ impl Default for StoreLayout {
 pub struct LocalStore {
     root: PathBuf,
     files: PathBuf,
-    layout: StoreLayout,
     db: Database,
 }
 
@@ -85,24 +84,7 @@ impl LocalStore {
         check_schema(&folder.join("schema"))?;
         let db = Database::new(folder.join("db.sqlite"));
         db.ask("find the valid paths", query::probe)?;
-        Ok(Self {
-            root,
-            files,
-            layout,
-            db,
-        })
-    }
-
-    /// The root, absolute.
-    #[must_use]
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
-    /// What this store's paths begin with.
-    #[must_use]
-    pub fn store_dir(&self) -> &str {
-        &self.layout.store_dir
+        Ok(Self { root, files, db })
     }
 
     /// Those of `paths` that are valid, sorted, each once.

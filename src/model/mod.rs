@@ -7,7 +7,7 @@ mod hash;
 mod health_record;
 mod path_info;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod sanitize;
 mod signature;
 mod store_path;

@@ -1,4 +1,4 @@
-//! Infos as the real Nix 2.8.0 made them, for the tests of this module: `nix-store --load-db`, `nix store
+//! Infos for tests; most as the real Nix 2.8.0 made them: `nix-store --load-db`, `nix store
 //! sign`, `nix store make-content-addressed`, `builtins.toFile`, `nix-store --add` and `--add-fixed`.
 
 use super::{PathInfo, StorePath};
@@ -13,17 +13,29 @@ pub(crate) fn path(base_name: &str) -> StorePath {
     StorePath::parse(&format!("/nix/store/{base_name}")).unwrap()
 }
 
+/// Nothing is known of the path.
+pub(crate) fn bare(path: StorePath) -> PathInfo {
+    PathInfo {
+        path,
+        deriver: None,
+        references: Vec::new(),
+        download_size: 0,
+        nar_size: 0,
+        nar_hash: None,
+        ca: None,
+        sigs: Vec::new(),
+    }
+}
+
 /// An info of these base names; `hash` as `nix path-info --json` prints it.
 pub(crate) fn info(name: &str, hash: &str, size: u64, references: &[&str], ca: &str) -> PathInfo {
     PathInfo {
-        path: path(name),
-        deriver: None,
         references: references.iter().map(|name| path(name)).collect(),
         download_size: size,
         nar_size: size,
         nar_hash: Some(hash.parse().unwrap()),
         ca: (!ca.is_empty()).then(|| ca.to_owned()),
-        sigs: Vec::new(),
+        ..bare(path(name))
     }
 }
 

@@ -103,15 +103,9 @@ pub enum SignatureError {
     /// There is none.
     Unsigned,
     /// All that can be read are of other keys.
-    UnknownKeys {
-        /// The names of those keys, each once.
-        names: Vec<String>,
-    },
+    UnknownKeys(Vec<String>),
     /// One names a known key, but that key did not make it over this info.
-    Wrong {
-        /// The name of the key.
-        name: String,
-    },
+    Wrong(String),
     /// No signature can be read.
     Malformed,
 }
@@ -153,8 +147,8 @@ pub fn verify(
         wrong.get_or_insert_with(|| name.to_owned());
     }
     Err(match wrong {
-        Some(name) => SignatureError::Wrong { name },
-        None if !unknown.is_empty() => SignatureError::UnknownKeys { names: unknown },
+        Some(name) => SignatureError::Wrong(name),
+        None if !unknown.is_empty() => SignatureError::UnknownKeys(unknown),
         None if signatures.is_empty() => SignatureError::Unsigned,
         None => SignatureError::Malformed,
     })
@@ -216,9 +210,7 @@ mod tests {
             )
         };
         assert_eq!(of(&info), Ok(()));
-        let wrong = Err(SignatureError::Wrong {
-            name: "test-1".to_owned(),
-        });
+        let wrong = Err(SignatureError::Wrong("test-1".to_owned()));
         let mut size = info.clone();
         size.nar_size += 1;
         let mut hash = info.clone();
@@ -241,11 +233,11 @@ mod tests {
     fn the_reason_that_says_most_is_given() {
         let wrong = |name: &str| {
             let name = name.to_owned();
-            Err(SignatureError::Wrong { name })
+            Err(SignatureError::Wrong(name))
         };
         let unknown = |names: &[&str]| {
             let names = names.iter().map(|name| (*name).to_owned()).collect();
-            Err(SignatureError::UnknownKeys { names })
+            Err(SignatureError::UnknownKeys(names))
         };
         assert_eq!(check(&[KEY], &[]), Err(SignatureError::Unsigned));
         assert_eq!(check(&[], &[SIGNATURE, OTHER]), unknown(&["test-1", "k2"]));

@@ -7,8 +7,22 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
+use super::health::Now;
 use super::*;
+use crate::model::HealthRecord;
 use fake::{CONNECT, Does, Fake, FakeStore, any_path, ask, together};
+
+fn with_store(hosts: &[(&str, Does)]) -> (Fake, Arc<FakeStore>) {
+    (Fake::new(hosts), FakeStore::new())
+}
+
+/// A pool without a store, and its only host.
+fn one_host(does: Does) -> (Fake, Pool, HostId) {
+    let fake = Fake::new(&[("a", does)]);
+    let pool = fake.pool(None);
+    let host = pool.hosts().next().unwrap();
+    (fake, pool, host)
+}
 
 #[tokio::test]
 async fn many_questions_at_once_cost_one_connect() {
@@ -30,9 +44,7 @@ async fn many_questions_at_once_cost_one_connect() {
 
 #[tokio::test]
 async fn the_first_connection_is_made_once_and_then_as_many_as_are_used() {
-    let fake = Fake::new(&[("a", Does::Serve)]);
-    let pool = fake.pool(None);
-    let host = pool.hosts().next().unwrap();
+    let (fake, pool, host) = one_host(Does::Serve);
     let (first, second) = tokio::join!(pool.lease(host), pool.lease(host));
     assert!(first.is_ok() && second.is_ok());
     assert_eq!(fake.opens("a"), 2, "both are held, so two are needed");
@@ -43,9 +55,7 @@ async fn the_first_connection_is_made_once_and_then_as_many_as_are_used() {
 
 #[tokio::test]
 async fn questions_are_under_way_before_the_host_has_said_hello() {
-    let fake = Fake::new(&[("a", Does::WaitForRequest)]);
-    let pool = fake.pool(None);
-    let host = pool.hosts().next().unwrap();
+    let (fake, pool, host) = one_host(Does::WaitForRequest);
     // On a new connection, then on a used one.
     for _ in 0..2 {
         assert_eq!(ask(&pool).await.failed, 0);
@@ -87,9 +97,7 @@ async fn work_in_the_background_leaves_a_connection_to_questions() {
 
 #[tokio::test]
 async fn latency_is_that_of_an_exchange_once_there_was_one() {
-    let fake = Fake::new(&[("a", Does::Serve)]);
-    let pool = fake.pool(None);
-    let host = pool.hosts().next().unwrap();
+    let (_fake, pool, host) = one_host(Does::Serve);
     assert_eq!(pool.latency(host), None);
     ask(&pool).await;
     let handshake = pool.latency(host);
@@ -120,9 +128,7 @@ async fn when_a_known_host_stops_answering_those_in_the_queue_do_not_try_in_turn
 
 #[tokio::test]
 async fn a_lease_shares_the_failure_that_others_have_just_met() {
-    let fake = Fake::new(&[("a", Does::Refuse)]);
-    let pool = fake.pool(None);
-    let host = pool.hosts().next().unwrap();
+    let (fake, pool, host) = one_host(Does::Refuse);
     for _ in 0..5 {
         assert!(pool.lease(host).await.is_err());
     }
@@ -131,10 +137,7 @@ async fn a_lease_shares_the_failure_that_others_have_just_met() {
 
 #[tokio::test]
 async fn a_later_process_leaves_a_dead_host_alone() {
-    let (fake, store) = (
-        Fake::new(&[("a", Does::Hang), ("b", Does::Serve)]),
-        FakeStore::new(),
-    );
+    let (fake, store) = with_store(&[("a", Does::Hang), ("b", Does::Serve)]);
     ask(&fake.pool(Some(store.clone()))).await;
     assert_eq!((fake.opens("a"), fake.opens("b")), (1, 1));
     assert_eq!(store.failures("a"), 1);
@@ -148,10 +151,7 @@ async fn a_later_process_leaves_a_dead_host_alone() {
 
 #[tokio::test]
 async fn with_all_hosts_down_a_later_process_says_so_once_and_at_once() {
-    let (fake, store) = (
-        Fake::new(&[("a", Does::Refuse), ("b", Does::Refuse)]),
-        FakeStore::new(),
-    );
+    let (fake, store) = with_store(&[("a", Does::Refuse), ("b", Does::Refuse)]);
     ask(&fake.pool(Some(store.clone()))).await;
     assert_eq!(fake.told().len(), 2);
     let later = fake.pool(Some(store));
@@ -165,10 +165,7 @@ async fn with_all_hosts_down_a_later_process_says_so_once_and_at_once() {
 
 #[tokio::test]
 async fn one_question_probes_a_host_whose_pause_is_over() {
-    let (fake, store) = (
-        Fake::new(&[("a", Does::Hang), ("b", Does::Serve)]),
-        FakeStore::new(),
-    );
+    let (fake, store) = with_store(&[("a", Does::Hang), ("b", Does::Serve)]);
     store.put("a", 1, -20_000, -1_000);
     let pool = Arc::new(fake.pool(Some(store.clone())));
     let took = together(10, || {
@@ -188,10 +185,7 @@ async fn one_question_probes_a_host_whose_pause_is_over() {
 
 #[tokio::test]
 async fn a_probe_that_is_given_up_leaves_the_host_to_others() {
-    let (fake, store) = (
-        Fake::new(&[("a", Does::Serve), ("b", Does::Serve)]),
-        FakeStore::new(),
-    );
+    let (fake, store) = with_store(&[("a", Does::Serve), ("b", Does::Serve)]);
     store.put("a", 1, -20_000, -1_000);
     let pool = fake.pool(Some(store));
     pool.load().await;
@@ -201,7 +195,7 @@ async fn a_probe_that_is_given_up_leaves_the_host_to_others() {
 
 #[tokio::test]
 async fn success_closes_the_breaker_for_all() {
-    let (fake, store) = (Fake::new(&[("a", Does::Serve)]), FakeStore::new());
+    let (fake, store) = with_store(&[("a", Does::Serve)]);
     store.put("a", 3, -20_000, -1_000);
     let pool = fake.pool(Some(store.clone()));
     assert_eq!(ask(&pool).await.failed, 0);
@@ -215,7 +209,7 @@ async fn success_closes_the_breaker_for_all() {
 
 #[tokio::test]
 async fn the_only_host_is_tried_although_it_rests() {
-    let (fake, store) = (Fake::new(&[("a", Does::Serve)]), FakeStore::new());
+    let (fake, store) = with_store(&[("a", Does::Serve)]);
     store.put("a", 7, -10_000, 250_000);
     assert_eq!(ask(&fake.pool(Some(store))).await.failed, 0);
     assert_eq!(fake.opens("a"), 1);
@@ -224,7 +218,7 @@ async fn the_only_host_is_tried_although_it_rests() {
 #[tokio::test]
 async fn resting_hosts_come_last() {
     let names = ["a", "b", "c", "d"].map(|name| (name, Does::Serve));
-    let (fake, store) = (Fake::new(&names), FakeStore::new());
+    let (fake, store) = with_store(&names);
     store.put("a", 2, -1_000, 9_000);
     store.put("b", 7, -20_000, 200_000);
     let pool = fake.pool(Some(store));
@@ -237,7 +231,7 @@ async fn resting_hosts_come_last() {
 
 #[tokio::test]
 async fn a_store_that_is_stuck_costs_little() {
-    let (fake, store) = (Fake::new(&[("a", Does::Refuse)]), FakeStore::new());
+    let (fake, store) = with_store(&[("a", Does::Refuse)]);
     store.be_slow(Duration::from_secs(2));
     let started = Instant::now();
     ask(&fake.pool(Some(store))).await;
@@ -247,10 +241,7 @@ async fn a_store_that_is_stuck_costs_little() {
 
 #[tokio::test]
 async fn a_new_command_finds_out_at_once_that_a_host_is_back() {
-    let (fake, store) = (
-        Fake::new(&[("a", Does::RefuseOnce), ("b", Does::Serve)]),
-        FakeStore::new(),
-    );
+    let (fake, store) = with_store(&[("a", Does::RefuseOnce), ("b", Does::Serve)]);
     let pool = fake.pool(Some(store.clone()));
     for _ in 0..3 {
         assert_eq!(ask(&pool).await.failed, 1);
@@ -267,15 +258,13 @@ async fn a_new_command_finds_out_at_once_that_a_host_is_back() {
     assert_eq!((fake.opens("a"), store.failures("a")), (2, 0));
     assert!(pool.present_failures().is_empty());
     // By a lease too: who has only this one to ask.
-    let fake = Fake::new(&[("a", Does::RefuseOnce)]);
-    let pool = fake.pool(None);
-    let host = pool.hosts().next().unwrap();
+    let (fake, pool, host) = one_host(Does::RefuseOnce);
     for _ in 0..2 {
         assert!(pool.lease(host).await.is_err());
     }
     let error = pool.lease(host).await.err().unwrap();
     assert!(
-        matches!(*error, RemoteError::Resting { why: Some(_), .. }),
+        matches!(error.kind, RemoteErrorKind::Resting { why: Some(_), .. }),
         "{error}"
     );
     pool.new_command();
@@ -285,10 +274,7 @@ async fn a_new_command_finds_out_at_once_that_a_host_is_back() {
 
 #[tokio::test]
 async fn a_new_command_probes_a_dead_host_once_and_is_not_held_up_for_long() {
-    let (fake, store) = (
-        Fake::new(&[("a", Does::Refuse), ("b", Does::Refuse)]),
-        FakeStore::new(),
-    );
+    let (fake, store) = with_store(&[("a", Does::Refuse), ("b", Does::Refuse)]);
     store.put("a", 3, -2_000, 20_000);
     store.put("b", 3, -9_000, 20_000);
     let pool = fake.pool(Some(store.clone()));
@@ -303,10 +289,7 @@ async fn a_new_command_probes_a_dead_host_once_and_is_not_held_up_for_long() {
 
 #[tokio::test]
 async fn a_probe_that_hangs_holds_up_nobody_for_long() {
-    let (fake, store) = (
-        Fake::new(&[("a", Does::Hang), ("b", Does::Serve)]),
-        FakeStore::new(),
-    );
+    let (fake, store) = with_store(&[("a", Does::Hang), ("b", Does::Serve)]);
     store.put("a", 3, -2_000, 20_000);
     let limits = Limits {
         connect: Duration::from_secs(60),
@@ -327,16 +310,35 @@ async fn a_probe_that_hangs_holds_up_nobody_for_long() {
     assert_eq!(fake.opens("a"), 1);
 }
 
+/// A line that broke hides no path, although another question probes the host when its pause is over.
+#[tokio::test]
+async fn a_question_joins_the_probe_of_a_host_that_had_worked_before() {
+    let fake = Fake::new(&[("a", Does::Serve), ("b", Does::Serve)]);
+    let pool = fake.pool(None);
+    assert_eq!(ask(&pool).await.failed, 0);
+    let now = Now::read();
+    let over = HealthRecord {
+        failures: 1,
+        last_failure: now.unix - 20_000,
+        rest_until: now.unix - 1_000,
+    };
+    let health = &pool.hosts[0].health;
+    health.breaker.lock().merge(&over, now);
+    let probe = health.probe();
+    assert!(probe.is_some());
+    assert_eq!(ask(&pool).await.failed, 0, "it joins that probe");
+}
+
 #[tokio::test]
 async fn faults_of_this_machine_are_not_kept() {
-    let (fake, store) = (Fake::new(&[("a", Does::FailHere)]), FakeStore::new());
+    let (fake, store) = with_store(&[("a", Does::FailHere)]);
     assert_eq!(ask(&fake.pool(Some(store.clone()))).await.failed, 1);
     assert_eq!(store.writes(), 0);
 }
 
 #[tokio::test]
 async fn a_failure_that_is_reported_twice_counts_once() {
-    let (fake, store) = (Fake::new(&[("a", Does::Refuse)]), FakeStore::new());
+    let (fake, store) = with_store(&[("a", Does::Refuse)]);
     let pool = fake.pool(Some(store.clone()));
     let host = pool.hosts().next().unwrap();
     let Err(error) = pool.lease(host).await else {
@@ -351,7 +353,7 @@ async fn a_failure_that_is_reported_twice_counts_once() {
 
 #[tokio::test]
 async fn a_host_that_fails_is_asked_for_a_shell_once_and_then_rests() {
-    let (fake, store) = (Fake::new(&[("a", Does::Refuse)]), FakeStore::new());
+    let (fake, store) = with_store(&[("a", Does::Refuse)]);
     let pool = Arc::new(fake.pool(Some(store.clone())));
     let host = pool.hosts().next().unwrap();
     let errors = together(9, || {
@@ -359,7 +361,7 @@ async fn a_host_that_fails_is_asked_for_a_shell_once_and_then_rests() {
         async move { pool.shell(host).await.err().unwrap() }
     })
     .await;
-    let rests = |error: &&Arc<RemoteError>| matches!(***error, RemoteError::Resting { .. });
+    let rests = |error: &&Arc<RemoteError>| matches!(error.kind, RemoteErrorKind::Resting { .. });
     assert_eq!(errors.iter().filter(rests).count(), 8);
     assert_eq!((fake.opens("a"), store.failures("a")), (1, 1));
 }

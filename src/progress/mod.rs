@@ -118,11 +118,6 @@ impl Display {
         self.screen.filter(Box::new(should_show));
     }
 
-    /// Prints one line, above the bars if there are any.
-    pub fn line(&self, line: &str) {
-        self.screen.line(line);
-    }
-
     /// Makes this display's stderr the place where the messages of the `log` crate go:
     /// `ssh-substituter: warning: …`, `ssh-substituter: error: …`, and for all other levels
     /// `ssh-substituter: …`. Below warnings only messages of this crate are shown, unless `level`

@@ -9,15 +9,15 @@
 //! | [`Local`](Verdict::Local) | nothing for other processes: this machine is at fault |
 //! | [`Failed`](Verdict::Failed) | the host is left alone for a while |
 
-use super::{HANDSHAKE, RemoteError};
+use super::{HANDSHAKE, RemoteError, RemoteErrorKind as Kind};
 use crate::model::StorePath;
-use crate::transport::TransportError;
+use crate::transport::{TransportError, TransportErrorKind};
 
 /// What a failed exchange says of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It lets us in, but opens no further channel (sshd's `MaxSessions`), or no further connection.
-    /// [`TransportError::SessionRefused`] of a host that has not given a single channel is a failure.
+    /// [`TransportErrorKind::SessionRefused`] of a host that has not given a single channel is a failure.
     Refused,
     /// It has not (any more) what it was asked about, or not as it was.
     Absent,
@@ -35,27 +35,27 @@ impl RemoteError {
     /// What this says of the host.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        match self {
-            Self::Transport(error) => of_transport(error),
-            Self::Absent { .. } | Self::NotAsListed { .. } => Verdict::Absent,
-            Self::Resting { .. } | Self::Busy { .. } => Verdict::NotAsked,
-            Self::LinkStopped { .. } => Verdict::Local,
-            Self::Protocol { doing, .. } if *doing != HANDSHAKE => Verdict::Unreadable,
-            Self::Unsolicited { .. } => Verdict::Unreadable,
-            Self::Protocol { .. }
-            | Self::NoServer { .. }
-            | Self::HandshakeTimedOut { .. }
-            | Self::Version { .. }
-            | Self::OnlyDaemon { .. }
-            | Self::LinkDead { .. }
-            | Self::Disconnected { .. }
-            | Self::Silent { .. }
-            | Self::TooSlow { .. }
-            | Self::StderrFlood { .. } => Verdict::Failed,
+        match &self.kind {
+            Kind::Transport(error) => of_transport(error),
+            Kind::Absent(_) | Kind::NotAsListed { .. } => Verdict::Absent,
+            Kind::Resting { .. } | Kind::Busy { .. } => Verdict::NotAsked,
+            Kind::LinkStopped { .. } => Verdict::Local,
+            Kind::Protocol { doing, .. } if *doing != HANDSHAKE => Verdict::Unreadable,
+            Kind::Unsolicited { .. } | Kind::BadFrame(_) => Verdict::Unreadable,
+            Kind::Protocol { .. }
+            | Kind::NoServer { .. }
+            | Kind::HandshakeTimedOut { .. }
+            | Kind::Version(_)
+            | Kind::OnlyDaemon
+            | Kind::LinkDead { .. }
+            | Kind::Disconnected { .. }
+            | Kind::Silent { .. }
+            | Kind::TooSlow { .. }
+            | Kind::StderrFlood(_) => Verdict::Failed,
         }
     }
 
-    /// The same error, or [`RemoteError::Absent`] when the remote ended since it lacks one of these
+    /// The same error, or [`RemoteErrorKind::Absent`](Kind::Absent) when the remote ended since it lacks one of these
     /// paths, which it was asked about.
     ///
     /// `nix-store --serve` (1.7 to 2.35) ends when it is asked for the NAR or the closure of a path
@@ -64,10 +64,10 @@ impl RemoteError {
     #[must_use]
     pub fn or_absent(self, asked: &[StorePath]) -> Self {
         // The end of the process, and its stderr, come by ways of their own: one may be held up.
-        let (Self::Disconnected { host, stderr, .. } | Self::Silent { host, stderr, .. }) = &self
-        else {
+        let (Kind::Disconnected { .. } | Kind::Silent { .. }) = self.kind else {
             return self;
         };
+        let stderr = &self.stderr;
         let of_it = |path: &&StorePath| {
             let mut lines = stderr.lines();
             lines.any(|line| {
@@ -81,10 +81,9 @@ impl RemoteError {
         let named = asked.iter().find(of_it);
         let is_invalid = stderr.contains("is not valid");
         match named.or(asked.first().filter(|_| is_invalid)) {
-            Some(path) => Self::Absent {
-                host: host.clone(),
-                path: path.clone(),
-                stderr: stderr.clone(),
+            Some(path) => Self {
+                kind: Kind::Absent(path.clone()),
+                ..self
             },
             None => self,
         }
@@ -104,12 +103,12 @@ const MISSING_PATH_MESSAGES: [&str; 4] = [
 ];
 
 fn of_transport(error: &TransportError) -> Verdict {
-    match error {
-        TransportError::SessionRefused { .. } | TransportError::NoFurtherSession { .. } => {
+    match error.kind {
+        TransportErrorKind::SessionRefused | TransportErrorKind::NoFurtherSession => {
             Verdict::Refused
         }
-        TransportError::LoginHeldBack { .. } => Verdict::NotAsked,
-        error if error.is_local() => Verdict::Local,
+        TransportErrorKind::LoginHeldBack { .. } => Verdict::NotAsked,
+        _ if error.is_local() => Verdict::Local,
         _ => Verdict::Failed,
     }
 }
@@ -118,32 +117,24 @@ fn of_transport(error: &TransportError) -> Verdict {
 mod tests {
     use super::*;
 
-    fn ended(stderr: &str) -> RemoteError {
-        RemoteError::Disconnected {
-            host: "h".to_owned(),
-            doing: "a NAR",
-            source: None,
-            link_output: String::new(),
-            stderr: stderr.to_owned(),
-        }
-    }
-
-    fn silent(stderr: &str) -> RemoteError {
-        RemoteError::Silent {
-            host: "h".to_owned(),
-            doing: "a NAR",
-            after: std::time::Duration::from_secs(10),
-            stderr: stderr.to_owned(),
-        }
-    }
-
     #[test]
     fn a_program_that_ends_for_a_missing_path_has_not_failed() {
         let base = "7rjj86a15146cq1d3qy068lml7n7ykzm-gone";
         let path = StorePath::parse(&format!("/nix/store/{base}")).unwrap();
         let verdict = |stderr: String| {
-            let [ended, silent] = [ended(&stderr), silent(&stderr)]
-                .map(|error| error.or_absent(std::slice::from_ref(&path)).verdict());
+            let ended = Kind::Disconnected {
+                doing: "a NAR",
+                source: None,
+                link_output: String::new(),
+            };
+            let silent = Kind::Silent {
+                doing: "a NAR",
+                after: std::time::Duration::from_secs(10),
+            };
+            let [ended, silent] = [ended, silent].map(|kind| {
+                let error = RemoteError::new("h", kind).with_stderr(stderr.clone());
+                error.or_absent(std::slice::from_ref(&path)).verdict()
+            });
             assert_eq!(ended, silent, "what it printed counts: {stderr}");
             ended
         };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::hint::Hint;
+use crate::hint::without_hint;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::HostId;
 
@@ -32,11 +32,7 @@ pub struct NotFound {
     pub without_answer: usize,
 }
 
-impl Hint for NotFound {
-    fn hint(&self) -> Option<String> {
-        None
-    }
-}
+without_hint!(NotFound);
 
 impl NotFound {
     fn text(&self) -> String {

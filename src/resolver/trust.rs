@@ -66,8 +66,8 @@ impl Distrust {
             Why::NoHash => "no hash",
             Why::NoSize => "no size",
             Why::Unproven(SignatureError::Unsigned) => "unsigned",
-            Why::Unproven(SignatureError::UnknownKeys { .. }) => "unknown keys",
-            Why::Unproven(SignatureError::Wrong { .. }) => "wrong",
+            Why::Unproven(SignatureError::UnknownKeys(_)) => "unknown keys",
+            Why::Unproven(SignatureError::Wrong(_)) => "wrong",
             Why::Unproven(SignatureError::Malformed) => "malformed",
         };
         (kind, self.address)
@@ -80,11 +80,11 @@ impl Distrust {
                 "does not tell the size of its NAR, which is part of what is signed".to_owned()
             }
             Why::Unproven(SignatureError::Unsigned) => "it is not signed".to_owned(),
-            Why::Unproven(SignatureError::UnknownKeys { names }) => format!(
+            Why::Unproven(SignatureError::UnknownKeys(names)) => format!(
                 "it is signed by {} only, which trusted-public-keys does not name",
                 list(names)
             ),
-            Why::Unproven(SignatureError::Wrong { name }) => format!(
+            Why::Unproven(SignatureError::Wrong(name)) => format!(
                 "its signature by {} is wrong: that key signed something else",
                 list(std::slice::from_ref(name))
             ),

@@ -18,7 +18,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::backend::{Backend, BackendError, DeliveryError, Undelivered};
-use crate::hint::Hint;
+use crate::hint::without_hint;
 use crate::model::StorePath;
 use crate::wire::nar::{Completion, failing_nar};
 use crate::wire::serve::{
@@ -74,11 +74,7 @@ pub enum ServeError {
     Backend(#[from] BackendError),
 }
 
-impl Hint for ServeError {
-    fn hint(&self) -> Option<String> {
-        None
-    }
-}
+without_hint!(ServeError);
 
 /// Serves until the caller ends its side: `backend` behind the serve protocol, in the caller's
 /// version but at most `newest`.

@@ -5,7 +5,7 @@ mod hint;
 use std::sync::Arc;
 
 use crate::model::StorePath;
-use crate::remote::RemoteError;
+use crate::remote::{RemoteError, RemoteErrorKind};
 use crate::wire::nar::{Completion, NarError};
 
 /// What was wrong with one host.
@@ -14,119 +14,83 @@ pub enum HostFault {
     /// The connection failed.
     #[error(transparent)]
     Remote(#[from] Arc<RemoteError>),
-    /// It does not have the path, or not the same NAR.
-    #[error("{host}: does not have {path}, or has it with another NAR hash")]
-    Lacks {
+    /// It has not the right NAR of a path.
+    #[error("{host}: {}", .fault.text(.path))]
+    Path {
         /// The host.
         host: String,
         /// The path.
         path: StorePath,
-    },
-    /// It has the path, and cannot read it. Its nix-store ends then.
-    #[error("{host}: cannot send {path}; it said: {}", quoted(.said))]
-    CannotSend {
-        /// The host.
-        host: String,
-        /// The path.
-        path: StorePath,
-        /// What its program said.
-        said: String,
-    },
-    /// What it sent is no acceptable NAR.
-    #[error("{host}: sent {path} wrongly: {source}")]
-    Malformed {
-        /// The host.
-        host: String,
-        /// The path.
-        path: StorePath,
-        /// What is wrong.
-        source: NarError,
-    },
-    /// It sent another NAR than it reported.
-    #[error("{host}: sent {path} with the wrong content: expected {expected}, got {got}")]
-    Mismatch {
-        /// The host.
-        host: String,
-        /// The path.
-        path: StorePath,
-        /// Hash and size as promised.
-        expected: String,
-        /// Hash and size as they came.
-        got: String,
-    },
-    /// Another host has other bytes there, and the whole NAR of that host has the expected hash.
-    #[error(
-        "{host}: sent {path} with the wrong content: another host has other bytes, and the promised hash"
-    )]
-    Disproved {
-        /// The host.
-        host: String,
-        /// The path.
-        path: StorePath,
-    },
-    /// It has what its content address says, but the way that address is computed proves nothing.
-    #[error(
-        "{host}: has {path}, but its content address, as Nix 2.17 to 2.34 make it where a path refers to \
-         itself, proves nothing, and it is not signed by a trusted key: such paths from there are not used"
-    )]
-    Unproven {
-        /// The host.
-        host: String,
-        /// The path.
-        path: StorePath,
+        /// What is wrong there.
+        fault: PathFault,
     },
     /// It sent this path wrongly before, as the fault says, and is not asked for it again.
     #[error("{0} (found earlier: this host is not asked for it again)")]
     FailedBefore(Box<HostFault>),
+}
+
+/// What is wrong with a path on one host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathFault {
+    /// It does not have the path, or not the same NAR.
+    Lacks,
+    /// It has the path, and cannot read it. Its nix-store ends then, and said this.
+    CannotSend(String),
+    /// What it sent is no acceptable NAR.
+    Malformed(NarError),
+    /// It sent another NAR than it reported: hash and size as promised, and as they came.
+    Mismatch(String, String),
+    /// Another host has other bytes there, and the whole NAR of that host has the expected hash.
+    Disproved,
+    /// It has what its content address says, but the way that address is computed proves nothing.
+    Unproven,
     /// What another host had sent of it begins differently.
-    #[error("{host}: has other content for {path} than the host whose transfer broke off")]
-    Differs {
-        /// The host.
-        host: String,
-        /// The path.
-        path: StorePath,
-    },
+    Differs,
+}
+
+impl PathFault {
+    fn text(&self, path: &StorePath) -> String {
+        match self {
+            Self::Lacks => format!("does not have {path}, or has it with another NAR hash"),
+            Self::CannotSend(said) => format!("cannot send {path}; it said: {}", quoted(said)),
+            Self::Malformed(error) => format!("sent {path} wrongly: {error}"),
+            Self::Mismatch(expected, got) => {
+                format!("sent {path} with the wrong content: expected {expected}, got {got}")
+            }
+            Self::Disproved => format!(
+                "sent {path} with the wrong content: another host has other bytes, and the promised hash"
+            ),
+            Self::Unproven => format!(
+                "has {path}, but its content address, as Nix 2.17 to 2.34 make it where a path refers to itself, \
+                 proves nothing, and it is not signed by a trusted key: such paths from there are not used"
+            ),
+            Self::Differs => {
+                format!("has other content for {path} than the host whose transfer broke off")
+            }
+        }
+    }
+}
+
+impl From<NarError> for PathFault {
+    fn from(error: NarError) -> Self {
+        Self::Malformed(error)
+    }
 }
 
 impl HostFault {
     /// What it means that the connection to `host` failed during the dump of `path`.
     pub(super) fn of_dump(error: RemoteError, host: String, path: StorePath) -> Self {
-        let error = match error.or_absent(std::slice::from_ref(&path)) {
-            RemoteError::Absent { .. } => return Self::Lacks { host, path },
-            error => error,
-        };
+        let error = error.or_absent(std::slice::from_ref(&path));
         // nix-store ends when it cannot dump what it is asked for, and names it.
-        let mut lines = error.stderr().lines().map(str::trim);
+        let mut lines = error.stderr.lines().map(str::trim);
         let about_it =
             lines.rfind(|line| line.contains("error:") && line.contains(path.base_name()));
-        match about_it.map(str::to_owned) {
-            Some(said) => Self::CannotSend { host, path, said },
-            None => Self::Remote(Arc::new(error)),
-        }
-    }
-}
-
-/// Why a NAR that has come whole is rejected.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum VerifyError {
-    /// Not the expected NAR: expected, got.
-    Mismatch(String, String),
-    /// See [`HostFault::Unproven`].
-    Unproven,
-}
-
-impl VerifyError {
-    /// What it means for the host that sent it.
-    pub(super) fn into_fault(self, host: String, path: StorePath) -> HostFault {
-        match self {
-            Self::Mismatch(expected, got) => HostFault::Mismatch {
-                host,
-                path,
-                expected,
-                got,
-            },
-            Self::Unproven => HostFault::Unproven { host, path },
-        }
+        let fault = match about_it {
+            _ if matches!(error.kind, RemoteErrorKind::Absent(_)) => PathFault::Lacks,
+            Some(said) => PathFault::CannotSend(said.to_owned()),
+            None => return Self::Remote(Arc::new(error)),
+        };
+        Self::Path { host, path, fault }
     }
 }
 

@@ -30,7 +30,7 @@ mod verify;
 use std::sync::Arc;
 
 pub use caller::Caller;
-pub use error::{FailedTransfer, HostFault, TransferError};
+pub use error::{FailedTransfer, HostFault, PathFault, TransferError};
 pub use hosts::HolderLookup;
 pub use nar_sink::NarSink;
 pub(crate) use nar_sink::read_piece;

@@ -2,6 +2,7 @@
 
 mod hint;
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -31,75 +32,52 @@ impl fmt::Display for Phase {
 }
 
 /// Why a host could not be reached.
-///
-/// `ssh_output` is always what ssh and its proxies printed, made harmless for terminals, at most about
-/// 2 KiB, possibly empty; [`TransportError::ssh_output`] returns it without a match.
+#[derive(Debug)]
+pub struct TransportError {
+    /// The host as configured; `None` when the trouble is this machine's alone.
+    pub host: Option<String>,
+    /// What failed.
+    pub kind: TransportErrorKind,
+    /// What ssh and its proxies printed, made harmless for terminals, at most about 2 KiB. Empty where they printed
+    /// nothing, or were not started.
+    pub ssh_output: String,
+}
+
+/// What failed on the way to a host.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum TransportError {
+pub enum TransportErrorKind {
     /// The name has no address.
-    #[error("{host}: the host name '{name}' cannot be resolved")]
-    HostNameUnknown {
-        /// The host as configured.
-        host: String,
-        /// The name that has no address: the host's `HostName`, or a jump host.
-        name: String,
-        /// What ssh printed.
-        ssh_output: String,
-    },
+    #[error("the host name '{0}' cannot be resolved")]
+    HostNameUnknown(String),
     /// The machine is there, and nothing listens at the port.
-    #[error("{host}: connection refused")]
-    Refused {
-        /// The host as configured.
-        host: String,
-        /// What ssh printed.
-        ssh_output: String,
-    },
+    #[error("connection refused")]
+    Refused,
     /// There is no way to the machine.
-    #[error("{host}: no network route to the host")]
-    Unreachable {
-        /// The host as configured.
-        host: String,
-        /// What ssh printed.
-        ssh_output: String,
-    },
+    #[error("no network route to the host")]
+    Unreachable,
     /// No answer in time.
-    #[error("{host}: no answer within {}, {phase}{}", seconds(.after), of_limit(*.limit, *.after, *.phase))]
+    #[error("no answer within {}, {phase}{}", seconds(.after), of_limit(*.limit, *.after, *.phase))]
     TimedOut {
-        /// The host as configured.
-        host: String,
         /// How long it was waited for.
         after: Duration,
         /// `connect-timeout`; `None` when there is no limit, so that the time was ssh's own or the system's.
         limit: Option<Duration>,
         /// What was waited for.
         phase: Phase,
-        /// What ssh printed.
-        ssh_output: String,
     },
     /// The host showed a key that is not known, and there is no terminal to ask on.
-    #[error("{host}: its host key is not known")]
-    HostKeyUnknown {
-        /// The host as configured.
-        host: String,
-        /// What ssh printed.
-        ssh_output: String,
-    },
+    #[error("its host key is not known")]
+    HostKeyUnknown,
     /// The host showed another key than the known one.
-    #[error("{host}: its host key is not the known one")]
+    #[error("its host key is not the known one")]
     HostKeyChanged {
-        /// The host as configured.
-        host: String,
         /// Whether the known one is the one in the host's URL.
         pinned: bool,
-        /// What ssh printed.
-        ssh_output: String,
     },
     /// The host would not let us in.
-    #[error("{host}: permission denied{}", listed(.tried, .methods))]
+    #[error("permission denied{}", listed(.tried, .methods))]
     PermissionDenied {
-        /// The host as configured.
-        host: String,
         /// The ways of authentication that the host still offered (`publickey`, …).
         methods: Vec<String>,
         /// The key file that was named in the host's URL; others may have come from an agent or
@@ -107,71 +85,39 @@ pub enum TransportError {
         identity: Option<PathBuf>,
         /// What was offered, as far as it can be told: key files, the agent.
         tried: Vec<String>,
-        /// What ssh printed.
-        ssh_output: String,
     },
     /// The host would not let us in, and the agent that might have had the right key cannot be used.
     #[error(
-        "{host}: permission denied, and the ssh agent at {} cannot be asked: {source}{}",
+        "permission denied, and the ssh agent at {} cannot be asked: {source}{}",
         .socket.display(),
         listed(.tried, &[])
     )]
     AgentUnusable {
-        /// The host as configured.
-        host: String,
         /// The agent's socket.
         socket: PathBuf,
         /// Why it cannot be used.
         source: io::Error,
         /// What was offered besides.
         tried: Vec<String>,
-        /// What ssh printed.
-        ssh_output: String,
     },
     /// The connection broke off before a program could be started.
-    #[error("{host}: the connection was closed")]
-    Disconnected {
-        /// The host as configured.
-        host: String,
-        /// What ssh printed.
-        ssh_output: String,
-    },
+    #[error("the connection was closed")]
+    Disconnected,
     /// Logged in, and the host refuses to start anything, or anything more.
-    #[error("{host}: the host refuses to open a session")]
-    SessionRefused {
-        /// The host as configured.
-        host: String,
-        /// What ssh printed.
-        ssh_output: String,
-    },
+    #[error("the host refuses to open a session")]
+    SessionRefused,
     /// ssh ends at once where the user database of this machine does not know who runs it, as in
     /// containers that are started with any uid.
-    #[error(
-        "{host}: ssh refuses to run as uid {uid}, which has no entry in this machine's user database"
-    )]
-    NoUser {
-        /// The host as configured.
-        host: String,
-        /// Who runs it.
-        uid: u32,
-        /// What ssh printed.
-        ssh_output: String,
-    },
+    #[error("ssh refuses to run as uid {0}, which has no entry in this machine's user database")]
+    NoUser(u32),
     /// The host has let us in, and opens nothing more: no session on the connections that are there,
     /// and no further connection.
-    #[error("{host}: the host opens no further session")]
-    NoFurtherSession {
-        /// The host as configured.
-        host: String,
-        /// What ssh printed.
-        ssh_output: String,
-    },
+    #[error("the host opens no further session")]
+    NoFurtherSession,
     /// No login is tried: the address has just refused some, and each further attempt would make it refuse
     /// for longer.
-    #[error("{host}: not logged in to: its address refused a login {} s ago, the next is tried in {} s", .since.as_secs(), .wait.as_secs().max(1))]
+    #[error("not logged in to: its address refused a login {} s ago, the next is tried in {} s", .since.as_secs(), .wait.as_secs().max(1))]
     LoginHeldBack {
-        /// The host as configured.
-        host: String,
         /// How long ago the last login was refused.
         since: Duration,
         /// How long it is left alone from now on.
@@ -188,16 +134,10 @@ pub enum TransportError {
     },
     /// There is no safe folder for the sockets.
     #[error("no usable runtime folder")]
-    RuntimeDir(
-        #[from]
-        #[source]
-        RuntimeDirError,
-    ),
+    RuntimeDir(#[source] RuntimeDirError),
     /// Something on this machine failed before ssh was asked.
-    #[error("{host}: cannot {action}")]
+    #[error("cannot {action}")]
     Local {
-        /// The host as configured.
-        host: String,
         /// What was tried, as a verb and its object.
         action: &'static str,
         /// Why it failed.
@@ -205,86 +145,77 @@ pub enum TransportError {
         source: io::Error,
     },
     /// A word of the remote command cannot be passed through every login shell.
-    #[error("{host}: the word {word:?} cannot be part of the remote command")]
-    BadCommand {
-        /// The host as configured.
-        host: String,
-        /// The word.
-        word: String,
-    },
-    /// ssh failed in a way that has no variant of its own.
-    #[error("{host}: {}", first_line(.ssh_output))]
-    Other {
-        /// The host as configured.
-        host: String,
-        /// What ssh printed.
-        ssh_output: String,
-    },
+    #[error("the word {0:?} cannot be part of the remote command")]
+    BadCommand(String),
+    /// ssh failed in a way that has no variant of its own: the first line that it printed.
+    #[error("{0}")]
+    Other(String),
 }
 
 impl TransportError {
-    /// The host as configured; `None` when the trouble is this machine's alone.
-    pub fn host(&self) -> Option<&str> {
-        match self {
-            Self::HostNameUnknown { host, .. }
-            | Self::Refused { host, .. }
-            | Self::Unreachable { host, .. }
-            | Self::TimedOut { host, .. }
-            | Self::HostKeyUnknown { host, .. }
-            | Self::HostKeyChanged { host, .. }
-            | Self::PermissionDenied { host, .. }
-            | Self::AgentUnusable { host, .. }
-            | Self::Disconnected { host, .. }
-            | Self::SessionRefused { host, .. }
-            | Self::NoUser { host, .. }
-            | Self::NoFurtherSession { host, .. }
-            | Self::LoginHeldBack { host, .. }
-            | Self::Local { host, .. }
-            | Self::BadCommand { host, .. }
-            | Self::Other { host, .. } => Some(host),
-            Self::SshMissing { .. } | Self::RuntimeDir(_) => None,
+    /// A failure with this host, about which ssh printed nothing.
+    #[must_use]
+    pub fn new(host: impl fmt::Display, kind: TransportErrorKind) -> Self {
+        Self {
+            host: Some(host.to_string()),
+            ..Self::of_this_machine(kind)
         }
     }
 
-    /// What ssh printed, if it got that far and printed anything.
-    pub fn ssh_output(&self) -> Option<&str> {
-        match self {
-            Self::HostNameUnknown { ssh_output, .. }
-            | Self::Refused { ssh_output, .. }
-            | Self::Unreachable { ssh_output, .. }
-            | Self::TimedOut { ssh_output, .. }
-            | Self::HostKeyUnknown { ssh_output, .. }
-            | Self::HostKeyChanged { ssh_output, .. }
-            | Self::PermissionDenied { ssh_output, .. }
-            | Self::AgentUnusable { ssh_output, .. }
-            | Self::Disconnected { ssh_output, .. }
-            | Self::SessionRefused { ssh_output, .. }
-            | Self::NoUser { ssh_output, .. }
-            | Self::NoFurtherSession { ssh_output, .. }
-            | Self::Other { ssh_output, .. } => {
-                Some(ssh_output.as_str()).filter(|ssh_output| !ssh_output.is_empty())
-            }
-            Self::SshMissing { .. }
-            | Self::RuntimeDir(_)
-            | Self::LoginHeldBack { .. }
-            | Self::Local { .. }
-            | Self::BadCommand { .. } => None,
+    /// A failure that concerns all hosts alike.
+    #[must_use]
+    pub fn of_this_machine(kind: TransportErrorKind) -> Self {
+        Self {
+            host: None,
+            kind,
+            ssh_output: String::new(),
         }
     }
-}
 
-impl TransportError {
+    /// Something on this machine failed before ssh was asked; `action` is a verb and its object.
+    #[must_use]
+    pub fn local(host: impl fmt::Display, action: &'static str, source: io::Error) -> Self {
+        Self::new(host, TransportErrorKind::Local { action, source })
+    }
+
+    /// The same with what ssh printed.
+    #[must_use]
+    pub fn with_output(self, ssh_output: String) -> Self {
+        Self { ssh_output, ..self }
+    }
+
     /// Whether this machine failed, which says nothing about the host.
     #[must_use]
     pub fn is_local(&self) -> bool {
         matches!(
-            self,
-            Self::SshMissing { .. }
-                | Self::RuntimeDir(_)
-                | Self::NoUser { .. }
-                | Self::Local { .. }
-                | Self::BadCommand { .. }
+            self.kind,
+            TransportErrorKind::SshMissing { .. }
+                | TransportErrorKind::RuntimeDir(_)
+                | TransportErrorKind::NoUser(_)
+                | TransportErrorKind::Local { .. }
+                | TransportErrorKind::BadCommand(_)
         )
+    }
+}
+
+impl fmt::Display for TransportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(host) = &self.host {
+            write!(f, "{host}: ")?;
+        }
+        self.kind.fmt(f)
+    }
+}
+
+impl Error for TransportError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.kind.source()
+    }
+}
+
+impl From<RuntimeDirError> for TransportError {
+    fn from(error: RuntimeDirError) -> Self {
+        Self::of_this_machine(TransportErrorKind::RuntimeDir(error))
     }
 }
 
@@ -320,11 +251,4 @@ fn listed(tried: &[String], methods: &[String]) -> String {
     } else {
         format!(" ({})", parts.join("; "))
     }
-}
-
-fn first_line(ssh_output: &str) -> &str {
-    ssh_output
-        .lines()
-        .find(|line| !line.is_empty())
-        .unwrap_or("ssh failed without a message")
 }

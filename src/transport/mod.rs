@@ -19,7 +19,7 @@ pub mod openssh;
 pub mod process;
 pub mod runtime_dir;
 
-pub use error::{Phase, TransportError};
+pub use error::{Phase, TransportError, TransportErrorKind};
 pub use openssh::{OpenSsh, SshSettings, count_masters, login_command};
 pub use process::ProcessTransport;
 

@@ -44,11 +44,7 @@ impl Transport for ProcessTransport {
             // Locally no account forbids the plain command, and there may be no shell.
             (Program::WithWrite, _) | (Program::Shell, None) => return Ok(ended()),
         };
-        let failed = |source: io::Error| TransportError::Local {
-            host: host.to_string(),
-            action: "start the local program",
-            source,
-        };
+        let failed = |source| TransportError::local(host, "start the local program", source);
         let mut child = tokio::process::Command::from(command(host))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -107,19 +103,7 @@ mod tests {
     use super::*;
 
     fn host() -> Host {
-        Host {
-            name: "here".into(),
-            user: None,
-            port: None,
-            ssh_key: None,
-            public_host_key: None,
-            compress: false,
-            remote_program: vec!["nix-store".into()],
-            remote_store: None,
-            trusted: false,
-            priority: None,
-            max_connections: 1,
-        }
+        Host::parse("here").unwrap()
     }
 
     fn shell(script: &'static str) -> ProcessTransport {
@@ -173,6 +157,6 @@ mod tests {
     async fn a_missing_program_is_an_error_with_its_cause() {
         let transport = ProcessTransport::new(|_| Command::new("/nowhere/to/be/found"));
         let error = transport.open(&host(), Program::AsConfigured).await.err();
-        assert!(matches!(error, Some(TransportError::Local { .. })));
+        assert!(error.is_some_and(|error| error.is_local()));
     }
 }

@@ -48,14 +48,6 @@ pub enum QueryKind {
     Unknown(String),
 }
 
-/// Takes a line off the buffer, without its line feed; `None` when it has not come whole.
-///
-/// # Errors
-/// When more than [`MAX_LINE`] bytes come without a line feed.
-pub fn take_line(buf: &mut BytesMut) -> Result<Option<BytesMut>, WireError> {
-    LineDecoder::default().step(buf)
-}
-
 /// Takes lines off a buffer that nobody else takes from, without a second look at what has come of one.
 #[derive(Debug, Default)]
 pub struct LineDecoder {
@@ -64,10 +56,10 @@ pub struct LineDecoder {
 }
 
 impl LineDecoder {
-    /// As [`take_line`].
+    /// Takes a line off the buffer, without its line feed; `None` when it has not come whole.
     ///
     /// # Errors
-    /// As [`take_line`].
+    /// When more than [`MAX_LINE`] bytes come without a line feed.
     pub fn step(&mut self, buf: &mut BytesMut) -> Result<Option<BytesMut>, WireError> {
         let Some(end) = line_end(buf, self.looked)? else {
             self.looked = buf.len();
@@ -159,123 +151,15 @@ fn put_line(out: &mut Vec<u8>, value: impl std::fmt::Display) {
     let _ = writeln!(out, "{value}");
 }
 
-/// The caller's side of the replies.
-pub mod caller {
-    use super::{Buf, BytesMut, PathInfo, StorePath, WireError, line_end, printable, take_line};
-
-    /// Takes the lines of a reply to `have`, up to the empty one that ends it. `lines` keeps what
-    /// has come so far.
-    ///
-    /// # Errors
-    /// When a line is not a store path or too long; it stays in the buffer.
-    pub fn take_have(
-        buf: &mut BytesMut,
-        lines: &mut Vec<StorePath>,
-    ) -> Result<Option<Vec<StorePath>>, WireError> {
-        while let Some(end) = line_end(buf, 0)? {
-            // A line that is wrong stays, so that nobody goes on behind it.
-            let path = (end > 0).then(|| path(&buf[..end])).transpose()?;
-            buf.advance(end + 1);
-            match path {
-                Some(path) => lines.push(path),
-                None => return Ok(Some(std::mem::take(lines))),
-            }
-        }
-        Ok(None)
-    }
-
-    /// Takes one info of a reply to `info`; `Some(None)` is the end of the reply.
-    ///
-    /// # Errors
-    /// When a line is not what the protocol has there.
-    pub fn take_info(buf: &mut BytesMut) -> Result<Option<Option<PathInfo>>, WireError> {
-        // Lines are taken off a copy: an info that has not come whole stays in the buffer.
-        let mut rest = buf.clone();
-        let info = info(&mut rest)?;
-        if info.is_some() {
-            *buf = rest;
-        }
-        Ok(info)
-    }
-
-    fn info(buf: &mut BytesMut) -> Result<Option<Option<PathInfo>>, WireError> {
-        macro_rules! line {
-            () => {
-                match take_line(buf)? {
-                    Some(line) => line,
-                    None => return Ok(None),
-                }
-            };
-        }
-        let first = line!();
-        if first.is_empty() {
-            return Ok(Some(None));
-        }
-        let path = self::path(&first)?;
-        let deriver = match line!() {
-            line if line.is_empty() => None,
-            line => Some(self::path(&line)?),
-        };
-        let mut references = Vec::new();
-        for _ in 0..number(&line!())? {
-            references.push(self::path(&line!())?);
-        }
-        Ok(Some(Some(PathInfo {
-            path,
-            deriver,
-            references,
-            download_size: number(&line!())?,
-            nar_size: number(&line!())?,
-            nar_hash: None,
-            ca: None,
-            sigs: Vec::new(),
-        })))
-    }
-
-    fn path(line: &[u8]) -> Result<StorePath, WireError> {
-        StorePath::from_bytes(line)
-            .map_err(|_| WireError::new("reply", "a store path", printable(line)))
-    }
-
-    fn number(line: &[u8]) -> Result<u64, WireError> {
-        // `parse` would take a plus sign.
-        let digits = line.iter().all(u8::is_ascii_digit);
-        std::str::from_utf8(line)
-            .ok()
-            .filter(|_| digits)
-            .and_then(|line| line.parse().ok())
-            .ok_or_else(|| WireError::new("reply", "a decimal number", printable(line)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::samples::{bare, path};
     use proptest::prelude::*;
 
     fn store_paths() -> impl Strategy<Value = StorePath> {
         "[0-9a-df-np-sv-z]{32}-[a-z0-9+_?=]{1,20}"
             .prop_map(|base| StorePath::parse(&format!("/nix/store/{base}")).unwrap())
-    }
-
-    fn infos() -> impl Strategy<Value = PathInfo> {
-        let refs = proptest::collection::vec(store_paths(), 0..5);
-        (
-            store_paths(),
-            proptest::option::of(store_paths()),
-            refs,
-            any::<(u64, u64)>(),
-        )
-            .prop_map(|(path, deriver, references, sizes)| PathInfo {
-                path,
-                deriver,
-                references,
-                download_size: sizes.0,
-                nar_size: sizes.1,
-                nar_hash: None,
-                ca: None,
-                sigs: vec![],
-            })
     }
 
     proptest! {
@@ -284,51 +168,19 @@ mod tests {
             let (word, kind) = if info { ("info", QueryKind::Info) } else { ("have", QueryKind::Have) };
             let mut bytes = Vec::new();
             put_query(&mut bytes, word, &paths);
-            let mut buf = BytesMut::new();
+            let (mut buf, mut decoder) = (BytesMut::new(), LineDecoder::default());
             let mut line = None;
             for byte in bytes {
                 prop_assert_eq!(&line, &None);
                 buf.extend_from_slice(&[byte]);
-                line = take_line(&mut buf).unwrap();
+                line = decoder.step(&mut buf).unwrap();
             }
             prop_assert_eq!(parse_query(&line.unwrap()), Query { kind, paths, bad: vec![], more_bad: 0 });
         }
 
         #[test]
-        fn replies_survive_byte_by_byte(infos in proptest::collection::vec(infos(), 0..4)) {
-            let mut bytes = Vec::new();
-            put_infos(&mut bytes, &infos);
-            let (mut buf, mut got, mut ended) = (BytesMut::new(), Vec::new(), false);
-            for byte in bytes {
-                prop_assert!(!ended);
-                buf.extend_from_slice(&[byte]);
-                match caller::take_info(&mut buf).unwrap() {
-                    Some(Some(info)) => got.push(info),
-                    Some(None) => ended = true,
-                    None => {}
-                }
-            }
-            prop_assert!(ended);
-            prop_assert_eq!(got, infos);
-        }
-
-        #[test]
-        fn have_survives_byte_by_byte(paths in proptest::collection::vec(store_paths(), 0..6)) {
-            let mut bytes = Vec::new();
-            put_have(&mut bytes, &paths);
-            let (mut buf, mut lines, mut got) = (BytesMut::new(), Vec::new(), None);
-            for byte in bytes {
-                prop_assert_eq!(&got, &None);
-                buf.extend_from_slice(&[byte]);
-                got = caller::take_have(&mut buf, &mut lines).unwrap();
-            }
-            prop_assert_eq!(got, Some(paths));
-        }
-
-        #[test]
         fn nothing_panics(line in proptest::collection::vec(any::<u8>(), 0..100)) {
             let _ = parse_query(&line);
-            let _ = caller::take_info(&mut BytesMut::from(&line[..]));
         }
     }
 
@@ -355,33 +207,35 @@ mod tests {
     }
 
     #[test]
-    fn nobody_goes_on_behind_a_wrong_line() {
-        let reply = "/etc\n/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a\n\n";
-        let mut buf = BytesMut::from(reply.as_bytes());
-        for _ in 0..2 {
-            assert!(caller::take_have(&mut buf, &mut Vec::new()).is_err());
-            assert_eq!(buf, reply);
-            assert!(caller::take_info(&mut buf).is_err());
-        }
-    }
-
-    #[test]
-    fn numbers_of_a_reply_are_digits() {
-        let path = "/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a";
-        let take = |number: &str| {
-            let reply = format!("{path}\n\n0\n{number}\n7\n");
-            caller::take_info(&mut BytesMut::from(reply.as_bytes()))
+    fn replies_are_what_nix_reads() {
+        let [a, b] =
+            ["a", "b"].map(|name| path(&format!("7rjj86a15146cq1d3qy068lml7n7ykzm-{name}")));
+        let mut out = Vec::new();
+        put_have(&mut out, &[a.clone(), b.clone()]);
+        put_have(&mut out, &[]);
+        let full = PathInfo {
+            deriver: Some(b.clone()),
+            references: vec![a.clone(), b.clone()],
+            download_size: 5,
+            nar_size: u64::MAX,
+            ..bare(a.clone())
         };
-        let info = take("18446744073709551615").unwrap().unwrap().unwrap();
-        assert_eq!((info.download_size, info.nar_size), (u64::MAX, 7));
-        for number in ["", "+5", "-5", "5 ", "0x5", "18446744073709551616"] {
-            assert!(take(number).is_err(), "{number:?}");
-        }
+        let bare = PathInfo {
+            deriver: None,
+            references: vec![],
+            ..full.clone()
+        };
+        put_infos(&mut out, [&full, &bare]);
+        put_infos(&mut out, []);
+        let most = u64::MAX;
+        let want =
+            format!("{a}\n{b}\n\n\n{a}\n{b}\n2\n{a}\n{b}\n5\n{most}\n{a}\n\n0\n5\n{most}\n\n\n");
+        assert_eq!(String::from_utf8(out).unwrap(), want);
     }
 
     #[test]
     fn a_line_without_end_is_refused() {
         let mut buf = BytesMut::from(&vec![b'x'; MAX_LINE + 1][..]);
-        assert!(take_line(&mut buf).is_err());
+        assert!(LineDecoder::default().step(&mut buf).is_err());
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use ssh_substituter::transport::{Channel, Child, Program, TransportError};
+use ssh_substituter::transport::{Channel, Child, Program, TransportError, TransportErrorKind};
 use tokio::io::AsyncReadExt;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -186,10 +186,10 @@ impl Host {
             Some(outage) if outage.is_silent => std::future::pending().await,
             Some(_) => {
                 sleep(2 * self.link.latency).await;
-                Err(TransportError::Refused {
-                    host: self.plan.name.to_owned(),
-                    ssh_output: String::new(),
-                })
+                Err(TransportError::new(
+                    self.plan.name,
+                    TransportErrorKind::Refused,
+                ))
             }
         }
     }
@@ -222,10 +222,8 @@ impl Host {
             let mut state = self.lock();
             if state.channels.len() >= self.plan.sessions {
                 self.note(format_args!("one channel too many"));
-                return Err(TransportError::SessionRefused {
-                    host: self.plan.name.to_owned(),
-                    ssh_output: String::new(),
-                });
+                let kind = TransportErrorKind::SessionRefused;
+                return Err(TransportError::new(self.plan.name, kind));
             }
             state.next += 1;
             let number = state.next;

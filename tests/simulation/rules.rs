@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ssh_substituter::remote::RemoteError;
-use ssh_substituter::transfer::{HostFault, Transfers};
+use ssh_substituter::transfer::{HostFault, PathFault, Transfers};
 use tokio::time::Instant;
 
 use super::caller::{Outcome, Why, own_time};
@@ -97,7 +97,7 @@ impl Watch {
     pub fn told(&self, error: &(dyn Error + 'static)) {
         let remote = error.downcast_ref::<RemoteError>();
         let fault = error.downcast_ref::<HostFault>();
-        let host = remote.and_then(|error| error.host().map(str::to_owned));
+        let host = remote.and_then(|error| error.host.clone());
         let host = host.or_else(|| of_fault(fault?));
         self.told
             .lock()
@@ -105,7 +105,13 @@ impl Watch {
             .push(Told {
                 host,
                 is_remote: remote.is_some(),
-                differs: matches!(fault, Some(HostFault::Differs { .. })),
+                differs: matches!(
+                    fault,
+                    Some(HostFault::Path {
+                        fault: PathFault::Differs,
+                        ..
+                    })
+                ),
                 text: error.to_string(),
             });
     }
@@ -114,15 +120,9 @@ impl Watch {
 /// The host that a fault is about.
 fn of_fault(fault: &HostFault) -> Option<String> {
     Some(match fault {
-        HostFault::Remote(error) => error.host()?.to_owned(),
+        HostFault::Remote(error) => error.host.clone()?,
         HostFault::FailedBefore(fault) => of_fault(fault)?,
-        HostFault::Lacks { host, .. }
-        | HostFault::Malformed { host, .. }
-        | HostFault::Mismatch { host, .. }
-        | HostFault::Disproved { host, .. }
-        | HostFault::CannotSend { host, .. }
-        | HostFault::Unproven { host, .. }
-        | HostFault::Differs { host, .. } => host.clone(),
+        HostFault::Path { host, .. } => host.clone(),
     })
 }
 

@@ -97,6 +97,7 @@ impl Sshd {
             ssh_key: Some(self.at("user")),
             public_host_key: Some(fs::read_to_string(self.at("host.pub")).unwrap()),
             compress: false,
+            compression: Default::default(),
             remote_program: vec!["nix-store".into()],
             remote_store: None,
             trusted: false,

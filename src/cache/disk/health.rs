@@ -13,7 +13,7 @@ pub(super) const TABLE: &str = "CREATE TABLE host_health (
     rest_until INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;";
 
-/// How many hosts are remembered: those that failed most recently.
+/// How many hosts are remembered: the latest ones.
 const HOSTS_MAX: i64 = 1_000;
 
 impl Disk {
@@ -64,10 +64,12 @@ fn save(db: &Connection, host: &str, health: &HealthRecord) -> rusqlite::Result<
             number(health.rest_until)
         ],
     )?;
-    db.execute(
-        "DELETE FROM host_health WHERE host IN (
-            SELECT host FROM host_health ORDER BY last_failure DESC LIMIT -1 OFFSET ?1)",
-        [HOSTS_MAX],
-    )?;
-    Ok(())
+    keep_latest(db, "host_health", "last_failure")
+}
+
+/// Removes from a table with a column `host` all rows but the latest, by the column `time`.
+pub(super) fn keep_latest(db: &Connection, table: &str, time: &str) -> rusqlite::Result<()> {
+    let older = format!("SELECT host FROM {table} ORDER BY {time} DESC LIMIT -1 OFFSET ?1");
+    let sql = format!("DELETE FROM {table} WHERE host IN ({older})");
+    db.execute(&sql, [HOSTS_MAX]).map(drop)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 
 use super::{DATABASE_FILE, Disk, FolderError, Unusable, health, open, retry_busy, retry_busy_for};
-use crate::hint::Hint;
+use crate::hint::without_hint;
 use crate::model::HealthRecord;
 
 /// How long a change is repeated while others write: a user can wait longer than Nix.
@@ -43,12 +43,8 @@ pub enum InspectError {
     },
 }
 
-impl Hint for InspectError {
-    fn hint(&self) -> Option<String> {
-        // `doctor` has a fix for each kind; other commands do without the cache.
-        None
-    }
-}
+// `doctor` has a fix for each kind; other commands do without the cache.
+without_hint!(InspectError);
 
 /// All that it holds. Times of answers are seconds of Unix time.
 #[derive(Debug, Clone, Default)]

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::health::keep_latest;
 use super::{Disk, unix_seconds};
 
 /// Times in seconds of Unix time.
@@ -13,9 +14,6 @@ pub(super) const TABLE: &str = "CREATE TABLE host_shell (
 
 /// How long a row is believed, in seconds. Accounts are seldom changed, and a wrong row shows on the next use.
 const SHELL_LIFETIME: u64 = 7 * 24 * 3600;
-
-/// How many hosts are remembered: the latest ones.
-const HOSTS_MAX: i64 = 1_000;
 
 impl Disk {
     /// Whether the account behind `key` has a shell, if that was found out in the last 7 days. Blocks.
@@ -50,12 +48,7 @@ fn save(db: &Connection, key: &str, has_shell: bool, now: u64) -> rusqlite::Resu
         "INSERT OR REPLACE INTO host_shell VALUES (?1, ?2, ?3)",
         params![key, i64::from(has_shell), now],
     )?;
-    db.execute(
-        "DELETE FROM host_shell WHERE host IN (
-            SELECT host FROM host_shell ORDER BY found_at DESC LIMIT -1 OFFSET ?1)",
-        [HOSTS_MAX],
-    )?;
-    Ok(())
+    keep_latest(db, "host_shell", "found_at")
 }
 
 #[cfg(test)]

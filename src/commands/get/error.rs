@@ -98,11 +98,8 @@ pub enum GetError {
     #[error(transparent)]
     Nix(#[from] NixError),
     /// The closure is larger than any.
-    #[error("the closure has more than {most} paths")]
-    TooMany {
-        /// How many are gone through.
-        most: usize,
-    },
+    #[error("the closure has more than {0} paths")]
+    TooMany(usize),
     /// A thread of the program ended before its time.
     #[error("a thread has ended: {0}")]
     Thread(String),
@@ -124,7 +121,7 @@ impl Hint for GetError {
             | Self::TooLong { .. }
             | Self::OtherStore { .. }
             | Self::Unpack(_)
-            | Self::TooMany { .. }
+            | Self::TooMany(_)
             | Self::Thread(_) => None,
         }
     }
@@ -190,11 +187,8 @@ pub enum NixError {
         source: WireError,
     },
     /// Nix takes no path without a hash, which the host is too old to report.
-    #[error("cannot put {path} into the store: the host is too old to tell its NAR hash and size")]
-    NoHash {
-        /// The path.
-        path: StorePath,
-    },
+    #[error("cannot put {0} into the store: the host is too old to tell its NAR hash and size")]
+    NoHash(StorePath),
 }
 
 impl Hint for NixError {
@@ -214,7 +208,7 @@ impl Hint for NixError {
             | Self::TooOld { .. }
             | Self::Silent { .. }
             | Self::Protocol { .. }
-            | Self::NoHash { .. } => return None,
+            | Self::NoHash(_) => return None,
         };
         Some(hint.to_owned())
     }

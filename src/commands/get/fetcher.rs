@@ -246,6 +246,7 @@ mod tests {
 
     use super::*;
     use crate::model::PathInfo;
+    use crate::model::samples::bare;
 
     fn path(number: usize) -> StorePath {
         StorePath::parse(&format!("/nix/store/{number:032}-n")).unwrap()
@@ -253,14 +254,9 @@ mod tests {
 
     fn found(number: usize, references: &[usize]) -> Found {
         let info = PathInfo {
-            path: path(number),
-            deriver: None,
             references: references.iter().map(|other| path(*other)).collect(),
-            download_size: 0,
             nar_size: 1,
-            nar_hash: None,
-            ca: None,
-            sigs: Vec::new(),
+            ..bare(path(number))
         };
         let info = Arc::new(info);
         Found {

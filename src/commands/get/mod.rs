@@ -204,16 +204,12 @@ async fn carry_out(
         hosts => format!(" from {hosts}"),
     };
     log::info!(
-        "fetched {}{of} paths, {} in {}{from}; {there} were there",
+        "fetched {}{of} paths, {} in {:.1} s{from}; {there} were there",
         paths,
         text::size(bytes),
-        seconds(started),
+        started.elapsed().as_secs_f64(),
     );
     Ok(lacking)
-}
-
-fn seconds(started: Instant) -> String {
-    format!("{:.1} s", started.elapsed().as_secs_f64())
 }
 
 /// What would be fetched, with bytes of the NAR and the host, and what is there.

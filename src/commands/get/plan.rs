@@ -131,7 +131,7 @@ impl Graph {
                 }
             }
             if self.nodes.len() + next.len() > MOST_PATHS {
-                return Err(GetError::TooMany { most: MOST_PATHS });
+                return Err(GetError::TooMany(MOST_PATHS));
             }
         }
         Ok(next.into_iter().collect())

@@ -71,10 +71,13 @@ impl StatusReport {
                 },
                 reached.latency.map_or_else(none, short_time),
                 format!("{} ({})", reached.version, nix_of(reached.version)),
-                match reached.shell {
-                    Shell::Yes(StoreFiles::In(_)) => "yes",
-                    Shell::Yes(StoreFiles::Nowhere { is_empty: true, .. }) => "?",
-                    Shell::Yes(StoreFiles::Nowhere { .. }) | Shell::No(_) => "no",
+                match &reached.shell {
+                    Shell::Yes { files, .. } => match files {
+                        StoreFiles::In(_) => "yes",
+                        StoreFiles::Nowhere { is_empty: true, .. } => "?",
+                        StoreFiles::Nowhere { .. } => "no",
+                    },
+                    Shell::No(_) => "no",
                     Shell::Failed(_) => "?",
                 },
             ),
@@ -125,7 +128,7 @@ fn notes(probed: &Probed, now: u64) -> Vec<String> {
             4 * MAX_REASON_CHARS,
         ));
     }
-    if let Some(health) = probed.before.health {
+    if let Some(health) = probed.failures_before {
         let failures = counted(u64::from(health.failures), "failure");
         let until = (health.rest_until / 1000).saturating_sub(now);
         lines.push(match (until, &probed.reached) {

@@ -4,14 +4,14 @@ use std::net::Ipv6Addr;
 
 use percent_encoding::percent_decode_str;
 
-use super::{Host, HostError};
-use crate::config::value::printable;
+use super::{Host, HostErrorKind};
 
 /// Longest host name (RFC 1035) and, for want of a better figure, login name; in bytes.
 const MAX_NAME_LEN: usize = 255;
 
 const NAME_EXPECTED: &str = "1 to 255 characters of A-Za-z0-9._- that start with a letter, a digit or _, \
      or an IPv6 address in brackets";
+pub(super) const PORT_EXPECTED: &str = "a number from 1 to 65535, once";
 const USER_EXPECTED: &str = "1 to 255 characters of A-Za-z0-9._+@-, or percent-encoded also :%#=,~^/\\, \
      that do not start with - or end with \\";
 
@@ -21,15 +21,12 @@ const USER_EXPECTED: &str = "1 to 255 characters of A-Za-z0-9._+@-, or percent-e
 const USER_MARKS: &[u8] = b"._+-@:%#=,~^/\\";
 
 /// Parses what stands before the parameters of `spec`: `[ssh://][user@]name[:port][/]`.
-pub(super) fn parse(spec: &str, rest: &str) -> Result<Host, HostError> {
-    let rest = strip_scheme(spec, rest)?;
+pub(super) fn parse(rest: &str) -> Result<Host, HostErrorKind> {
+    let rest = strip_scheme(rest)?;
     let authority = match rest.split_once('/') {
         Some((authority, "")) => authority,
         Some((_, path)) => {
-            return Err(HostError::Path {
-                spec: printable(spec),
-                path: printable(&format!("/{path}")),
-            });
+            return Err(HostErrorKind::part("path", &format!("/{path}"), "none"));
         }
         None => rest,
     };
@@ -37,31 +34,24 @@ pub(super) fn parse(spec: &str, rest: &str) -> Result<Host, HostError> {
         Some((user, address)) => (Some(user), address),
         None => (None, authority),
     };
-    let (name, port) = split_address(spec, address)?;
+    let (name, port) = split_address(address)?;
     let mut host = Host::named(name);
-    host.user = user.map(|user| parse_user(spec, user)).transpose()?;
-    host.port = port.map(|port| parse_port(spec, port)).transpose()?;
+    host.user = user.map(parse_user).transpose()?;
+    host.port = port.map(parse_port).transpose()?;
     Ok(host)
 }
 
-fn strip_scheme<'a>(spec: &str, rest: &'a str) -> Result<&'a str, HostError> {
+fn strip_scheme(rest: &str) -> Result<&str, HostErrorKind> {
     match rest.split_once("://") {
         Some(("ssh", rest)) => Ok(rest),
-        Some((scheme, _)) => Err(HostError::Scheme {
-            spec: printable(spec),
-            scheme: printable(scheme),
-        }),
+        Some((scheme, _)) => Err(HostErrorKind::part("scheme", scheme, "ssh")),
         None => Ok(rest),
     }
 }
 
 /// Splits `name:port`, `[v6]:port`; gives the validated name and the raw port.
-fn split_address<'a>(spec: &str, address: &'a str) -> Result<(String, Option<&'a str>), HostError> {
-    let refused = |name: &str| HostError::Name {
-        spec: printable(spec),
-        name: printable(name),
-        expected: NAME_EXPECTED,
-    };
+fn split_address(address: &str) -> Result<(String, Option<&str>), HostErrorKind> {
+    let refused = |name: &str| HostErrorKind::part("name", name, NAME_EXPECTED);
     if let Some(rest) = address.strip_prefix('[') {
         let (inner, after) = rest.split_once(']').ok_or_else(|| refused(address))?;
         let name = parse_v6(inner).ok_or_else(|| refused(address))?;
@@ -114,7 +104,7 @@ fn parse_v6(inner: &str) -> Option<String> {
     valid.then(|| format!("{address}%{zone}"))
 }
 
-fn parse_user(spec: &str, raw: &str) -> Result<String, HostError> {
+fn parse_user(raw: &str) -> Result<String, HostErrorKind> {
     let decoded = decode(raw);
     let is_user = |user: &String| {
         user.len() <= MAX_NAME_LEN
@@ -132,23 +122,16 @@ fn parse_user(spec: &str, raw: &str) -> Result<String, HostError> {
         return Ok(user.clone());
     }
     let user = decoded.unwrap_or_else(|| raw.to_owned());
-    Err(HostError::User {
-        spec: printable(spec),
-        user: printable(&user),
-        expected: USER_EXPECTED,
-    })
+    Err(HostErrorKind::part("user", &user, USER_EXPECTED))
 }
 
 /// A port, as it stands after the colon or in Lix's `port` parameter.
-pub(super) fn parse_port(spec: &str, raw: &str) -> Result<u16, HostError> {
+pub(super) fn parse_port(raw: &str) -> Result<u16, HostErrorKind> {
     // Digits are checked by hand: Rust's own parser would take "+22".
     let digits = raw.bytes().all(|b| b.is_ascii_digit());
     match raw.parse::<u16>() {
         Ok(port) if digits && port != 0 => Ok(port),
-        _ => Err(HostError::Port {
-            spec: printable(spec),
-            port: printable(raw),
-        }),
+        _ => Err(HostErrorKind::part("port", raw, PORT_EXPECTED)),
     }
 }
 
@@ -170,7 +153,7 @@ pub(super) fn decode(text: &str) -> Option<String> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{Host, HostError};
+    use super::super::{Host, HostErrorKind};
 
     fn error(spec: &str) -> String {
         match Host::parse(spec) {
@@ -252,7 +235,9 @@ mod tests {
         assert!(Host::parse(&"a".repeat(255)).is_ok());
         assert!(Host::parse(&"a".repeat(256)).is_err());
         let long = format!("ssh://a?system-features={}", "x".repeat(4096));
-        assert!(matches!(Host::parse(&long), Err(HostError::TooLong { .. })));
+        assert!(
+            matches!(Host::parse(&long), Err(error) if error.kind == HostErrorKind::TooLong(4096))
+        );
     }
 
     #[test]

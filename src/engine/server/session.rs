@@ -226,7 +226,7 @@ impl Session {
             // All other trouble is reported when the caller runs into it: the host may be back by then.
             let troubles = engine.pool.present_failures();
             for trouble in troubles.iter().filter(|trouble| trouble.is_login_refused()) {
-                if let Some(host) = trouble.host() {
+                if let Some(host) = trouble.host.as_deref() {
                     let text = (self.context.options.render)(&**trouble);
                     Frame::Closed(host.to_owned(), text).put(&mut greeting);
                 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{HostPool, Lease};
 use crate::model::{PathInfo, StorePath};
-use crate::remote::{RemoteError, Request, Verdict, path_infos};
+use crate::remote::{RemoteError, RemoteErrorKind, Request, Verdict, path_infos};
 
 /// How many connections may turn out to be dead in one exchange. A host that has so many idle ones has lost
 /// them all, and the last one is new.
@@ -50,7 +50,7 @@ impl HostPool {
                 Verdict::Failed => reused,
                 // Another ssh is started in its place.
                 Verdict::Local => {
-                    let is_it = matches!(*error, RemoteError::LinkStopped { .. });
+                    let is_it = matches!(error.kind, RemoteErrorKind::LinkStopped { .. });
                     is_it && !std::mem::replace(&mut restarted, true)
                 }
                 _ => false,

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::HostPool;
 use super::reports::FailureReports;
 use crate::pool::health::{CircuitBreaker, Now, Probe, Standing};
-use crate::remote::{RemoteError, Verdict};
-use crate::transport::TransportError;
+use crate::remote::{RemoteError, RemoteErrorKind, Verdict};
+use crate::transport::TransportErrorKind;
 
 /// A host has failed when it sends nothing except unreadable replies, so many in a row: the program there is
 /// broken, not its knowledge of one path.
@@ -41,9 +41,9 @@ impl HostPool {
         if self.standing() == Standing::Healthy || !may() {
             return None;
         }
-        let probe = self.health.early_probe()?;
-        *self.probed_early.lock() = Some(Instant::now());
-        Some(probe)
+        // Where another question probes it already, this one may join that probe.
+        *self.may_join_since.lock() = Some(Instant::now());
+        self.health.early_probe()
     }
 
     fn take_retry(&self) -> bool {
@@ -55,10 +55,11 @@ impl HostPool {
         self.health.breaker.lock().is_probed_early()
     }
 
-    /// Whether an early probe has just begun: others may wait for its outcome.
+    /// Whether it is being probed, and the right to do so early was taken a moment ago: others may wait for the outcome.
     pub(in crate::pool) fn may_join_probe(&self) -> bool {
-        let since = *self.probed_early.lock();
-        self.is_probed_early() && since.is_some_and(|since| since.elapsed() < EARLY_PROBE_TIMEOUT)
+        let since = *self.may_join_since.lock();
+        let is_probed = self.health.breaker.lock().is_probed();
+        is_probed && since.is_some_and(|since| since.elapsed() < EARLY_PROBE_TIMEOUT)
     }
 
     /// Takes a new command's right to an early probe. There is none where the login was refused: that does
@@ -110,11 +111,11 @@ impl HostPool {
 
     /// That it is not asked, and why.
     pub(in crate::pool) fn resting_error(&self) -> Arc<RemoteError> {
-        Arc::new(RemoteError::Resting {
-            host: self.host.to_string(),
+        let kind = RemoteErrorKind::Resting {
             since: self.since_failure(),
             why: self.failure_reports.lock().last.clone(),
-        })
+        };
+        Arc::new(RemoteError::new(&self.host, kind))
     }
 
     /// That it is left alone, and why, where this process has seen it fail.
@@ -132,10 +133,9 @@ impl HostPool {
     pub(super) fn verdict(&self, error: &RemoteError) -> Verdict {
         match error.verdict() {
             Verdict::Refused
-                if matches!(
-                    error,
-                    RemoteError::Transport(TransportError::SessionRefused { .. })
-                ) && !self.was_connected.load(Ordering::Relaxed) =>
+                if matches!(&error.kind, RemoteErrorKind::Transport(error)
+                    if matches!(error.kind, TransportErrorKind::SessionRefused))
+                    && !self.was_connected.load(Ordering::Relaxed) =>
             {
                 Verdict::Failed
             }
@@ -162,8 +162,8 @@ impl HostPool {
         let verdict = self.verdict(error);
         // That we use all its channels ourselves is no failure of the host.
         let is_ours = matches!(
-            **error,
-            RemoteError::Resting { .. } | RemoteError::Busy { .. }
+            error.kind,
+            RemoteErrorKind::Resting { .. } | RemoteErrorKind::Busy { .. }
         );
         if verdict == Verdict::Refused || is_ours {
             return log::debug!("{error}");
@@ -196,7 +196,7 @@ impl HostPool {
             Verdict::Failed => true,
             // Later processes must not hold it against the host. A link that this machine has
             // stopped is made anew at once.
-            Verdict::Local if !matches!(**error, RemoteError::LinkStopped { .. }) => false,
+            Verdict::Local if !matches!(error.kind, RemoteErrorKind::LinkStopped { .. }) => false,
             _ => return,
         };
         let random = self.persistence.random();

@@ -21,7 +21,7 @@ use super::idle_list::IdleList;
 use super::single_flight::SingleFlight;
 use super::{HostId, Limits, Notify};
 use crate::config::host::Host;
-use crate::remote::{Connection, Latency, LearntProgram, RemoteError};
+use crate::remote::{Connection, Latency, LearntProgram, RemoteError, RemoteErrorKind};
 use crate::transport::{Program, Transport};
 pub(super) use failures::EARLY_PROBE_TIMEOUT;
 pub use lease::Lease;
@@ -56,8 +56,8 @@ pub(super) struct HostPool {
     may_probe_early: AtomicBool,
     /// It has done what was asked, and was not probed early since.
     worked_before: AtomicBool,
-    /// When the last early probe began.
-    probed_early: Mutex<Option<Instant>>,
+    /// When the right to an early probe was taken last.
+    may_join_since: Mutex<Option<Instant>>,
     /// It gave no answer when it was asked last, which did not count as a failure.
     is_without_answer: AtomicBool,
     /// Replies in a row that could not be read.
@@ -94,7 +94,7 @@ impl HostPool {
             held: AtomicUsize::new(0),
             may_probe_early: AtomicBool::new(false),
             worked_before: AtomicBool::new(false),
-            probed_early: Mutex::default(),
+            may_join_since: Mutex::default(),
             is_without_answer: AtomicBool::new(false),
             unreadable_replies: AtomicU32::new(0),
         }
@@ -151,10 +151,9 @@ impl HostPool {
         limit: Duration,
     ) -> Result<ChannelPermit, RemoteError> {
         let permit = self.channels.acquire(in_background, limit).await;
-        permit.map_err(|after| RemoteError::Busy {
-            host: self.host.to_string(),
-            channels: self.channels.limit(),
-            after,
+        permit.map_err(|after| {
+            let channels = self.channels.limit();
+            RemoteError::new(&self.host, RemoteErrorKind::Busy { channels, after })
         })
     }
 

@@ -1,11 +1,12 @@
 //! Opens a shell on one host, and finds out whether its account has one.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::HostPool;
 use super::shells::ShellLease;
 use crate::pool::health::Standing;
-use crate::remote::{RemoteError, ShellError, ShellOptions, Verdict, open_shell};
+use crate::remote::{RemoteError, RemoteErrorKind, ShellError, ShellOptions, Verdict, open_shell};
 
 impl HostPool {
     /// An idle shell or a new one; `None` when the account has none. With `even_if_resting` also while the
@@ -46,6 +47,9 @@ impl HostPool {
             Ok(shell) => {
                 drop(opening);
                 self.record_latency(shell.latency());
+                self.shells
+                    .lacks_zstd
+                    .store(!shell.has_zstd(), Ordering::Relaxed);
                 if let Some(mut has) = finding_out {
                     *has = Some(true);
                     self.persistence.set_has_shell(&self.health, true).await;
@@ -72,7 +76,7 @@ impl HostPool {
                     self.channels.shrink();
                 }
                 // A shell that merely ends may be the account's own doing.
-                if !matches!(*error, RemoteError::Disconnected { .. }) {
+                if !matches!(error.kind, RemoteErrorKind::Disconnected { .. }) {
                     self.record_failure(&error).await;
                 }
                 Err(error)
@@ -83,6 +87,11 @@ impl HostPool {
     /// Whether the account is not known to have no shell.
     pub(in crate::pool) fn may_have_shell(&self) -> bool {
         self.shells.may_exist()
+    }
+
+    /// Whether the account is not known to have no `zstd` in a shell.
+    pub(in crate::pool) fn may_have_zstd(&self) -> bool {
+        self.shells.may_exist() && !self.shells.lacks_zstd.load(Ordering::Relaxed)
     }
 
     fn check_not_resting(&self) -> Result<(), Arc<RemoteError>> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::config::host::{Host, SshTarget};
-use crate::hint::Hint;
+use crate::hint::{Hint, without_hint};
 use crate::pool::Notify;
 use crate::remote::{RemoteError, Unreadable};
 
@@ -24,11 +24,7 @@ pub struct SkippedPath {
     pub entry: Unreadable,
 }
 
-impl Hint for SkippedPath {
-    fn hint(&self) -> Option<String> {
-        None
-    }
-}
+without_hint!(SkippedPath);
 
 /// Text that a host printed before the handshake.
 #[derive(Debug, thiserror::Error)]

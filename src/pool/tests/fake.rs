@@ -15,7 +15,7 @@ use super::*;
 use crate::hint::Hint;
 use crate::model::{HealthRecord, PathInfo, StorePath};
 use crate::pool::health::Now;
-use crate::transport::{Channel, Child, Program, TransportError};
+use crate::transport::{Channel, Child, Program, TransportError, TransportErrorKind};
 use crate::wire::put_u64;
 use crate::wire::serve::{RequestDecoder, SERVER_MAGIC, Version, put_infos_end, take_client_hello};
 
@@ -103,17 +103,16 @@ impl Transport for Fake {
     async fn open(&self, host: &Host, _program: Program) -> Result<Channel, TransportError> {
         let (name, does, opens) = self.host(&host.name);
         let before = opens.fetch_add(1, Ordering::SeqCst);
-        let (host, ssh_output) = (name.clone(), String::new());
+        let refused = || TransportError::new(name, TransportErrorKind::Refused);
         match does {
             Does::Hang => pending().await,
             Does::ServeOnce if before > 0 => pending().await,
-            Does::RefuseOnce if before == 0 => Err(TransportError::Refused { host, ssh_output }),
-            Does::Refuse => Err(TransportError::Refused { host, ssh_output }),
-            Does::FailHere => Err(TransportError::Local {
-                host,
-                action: "try",
-                source: io::ErrorKind::OutOfMemory.into(),
-            }),
+            Does::RefuseOnce if before == 0 => Err(refused()),
+            Does::Refuse => Err(refused()),
+            Does::FailHere => {
+                let source = io::ErrorKind::OutOfMemory.into();
+                Err(TransportError::local(name, "try", source))
+            }
             Does::Serve | Does::WaitForRequest | Does::ServeOnce | Does::RefuseOnce => {
                 let (ours, theirs) = duplex(4096);
                 tokio::spawn(serve(theirs, matches!(does, Does::WaitForRequest)));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::RemoteError;
+use super::{RemoteError, RemoteErrorKind};
 use crate::config::host::Host;
 use crate::transport::{Channel, Child};
 use io::{Input, Output};
@@ -79,20 +79,13 @@ impl Link {
         let filled = tokio::select! {
             biased;
             () = self.stderr.floods() => {
-                return Err(RemoteError::StderrFlood {
-                    host: self.host.clone(),
-                    most: STDERR_MAX,
-                    stderr: self.stderr.tail(),
-                });
+                return Err(self.error(RemoteErrorKind::StderrFlood(STDERR_MAX)));
             }
             filled = tokio::time::timeout(limit, self.input.fill()) => filled,
             process = self.child.link_unresponsive() => {
-                return Err(RemoteError::LinkStopped {
-                    host: self.host.clone(),
-                    doing,
-                    after: began.elapsed(),
-                    process,
-                });
+                let after = began.elapsed();
+                let kind = RemoteErrorKind::LinkStopped { doing, after, process };
+                return Err(RemoteError::new(&self.host, kind));
             }
         };
         let TooSlow { bytes, after } = match filled {
@@ -107,22 +100,21 @@ impl Link {
             }
             Ok(ended) => return Err(self.ended(doing, began, ended.err()).await),
             Err(_) if limit == self.silence => {
-                return Err(RemoteError::Silent {
-                    host: self.host.clone(),
-                    doing,
-                    after: self.silence,
-                    stderr: self.stderr.tail(),
-                });
+                let after = self.silence;
+                return Err(self.error(RemoteErrorKind::Silent { doing, after }));
             }
             Err(_) => self.stall_detector.too_slow_after(limit),
         };
-        Err(RemoteError::TooSlow {
-            host: self.host.clone(),
+        Err(self.error(RemoteErrorKind::TooSlow {
             doing,
             bytes,
             after,
-            stderr: self.stderr.tail(),
-        })
+        }))
+    }
+
+    /// An error with what the remote wrote to stderr so far.
+    pub(super) fn error(&self, kind: RemoteErrorKind) -> RemoteError {
+        RemoteError::new(&self.host, kind).with_stderr(self.stderr.tail())
     }
 
     /// Why the link ended. It was read from since `began`.
@@ -133,23 +125,17 @@ impl Link {
         source: Option<std::io::Error>,
     ) -> RemoteError {
         let stderr = self.stderr.tail_at_end().await;
-        let host = self.host.clone();
         let link_output = self.child.link_output();
         if let Some(said) = link_output.lines().find(|line| is_dead(line)) {
-            return RemoteError::LinkDead {
-                host,
-                doing,
-                after: began.elapsed(),
-                said: said.trim().to_owned(),
-            };
+            let (after, said) = (began.elapsed(), said.trim().to_owned());
+            return RemoteError::new(&self.host, RemoteErrorKind::LinkDead { doing, after, said });
         }
-        RemoteError::Disconnected {
-            host,
+        let kind = RemoteErrorKind::Disconnected {
             doing,
             source,
             link_output,
-            stderr,
-        }
+        };
+        RemoteError::new(&self.host, kind).with_stderr(stderr)
     }
 }
 

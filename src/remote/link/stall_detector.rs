@@ -109,52 +109,31 @@ mod tests {
     fn a_stream_must_keep_up_a_rate_and_may_then_take_for_ever() {
         assert_eq!(lasts(ReadKind::Stream, 63, 10), Some(10));
         assert_eq!(lasts(ReadKind::Stream, 64, 10), None);
-        let mut stall_detector = StallDetector::default();
+        let mut stalls = StallDetector::default();
+        let mut record = |bytes| stalls.record(bytes, 10 * SECOND, (ReadKind::Stream, 10 * SECOND));
         // What came fast at first does not count for later.
-        assert_eq!(
-            stall_detector.record(1 << 30, 10 * SECOND, (ReadKind::Stream, 10 * SECOND)),
-            Ok(())
-        );
-        let slow = TooSlow {
-            bytes: 1,
-            after: 10 * SECOND,
-        };
-        assert_eq!(
-            stall_detector.record(1, 10 * SECOND, (ReadKind::Stream, 10 * SECOND)),
-            Err(slow)
-        );
+        assert_eq!(record(1 << 30), Ok(()));
+        let (bytes, after) = (1, 10 * SECOND);
+        assert_eq!(record(1), Err(TooSlow { bytes, after }));
     }
 
     #[test]
     fn a_reply_has_a_time_whatever_comes() {
         assert_eq!(lasts(ReadKind::Reply, 1 << 20, 10), Some(20));
-        let mut stall_detector = StallDetector::default();
-        assert_eq!(
-            stall_detector.limit(ReadKind::Reply, 10 * SECOND),
-            10 * SECOND
-        );
-        assert_eq!(
-            stall_detector.record(1, 15 * SECOND, (ReadKind::Reply, 10 * SECOND)),
-            Ok(())
-        );
-        assert_eq!(
-            stall_detector.limit(ReadKind::Reply, 10 * SECOND),
-            5 * SECOND
-        );
-        assert_eq!(
-            stall_detector.limit(ReadKind::Stream, 10 * SECOND),
-            10 * SECOND
-        );
+        let mut stalls = StallDetector::default();
+        assert_eq!(stalls.limit(ReadKind::Reply, 10 * SECOND), 10 * SECOND);
+        let reply = (ReadKind::Reply, 10 * SECOND);
+        assert_eq!(stalls.record(1, 15 * SECOND, reply), Ok(()));
+        assert_eq!(stalls.limit(ReadKind::Reply, 10 * SECOND), 5 * SECOND);
+        assert_eq!(stalls.limit(ReadKind::Stream, 10 * SECOND), 10 * SECOND);
     }
 
     #[test]
     fn what_comes_at_once_is_never_slow() {
-        let mut stall_detector = StallDetector::default();
+        let mut stalls = StallDetector::default();
         for _ in 0..1000 {
-            assert_eq!(
-                stall_detector.record(1, Duration::ZERO, (ReadKind::Stream, SECOND)),
-                Ok(())
-            );
+            let recorded = stalls.record(1, Duration::ZERO, (ReadKind::Stream, SECOND));
+            assert_eq!(recorded, Ok(()));
         }
     }
 }

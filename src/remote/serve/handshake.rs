@@ -8,7 +8,7 @@ use super::Connection;
 use super::program::{LearntProgram, is_a_daemon, may_be_a_daemon};
 use crate::config::host::Host;
 use crate::remote::link::{EXIT_TIMEOUT, Link, TRANSPORT_GRACE, is_dead, readable};
-use crate::remote::{HANDSHAKE, RemoteError};
+use crate::remote::{HANDSHAKE, RemoteError, RemoteErrorKind};
 use crate::transport::{Program, Transport};
 use crate::wire::serve::{Request, ServerHello, Version};
 
@@ -46,32 +46,26 @@ pub async fn connect(
     let mut program = options.program.get();
     let mut result = attempt(program).await;
     // Its line was cut, or it was killed: that says nothing about the next one.
-    if let Err(RemoteError::NoServer { status: None, .. }) = &result {
+    if let Some((None, _)) = no_server(&result) {
         result = attempt(program).await;
     }
-    if program == Program::WithWrite && is_no_server(&result) {
+    if program == Program::WithWrite && no_server(&result).is_some() {
         // The account may have been changed since that was learnt.
         program = Program::AsConfigured;
         result = attempt(program).await;
     }
     if program == Program::AsConfigured
-        && let Err(RemoteError::NoServer { status, stderr, .. }) = &result
-        && is_not_found(*status, stderr)
+        && let Some((status, stderr)) = no_server(&result)
+        && is_not_found(status, stderr)
     {
         program = Program::InUsualPlaces;
         result = attempt(program).await;
     }
-    if let Err(RemoteError::NoServer {
-        status: Some(status),
-        stderr,
-        ..
-    }) = &result
-        && *status != NOT_FOUND_STATUS
+    if let Some((Some(status), stderr)) = no_server(&result)
+        && status != NOT_FOUND_STATUS
     {
         if may_be_a_daemon(stderr) && is_a_daemon(transport, host, deadline).await {
-            return Err(RemoteError::OnlyDaemon {
-                host: host.to_string(),
-            });
+            return Err(RemoteError::new(host, RemoteErrorKind::OnlyDaemon));
         }
         if let Ok(connection) = attempt(Program::WithWrite).await {
             program = Program::WithWrite;
@@ -84,8 +78,13 @@ pub async fn connect(
     result
 }
 
-fn is_no_server(result: &Result<Connection, RemoteError>) -> bool {
-    matches!(result, Err(RemoteError::NoServer { .. }))
+/// Exit status and stderr of a program that ended before the handshake.
+fn no_server(result: &Result<Connection, RemoteError>) -> Option<(Option<i32>, &str)> {
+    let error = result.as_ref().err()?;
+    match error.kind {
+        RemoteErrorKind::NoServer { status, .. } => Some((status, &error.stderr)),
+        _ => None,
+    }
 }
 
 /// Whether a shell says that there is no such program. csh exits with 1 and only says so.
@@ -104,16 +103,14 @@ async fn attempt(
     options: &ConnectOptions<'_>,
     ahead: &[Request],
 ) -> Result<Connection, RemoteError> {
-    let timed_out = |stderr| RemoteError::HandshakeTimedOut {
-        host: host.to_string(),
-        program: host.remote_program.join(" "),
-        after: options.connect,
-        stderr,
+    let timed_out = || {
+        let program = host.remote_program.join(" ");
+        let after = options.connect;
+        RemoteError::new(host, RemoteErrorKind::HandshakeTimedOut { program, after })
     };
     let channel = timeout_at(deadline + TRANSPORT_GRACE, transport.open(host, program))
         .await
-        .map_err(|_| timed_out(String::new()))?
-        .map_err(RemoteError::Transport)?;
+        .map_err(|_| timed_out())??;
     let mut connection = Connection {
         link: Link::new(host, channel, options.silence),
         version: Version::NEWEST,
@@ -140,13 +137,8 @@ async fn attempt(
     };
     match theirs {
         Ok(Ok(Some(theirs))) => {
-            connection.version =
-                Version::NEWEST
-                    .negotiate(theirs)
-                    .ok_or_else(|| RemoteError::Version {
-                        host: host.to_string(),
-                        theirs,
-                    })?;
+            let unknown = || RemoteError::new(host, RemoteErrorKind::Version(theirs));
+            connection.version = Version::NEWEST.negotiate(theirs).ok_or_else(unknown)?;
             connection.banner = hello.banner().to_vec();
             connection.pending_replies -= 1;
             connection.link.latency.record_handshake(began.elapsed());
@@ -163,15 +155,12 @@ async fn attempt(
                 .await
                 .ok()
                 .flatten();
-            Err(RemoteError::NoServer {
-                host: host.to_string(),
-                program: host.remote_program.join(" "),
-                status,
-                stderr,
-            })
+            let program = host.remote_program.join(" ");
+            let kind = RemoteErrorKind::NoServer { program, status };
+            Err(RemoteError::new(host, kind).with_stderr(stderr))
         }
         Ok(Err(error)) => Err(error),
-        Err(_) => Err(timed_out(said(&connection, connection.link.stderr.tail()))),
+        Err(_) => Err(timed_out().with_stderr(said(&connection, connection.link.stderr.tail()))),
     }
 }
 
@@ -185,14 +174,7 @@ async fn read_hello(
         match step {
             Ok(Some(theirs)) => return Ok(Some(theirs)),
             Ok(None) => {}
-            Err(source) => {
-                return Err(RemoteError::Protocol {
-                    host: connection.link.host.clone(),
-                    doing: HANDSHAKE,
-                    source,
-                    stderr: connection.link.stderr.tail(),
-                });
-            }
+            Err(source) => return Err(connection.malformed(HANDSHAKE, source)),
         }
         // A link that breaks here means that the server did not start.
         if !matches!(connection.link.input.fill().await, Ok(1..)) {

@@ -14,8 +14,8 @@ pub use handshake::{ConnectOptions, connect};
 pub use program::LearntProgram;
 pub(crate) use requests::{closure, dump, path_infos, valid_paths};
 
-use super::RemoteError;
 use super::link::{Latency, Link, ReadKind};
+use super::{RemoteError, RemoteErrorKind};
 use crate::model::{PathInfo, StorePath};
 use crate::wire::WireError;
 use crate::wire::serve::{InfosDecoder, InfosStep, Request, SetDecoder, Unreadable, Version};
@@ -227,7 +227,7 @@ impl Connection {
     /// (see [`Connection::take_unreadable`]).
     ///
     /// # Errors
-    /// As [`Connection::query_path_infos`]; [`RemoteError::Absent`] from a remote that lacks one of
+    /// As [`Connection::query_path_infos`]; [`RemoteErrorKind::Absent`] from a remote that lacks one of
     /// the paths, which ends the connection.
     pub async fn query_closure(
         &mut self,
@@ -322,12 +322,7 @@ impl Connection {
     }
 
     fn malformed(&self, doing: &'static str, source: WireError) -> RemoteError {
-        RemoteError::Protocol {
-            host: self.link.host.clone(),
-            doing,
-            source,
-            stderr: self.link.stderr.tail(),
-        }
+        self.link.error(RemoteErrorKind::Protocol { doing, source })
     }
 
     async fn fill(&mut self, doing: &'static str, kind: ReadKind) -> Result<(), RemoteError> {
@@ -346,10 +341,10 @@ impl Connection {
     }
 
     fn unsolicited(&self, request: &'static str, path: &StorePath) -> RemoteError {
-        RemoteError::Unsolicited {
-            host: self.link.host.clone(),
-            request,
-            path: path.clone(),
-        }
+        let path = path.clone();
+        RemoteError::new(
+            &self.link.host,
+            RemoteErrorKind::Unsolicited { request, path },
+        )
     }
 }

@@ -13,11 +13,11 @@ impl Hint for Distrust {
         Some(match &self.why {
             // Nix 2.x takes no path without a hash from whoever answers it.
             Why::NoHash => "update Nix there; with Nix 1.x as the caller, trusted=true in the host's URL does as well".to_owned(),
-            Why::Unproven(SignatureError::UnknownKeys { .. }) => format!(
+            Why::Unproven(SignatureError::UnknownKeys(_)) => format!(
                 "if you trust that key, add it to trusted-public-keys as NAME:BASE64; or sign there with one that stands in it: {}",
                 target.sign_again_or_trust(path)
             ),
-            Why::Unproven(SignatureError::Wrong { .. }) => format!(
+            Why::Unproven(SignatureError::Wrong(_)) => format!(
                 "find out how the path came there; to have it all the same, sign it anew with a key that stands in trusted-public-keys: {}",
                 target.sign_again_or_trust(path)
             ),

@@ -1,23 +1,20 @@
 use super::*;
 use crate::model::NarHash;
+use crate::model::samples::{KEY, bare, path};
 
 // Made and signed by Nix 2.8.0.
-const KEY: &str = "test-1:TmSVqZEzdiGzR/VUmPvGtwgUPN3SICN5e1Yp9BYG+Wo=";
 const SIGNATURE: &str = "test-1:c4FvMaqckz8f0DmW2bkhY8NlexYb77K9EigKVUgffcEaUVA6pGaKtKVH7IzBjMiCbmp50WK140jX2TsNdwwVDg==";
 const ADDRESS: &str = "text:sha256:00xyyr3fi8l6hb839bv3f7yb86yjv7xi1cgh1xnhipym4asvb4aq";
 
 fn info(ca: Option<&str>, sigs: &[&str]) -> PathInfo {
     PathInfo {
-        path: StorePath::parse("/nix/store/q3laishhmk84vl44j1973qpzkyhmr90c-text").unwrap(),
-        deriver: None,
-        references: Vec::new(),
-        download_size: 120,
         nar_size: 120,
         nar_hash: "sha256-HDfQGvQL4ugGkd48w99EN3ppmvuxfGjwgJZLL9Bx/BM="
             .parse()
             .ok(),
         ca: ca.map(str::to_owned),
         sigs: sigs.iter().map(|sig| (*sig).to_owned()).collect(),
+        ..bare(path("q3laishhmk84vl44j1973qpzkyhmr90c-text"))
     }
 }
 

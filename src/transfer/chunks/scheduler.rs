@@ -11,7 +11,7 @@ use super::chunked_nar::{ChunkedNar, NextRequest};
 use super::window::{CHUNK_SIZE, ChannelId};
 use crate::model::{NarHash, PathInfo, StorePath};
 use crate::pool::HostId;
-use crate::transfer::error::HostFault;
+use crate::transfer::error::{HostFault, PathFault};
 use crate::transfer::hosts::HostBookkeeping;
 use crate::watch;
 use crate::wire::nar::layout::{Layout, Segment};
@@ -33,6 +33,9 @@ const VERY_FAR: Duration = Duration::from_millis(50);
 /// A round trip from which on several channels to one host are faster than one: below it, the
 /// window of one lets 200 MB/s through.
 pub(in crate::transfer) const FAR: Duration = Duration::from_millis(10);
+
+/// A throughput in bytes a second, below which compressing gains more than the round trips of shells cost.
+const SLOW: u64 = 30_000_000;
 
 /// Decides what each channel does next, for all NARs.
 pub(super) struct Scheduler {
@@ -109,6 +112,12 @@ impl Scheduler {
         Some(self.bookkeeping.pool.latency(host)? >= FAR)
     }
 
+    /// Whether a near host is worth the round trips of shells all the same: its link is slow, and it may compress.
+    pub(super) fn is_slow(&self, host: HostId) -> bool {
+        let rate = self.bookkeeping.throughput.of(host);
+        rate.is_some_and(|rate| rate < SLOW) && self.bookkeeping.pool.may_compress(host)
+    }
+
     /// Whether some NAR has something to request from that host.
     pub(super) fn has_work_for(&self, host: HostId) -> bool {
         let active = self.state.lock().active.clone();
@@ -181,11 +190,11 @@ impl Scheduler {
     /// Records that a host has another content than the promised one.
     pub(super) async fn record_mismatch(&self, host: HostId, info: &PathInfo, got: NarHash) {
         let text = |hash: NarHash| format!("{hash} ({} bytes)", info.nar_size);
-        let fault = HostFault::Mismatch {
+        let expected = info.nar_hash.map(text).unwrap_or_default();
+        let fault = HostFault::Path {
             host: self.bookkeeping.pool.host(host).to_string(),
             path: info.path.clone(),
-            expected: info.nar_hash.map(text).unwrap_or_default(),
-            got: text(got),
+            fault: PathFault::Mismatch(expected, text(got)),
         };
         self.bookkeeping
             .record_failure(host, &info.path, &fault)
@@ -208,6 +217,18 @@ impl Scheduler {
             .bookkeeping
             .throughput
             .would_be_last(host, chunk, bytes, &others)
+    }
+
+    /// The level at which a host that has `zstd` is to compress the next `len` bytes of a NAR; `None` for not at all.
+    pub(super) fn compression_level(&self, host: HostId, nar: &ChunkedNar, len: u64) -> Option<u8> {
+        let bookkeeping = &self.bookkeeping;
+        let compression = bookkeeping.pool.host(host).compression;
+        let is_far = self.is_far(host) == Some(true);
+        let rate = bookkeeping.throughput.of(host);
+        let choices = &bookkeeping.compression;
+        let compress =
+            nar.may_be_compressible() && choices.choose(host, compression.mode, len, is_far, rate);
+        compress.then_some(compression.level)
     }
 
     /// What a channel does next. Only one that is `free`, with nothing outstanding, can index.
@@ -269,8 +290,9 @@ impl Scheduler {
         let round_trip = self.bookkeeping.pool.latency(host).unwrap_or(took);
         let suits = |layout: &Layout| {
             let small = layout.nar_size() / (layout.entries() as u64).max(1) < SMALL_FILES;
-            let far_enough = round_trip >= FAR || !nar.only_if_far;
-            nar.is_only_compared() || (far_enough && (!small || round_trip >= VERY_FAR))
+            let is_slow = self.is_slow(host);
+            let far_enough = round_trip >= FAR || !nar.only_if_far || is_slow;
+            nar.is_only_compared() || (far_enough && (!small || round_trip >= VERY_FAR || is_slow))
         };
         if !nar.set_file_index(host, layout.filter(suits)) {
             let (name, path) = (self.bookkeeping.pool.host(host), &nar.info.path);

@@ -1,33 +1,32 @@
 //! What to do about a host that sent a path wrongly, and about a path that no host delivered.
 
-use super::{HostFault, TransferError};
+use super::{HostFault, PathFault, TransferError};
 use crate::config::host::SshTarget;
 use crate::hint::Hint;
 
 impl Hint for HostFault {
     fn hint(&self) -> Option<String> {
-        let (host, path, command, what) = match self {
+        let (host, path, fault) = match self {
             Self::Remote(error) => return error.hint(),
             Self::FailedBefore(fault) => return fault.hint(),
-            Self::Unproven { host, path } => {
+            Self::Path { host, path, fault } => (host, path, fault),
+        };
+        let (command, what) = match fault {
+            PathFault::Unproven => {
                 return Some(SshTarget::of(host).sign_or_trust(path.as_str()));
             }
-            Self::Mismatch { host, path, .. } | Self::Differs { host, path } => {
-                (host, path, "--repair-path", "repair its store with")
+            PathFault::Mismatch(..) | PathFault::Differs => {
+                ("--repair-path", "repair its store with")
             }
-            Self::Malformed { host, path, .. } | Self::Disproved { host, path } => (
-                host,
-                path,
+            PathFault::Malformed(_) | PathFault::Disproved => (
                 "--verify-path",
                 "find out whether its store is damaged with",
             ),
-            Self::CannotSend { host, path, .. } => (
-                host,
-                path,
+            PathFault::CannotSend(_) => (
                 "--verify-path",
                 "its store may be damaged, or the account may not read all of it: look with",
             ),
-            Self::Lacks { .. } => return None,
+            PathFault::Lacks => return None,
         };
         let ssh = SshTarget::of(host).ssh(&format!("nix-store {command} {path}"));
         Some(format!("{what} '{ssh}'"))

@@ -4,10 +4,11 @@ use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::compression::CompressionChoices;
 use super::throughput::Throughput;
 use crate::model::StorePath;
 use crate::pool::{HostId, Pool};
-use crate::transfer::error::HostFault;
+use crate::transfer::error::{HostFault, PathFault};
 
 /// How many wrong NARs are remembered.
 const MAX_WRONG_NARS: usize = 10_000;
@@ -25,6 +26,7 @@ pub trait HolderLookup: Send + Sync {
 pub(in crate::transfer) struct HostBookkeeping {
     pub(in crate::transfer) pool: Arc<Pool>,
     pub(in crate::transfer) throughput: Arc<Throughput>,
+    pub(in crate::transfer) compression: CompressionChoices,
     holder_lookup: Box<dyn HolderLookup>,
     /// What a host sent wrongly, with the fault. The host is not asked for it again.
     wrong_nars: Mutex<HashMap<(HostId, StorePath), HostFault>>,
@@ -37,6 +39,7 @@ impl HostBookkeeping {
         Self {
             pool,
             throughput: Arc::default(),
+            compression: CompressionChoices::default(),
             holder_lookup,
             wrong_nars: Mutex::default(),
             wrong_in_chunks: Mutex::default(),
@@ -80,25 +83,23 @@ impl HostBookkeeping {
         match fault {
             HostFault::Remote(error) => self.pool.record_failure(host, error).await,
             HostFault::FailedBefore(_) => log::debug!("{fault}"),
-            HostFault::Lacks { .. } => {
-                log::debug!("{fault}");
-                self.holder_lookup.on_missing(host, path);
-            }
-            HostFault::Differs { .. } => self.pool.notify(fault),
-            HostFault::CannotSend { .. } | HostFault::Unproven { .. } => {
-                self.pool.notify(fault);
-                self.holder_lookup.on_missing(host, path);
-            }
-            HostFault::Malformed { .. }
-            | HostFault::Mismatch { .. }
-            | HostFault::Disproved { .. } => {
-                self.pool.notify(fault);
-                self.holder_lookup.on_missing(host, path);
-                let mut wrong_nars = self.wrong_nars();
-                if wrong_nars.len() >= MAX_WRONG_NARS {
-                    wrong_nars.clear();
+            HostFault::Path { fault: of_path, .. } => {
+                match of_path {
+                    PathFault::Lacks => log::debug!("{fault}"),
+                    _ => self.pool.notify(fault),
                 }
-                wrong_nars.insert((host, path.clone()), fault.clone());
+                if *of_path != PathFault::Differs {
+                    self.holder_lookup.on_missing(host, path);
+                }
+                if let PathFault::Malformed(_) | PathFault::Mismatch(..) | PathFault::Disproved =
+                    of_path
+                {
+                    let mut wrong_nars = self.wrong_nars();
+                    if wrong_nars.len() >= MAX_WRONG_NARS {
+                        wrong_nars.clear();
+                    }
+                    wrong_nars.insert((host, path.clone()), fault.clone());
+                }
             }
         }
     }

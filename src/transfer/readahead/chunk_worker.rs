@@ -33,7 +33,7 @@ async fn bring(queue: &ReadaheadQueue, assigned: AssignedTask) {
             match task.feed(assigned.owner, download.buffer(), host) {
                 Ok(FeedOutcome::More) => {}
                 Ok(FeedOutcome::Complete | FeedOutcome::NotOwner) => return assigned.finish(),
-                Ok(FeedOutcome::VerifyError(_)) | Err(_) => {
+                Ok(FeedOutcome::Wrong(_)) | Err(_) => {
                     download.report_wrong_content();
                     break;
                 }

@@ -12,8 +12,8 @@ use super::memory_budget::Reservation;
 use crate::model::PathInfo;
 use crate::pool::HostId;
 use crate::transfer::chunks::{Priority, URGENT};
-use crate::transfer::error::VerifyError;
-use crate::transfer::verify::{Piece, Rejected, Taken, Verifier};
+use crate::transfer::error::PathFault;
+use crate::transfer::verify::{Piece, Taken, Verifier};
 
 /// NARs up to this size, in bytes, go through a worker even if somebody waits for them already, and come
 /// to their end even if nobody does any more.
@@ -88,7 +88,7 @@ pub(in crate::transfer) enum FeedOutcome {
     /// It belongs to another worker by now, or to its readers alone.
     NotOwner,
     /// It has come whole, and is not the promised NAR.
-    VerifyError(VerifyError),
+    Wrong(PathFault),
 }
 
 /// What a reader gets next.
@@ -185,7 +185,7 @@ impl ReadaheadTask {
         worker: OwnerId,
         buf: &mut BytesMut,
         host: HostId,
-    ) -> Result<FeedOutcome, Rejected> {
+    ) -> Result<FeedOutcome, PathFault> {
         let mut state = self.state.lock();
         let TaskState {
             owner,
@@ -213,7 +213,7 @@ impl ReadaheadTask {
                     Err(error) => {
                         *wrong = true;
                         state.drop_unread();
-                        return Ok(FeedOutcome::VerifyError(error));
+                        return Ok(FeedOutcome::Wrong(error));
                     }
                 },
             }

@@ -8,10 +8,10 @@ use bytes::BytesMut;
 
 use super::read_coalescing::ReadCoalescing;
 use super::{Source, SourceProgress, Step, Stop};
-use crate::model::{PathInfo, StorePath};
+use crate::model::PathInfo;
 use crate::pool::{HostId, Lease};
 use crate::transfer::chunks::{ChunkedDownloads, ComparedDump};
-use crate::transfer::error::HostFault;
+use crate::transfer::error::{HostFault, PathFault};
 use crate::transfer::hosts::{HostBookkeeping, OutstandingBytes};
 use crate::transfer::progress::TransferProgress;
 use crate::transfer::verify::{Taken, Verifier};
@@ -85,10 +85,10 @@ impl<'a> PlainSource<'a> {
             let before = verifier.offset();
             let taken = match buf.is_empty() {
                 true => Taken::NeedMore,
-                false => verifier.take(buf).map_err(|rejected| {
-                    self.dump
-                        .blame(|host, path| rejected.into_fault(host, path))
-                })?,
+                false => {
+                    let taken = verifier.take(buf);
+                    taken.map_err(|fault| self.dump.blame(fault))?
+                }
             };
             let bytes = verifier.offset() - before;
             self.progress.advance(bytes);
@@ -101,9 +101,8 @@ impl<'a> PlainSource<'a> {
                 }
                 Taken::Complete => {
                     lease.end_dump();
-                    let pieces = verifier.verify().map_err(|error| {
-                        self.dump.blame(|host, path| error.into_fault(host, path))
-                    })?;
+                    let pieces = verifier.verify();
+                    let pieces = pieces.map_err(|fault| self.dump.blame(fault))?;
                     return Ok(Step::Complete(pieces));
                 }
             }
@@ -210,9 +209,7 @@ impl PlainDump<'_> {
         loop {
             if let Some(compared) = &mut stream.compared {
                 let taken = compared.take(lease.buffer());
-                taken.map_err(|source| {
-                    self.blame(|host, path| HostFault::Malformed { host, path, source })
-                })?;
+                taken.map_err(|error| self.blame(error.into()))?;
                 if let Some(size) = compared.ended_early() {
                     return Err(self.too_short(size));
                 }
@@ -221,7 +218,7 @@ impl PlainDump<'_> {
                     return Ok(());
                 }
                 if compared.is_wrong() {
-                    return Err(self.blame(|host, path| HostFault::Disproved { host, path }));
+                    return Err(self.blame(PathFault::Disproved));
                 }
                 if compared.is_full() {
                     compared.changed().await;
@@ -244,7 +241,7 @@ impl PlainDump<'_> {
         let infos = lease.query_path_infos(path).await.map_err(Arc::new)?;
         match infos.first() {
             Some(info) if info.nar_hash == self.info.nar_hash => Ok(()),
-            _ => Err(self.blame(|host, path| HostFault::Lacks { host, path })),
+            _ => Err(self.blame(PathFault::Lacks)),
         }
     }
 
@@ -259,29 +256,33 @@ impl PlainDump<'_> {
         }
         match prefix.is_same() {
             true => Ok(()),
-            false => Err(self.blame(|host, path| HostFault::Differs { host, path })),
+            false => Err(self.blame(PathFault::Differs)),
         }
     }
 
     /// Waits for more bytes of the NAR.
     async fn more(&self, lease: &mut Lease) -> Result<(), HostFault> {
         let more = lease.nar_bytes().await;
-        more.map_err(|error| self.blame(|host, path| HostFault::of_dump(error, host, path)))
+        more.map_err(|error| HostFault::of_dump(error, self.host_name(), self.info.path.clone()))
     }
 
     /// The archive has ended after so many bytes.
     fn too_short(&self, size: u64) -> HostFault {
-        self.blame(|host, path| HostFault::Mismatch {
-            host,
-            path,
-            expected: format!("{} bytes", self.info.nar_size),
-            got: format!("an archive of {size} bytes"),
-        })
+        let expected = format!("{} bytes", self.info.nar_size);
+        let got = format!("an archive of {size} bytes");
+        self.blame(PathFault::Mismatch(expected, got))
     }
 
     /// A fault of this host with this path.
-    fn blame(&self, fault: impl FnOnce(String, StorePath) -> HostFault) -> HostFault {
-        let host = self.bookkeeping.pool.host(self.host).to_string();
-        fault(host, self.info.path.clone())
+    fn blame(&self, fault: PathFault) -> HostFault {
+        HostFault::Path {
+            host: self.host_name(),
+            path: self.info.path.clone(),
+            fault,
+        }
+    }
+
+    fn host_name(&self) -> String {
+        self.bookkeeping.pool.host(self.host).to_string()
     }
 }

@@ -31,28 +31,21 @@ impl Destination {
         stem: Option<&OsStr>,
         if_exists: IfExists,
     ) -> Result<Self, UnpackError> {
-        let prepare = |error: Errno| UnpackError::Prepare {
-            dest: dest.to_owned(),
-            source: error.into(),
-        };
+        let prepare = |error: Errno| UnpackError::Prepare(dest.to_owned(), error.into());
         // A path that ends in a slash or a dot has a file name to `Path`, and resolves differently.
         let name = dest.file_name().filter(|name| {
             let (path, name) = (dest.as_os_str().as_bytes(), name.as_bytes());
             path.ends_with(name)
         });
         let (Some(name), Some(parent)) = (name, dest.parent()) else {
-            return Err(UnpackError::NoName {
-                dest: dest.to_owned(),
-            });
+            return Err(UnpackError::NoName(dest.to_owned()));
         };
         let parent = open_parent(parent).map_err(prepare)?;
         match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => {}
             Err(error) => return Err(prepare(error)),
             Ok(_) => {
-                return Err(UnpackError::Exists {
-                    dest: dest.to_owned(),
-                });
+                return Err(UnpackError::Exists(dest.to_owned()));
             }
         }
         Ok(Self {
@@ -82,9 +75,7 @@ impl Destination {
     /// Moves what was made to the destination.
     pub(super) fn commit(&mut self, directory: bool) -> Result<(), UnpackError> {
         let Some(staging) = self.staging.take() else {
-            return Err(UnpackError::Incomplete {
-                dest: self.dest.clone(),
-            });
+            return Err(UnpackError::Incomplete(self.dest.clone()));
         };
         let to = self.dest.file_name().unwrap_or_default();
         match move_top(&staging, self.parent.as_fd(), to, directory) {
@@ -95,13 +86,8 @@ impl Destination {
             Err(error) => {
                 self.staging = Some(staging);
                 Err(match error {
-                    Errno::EXIST | Errno::NOTEMPTY => UnpackError::Exists {
-                        dest: self.dest.clone(),
-                    },
-                    error => UnpackError::Commit {
-                        dest: self.dest.clone(),
-                        source: error.into(),
-                    },
+                    Errno::EXIST | Errno::NOTEMPTY => UnpackError::Exists(self.dest.clone()),
+                    error => UnpackError::Commit(self.dest.clone(), error.into()),
                 })
             }
         }

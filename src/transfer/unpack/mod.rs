@@ -47,43 +47,25 @@ use tree::Tree;
 /// the size of the largest unit (a symlink) completes most of them at the first attempt.
 const JOIN_SIZE: usize = 4096;
 
-/// Why a NAR could not be restored. Paths inside the archive are escaped and relative to its top.
+/// Why a NAR could not be restored. Paths inside the archive are escaped and relative to its top;
+/// the others are where it should have been restored to.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
     /// The destination's path does not name something in a directory.
-    #[error("{dest:?} does not end in a file name")]
-    NoName {
-        /// Where the archive should have been restored to.
-        dest: PathBuf,
-    },
+    #[error("{0:?} does not end in a file name")]
+    NoName(PathBuf),
     /// The destination, or its directory, cannot be looked at.
-    #[error("cannot prepare to restore {dest:?}")]
-    Prepare {
-        /// Where the archive should have been restored to.
-        dest: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error("cannot prepare to restore {0:?}")]
+    Prepare(PathBuf, #[source] io::Error),
     /// Something has the destination's name already.
-    #[error("{dest:?} exists already")]
-    Exists {
-        /// Where the archive should have been restored to.
-        dest: PathBuf,
-    },
+    #[error("{0:?} exists already")]
+    Exists(PathBuf),
     /// The bytes are no acceptable NAR.
-    #[error("cannot restore {dest:?}")]
-    Nar {
-        /// Where the archive should have been restored to.
-        dest: PathBuf,
-        /// What is wrong with them.
-        source: NarError,
-    },
+    #[error("cannot restore {0:?}")]
+    Nar(PathBuf, #[source] NarError),
     /// More bytes came than the archive has.
-    #[error("more bytes follow the end of the NAR for {dest:?}")]
-    Trailing {
-        /// Where the archive should have been restored to.
-        dest: PathBuf,
-    },
+    #[error("more bytes follow the end of the NAR for {0:?}")]
+    Trailing(PathBuf),
     /// The system refused something.
     #[error("cannot {action} {path}")]
     Io {
@@ -103,25 +85,14 @@ pub enum UnpackError {
         other: Option<String>,
     },
     /// An earlier call failed.
-    #[error("restoring {dest:?} has failed already")]
-    Failed {
-        /// Where the archive should have been restored to.
-        dest: PathBuf,
-    },
+    #[error("restoring {0:?} has failed already")]
+    Failed(PathBuf),
     /// The archive has not ended yet.
-    #[error("the NAR for {dest:?} is incomplete")]
-    Incomplete {
-        /// Where the archive should have been restored to.
-        dest: PathBuf,
-    },
+    #[error("the NAR for {0:?} is incomplete")]
+    Incomplete(PathBuf),
     /// The complete tree could not be given its name.
-    #[error("cannot move what was restored to {dest:?}")]
-    Commit {
-        /// Where the archive should have been restored to.
-        dest: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error("cannot move what was restored to {0:?}")]
+    Commit(PathBuf, #[source] io::Error),
 }
 
 fn clash(other: Option<&str>) -> String {
@@ -196,9 +167,7 @@ impl Unpacker {
     /// be written then; dropping the unpacker removes what was made.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), UnpackError> {
         if self.failed {
-            return Err(UnpackError::Failed {
-                dest: self.tree.dest().to_owned(),
-            });
+            return Err(UnpackError::Failed(self.tree.dest().to_owned()));
         }
         let done = self.take(bytes);
         self.failed = done.is_err();
@@ -220,9 +189,7 @@ impl Unpacker {
         if self.is_complete() {
             self.tree.commit()
         } else {
-            Err(UnpackError::Incomplete {
-                dest: self.tree.dest().to_owned(),
-            })
+            Err(UnpackError::Incomplete(self.tree.dest().to_owned()))
         }
     }
 
@@ -289,14 +256,11 @@ fn step(
     input: &[u8],
 ) -> Result<(usize, bool), UnpackError> {
     match decoder.step(input) {
-        Ok((read, Some(Event::End))) if read < input.len() => Err(UnpackError::Trailing {
-            dest: tree.dest().to_owned(),
-        }),
+        Ok((read, Some(Event::End))) if read < input.len() => {
+            Err(UnpackError::Trailing(tree.dest().to_owned()))
+        }
         Ok((read, Some(event))) => tree.apply(event).map(|()| (read, true)),
         Ok((read, None)) => Ok((read, false)),
-        Err(source) => Err(UnpackError::Nar {
-            dest: tree.dest().to_owned(),
-            source,
-        }),
+        Err(error) => Err(UnpackError::Nar(tree.dest().to_owned(), error)),
     }
 }

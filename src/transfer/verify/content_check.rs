@@ -6,7 +6,7 @@ use std::mem;
 use sha2::{Digest, Sha256};
 
 use crate::model::{Content, NarHash, PathInfo};
-use crate::transfer::error::VerifyError;
+use crate::transfer::error::PathFault;
 use crate::wire::nar::Event;
 
 /// Length of the hash part of a store path, in bytes.
@@ -144,7 +144,7 @@ impl ContentCheck {
     ///
     /// Nix 2.17 to 2.34 hash no places behind a NAR that refers to itself. Such an address is no proof: NARs
     /// in which some of these references were zeros already have the same.
-    pub(in crate::transfer) fn verify(&self) -> Result<(), VerifyError> {
+    pub(in crate::transfer) fn verify(&self) -> Result<(), PathFault> {
         let mut hasher = self.received.hasher.clone();
         hasher.update(&self.received.tail);
         let without_places: [u8; 32] = hasher.clone().finalize().into();
@@ -165,7 +165,7 @@ impl ContentCheck {
             return Ok(());
         }
         if matches!(self.expected, Content::NarWithoutSelf(_)) && without_places == expected {
-            return Err(VerifyError::Unproven);
+            return Err(PathFault::Unproven);
         }
         let got = match self.received.unfit {
             Some(unfit) => unfit.to_owned(),
@@ -173,7 +173,7 @@ impl ContentCheck {
         };
         let expected = NarHash::new(expected);
         let expected = format!("{what} {expected}, from which its name follows");
-        Err(VerifyError::Mismatch(expected, got))
+        Err(PathFault::Mismatch(expected, got))
     }
 }
 

@@ -5,4 +5,4 @@ mod content_check;
 mod verifier;
 
 pub use checkpoint::{Checkpoint, Piece, ResumePoint};
-pub(super) use verifier::{HELD_BACK_MAX, Rejected, Taken, Verifier};
+pub(super) use verifier::{HELD_BACK_MAX, Taken, Verifier};

@@ -14,8 +14,8 @@ use sha2::{Digest, Sha256};
 
 use super::checkpoint::{Checkpoint, Piece, ResumePoint};
 use super::content_check::ContentCheck;
-use crate::model::{NarHash, PathInfo, StorePath};
-use crate::transfer::error::{HostFault, VerifyError};
+use crate::model::{NarHash, PathInfo};
+use crate::transfer::error::PathFault;
 use crate::wire::nar::{Completion, Decoder, Event, NarError};
 
 /// NARs up to this size, in bytes, are verified whole before their first byte is passed on, so that a host which sends
@@ -97,31 +97,6 @@ pub(in crate::transfer) struct Verifier {
     before: Option<ResumePoint>,
 }
 
-/// Why a stream takes no more.
-#[derive(Debug)]
-pub(in crate::transfer) enum Rejected {
-    /// What came is no acceptable NAR.
-    Nar(NarError),
-    /// It begins differently from what was passed on already.
-    Differs,
-}
-
-impl Rejected {
-    /// What it means for the host that sent it.
-    pub(in crate::transfer) fn into_fault(self, host: String, path: StorePath) -> HostFault {
-        match self {
-            Self::Nar(source) => HostFault::Malformed { host, path, source },
-            Self::Differs => HostFault::Differs { host, path },
-        }
-    }
-}
-
-impl From<NarError> for Rejected {
-    fn from(error: NarError) -> Self {
-        Self::Nar(error)
-    }
-}
-
 impl Verifier {
     pub(in crate::transfer) fn new(info: &PathInfo) -> Self {
         let limit = match info.nar_size {
@@ -159,7 +134,7 @@ impl Verifier {
 
     /// Takes what is whole off the buffer, or a piece of it: to be called again until it gives
     /// [`Taken::NeedMore`] or [`Taken::Complete`].
-    pub(in crate::transfer) fn take(&mut self, buf: &mut BytesMut) -> Result<Taken, Rejected> {
+    pub(in crate::transfer) fn take(&mut self, buf: &mut BytesMut) -> Result<Taken, PathFault> {
         if let Some(before) = &self.before {
             let missing = before.at - self.offset();
             let most = usize::try_from(missing).unwrap_or(usize::MAX);
@@ -168,12 +143,12 @@ impl Verifier {
             if self.offset() < before.at {
                 // Tokens end where pieces do: one that does not was another one there.
                 return match all_there || self.received.decoder.is_complete() {
-                    true => Err(Rejected::Differs),
+                    true => Err(PathFault::Differs),
                     false => Ok(Taken::NeedMore),
                 };
             }
             if self.received.hash() != before.checkpoint.hash {
-                return Err(Rejected::Differs);
+                return Err(PathFault::Differs);
             }
             self.before = None;
             self.pass();
@@ -209,14 +184,14 @@ impl Verifier {
 
     /// Compares hash and size with the promised ones, and the content with its address where it has one,
     /// once the archive is complete. Gives what was held_back back.
-    pub(in crate::transfer) fn verify(&mut self) -> Result<Vec<Piece>, VerifyError> {
+    pub(in crate::transfer) fn verify(&mut self) -> Result<Vec<Piece>, PathFault> {
         let (size, hash) = (self.offset(), self.received.hash());
         let wanted_size = if self.size == 0 { size } else { self.size };
         let wanted_hash = self.hash.unwrap_or(hash);
         if (size, hash) != (wanted_size, wanted_hash) {
             let text = |hash: NarHash, size: u64| format!("{hash} ({size} bytes)");
             let (expected, got) = (text(wanted_hash, wanted_size), text(hash, size));
-            return Err(VerifyError::Mismatch(expected, got));
+            return Err(PathFault::Mismatch(expected, got));
         }
         if let Some(content) = &self.content {
             content.verify()?;

@@ -1,47 +1,47 @@
 //! What to do about a host that could not be reached.
 
-use super::{Phase, TransportError};
+use super::{Phase, TransportError, TransportErrorKind as Kind};
 use crate::config::host::SshTarget;
 use crate::hint::Hint;
 
 impl Hint for TransportError {
     fn hint(&self) -> Option<String> {
-        let target = SshTarget::of(self.host().unwrap_or_default());
-        Some(match self {
-            Self::HostNameUnknown { name, .. } => format!(
+        let target = SshTarget::of(self.host.as_deref().unwrap_or_default());
+        Some(match &self.kind {
+            Kind::HostNameUnknown(name) => format!(
                 "check the spelling in ssh-substituter-hosts, or give {name} a HostName in ~/.ssh/config"
             ),
-            Self::Refused { .. } => format!(
+            Kind::Refused => format!(
                 "check that sshd runs there and listens at this port: '{}'; another port is written ssh://HOST:PORT",
                 target.ssh("true")
             ),
-            Self::Unreachable { .. } => format!(
+            Kind::Unreachable => format!(
                 "check the network, the VPN or ProxyJump in ~/.ssh/config: '{}'",
                 target.ssh("true")
             ),
-            Self::TimedOut {
+            Kind::TimedOut {
                 phase: Phase::Queue,
                 ..
             } => "the other process is held up by the host as well; raise connect-timeout if the host is only slow".to_owned(),
-            Self::TimedOut { .. } => format!(
+            Kind::TimedOut { .. } => format!(
                 "see where it hangs with '{}'; if the host is only slow, raise connect-timeout",
                 target.verbose_ssh()
             ),
-            Self::HostKeyUnknown { .. } => format!(
+            Kind::HostKeyUnknown => format!(
                 "log in once as the user who runs this (root for the daemon) with '{}', or set base64-ssh-public-host-key in the host's URL",
                 target.ssh("true")
             ),
-            Self::HostKeyChanged { pinned: true, .. } => format!(
+            Kind::HostKeyChanged { pinned: true } => format!(
                 "find out why; if the change is right, put the new key ('{}' shows it) into base64-ssh-public-host-key in the host's URL",
                 target.keyscan()
             ),
-            Self::HostKeyChanged { ssh_output, .. } => format!(
+            Kind::HostKeyChanged { pinned: false } => format!(
                 "find out why; if the change is right, forget the old key with '{}'",
-                forget_key(ssh_output, &target)
+                forget_key(&self.ssh_output, &target)
             ),
-            Self::PermissionDenied { identity, ssh_output, .. } => {
+            Kind::PermissionDenied { identity, .. } => {
                 let copy = target.copy_id(identity.as_deref());
-                match (key_trouble(ssh_output), identity) {
+                match (key_trouble(&self.ssh_output), identity) {
                     (Some(trouble), _) => format!(
                         "ssh could not use the key: {}; see ssh-key in the host's URL",
                         trouble.trim_start_matches("Warning: ").trim_end_matches('.')
@@ -54,40 +54,40 @@ impl Hint for TransportError {
                     ),
                 }
             }
-            Self::AgentUnusable { socket, .. } => format!(
+            Kind::AgentUnusable { socket, .. } => format!(
                 "let ssh-auth-sock name an agent that the user who runs this (root for the daemon) can use ('SSH_AUTH_SOCK={} ssh-add -l' asks it), or name a key with ssh-key=/path in the host's URL",
                 shell_words::quote(&socket.to_string_lossy())
             ),
-            Self::Disconnected { .. } => format!(
+            Kind::Disconnected => format!(
                 "the host may limit connections (MaxStartups, PerSourcePenalties or a firewall) or close at log-in: its sshd log tells; try '{}'",
                 target.ssh("true")
             ),
-            Self::SessionRefused { .. } | Self::NoFurtherSession { .. } => {
+            Kind::SessionRefused | Kind::NoFurtherSession => {
                 "the host allows no (further) sessions: see MaxSessions in its sshd_config".to_owned()
             }
-            Self::NoUser { uid, .. } => format!(
+            Kind::NoUser(uid) => format!(
                 "add a line such as 'ci:x:{uid}:{}::/tmp:/bin/sh' to /etc/passwd; or set LD_PRELOAD=libnss_wrapper.so (of nss_wrapper) with NSS_WRAPPER_PASSWD and NSS_WRAPPER_GROUP naming files of one's own, which ssh gets too",
                 rustix::process::getgid().as_raw()
             ),
-            Self::LoginHeldBack { .. } => format!(
+            Kind::LoginHeldBack { .. } => format!(
                 "sshd's PerSourcePenalties or a firewall's limit lock out who is refused too often: fix the hosts at this address that are refused, see '{}'",
                 target.verbose_ssh()
             ),
-            Self::SshMissing { .. } => "install OpenSSH's client".to_owned(),
-            Self::BadCommand { .. } => {
+            Kind::SshMissing { .. } => "install OpenSSH's client".to_owned(),
+            Kind::BadCommand(_) => {
                 "remote-program and remote-store may hold no quotes, backslashes or exclamation marks"
                     .to_owned()
             }
-            Self::RuntimeDir(error) => return error.hint(),
-            Self::Other { .. } => {
+            Kind::RuntimeDir(error) => return error.hint(),
+            Kind::Other(_) => {
                 format!("'{}' may tell more", target.verbose_ssh())
             }
-            Self::Local { .. } => return None,
+            Kind::Local { .. } => return None,
         })
     }
 
     fn remote_output(&self) -> Option<&str> {
-        self.ssh_output()
+        Some(&*self.ssh_output).filter(|output| !output.is_empty())
     }
 }
 

@@ -45,7 +45,7 @@ use self::master::session::{MuxedChild, OpenOutcome, SessionRequest, is_login_fa
 use self::ssh::master_log::MasterLog;
 use super::closing_pipe::ClosingPipe;
 use super::runtime_dir::Environment;
-use super::{Channel, Child, Phase, Program, Transport, TransportError};
+use super::{Channel, Child, Phase, Program, Transport, TransportError, TransportErrorKind};
 use crate::config::host::Host;
 
 /// Most connections to one host.
@@ -120,14 +120,22 @@ impl Transport for OpenSsh {
                 // The host has let us in before: one connection fewer is no failure.
                 Err(error) if login == LoginKind::Further && is_login_failure(&error) => {
                     log::debug!("no further connection: {error}");
-                    refused = error.ssh_output().unwrap_or_default().to_owned();
+                    refused = error.ssh_output;
                     break;
                 }
                 // The process that is to start this master makes no progress (it may be stopped): try the next.
-                Err(TransportError::TimedOut {
-                    phase: Phase::Queue,
-                    ..
-                }) if index == 0 => continue,
+                Err(error)
+                    if index == 0
+                        && matches!(
+                            error.kind,
+                            TransportErrorKind::TimedOut {
+                                phase: Phase::Queue,
+                                ..
+                            }
+                        ) =>
+                {
+                    continue;
+                }
                 opened => opened?,
             };
             match opened {
@@ -156,11 +164,11 @@ impl Transport for OpenSsh {
                 }
             }
         }
-        let (host, ssh_output) = (host.to_string(), refused);
-        Err(match login {
-            LoginKind::First => TransportError::SessionRefused { host, ssh_output },
-            LoginKind::Further => TransportError::NoFurtherSession { host, ssh_output },
-        })
+        let kind = match login {
+            LoginKind::First => TransportErrorKind::SessionRefused,
+            LoginKind::Further => TransportErrorKind::NoFurtherSession,
+        };
+        Err(TransportError::new(host, kind).with_output(refused))
     }
 }
 
@@ -177,11 +185,7 @@ fn channel(
     );
     let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
         let source = io::ErrorKind::BrokenPipe.into();
-        return Err(TransportError::Local {
-            host: host.to_string(),
-            action: "take the pipes",
-            source,
-        });
+        return Err(TransportError::local(host, "take the pipes", source));
     };
     // Fewer wake-ups for each megabyte. Fails where the system's limit is lower, which does no harm.
     let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_SIZE);

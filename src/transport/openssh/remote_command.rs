@@ -6,7 +6,7 @@
 //! is exactly `nix-store --serve`, which wrappers look for in `SSH_ORIGINAL_COMMAND`.
 
 use crate::config::host::Host;
-use crate::transport::{Program, TransportError};
+use crate::transport::{Program, TransportError, TransportErrorKind};
 
 /// Adds where Nix usually is, then becomes its arguments. At the end of PATH, so that what the
 /// host's owner has put first stays first.
@@ -31,10 +31,8 @@ pub(super) fn line(host: &Host, program: Program) -> Result<String, TransportErr
     }
     let mut line = String::new();
     for word in words {
-        let quoted = quote(word).ok_or_else(|| TransportError::BadCommand {
-            host: host.to_string(),
-            word: word.to_owned(),
-        })?;
+        let bad = || TransportErrorKind::BadCommand(word.to_owned());
+        let quoted = quote(word).ok_or_else(|| TransportError::new(host, bad()))?;
         if !line.is_empty() {
             line.push(' ');
         }
@@ -114,10 +112,8 @@ mod tests {
     fn words_that_shells_disagree_about_are_refused() {
         for word in ["it's", "a\\b", "hi!", "`id`", "a\nb"] {
             let error = line(&host(&["nix-store", word], None), Program::AsConfigured);
-            assert!(
-                matches!(error, Err(TransportError::BadCommand { .. })),
-                "{word}"
-            );
+            let kind = error.unwrap_err().kind;
+            assert!(matches!(kind, TransportErrorKind::BadCommand(_)), "{word}");
         }
     }
 }

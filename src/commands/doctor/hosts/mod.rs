@@ -10,12 +10,13 @@ use crate::cache::disk::unix_seconds;
 use crate::commands::doctor::finding::{Finding, Level};
 use crate::commands::format::{counted, long_time, short_time, shorten};
 use crate::commands::probe::{Probed, Prober, Reached, Shell, StoreFiles, nix_of};
+use crate::config::host::CompressionMode;
 use crate::config::{Config, Host};
 use crate::engine::ssh_settings;
-use crate::pool::{Banner, RemoteError};
+use crate::pool::{Banner, RemoteError, RemoteErrorKind};
 use crate::remote::NoShell;
 use crate::report;
-use crate::transport::{Program, TransportError, login_command};
+use crate::transport::{Program, TransportErrorKind, login_command};
 use remote_program::RemoteProgram;
 
 const AREA: &str = "Host";
@@ -60,7 +61,7 @@ async fn follow_up(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<FollowUp> {
         all.push(FollowUp::Program(RemoteProgram::default()));
         let (prober, host) = (prober.clone(), probed.host.clone());
         match &probed.reached {
-            Ok(reached) if matches!(reached.shell, Shell::Yes(_)) => {
+            Ok(reached) if matches!(reached.shell, Shell::Yes { .. }) => {
                 let in_usual_places = reached.program == Program::InUsualPlaces;
                 let limit = prober.config.connect_timeout;
                 asked.spawn(async move {
@@ -87,7 +88,7 @@ async fn follow_up(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<FollowUp> {
 
 /// Earlier failures of the host.
 fn earlier_failures(probed: &Probed) -> Option<Finding> {
-    let health = probed.before.health?;
+    let health = probed.failures_before?;
     let left = (health.rest_until / 1000).saturating_sub(unix_seconds());
     let failures = counted(u64::from(health.failures), "failure");
     let text = match (&probed.reached, left) {
@@ -105,7 +106,12 @@ fn earlier_failures(probed: &Probed) -> Option<Finding> {
 
 fn broken(error: &RemoteError) -> Finding {
     let mut parts = report::parts(error);
-    if let RemoteError::Transport(TransportError::HostKeyChanged { pinned: true, .. }) = error {
+    if let RemoteErrorKind::Transport(error) = &error.kind
+        && matches!(
+            error.kind,
+            TransportErrorKind::HostKeyChanged { pinned: true }
+        )
+    {
         // ssh's advice is about a file of ours. What helps is which key the host showed.
         parts
             .remote_output
@@ -122,10 +128,12 @@ fn broken(error: &RemoteError) -> Finding {
 async fn failure(prober: &Prober, host: &Host, error: &RemoteError) -> Finding {
     let config = &prober.config;
     let finding = broken(error);
-    match error {
-        RemoteError::Transport(error) if error.is_local() => finding,
-        RemoteError::Transport(_) => finding.see(login_command(host, &ssh_settings(config)).await),
-        RemoteError::NoServer { .. } => match find_usual_program(prober, host).await {
+    match &error.kind {
+        RemoteErrorKind::Transport(error) if error.is_local() => finding,
+        RemoteErrorKind::Transport(_) => {
+            finding.see(login_command(host, &ssh_settings(config)).await)
+        }
+        RemoteErrorKind::NoServer { .. } => match find_usual_program(prober, host).await {
             Some(path) => finding.fix(format!(
                 "{path} is there: name it with remote-program={path} in the host's URL"
             )),
@@ -209,21 +217,58 @@ fn reached_host(
         }
     });
     all.push(in_parts(config, &reached.shell));
+    all.extend(compressed(host, &reached.shell));
     all.push(trust(config, host));
     all
 }
 
+/// Whether large paths come compressed.
+fn compressed(host: &Host, shell: &Shell) -> Option<Finding> {
+    let Shell::Yes { has_zstd, .. } = shell else {
+        return None;
+    };
+    let mode = host.compression.mode;
+    Some(match (has_zstd, mode) {
+        (_, CompressionMode::None) => {
+            Finding::ok(AREA, "compression=none: large paths come as they are")
+        }
+        (true, CompressionMode::Auto) => Finding::ok(
+            AREA,
+            "has zstd: large paths come compressed where that is faster",
+        ),
+        (true, CompressionMode::Zstd) => {
+            Finding::ok(AREA, "compression=zstd: large paths come compressed")
+        }
+        (false, _) => Finding::note(
+            AREA,
+            "its shell has no zstd: large paths come as they are, also over a slow line",
+        )
+        .fix("install zstd there, where the PATH of a non-interactive shell finds it"),
+    })
+}
+
 /// Whether large paths come in chunks.
 fn in_parts(config: &Config, shell: &Shell) -> Finding {
-    match shell {
-        Shell::Yes(StoreFiles::In(dir)) if *dir == config.store_dir => {
+    let files = match shell {
+        Shell::Yes { files, .. } => files,
+        Shell::No(none) => return Finding::note(AREA, no_shell(config, none)),
+        Shell::Failed(error) => {
+            let reason = report::parts(&**error).message;
+            let text = format!(
+                "it could not be found out whether it has a shell that reads its store: {reason}"
+            );
+            return Finding::note(AREA, text);
+        }
+    };
+    match files {
+        StoreFiles::In(dir) if *dir == config.store_dir => {
             Finding::ok(AREA, "has a shell: large paths come in chunks")
         }
-        Shell::Yes(StoreFiles::In(dir)) => Finding::ok(
+        StoreFiles::In(dir) => Finding::ok(
             AREA,
             format!("has a shell: large paths come in chunks, from the files in {dir}"),
         ),
-        Shell::Yes(StoreFiles::Nowhere { looked, is_empty }) => {
+        StoreFiles::Nowhere { looked, is_empty } => {
             let looked = looked.join(", ");
             let text = match is_empty {
                 true => format!(
@@ -236,14 +281,6 @@ fn in_parts(config: &Config, shell: &Shell) -> Finding {
             let fix = "where its store is somewhere else, name that with remote-store in the host's URL (remote-store=local?root=/DIR, percent-encoded)";
             Finding::note(AREA, text).fix(fix)
         }
-        Shell::No(none) => Finding::note(AREA, no_shell(config, none)),
-        Shell::Failed(error) => Finding::note(
-            AREA,
-            format!(
-                "it could not be found out whether it has a shell that reads its store: {}",
-                report::parts(&**error).message
-            ),
-        ),
     }
 }
 

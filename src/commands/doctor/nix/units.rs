@@ -260,76 +260,46 @@ mod tests {
         let mut found = daemons(&folders);
         found.sort();
         assert_eq!(found, ["nix-daemon.service", "nix-daemon@.service"]);
-        let mode = |name: &str| kill_mode(&folders, name);
-        assert_eq!(
-            mode("nix-daemon@.service").as_deref(),
-            Some("control-group")
-        );
-        assert_eq!(mode("nix-daemon.service").as_deref(), Some("process"));
-        assert_eq!(mode("absent.service"), None);
+        let mode = |name: &str| kill_mode(&folders, name).unwrap_or_default();
+        assert_eq!(mode("nix-daemon@.service"), "control-group");
+        assert_eq!(mode("nix-daemon.service"), "process");
+        assert_eq!(kill_mode(&folders, "absent.service"), None);
         // Further files, in the order of their names; of one name, the first.
-        write(
-            "lib/nix-daemon@.service.d/50-a.conf",
-            "[Service]\nKillMode=process\n",
-        );
-        write(
-            "etc/nix-daemon@.service.d/60-b.conf",
-            "[Service]\nKillMode=mixed\n",
-        );
-        assert_eq!(mode("nix-daemon@.service").as_deref(), Some("mixed"));
-        write(
-            "etc/nix-daemon@.service.d/60-b.conf",
-            "[Service]\nKillMode=\n",
-        );
-        assert_eq!(
-            mode("nix-daemon@.service").as_deref(),
-            Some("control-group")
-        );
-        write(
-            "lib/nix-daemon@.service.d/60-b.conf",
-            "[Service]\nKillMode=none\n",
-        );
-        assert_eq!(
-            mode("nix-daemon@.service").as_deref(),
-            Some("control-group")
-        );
+        for (file, value, expected) in [
+            ("lib/nix-daemon@.service.d/50-a.conf", "process", "process"),
+            ("etc/nix-daemon@.service.d/60-b.conf", "mixed", "mixed"),
+            ("etc/nix-daemon@.service.d/60-b.conf", "", "control-group"),
+            (
+                "lib/nix-daemon@.service.d/60-b.conf",
+                "none",
+                "control-group",
+            ),
+        ] {
+            write(file, &format!("[Service]\nKillMode={value}\n"));
+            assert_eq!(mode("nix-daemon@.service"), expected, "{file}: {value}");
+        }
         write(
             "etc/nix-daemon@.service",
             &format!("{daemon}KillMode=process"),
         );
         write("etc/nix-daemon@.service.d/60-b.conf", "");
-        assert_eq!(mode("nix-daemon@.service").as_deref(), Some("process"));
+        assert_eq!(mode("nix-daemon@.service"), "process");
     }
 
     #[test]
     fn what_ends_with_each_client_is_a_warning() {
-        let is_healthy = |name: &str, mode: &str, engine, has_socket_unit| {
+        for (name, mode, engine, has_socket_unit, is_found, is_well) in [
+            ("d@.service", "process", None, false, false, true),
+            ("d@.service", "control-group", None, false, true, false),
+            ("d.service", "control-group", None, false, true, true),
+            ("d.service", "mixed", Some(1), false, true, false),
+            ("d@.service", "mixed", None, true, true, true),
+            ("d@.service", "mixed", Some(1), true, true, false),
+        ] {
             let found = finding(name, mode, engine, has_socket_unit);
-            (
-                found.is_some(),
-                Findings(found.into_iter().collect()).all_is_well(),
-            )
-        };
-        assert_eq!(
-            is_healthy("d@.service", "process", None, false),
-            (false, true)
-        );
-        assert_eq!(
-            is_healthy("d@.service", "control-group", None, false),
-            (true, false)
-        );
-        assert_eq!(
-            is_healthy("d.service", "control-group", None, false),
-            (true, true)
-        );
-        assert_eq!(
-            is_healthy("d.service", "mixed", Some(1), false),
-            (true, false)
-        );
-        assert_eq!(is_healthy("d@.service", "mixed", None, true), (true, true));
-        assert_eq!(
-            is_healthy("d@.service", "mixed", Some(1), true),
-            (true, false)
-        );
+            assert_eq!(found.is_some(), is_found, "{name}, {mode}");
+            let findings = Findings(found.into_iter().collect());
+            assert_eq!(findings.all_is_well(), is_well, "{name}, {mode}");
+        }
     }
 }

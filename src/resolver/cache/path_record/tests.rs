@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::host_answer::OWN_ANSWER_LIFETIME;
 use super::*;
 use crate::model::StorePath;
+use crate::model::samples::bare;
 
 fn hosts() -> [HostId; 3] {
     [0, 1, 2].map(HostId::at)
@@ -13,14 +14,8 @@ fn hosts() -> [HostId; 3] {
 fn has(host: HostId, hash: Option<u8>) -> HostAnswer {
     let path = StorePath::parse("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a").unwrap();
     let info = PathInfo {
-        path,
-        deriver: None,
-        references: Vec::new(),
-        download_size: 0,
-        nar_size: 0,
         nar_hash: hash.map(|byte| NarHash::new([byte; 32])),
-        ca: None,
-        sigs: Vec::new(),
+        ..bare(path)
     };
     HostAnswer {
         host,

@@ -2,8 +2,9 @@ use bytes::BytesMut;
 use sha2::{Digest, Sha256};
 
 use super::{Content, ContentCheck};
+use crate::model::samples::bare;
 use crate::model::{NarHash, PathInfo, StorePath};
-use crate::transfer::error::VerifyError;
+use crate::transfer::error::PathFault;
 use crate::transfer::verify::ResumePoint;
 use crate::transfer::verify::{Taken, Verifier};
 use crate::wire::nar::{
@@ -26,14 +27,11 @@ const FLAT_ADDRESS: &str = "fixed:sha256:1xk2hhjr0f2n4adj1h688wlz59xpl86y1r8bd2p
 fn promise(path: &str, references: &[&str], ca: &str, nar: &[u8]) -> PathInfo {
     let parse = |path: &str| StorePath::parse(path).unwrap();
     PathInfo {
-        path: parse(path),
-        deriver: None,
         references: references.iter().map(|path| parse(path)).collect(),
-        download_size: 0,
         nar_size: nar.len() as u64,
         nar_hash: Some(NarHash::new(Sha256::digest(nar).into())),
         ca: Some(ca.to_owned()),
-        sigs: Vec::new(),
+        ..bare(parse(path))
     }
 }
 
@@ -97,7 +95,7 @@ fn arrive(
     nar: &[u8],
     piece: usize,
     break_at: Option<usize>,
-) -> Result<(), VerifyError> {
+) -> Result<(), PathFault> {
     let mut stream = Verifier::new(info);
     let mut buf = BytesMut::new();
     let mut break_at = break_at;
@@ -128,9 +126,9 @@ fn refused(info: &PathInfo, nar: &[u8]) -> (String, String) {
     mismatch(arrive(info, nar, 1000, None))
 }
 
-fn mismatch(arrived: Result<(), VerifyError>) -> (String, String) {
+fn mismatch(arrived: Result<(), PathFault>) -> (String, String) {
     match arrived {
-        Err(VerifyError::Mismatch(expected, got)) => (expected, got),
+        Err(PathFault::Mismatch(expected, got)) => (expected, got),
         other => panic!("{other:?}"),
     }
 }
@@ -232,7 +230,7 @@ fn an_address_without_places_is_told_from_a_wrong_one() {
             if proven {
                 Ok(())
             } else {
-                Err(VerifyError::Unproven)
+                Err(PathFault::Unproven)
             }
         );
     }

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,9 +13,9 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::host::Host;
-use crate::transport::TransportError;
 use crate::transport::openssh::SshSettings;
 use crate::transport::openssh::ssh::config::configuration;
+use crate::transport::{TransportError, TransportErrorKind};
 
 /// A local agent accepts a connection at once or not at all.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -24,18 +25,14 @@ const MIN_CONFIG_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Adds to a refusal what was tried; returns other errors unchanged.
 pub(in crate::transport::openssh) async fn add_tried(
-    error: TransportError,
+    mut error: TransportError,
     host: &Host,
     settings: &SshSettings,
     deadline: Instant,
 ) -> TransportError {
-    let TransportError::PermissionDenied {
-        host: name,
-        methods,
-        identity,
-        ssh_output,
-        ..
-    } = error
+    let TransportErrorKind::PermissionDenied {
+        identity, tried, ..
+    } = &mut error.kind
     else {
         return error;
     };
@@ -45,7 +42,7 @@ pub(in crate::transport::openssh) async fn add_tried(
         .unwrap_or_default();
     let found = SshIdentities::read(&configuration);
     let home = home();
-    let mut tried: Vec<String> = found
+    *tried = found
         .keys
         .iter()
         .filter(|key| identity.as_deref() == Some(key) || exists(key, home.as_deref()))
@@ -57,26 +54,19 @@ pub(in crate::transport::openssh) async fn add_tried(
             // The host has a key in its URL: the agent was not needed.
             Err(_) if identity.is_some() => {}
             Err(source) => {
-                return TransportError::AgentUnusable {
-                    host: name,
+                error.kind = TransportErrorKind::AgentUnusable {
                     socket,
                     source,
-                    tried,
-                    ssh_output,
+                    tried: mem::take(tried),
                 };
+                return error;
             }
         }
     }
     if tried.is_empty() {
         tried.push("no key and no agent".to_owned());
     }
-    TransportError::PermissionDenied {
-        host: name,
-        methods,
-        identity,
-        tried,
-        ssh_output,
-    }
+    error
 }
 
 async fn reach(socket: &Path) -> io::Result<()> {

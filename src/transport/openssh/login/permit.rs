@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use super::record::{LoginKind, LoginRecord};
 use crate::folder::lock::{lock_until, open_lock};
-use crate::transport::TransportError;
+use crate::transport::{TransportError, TransportErrorKind};
 
 /// Suffix of these files.
 pub(in crate::transport::openssh) const LOGIN_FILE_SUFFIX: &str = ".login";
@@ -126,10 +126,10 @@ fn record_path(folder: &Path, address: &str) -> PathBuf {
 /// Whether the host counts this failure against our address.
 fn is_counted_by_host(error: &TransportError) -> bool {
     matches!(
-        error,
-        TransportError::PermissionDenied { .. }
-            | TransportError::AgentUnusable { .. }
-            | TransportError::Disconnected { .. }
+        error.kind,
+        TransportErrorKind::PermissionDenied { .. }
+            | TransportErrorKind::AgentUnusable { .. }
+            | TransportErrorKind::Disconnected
     )
 }
 

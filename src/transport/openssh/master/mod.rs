@@ -39,7 +39,7 @@ use super::ssh::{ciphers, diagnose, environment, master_log};
 use crate::config::host::Host;
 use crate::folder::SocketId;
 use crate::folder::lock::lock_until;
-use crate::transport::{Phase, TransportError};
+use crate::transport::{Phase, TransportError, TransportErrorKind};
 
 /// How long a master may take to answer. A running one takes microseconds.
 const MASTER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -161,11 +161,8 @@ impl<'a> Master<'a> {
             return Err(self.timed_out(Phase::Queue));
         };
         if let Some((since, wait)) = permit.backoff(login) {
-            return Err(TransportError::LoginHeldBack {
-                host: self.host.to_string(),
-                since,
-                wait,
-            });
+            let kind = TransportErrorKind::LoginHeldBack { since, wait };
+            return Err(TransportError::new(self.host, kind));
         }
         let started = self.start().await;
         permit.record_outcome(login, started.as_ref().err());
@@ -214,12 +211,10 @@ impl<'a> Master<'a> {
             // Out of reach of the terminal's Ctrl-C; and its proxies can be killed together with it.
             .process_group(0);
         environment::prepare(&mut command, self.settings);
-        let child = command
-            .spawn()
-            .map_err(|source| TransportError::SshMissing {
-                program: self.settings.program.clone(),
-                source,
-            })?;
+        let child = command.spawn().map_err(|source| {
+            let program = self.settings.program.clone();
+            TransportError::of_this_machine(TransportErrorKind::SshMissing { program, source })
+        })?;
         let mut child = StartingSsh(child);
         let status = match timeout_at(self.deadline, child.0.wait()).await {
             Ok(status) => status.map_err(|error| self.failed("wait for ssh", error))?,
@@ -279,21 +274,16 @@ impl<'a> Master<'a> {
     }
 
     pub(super) fn timed_out(&self, phase: Phase) -> TransportError {
-        TransportError::TimedOut {
-            host: self.host.to_string(),
+        let kind = TransportErrorKind::TimedOut {
             after: self.began.elapsed(),
             limit: self.settings.limit(),
             phase,
-            ssh_output: master_log::read(&self.log()),
-        }
+        };
+        TransportError::new(self.host, kind).with_output(master_log::read(&self.log()))
     }
 
     fn failed(&self, action: &'static str, source: io::Error) -> TransportError {
-        TransportError::Local {
-            host: self.host.to_string(),
-            action,
-            source,
-        }
+        TransportError::local(self.host, action, source)
     }
 }
 

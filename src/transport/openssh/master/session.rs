@@ -14,7 +14,7 @@ use super::liveness::{LivenessProbe, LivenessProbes, PROBE_WHILE_OPENING_AFTER};
 use crate::config::host::Host;
 use crate::transport::openssh::login::LoginKind;
 use crate::transport::openssh::ssh::master_log;
-use crate::transport::{Phase, TransportError};
+use crate::transport::{Phase, TransportError, TransportErrorKind};
 
 pub(in crate::transport::openssh) type MuxedChild = ::openssh::Child<Arc<Session>>;
 
@@ -25,13 +25,7 @@ pub(in crate::transport::openssh) enum OpenOutcome {
 
 /// Whether the error is about logging in to the host, and not about this machine.
 pub(in crate::transport::openssh) fn is_login_failure(error: &TransportError) -> bool {
-    !matches!(
-        error,
-        TransportError::SshMissing { .. }
-            | TransportError::RuntimeDir(_)
-            | TransportError::Local { .. }
-            | TransportError::BadCommand { .. }
-    )
+    !error.is_local() || matches!(error.kind, TransportErrorKind::NoUser(_))
 }
 
 /// A session that is to be opened.
@@ -88,12 +82,7 @@ impl SessionRequest<'_> {
                         return Ok(OpenOutcome::Refused { fresh, ssh_output });
                     }
                     MuxFailure::Local(source) => {
-                        let action = "make pipes";
-                        return Err(TransportError::Local {
-                            host: self.host.to_string(),
-                            action,
-                            source,
-                        });
+                        return Err(TransportError::local(self.host, "make pipes", source));
                     }
                 },
                 None if probe.is_some_and(|probe| probe.is_unresponsive()) => {
@@ -110,11 +99,8 @@ impl SessionRequest<'_> {
                 }
             }
         }
-        let ssh_output = master_log::read(&master.log());
-        Err(TransportError::Disconnected {
-            host: self.host.to_string(),
-            ssh_output,
-        })
+        let error = TransportError::new(self.host, TransportErrorKind::Disconnected);
+        Err(error.with_output(master_log::read(&master.log())))
     }
 }
 

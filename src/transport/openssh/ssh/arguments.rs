@@ -188,13 +188,9 @@ mod tests {
     #[test]
     fn ours_come_first_then_the_users_then_defaults() {
         let settings = SshSettings {
-            ssh_options: vec![
-                "-M".into(),
-                "-o".into(),
-                "ConnectTimeout=99".into(),
-                "-S".into(),
-                "x".into(),
-            ],
+            ssh_options: ["-M", "-o", "ConnectTimeout=99", "-S", "x"]
+                .map(str::to_owned)
+                .into(),
             connect_timeout: Duration::from_secs(5),
             dead_link_timeout: Duration::from_secs(10),
             ..SshSettings::default()
@@ -239,55 +235,29 @@ mod tests {
             ..host()
         };
         assert_eq!(connection_name(&same, &settings), name);
-        let others = [
-            Host {
-                user: None,
-                ..host()
-            },
-            Host {
-                port: None,
-                ..host()
-            },
-            Host {
-                compress: false,
-                ..host()
-            },
-            Host {
-                public_host_key: Some("k".into()),
-                ..host()
-            },
-            Host {
-                ssh_key: None,
-                ..host()
-            },
-            Host {
-                name: "i".into(),
-                ..host()
-            },
+        let of_hosts: [fn(&mut Host); 6] = [
+            |host| host.user = None,
+            |host| host.port = None,
+            |host| host.compress = false,
+            |host| host.public_host_key = Some("k".into()),
+            |host| host.ssh_key = None,
+            |host| host.name = "i".into(),
         ];
-        for other in others {
-            assert_ne!(connection_name(&other, &settings), name);
+        for change in of_hosts {
+            let mut other = host();
+            change(&mut other);
+            assert_ne!(connection_name(&other, &settings), name, "{other:?}");
         }
-        let others = [
-            SshSettings {
-                ssh_options: vec!["-4".into()],
-                ..settings.clone()
-            },
-            SshSettings {
-                only_for: Some(CallingProcess::of_process()),
-                ..settings.clone()
-            },
-            SshSettings {
-                auth_sock: Some("/agent".into()),
-                ..settings.clone()
-            },
-            SshSettings {
-                dead_link_timeout: Duration::from_secs(9),
-                ..settings
-            },
+        let of_settings: [fn(&mut SshSettings); 4] = [
+            |settings| settings.ssh_options = vec!["-4".into()],
+            |settings| settings.only_for = Some(CallingProcess::of_process()),
+            |settings| settings.auth_sock = Some("/agent".into()),
+            |settings| settings.dead_link_timeout = Duration::from_secs(9),
         ];
-        for other in others {
-            assert_ne!(connection_name(&host(), &other), name);
+        for change in of_settings {
+            let mut other = settings.clone();
+            change(&mut other);
+            assert_ne!(connection_name(&host(), &other), name, "{other:?}");
         }
     }
 }

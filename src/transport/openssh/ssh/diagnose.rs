@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::config::host::Host;
-use crate::transport::{Phase, TransportError};
+use crate::transport::{Phase, TransportError, TransportErrorKind as Kind};
 
 /// The error that `ssh_output` describes. `after` is how long ssh ran before it gave up, `limit` the configured limit.
 pub(in crate::transport::openssh) fn classify(
@@ -16,53 +16,34 @@ pub(in crate::transport::openssh) fn classify(
     (after, limit): (Duration, Option<Duration>),
 ) -> TransportError {
     let has = |needles: &[&str]| needles.iter().any(|needle| ssh_output.contains(needle));
-    let name = host.to_string();
     // The most telling first: with a jump host, ssh prints the jump's failure and then its own
     // "Connection closed by UNKNOWN".
-    if has(&[
+    let kind = if has(&[
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
         "has changed and you have requested strict checking",
         "REVOKED HOST KEY",
         "marked as revoked",
     ]) {
-        TransportError::HostKeyChanged {
-            host: name,
+        Kind::HostKeyChanged {
             pinned: host.public_host_key.is_some(),
-            ssh_output,
         }
     } else if has(&[
         "Host key verification failed",
         "you have requested strict checking",
     ]) {
-        TransportError::HostKeyUnknown {
-            host: name,
-            ssh_output,
-        }
+        Kind::HostKeyUnknown
     } else if has(&["No user exists for uid"]) {
-        TransportError::NoUser {
-            host: name,
-            uid: rustix::process::getuid().as_raw(),
-            ssh_output,
-        }
+        Kind::NoUser(rustix::process::getuid().as_raw())
     } else if let Some(methods) = denied(&ssh_output) {
-        TransportError::PermissionDenied {
-            host: name,
+        Kind::PermissionDenied {
             methods,
             identity: host.ssh_key.clone(),
             tried: Vec::new(),
-            ssh_output,
         }
-    } else if let Some(unknown) = unresolved(&ssh_output) {
-        TransportError::HostNameUnknown {
-            host: name,
-            name: unknown,
-            ssh_output,
-        }
+    } else if let Some(name) = unresolved(&ssh_output) {
+        Kind::HostNameUnknown(name)
     } else if has(&["Connection refused"]) {
-        TransportError::Refused {
-            host: name,
-            ssh_output,
-        }
+        Kind::Refused
     } else if has(&[
         "No route to host",
         "Network is unreachable",
@@ -70,21 +51,16 @@ pub(in crate::transport::openssh) fn classify(
         "Host is down",
         "Cannot assign requested address",
     ]) {
-        TransportError::Unreachable {
-            host: name,
-            ssh_output,
-        }
+        Kind::Unreachable
     } else if has(&[
         "timed out",
         "Timeout, server",
         "Connection to UNKNOWN port 65535 timed out",
     ]) {
-        TransportError::TimedOut {
-            host: name,
+        Kind::TimedOut {
             after,
             limit,
             phase: Phase::Connect,
-            ssh_output,
         }
     } else if has(&[
         "Connection closed by",
@@ -94,16 +70,11 @@ pub(in crate::transport::openssh) fn classify(
         "Not allowed at this time",
         "Exceeded MaxStartups",
     ]) {
-        TransportError::Disconnected {
-            host: name,
-            ssh_output,
-        }
+        Kind::Disconnected
     } else {
-        TransportError::Other {
-            host: name,
-            ssh_output,
-        }
-    }
+        Kind::Other(first_line(&ssh_output).to_owned())
+    };
+    TransportError::new(host, kind).with_output(ssh_output)
 }
 
 /// `user@host: Permission denied (publickey,password).`
@@ -125,6 +96,13 @@ fn unresolved(ssh_output: &str) -> Option<String> {
     Some(name.to_owned())
 }
 
+fn first_line(ssh_output: &str) -> &str {
+    ssh_output
+        .lines()
+        .find(|line| !line.is_empty())
+        .unwrap_or("ssh failed without a message")
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::master_log::clean;
@@ -135,63 +113,68 @@ mod tests {
         classify(&host, clean(text), (Duration::from_secs(5), None))
     }
 
+    const CHANGED: &str = "@@@@@\r\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\r\n@@@@@\r\nHost key verification failed.\r\n";
+
     // The texts are what OpenSSH 9.2 prints.
     #[test]
     fn the_words_of_ssh_become_kinds() {
-        use TransportError as E;
-        assert!(matches!(
-            kind("ssh: Could not resolve hostname nosuch.invalid: Name or service not known\r\n"),
-            E::HostNameUnknown { name, .. } if name == "nosuch.invalid"
-        ));
-        assert!(matches!(
-            kind("ssh: connect to host 127.0.0.1 port 1: Connection refused\r\n"),
-            E::Refused { .. }
-        ));
-        assert!(matches!(
-            kind("ssh: connect to host h port 22: No route to host\r\n"),
-            E::Unreachable { .. }
-        ));
-        assert!(matches!(
-            kind("ssh: connect to host h port 22: Connection timed out\r\n"),
-            E::TimedOut {
-                phase: Phase::Connect,
-                ..
-            }
-        ));
-        assert!(matches!(
-            kind("Host key verification failed.\r\n"),
-            E::HostKeyUnknown { .. }
-        ));
-        assert!(matches!(
-            kind(
-                "No ED25519 host key is known for h and you have requested strict checking.\r\nHost key verification failed.\r\n"
+        for (text, is_it) in [
+            (
+                "ssh: Could not resolve hostname nosuch.invalid: Name or service not known\r\n",
+                (|kind| matches!(kind, Kind::HostNameUnknown(name) if name == "nosuch.invalid"))
+                    as fn(&Kind) -> bool,
             ),
-            E::HostKeyUnknown { .. }
-        ));
-        assert!(matches!(
-            kind(
-                "@@@@@\r\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\r\n@@@@@\r\nHost key verification failed.\r\n"
+            (
+                "ssh: connect to host 127.0.0.1 port 1: Connection refused\r\n",
+                |kind| matches!(kind, Kind::Refused),
             ),
-            E::HostKeyChanged { ssh_output, .. } if ssh_output.starts_with("WARNING: ")
-        ));
-        assert!(matches!(
-            kind("Load key \"/key\": Permission denied\r\nroot@h: Permission denied (publickey,password).\r\n"),
-            E::PermissionDenied { methods, identity: Some(_), .. } if methods == ["publickey", "password"]
-        ));
-        assert!(matches!(
-            kind(
-                "kex_exchange_identification: Connection closed by remote host\r\nConnection closed by UNKNOWN port 65535\r\n"
+            (
+                "ssh: connect to host h port 22: No route to host\r\n",
+                |kind| matches!(kind, Kind::Unreachable),
             ),
-            E::Disconnected { .. }
-        ));
-        assert!(matches!(
-            kind("No user exists for uid 54321\r\n"),
-            E::NoUser { .. }
-        ));
-        assert!(matches!(
-            kind("Can't open user config file /none: No such file or directory\r\n"),
-            E::Other { .. }
-        ));
+            (
+                "ssh: connect to host h port 22: Connection timed out\r\n",
+                |kind| {
+                    matches!(
+                        kind,
+                        Kind::TimedOut {
+                            phase: Phase::Connect,
+                            ..
+                        }
+                    )
+                },
+            ),
+            ("Host key verification failed.\r\n", |kind| {
+                matches!(kind, Kind::HostKeyUnknown)
+            }),
+            (
+                "No ED25519 host key is known for h and you have requested strict checking.\r\nHost key verification failed.\r\n",
+                |kind| matches!(kind, Kind::HostKeyUnknown),
+            ),
+            (CHANGED, |kind| matches!(kind, Kind::HostKeyChanged { .. })),
+            (
+                "Load key \"/key\": Permission denied\r\nroot@h: Permission denied (publickey,password).\r\n",
+                |kind| {
+                    matches!(kind, Kind::PermissionDenied { methods, identity: Some(_), .. }
+                    if methods == &["publickey", "password"])
+                },
+            ),
+            (
+                "kex_exchange_identification: Connection closed by remote host\r\nConnection closed by UNKNOWN port 65535\r\n",
+                |kind| matches!(kind, Kind::Disconnected),
+            ),
+            ("No user exists for uid 54321\r\n", |kind| {
+                matches!(kind, Kind::NoUser(_))
+            }),
+            (
+                "Can't open user config file /none: No such file or directory\r\n",
+                |kind| matches!(kind, Kind::Other(_)),
+            ),
+        ] {
+            let found = kind(text).kind;
+            assert!(is_it(&found), "{text}: {found:?}");
+        }
+        assert!(kind(CHANGED).ssh_output.starts_with("WARNING: "));
         assert_eq!(kind("").to_string(), "h: ssh failed without a message");
     }
 

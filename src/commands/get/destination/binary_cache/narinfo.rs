@@ -104,25 +104,18 @@ impl Narinfo {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn path(name: &str) -> StorePath {
-        StorePath::parse(&format!("/nix/store/{name}")).unwrap()
-    }
+    use crate::model::samples::{bare, path};
 
     fn example() -> (PathInfo, Packed) {
         let hash = NarHash::new([7; 32]);
         let info = PathInfo {
-            path: path("7rjj86a15146cq1d3qy068lml7n7ykzm-hello-2.12"),
             deriver: Some(path("ab3li50xq0nl4q5lxdyinb8w8y13my9s-hello.drv")),
             references: vec![
                 path("7rjj86a15146cq1d3qy068lml7n7ykzm-hello-2.12"),
                 path("ab3li50xq0nl4q5lxdyinb8w8y13my9s-f"),
             ],
-            download_size: 0,
-            nar_size: 0,
-            nar_hash: None,
-            ca: None,
             sigs: vec!["key-1:AAAA".to_owned(), "evil\nStorePath: x".to_owned()],
+            ..bare(path("7rjj86a15146cq1d3qy068lml7n7ykzm-hello-2.12"))
         };
         let packed = Packed {
             file_hash: hash,

@@ -136,7 +136,7 @@ impl ServeProcess {
     pub(super) async fn begin(&mut self, info: &PathInfo) -> Result<(), NixError> {
         let (Some(hash), true) = (info.nar_hash, info.nar_size > 0) else {
             let path = info.path.clone();
-            return Err(NixError::NoHash { path });
+            return Err(NixError::NoHash(path));
         };
         let mut request = Vec::new();
         put_u64(&mut request, ADD_TO_STORE_NAR);
