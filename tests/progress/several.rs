@@ -121,11 +121,6 @@ fn get_shows_how_much_came_from_each_host() {
     assert_shares(line.unwrap_or_else(|| panic!("{stderr}")), &hosts, 100.0);
 
     let json = ["--log-format", "internal-json"];
-    let stderr = said(get(&env, &json, &path, &env.folder().join("again")));
-    let events: Vec<Value> = stderr
-        .lines()
-        .map(|line| serde_json::from_str(line.strip_prefix("@nix ").unwrap()).unwrap())
-        .collect();
     let mut urls = hosts.each_ref().map(|host| format!("ssh://{}", name(host)));
     urls.sort();
     let names_both = |event: &Value| {
@@ -134,7 +129,20 @@ fn get_shows_how_much_came_from_each_host() {
         from.sort_unstable();
         event["type"] == 100 && from == urls
     };
-    assert!(events.iter().any(names_both), "{stderr}");
+    // On a loaded machine one host may be so slow that it has no part in it: then it is tried again.
+    let (stderr, events) = (0..5)
+        .map(|number| {
+            let out = env.folder().join(format!("again-{number}"));
+            let stderr = said(get(&env, &json, &path, &out));
+            let event = |line: &str| {
+                let json = line.strip_prefix("@nix ").unwrap();
+                serde_json::from_str::<Value>(json).unwrap()
+            };
+            let events: Vec<Value> = stderr.lines().map(event).collect();
+            (stderr, events)
+        })
+        .find(|(_, events)| events.iter().any(names_both))
+        .expect("an event that names both hosts");
     let messages = events.iter().filter_map(|event| event["msg"].as_str());
     let summary = messages
         .filter_map(|text| text.split_once("; 0 were there"))
