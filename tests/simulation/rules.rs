@@ -261,6 +261,7 @@ impl Judge<'_> {
     /// have, all the time.
     fn can_compare(&self, path: usize) -> bool {
         let has = |host: &&plan::Host| host.copies.iter().any(|copy| copy.path == path);
+        let first = self.plan.hosts.iter().find(has);
         let can = |host: &plan::Host| {
             let mut copies = host.copies.iter();
             copies.all(|copy| copy.path != path || copy.is_always_there())
@@ -269,8 +270,9 @@ impl Judge<'_> {
                 && host.stalls.is_empty()
                 && host.sessions == usize::MAX
                 && host.max_connections > 2
-                // Else a caller may begin before it is known that this host has the path.
+                // Else a caller may begin before it is known that this host has the path: it waits for the first one only.
                 && host.latency <= FAST_ANSWER
+                && first.is_none_or(|first| host.latency <= first.latency)
         };
         self.plan.hosts.iter().filter(has).all(can)
     }

@@ -231,15 +231,19 @@ impl Throughput {
         let Some(mine) = throughput.get(&host).filter(|mine| mine.rate.is_some()) else {
             return false;
         };
-        let known = others.iter().filter_map(|other| throughput.get(other));
-        let known = known.filter_map(|other| Some((other.rate?, other.backlog)));
-        let (rate, backlog) = known.fold((0.0, 0), |(rate, backlog), other| {
-            (rate + other.0, backlog + other.1)
-        });
+        let (mut rate, mut backlog, mut quickest) = (0.0, 0, f64::INFINITY);
+        for other in others.iter().filter_map(|other| throughput.get(other)) {
+            if let Some(known) = other.rate {
+                rate += known;
+                backlog += other.backlog;
+                quickest = quickest.min(other.estimate_secs(bytes));
+            }
+        }
         if rate <= 0.0 {
             return false;
         }
-        let theirs = (backlog + total) as f64 / rate;
+        // These bytes come from one host. Without that, each might leave them to the others, for ever.
+        let theirs = quickest.max((backlog + total) as f64 / rate);
         mine.estimate_secs(bytes) > LATE_FACTOR * theirs + MEASURE_WINDOW.as_secs_f64()
     }
 
@@ -373,6 +377,26 @@ mod tests {
         assert!(!throughput.would_be_last(slow, part, part, &[]));
         assert!(!throughput.would_be_last(slow, part, part, &[unknown]));
         assert!(!throughput.would_be_last(unknown, part, part, &[fast]));
+    }
+
+    #[test]
+    fn hosts_do_not_leave_the_last_part_to_each_other() {
+        let throughput = Arc::new(Throughput::default());
+        let hosts = [0, 1, 2, 3].map(HostId::at);
+        let is_left = |part: u64| {
+            hosts.into_iter().all(|host| {
+                let others = hosts.into_iter().filter(|other| *other != host);
+                throughput.would_be_last(host, part, part, &others.collect::<Vec<_>>())
+            })
+        };
+        for id in hosts {
+            throughput.0.lock().insert(id, host(1_000_000));
+        }
+        assert!(!is_left(2_000_000), "all are alike");
+        for id in hosts {
+            throughput.set_latency(id, Duration::from_secs(9));
+        }
+        assert!(!is_left(2_000_000), "all were slow to answer");
     }
 
     #[test]

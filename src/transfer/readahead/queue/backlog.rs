@@ -19,8 +19,11 @@ use crate::transfer::readahead::task::{OwnerId, ReadaheadTask, TaskReader};
 /// Among how many paths one is searched that suits a worker.
 pub(super) const LOOKAHEAD_PATHS: usize = 64;
 
-/// How long after a NAR was requested another host may take it over, if it has not begun to come.
+/// How long after the first byte of a NAR was due another host may take it over, if it has not begun to come.
 const STEAL_AFTER: Duration = Duration::from_millis(200);
+
+/// How many round trips it takes until the first byte is due: two for a new channel, one for the request.
+const FIRST_BYTE_ROUND_TRIPS: u32 = 3;
 
 /// After how many more fetches a NAR that was read ahead and not fetched is dropped, when memory is short.
 const STALE_AFTER_FETCHES: u64 = 16;
@@ -157,7 +160,10 @@ impl Backlog {
         let (task, loser) = self.tasks.values().find_map(|entry| {
             let task = &entry.reader.task;
             let other = task.awaited_from().filter(|other| *other != host)?;
-            let waits = entry.requested_at.elapsed() > STEAL_AFTER;
+            // Sooner, a far host has sent it already, and it would come twice.
+            let round_trip = bookkeeping.pool.latency(other).unwrap_or_default();
+            let due = FIRST_BYTE_ROUND_TRIPS * round_trip;
+            let waits = entry.requested_at.elapsed() > due + STEAL_AFTER;
             let mine = bookkeeping
                 .throughput
                 .estimate_secs(host, task.info.nar_size);
