@@ -152,7 +152,7 @@ impl Worker {
             .map(|assigned| &assigned.task.info.path);
         let first = paths.next()?;
         // Failures are reported by the pool.
-        let lease = pool.lease_in_background_for_dump(self.host, first).await;
+        let lease = pool.lease_in_background(self.host, Some(first)).await;
         let mut lease = lease.ok()?;
         for path in paths {
             lease.start_dump(path);
