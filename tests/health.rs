@@ -17,13 +17,13 @@ use ssh_substituter::resolver::{Resolver, Trust};
 use ssh_substituter::transfer::progress::NoProgress;
 use ssh_substituter::transfer::{FetchRequest, NarSink, Piece, Transfers};
 use ssh_substituter::transport::ProcessTransport;
-use support::{SHORT, Scratch, Sshd, Store, program, run_with_input};
+use support::{SHORT, Scratch, Sshd, Store, closed_port, program, run_with_input};
 
 /// Seconds. ssh itself is given less, so that it can still say what is wrong.
-const CONNECT_TIMEOUT: u64 = 4;
+const CONNECT_TIMEOUT: u64 = 8;
 
 /// What waits for a dead host takes longer than this, and nothing else does.
-const WAITED: Duration = Duration::from_millis(1500);
+const WAITED: Duration = Duration::from_secs(3);
 
 const MISSING: &str = "/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-missing";
 
@@ -54,7 +54,19 @@ impl Silent {
 
     /// How many have come so far.
     fn connections(&self) -> usize {
-        self.connections.lock().expect("the connections").len()
+        // Those that came before this one have been accepted before it.
+        let mine = TcpStream::connect(("127.0.0.1", self.port)).expect("connect");
+        let mine = mine.local_addr().expect("an address");
+        let is_mine = |stream: &TcpStream| stream.peer_addr().is_ok_and(|from| from == mine);
+        loop {
+            let mut all = self.connections.lock().expect("the connections");
+            if let Some(at) = all.iter().position(is_mine) {
+                all.remove(at);
+                return at;
+            }
+            drop(all);
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -240,9 +252,7 @@ fn a_person_who_tries_again_at_once_finds_a_host_that_is_back() {
         store.remote_store_param()
     ));
     // A port that nobody listens at yet.
-    let listener = TcpListener::bind("127.0.0.1:0").expect("listen on loopback");
-    let port = listener.local_addr().expect("an address").port();
-    drop(listener);
+    let port = closed_port();
     let url = url.replacen(&format!(":{}", sshd.port()), &format!(":{port}"), 1);
     let get = || {
         let mut command = Command::new(program());
@@ -317,15 +327,19 @@ fn a_dead_host_holds_up_one_short_process_only_and_for_the_hedge_delay() {
             .min()
             .expect("some")
     };
-    // The least of several, so that a loaded machine does not decide.
-    let alone = quickest(&[&good]);
+    let mut alone = quickest(&[&good]);
     let first = took(&[&dead, &good], &paths[0]);
     assert!(first >= HEDGE, "{first:?}");
-    let later = quickest(&[&dead, &good]);
-    assert!(
-        later < alone + HEDGE / 2,
-        "{later:?}, without the dead host {alone:?}"
-    );
+    let mut later = quickest(&[&dead, &good]);
+    // The least of several, so that a loaded machine does not decide.
+    for _ in 0..10 {
+        if later < alone + HEDGE / 2 {
+            return;
+        }
+        alone = alone.min(quickest(&[&good]));
+        later = later.min(quickest(&[&dead, &good]));
+    }
+    panic!("{later:?}, without the dead host {alone:?}");
 }
 
 /// How long a host may hold up another one's answer.

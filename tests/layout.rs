@@ -177,8 +177,11 @@ const CRATES: &[CrateUse] = &[
     CrateUse::new("moka", &["src/cache/memory"], "the memory tier only"),
     CrateUse::new(
         "zstd",
-        &["src/commands/get/destination/binary_cache/pack"],
-        "binary caches are compressed in one place",
+        &[
+            "src/commands/get/destination/binary_cache/pack",
+            "src/remote/shell/inflater",
+        ],
+        "binary caches are compressed in one place, and what hosts compress is decompressed in one",
     ),
 ];
 

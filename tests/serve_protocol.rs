@@ -223,7 +223,7 @@ fn a_path_that_cannot_be_delivered_fails_alone() {
 }
 
 #[test]
-fn what_nix_dumps_of_a_missing_path_tells_people_what_it_is() {
+fn what_nix_dumps_of_a_missing_path_says_what_it_is() {
     const ABSENT: &str = "/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-absent";
     let host = Host::new();
     for engine in [false, true] {

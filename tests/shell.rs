@@ -179,7 +179,7 @@ async fn fails(shell: &mut Shell, path: &str) -> String {
     loop {
         let next = tokio::time::timeout(Duration::from_secs(10), shell.segment());
         match next.await.expect("it hangs") {
-            Ok(bytes) => assert!(!bytes.is_empty(), "no failure"),
+            Ok(segment) => assert!(!segment.bytes.is_empty(), "no failure"),
             Err(error) => {
                 assert!(!shell.is_clean());
                 assert!(shell.segment().await.is_err());
@@ -215,10 +215,11 @@ async fn files_that_change_after_the_listing_fail_at_once() {
             fs::remove_dir_all(file.parent().unwrap()).unwrap();
         }),
     ];
-    // Before anything is read, and in the middle.
-    for already in [0, 1] {
+    // Before anything is read, and in the middle; as it is, and compressed.
+    for (already, level) in [(0, None), (1, None), (0, Some(1)), (1, Some(1))] {
         for (name, change) in changes {
-            let path = site.store.big(name, 20 * MIB + already);
+            let size = 20 * MIB + already + u64::from(level.unwrap_or(0)) * 2;
+            let path = site.store.big(name, size);
             let file = site.store.physical(&path).join("data");
             fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
             fs::set_permissions(file.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -226,12 +227,12 @@ async fn files_that_change_after_the_listing_fail_at_once() {
             let layout = list(&mut shell, &path).await;
             let mut segments = layout.segments(0, 4 * MIB);
             for segment in segments.by_ref().take(usize::try_from(already).unwrap()) {
-                shell.request(&segment);
+                shell.request(&segment, level);
                 shell.segment().await.unwrap();
             }
             change(&file);
             for segment in segments {
-                shell.request(&segment);
+                shell.request(&segment, level);
             }
             let message = fails(&mut shell, &path).await;
             assert!(message.contains("changed while it was read"), "{message}");
@@ -248,14 +249,14 @@ async fn a_file_that_grows_and_a_link_that_is_cut_fail_too() {
     let mut shell = site.shell().await;
     let layout = list(&mut shell, &path).await;
     fs::write(&grows, "now it is longer than it was before").unwrap();
-    shell.request(&layout.segment(0, u64::MAX));
+    shell.request(&layout.segment(0, u64::MAX), None);
     let message = fails(&mut shell, &path).await;
     assert!(message.contains("other lengths"), "{message}");
 
     let big = site.store.big("big", 40 * MIB);
     let mut shell = site.shell().await;
     let layout = list(&mut shell, &big).await;
-    shell.request(&layout.segment(0, u64::MAX));
+    shell.request(&layout.segment(0, u64::MAX), None);
     let meter = shell.meter();
     tokio::time::timeout(Duration::from_millis(1), shell.segment())
         .await
@@ -309,7 +310,7 @@ async fn a_pool_keeps_shells_and_remembers_who_has_one() {
     let (one, two) = tokio::join!(pool.shell(id), pool.shell(id));
     let (mut one, mut two) = (one.unwrap().unwrap(), two.unwrap().unwrap());
     let layout = list(&mut one, &path).await;
-    two.request(&layout.segment(0, u64::MAX));
+    two.request(&layout.segment(0, u64::MAX), Some(3));
     // Dropped with something owed: it is closed.
     drop(two);
     drop(one);

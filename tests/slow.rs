@@ -122,14 +122,15 @@ async fn slow_links_bring_nothing_twice() {
     for path in &paths {
         both.fetch_right(&one, path).await;
     }
-    let came: u64 = links
-        .iter()
-        .map(|link| link.came.load(Ordering::SeqCst))
-        .sum();
-    assert!(came < 8 * MIB * 105 / 100, "{came} bytes came for 8 MiB");
-    // 8 MiB over 800 kB/s.
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(16), "{took:?}");
+    let came = links
+        .each_ref()
+        .map(|link| link.came.load(Ordering::SeqCst));
+    let sum: u64 = came.iter().sum();
+    assert!(sum < 8 * MIB * 105 / 100, "{came:?} bytes came for 8 MiB");
+    assert!(came.iter().all(|came| *came > 2 * MIB), "{came:?}");
+    // 10.5 s over both links at a time, 21 s over one after the other.
+    assert!(took < Duration::from_secs(19), "{took:?}");
     assert!(both.told.lock().unwrap().is_empty());
 }
 
@@ -181,5 +182,5 @@ async fn a_host_that_always_breaks_at_the_same_byte_is_given_up() {
     let began = Instant::now();
     let (_, result) = alone.fetch(&path).await;
     assert!(result.is_err());
-    assert!(began.elapsed() < Duration::from_secs(10));
+    assert!(began.elapsed() < Duration::from_secs(30));
 }

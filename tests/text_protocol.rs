@@ -334,7 +334,7 @@ fn switched_off_means_silence_and_status_0() {
 }
 
 #[test]
-fn every_host_is_used_and_a_dead_one_is_told_once() {
+fn every_host_is_used_and_a_dead_one_is_reported_once() {
     let (first, second, dead) = (Host::new(), Host::new(), Host::new());
     let (a, b) = (
         first.store.add_text("a", "a", &[]),

@@ -263,7 +263,7 @@ change | nix-store "$@" | change
 "#;
 
 #[test]
-fn a_remote_too_old_to_tell_a_hash_needs_trust() {
+fn a_remote_too_old_to_send_a_hash_needs_trust() {
     let host = Host::new();
     let addressed = Addressed::make(&host.store);
     let signed = host.store.big("signed", 100);
@@ -311,7 +311,7 @@ fn a_trusted_host_is_believed_but_not_what_belies_its_name() {
 }
 
 #[test]
-fn the_classic_door_has_the_same_rule() {
+fn the_text_protocol_has_the_same_rule() {
     let host = Host::new();
     let addressed = Addressed::make(&host.store);
     let (unsigned, signed) = (
@@ -347,7 +347,7 @@ fn the_classic_door_has_the_same_rule() {
 }
 
 #[test]
-fn an_engine_tells_each_command_anew_and_sees_what_was_signed_since() {
+fn an_engine_warns_each_command_anew_and_sees_what_was_signed_since() {
     let host = Host::new();
     let path = host.store.big("signed-later", 100);
     let key = host.store.sign("test-1", &[&path]);
@@ -373,7 +373,7 @@ fn an_engine_tells_each_command_anew_and_sees_what_was_signed_since() {
 }
 
 #[test]
-fn a_malformed_key_is_told_and_the_others_count() {
+fn a_malformed_key_is_reported_and_the_others_count() {
     let host = Host::new();
     let signed = host.store.big("signed", 100);
     let key = host.store.sign("test-1", &[&signed]);

@@ -63,7 +63,11 @@ pub(super) struct Reached {
 
 /// Whether large paths can come in chunks.
 pub(super) enum Shell {
-    Yes(StoreFiles),
+    Yes {
+        files: StoreFiles,
+        /// Whether it can compress what it sends.
+        has_zstd: bool,
+    },
     No(NoShell),
     /// It could not be found out.
     Failed(Arc<RemoteError>),
@@ -206,8 +210,12 @@ impl Prober {
     async fn files(&self, id: HostId, host: &Host, shell: &mut remote::Shell) -> Shell {
         let (pool, limit) = (self.engine.pool(), self.config.connect_timeout);
         let found = files::find(pool, id, shell, &self.config.store_dir);
-        match timeout(limit, found).await {
-            Ok(Ok(files)) => Shell::Yes(files),
+        let found = timeout(limit, found).await;
+        match found {
+            Ok(Ok(files)) => Shell::Yes {
+                files,
+                has_zstd: shell.has_zstd(),
+            },
             Ok(Err(error)) => Shell::Failed(error),
             Err(_) => Shell::Failed(silent(host, "where the files of its store are", limit)),
         }

@@ -114,7 +114,7 @@ fn reached_json(reached: &Reached) -> Value {
         "nix": nix_of(reached.version),
         "latencySeconds": reached.latency.map(|latency| latency.as_secs_f64()),
         "shell": match reached.shell {
-            Shell::Yes(_) => Some(true),
+            Shell::Yes { .. } => Some(true),
             Shell::No(_) => Some(false),
             Shell::Failed(_) => None,
         },

@@ -30,7 +30,7 @@ pub use check::Askable;
 pub use health::HostStore;
 pub use host::{Activity, Banner, Lease, ShellLease, SkippedPath};
 
-use crate::config::host::Host;
+use crate::config::host::{CompressionMode, Host};
 use crate::hint::Hint;
 use crate::model::StorePath;
 use crate::remote::dump;
@@ -257,6 +257,13 @@ impl Pool {
     #[must_use]
     pub fn may_have_shell(&self, id: HostId) -> bool {
         self.hosts[id.0].may_have_shell()
+    }
+
+    /// Whether a host could compress what its shell sends: it may, as far as is known, and is meant to.
+    #[must_use]
+    pub fn may_compress(&self, id: HostId) -> bool {
+        let host_pool = &self.hosts[id.0];
+        host_pool.host.compression.mode != CompressionMode::None && host_pool.may_have_zstd()
     }
 
     /// Closes idle shells and connections of a host, except for `keep` connections. A `nix-store` repeats its

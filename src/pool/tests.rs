@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
+use super::health::Now;
 use super::*;
+use crate::model::HealthRecord;
 use fake::{CONNECT, Does, Fake, FakeStore, any_path, ask, together};
 
 fn with_store(hosts: &[(&str, Does)]) -> (Fake, Arc<FakeStore>) {
@@ -306,6 +308,25 @@ async fn a_probe_that_hangs_holds_up_nobody_for_long() {
         began.elapsed()
     );
     assert_eq!(fake.opens("a"), 1);
+}
+
+/// A line that broke hides no path, although another question probes the host when its pause is over.
+#[tokio::test]
+async fn a_question_joins_the_probe_of_a_host_that_had_worked_before() {
+    let fake = Fake::new(&[("a", Does::Serve), ("b", Does::Serve)]);
+    let pool = fake.pool(None);
+    assert_eq!(ask(&pool).await.failed, 0);
+    let now = Now::read();
+    let over = HealthRecord {
+        failures: 1,
+        last_failure: now.unix - 20_000,
+        rest_until: now.unix - 1_000,
+    };
+    let health = &pool.hosts[0].health;
+    health.breaker.lock().merge(&over, now);
+    let probe = health.probe();
+    assert!(probe.is_some());
+    assert_eq!(ask(&pool).await.failed, 0, "it joins that probe");
 }
 
 #[tokio::test]

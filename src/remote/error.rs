@@ -108,6 +108,10 @@ pub enum RemoteErrorKind {
         /// What came instead.
         what: &'static str,
     },
+    /// What it compressed with `zstd` cannot be decompressed, or its `zstd` failed. It can still be asked for the same
+    /// uncompressed.
+    #[error("cannot be asked for compressed files: {0}")]
+    BadFrame(&'static str),
     /// It lacks what it was asked for, and its program ended, since the protocol cannot say so.
     #[error("lacks {0}")]
     Absent(StorePath),

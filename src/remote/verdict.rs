@@ -41,7 +41,7 @@ impl RemoteError {
             Kind::Resting { .. } | Kind::Busy { .. } => Verdict::NotAsked,
             Kind::LinkStopped { .. } => Verdict::Local,
             Kind::Protocol { doing, .. } if *doing != HANDSHAKE => Verdict::Unreadable,
-            Kind::Unsolicited { .. } => Verdict::Unreadable,
+            Kind::Unsolicited { .. } | Kind::BadFrame(_) => Verdict::Unreadable,
             Kind::Protocol { .. }
             | Kind::NoServer { .. }
             | Kind::HandshakeTimedOut { .. }

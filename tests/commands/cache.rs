@@ -6,8 +6,8 @@ use ssh_substituter::cache::Disk;
 use ssh_substituter::cache::disk::Environment;
 use ssh_substituter::model::HealthRecord;
 
-use super::machine::{ABSENT_PATH, Machine, closed_port, name};
-use super::support::Host;
+use super::machine::{ABSENT_PATH, Machine, name};
+use super::support::{Host, closed_port};
 
 #[test]
 fn answers_are_counted_and_forgotten_by_host() {
@@ -127,7 +127,7 @@ fn others_go_on_with_the_same_file() {
 }
 
 #[test]
-fn a_damaged_file_is_told_and_left_for_others_to_replace() {
+fn a_damaged_file_is_reported_and_left_for_others_to_replace() {
     let machine = Machine::new(&["a".to_owned()]);
     let file = machine.cache_dir().join("cache.sqlite");
     machine.run(&["cache", "path"]).ends(0);

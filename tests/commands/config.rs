@@ -3,7 +3,7 @@
 use super::machine::Machine;
 
 #[test]
-fn what_is_shown_can_be_used_again_and_tells_origins() {
+fn what_is_shown_can_be_used_again_and_names_origins() {
     let machine = Machine::new(&["ssh://u@a:22?trusted=true".to_owned()]);
     machine.env.add_conf("connect-timeout = 7");
     let machine = machine.var(
@@ -60,7 +60,7 @@ fn what_is_shown_can_be_used_again_and_tells_origins() {
 }
 
 #[test]
-fn a_secret_key_is_not_shown_and_a_missing_file_is_told() {
+fn a_secret_key_is_not_shown_and_a_missing_file_is_reported() {
     let secret = "s-1:q2PQEOpFmxbKtsErAXbEShxbGphUjFv7IZBy7XXYsZUdJ5j8HTtwFvTIXOqKw5nq4l5UVYaQsHtkEqhgjOoCzw==";
     let machine = Machine::new(&["a".to_owned()]).var(
         "NIX_CONFIG",

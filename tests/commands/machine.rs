@@ -1,7 +1,6 @@
 //! A user at a machine: their configuration, and what the program says to them.
 
 use std::fs::{self, Permissions};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Output;
@@ -210,12 +209,6 @@ impl Diagnosis {
 /// How messages name this server.
 pub fn name(sshd: &Sshd) -> String {
     format!("{}@127.0.0.1:{}", sshd.user(), sshd.port())
-}
-
-/// A port at which nobody listens.
-pub fn closed_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind a port");
-    listener.local_addr().expect("an address").port()
 }
 
 /// An executable script in the folder of the host's store; its path.

@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
-use super::machine::{ABSENT_PATH, Machine, closed_port, name, scripted};
-use super::support::{DagOptions, Host, Nix, SHORT, resume_tree, run, stop_tree, substituter};
+use super::machine::{ABSENT_PATH, Machine, name, scripted};
+use super::support::{
+    DagOptions, Host, Nix, SHORT, closed_port, resume_tree, run, stop_tree, substituter,
+};
 
 fn of<'a>(status: &'a Value, host: &str) -> &'a Value {
     let hosts = status["hosts"].as_array().expect("hosts");
@@ -139,7 +141,7 @@ fn a_silent_host_does_not_hold_up_the_others_for_longer_than_the_limit() {
 }
 
 #[test]
-fn the_engine_tells_connections_rates_and_where_answers_came_from() {
+fn the_engine_reports_connections_rates_and_where_answers_came_from() {
     let host = Host::new();
     let dag = host.store.dag(30, DagOptions::default());
     let nix = Nix::new().substituters(&substituter(""));
@@ -187,7 +189,7 @@ fn the_engine_tells_connections_rates_and_where_answers_came_from() {
 }
 
 #[test]
-fn an_engine_that_hangs_is_told() {
+fn an_engine_that_hangs_is_reported() {
     let host = Host::new();
     let machine = Machine::new(&[]);
     let engines = machine.env.configure_with_engine(&[host.trusted()], "");

@@ -1,4 +1,4 @@
-//! `docs/architecture.md` names files and functions that exist, and all modules.
+//! `docs/architecture.md` names files and functions that exist, and all modules; `SECURITY.md` files, tests and constants.
 
 use super::pages::{self, Page, crate_root};
 
@@ -57,8 +57,57 @@ fn all_places_exist() {
     assert!(count > 80, "only {count} places were found");
 }
 
+/// Names of files are full, or those of tests of hostile hosts; a constant stands before the file that defines it.
 #[test]
-fn all_rooms_stand_there() {
+fn all_places_in_security_md_exist() {
+    let hostile = "tests/hostile_remotes";
+    let mut wrong = Vec::new();
+    let mut counts = [0; 3];
+    for line in pages::read("SECURITY.md").lines() {
+        let spans: Vec<&str> = line.split('`').skip(1).step_by(2).collect();
+        let mut constants = Vec::new();
+        for span in spans {
+            let (file, name) = match span.split_once("::") {
+                Some((file, name)) if file.ends_with(".rs") => (file, Some(name)),
+                _ => (span, None),
+            };
+            let is_constant = |c: char| c.is_ascii_uppercase() || c == '_';
+            if span.chars().all(is_constant) {
+                constants.push(span);
+                continue;
+            }
+            let is_in_tree = ["src/", "tests/", "docs/", "fuzz/"]
+                .iter()
+                .any(|top| file.starts_with(top));
+            let file = match file.ends_with(".rs") && !is_in_tree {
+                true => format!("{hostile}/{file}"),
+                false if is_in_tree => file.to_owned(),
+                false => continue,
+            };
+            counts[0] += 1;
+            if !crate_root().join(&file).exists() {
+                wrong.push(format!("no {file}"));
+                continue;
+            }
+            let needed: Vec<&str> = constants.drain(..).chain(name).collect();
+            if !needed.is_empty() {
+                let code = pages::read(&file);
+                counts[1 + usize::from(name.is_some())] += 1;
+                let missing = needed.iter().filter(|name| !defines(&code, name));
+                wrong.extend(missing.map(|name| format!("no {name} in {file}")));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let [files, constants, tests] = counts;
+    assert!(
+        files > 60 && constants > 5 && tests > 20,
+        "found {files} files, {constants} with constants, {tests} tests"
+    );
+}
+
+#[test]
+fn all_modules_are_named() {
     let page = Page::open("docs/architecture.md");
     let named: Vec<String> = page
         .spans

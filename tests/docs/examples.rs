@@ -90,11 +90,12 @@ fn the_closure_is_fetched_from_a_real_host() {
         "/home/alice/.ssh/known_hosts",
         &stage.known_host("builder.example.org"),
     );
-    std::fs::copy(
-        example("closure"),
-        stage.root("laptop").join("home/closure"),
-    )
-    .expect("copy the example");
+    // By another process: a program that is open for writing anywhere cannot be started.
+    let copied = std::process::Command::new("cp")
+        .arg(example("closure"))
+        .arg(stage.root("laptop").join("home/closure"))
+        .status();
+    assert!(copied.expect("start cp").success());
     let script = |host: &str| {
         let host = format!("ssh://nix@builder.example.org?{host}");
         format!("/home/closure fetched {hello} '{host}'; cat fetched{hello}")
@@ -133,7 +134,7 @@ fn the_custom_transport_reaches_its_host() {
 }
 
 #[test]
-fn every_example_is_told_of_and_run() {
+fn every_example_is_documented_and_run() {
     let page = Page::open("examples/README.md");
     let runs = pages::read("tests/docs/examples.rs");
     for file in pages::files("examples", ".rs") {

@@ -85,7 +85,7 @@ impl Site {
 }
 
 #[test]
-fn an_account_without_bounds_is_told_from_one_with() {
+fn an_account_without_bounds_is_distinguished_from_one_with() {
     let site = Site::new();
     site.authorize(&format!("ssh-ed25519 {}", site.blob));
     let script = format!("ssh nix-serve@{HOST} 'echo owned' </dev/null");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::ServeClient;
-use crate::support::{Engines, Host, NixEnv, wait_until};
+use crate::support::{Engines, Host, NixEnv, is_stopped, wait_until};
 
 const MIB: u64 = 1 << 20;
 
@@ -37,6 +37,7 @@ struct Frozen(u32);
 impl Frozen {
     fn new(pid: u32) -> Self {
         signal(pid, Signal::STOP);
+        wait_until("it stands still", || is_stopped(pid));
         Self(pid)
     }
 }

@@ -13,22 +13,12 @@ use rustix::fs::FlockOperation;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::site::{Running, Site};
-use super::support::{program, wait_until};
+use super::support::{is_stopped, program, wait_until};
 use super::talk::FrontEnd;
 
 fn signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).expect("a pid"));
     kill_process(pid.expect("a pid"), signal).expect("send a signal");
-}
-
-/// Whether all its threads stand still: on a busy machine some work on for a moment after the signal.
-fn is_stopped(pid: u32) -> bool {
-    let threads = fs::read_dir(format!("/proc/{pid}/task"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    let mut stats = threads.map(|thread| fs::read_to_string(thread.path().join("stat")));
-    stats.all(|stat| stat.is_ok_and(|stat| stat.contains(") T ")))
 }
 
 /// Thawed and ended on drop.
@@ -93,8 +83,10 @@ fn six_front_ends_get_one_new_engine() {
 #[test]
 fn an_engine_that_comes_to_itself_late_takes_nothing_away() {
     let site = Site::new("engine-idle-timeout = 1");
-    site.visit(0);
+    let mut front_end = site.front_end();
+    site.fetch(&mut front_end, 0);
     let path = site.sockets().remove(0);
+    front_end.end_quietly();
     site.engines.stop();
     wait_until("the engine ends", || site.processes().is_empty());
     // As a front end does it, for an engine that stands still from the first moment.
@@ -163,7 +155,7 @@ fn is_locked(file: &fs::File) -> bool {
 
 /// As a service manager ends it along with whoever started it: nothing that it served or learnt is lost.
 #[test]
-fn one_that_is_told_to_end_writes_down_what_it_knows() {
+fn one_that_is_ended_by_a_signal_writes_down_what_it_knows() {
     // Else the next one would ask the host again, before it promises anything.
     let site = Site::new("narinfo-cache-positive-ttl = 86400\n");
     let mut front_end = site.front_end();

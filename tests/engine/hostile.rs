@@ -9,7 +9,6 @@ use ssh_substituter::wire::serve::{CLIENT_MAGIC, Version};
 use ssh_substituter::wire::{put_string, put_u64};
 
 use super::site::Site;
-use super::support::wait_until;
 
 /// A site with an engine.
 fn begun() -> (Site, u32) {
@@ -219,9 +218,8 @@ fn those_who_ask_and_do_not_read_are_in_nobodys_way() {
             })
         });
         is_healthy(&site, engine);
-        wait_until("they are left to themselves", || {
-            site.clients() == [(engine, 0)]
-        });
+        // They are left to themselves.
+        site.wait_for_clients(&[(engine, 0)]);
         drop(greedy);
     });
     // It has gone on from the same byte.

@@ -91,6 +91,15 @@ impl Site {
         wait_until("an engine is killed", || self.processes().is_empty());
     }
 
+    /// Waits until the engines serve so many front ends, by their process ids. An engine sees a moment later that a front end
+    /// has ended, or has read the last byte.
+    #[track_caller]
+    pub fn wait_for_clients(&self, expected: &[(u32, u64)]) {
+        wait_until(&format!("the clients are {expected:?}"), || {
+            self.clients() == expected
+        });
+    }
+
     /// How many front ends each engine serves, by its process id.
     pub fn clients(&self) -> Vec<(u32, u64)> {
         let of = |status: &serde_json::Value| {
@@ -139,10 +148,13 @@ pub fn engines_of(folder: &Path) -> Vec<u32> {
     };
     let entries = fs::read_dir("/proc").expect("read /proc").flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let mut all: Vec<u32> = pids.filter(is_engine).collect();
+    // The parent first: what was forked may be gone a moment later, and then has none.
+    let with_parents = pids.filter_map(|pid| Some((pid, parent_of(pid)?)));
+    let mut all: Vec<(u32, u32)> = with_parents.filter(|(pid, _)| is_engine(pid)).collect();
     all.sort_unstable();
-    let is_forked = |pid: &u32| parent_of(*pid).is_some_and(|parent| all.contains(&parent));
-    all.iter().copied().filter(|pid| !is_forked(pid)).collect()
+    let is_forked = |parent: u32| all.iter().any(|(pid, _)| *pid == parent);
+    let engines = all.iter().filter(|(_, parent)| !is_forked(*parent));
+    engines.map(|(pid, _)| *pid).collect()
 }
 
 /// An engine that was started by hand; ended on drop.

@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::site::Site;
-use super::support::{SHORT, run_with_input, run_with_timeout, wait_until};
+use super::support::{SHORT, default_signals, run_with_input, run_with_timeout, wait_until};
 use super::talk::FrontEnd;
 
 /// A front end that a shell becomes, after this.
@@ -75,6 +75,7 @@ fn session(pid: u32) -> u32 {
 
 #[test]
 fn signals_to_the_caller_do_not_reach_the_engine() {
+    default_signals();
     let site = Site::new("");
     let mut engine = None;
     for signal in [Signal::HUP, Signal::TERM, Signal::INT, Signal::KILL] {
@@ -88,13 +89,9 @@ fn signals_to_the_caller_do_not_reach_the_engine() {
         });
         let group = i32::try_from(front_end.pid()).ok().and_then(Pid::from_raw);
         kill_process_group(group.expect("a group"), signal).expect("signal a group");
-        if signal == Signal::HUP {
-            // Whoever runs the tests may have it ignored (nohup).
-            super::site::kill(front_end.pid());
-        }
         front_end.wait_for_its_end();
         // What was held for it is free at once.
-        wait_until("the engine sees that", || site.clients() == [(mine, 0)]);
+        site.wait_for_clients(&[(mine, 0)]);
         site.visit(1);
     }
 }
@@ -112,7 +109,7 @@ fn a_caller_that_dies_takes_its_front_end_along_and_leaves_the_engine() {
     let engine = site.process();
     super::site::kill(front_end.pid());
     front_end.wait_for_its_end();
-    wait_until("nobody is there", || site.clients() == [(engine, 0)]);
+    site.wait_for_clients(&[(engine, 0)]);
     thread::sleep(Duration::from_millis(100));
     assert_eq!(site.process(), engine);
 }

@@ -1,17 +1,14 @@
 //! What people read: the same words with an engine as without one, once, and whole.
 
-use std::net::TcpListener;
 use std::process::Command;
 
 use super::site::Site;
-use super::support::{Engines, Host, NixEnv, SHORT, program, run_with_timeout};
+use super::support::{Engines, Host, NixEnv, SHORT, closed_port, program, run_with_timeout};
 use super::talk::{FrontEnd, NO_DISK, NOBODYS};
 
-/// Ports at which nobody listens.
-fn closed_ports<const COUNT: usize>() -> [u16; COUNT] {
-    // All at once, so that they differ.
-    let listeners = [(); COUNT].map(|()| TcpListener::bind("127.0.0.1:0").expect("bind a port"));
-    listeners.map(|listener| listener.local_addr().expect("an address").port())
+/// Hosts at which nobody listens.
+fn closed<const COUNT: usize>() -> [String; COUNT] {
+    [(); COUNT].map(|()| format!("u@127.0.0.1:{}", closed_port()))
 }
 
 /// An environment that knows these hosts.
@@ -52,9 +49,8 @@ fn told(hosts: &[String], engine: &str) -> Vec<String> {
 }
 
 #[test]
-fn hosts_that_are_down_are_told_of_as_without_an_engine() {
-    let ports: [u16; 2] = closed_ports();
-    let hosts = ports.map(|port| format!("u@127.0.0.1:{port}"));
+fn hosts_that_are_down_are_reported_as_without_an_engine() {
+    let hosts = closed::<2>();
     let alone = told(&hosts, "off");
     assert_eq!(alone.len(), 3, "{alone:?}");
     for host in &hosts {
@@ -69,8 +65,8 @@ fn hosts_that_are_down_are_told_of_as_without_an_engine() {
 }
 
 #[test]
-fn whoever_comes_later_is_told_as_well() {
-    let hosts = closed_ports::<1>().map(|port| format!("u@127.0.0.1:{port}"));
+fn whoever_comes_later_is_warned_as_well() {
+    let hosts = closed::<1>();
     let (engines, env) = fresh(&hosts, "");
     let first = substitute(&env);
     assert_eq!(first.len(), 2, "{first:?}");
@@ -81,8 +77,8 @@ fn whoever_comes_later_is_told_as_well() {
 }
 
 #[test]
-fn a_front_end_that_asks_again_is_told_once() {
-    let hosts = closed_ports::<1>().map(|port| format!("u@127.0.0.1:{port}"));
+fn a_front_end_that_asks_again_is_warned_once() {
+    let hosts = closed::<1>();
     let ask = |engine: &str| {
         let (_engines, env) = fresh(&hosts, &format!("engine = {engine}"));
         let mut command = forgetful(&env);

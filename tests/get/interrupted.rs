@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::support::{
-    Dag, DagOptions, Entry, Nix, Random, Store, kill_tree, run_with_input, wait_until,
+    Dag, DagOptions, Entry, Nix, Random, Store, default_signals, kill_tree, run_with_input,
+    wait_until,
 };
 use super::{LIMIT, Site, base_names, names, text};
 
@@ -134,6 +135,7 @@ fn kept_of(all: usize, said: &str) -> usize {
 
 #[test]
 fn signals_leave_nothing_half_done() {
+    default_signals();
     let site = Site::new(1);
     let dag = large(site.store());
     for (signal, status) in [

@@ -65,7 +65,7 @@ fn nix_takes_the_closure_with_all_that_is_known_of_it() {
 }
 
 #[test]
-fn what_nix_says_is_told() {
+fn what_nix_says_is_shown() {
     let site = Site::new(1);
     let path = site.store().add_text("text", "text", &[]);
     // Without the closure Nix refuses what refers to something that is not there.

@@ -7,7 +7,7 @@ use super::support::{DagOptions, Random};
 use super::{Site, base_names, names, text};
 
 #[test]
-fn a_dry_run_tells_and_leaves_nothing() {
+fn a_dry_run_shows_the_plan_and_leaves_nothing() {
     let site = Site::new(2);
     let dag = site.store().dag(12, DagOptions::default());
     let other = site.hosts[1].store.big("other", 3 << 20);
@@ -186,7 +186,7 @@ fn what_a_host_has_but_cannot_send_costs_that_path_and_those_above() {
 }
 
 #[test]
-fn no_host_and_no_answer_are_told_apart_from_no_such_path() {
+fn no_host_and_no_answer_are_distinguished_from_no_such_path() {
     let site = Site::new(1);
     let path = site.store().add_text("text", "text", &[]);
     let folder = site.folder("out");

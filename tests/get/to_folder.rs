@@ -191,7 +191,7 @@ fn two_runs_take_turns() {
 }
 
 #[test]
-fn a_registration_that_makes_no_sense_is_told_and_left_alone() {
+fn a_registration_that_makes_no_sense_is_reported_and_left_alone() {
     let site = Site::new(1);
     let path = site.store().add_text("text", "text", &[]);
     let folder = site.folder("out");
@@ -233,7 +233,7 @@ fn without_the_closure_only_the_paths_come() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_is_told() {
+fn a_folder_that_cannot_be_written_is_reported() {
     let site = Site::new(1);
     let path = site.store().add_text("text", "text", &[]);
     let file = site.folder("file");
@@ -257,7 +257,7 @@ fn a_folder_that_cannot_be_written_is_told() {
 }
 
 #[test]
-fn what_cannot_be_mended_is_not_registered_and_nothing_above_it() {
+fn what_cannot_be_repaired_is_not_registered_and_nothing_above_it() {
     let site = Site::new(1);
     let lower = site.store().add_text("lower", "text", &[]);
     let upper = site.store().add_text("upper", "text", &[&lower]);

@@ -9,17 +9,17 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::host::{Attack, Hostile, World};
-use super::support::{Engines, Host, Masters, NixEnv, SHORT, kill_tree, run};
+use super::support::{Engines, Host, Masters, NixEnv, SHORT, kill_tree, run, wait_until};
 use super::talk::FrontEnd;
 
 /// How long anything may take, hosts that say nothing included.
-pub const LIMIT: Duration = Duration::from_secs(45);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// The most memory that any process of the program may take, in bytes.
 pub const MOST: u64 = 200 << 20;
 
-/// Keeps the waiting short.
-const WAITS: &str = "connect-timeout = 6\nstalled-download-timeout = 3\n";
+/// Keeps the waiting short, and leaves an honest host enough time on a loaded machine.
+const WAITS: &str = "connect-timeout = 12\nstalled-download-timeout = 3\n";
 
 /// Longest line that people get to read, in bytes.
 const LINE: usize = 8 << 10;
@@ -113,7 +113,7 @@ impl Scene {
     pub fn fetch(&self, user: &User, protocol: Protocol, path: &str, args: &[&str]) -> Run {
         let began = Instant::now();
         let mut run = match protocol {
-            Protocol::Serve => self.serve(user, path, args),
+            Protocol::Serve => self.serve(user, path, args, || {}),
             Protocol::Substitute => {
                 let ran = user.substitute(path, args);
                 let hash = self.good.store.nar_hash(path);
@@ -131,15 +131,29 @@ impl Scene {
         run
     }
 
-    fn serve(&self, user: &User, path: &str, args: &[&str]) -> Run {
+    /// Brings a path, waits until something has happened meanwhile, and brings it again.
+    #[track_caller]
+    pub fn fetch_around(
+        &self,
+        user: &User,
+        path: &str,
+        what: &str,
+        has_happened: impl Fn() -> bool,
+    ) {
+        let mut run = self.serve(user, path, &[], || wait_until(what, has_happened));
+        user.look_at_the_engine(&mut run);
+        run.is_harmless();
+    }
+
+    fn serve(&self, user: &User, path: &str, args: &[&str], meanwhile: impl FnOnce()) -> Run {
         let mut command = user.env.program();
         command.arg("--serve").args(args);
         let mut front_end = FrontEnd::start(command);
         let _watchdog = Watchdog::of(front_end.pid());
         // Twice, so that a loss of step shows.
-        for _ in 0..2 {
-            front_end.talk.fetch(path, &self.good.store);
-        }
+        front_end.talk.fetch(path, &self.good.store);
+        meanwhile();
+        front_end.talk.fetch(path, &self.good.store);
         let peak = peak(front_end.pid()).expect("a process");
         let stderr = front_end.end();
         Run { stderr, peak }

@@ -107,7 +107,7 @@ struct Slow;
 
 impl Attack for Slow {
     fn hello(&self, line: &mut Line) -> Io {
-        line.trickle(&hello(), Duration::from_secs(1))
+        line.trickle(&hello(), Duration::from_secs(2))
     }
 }
 

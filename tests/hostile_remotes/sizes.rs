@@ -1,12 +1,16 @@
 //! Numbers that no honest host sends, and as much of everything as a host can send.
 
+use std::io::{Read, Write};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use ssh_substituter::model::{PathInfo, StorePath};
 use ssh_substituter::wire::serve::{CLIENT_MAGIC, MAX_SIZE, Request, Version};
 use ssh_substituter::wire::{put_string, put_u64};
 
 use super::host::{Attack, Io, Line, World, infos_reply};
-use super::scene::{LIMIT, Protocol, Scene, User};
-use super::support::run_with_input;
+use super::scene::{Scene, User, Watchdog};
 
 /// Says something else of each path than is so.
 pub struct Tells<F>(pub F);
@@ -132,40 +136,81 @@ fn a_promise_without_end_is_not_filled_up() {
         Request::QueryPathInfos { paths }.put(&mut input);
         Request::DumpStorePath { path }.put(&mut input);
         let mut command = user.env.program();
-        command.arg("--serve");
-        let ran = run_with_input(command, &input, LIMIT);
+        command.arg("--serve").stdin(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("start the program");
+        let watchdog = Watchdog::of(child.id());
+        let mut stdin = child.stdin.take().expect("a pipe");
+        stdin.write_all(&input).expect("ask");
+        // A program that fills it up is not read to the end.
+        let stdout = child.stdout.take().expect("a pipe");
+        let mut came = Vec::new();
+        let read = stdout.take(4 << 20).read_to_end(&mut came);
+        read.expect("read from a pipe");
+        assert!(came.len() < 2 << 20, "{}", came.len());
+        drop((stdin, watchdog));
+        let ran = child.wait_with_output().expect("wait for the program");
         let stderr = String::from_utf8_lossy(&ran.stderr);
         assert!(!ran.status.success(), "{stderr}");
         assert!(stderr.contains("cannot complete a NAR"), "{stderr}");
-        assert!(ran.stdout.len() < 2 << 20, "{}", ran.stdout.len());
         scene.gets_nothing(&user, &scene.small, &[&scene.small]);
     }
 }
 
-/// A closure of a million paths, each once or the same one again and again.
-struct Closes(bool);
+/// A closure of more paths than anybody keeps.
+#[derive(Clone, Copy)]
+enum Closure {
+    /// As many as may be in one, of the shortest names.
+    Million,
+    /// The same one as often.
+    Same,
+    /// Five times as many, and more are announced.
+    Endless,
+}
+
+/// Answers with it, and sets the flag when all of it was taken, or the connection has ended.
+struct Closes(Closure, Arc<AtomicBool>);
 
 impl Attack for Closes {
     fn closure(&self, line: &mut Line, _: &World, _: &[StorePath]) -> Io {
-        let mut out = Vec::new();
-        put_u64(&mut out, 1_000_000);
-        for number in 0..1_000_000 {
-            let number = if self.0 { number } else { 0 };
+        let (count, told) = match self.0 {
+            Closure::Million | Closure::Same => (1_000_000, 1_000_000),
+            // A program without limits would take more memory than it may.
+            Closure::Endless => (5_000_000, u64::MAX),
+        };
+        let mut result = Ok(());
+        let mut out = told.to_le_bytes().to_vec();
+        for number in 0..count {
+            let number = match self.0 {
+                Closure::Same => 0,
+                _ => number,
+            };
             out.extend(numbered(number, "x"));
+            if out.len() > 64 << 10 || number + 1 == count {
+                result = line.out(&std::mem::take(&mut out));
+                if result.is_err() {
+                    break;
+                }
+            }
         }
-        line.out(&out)
+        result = result.and_then(|()| line.out(&out));
+        self.1.store(true, Ordering::SeqCst);
+        result
     }
 }
 
-/// They come in the background, as far as there is time.
+/// They are asked for in the background.
 #[test]
 fn closures_of_a_million() {
     let scene = Scene::new();
-    for each in [true, false] {
-        scene.bad.attack(Closes(each));
+    for closure in [Closure::Million, Closure::Same, Closure::Endless] {
         for engine in [false, true] {
+            let taken = Arc::<AtomicBool>::default();
+            scene.bad.attack(Closes(closure, taken.clone()));
             let user = User::new(&scene.both(), engine);
-            scene.fetch(&user, Protocol::Serve, &scene.small, &[]);
+            scene.fetch_around(&user, &scene.small, "the closure is taken", || {
+                taken.load(Ordering::SeqCst)
+            });
         }
     }
 }

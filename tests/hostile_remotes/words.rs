@@ -1,5 +1,6 @@
 //! What a host wants people to read: words that drive a terminal, or pass for somebody else's.
 
+use data_encoding::BASE64;
 use ssh_substituter::model::{PathInfo, StorePath};
 use ssh_substituter::wire::put_u64;
 
@@ -148,17 +149,26 @@ fn in_an_archive() {
 #[test]
 fn in_signatures_and_addresses() {
     let scene = Scene::new();
-    // The host is not trusted for this one: what it says has to be looked at.
-    let attack = || {
-        Tells(|info: &mut PathInfo| {
-            info.ca = Some(EVIL.to_owned());
-            info.sigs = vec![format!("{EVIL}:AAAA"), format!("cache.nixos.org-1:{EVIL}")];
-        })
+    let unreadable = Tells(|info: &mut PathInfo| {
+        info.ca = Some(EVIL.to_owned());
+        info.sigs = vec![format!("{EVIL}:AAAA"), format!("cache.nixos.org-1:{EVIL}")];
+    });
+    // The name of a key is what stands before the first colon.
+    let unknown_key = Tells(|info: &mut PathInfo| {
+        info.ca = None;
+        let signature = BASE64.encode(&[7; 64]);
+        info.sigs = vec![format!("{}:{signature}", EVIL.replace(':', ""))];
+    });
+    // The host is not trusted for these: what it says has to be looked at.
+    let not_trusted = |words: &[&str]| {
+        for engine in [false, true] {
+            let user = User::new(&scene.distrusted(), engine);
+            scene.gets_nothing(&user, &scene.small, words);
+        }
     };
-    scene.bad.attack(attack());
-    for engine in [false, true] {
-        let user = User::new(&scene.distrusted(), engine);
-        let words = ["such paths from there are not used"];
-        scene.gets_nothing(&user, &scene.small, &words);
-    }
+    let not_used = "such paths from there are not used";
+    scene.bad.attack(unreadable);
+    not_trusted(&["its signature cannot be read", not_used]);
+    scene.bad.attack(unknown_key);
+    not_trusted(&["it is signed by \"\\u{1b}[2J", not_used]);
 }

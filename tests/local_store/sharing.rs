@@ -105,7 +105,7 @@ fn a_locked_database_is_waited_for() {
             assert_eq!(valid.unwrap().len(), 1, "{setup}");
         });
         assert!(started.elapsed() >= Duration::from_secs(1), "{setup}");
-        assert!(started.elapsed() < Duration::from_secs(5), "{setup}");
+        assert!(started.elapsed() < Duration::from_secs(30), "{setup}");
     }
 }
 
@@ -114,7 +114,11 @@ fn run_as_another_user(store: &Store, path: &StorePath, millis: u64) -> Child {
     let folder = store.db().parent().unwrap().to_owned();
     let exe = store.dir().join("tests");
     if !exe.exists() {
-        fs::copy(std::env::current_exe().unwrap(), &exe).unwrap();
+        // By another process: whatever another test starts meanwhile would inherit a file that is open for writing here, and
+        // such a program cannot be started.
+        let mut copy = Command::new("cp");
+        copy.arg(std::env::current_exe().unwrap()).arg(&exe);
+        assert!(copy.status().unwrap().success());
         fs::set_permissions(store.dir(), Permissions::from_mode(0o755)).unwrap();
     }
     let mut command = if rustix::process::geteuid().is_root() {
@@ -159,7 +163,9 @@ fn as_another_user() {
         let store = LocalStore::open(Path::new(&var("TEST_STORE_ROOT")))?;
         loop {
             seen[ask(&store, std::slice::from_ref(&path))?] += 1;
-            if started.elapsed() >= time {
+            // Both states, where that is waited for.
+            let is_enough = time.is_zero() || seen.iter().all(|times| *times >= 10);
+            if is_enough || started.elapsed() >= time {
                 return Ok(());
             }
         }
@@ -224,9 +230,8 @@ fn a_user_without_rights_reads_while_others_write() {
     }
     let store = Store::new();
     let path = store.add("one", write_small);
-    let child = run_as_another_user(&store, &path, 2000);
-    let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(2) {
+    let mut child = run_as_another_user(&store, &path, 60_000);
+    while child.try_wait().unwrap().is_none() {
         churn(&store, 1);
         store.add("one", write_small);
     }

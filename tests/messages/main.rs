@@ -1,4 +1,4 @@
-//! Each failure is one line that names the host, what happened, and what mends it. Every test makes its failure happen for
+//! Each failure is one line that names the host, what happened, and how to fix it. Every test makes its failure happen for
 //! real and runs the real program.
 
 #[path = "../support/mod.rs"]

@@ -11,7 +11,7 @@ use ssh_substituter::wire::put_u64;
 use ssh_substituter::wire::serve::{CLIENT_MAGIC, Request, Version};
 
 use super::caller::{Caller, NOBODYS, name, url};
-use super::support::{Sshd, Store};
+use super::support::{Sshd, Store, closed_port};
 
 #[test]
 fn a_name_that_does_not_resolve() {
@@ -25,12 +25,6 @@ fn a_name_that_does_not_resolve() {
         run.error(),
         format!("cannot tell whether a host has {NOBODYS}: 1 of 1 hosts gave no answer")
     );
-}
-
-/// A port at which nobody listens.
-fn closed_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind a port");
-    listener.local_addr().expect("an address").port()
 }
 
 #[test]

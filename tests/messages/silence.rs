@@ -25,8 +25,8 @@ fn without_shells() -> Sshd {
     Sshd::builder().line(command).start()
 }
 
-/// The `nix-store` processes of this server that have sent a good piece of a NAR.
-fn sending(sshd: &Sshd) -> Vec<u32> {
+/// The `nix-store` processes of this server that have sent more than so many bytes.
+fn sending(sshd: &Sshd, least: u64) -> Vec<u32> {
     let read = |pid: u32, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
     let is_sending = |pid: &u32| {
         let written = read(*pid, "io").ok().and_then(|io| {
@@ -34,7 +34,7 @@ fn sending(sshd: &Sshd) -> Vec<u32> {
             line.parse::<u64>().ok()
         });
         read(*pid, "comm").is_ok_and(|name| name.trim() == "nix-store")
-            && written.is_some_and(|bytes| bytes > 1 << 20)
+            && written.is_some_and(|bytes| bytes > least)
     };
     let mut found = descendants(sshd.pid());
     found.retain(is_sending);
@@ -58,11 +58,10 @@ fn substitute(caller: &Caller, path: &str, meanwhile: impl Fn() + Sync) -> Run {
 }
 
 /// Does something once the large path is on its way.
-fn substitute_large(caller: &Caller, sshd: &Sshd, path: &str, meet: impl Fn(&[u32]) + Sync) -> Run {
+fn substitute_large(caller: &Caller, sshd: &Sshd, path: &str, happens: impl Fn() + Sync) -> Run {
     substitute(caller, path, || {
-        let senders = sending(sshd);
-        if !senders.is_empty() {
-            meet(&senders);
+        if !sending(sshd, 1 << 20).is_empty() {
+            happens();
         }
     })
 }
@@ -96,11 +95,11 @@ fn a_link_that_dies_before_the_handshake() {
     sshd.thaw();
 }
 
-/// Answers the handshake (two numbers of 8 bytes), then makes a file and freezes.
+/// Answers the handshake (two numbers of 8 bytes), makes a file a second later, when the answer is there, and freezes.
 fn frozen_after_the_handshake(started: &Path) -> String {
     let perl = r#"nix-store "$@" | perl -e '
         $n = 16; while ($n > 0 && ($r = sysread(STDIN, $b, $n))) { syswrite(STDOUT, $b); $n -= $r }
-        open(F, ">", "STARTED"); kill STOP => $$'"#;
+        sleep 1; open(F, ">", "STARTED"); kill STOP => $$'"#;
     perl.replace("STARTED", &started.display().to_string())
 }
 
@@ -139,7 +138,7 @@ fn a_connection_that_is_cut() {
     let (sshd, store) = (without_shells(), Store::new());
     let path = store.big("large", LARGE);
     let caller = Caller::of(&url(&sshd, &store));
-    let run = substitute_large(&caller, &sshd, &path, |_| sshd.kill());
+    let run = substitute_large(&caller, &sshd, &path, || sshd.kill());
     run.fails_with(
         &name(&sshd),
         "the connection ended while reading a NAR",
@@ -153,8 +152,9 @@ fn a_dead_link() {
     let path = store.big("large", LARGE);
     let caller = Caller::of(&url(&sshd, &store))
         .option("dead-link-timeout", "3")
-        .option("connect-timeout", "2");
-    let run = substitute_large(&caller, &sshd, &path, |_| sshd.freeze());
+        // So long it tries to connect again.
+        .option("connect-timeout", "6");
+    let run = substitute_large(&caller, &sshd, &path, || sshd.freeze());
     let warning = run.fails_with(
         &name(&sshd),
         DEAD,
@@ -172,10 +172,17 @@ fn a_busy_remote_on_a_living_link() {
     let caller = Caller::of(&url(&sshd, &store))
         .option("dead-link-timeout", "3")
         .option("stalled-download-timeout", "6");
-    let run = substitute_large(&caller, &sshd, &path, |senders| {
-        for pid in senders {
+    let has_stopped = AtomicBool::new(false);
+    let run = substitute(&caller, &path, || {
+        // The first one sends a good part. Those that come after it bring nothing new: as long as they did, there would be more.
+        let least = match has_stopped.load(Ordering::Relaxed) {
+            false => LARGE / 2,
+            true => 1 << 20,
+        };
+        for pid in sending(&sshd, least) {
             let pid = Pid::from_raw(pid.cast_signed()).expect("a process id");
             let _ = kill_process(pid, Signal::STOP);
+            has_stopped.store(true, Ordering::Relaxed);
         }
     });
     run.fails_with(

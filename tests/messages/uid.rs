@@ -3,9 +3,11 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
-use super::support::{Host, NixEnv, SHORT, is_root, percent_encode, program, run_with_input, tool};
+use super::support::{
+    Host, NixEnv, SHORT, is_root, percent_encode, program, run, run_with_input, tool,
+};
 
 const UID: u32 = 54_321;
 
@@ -45,7 +47,10 @@ fn a_uid_without_an_entry_in_the_user_database() {
     assert!(is_root(), "only root can become another user");
     let (host, env) = (Host::new(), NixEnv::new());
     let path = host.store.add_text("text", "text", &[]);
-    fs::copy(program(), env.folder().join("program")).expect("copy the program");
+    // By another process: a program that is open for writing anywhere cannot be started.
+    let mut copy = Command::new(tool("cp"));
+    copy.arg(program()).arg(env.folder().join("program"));
+    run(copy, SHORT);
     let key = env.folder().join("key");
     fs::copy(host.sshd.client_key(), &key).expect("copy a key");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("set a mode");

@@ -155,12 +155,12 @@ fn check(kind: &str, wanted: &Files) {
         .map(|path| (name(path), fs::read_to_string(path).unwrap()))
         .collect();
     let names = |files: &Files| files.keys().cloned().collect::<Vec<_>>();
-    let mend = format!("{UPDATE}=1 cargo test --test packaging generated");
-    assert_eq!(names(&found), names(wanted), "packaging/{kind}: {mend}");
+    let fix = format!("{UPDATE}=1 cargo test --test packaging generated");
+    assert_eq!(names(&found), names(wanted), "packaging/{kind}: {fix}");
     for (name, text) in wanted {
         assert!(
             found[name] == *text,
-            "packaging/{kind}/{name} is not current: {mend}"
+            "packaging/{kind}/{name} is not current: {fix}"
         );
     }
 }

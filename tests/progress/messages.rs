@@ -170,7 +170,7 @@ fn a_warning_is_shown_once_for_all_processes_of_a_command() {
 }
 
 #[test]
-fn another_command_is_told_again() {
+fn another_command_is_warned_again() {
     let env = NixEnv::new();
     env.configure(&[nobody()], "no-such-setting = 1\n");
     for _ in 0..2 {

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::{Host, Nix, NixEnv, percent_encode, run_with_timeout, substituter, tool};
+use crate::support::{
+    Host, Nix, NixEnv, closed_port, percent_encode, run_with_timeout, substituter, tool,
+};
 use crate::terminal::{Replay, on_terminal};
 
 const SIZE: (u16, u16) = (120, 20);
@@ -29,10 +31,7 @@ pub fn slow(host: &Host, folder: &Path) -> String {
 
 /// A host where nobody listens.
 pub fn nobody() -> String {
-    let port = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port()
-    };
+    let port = closed_port();
     format!("ssh://nobody@127.0.0.1:{port}?trusted=true")
 }
 

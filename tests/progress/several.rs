@@ -106,7 +106,7 @@ fn get(env: &NixEnv, arguments: &[&str], path: &str, to: &Path) -> Command {
 }
 
 #[test]
-fn get_tells_how_much_came_from_each_host() {
+fn get_shows_how_much_came_from_each_host() {
     let (hosts, path) = twins(100 * MIB);
     let env = NixEnv::new();
     let _masters = env.masters();
@@ -147,7 +147,7 @@ fn get_tells_how_much_came_from_each_host() {
 }
 
 #[test]
-fn an_engine_tells_it_too() {
+fn an_engine_shows_it_too() {
     let (hosts, path) = twins(100 * MIB);
     let env = NixEnv::new();
     let _engines = env.configure_with_engine(&both(&hosts, &env), "");

@@ -128,7 +128,7 @@ fn another_holder_is_promised_when_the_first_is_out_of_reach() {
 }
 
 #[test]
-fn the_classic_door_does_not_promise_what_has_gone() {
+fn the_text_protocol_does_not_promise_what_has_gone() {
     let hosts = [Host::new(), Host::new()];
     let [both, _] = [0, 1].map(|at| hosts[at].store.add_text("both", "text", &[]));
     let first_only = hosts[0].store.add_text("first", "text", &[]);

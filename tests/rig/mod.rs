@@ -3,9 +3,11 @@
 
 #![allow(dead_code)]
 
+mod fault;
 mod link;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -27,67 +29,14 @@ use ssh_substituter::transfer::{
 use ssh_substituter::transport::process::ProcessTransport;
 use ssh_substituter::transport::{Channel, Program, Transport, TransportError};
 use ssh_substituter::wire::serve::Request;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 
+pub use fault::Fault;
+use fault::Faulty;
 pub use link::Link;
 use link::Linked;
 
 use super::support::Store;
-
-/// What happens to the bytes of a host's first connection that sends so many.
-#[derive(Debug, Clone, Copy)]
-pub enum Fault {
-    Cut(u64),
-    Flip(u64),
-    Stall(u64),
-}
-
-/// A stream that one fault happens to.
-struct Faulty {
-    stream: Box<dyn AsyncRead + Send + Unpin>,
-    read: u64,
-    /// Taken by the stream that it happens to.
-    fault: Arc<Mutex<Option<Fault>>>,
-}
-
-impl AsyncRead for Faulty {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let this = self.get_mut();
-        let mut fault = this.fault.lock().unwrap();
-        let (Some(Fault::Cut(at) | Fault::Flip(at) | Fault::Stall(at)), start) =
-            (*fault, this.read)
-        else {
-            return Pin::new(&mut this.stream).poll_read(context, out);
-        };
-        match *fault {
-            // Only the first stream to get there is cut; the next one reads on.
-            Some(Fault::Cut(_)) if start >= at => {
-                *fault = None;
-                return Poll::Ready(Ok(()));
-            }
-            Some(Fault::Stall(_)) if start >= at => return Poll::Pending,
-            _ => {}
-        }
-        let before = out.filled().len();
-        let most = usize::try_from((at - start.min(at)).max(1))
-            .unwrap()
-            .min(out.remaining());
-        let mut room = ReadBuf::new(out.initialize_unfilled_to(most));
-        let poll = Pin::new(&mut this.stream).poll_read(context, &mut room);
-        let got = room.filled().len();
-        out.advance(got);
-        if let (Some(Fault::Flip(_)), true) = (*fault, got > 0 && start == at) {
-            out.filled_mut()[before] ^= 1;
-            *fault = None;
-        }
-        this.read += got as u64;
-        poll
-    }
-}
 
 /// Hosts `one`, `two`, … with their stores, delays before they answer at all, and faults.
 struct Hosts {
@@ -104,11 +53,7 @@ impl Transport for Hosts {
         self.opened.lock().unwrap().push(host.name.clone());
         let mut channel = self.real.open(host, program).await?;
         if let Some(fault) = self.faults.get(&host.name) {
-            channel.stdout = Box::new(Faulty {
-                stream: channel.stdout,
-                read: 0,
-                fault: fault.clone(),
-            });
+            channel.stdout = Box::new(Faulty::new(channel.stdout, fault));
         }
         if let Some(link) = self.links.get(&host.name) {
             channel.stdout = Box::new(Linked::new(channel.stdout, link));
@@ -177,19 +122,36 @@ pub fn setup_with(hosts: &[(&Store, f64, Option<Fault>)], memory: u64) -> Setup 
 
 /// The same, where accounts may have a shell.
 pub fn setup_as(hosts: &[(&Store, f64, Option<Fault>)], memory: u64, shells: bool) -> Setup {
-    build(hosts, &[], memory, if shells { &NAMES } else { &[] })
+    let shells = if shells { &NAMES[..] } else { &[] };
+    build(hosts, &[], memory, shells, &Account::default())
 }
 
 /// The same, where the accounts on these hosts have a shell.
 pub fn setup_shells(hosts: &[(&Store, f64, Option<Fault>)], memory: u64, shells: &[&str]) -> Setup {
-    build(hosts, &[], memory, shells)
+    build(hosts, &[], memory, shells, &Account::default())
 }
 
 /// The same, over these links.
 pub fn setup_over(hosts: &[(&Store, &Arc<Link>)], memory: u64, shells: bool) -> Setup {
     let links: Vec<_> = hosts.iter().map(|(_, link)| (*link).clone()).collect();
     let hosts: Vec<_> = hosts.iter().map(|(store, _)| (*store, 0.0, None)).collect();
-    build(&hosts, &links, memory, if shells { &NAMES } else { &[] })
+    let shells = if shells { &NAMES[..] } else { &[] };
+    build(&hosts, &links, memory, shells, &Account::default())
+}
+
+/// How the accounts of a test differ from usual ones.
+#[derive(Default)]
+pub struct Account {
+    /// Further parameters of the hosts' URLs, each with a `&` before it.
+    pub params: &'static str,
+    /// A folder with programs that are found before the usual ones.
+    pub programs: Option<PathBuf>,
+}
+
+/// One host with a shell, over a link.
+pub fn setup_account(store: &Store, link: &Arc<Link>, account: &Account) -> Setup {
+    let hosts = [(store, 0.0, None)];
+    build(&hosts, std::slice::from_ref(link), 0, &NAMES[..1], account)
 }
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
@@ -199,6 +161,7 @@ fn build(
     links: &[Arc<Link>],
     memory: u64,
     shells: &[&str],
+    account: &Account,
 ) -> Setup {
     let names = NAMES;
     let shells: Vec<_> = shells.iter().map(|name| (*name).to_owned()).collect();
@@ -231,21 +194,29 @@ fn build(
         }
         command
     });
+    let programs = account.programs.clone();
     let real = match shells.is_empty() {
         true => real,
         false => real.with_shell(move |host| {
             let has = shells.contains(&host.name);
-            Command::new(if has { "sh" } else { "false" })
+            let mut shell = Command::new(if has { "sh" } else { "false" });
+            if let Some(programs) = &programs {
+                let usual = std::env::var("PATH").unwrap();
+                shell.env("PATH", format!("{}:{usual}", programs.display()));
+            }
+            shell
         }),
     };
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = told.clone();
+    let is_stall = |fault: &Option<Fault>| matches!(fault, Some(Fault::Stall(_)));
+    let stalls = links.is_empty() && hosts.iter().any(|(_, _, fault)| is_stall(fault));
     let limits = Limits {
         connect: Duration::from_secs(10),
-        silence: match links {
-            [] => Duration::from_secs(2),
-            // A link with a rate is silent while others use it.
-            _ => Duration::from_secs(60),
+        // Short where a silence is waited for. On a loaded machine any host is silent for a while.
+        silence: match stalls {
+            true => Duration::from_secs(2),
+            false => Duration::from_secs(60),
         },
         hedge: Duration::from_millis(300),
     };
@@ -254,7 +225,8 @@ fn build(
         .zip(hosts)
         .map(|(name, (store, _, _))| {
             let store = store.remote_store_param();
-            Host::parse(&format!("ssh://{name}?remote-store={store}")).unwrap()
+            let params = account.params;
+            Host::parse(&format!("ssh://{name}?remote-store={store}{params}")).unwrap()
         })
         .collect();
     let asked = Asked::default();
@@ -335,6 +307,14 @@ impl Setup {
         all.split(|byte| *byte == b'\n').filter(is_part).count()
     }
 
+    /// How many of them it was asked to compress.
+    pub fn compressed_chunks(&self, host: &str) -> usize {
+        let asked = self.asked.lock().unwrap();
+        let all = asked.get(host).map_or(&[][..], Vec::as_slice);
+        let end = b"}|zstd -q -";
+        all.windows(end.len()).filter(|part| part == end).count()
+    }
+
     pub async fn fetch(&self, path: &str) -> (Vec<u8>, Result<u64, FailedTransfer>) {
         self.fetch_for(&self.caller, path, None).await
     }
@@ -376,7 +356,7 @@ pub async fn until(what: &str, is_true: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_true() {
         let waited = start.elapsed();
-        assert!(waited < Duration::from_secs(20), "waited for {what}");
+        assert!(waited < Duration::from_secs(60), "waited for {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

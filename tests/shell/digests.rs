@@ -25,7 +25,7 @@ async fn digests_are_those_of_the_same_bytes() {
         // Digests and parts are asked for together, and come in that order.
         for segment in &segments {
             shell.request_digest(segment);
-            shell.request(segment);
+            shell.request(segment, None);
             shell.request_contents_digest(segment);
         }
         for segment in &segments {
@@ -33,7 +33,7 @@ async fn digests_are_those_of_the_same_bytes() {
             let bytes = &want[start..start + usize::try_from(segment.len()).unwrap()];
             let digest = shell.digest().await.unwrap().expect("a digest");
             assert_eq!(digest[..], Sha256::digest(bytes)[..], "{path} from {start}");
-            assert!(shell.segment().await.unwrap() == bytes);
+            assert!(shell.segment().await.unwrap().bytes == bytes);
             let digest = shell.digest().await.unwrap().expect("a digest");
             let (mut contents, mut at) = (Sha256::new(), 0);
             for piece in segment.pieces() {
@@ -72,9 +72,9 @@ async fn without_a_digest_all_else_goes_on() {
     let layout = list(&mut shell, &path).await;
     let all = layout.segment(0, u64::MAX);
     shell.request_digest(&all);
-    shell.request(&all);
+    shell.request(&all, None);
     assert_eq!(shell.digest().await.unwrap(), None);
-    assert!(shell.segment().await.unwrap() == site.store.nar(&path));
+    assert!(shell.segment().await.unwrap().bytes == site.store.nar(&path));
     // Files that are gone have none either.
     let (gone, site) = (site.store.physical(&path), site);
     let mut shell = site.shell().await;

@@ -108,20 +108,21 @@ pub async fn list(shell: &mut Shell, path: &str) -> Layout {
     shell.list(&parse(path)).await.unwrap().unwrap()
 }
 
-/// All of it in parts of that length, so many asked for ahead.
+/// All of it in parts of that length, so many asked for ahead; every second part is compressed.
 pub async fn read(shell: &mut Shell, layout: &Layout, len: u64, ahead: usize) -> Vec<u8> {
+    let mut levels = [None, Some(3)].into_iter().cycle();
     let mut segments = layout.segments(0, len);
     let mut out = Vec::new();
     loop {
         while shell.outstanding() < ahead
             && let Some(segment) = segments.next()
         {
-            shell.request(&segment);
+            shell.request(&segment, levels.next().unwrap());
         }
         if shell.outstanding() == 0 {
             assert!(shell.is_clean());
             return out;
         }
-        out.extend_from_slice(&shell.segment().await.unwrap());
+        out.extend_from_slice(&shell.segment().await.unwrap().bytes);
     }
 }

@@ -53,6 +53,7 @@ pub struct Host {
     /// How many channels it lets us have.
     pub sessions: usize,
     pub login: Login,
+    pub has_zstd: bool,
     pub copies: Vec<Copy>,
     /// When the line breaks; one after the other.
     pub cuts: Vec<Cut>,
@@ -128,6 +129,9 @@ impl std::fmt::Debug for Path {
     }
 }
 
+/// From this seed on, most hosts have a `zstd`. The plan is otherwise that of the seed.
+pub const FIRST_COMPRESSING: u64 = 1 << 32;
+
 impl Plan {
     pub fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
@@ -143,8 +147,9 @@ impl Plan {
             let host = random.index(hosts.len());
             fault(&mut random, &mut hosts[host], &paths);
         }
-        for host in &mut hosts {
+        for (number, host) in hosts.iter_mut().enumerate() {
             keep_closed(host, &paths);
+            host.has_zstd = seed >= FIRST_COMPRESSING && !(seed >> number).is_multiple_of(4);
         }
         let mut callers: Vec<Caller> = (0..random.pick(&[1, 1, 1, 2, 3]))
             .map(|_| caller(&mut random, &paths))
@@ -266,6 +271,7 @@ fn hosts(random: &mut Random, paths: &[Path], total: u64) -> Vec<Host> {
                 Login::Forced,
                 Login::Refuses,
             ]),
+            has_zstd: false,
             copies,
             cuts: Vec::new(),
             outages: Vec::new(),

@@ -146,7 +146,9 @@ fn far(plan: &Plan, host: &plan::Host, start: Instant, trace: &Arc<Trace>) -> Ar
             wrong: copy.wrong,
         }
     });
-    Host::new(host.clone(), Store::new("", copies), start, trace.clone())
+    let mut store = Store::new("", copies);
+    store.has_zstd = host.has_zstd;
+    Host::new(host.clone(), store, start, trace.clone())
 }
 
 /// The core over these hosts, put together as an engine puts it together.

@@ -50,6 +50,8 @@ pub struct Store {
     /// The folder that it is in; empty for the usual place.
     root: String,
     copies: BTreeMap<StorePath, Copy>,
+    /// Its host has a program `zstd`.
+    pub has_zstd: bool,
 }
 
 /// What a name leads to.
@@ -64,7 +66,11 @@ impl Store {
         let copies = copies.into_iter();
         let copies = copies.map(|copy| (copy.item.path.clone(), copy)).collect();
         let root = root.to_owned();
-        Self { root, copies }
+        Self {
+            root,
+            copies,
+            has_zstd: false,
+        }
     }
 
     /// What is there now.

@@ -1,6 +1,7 @@
 //! The programs that a far shell starts, on the files of a made-up store.
 
 use std::fmt::Write;
+use std::io::Write as _;
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
@@ -84,6 +85,19 @@ pub fn run(
         ["printf", format, arguments @ ..] => Some((Data::text(printf(format, arguments)?), 0)),
         ["head", "-c", most] => Some((input.part(0, most.parse().ok()?), 0)),
         ["cat"] => Some((input, 0)),
+        ["zstd", "-q", level] if store.has_zstd => {
+            let level = level.strip_prefix('-')?.parse().ok()?;
+            let all: Vec<u8> = input
+                .0
+                .iter()
+                .flat_map(|(bytes, _)| bytes.to_vec())
+                .collect();
+            // As the program does it: the frame ends with a checksum.
+            let mut encoder = zstd::Encoder::new(Vec::new(), level).ok()?;
+            encoder.include_checksum(true).ok()?;
+            encoder.write_all(&all).ok()?;
+            Some((Data(vec![(encoder.finish().ok()?.into(), true)]), 0))
+        }
         ["sha256sum"] => {
             let mut hasher = Sha256::new();
             input.0.iter().for_each(|(bytes, _)| hasher.update(bytes));

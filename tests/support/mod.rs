@@ -12,10 +12,12 @@ mod claims;
 mod dag;
 mod host;
 mod nix;
+mod ports;
 mod proc;
 mod runtime_dir;
 mod scratch;
 mod serve_client;
+mod signals;
 mod sshd;
 mod store;
 mod trees;
@@ -25,13 +27,15 @@ mod watchdog;
 pub use dag::{Dag, DagOptions};
 pub use host::{Engines, Host, Masters, substituter};
 pub use nix::{Nix, NixEnv, Ran};
+pub use ports::closed_port;
 pub use proc::{
-    Daemon, children, descendants, kill_tree, resume_tree, run, run_with_input, run_with_timeout,
-    stop_tree, tool, wait_until,
+    Daemon, children, descendants, is_stopped, kill_tree, resume_tree, run, run_with_input,
+    run_with_timeout, stop_tree, tool, wait_until,
 };
 pub use runtime_dir::{RuntimeDir, end_masters};
 pub use scratch::Scratch;
 pub use serve_client::{Came, ServeClient, Talk, guard};
+pub use signals::default_signals;
 pub use sshd::{Sshd, SshdBuilder, joint_ssh_config};
 pub use store::{Entry, Store};
 pub use trees::{Random, canonicalise};

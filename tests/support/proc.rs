@@ -111,6 +111,7 @@ pub fn assert_success(shown: &str, output: &Output) {
 }
 
 /// Waits until something is so; panics if it isn't within a minute.
+#[track_caller]
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_so() {
@@ -218,6 +219,16 @@ pub fn stop_tree(pid: u32) -> Vec<u32> {
         next += 1;
     }
     stopped
+}
+
+/// Whether all threads of a process stand still after SIGSTOP: on a busy machine some work on for a moment.
+pub fn is_stopped(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut stats = threads.map(|thread| fs::read_to_string(thread.path().join("stat")));
+    stats.all(|stat| stat.is_ok_and(|stat| stat.contains(") T ")))
 }
 
 /// Lets a frozen process and all its descendants go on.

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
 
+use super::ports::keep_closed;
 use super::user::{current_user, is_root};
 use super::{
     Daemon, SHORT, Scratch, TempUser, children, kill_tree, percent_encode, resume_tree, run,
-    run_with_timeout, stop_tree, tool,
+    run_with_timeout, stop_tree, tool, wait_until,
 };
 
 /// What a started sshd shall be like.
@@ -282,6 +283,10 @@ impl Sshd {
     /// Ends the server with all connections: from now on they are refused.
     pub fn kill(&self) {
         kill_tree(self.pid());
+        // A process listens for a moment after the signal that kills it.
+        wait_until("sshd does not listen any more", || {
+            keep_closed(self.port).is_ok()
+        });
     }
 }
 

@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// An sshd, its keys, and a runtime folder for the masters that connect to it.
 pub struct Sshd {
-    pub folder: TempDir,
+    pub folder: Arc<TempDir>,
     pub port: u16,
     child: Child,
 }
@@ -25,7 +26,7 @@ pub struct Sshd {
 impl Sshd {
     /// `lines` go into sshd_config before ours.
     pub fn start(lines: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Arc::new(tempfile::tempdir().unwrap());
         let at = |name: &str| folder.path().join(name);
         for name in ["host", "user", "other"] {
             keygen(&at(name));
@@ -34,6 +35,14 @@ impl Sshd {
         // A key is world-readable only in its public half; throw-away users must reach that.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::create_dir(at("run")).unwrap();
+        (0..20)
+            .find_map(|_| Self::try_start(&folder, lines))
+            .expect("sshd gets a port")
+    }
+
+    /// `None` if another process has taken the port meanwhile.
+    fn try_start(folder: &Arc<TempDir>, lines: &str) -> Option<Self> {
+        let at = |name: &str| folder.path().join(name);
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -54,15 +63,17 @@ impl Sshd {
             .stderr(fs::File::create(at("sshd.log")).unwrap())
             .spawn()
             .unwrap();
-        let sshd = Self {
-            folder,
+        let mut sshd = Self {
+            folder: Arc::clone(folder),
             port,
             child,
         };
+        let mut has_ended = false;
         wait_until("sshd listens", || {
-            sshd.log().contains("Server listening on 127.0.0.1")
+            has_ended = sshd.child.try_wait().unwrap().is_some();
+            has_ended || sshd.log().contains("Server listening on 127.0.0.1")
         });
-        sshd
+        (!has_ended).then_some(sshd)
     }
 
     pub fn at(&self, name: &str) -> PathBuf {
@@ -86,6 +97,7 @@ impl Sshd {
             ssh_key: Some(self.at("user")),
             public_host_key: Some(fs::read_to_string(self.at("host.pub")).unwrap()),
             compress: false,
+            compression: Default::default(),
             remote_program: vec!["nix-store".into()],
             remote_store: None,
             trusted: false,
@@ -165,7 +177,7 @@ fn keygen(path: &Path) {
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let began = Instant::now();
     while !done() {
-        assert!(began.elapsed() < Duration::from_secs(10), "not yet: {what}");
+        assert!(began.elapsed() < Duration::from_secs(60), "not yet: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -178,7 +190,7 @@ pub async fn greet(channel: &mut Channel) {
     channel.stdin.write_all(&hello).await.unwrap();
     let mut answer = [0; 16];
     let read = channel.stdout.read_exact(&mut answer);
-    let read = tokio::time::timeout(Duration::from_secs(10), read).await;
+    let read = tokio::time::timeout(Duration::from_secs(60), read).await;
     if !matches!(read, Ok(Ok(_))) {
         let mut said = vec![0; 4096];
         let reading = channel.stderr.read(&mut said);

@@ -71,10 +71,13 @@ impl StatusReport {
                 },
                 reached.latency.map_or_else(none, short_time),
                 format!("{} ({})", reached.version, nix_of(reached.version)),
-                match reached.shell {
-                    Shell::Yes(StoreFiles::In(_)) => "yes",
-                    Shell::Yes(StoreFiles::Nowhere { is_empty: true, .. }) => "?",
-                    Shell::Yes(StoreFiles::Nowhere { .. }) | Shell::No(_) => "no",
+                match &reached.shell {
+                    Shell::Yes { files, .. } => match files {
+                        StoreFiles::In(_) => "yes",
+                        StoreFiles::Nowhere { is_empty: true, .. } => "?",
+                        StoreFiles::Nowhere { .. } => "no",
+                    },
+                    Shell::No(_) => "no",
                     Shell::Failed(_) => "?",
                 },
             ),

@@ -12,13 +12,15 @@
 //! ```
 //!
 //! Parameters are those of Nix's SSH store (Nix manual, "Store Types", "SSH Store"; `port` is
-//! Lix's):
+//! Lix's; `compression` and `compression-level` are ours, named as in Nix's binary cache stores):
 //!
 //! | parameter | value | default |
 //! | --- | --- | --- |
 //! | `ssh-key` | private key file | ssh's own choice |
 //! | `base64-ssh-public-host-key` | base64 of a line `ssh-ed25519 AAAA… [comment]` | known_hosts |
 //! | `compress` | boolean | `false` |
+//! | `compression` | `auto`, `zstd` or `none` | `auto` |
+//! | `compression-level` | 1 to 19 | 3 |
 //! | `remote-program` | program and arguments, split at white space | `nix-store` |
 //! | `remote-store` | the remote program's `--store` | none |
 //! | `priority` | integer, smaller is asked first | none, which counts as 0 |
@@ -30,10 +32,12 @@
 //! nothing here (`want-mass-query`, `path-info-cache-size`, …) are accepted and ignored.
 
 mod address;
+mod compression;
 mod error;
 mod params;
 mod ssh_target;
 
+pub use compression::{Compression, CompressionMode};
 pub use error::{HostError, HostErrorKind};
 
 use std::fmt;
@@ -75,6 +79,8 @@ pub struct Host {
     pub public_host_key: Option<String>,
     /// `compress`: let ssh compress.
     pub compress: bool,
+    /// `compression` and `compression-level`: let the host compress what its shell sends.
+    pub compression: Compression,
     /// `remote-program`: program and arguments, `nix-store` by default. Never empty; each word is
     /// printable ASCII that stays itself between single quotes in sh, fish and csh.
     pub remote_program: Vec<String>,
@@ -128,6 +134,7 @@ impl Host {
             ssh_key: None,
             public_host_key: None,
             compress: false,
+            compression: Compression::default(),
             remote_program: vec![Self::DEFAULT_REMOTE_PROGRAM.to_owned()],
             remote_store: None,
             trusted: false,

@@ -3,14 +3,16 @@
 use data_encoding::{BASE64, BASE64_NOPAD};
 
 use super::address::{PORT_EXPECTED, decode, parse_port};
-use super::{Host, HostErrorKind};
+use super::{Compression, CompressionMode, Host, HostErrorKind};
 use crate::config::value::{BOOLEAN, parse_bool, printable};
 
 /// Parameters that have a meaning here, in the order in which messages list them.
-const KNOWN_PARAMS: [&str; 9] = [
+const KNOWN_PARAMS: [&str; 11] = [
     "ssh-key",
     "base64-ssh-public-host-key",
     "compress",
+    "compression",
+    "compression-level",
     "remote-program",
     "remote-store",
     "priority",
@@ -20,8 +22,8 @@ const KNOWN_PARAMS: [&str; 9] = [
 ];
 
 /// [`KNOWN_PARAMS`], for messages.
-const KNOWN_PARAMS_LIST: &str = "ssh-key, base64-ssh-public-host-key, compress, remote-program, \
-     remote-store, priority, trusted, max-connections, port";
+const KNOWN_PARAMS_LIST: &str = "ssh-key, base64-ssh-public-host-key, compress, compression, \
+     compression-level, remote-program, remote-store, priority, trusted, max-connections, port";
 
 /// Parameters of Nix's ssh stores and the stores behind them (Nix manual, "Store Types") that mean nothing
 /// here.
@@ -99,6 +101,14 @@ fn set(host: &mut Host, name: &str, value: &str) -> Result<(), &'static str> {
         "ssh-key" => host.ssh_key = optional(value, ssh_key)?.map(Into::into),
         "base64-ssh-public-host-key" => host.public_host_key = optional(value, public_host_key)?,
         "compress" => host.compress = parse_bool(value).ok_or(BOOLEAN)?,
+        "compression" => host.compression.mode = CompressionMode::parse(value)?,
+        "compression-level" => {
+            host.compression.level = value
+                .parse()
+                .ok()
+                .filter(|level| (1..=Compression::MAX_LEVEL).contains(level))
+                .ok_or("a number from 1 to 19")?;
+        }
         "remote-program" => host.remote_program = remote_program(value)?,
         "remote-store" => host.remote_store = optional(value, plain_word)?,
         "priority" => host.priority = Some(value.parse().map_err(|_| "a whole number")?),
@@ -206,7 +216,7 @@ mod tests {
     use data_encoding::BASE64;
     use proptest::prelude::*;
 
-    use super::super::Host;
+    use super::super::{Compression, CompressionMode, Host};
 
     const KEY: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINQtCHxJHEg5pyjQyjzyUPZ1KKsA1Z57/flshGJVXk9Q";
@@ -227,12 +237,15 @@ mod tests {
         let key = BASE64.encode(KEY.as_bytes()).replace('=', "%3d");
         let host = host(&format!(
             "ssh-key=/etc/nix/a%20b&base64-ssh-public-host-key={key}&compress=yes&\
+             compression=zstd&compression-level=19&\
              remote-program=sudo%20nix-store&remote-store=/mnt/x?a%3db&priority=-3&trusted=1&\
              max-connections=64&port=2222"
         ));
         assert_eq!(host.ssh_key, Some(PathBuf::from("/etc/nix/a b")));
         assert_eq!(host.public_host_key.as_deref(), Some(KEY));
         assert!(host.compress);
+        assert_eq!(host.compression.mode, CompressionMode::Zstd);
+        assert_eq!(host.compression.level, 19);
         assert_eq!(host.remote_program, ["sudo", "nix-store"]);
         assert_eq!(host.remote_store.as_deref(), Some("/mnt/x?a=b"));
         assert_eq!(host.priority, Some(-3));
@@ -246,6 +259,7 @@ mod tests {
         let host = host("");
         assert_eq!(host.remote_program, ["nix-store"]);
         assert_eq!((host.compress, host.trusted), (false, false));
+        assert_eq!(host.compression, Compression::default());
         assert_eq!((host.priority, host.max_connections), (None, 16));
         assert_eq!((&host.ssh_key, &host.remote_store), (&None, &None));
     }
@@ -278,6 +292,9 @@ mod tests {
         for (query, why) in [
             ("compress=maybe", "compress = \"maybe\": expected true"),
             ("compress=True", "expected true"),
+            ("compression=true", "expected auto, zstd or none"),
+            ("compression-level=0", "1 to 19"),
+            ("compression-level=20", "1 to 19"),
             ("trusted=", "expected true"),
             ("trusted", "a value after ="),
             ("trusted=false&trusted=true", "once"),

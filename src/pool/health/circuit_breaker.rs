@@ -135,6 +135,11 @@ impl CircuitBreaker {
         free
     }
 
+    /// Whether it is being probed.
+    pub(in crate::pool) fn is_probed(&self) -> bool {
+        self.probe.is_some()
+    }
+
     /// Whether it is being probed early.
     pub(in crate::pool) fn is_probed_early(&self) -> bool {
         self.probe == Some(ProbeKind::Early)

@@ -41,9 +41,9 @@ impl HostPool {
         if self.standing() == Standing::Healthy || !may() {
             return None;
         }
-        let probe = self.health.early_probe()?;
-        *self.probed_early.lock() = Some(Instant::now());
-        Some(probe)
+        // Where another question probes it already, this one may join that probe.
+        *self.may_join_since.lock() = Some(Instant::now());
+        self.health.early_probe()
     }
 
     fn take_retry(&self) -> bool {
@@ -55,10 +55,11 @@ impl HostPool {
         self.health.breaker.lock().is_probed_early()
     }
 
-    /// Whether an early probe has just begun: others may wait for its outcome.
+    /// Whether it is being probed, and the right to do so early was taken a moment ago: others may wait for the outcome.
     pub(in crate::pool) fn may_join_probe(&self) -> bool {
-        let since = *self.probed_early.lock();
-        self.is_probed_early() && since.is_some_and(|since| since.elapsed() < EARLY_PROBE_TIMEOUT)
+        let since = *self.may_join_since.lock();
+        let is_probed = self.health.breaker.lock().is_probed();
+        is_probed && since.is_some_and(|since| since.elapsed() < EARLY_PROBE_TIMEOUT)
     }
 
     /// Takes a new command's right to an early probe. There is none where the login was refused: that does

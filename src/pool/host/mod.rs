@@ -56,8 +56,8 @@ pub(super) struct HostPool {
     may_probe_early: AtomicBool,
     /// It has done what was asked, and was not probed early since.
     worked_before: AtomicBool,
-    /// When the last early probe began.
-    probed_early: Mutex<Option<Instant>>,
+    /// When the right to an early probe was taken last.
+    may_join_since: Mutex<Option<Instant>>,
     /// It gave no answer when it was asked last, which did not count as a failure.
     is_without_answer: AtomicBool,
     /// Replies in a row that could not be read.
@@ -94,7 +94,7 @@ impl HostPool {
             held: AtomicUsize::new(0),
             may_probe_early: AtomicBool::new(false),
             worked_before: AtomicBool::new(false),
-            probed_early: Mutex::default(),
+            may_join_since: Mutex::default(),
             is_without_answer: AtomicBool::new(false),
             unreadable_replies: AtomicU32::new(0),
         }

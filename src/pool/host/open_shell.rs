@@ -1,6 +1,7 @@
 //! Opens a shell on one host, and finds out whether its account has one.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::HostPool;
 use super::shells::ShellLease;
@@ -46,6 +47,9 @@ impl HostPool {
             Ok(shell) => {
                 drop(opening);
                 self.record_latency(shell.latency());
+                self.shells
+                    .lacks_zstd
+                    .store(!shell.has_zstd(), Ordering::Relaxed);
                 if let Some(mut has) = finding_out {
                     *has = Some(true);
                     self.persistence.set_has_shell(&self.health, true).await;
@@ -83,6 +87,11 @@ impl HostPool {
     /// Whether the account is not known to have no shell.
     pub(in crate::pool) fn may_have_shell(&self) -> bool {
         self.shells.may_exist()
+    }
+
+    /// Whether the account is not known to have no `zstd` in a shell.
+    pub(in crate::pool) fn may_have_zstd(&self) -> bool {
+        self.shells.may_exist() && !self.shells.lacks_zstd.load(Ordering::Relaxed)
     }
 
     fn check_not_resting(&self) -> Result<(), Arc<RemoteError>> {

@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::pool::channels::{ChannelPermit, ChannelPermits};
 use crate::pool::idle_list::IdleList;
@@ -11,6 +12,8 @@ use crate::remote::Shell;
 pub(super) struct Shells {
     /// Whether the account has a shell. Locked by the caller that finds out; others wait for the outcome.
     pub(super) has: tokio::sync::Mutex<Option<bool>>,
+    /// The shell that was opened last had no `zstd`.
+    pub(super) lacks_zstd: AtomicBool,
     idle: Arc<IdleList<Shell>>,
 }
 
@@ -28,6 +31,7 @@ impl Shells {
     pub(super) fn new() -> Self {
         Self {
             has: tokio::sync::Mutex::default(),
+            lacks_zstd: AtomicBool::new(false),
             idle: IdleList::new(),
         }
     }

@@ -71,6 +71,10 @@ impl Hint for RemoteError {
                 "it was collected or replaced there meanwhile: '{}' tells",
                 target.ssh(&format!("nix-store --verify-path {path}"))
             ),
+            Kind::BadFrame(_) => format!(
+                "its files come uncompressed now: '{}' shows what is wrong with its zstd, and compression=none in the host's URL does without",
+                target.ssh("zstd -q -3 < /etc/passwd | zstd -t")
+            ),
             Kind::Busy { .. } => {
                 "others use them: wait, or raise max-connections in the host's URL".to_owned()
             }

@@ -87,10 +87,26 @@ pub(super) fn enter(out: &mut Vec<u8>, name: &[u8], is_folder: bool) {
 }
 
 /// Reads the files that a segment needs, by their paths from where the shell is, and gives how many
-/// bytes are due. `root` is the name of the root, for a path that is a single file.
-pub(super) fn read(out: &mut Vec<u8>, root: &[u8], segment: &Segment, number: u32) -> u64 {
+/// bytes are due. `root` is the name of the root, for a path that is a single file. With a `level` they come as one
+/// frame of zstd's, which then ends with `$e`, and the trailer has the status of `zstd`.
+pub(super) fn read(
+    out: &mut Vec<u8>,
+    root: &[u8],
+    segment: &Segment,
+    level: Option<u8>,
+    number: u32,
+) -> u64 {
+    let Some(level) = level else {
+        let due = put_reads(out, root, segment, false);
+        put_trailer(out, number, "$e", "");
+        out.push(b'\n');
+        return due;
+    };
+    out.extend_from_slice(b"{\n");
     let due = put_reads(out, root, segment, false);
-    put_trailer(out, number, "$e", "");
+    let compress = format!("printf %s \"$e\";}}|zstd -q -{level}\n");
+    out.extend_from_slice(compress.as_bytes());
+    put_trailer(out, number, "$?", "");
     out.push(b'\n');
     due
 }
@@ -232,7 +248,7 @@ mod tests {
 
     fn text(segment: &Segment) -> (String, u64) {
         let mut out = Vec::new();
-        let due = read(&mut out, b"name", segment, 7);
+        let due = read(&mut out, b"name", segment, None, 7);
         (String::from_utf8(out).unwrap(), due)
     }
 
@@ -257,6 +273,18 @@ mod tests {
             begin.contains(" skip=0 count=") && begin.contains(" if='it'\\''s'||e=1\n"),
             "{begin}"
         );
+    }
+
+    #[test]
+    fn what_is_compressed_ends_with_its_own_status() {
+        let mut out = Vec::new();
+        let layout = layout(&[("a", 1), ("b", 2)]);
+        let due = read(&mut out, b"name", &layout.segment(0, u64::MAX), Some(3), 7);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "{\ncat a b||e=1\nprintf %s \"$e\";}|zstd -q -3\nprintf '=%s-%s:%s' \"$n\" 0000000007 $?\n"
+        );
+        assert_eq!(due, 3);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 mod assembly;
 mod command;
 mod digest;
+mod inflater;
 mod listing;
 mod open;
 mod store_locations;
@@ -61,11 +62,21 @@ pub struct Shell {
     pending: VecDeque<PendingReply>,
     broken: bool,
     received: Arc<AtomicU64>,
+    has_zstd: bool,
+}
+
+/// A segment that came.
+#[derive(Debug)]
+pub struct ReceivedSegment {
+    /// Framing included: exactly its length.
+    pub bytes: Bytes,
+    /// How many bytes came over the link for it.
+    pub wire_len: u64,
 }
 
 /// A reply that is outstanding.
 enum PendingReply {
-    Segment(Assembly),
+    Segment(Box<Assembly>),
     Digest(Digest, Segment),
 }
 
@@ -79,7 +90,7 @@ impl PendingReply {
 }
 
 impl Shell {
-    fn new(link: Link, nonce: String, locations: StoreLocations) -> Self {
+    fn new(link: Link, nonce: String, locations: StoreLocations, has_zstd: bool) -> Self {
         Self {
             link,
             nonce,
@@ -90,6 +101,7 @@ impl Shell {
             pending: VecDeque::new(),
             broken: false,
             received: Arc::default(),
+            has_zstd,
         }
     }
 
@@ -97,6 +109,12 @@ impl Shell {
     #[must_use]
     pub fn host(&self) -> &str {
         &self.link.host
+    }
+
+    /// Whether it can compress what it sends.
+    #[must_use]
+    pub fn has_zstd(&self) -> bool {
+        self.has_zstd
     }
 
     /// How quickly it has answered.
@@ -224,16 +242,18 @@ impl Shell {
         }
     }
 
-    /// Asks for a segment, which then comes by [`Shell::segment`]. Several may be asked for ahead;
-    /// they come in the same order. The path must be where it was listed, on this host or another.
-    pub fn request(&mut self, segment: &Segment) {
+    /// Asks for a segment, which then comes by [`Shell::segment`]; with a `level` (of `zstd`) compressed on its way.
+    /// Several may be asked for ahead; they come in the same order. The path must be where it was listed, on this host
+    /// or another.
+    pub fn request(&mut self, segment: &Segment, level: Option<u8>) {
         let mut lines = Vec::new();
         self.enter(&mut lines, segment.layout());
         let number = self.number();
         let name = segment.layout().path().base_name().as_bytes();
-        let due = command::read(&mut lines, name, segment, number);
-        let assembly = Assembly::new(segment.clone(), number, due);
-        self.pending.push_back(PendingReply::Segment(assembly));
+        let due = command::read(&mut lines, name, segment, level, number);
+        let assembly = Assembly::new(segment.clone(), number, due, level.is_some());
+        self.pending
+            .push_back(PendingReply::Segment(Box::new(assembly)));
         self.link.output.send_bytes(lines);
     }
 
@@ -271,19 +291,22 @@ impl Shell {
         }
     }
 
-    /// The next outstanding segment, framing included: exactly its length. Empty when there is none. May be
-    /// dropped and called again.
+    /// The next outstanding segment. Empty when there is none. May be dropped and called again.
     ///
     /// # Errors
-    /// When the link breaks or falls silent, or the files are not what was listed
-    /// ([`RemoteErrorKind::NotAsListed`]). The shell is unusable then.
-    pub async fn segment(&mut self) -> Result<Bytes, RemoteError> {
+    /// When the link breaks or falls silent, the files are not what was listed
+    /// ([`RemoteErrorKind::NotAsListed`]), or the host did not compress them rightly
+    /// ([`RemoteErrorKind::BadFrame`]). The shell is unusable then.
+    pub async fn segment(&mut self) -> Result<ReceivedSegment, RemoteError> {
         if let Some(error) = self.earlier_failure() {
             return Err(error);
         }
         loop {
             let Some(PendingReply::Segment(oldest)) = self.pending.front_mut() else {
-                return Ok(Bytes::new());
+                return Ok(ReceivedSegment {
+                    bytes: Bytes::new(),
+                    wire_len: 0,
+                });
             };
             let (taken, step) = oldest.step(self.link.input.peek(), &self.nonce);
             self.link.input.buffer().advance(taken);
@@ -294,13 +317,21 @@ impl Shell {
                     self.received.store(0, Ordering::Relaxed);
                     self.link.finish_reply();
                     let Some(PendingReply::Segment(done)) = self.pending.pop_front() else {
-                        return Ok(Bytes::new());
+                        continue;
                     };
-                    return Ok(done.into_bytes().into());
+                    let (bytes, wire_len) = done.into_parts();
+                    return Ok(ReceivedSegment {
+                        bytes: bytes.into(),
+                        wire_len,
+                    });
                 }
                 Step::Wrong(what) => {
                     self.broken = true;
                     return Err(self.wrong(what));
+                }
+                Step::BadFrame(what) => {
+                    self.broken = true;
+                    return Err(self.link.error(RemoteErrorKind::BadFrame(what)));
                 }
             }
         }

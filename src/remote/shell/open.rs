@@ -102,10 +102,10 @@ pub async fn open_shell(
     loop {
         match proof.step(link.input.peek()) {
             Step::NeedMore => {}
-            Step::Proven(settings) => {
+            Step::Proven(settings, has_zstd) => {
                 link.input.buffer().clear();
                 let locations = locations.with_settings(host, &settings);
-                return Ok(Shell::new(link, proof.nonce(), locations));
+                return Ok(Shell::new(link, proof.nonce(), locations, has_zstd));
             }
             Step::Wrong(reason) => return Err(none(reason, true).into()),
         }
@@ -138,7 +138,8 @@ struct Proof {
 
 enum Step {
     NeedMore,
-    Proven(StoreSettings),
+    /// And whether it has `zstd`.
+    Proven(StoreSettings, bool),
     Wrong(&'static str),
 }
 
@@ -178,6 +179,8 @@ impl Proof {
              printf 0123456789|{dd} skip=3 count=4\n\
              printf 0123456789|head -c 2\n\
              printf xyz|cat\n\
+             printf ' '\n\
+             printf xyz|zstd -q -3 2>/dev/null|zstd -q -d 2>/dev/null\n\
              find / -maxdepth 0 -printf ' %y %m %s %P\\0%l\\0'\n\
              {SETTINGS}\
              printf '=%s;' \"$n\"\n"
@@ -201,6 +204,11 @@ impl Proof {
             return Step::NeedMore;
         };
         let answer = answer.strip_prefix(b"345601xyz ").unwrap_or_default();
+        let (has_zstd, answer) = match answer.strip_prefix(b"xyz") {
+            Some(answer) => (true, answer),
+            None => (false, answer),
+        };
+        let answer = answer.strip_prefix(b" ").unwrap_or_default();
         // A listing of one object is two strings.
         let zeros = answer.iter().enumerate().filter(|(_, byte)| **byte == 0);
         let end = zeros.map(|(at, _)| at + 1).nth(1).unwrap_or_default();
@@ -208,7 +216,7 @@ impl Proof {
         let root = listing::parse(listing, 1).unwrap_or_default();
         match root.as_slice() {
             [root] if root.path.is_empty() && root.kind == EntryKind::Directory => {
-                Step::Proven(StoreSettings::read(settings))
+                Step::Proven(StoreSettings::read(settings), has_zstd)
             }
             _ => Step::Wrong("its dd, head, cat or find is not like GNU's"),
         }
@@ -226,7 +234,7 @@ mod tests {
     use super::*;
 
     fn is_proven(proof: &Proof, output: &[u8]) -> bool {
-        matches!(proof.step(output), Step::Proven(_))
+        matches!(proof.step(output), Step::Proven(..))
     }
 
     /// What a program makes of the script.

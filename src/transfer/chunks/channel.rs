@@ -11,8 +11,8 @@ use super::chunked_nar::ChunkedNar;
 use super::scheduler::{NextAction, Scheduler};
 use super::window::ChannelId;
 use crate::pool::{HostId, ShellLease};
-use crate::remote::{RemoteError, RemoteErrorKind};
-use crate::transfer::hosts::OutstandingBytes;
+use crate::remote::{ReceivedSegment, RemoteError, RemoteErrorKind};
+use crate::transfer::hosts::{OutstandingBytes, is_incompressible};
 
 /// How many requests a channel may have outstanding: one on its way, one to follow without a pause.
 const MAX_OUTSTANDING: usize = 2;
@@ -112,6 +112,7 @@ async fn run(guard: ChannelGuard) {
     let mut worker = ChannelWorker {
         guard: &guard,
         shell,
+        received_at: Instant::now(),
         outstanding: VecDeque::new(),
     };
     let mut idle = Instant::now();
@@ -142,15 +143,24 @@ async fn run(guard: ChannelGuard) {
 struct ChannelWorker<'a> {
     guard: &'a ChannelGuard,
     shell: ShellLease,
+    /// When the last chunk had come.
+    received_at: Instant,
     /// What was requested, in order.
     outstanding: VecDeque<(Arc<ChunkedNar>, Outstanding)>,
 }
 
 /// What was requested from a channel.
 enum Outstanding {
-    Chunk(u64, OutstandingBytes),
+    Chunk(OutstandingChunk),
     Compare(u64),
     Proof,
+}
+
+struct OutstandingChunk {
+    chunk: u64,
+    compressed: bool,
+    bytes_due: OutstandingBytes,
+    requested: Instant,
 }
 
 impl ChannelWorker<'_> {
@@ -160,13 +170,22 @@ impl ChannelWorker<'_> {
         while self.outstanding.len() < MAX_OUTSTANDING && !self.shell.has_waiters() {
             match scheduler.next_action(host, self.guard.channel, self.outstanding.is_empty()) {
                 NextAction::Chunk(nar, chunk, segment) => {
-                    self.shell.request(&segment);
+                    let level = match self.shell.has_zstd() {
+                        true => scheduler.compression_level(host, &nar, segment.len()),
+                        false => None,
+                    };
+                    self.shell.request(&segment, level);
                     let bytes_due = scheduler
                         .bookkeeping
                         .throughput
                         .request(host, segment.len());
-                    self.outstanding
-                        .push_back((nar, Outstanding::Chunk(chunk, bytes_due)));
+                    let chunk = OutstandingChunk {
+                        chunk,
+                        compressed: level.is_some(),
+                        bytes_due,
+                        requested: Instant::now(),
+                    };
+                    self.outstanding.push_back((nar, Outstanding::Chunk(chunk)));
                 }
                 NextAction::Compare(nar, chunk, segment) => {
                     self.shell.request_contents_digest(&segment);
@@ -212,9 +231,7 @@ impl ChannelWorker<'_> {
     ) -> Result<(), RemoteError> {
         let channel = self.guard.channel;
         match outstanding {
-            Outstanding::Chunk(chunk, bytes_due) => {
-                self.receive_chunk(nar, chunk, bytes_due).await?
-            }
+            Outstanding::Chunk(chunk) => self.receive_chunk(nar, chunk).await?,
             Outstanding::Compare(chunk) => {
                 let digest = self.shell.digest().await?;
                 nar.compared(chunk, channel, digest);
@@ -238,10 +255,15 @@ impl ChannelWorker<'_> {
     async fn receive_chunk(
         &mut self,
         nar: &ChunkedNar,
-        chunk: u64,
-        mut bytes_due: OutstandingBytes,
+        outstanding: OutstandingChunk,
     ) -> Result<(), RemoteError> {
         let channel = self.guard.channel;
+        let OutstandingChunk {
+            chunk,
+            compressed,
+            mut bytes_due,
+            requested,
+        } = outstanding;
         let (meter, mut received) = (self.shell.meter(), 0);
         let activity = self.shell.activity();
         let mut progressed = |now: u64| {
@@ -255,13 +277,22 @@ impl ChannelWorker<'_> {
         };
         let segment = self.shell.segment();
         tokio::pin!(segment);
-        let bytes = loop {
+        let began = self.received_at.max(requested);
+        let ReceivedSegment { bytes, wire_len } = loop {
             match timeout(PROGRESS_INTERVAL, &mut segment).await {
-                Ok(bytes) => break bytes?,
+                Ok(segment) => break segment?,
                 Err(_) => progressed(meter.load(Ordering::Relaxed)),
             }
         };
-        progressed(bytes.len() as u64);
+        let len = bytes.len() as u64;
+        progressed(len);
+        self.received_at = Instant::now();
+        let secs = (self.received_at - began).as_secs_f64();
+        let choices = &self.guard.scheduler.bookkeeping.compression;
+        choices.record(channel.host, compressed, len, secs);
+        if compressed && is_incompressible(len, wire_len) {
+            nar.set_incompressible();
+        }
         nar.arrived(chunk, bytes, channel);
         // Another channel may have to compare it.
         self.guard.scheduler.wake();
@@ -271,11 +302,16 @@ impl ChannelWorker<'_> {
 
 async fn record_failure(guard: &ChannelGuard, error: RemoteError) {
     let error = Arc::new(error);
-    // A shell that ends, or files that change, say nothing about the serve loop.
-    if matches!(
+    // Its other ways work, and a new channel does without.
+    if matches!(error.kind, RemoteErrorKind::BadFrame(_)) {
+        let bookkeeping = &guard.scheduler.bookkeeping;
+        bookkeeping.compression.record_broken(guard.host);
+        bookkeeping.pool.notify(&*error);
+    } else if matches!(
         error.kind,
         RemoteErrorKind::Disconnected { .. } | RemoteErrorKind::NotAsListed { .. }
     ) {
+        // A shell that ends, or files that change, say nothing about the serve loop.
         log::debug!("{error}");
     } else {
         guard

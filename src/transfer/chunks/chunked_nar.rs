@@ -5,7 +5,7 @@ mod compare;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +30,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest such pause, as a power of two of the first.
 const PAUSE_DOUBLINGS: u32 = 5;
 
+/// How many chunks come uncompressed after one that compression did not make smaller.
+const RAW_CHUNKS: u32 = 8;
+
 pub(super) struct ChunkedNar {
     pub(super) info: Arc<PathInfo>,
     /// It is in chunks only because its one host may be far away.
@@ -42,6 +45,8 @@ pub(super) struct ChunkedNar {
     began: Instant,
     /// Bytes that have come of it from any host.
     received: Arc<AtomicU64>,
+    /// How many chunks are not worth compressing from now on.
+    raw_chunks: AtomicU32,
     state: Mutex<NarState>,
     /// Wakes whoever takes the chunks.
     arrived: Notify,
@@ -95,6 +100,7 @@ impl ChunkedNar {
             only_compare: false,
             began: Instant::now(),
             received: Arc::default(),
+            raw_chunks: AtomicU32::new(0),
             state: Mutex::new(NarState {
                 chunks,
                 hosts,
@@ -132,6 +138,19 @@ impl ChunkedNar {
 
     pub(super) fn priority(&self) -> u64 {
         self.priority.load(Ordering::Relaxed)
+    }
+
+    /// Whether the next chunk may be worth compressing, by what came of the last ones.
+    pub(super) fn may_be_compressible(&self) -> bool {
+        let one_less = |left: u32| left.checked_sub(1);
+        self.raw_chunks
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+            .is_err()
+    }
+
+    /// A chunk has come that compression did not make smaller.
+    pub(super) fn set_incompressible(&self) {
+        self.raw_chunks.store(RAW_CHUNKS, Ordering::Relaxed);
     }
 
     /// Counts the bytes that come, whole chunks or not.

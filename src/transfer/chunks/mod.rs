@@ -70,7 +70,8 @@ impl ChunkedDownloads {
     /// Whether these hosts bring what follows the byte `from` faster in chunks.
     fn is_faster(&self, info: &PathInfo, from: u64, hosts: &[HostId]) -> bool {
         // How far a host is shows only once it was connected to.
-        let may_be_far = |host: &HostId| self.0.is_far(*host) != Some(false);
+        let may_be_far =
+            |host: &HostId| self.0.is_far(*host) != Some(false) || self.0.is_slow(*host);
         let large = info.nar_size.saturating_sub(from) >= MIN_NAR_SIZE;
         large && (hosts.len() > 1 || hosts.iter().any(may_be_far))
     }

@@ -34,6 +34,9 @@ const VERY_FAR: Duration = Duration::from_millis(50);
 /// window of one lets 200 MB/s through.
 pub(in crate::transfer) const FAR: Duration = Duration::from_millis(10);
 
+/// A throughput in bytes a second, below which compressing gains more than the round trips of shells cost.
+const SLOW: u64 = 30_000_000;
+
 /// Decides what each channel does next, for all NARs.
 pub(super) struct Scheduler {
     pub(super) bookkeeping: Arc<HostBookkeeping>,
@@ -107,6 +110,12 @@ impl Scheduler {
     /// Whether the host is far away; `None` as long as its latency is not known.
     pub(super) fn is_far(&self, host: HostId) -> Option<bool> {
         Some(self.bookkeeping.pool.latency(host)? >= FAR)
+    }
+
+    /// Whether a near host is worth the round trips of shells all the same: its link is slow, and it may compress.
+    pub(super) fn is_slow(&self, host: HostId) -> bool {
+        let rate = self.bookkeeping.throughput.of(host);
+        rate.is_some_and(|rate| rate < SLOW) && self.bookkeeping.pool.may_compress(host)
     }
 
     /// Whether some NAR has something to request from that host.
@@ -210,6 +219,18 @@ impl Scheduler {
             .would_be_last(host, chunk, bytes, &others)
     }
 
+    /// The level at which a host that has `zstd` is to compress the next `len` bytes of a NAR; `None` for not at all.
+    pub(super) fn compression_level(&self, host: HostId, nar: &ChunkedNar, len: u64) -> Option<u8> {
+        let bookkeeping = &self.bookkeeping;
+        let compression = bookkeeping.pool.host(host).compression;
+        let is_far = self.is_far(host) == Some(true);
+        let rate = bookkeeping.throughput.of(host);
+        let choices = &bookkeeping.compression;
+        let compress =
+            nar.may_be_compressible() && choices.choose(host, compression.mode, len, is_far, rate);
+        compress.then_some(compression.level)
+    }
+
     /// What a channel does next. Only one that is `free`, with nothing outstanding, can index.
     pub(super) fn next_action(&self, host: HostId, channel: ChannelId, free: bool) -> NextAction {
         let mut state = self.state.lock();
@@ -269,8 +290,9 @@ impl Scheduler {
         let round_trip = self.bookkeeping.pool.latency(host).unwrap_or(took);
         let suits = |layout: &Layout| {
             let small = layout.nar_size() / (layout.entries() as u64).max(1) < SMALL_FILES;
-            let far_enough = round_trip >= FAR || !nar.only_if_far;
-            nar.is_only_compared() || (far_enough && (!small || round_trip >= VERY_FAR))
+            let is_slow = self.is_slow(host);
+            let far_enough = round_trip >= FAR || !nar.only_if_far || is_slow;
+            nar.is_only_compared() || (far_enough && (!small || round_trip >= VERY_FAR || is_slow))
         };
         if !nar.set_file_index(host, layout.filter(suits)) {
             let (name, path) = (self.bookkeeping.pool.host(host), &nar.info.path);

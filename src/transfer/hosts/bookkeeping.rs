@@ -4,6 +4,7 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::compression::CompressionChoices;
 use super::throughput::Throughput;
 use crate::model::StorePath;
 use crate::pool::{HostId, Pool};
@@ -25,6 +26,7 @@ pub trait HolderLookup: Send + Sync {
 pub(in crate::transfer) struct HostBookkeeping {
     pub(in crate::transfer) pool: Arc<Pool>,
     pub(in crate::transfer) throughput: Arc<Throughput>,
+    pub(in crate::transfer) compression: CompressionChoices,
     holder_lookup: Box<dyn HolderLookup>,
     /// What a host sent wrongly, with the fault. The host is not asked for it again.
     wrong_nars: Mutex<HashMap<(HostId, StorePath), HostFault>>,
@@ -37,6 +39,7 @@ impl HostBookkeeping {
         Self {
             pool,
             throughput: Arc::default(),
+            compression: CompressionChoices::default(),
             holder_lookup,
             wrong_nars: Mutex::default(),
             wrong_in_chunks: Mutex::default(),

@@ -1,8 +1,10 @@
 //! What is known of the hosts: who has what, who sent something wrong, and how fast each one is.
 
 mod bookkeeping;
+mod compression;
 mod throughput;
 
 pub use bookkeeping::HolderLookup;
 pub(super) use bookkeeping::HostBookkeeping;
+pub(super) use compression::is_incompressible;
 pub(super) use throughput::OutstandingBytes;

@@ -12,6 +12,9 @@ use crate::pool::HostId;
 /// The shortest time over which bytes are counted to measure a rate.
 const MEASURE_WINDOW: Duration = Duration::from_millis(100);
 
+/// So many bytes tell something about the rate even if they came within two round trips.
+const MIN_BURST: u64 = 256 << 10;
+
 /// The weight of a new measurement.
 const NEW_RATE_WEIGHT: f64 = 0.4;
 
@@ -26,17 +29,30 @@ struct HostRate {
     rate: Option<f64>,
     /// Requested and not yet received, in bytes.
     backlog: u64,
-    /// Since when bytes have been outstanding and counted, and how many came since.
-    window: Option<(Instant, u64)>,
+    /// What came lately, while bytes were outstanding.
+    window: Option<Window>,
     /// The round trip to it.
     latency: Duration,
+}
+
+/// Bytes that are counted.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    since: Instant,
+    bytes: u64,
+    /// It began with a request, a round trip before the first byte.
+    after_request: bool,
 }
 
 impl HostRate {
     /// So many more bytes are requested.
     fn on_requested(&mut self, bytes: u64, now: Instant) {
         if self.backlog == 0 {
-            self.window = Some((now, 0));
+            self.window = Some(Window {
+                since: now,
+                bytes: 0,
+                after_request: true,
+            });
         }
         self.backlog += bytes;
     }
@@ -44,27 +60,41 @@ impl HostRate {
     /// So many bytes of those that were requested have come.
     fn on_received(&mut self, bytes: u64, now: Instant) {
         self.backlog = self.backlog.saturating_sub(bytes);
-        let Some((since, mut count)) = self.window else {
+        let Some(mut window) = self.window else {
             return;
         };
-        count += bytes;
-        let time = now.saturating_duration_since(since);
-        if time >= MEASURE_WINDOW {
-            let measured = count as f64 / time.as_secs_f64();
-            self.rate = Some(match self.rate {
-                Some(rate) => rate + NEW_RATE_WEIGHT * (measured - rate),
-                None => measured,
-            });
-            self.window = Some((now, 0));
-        } else {
-            self.window = Some((since, count));
+        window.bytes += bytes;
+        let time = self.transfer_time(&window, now);
+        // Where little came, most of the time may be the round trip, which is not known exactly.
+        let tells = !window.after_request || window.bytes >= MIN_BURST || time >= 2 * self.latency;
+        let rate = window.bytes as f64 / time.as_secs_f64().max(0.001);
+        if tells && time >= MEASURE_WINDOW {
+            let old = self.rate.unwrap_or(rate);
+            self.rate = Some(old + NEW_RATE_WEIGHT * (rate - old));
+            window = Window {
+                since: now,
+                bytes: 0,
+                after_request: false,
+            };
         }
+        self.window = Some(window);
         if self.backlog == 0 {
-            // A first estimate, where everything comes within less than a window.
-            if self.rate.is_none() && count > 0 {
-                self.rate = Some(count as f64 / time.as_secs_f64().max(0.001));
+            // All came within less than a window: a first estimate, or a sign that the rate is higher.
+            if tells && window.after_request && window.bytes > 0 {
+                let old = self.rate.unwrap_or(rate);
+                self.rate = Some(old + NEW_RATE_WEIGHT * (rate - old).max(0.0));
             }
             self.window = None;
+        }
+    }
+
+    /// How long the bytes of a window took, without the round trip. As much as half of the time may be that: the latency
+    /// that is known is the shortest of a few, and may be that of a login.
+    fn transfer_time(&self, window: &Window, now: Instant) -> Duration {
+        let elapsed = now.saturating_duration_since(window.since);
+        match window.after_request {
+            true => elapsed - self.latency.min(elapsed / 2),
+            false => elapsed,
         }
     }
 
@@ -73,6 +103,14 @@ impl HostRate {
         self.backlog = self.backlog.saturating_sub(bytes);
         if self.backlog == 0 {
             self.window = None;
+        }
+    }
+
+    /// There is a connection now for what was requested.
+    fn on_connected(&mut self, now: Instant) {
+        let waiting = self.window.as_mut();
+        if let Some(window) = waiting.filter(|window| window.after_request && window.bytes == 0) {
+            window.since = now;
         }
     }
 
@@ -141,6 +179,14 @@ impl Throughput {
             throughput: self.clone(),
             host,
             left: bytes,
+        }
+    }
+
+    /// There is a connection now for what was requested from a host: as long as nothing came, the time until then says
+    /// nothing about its rate.
+    pub(in crate::transfer) fn on_connected(&self, host: HostId) {
+        if let Some(rate) = self.0.lock().get_mut(&host) {
+            rate.on_connected(Instant::now());
         }
     }
 
@@ -276,6 +322,41 @@ mod tests {
         rate.on_requested(2_000_000, now);
         rate.on_received(2_000_000, now + Duration::from_secs(2));
         assert!(rate.rate.unwrap() < 31_000_000.0);
+    }
+
+    /// Else a far host that brings tiny NARs counts as slow, for ever where each chunk comes within less than a window.
+    #[test]
+    fn a_round_trip_is_not_taken_for_a_low_rate() {
+        let (mut host, start) = (HostRate::default(), Instant::now());
+        let mut rate_after = |bytes: u64, took: Duration, round_trip: u64| {
+            host.set_latency(Duration::from_millis(round_trip));
+            host.on_requested(bytes, start);
+            host.on_received(bytes, start + took);
+            host.rate.map(|rate| (rate / 100_000.0).round() / 10.0)
+        };
+        let [short, long] = [60, 160].map(Duration::from_millis);
+        assert_eq!(rate_after(2_000, short, 50), None);
+        assert_eq!(rate_after(2_000, long, 150), None);
+        assert_eq!(rate_after(400_000, short, 20), Some(10.0));
+        // Larger NARs show better what the host can do.
+        assert_eq!(rate_after(2_000_000, short, 20), Some(26.0));
+        // And what was asked for late takes nothing back.
+        assert_eq!(rate_after(2_000, short, 20), Some(26.0));
+        assert_eq!(rate_after(4_000_000, 2 * long, 20), Some(20.9));
+    }
+
+    /// Else a host whose channels are all in use counts as slow.
+    #[test]
+    fn the_wait_for_a_connection_is_no_transfer() {
+        let (mut rate, start) = (HostRate::default(), Instant::now());
+        rate.on_requested(3_000_000, start);
+        rate.on_connected(start + Duration::from_secs(9));
+        rate.on_received(1_000_000, start + Duration::from_secs(10));
+        assert!((rate.rate.unwrap() - 1_000_000.0).abs() < 1.0);
+        // A second connection is no new beginning.
+        rate.on_connected(start + Duration::from_secs(11));
+        rate.on_received(2_000_000, start + Duration::from_secs(12));
+        assert!((rate.rate.unwrap() - 1_000_000.0).abs() < 1.0);
     }
 
     #[test]

@@ -22,8 +22,14 @@ const STEAL_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// round trips, and that costs bytes.
 const READ_OVER_MAX: u64 = 256 << 10;
 
-/// For how long they are at most read over: by then there is another connection.
+/// For how long they are at most read over, wherever the host is.
 const READ_OVER_FOR: Duration = Duration::from_millis(250);
+
+/// How long a host takes to start a program, about.
+const PROGRAM_START: Duration = Duration::from_millis(50);
+
+/// How many round trips it takes until the first byte comes on a new connection.
+const CONNECT_ROUND_TRIPS: u32 = 3;
 
 /// Works for `host` until it fails.
 pub(super) async fn run(queue: Arc<ReadaheadQueue>, host: HostId) {
@@ -139,9 +145,10 @@ impl Worker {
 
     /// How many bytes that somebody else brings are read over on this connection, before another one is made.
     fn most_read_over(&self) -> u64 {
-        let rate = self.queue.bookkeeping.throughput.of(self.host);
-        let bytes = rate.map(|rate| (rate as f64 * READ_OVER_FOR.as_secs_f64()) as u64);
-        bytes.map_or(READ_OVER_MAX, |bytes| bytes.min(READ_OVER_MAX))
+        let bookkeeping = &self.queue.bookkeeping;
+        let rate = bookkeeping.throughput.of(self.host);
+        let round_trip = bookkeeping.pool.latency(self.host);
+        rate.map_or(READ_OVER_MAX, |rate| most_read_over(rate, round_trip))
     }
 
     async fn connect(&mut self) -> Option<Lease> {
@@ -154,6 +161,7 @@ impl Worker {
         // Failures are reported by the pool.
         let lease = pool.lease_in_background(self.host, Some(first)).await;
         let mut lease = lease.ok()?;
+        self.queue.bookkeeping.throughput.on_connected(self.host);
         for path in paths {
             lease.start_dump(path);
         }
@@ -225,6 +233,14 @@ impl Worker {
     }
 }
 
+/// As many bytes as come at that `rate`, in bytes a second, before there is another connection.
+fn most_read_over(rate: u64, round_trip: Option<Duration>) -> u64 {
+    let connecting = round_trip.map(|round_trip| PROGRAM_START + CONNECT_ROUND_TRIPS * round_trip);
+    let time = connecting.map_or(READ_OVER_FOR, |time| time.min(READ_OVER_FOR));
+    let bytes = (rate as f64 * time.as_secs_f64()) as u64;
+    bytes.min(READ_OVER_MAX)
+}
+
 /// Reads over a NAR that somebody else brings by now.
 async fn skip(lease: &mut Lease, info: &PathInfo) -> Result<(), ConnectionLost> {
     let mut decoder = Decoder::new(info.nar_size);
@@ -243,5 +259,19 @@ async fn skip(lease: &mut Lease, info: &PathInfo) -> Result<(), ConnectionLost> 
             }
         }
         lease.nar_bytes().await.map_err(|_| ConnectionLost)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_read_over_than_comes_before_there_is_another_connection() {
+        let [near, far] = [1, 100].map(Duration::from_millis);
+        assert_eq!(most_read_over(1_000_000, Some(near)), 53_000);
+        assert_eq!(most_read_over(1_000_000, Some(far)), 250_000);
+        assert_eq!(most_read_over(1_000_000, None), 250_000);
+        assert_eq!(most_read_over(100_000_000, Some(near)), READ_OVER_MAX);
     }
 }

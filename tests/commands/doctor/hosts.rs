@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use crate::machine::{Diagnosis, Machine, closed_port, name, script, scripted};
+use crate::machine::{Diagnosis, Machine, name, script, scripted};
 use crate::support::{
-    Host, NixEnv, SHORT, Sshd, Store, percent_encode, run, run_with_timeout, tool,
+    Host, NixEnv, SHORT, Sshd, Store, closed_port, percent_encode, run, run_with_timeout, tool,
 };
 
 /// What a person sees who runs the command that `doctor` gives.

@@ -1,7 +1,7 @@
 //! Store paths: accepted or not, and why.
 
-use crate::machine::{ABSENT_PATH, Machine, closed_port, name};
-use crate::support::{Host, program};
+use crate::machine::{ABSENT_PATH, Machine, name};
+use crate::support::{Host, closed_port, program};
 
 #[test]
 fn each_reason_to_accept_or_to_refuse() {

@@ -117,7 +117,7 @@ impl Query {
 }
 
 #[test]
-fn questions_of_the_classic_door_are_answered_though_the_engine_is_killed_or_frozen() {
+fn questions_of_the_text_protocol_are_answered_though_the_engine_is_killed_or_frozen() {
     let (hosts, large, small) = hosts(1, MIB);
     let third = hosts[0].store.big("third", 3000);
     let env = NixEnv::new();

@@ -10,6 +10,7 @@ use crate::cache::disk::unix_seconds;
 use crate::commands::doctor::finding::{Finding, Level};
 use crate::commands::format::{counted, long_time, short_time, shorten};
 use crate::commands::probe::{Probed, Prober, Reached, Shell, StoreFiles, nix_of};
+use crate::config::host::CompressionMode;
 use crate::config::{Config, Host};
 use crate::engine::ssh_settings;
 use crate::pool::{Banner, RemoteError, RemoteErrorKind};
@@ -60,7 +61,7 @@ async fn follow_up(prober: &Arc<Prober>, probed: &[Probed]) -> Vec<FollowUp> {
         all.push(FollowUp::Program(RemoteProgram::default()));
         let (prober, host) = (prober.clone(), probed.host.clone());
         match &probed.reached {
-            Ok(reached) if matches!(reached.shell, Shell::Yes(_)) => {
+            Ok(reached) if matches!(reached.shell, Shell::Yes { .. }) => {
                 let in_usual_places = reached.program == Program::InUsualPlaces;
                 let limit = prober.config.connect_timeout;
                 asked.spawn(async move {
@@ -216,21 +217,58 @@ fn reached_host(
         }
     });
     all.push(in_parts(config, &reached.shell));
+    all.extend(compressed(host, &reached.shell));
     all.push(trust(config, host));
     all
 }
 
+/// Whether large paths come compressed.
+fn compressed(host: &Host, shell: &Shell) -> Option<Finding> {
+    let Shell::Yes { has_zstd, .. } = shell else {
+        return None;
+    };
+    let mode = host.compression.mode;
+    Some(match (has_zstd, mode) {
+        (_, CompressionMode::None) => {
+            Finding::ok(AREA, "compression=none: large paths come as they are")
+        }
+        (true, CompressionMode::Auto) => Finding::ok(
+            AREA,
+            "has zstd: large paths come compressed where that is faster",
+        ),
+        (true, CompressionMode::Zstd) => {
+            Finding::ok(AREA, "compression=zstd: large paths come compressed")
+        }
+        (false, _) => Finding::note(
+            AREA,
+            "its shell has no zstd: large paths come as they are, also over a slow line",
+        )
+        .fix("install zstd there, where the PATH of a non-interactive shell finds it"),
+    })
+}
+
 /// Whether large paths come in chunks.
 fn in_parts(config: &Config, shell: &Shell) -> Finding {
-    match shell {
-        Shell::Yes(StoreFiles::In(dir)) if *dir == config.store_dir => {
+    let files = match shell {
+        Shell::Yes { files, .. } => files,
+        Shell::No(none) => return Finding::note(AREA, no_shell(config, none)),
+        Shell::Failed(error) => {
+            let reason = report::parts(&**error).message;
+            let text = format!(
+                "it could not be found out whether it has a shell that reads its store: {reason}"
+            );
+            return Finding::note(AREA, text);
+        }
+    };
+    match files {
+        StoreFiles::In(dir) if *dir == config.store_dir => {
             Finding::ok(AREA, "has a shell: large paths come in chunks")
         }
-        Shell::Yes(StoreFiles::In(dir)) => Finding::ok(
+        StoreFiles::In(dir) => Finding::ok(
             AREA,
             format!("has a shell: large paths come in chunks, from the files in {dir}"),
         ),
-        Shell::Yes(StoreFiles::Nowhere { looked, is_empty }) => {
+        StoreFiles::Nowhere { looked, is_empty } => {
             let looked = looked.join(", ");
             let text = match is_empty {
                 true => format!(
@@ -243,14 +281,6 @@ fn in_parts(config: &Config, shell: &Shell) -> Finding {
             let fix = "where its store is somewhere else, name that with remote-store in the host's URL (remote-store=local?root=/DIR, percent-encoded)";
             Finding::note(AREA, text).fix(fix)
         }
-        Shell::No(none) => Finding::note(AREA, no_shell(config, none)),
-        Shell::Failed(error) => Finding::note(
-            AREA,
-            format!(
-                "it could not be found out whether it has a shell that reads its store: {}",
-                report::parts(&**error).message
-            ),
-        ),
     }
 }
 
