@@ -3,7 +3,7 @@
 //! Like tokio's channel of the same name, but waiting tasks are woken in the order in which they began to wait. Tokio
 //! wakes them in a random order, so that no run of the simulation could be repeated.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -31,12 +31,6 @@ struct Watched<T> {
     changed: Notify,
 }
 
-impl<T> Watched<T> {
-    fn value(&self) -> MutexGuard<'_, T> {
-        self.value.lock()
-    }
-}
-
 impl<T> Sender<T> {
     /// A sender of a first value.
     pub fn new(value: T) -> Self {
@@ -59,12 +53,12 @@ impl<T> Sender<T> {
 
     /// What `read` makes of the value as it is now.
     pub fn read<R>(&self, read: impl FnOnce(&T) -> R) -> R {
-        read(&self.0.value())
+        read(&self.0.value.lock())
     }
 
     /// Changes the value.
     pub fn send_modify(&self, change: impl FnOnce(&mut T)) {
-        change(&mut self.0.value());
+        change(&mut self.0.value.lock());
         self.0.changes.fetch_add(1, Ordering::AcqRel);
         self.0.changed.notify_waiters();
     }
@@ -118,7 +112,7 @@ impl<T> Receiver<T> {
             let is_closed = self.watched.is_closed.load(Ordering::Acquire);
             self.mark_seen();
             {
-                let value = self.watched.value();
+                let value = self.watched.value.lock();
                 if suits(&value) {
                     return Ok(read(&value));
                 }

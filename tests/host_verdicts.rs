@@ -162,7 +162,7 @@ async fn work_in_the_background_is_not_refused_for_ever() {
     let tasks: Vec<_> = (0..5)
         .map(|_| {
             let pool = pool.clone();
-            tokio::spawn(async move { pool.lease_in_background(id).await.is_ok() })
+            tokio::spawn(async move { pool.lease_in_background(id, None).await.is_ok() })
         })
         .collect();
     sleep(Duration::from_millis(300)).await;

@@ -124,20 +124,7 @@ impl Config {
     /// The built-in values alone: no hosts, nothing read from anywhere.
     #[must_use]
     pub fn without_hosts() -> Self {
-        let sources = Sources {
-            env: Box::new(|_| None),
-            uid: 0,
-            home: None,
-            hosts: Vec::new(),
-            store: None,
-            options: Vec::new(),
-        };
-        let built_in = sources::RawConfig {
-            settings: Settings::built_in(),
-            untrusted: untrusted::Untrusted::default(),
-            warnings: Vec::new(),
-        };
-        match validate::validate(built_in, &sources) {
+        match validate::validate(sources::RawConfig::built_in(), &Sources::nothing()) {
             Ok((config, _)) => config,
             Err(error) => unreachable!("the built-in values are valid: {error}"),
         }

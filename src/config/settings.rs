@@ -42,77 +42,78 @@ pub enum Key {
     Progress,
 }
 
+/// Whether `extra-` can add to a value.
+#[derive(PartialEq)]
+enum Shape {
+    One,
+    /// It is a list of words.
+    List,
+}
+use Shape::{List, One};
+
+/// Whether Nix, from 2.0 on, knows a setting of this name.
+const OF_NIX: bool = true;
+const OURS: bool = false;
+
+/// All settings in the order of [`Key`]: name, built-in value as it is spelled in a file, and the rest. Built-in values
+/// of settings that Nix knows as well are Nix's, but for `connect-timeout`, where older versions of Nix wait without limit.
+// A row is a line.
+#[rustfmt::skip]
+const SETTINGS: [(Key, &str, &str, Shape, bool); 16] = [
+    (Key::Hosts, "ssh-substituter-hosts", "", List, OURS),
+    (Key::TrustedHosts, "trusted-ssh-substituter-hosts", "", List, OURS),
+    (Key::UseSshSubstituter, "use-ssh-substituter", "true", One, OURS),
+    (Key::SshAuthSock, "ssh-auth-sock", "", One, OURS),
+    (Key::SshEnvironment, "ssh-environment", "", List, OURS),
+    (Key::ConnectTimeout, "connect-timeout", "15", One, OF_NIX),
+    (Key::StalledDownloadTimeout, "stalled-download-timeout", "300", One, OF_NIX),
+    (Key::DeadLinkTimeout, "dead-link-timeout", "45", One, OURS),
+    (Key::RequireSigs, "require-sigs", "true", One, OF_NIX),
+    (Key::TrustedPublicKeys, "trusted-public-keys", PUBLIC_KEY, List, OF_NIX),
+    (Key::PositiveTtl, "narinfo-cache-positive-ttl", "2592000", One, OF_NIX),
+    (Key::NegativeTtl, "narinfo-cache-negative-ttl", "3600", One, OF_NIX),
+    (Key::ReadaheadMemory, "readahead-memory", "256M", One, OURS),
+    (Key::Engine, "engine", "auto", One, OURS),
+    (Key::EngineIdleTimeout, "engine-idle-timeout", "300", One, OURS),
+    (Key::Progress, "progress", "auto", One, OURS),
+];
+
+const PUBLIC_KEY: &str = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
+
 impl Key {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 16] = [
-        Self::Hosts,
-        Self::TrustedHosts,
-        Self::UseSshSubstituter,
-        Self::SshAuthSock,
-        Self::SshEnvironment,
-        Self::ConnectTimeout,
-        Self::StalledDownloadTimeout,
-        Self::DeadLinkTimeout,
-        Self::RequireSigs,
-        Self::TrustedPublicKeys,
-        Self::PositiveTtl,
-        Self::NegativeTtl,
-        Self::ReadaheadMemory,
-        Self::Engine,
-        Self::EngineIdleTimeout,
-        Self::Progress,
-    ];
+    pub const ALL: [Self; SETTINGS.len()] = {
+        let mut all = [Self::Hosts; SETTINGS.len()];
+        let mut index = 0;
+        while index < all.len() {
+            all[index] = SETTINGS[index].0;
+            assert!(all[index] as usize == index, "the table is in order");
+            index += 1;
+        }
+        all
+    };
 
     /// Its name in a configuration file.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Hosts => "ssh-substituter-hosts",
-            Self::TrustedHosts => "trusted-ssh-substituter-hosts",
-            Self::UseSshSubstituter => "use-ssh-substituter",
-            Self::SshAuthSock => "ssh-auth-sock",
-            Self::SshEnvironment => "ssh-environment",
-            Self::ConnectTimeout => "connect-timeout",
-            Self::StalledDownloadTimeout => "stalled-download-timeout",
-            Self::DeadLinkTimeout => "dead-link-timeout",
-            Self::RequireSigs => "require-sigs",
-            Self::TrustedPublicKeys => "trusted-public-keys",
-            Self::PositiveTtl => "narinfo-cache-positive-ttl",
-            Self::NegativeTtl => "narinfo-cache-negative-ttl",
-            Self::ReadaheadMemory => "readahead-memory",
-            Self::Engine => "engine",
-            Self::EngineIdleTimeout => "engine-idle-timeout",
-            Self::Progress => "progress",
-        }
+        SETTINGS[self as usize].1
+    }
+
+    /// Its built-in value, spelled as in a file.
+    #[must_use]
+    pub fn default_value(self) -> &'static str {
+        SETTINGS[self as usize].2
     }
 
     /// Whether its value is a list of words, which `extra-` can add to.
     #[must_use]
     pub fn is_list(self) -> bool {
-        matches!(
-            self,
-            Self::Hosts | Self::TrustedHosts | Self::TrustedPublicKeys | Self::SshEnvironment
-        )
+        SETTINGS[self as usize].3 == List
     }
 
-    /// Its built-in value, spelled as in a file. Those that Nix knows as well have Nix's, but for
-    /// `connect-timeout`, where older versions of Nix wait without limit.
-    #[must_use]
-    pub fn default_value(self) -> &'static str {
-        match self {
-            Self::Hosts | Self::TrustedHosts | Self::SshAuthSock | Self::SshEnvironment => "",
-            Self::UseSshSubstituter | Self::RequireSigs => "true",
-            Self::ConnectTimeout => "15",
-            Self::StalledDownloadTimeout | Self::EngineIdleTimeout => "300",
-            Self::DeadLinkTimeout => "45",
-            Self::TrustedPublicKeys => {
-                "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="
-            }
-            Self::PositiveTtl => "2592000",
-            Self::NegativeTtl => "3600",
-            Self::ReadaheadMemory => "256M",
-            Self::Engine | Self::Progress => "auto",
-        }
+    /// Whether Nix, from 2.0 on, knows no setting of this name.
+    pub(super) fn is_unknown_to_nix(self) -> bool {
+        SETTINGS[self as usize].4 == OURS
     }
 
     /// Whether a setting of ours has this name.

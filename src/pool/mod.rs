@@ -33,8 +33,8 @@ pub use host::{Activity, Banner, Lease, ShellLease, SkippedPath};
 use crate::config::host::{CompressionMode, Host};
 use crate::hint::Hint;
 use crate::model::StorePath;
+use crate::remote::dump;
 pub use crate::remote::{RemoteError, RemoteErrorKind, Verdict};
-use crate::remote::{Request, dump};
 use crate::transport::{Program, Transport};
 use health::HostPersistence;
 use host::HostPool;
@@ -187,7 +187,7 @@ impl Pool {
     /// Also when all channels are in use and, for as long as a host may be silent, none came back, no byte came
     /// on any, and none was blocked by its client.
     pub async fn lease(&self, id: HostId) -> Result<Lease, Arc<RemoteError>> {
-        self.lease_with(id, false, &[]).await
+        self.lease_with(id, false, None).await
     }
 
     /// As [`Pool::lease`] and [`start_dump`](crate::remote::Connection::start_dump) on it. On a new
@@ -200,40 +200,34 @@ impl Pool {
         id: HostId,
         path: &StorePath,
     ) -> Result<Lease, Arc<RemoteError>> {
-        self.lease_with(id, false, &[dump(path)]).await
+        self.lease_with(id, false, Some(path)).await
     }
 
-    /// As [`Pool::lease`], for work that nobody waits for yet: all such work together holds at most
-    /// [`Pool::background_limit`] connections, so that other callers find a free one.
+    /// As [`Pool::lease`], or with a `dump` as [`Pool::lease_for_dump`], for work that nobody waits for yet: all such
+    /// work together holds at most [`Pool::background_limit`] connections, so that other callers find a free one.
     ///
     /// # Errors
     /// As [`Pool::lease`].
-    pub async fn lease_in_background(&self, id: HostId) -> Result<Lease, Arc<RemoteError>> {
-        self.lease_with(id, true, &[]).await
-    }
-
-    /// As [`Pool::lease_for_dump`], for work as in [`Pool::lease_in_background`].
-    ///
-    /// # Errors
-    /// As [`Pool::lease`].
-    pub async fn lease_in_background_for_dump(
+    pub async fn lease_in_background(
         &self,
         id: HostId,
-        path: &StorePath,
+        dump: Option<&StorePath>,
     ) -> Result<Lease, Arc<RemoteError>> {
-        self.lease_with(id, true, &[dump(path)]).await
+        self.lease_with(id, true, dump).await
     }
 
     async fn lease_with(
         &self,
         id: HostId,
         in_background: bool,
-        requests: &[Request],
+        path: Option<&StorePath>,
     ) -> Result<Lease, Arc<RemoteError>> {
+        let request = path.map(dump);
         self.load().await;
         // Longer than a host may be silent on a channel that is in use.
         let limit = self.limits.connect + self.limits.silence;
-        self.hosts[id.0].lease(in_background, limit, requests).await
+        let host = &self.hosts[id.0];
+        host.lease(in_background, limit, request.as_slice()).await
     }
 
     /// A shell on a host, an idle one or a new one, for as long as it is held. `None` when its

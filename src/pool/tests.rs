@@ -67,7 +67,7 @@ async fn questions_are_under_way_before_the_host_has_said_hello() {
         assert!(!lease.ok().unwrap().is_clean());
         assert_eq!(fake.opens("a"), opens, "one that owes is not used again");
     }
-    let lease = pool.lease_in_background_for_dump(host, &any_path()).await;
+    let lease = pool.lease_in_background(host, Some(&any_path())).await;
     assert!(lease.is_ok());
 }
 
@@ -83,15 +83,15 @@ async fn work_in_the_background_leaves_a_connection_to_questions() {
         assert_eq!(pool.background_limit(host), places);
         let mut held = Vec::new();
         for _ in 0..places {
-            held.push(pool.lease_in_background(host).await.ok().unwrap());
+            held.push(pool.lease_in_background(host, None).await.ok().unwrap());
         }
-        let further = timeout(CONNECT, pool.lease_in_background(host)).await;
+        let further = timeout(CONNECT, pool.lease_in_background(host, None)).await;
         assert!(further.is_err(), "it has to wait");
         let foreground = timeout(CONNECT, pool.lease(host)).await;
         assert_eq!(foreground.is_ok(), places > 1);
         drop(foreground);
         held.pop();
-        assert!(pool.lease_in_background(host).await.is_ok());
+        assert!(pool.lease_in_background(host, None).await.is_ok());
     }
 }
 

@@ -122,12 +122,6 @@ pub enum TransferError {
     },
 }
 
-impl TransferError {
-    pub(super) fn nobody(path: StorePath, faults: Vec<HostFault>) -> Self {
-        Self::Nobody { path, faults }
-    }
-}
-
 fn list(faults: &[HostFault]) -> String {
     let mut lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
     // A second attempt tends to fail as the first one.

@@ -88,30 +88,6 @@ fn parse_all(sources: &Sources, own: bool) -> Vec<Result<Vec<Assignment>, Config
     all
 }
 
-impl Key {
-    /// Whether Nix, from 2.0 on, knows no setting of this name.
-    fn is_unknown_to_nix(self) -> bool {
-        match self {
-            Self::ConnectTimeout
-            | Self::StalledDownloadTimeout
-            | Self::RequireSigs
-            | Self::TrustedPublicKeys
-            | Self::PositiveTtl
-            | Self::NegativeTtl => false,
-            Self::Hosts
-            | Self::TrustedHosts
-            | Self::UseSshSubstituter
-            | Self::SshAuthSock
-            | Self::SshEnvironment
-            | Self::DeadLinkTimeout
-            | Self::ReadaheadMemory
-            | Self::Engine
-            | Self::EngineIdleTimeout
-            | Self::Progress => true,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -126,11 +102,7 @@ mod tests {
                 "NIX_CONFIG" => Some(nix_config.into()),
                 _ => None,
             }),
-            uid: 0,
-            home: None,
-            hosts: Vec::new(),
-            store: None,
-            options: Vec::new(),
+            ..Sources::nothing()
         }
     }
 

@@ -51,6 +51,16 @@ impl Sources {
             env: Box::new(|name| env::var_os(name)),
             uid: rustix::process::geteuid().as_raw(),
             home: env::home_dir(),
+            ..Self::nothing()
+        }
+    }
+
+    /// No environment, no home and no flags, as root.
+    pub(super) fn nothing() -> Self {
+        Self {
+            env: Box::new(|_| None),
+            uid: 0,
+            home: None,
             hosts: Vec::new(),
             store: None,
             options: Vec::new(),
@@ -103,11 +113,7 @@ pub(super) struct RawConfig {
 
 /// Reads all sources, lowest first.
 pub(super) fn gather(sources: &Sources) -> Result<RawConfig, ConfigError> {
-    let mut raw = RawConfig {
-        settings: Settings::built_in(),
-        untrusted: Untrusted::default(),
-        warnings: Vec::new(),
-    };
+    let mut raw = RawConfig::built_in();
     raw.agent(sources);
     for path in sources.files() {
         raw.file(&path)?;
@@ -126,6 +132,14 @@ pub(super) fn gather(sources: &Sources) -> Result<RawConfig, ConfigError> {
 }
 
 impl RawConfig {
+    pub(super) fn built_in() -> Self {
+        Self {
+            settings: Settings::built_in(),
+            untrusted: Untrusted::default(),
+            warnings: Vec::new(),
+        }
+    }
+
     /// `SSH_AUTH_SOCK` is the lowest source of `ssh-auth-sock`.
     fn agent(&mut self, sources: &Sources) {
         let Some(socket) = sources.var("SSH_AUTH_SOCK") else {

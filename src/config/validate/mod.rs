@@ -42,18 +42,17 @@ pub(super) fn validate(
     let mut hosts = without_duplicates(hosts, &mut warnings);
     hosts.sort_by_key(|host| host.priority.unwrap_or(0));
 
-    let mut enabled = boolean(&settings, Key::UseSshSubstituter)?;
+    let mut enabled = parsed(&settings, Key::UseSshSubstituter, boolean)?;
     for (name, value) in &untrusted.use_ssh_substituter {
         // An unprivileged client may switch it off for itself, but not on.
-        enabled &= to_bool(name, value)?;
+        enabled &= parsed_value(name, value, boolean)?;
     }
     let is_client_agent = untrusted.has_agent();
     let chosen = untrusted.ssh_auth_sock.as_ref();
-    let chosen = chosen.map(|value| to_socket(untrusted::SSH_AUTH_SOCK, value));
+    let chosen = chosen.map(|value| parsed_value(untrusted::SSH_AUTH_SOCK, value, socket));
     // A client without an agent sends an empty choice, which is none.
     let chosen = chosen.transpose()?.flatten();
-    let key = Key::SshAuthSock;
-    let own_auth_sock = to_socket(key.name(), &settings.get(key).value)?;
+    let own_auth_sock = parsed(&settings, Key::SshAuthSock, socket)?;
     let ssh_auth_sock = chosen.or_else(|| own_auth_sock.clone());
     let config = Config {
         hosts,
@@ -66,14 +65,14 @@ pub(super) fn validate(
         connect_timeout: timeout(&settings, Key::ConnectTimeout)?,
         stall_timeout: timeout(&settings, Key::StalledDownloadTimeout)?,
         dead_link_timeout: dead_link(&settings)?,
-        require_sigs: boolean(&settings, Key::RequireSigs)?,
+        require_sigs: parsed(&settings, Key::RequireSigs, boolean)?,
         trusted_public_keys: public_keys(&settings, &mut warnings),
-        positive_ttl: duration(&settings, Key::PositiveTtl)?,
-        negative_ttl: duration(&settings, Key::NegativeTtl)?,
-        readahead_memory: bytes(&settings, Key::ReadaheadMemory)?,
-        engine: engine(&settings)?,
+        positive_ttl: parsed(&settings, Key::PositiveTtl, seconds)?,
+        negative_ttl: parsed(&settings, Key::NegativeTtl, seconds)?,
+        readahead_memory: parsed(&settings, Key::ReadaheadMemory, bytes)?,
+        engine: parsed(&settings, Key::Engine, engine)?,
         engine_idle_timeout: timeout(&settings, Key::EngineIdleTimeout)?,
-        progress: progress(&settings)?,
+        progress: parsed(&settings, Key::Progress, progress)?,
         is_untrusted_choice: is_client_agent || is_untrusted_choice_of_hosts,
         is_untrusted_choice_of_hosts,
         store_dir: store_dir(sources)?,
@@ -116,64 +115,56 @@ fn without_duplicates(hosts: Vec<Host>, warnings: &mut Vec<String>) -> Vec<Host>
     kept
 }
 
-fn boolean(settings: &Settings, key: Key) -> Result<bool, ConfigError> {
-    to_bool(key.name(), &settings.get(key).value)
+/// What `parse` makes of a setting. Its error is what would be valid.
+fn parsed<T>(
+    settings: &Settings,
+    key: Key,
+    parse: impl FnOnce(&str) -> Result<T, &'static str>,
+) -> Result<T, ConfigError> {
+    parsed_value(key.name(), &settings.get(key).value, parse)
 }
 
-fn to_bool(setting: &'static str, value: &Value) -> Result<bool, ConfigError> {
-    parse_bool(value.text.trim())
-        .ok_or_else(|| invalid_value(setting, &value.text, &value.origin, BOOLEAN))
-}
-
-fn duration(settings: &Settings, key: Key) -> Result<Duration, ConfigError> {
-    let value = &settings.get(key).value;
+fn parsed_value<T>(
+    setting: &'static str,
+    value: &Value,
+    parse: impl FnOnce(&str) -> Result<T, &'static str>,
+) -> Result<T, ConfigError> {
     let text = value.text.trim();
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    if !digits {
-        return Err(invalid_value(
-            key.name(),
-            text,
-            &value.origin,
-            "a number of seconds",
-        ));
+    parse(text).map_err(|expected| invalid_value(setting, text, &value.origin, expected))
+}
+
+fn boolean(text: &str) -> Result<bool, &'static str> {
+    parse_bool(text).ok_or(BOOLEAN)
+}
+
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("a number of seconds");
     }
     // Only a number beyond 64 bits fails here.
     let seconds: u64 = text.parse().unwrap_or(MAX_SECONDS);
     Ok(Duration::from_secs(seconds.min(MAX_SECONDS)))
 }
 
-fn engine(settings: &Settings) -> Result<bool, ConfigError> {
-    let value = &settings.get(Key::Engine).value;
-    match value.text.trim() {
+fn engine(text: &str) -> Result<bool, &'static str> {
+    match text {
         "auto" => Ok(true),
         "off" => Ok(false),
-        text => Err(invalid_value(
-            Key::Engine.name(),
-            text,
-            &value.origin,
-            "auto or off",
-        )),
+        _ => Err("auto or off"),
     }
 }
 
-fn progress(settings: &Settings) -> Result<ProgressMode, ConfigError> {
-    let key = Key::Progress;
-    let value = &settings.get(key).value;
-    match value.text.trim() {
+fn progress(text: &str) -> Result<ProgressMode, &'static str> {
+    match text {
         "auto" => Ok(ProgressMode::Auto),
         "never" => Ok(ProgressMode::Never),
         "plain" => Ok(ProgressMode::Plain),
-        text => {
-            let want = "auto, never or plain";
-            Err(invalid_value(key.name(), text, &value.origin, want))
-        }
+        _ => Err("auto, never or plain"),
     }
 }
 
 /// A number of bytes, with the unit prefixes that Nix knows for its numbers.
-fn bytes(settings: &Settings, key: Key) -> Result<u64, ConfigError> {
-    let value = &settings.get(key).value;
-    let text = value.text.trim();
+fn bytes(text: &str) -> Result<u64, &'static str> {
     let (digits, shift) = match text.char_indices().next_back() {
         Some((at, 'K')) => (&text[..at], 10),
         Some((at, 'M')) => (&text[..at], 20),
@@ -182,18 +173,27 @@ fn bytes(settings: &Settings, key: Key) -> Result<u64, ConfigError> {
         _ => (text, 0),
     };
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        let want = "a number of bytes, with K, M, G or T behind it if wanted";
-        return Err(invalid_value(key.name(), text, &value.origin, want));
+        return Err("a number of bytes, with K, M, G or T behind it if wanted");
     }
     let number: u64 = digits.parse().unwrap_or(u64::MAX);
     Ok(number.saturating_mul(1 << shift))
 }
 
+/// An agent's socket; the empty string means none.
+fn socket(text: &str) -> Result<Option<PathBuf>, &'static str> {
+    let unfit = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
+    match text.starts_with('/') && !text.contains(unfit) {
+        true => Ok(Some(PathBuf::from(text))),
+        false if text.is_empty() => Ok(None),
+        false => Err("an absolute path without control characters"),
+    }
+}
+
 /// A duration whose 0 means the built-in value.
 fn timeout(settings: &Settings, key: Key) -> Result<Duration, ConfigError> {
-    let given = duration(settings, key)?;
+    let given = parsed(settings, key, seconds)?;
     if given.is_zero() {
-        return duration(&Settings::built_in(), key);
+        return parsed(&Settings::built_in(), key, seconds);
     }
     Ok(given)
 }
@@ -201,31 +201,10 @@ fn timeout(settings: &Settings, key: Key) -> Result<Duration, ConfigError> {
 fn dead_link(settings: &Settings) -> Result<Duration, ConfigError> {
     let key = Key::DeadLinkTimeout;
     let time = timeout(settings, key)?;
-    if time.as_secs() < MIN_DEAD_LINK_SECONDS {
-        let value = &settings.get(key).value;
-        let expected = "at least 3 seconds, or 0 for the default";
-        return Err(invalid_value(
-            key.name(),
-            value.text.trim(),
-            &value.origin,
-            expected,
-        ));
-    }
-    Ok(time)
-}
-
-/// An agent's socket; the empty string means none.
-fn to_socket(setting: &'static str, value: &Value) -> Result<Option<PathBuf>, ConfigError> {
-    let text = value.text.trim();
-    let unfit = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
-    if text.is_empty() {
-        Ok(None)
-    } else if text.starts_with('/') && !text.contains(unfit) {
-        Ok(Some(PathBuf::from(text)))
-    } else {
-        let expected = "an absolute path without control characters";
-        Err(invalid_value(setting, text, &value.origin, expected))
-    }
+    parsed(settings, key, |_| match time.as_secs() {
+        ..MIN_DEAD_LINK_SECONDS => Err("at least 3 seconds, or 0 for the default"),
+        _ => Ok(time),
+    })
 }
 
 fn ssh_environment(settings: &Settings) -> Result<Vec<String>, ConfigError> {

@@ -199,7 +199,10 @@ impl<'a> Fetch<'a> {
         }
         let Some((host, pause)) = self.next_host() else {
             let faults = std::mem::take(&mut self.faults);
-            return Err(TransferError::nobody(self.info().path.clone(), faults));
+            return Err(TransferError::Nobody {
+                path: self.info().path.clone(),
+                faults,
+            });
         };
         if !pause.is_zero() {
             sleep(pause).await;

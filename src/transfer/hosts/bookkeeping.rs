@@ -1,6 +1,6 @@
 //! Which hosts have a path, and which sent it wrongly.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ impl HostBookkeeping {
     }
 
     pub(in crate::transfer) fn sent_wrong_content(&self, host: HostId, path: &StorePath) -> bool {
-        self.wrong_nars().contains_key(&(host, path.clone()))
+        self.wrong_nars.lock().contains_key(&(host, path.clone()))
     }
 
     /// The fault of this host with this path, if it is not asked for it again because of that.
@@ -69,7 +69,7 @@ impl HostBookkeeping {
         host: HostId,
         path: &StorePath,
     ) -> Option<HostFault> {
-        let wrong_nars = self.wrong_nars();
+        let wrong_nars = self.wrong_nars.lock();
         let fault = wrong_nars.get(&(host, path.clone()))?;
         Some(HostFault::FailedBefore(Box::new(fault.clone())))
     }
@@ -94,7 +94,7 @@ impl HostBookkeeping {
                 if let PathFault::Malformed(_) | PathFault::Mismatch(..) | PathFault::Disproved =
                     of_path
                 {
-                    let mut wrong_nars = self.wrong_nars();
+                    let mut wrong_nars = self.wrong_nars.lock();
                     if wrong_nars.len() >= MAX_WRONG_NARS {
                         wrong_nars.clear();
                     }
@@ -106,21 +106,13 @@ impl HostBookkeeping {
 
     /// Records that the chunks of a path did not make the right NAR. Which host sent a wrong one is not known.
     pub(in crate::transfer) fn record_wrong_chunks(&self, path: &StorePath) {
-        let mut wrong_in_chunks = self.wrong_in_chunks();
+        let mut wrong_in_chunks = self.wrong_in_chunks.lock();
         if wrong_in_chunks.len() < MAX_WRONG_NARS {
             wrong_in_chunks.insert(path.clone());
         }
     }
 
     pub(in crate::transfer) fn had_wrong_chunks(&self, path: &StorePath) -> bool {
-        self.wrong_in_chunks().contains(path)
-    }
-
-    fn wrong_in_chunks(&self) -> MutexGuard<'_, HashSet<StorePath>> {
-        self.wrong_in_chunks.lock()
-    }
-
-    fn wrong_nars(&self) -> MutexGuard<'_, HashMap<(HostId, StorePath), HostFault>> {
-        self.wrong_nars.lock()
+        self.wrong_in_chunks.lock().contains(path)
     }
 }

@@ -24,7 +24,7 @@ mod queue;
 mod task;
 mod worker;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -130,7 +130,7 @@ impl Readahead {
                 .map(ReadaheadHit::Queued),
         };
         if first {
-            let mut workers = self.workers();
+            let mut workers = self.workers.lock();
             for _ in 0..CHUNK_WORKERS {
                 workers.spawn(chunk_worker::run(self.queue.clone()));
             }
@@ -142,10 +142,6 @@ impl Readahead {
     /// Takes back a task that is [queued](ReadaheadHit::Queued). Whether no worker had requested it yet.
     pub(super) fn cancel(&self, reader: &TaskReader) -> bool {
         self.queue.cancel(reader)
-    }
-
-    fn workers(&self) -> MutexGuard<'_, JoinSet<()>> {
-        self.workers.lock()
     }
 
     /// Starts as many workers as there is work for.
@@ -167,7 +163,7 @@ impl Readahead {
             let wanted = usize::try_from(waiting / BYTES_PER_WORKER).unwrap_or(usize::MAX);
             let limit = wanted.saturating_add(1).min(places);
             while self.queue.register_worker(host, limit) {
-                let mut workers = self.workers();
+                let mut workers = self.workers.lock();
                 while workers.try_join_next().is_some() {}
                 workers.spawn(worker::run(self.queue.clone(), host));
             }

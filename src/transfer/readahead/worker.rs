@@ -159,7 +159,7 @@ impl Worker {
             .map(|assigned| &assigned.task.info.path);
         let first = paths.next()?;
         // Failures are reported by the pool.
-        let lease = pool.lease_in_background_for_dump(self.host, first).await;
+        let lease = pool.lease_in_background(self.host, Some(first)).await;
         let mut lease = lease.ok()?;
         self.queue.bookkeeping.throughput.on_connected(self.host);
         for path in paths {

@@ -41,4 +41,4 @@ pub const MAX_DEPTH: usize = 64;
 pub const MAX_TAG: usize = 32;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

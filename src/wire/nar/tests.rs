@@ -3,10 +3,16 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 #[derive(Debug, Clone)]
-pub(super) enum Tree {
+pub(crate) enum Tree {
     File(bool, Vec<u8>),
     Symlink(Vec<u8>),
     Directory(BTreeMap<Vec<u8>, Tree>),
+}
+
+impl Tree {
+    pub(crate) fn directory<const N: usize>(entries: [(&str, Self); N]) -> Self {
+        Self::Directory(entries.map(|(name, node)| (name.into(), node)).into())
+    }
 }
 
 fn write(tree: &Tree, out: &mut Vec<u8>) {
@@ -29,7 +35,7 @@ fn write(tree: &Tree, out: &mut Vec<u8>) {
     }
 }
 
-pub(super) fn nar(tree: &Tree) -> Vec<u8> {
+pub(crate) fn nar(tree: &Tree) -> Vec<u8> {
     let mut out = Vec::new();
     magic(&mut out);
     write(tree, &mut out);

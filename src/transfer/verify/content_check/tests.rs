@@ -7,9 +7,7 @@ use crate::model::{NarHash, PathInfo, StorePath};
 use crate::transfer::error::PathFault;
 use crate::transfer::verify::ResumePoint;
 use crate::transfer::verify::{Taken, Verifier};
-use crate::wire::nar::{
-    directory_end, directory_start, entry_end, entry_start, file_end, file_start, magic, symlink,
-};
+use crate::wire::nar::tests::{Tree, nar as archive};
 
 /// As `nix store make-content-addressed` (Nix 2.8.0) made it: it refers to itself nine times.
 const ITSELF: &str = "/nix/store/50jhzyrdsdhdjysq20a3lwgm8gkahy0d-self";
@@ -36,47 +34,20 @@ fn promise(path: &str, references: &[&str], ca: &str, nar: &[u8]) -> PathInfo {
 }
 
 fn file(contents: &[u8], executable: bool) -> Vec<u8> {
-    let mut nar = Vec::new();
-    magic(&mut nar);
-    put_file(&mut nar, contents, executable);
-    nar
-}
-
-fn put_file(nar: &mut Vec<u8>, contents: &[u8], executable: bool) {
-    let size = contents.len() as u64;
-    file_start(nar, executable, size);
-    nar.extend_from_slice(contents);
-    file_end(nar, size);
+    archive(&Tree::File(executable, contents.to_vec()))
 }
 
 fn folder(contents: &[u8]) -> Vec<u8> {
-    let mut nar = Vec::new();
-    magic(&mut nar);
-    directory_start(&mut nar);
-    entry_start(&mut nar, b"file");
-    put_file(&mut nar, contents, false);
-    entry_end(&mut nar);
-    directory_end(&mut nar);
-    nar
+    let file = Tree::File(false, contents.to_vec());
+    archive(&Tree::directory([("file", file)]))
 }
 
 /// The NAR of [`ITSELF`], with these contents in its file.
 fn itself(contents: &str) -> Vec<u8> {
-    let mut nar = Vec::new();
-    magic(&mut nar);
-    directory_start(&mut nar);
-    entry_start(&mut nar, b"bin");
-    directory_start(&mut nar);
-    entry_start(&mut nar, b"x");
-    put_file(&mut nar, contents.as_bytes(), false);
-    entry_end(&mut nar);
-    directory_end(&mut nar);
-    entry_end(&mut nar);
-    entry_start(&mut nar, b"link");
-    symlink(&mut nar, format!("{ITSELF}/bin").as_bytes());
-    entry_end(&mut nar);
-    directory_end(&mut nar);
-    nar
+    let file = Tree::File(false, contents.into());
+    let link = Tree::Symlink(format!("{ITSELF}/bin").into());
+    let bin = Tree::directory([("x", file)]);
+    archive(&Tree::directory([("bin", bin), ("link", link)]))
 }
 
 fn its_contents() -> String {
@@ -171,9 +142,7 @@ fn other_contents_are_refused_although_the_nar_is_as_promised() {
         let nar = folder(right);
         let (_, got) = refused(&promise(path, &[], ca, &nar), &nar);
         assert_eq!(got, "a directory");
-        let mut nar = Vec::new();
-        magic(&mut nar);
-        symlink(&mut nar, right);
+        let nar = archive(&Tree::Symlink(right.to_vec()));
         let (_, got) = refused(&promise(path, &[], ca, &nar), &nar);
         assert_eq!(got, "a symlink");
     }

@@ -13,7 +13,7 @@
 mod narinfo;
 mod pack;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -86,10 +86,6 @@ impl BinaryCache {
 }
 
 impl CacheFiles {
-    fn packed(&self) -> MutexGuard<'_, HashMap<StorePath, Packed>> {
-        self.packed.lock()
-    }
-
     /// A new file in `folder`.
     fn temporary(&self, folder: &Path) -> TemporaryFile {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
@@ -207,7 +203,7 @@ impl Destination for BinaryCache {
     async fn register(&self, info: &Arc<PathInfo>) -> Result<(), GetError> {
         let (files, info) = (self.files.clone(), info.clone());
         blocking(move || {
-            let Some(packed) = files.packed().remove(&info.path) else {
+            let Some(packed) = files.packed.lock().remove(&info.path) else {
                 return Ok(());
             };
             let text = narinfo::render(&info, &packed);
@@ -238,7 +234,7 @@ impl Incoming for Packing {
         let (temporary, packed) = self.sink.finish().await?;
         let file = self.files.folder.join(packed.url());
         blocking(move || temporary.rename(&file)).await?;
-        self.files.packed().insert(self.path, packed);
+        self.files.packed.lock().insert(self.path, packed);
         Ok(())
     }
 }

@@ -12,7 +12,7 @@
 mod check;
 mod registration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -101,10 +101,6 @@ impl Folder {
             _lock: lock,
         })
     }
-
-    fn state(&self) -> MutexGuard<'_, FolderState> {
-        self.state.lock()
-    }
 }
 
 #[async_trait]
@@ -119,7 +115,7 @@ impl Destination for Folder {
 
     async fn present(&self, paths: &[StorePath]) -> Result<Vec<Present>, GetError> {
         let expected: Vec<_> = {
-            let state = self.state();
+            let state = self.state.lock();
             let entry = |path: &StorePath| {
                 let entry = state.registration.0.get(path)?;
                 Some(ExpectedContent::new(path, entry.hash, entry.size))
@@ -131,7 +127,7 @@ impl Destination for Folder {
             .map(|content| content.path.clone())
             .collect();
         let right = check::find_right(&self.store, expected).await;
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let mut present = Vec::new();
         for path in asked {
             if !right.contains(&path) {
@@ -158,7 +154,7 @@ impl Destination for Folder {
         let expected = infos.iter().filter_map(content).collect();
         let right = check::find_right(&self.store, expected).await;
         let adopted = infos.iter().filter(|info| right.contains(&info.path));
-        self.state().adopted = adopted.cloned().collect();
+        self.state.lock().adopted = adopted.cloned().collect();
         Ok(right)
     }
 
@@ -178,7 +174,7 @@ impl Destination for Folder {
     }
 
     async fn register(&self, info: &Arc<PathInfo>) -> Result<(), GetError> {
-        self.state().register(info);
+        self.state.lock().register(info);
         Ok(())
     }
 
