@@ -158,7 +158,8 @@ impl NarSink for Counting {
 /// Two hosts, the first of which stops in the middle of the large path; a caller for whom that is being read ahead by now.
 async fn in_the_middle<'a>(one: &'a Store, two: &'a Store, small: &str, large: &str) -> Setup {
     let stalls = Some(Fault::Stall(8 * MIB));
-    let both = setup_with(&[(one, 0.0, stalls), (two, 1.0, None)], 256 << 20);
+    // On a loaded machine the first one may take more than a second to answer: then the other one would be asked.
+    let both = setup_with(&[(one, 0.0, stalls), (two, 5.0, None)], 256 << 20);
     let paths = [small.to_owned(), large.to_owned()];
     both.expect(&paths).await;
     both.fetch_right_for(&both.caller, one, small).await;
