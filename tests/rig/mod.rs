@@ -146,6 +146,8 @@ pub struct Account {
     pub params: &'static str,
     /// A folder with programs that are found before the usual ones.
     pub programs: Option<PathBuf>,
+    /// The usual ones are not found at all.
+    pub has_no_others: bool,
 }
 
 /// One host with a shell, over a link.
@@ -194,14 +196,18 @@ fn build(
         }
         command
     });
-    let programs = account.programs.clone();
+    let (programs, has_no_others) = (account.programs.clone(), account.has_no_others);
     let real = match shells.is_empty() {
         true => real,
         false => real.with_shell(move |host| {
             let has = shells.contains(&host.name);
-            let mut shell = Command::new(if has { "sh" } else { "false" });
+            let name = if has { "sh" } else { "false" };
+            let mut shell = Command::new(super::support::tool(name));
             if let Some(programs) = &programs {
-                let usual = std::env::var("PATH").unwrap();
+                let usual = match has_no_others {
+                    true => String::new(),
+                    false => std::env::var("PATH").unwrap(),
+                };
                 shell.env("PATH", format!("{}:{usual}", programs.display()));
             }
             shell

@@ -19,8 +19,8 @@ const QUIET: [&str; 3] = [
 const AT_HOME: &str =
     r#"printf '%s\0%s\0' "$NIX_REMOTE" "${XDG_DATA_HOME:-$HOME/.local/share}/nix/root""#;
 
-/// The line that prints `xyz` where there is a `zstd`.
-const ZSTD_TEST: &str = "printf xyz|zstd -q -3 2>/dev/null|zstd -q -d 2>/dev/null";
+/// The line that prints `zstd` where there is one.
+const ZSTD_TEST: &str = "command -v zstd >/dev/null 2>&1&&printf zstd";
 
 /// A part of a word.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,7 +111,7 @@ impl<'a> Shell<'a> {
         }
         if line == ZSTD_TEST {
             if self.store.has_zstd {
-                self.io.out.extend(Data::text("xyz"));
+                self.io.out.extend(Data::text("zstd"));
             }
             return Some(Some(()));
         }

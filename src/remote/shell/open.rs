@@ -180,7 +180,7 @@ impl Proof {
              printf 0123456789|head -c 2\n\
              printf xyz|cat\n\
              printf ' '\n\
-             printf xyz|zstd -q -3 2>/dev/null|zstd -q -d 2>/dev/null\n\
+             command -v zstd >/dev/null 2>&1&&printf zstd\n\
              find / -maxdepth 0 -printf ' %y %m %s %P\\0%l\\0'\n\
              {SETTINGS}\
              printf '=%s;' \"$n\"\n"
@@ -204,7 +204,7 @@ impl Proof {
             return Step::NeedMore;
         };
         let answer = answer.strip_prefix(b"345601xyz ").unwrap_or_default();
-        let (has_zstd, answer) = match answer.strip_prefix(b"xyz") {
+        let (has_zstd, answer) = match answer.strip_prefix(b"zstd") {
             Some(answer) => (true, answer),
             None => (false, answer),
         };

@@ -290,8 +290,8 @@ impl ChannelWorker<'_> {
         let secs = (self.received_at - began).as_secs_f64();
         let choices = &self.guard.scheduler.bookkeeping.compression;
         choices.record(channel.host, compressed, len, secs);
-        if compressed && is_incompressible(len, wire_len) {
-            nar.set_incompressible();
+        if compressed {
+            nar.set_compressible(!is_incompressible(len, wire_len));
         }
         nar.arrived(chunk, bytes, channel);
         // Another channel may have to compare it.

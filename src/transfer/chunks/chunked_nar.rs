@@ -5,7 +5,7 @@ mod compare;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,8 +30,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest such pause, as a power of two of the first.
 const PAUSE_DOUBLINGS: u32 = 5;
 
-/// How many chunks come uncompressed after one that compression did not make smaller.
-const RAW_CHUNKS: u32 = 8;
+/// How many chunks come uncompressed after one that compression did not make smaller, before it is tried again.
+const RAW_CHUNKS: u32 = 16;
 
 pub(super) struct ChunkedNar {
     pub(super) info: Arc<PathInfo>,
@@ -45,8 +45,6 @@ pub(super) struct ChunkedNar {
     began: Instant,
     /// Bytes that have come of it from any host.
     received: Arc<AtomicU64>,
-    /// How many chunks are not worth compressing from now on.
-    raw_chunks: AtomicU32,
     state: Mutex<NarState>,
     /// Wakes whoever takes the chunks.
     arrived: Notify,
@@ -62,6 +60,8 @@ struct NarState {
     /// How many chunks have come, and how many had when all hosts had failed last.
     arrivals: u64,
     arrivals_at_failure: Option<u64>,
+    /// It does not get smaller: so many chunks come as they are before it is tried again.
+    raw_chunks: Option<u32>,
     /// Hosts that cannot, or are too slow to, compare what others sent.
     no_comparing: BTreeSet<HostId>,
     disputes: Disputes,
@@ -100,7 +100,6 @@ impl ChunkedNar {
             only_compare: false,
             began: Instant::now(),
             received: Arc::default(),
-            raw_chunks: AtomicU32::new(0),
             state: Mutex::new(NarState {
                 chunks,
                 hosts,
@@ -108,6 +107,7 @@ impl ChunkedNar {
                 failed: BTreeMap::new(),
                 arrivals: 0,
                 arrivals_at_failure: None,
+                raw_chunks: None,
                 no_comparing: BTreeSet::new(),
                 disputes: Disputes::default(),
             }),
@@ -140,17 +140,32 @@ impl ChunkedNar {
         self.priority.load(Ordering::Relaxed)
     }
 
-    /// Whether the next chunk may be worth compressing, by what came of the last ones.
+    /// Whether the next chunk may be worth compressing, by what came of the last ones. Of many that are requested at the
+    /// same time, few try it again.
     pub(super) fn may_be_compressible(&self) -> bool {
-        let one_less = |left: u32| left.checked_sub(1);
-        self.raw_chunks
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
-            .is_err()
+        let mut state = self.state.lock();
+        let Some(raw_chunks) = &mut state.raw_chunks else {
+            return true;
+        };
+        match raw_chunks.checked_sub(1) {
+            Some(less) => {
+                *raw_chunks = less;
+                false
+            }
+            None => {
+                *raw_chunks = RAW_CHUNKS;
+                true
+            }
+        }
     }
 
-    /// A chunk has come that compression did not make smaller.
-    pub(super) fn set_incompressible(&self) {
-        self.raw_chunks.store(RAW_CHUNKS, Ordering::Relaxed);
+    /// A compressed chunk has come. Whether that made it smaller.
+    pub(super) fn set_compressible(&self, is_smaller: bool) {
+        let mut state = self.state.lock();
+        state.raw_chunks = match is_smaller {
+            true => None,
+            false => Some(RAW_CHUNKS),
+        };
     }
 
     /// Counts the bytes that come, whole chunks or not.
