@@ -7,9 +7,10 @@ mod support;
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use rig::{Fault, Setup, setup, setup_as, setup_with, until};
+use rig::{Fault, Link, Setup, setup, setup_as, setup_over, setup_with, until};
 use ssh_substituter::model::NarHash;
 use ssh_substituter::transfer::progress::NoProgress;
 use ssh_substituter::transfer::{Caller, FetchRequest, NarSink, Piece, ResumePoint};
@@ -369,4 +370,19 @@ async fn nothing_comes_of_another_nar_than_the_one_that_broke_off() {
     let (nar, result) = one.fetch(&path).await;
     assert!(result.is_ok(), "{:?}", result.err());
     assert!(nar == store.nar(&path));
+}
+
+/// Whether the account has a shell shows only when one is tried.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_nar_of_a_far_host_without_a_shell_is_read_ahead() {
+    let (store, link) = (Store::new(), Arc::new(Link::far(Duration::from_millis(40))));
+    let (small, large) = (store.big("small", 1000), store.big("large", 20 * MIB));
+    let far = setup_over(&[(&store, &link)], 256 << 20, false);
+    let paths = [small.clone(), large];
+    far.expect(&paths).await;
+    far.fetch_right_for(&far.caller, &store, &small).await;
+    until("the large one is asked for", || {
+        !far.dumps("one", &paths[1..]).is_empty()
+    })
+    .await;
 }

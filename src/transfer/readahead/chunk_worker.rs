@@ -40,5 +40,7 @@ async fn bring(queue: &ReadaheadQueue, assigned: AssignedTask) {
             }
         }
     }
-    assigned.fail(true);
+    // Whether its hosts have shells may have shown only now. Without them it comes whole, by another worker.
+    let could_come_in_chunks = queue.chunks.suits(&task.info, &holders);
+    assigned.fail(could_come_in_chunks);
 }
