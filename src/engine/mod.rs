@@ -4,13 +4,16 @@
 //! | module | what it does |
 //! | --- | --- |
 //! | `server` | the process: serves front ends, ends when nobody uses it |
+//! | `bases` | which other versions of paths this machine has |
 //! | `host_store` | what later processes should know of hosts, in the disk tier |
 //! | `ssh` | how hosts are reached by ssh |
 
+mod bases;
 mod host_store;
 mod server;
 mod ssh;
 
+pub use bases::LocalBases;
 pub use host_store::{record_shell, recorded_failures};
 pub use server::{Messages, ServerOptions, serve};
 pub use ssh::{ssh_settings, ssh_transport, store_identity};
@@ -83,7 +86,9 @@ impl Engine {
         let resolver = Resolver::with_disk(pool.clone(), trust, disk, lifetimes);
         let resolver = Arc::new(resolver);
         let holders = Box::new(ResolverLookup(resolver.clone()));
-        let transfers = Transfers::new(pool.clone(), config.readahead_memory, holders);
+        let bases = Arc::new(LocalBases::new(config));
+        let memory = config.readahead_memory;
+        let transfers = Transfers::with_bases(pool.clone(), memory, holders, Some(bases));
         Self {
             pool,
             resolver,

@@ -133,6 +133,15 @@ impl LocalStore {
         Ok(closure)
     }
 
+    /// All valid paths, those that were registered last first. What the database holds that is no store path is left
+    /// out.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn all_paths(&self) -> Result<Vec<StorePath>, LocalStoreError> {
+        self.db.ask("list the valid paths", query::all_paths)
+    }
+
     /// The recorded NAR size of a valid path, 0 when none is recorded.
     fn nar_size(&self, path: &StorePath) -> Result<u64, LocalStoreError> {
         let size = self.db.ask("find a path", |db| query::nar_size(db, path))?;

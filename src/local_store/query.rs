@@ -38,6 +38,17 @@ pub(super) fn valid_paths(
     Ok(valid.into_iter().collect())
 }
 
+pub(super) fn all_paths(db: &Connection) -> Result<Vec<StorePath>, QueryError> {
+    let mut find = db.prepare("select path from ValidPaths order by id desc")?;
+    let mut rows = find.query([])?;
+    let mut paths = Vec::new();
+    while let Some(row) = rows.next()? {
+        let text: Option<String> = row.get(0).ok();
+        paths.extend(text.and_then(|text| StorePath::parse(&text).ok()));
+    }
+    Ok(paths)
+}
+
 pub(super) fn nar_size(db: &Connection, path: &StorePath) -> Result<Option<u64>, QueryError> {
     let mut find = db.prepare("select narSize from ValidPaths where path = ?")?;
     let mut rows = find.query([path.as_str()])?;

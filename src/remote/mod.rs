@@ -15,7 +15,10 @@ pub use error::{RemoteError, RemoteErrorKind};
 pub use link::{Latency, readable};
 pub use serve::{ConnectOptions, Connection, LearntProgram, connect};
 pub(crate) use serve::{closure, dump, path_infos, valid_paths};
-pub use shell::{NoShell, ReceivedSegment, Shell, ShellError, ShellOptions, open_shell};
+pub use shell::{
+    CommandOutput, FileDigest, FrameError, NoShell, ReceivedSegment, Shell, ShellError,
+    ShellOptions, decompress, open_shell,
+};
 pub use verdict::Verdict;
 
 pub use crate::wire::serve::{Request, Unreadable};

@@ -10,12 +10,14 @@
 //! | `source` | the trait of what brings bytes, and its implementations |
 //! | `readahead` | NARs that are requested before the caller fetches them |
 //! | `chunks` | large NARs over several channels and hosts |
+//! | `deltas` | paths as differences from what this machine has |
 //! | `verify` | what is checked before bytes are passed on, and the offset |
 //! | `hosts` | which host has what, which sent something wrong, how fast each one is |
 //! | `unpack` | restores a NAR to disk |
 
 mod caller;
 mod chunks;
+mod deltas;
 mod error;
 mod fetch;
 mod hosts;
@@ -30,6 +32,7 @@ mod verify;
 use std::sync::Arc;
 
 pub use caller::Caller;
+pub use deltas::{BASES_MAX, Base, BaseLookup};
 pub use error::{FailedTransfer, HostFault, PathFault, TransferError};
 pub use hosts::HolderLookup;
 pub use nar_sink::NarSink;
@@ -39,6 +42,7 @@ pub use verify::{Checkpoint, Piece, ResumePoint};
 
 use crate::pool::{HostId, Pool};
 use chunks::ChunkedDownloads;
+use deltas::Deltas;
 use fetch::Fetch;
 use hosts::HostBookkeeping;
 use progress::{Outcome, TransferInfo};
@@ -58,10 +62,23 @@ impl Transfers {
     /// wrongly.
     #[must_use]
     pub fn new(pool: Arc<Pool>, memory: u64, holder_lookup: Box<dyn HolderLookup>) -> Self {
+        Self::with_bases(pool, memory, holder_lookup, None)
+    }
+
+    /// As [`Transfers::new`]; paths of which `bases` knows other versions on this machine may come as differences from
+    /// them.
+    #[must_use]
+    pub fn with_bases(
+        pool: Arc<Pool>,
+        memory: u64,
+        holder_lookup: Box<dyn HolderLookup>,
+        bases: Option<Arc<dyn BaseLookup>>,
+    ) -> Self {
         let bookkeeping = Arc::new(HostBookkeeping::new(pool, holder_lookup));
         let chunks = Arc::new(ChunkedDownloads::new(bookkeeping.clone()));
+        let deltas = Arc::new(Deltas::new(bookkeeping.clone(), bases));
         Self {
-            context: TransferContext::new(bookkeeping, chunks, memory),
+            context: TransferContext::new(bookkeeping, chunks, deltas, memory),
         }
     }
 

@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use ssh_substituter::config::host::Host;
-use ssh_substituter::engine::ResolverLookup;
+use ssh_substituter::engine::{LocalBases, ResolverLookup};
 use ssh_substituter::hint::Hint;
 use ssh_substituter::model::StorePath;
 use ssh_substituter::pool::{Limits, Pool};
 use ssh_substituter::resolver::{Found, Resolver, Trust};
 use ssh_substituter::transfer::progress::NoProgress;
 use ssh_substituter::transfer::{
-    Caller, FailedTransfer, FetchRequest, NarSink, Piece, ResumePoint, Transfers,
+    BaseLookup, Caller, FailedTransfer, FetchRequest, NarSink, Piece, ResumePoint, Transfers,
 };
 use ssh_substituter::transport::process::ProcessTransport;
 use ssh_substituter::transport::{Channel, Program, Transport, TransportError};
@@ -148,12 +148,17 @@ pub struct Account {
     pub programs: Option<PathBuf>,
     /// The usual ones are not found at all.
     pub has_no_others: bool,
+    /// How many bytes may be read ahead.
+    pub memory: u64,
+    /// Roots of stores on this machine that have other versions of paths.
+    pub bases: Vec<PathBuf>,
 }
 
 /// One host with a shell, over a link.
 pub fn setup_account(store: &Store, link: &Arc<Link>, account: &Account) -> Setup {
     let hosts = [(store, 0.0, None)];
-    build(&hosts, std::slice::from_ref(link), 0, &NAMES[..1], account)
+    let links = std::slice::from_ref(link);
+    build(&hosts, links, account.memory, &NAMES[..1], account)
 }
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
@@ -257,7 +262,13 @@ fn build(
     };
     let resolver = Arc::new(Resolver::new(pool.clone(), trust));
     let answers = Box::new(ResolverLookup(resolver.clone()));
-    let transfers = Transfers::new(pool, memory, answers);
+    let bases = match account.bases.is_empty() {
+        true => None,
+        false => Some(
+            Arc::new(LocalBases::of(account.bases.clone(), "/nix/store")) as Arc<dyn BaseLookup>,
+        ),
+    };
+    let transfers = Transfers::with_bases(pool, memory, answers, bases);
     Setup {
         resolver,
         caller: transfers.caller(),

@@ -21,6 +21,7 @@
 //! | `compress` | boolean | `false` |
 //! | `compression` | `auto`, `zstd` or `none` | `auto` |
 //! | `compression-level` | 1 to 19 | 3 |
+//! | `delta` | `auto` or `off` | `auto` |
 //! | `remote-program` | program and arguments, split at white space | `nix-store` |
 //! | `remote-store` | the remote program's `--store` | none |
 //! | `priority` | integer, smaller is asked first | none, which counts as 0 |
@@ -33,11 +34,13 @@
 
 mod address;
 mod compression;
+mod delta;
 mod error;
 mod params;
 mod ssh_target;
 
 pub use compression::{Compression, CompressionMode};
+pub use delta::DeltaMode;
 pub use error::{HostError, HostErrorKind};
 
 use std::fmt;
@@ -81,6 +84,8 @@ pub struct Host {
     pub compress: bool,
     /// `compression` and `compression-level`: let the host compress what its shell sends.
     pub compression: Compression,
+    /// `delta`: fetch paths as differences from what is here.
+    pub delta: DeltaMode,
     /// `remote-program`: program and arguments, `nix-store` by default. Never empty; each word is
     /// printable ASCII that stays itself between single quotes in sh, fish and csh.
     pub remote_program: Vec<String>,
@@ -135,6 +140,7 @@ impl Host {
             public_host_key: None,
             compress: false,
             compression: Compression::default(),
+            delta: DeltaMode::default(),
             remote_program: vec![Self::DEFAULT_REMOTE_PROGRAM.to_owned()],
             remote_store: None,
             trusted: false,

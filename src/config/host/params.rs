@@ -3,16 +3,17 @@
 use data_encoding::{BASE64, BASE64_NOPAD};
 
 use super::address::{PORT_EXPECTED, decode, parse_port};
-use super::{Compression, CompressionMode, Host, HostErrorKind};
+use super::{Compression, CompressionMode, DeltaMode, Host, HostErrorKind};
 use crate::config::value::{BOOLEAN, parse_bool, printable};
 
 /// Parameters that have a meaning here, in the order in which messages list them.
-const KNOWN_PARAMS: [&str; 11] = [
+const KNOWN_PARAMS: [&str; 12] = [
     "ssh-key",
     "base64-ssh-public-host-key",
     "compress",
     "compression",
     "compression-level",
+    "delta",
     "remote-program",
     "remote-store",
     "priority",
@@ -23,7 +24,7 @@ const KNOWN_PARAMS: [&str; 11] = [
 
 /// [`KNOWN_PARAMS`], for messages.
 const KNOWN_PARAMS_LIST: &str = "ssh-key, base64-ssh-public-host-key, compress, compression, \
-     compression-level, remote-program, remote-store, priority, trusted, max-connections, port";
+     compression-level, delta, remote-program, remote-store, priority, trusted, max-connections, port";
 
 /// Parameters of Nix's ssh stores and the stores behind them (Nix manual, "Store Types") that mean nothing
 /// here.
@@ -109,6 +110,7 @@ fn set(host: &mut Host, name: &str, value: &str) -> Result<(), &'static str> {
                 .filter(|level| (1..=Compression::MAX_LEVEL).contains(level))
                 .ok_or("a number from 1 to 19")?;
         }
+        "delta" => host.delta = DeltaMode::parse(value)?,
         "remote-program" => host.remote_program = remote_program(value)?,
         "remote-store" => host.remote_store = optional(value, plain_word)?,
         "priority" => host.priority = Some(value.parse().map_err(|_| "a whole number")?),
@@ -216,7 +218,7 @@ mod tests {
     use data_encoding::BASE64;
     use proptest::prelude::*;
 
-    use super::super::{Compression, CompressionMode, Host};
+    use super::super::{Compression, CompressionMode, DeltaMode, Host};
 
     const KEY: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINQtCHxJHEg5pyjQyjzyUPZ1KKsA1Z57/flshGJVXk9Q";

@@ -2,7 +2,7 @@
 
 mod public_keys;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::ConfigError;
@@ -70,6 +70,7 @@ pub(super) fn validate(
         positive_ttl: parsed(&settings, Key::PositiveTtl, seconds)?,
         negative_ttl: parsed(&settings, Key::NegativeTtl, seconds)?,
         readahead_memory: parsed(&settings, Key::ReadaheadMemory, bytes)?,
+        delta_bases: delta_bases(&settings)?,
         engine: parsed(&settings, Key::Engine, engine)?,
         engine_idle_timeout: timeout(&settings, Key::EngineIdleTimeout)?,
         progress: parsed(&settings, Key::Progress, progress)?,
@@ -205,6 +206,16 @@ fn dead_link(settings: &Settings) -> Result<Duration, ConfigError> {
         ..MIN_DEAD_LINK_SECONDS => Err("at least 3 seconds, or 0 for the default"),
         _ => Ok(time),
     })
+}
+
+fn delta_bases(settings: &Settings) -> Result<Vec<PathBuf>, ConfigError> {
+    let key = Key::DeltaBase;
+    let words = settings.get(key).words();
+    let folder = |(word, origin): (&str, &Origin)| match Path::new(word).is_absolute() {
+        true => Ok(PathBuf::from(word)),
+        false => Err(invalid_value(key.name(), word, origin, "absolute paths")),
+    };
+    words.map(folder).collect()
 }
 
 fn ssh_environment(settings: &Settings) -> Result<Vec<String>, ConfigError> {

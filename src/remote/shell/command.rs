@@ -26,7 +26,12 @@ pub(super) fn trailer_start(nonce: &str) -> String {
 
 /// The trailer of a command.
 pub(super) fn trailer(nonce: &str, number: u32, status: u8) -> String {
-    format!("={nonce}-{number:010}:{status}")
+    format!("{}{status}", trailer_of(nonce, number))
+}
+
+/// How the trailer of a command begins, up to its status, which is one digit.
+pub(super) fn trailer_of(nonce: &str, number: u32) -> String {
+    format!("={nonce}-{number:010}:")
 }
 
 /// Appends the command that prints a trailer with that status (a shell word), then `end` (in the
@@ -63,6 +68,86 @@ pub(super) fn list(name: &[u8], number: u32, max: usize) -> Vec<u8> {
     out
 }
 
+/// Lists everything at and below the path of that name as [`list`] does, with the status of `find` behind it, as one frame
+/// of zstd's. It costs nothing but its own name to ask for it, so it may be asked for ahead.
+pub(super) fn list_compressed(name: &[u8], number: u32, max: usize) -> Vec<u8> {
+    let mut out = b"w ".to_vec();
+    put_word(&mut out, name);
+    out.extend_from_slice(b";{ find \"$p/\"");
+    put_word(&mut out, name);
+    out.extend_from_slice(b" -printf '%y %m %s %P\\0%l\\0';printf %s \"$?\";}");
+    out.extend_from_slice(format!("|head -c {max}|zstd -q -3;").as_bytes());
+    put_trailer(&mut out, number, "0", "");
+    out.push(b'\n');
+    out
+}
+
+/// The digests of these files of the path of that name, as one frame of zstd's: for each that is there what `sha256sum -z`
+/// prints.
+pub(super) fn file_digests<'a>(
+    name: &[u8],
+    files: impl Iterator<Item = &'a [u8]>,
+    number: u32,
+) -> Vec<u8> {
+    let mut out = b"w ".to_vec();
+    put_word(&mut out, name);
+    out.extend_from_slice(b";{ cd \"$p/\"");
+    put_word(&mut out, name);
+    let mut line = 0;
+    for file in files {
+        if line == 0 || out.len() - line > LINE_MAX {
+            out.extend_from_slice(if line == 0 { b"&&{ " } else { b"\n" });
+            line = out.len();
+            out.extend_from_slice(b"sha256sum -z");
+        }
+        out.push(b' ');
+        put_path(&mut out, file);
+    }
+    out.extend_from_slice(if line == 0 { b";" } else { b";};" });
+    out.extend_from_slice(b"} 2>/dev/null|zstd -q -3;");
+    put_trailer(&mut out, number, "0", "");
+    out.push(b'\n');
+    out
+}
+
+/// Reads these ranges of files as one frame of zstd's, which ends with `$e`; the trailer has the status of `zstd`.
+pub(super) fn read_ranges<'a>(
+    out: &mut Vec<u8>,
+    root: &[u8],
+    ranges: impl Iterator<Item = &'a FileRange>,
+    level: u8,
+    number: u32,
+) {
+    out.extend_from_slice(b"{\n");
+    let pieces = ranges.map(|range| Piece::Contents(range.clone()));
+    put_reads(out, root, pieces, false);
+    put_compress(out, level, number);
+}
+
+/// Compresses a file of the path that the shell is in against a file of another path. The trailer has the status.
+pub(super) fn patch(
+    out: &mut Vec<u8>,
+    file: &[u8],
+    (base, base_file): (&[u8], &[u8]),
+    level: u8,
+    number: u32,
+) {
+    out.extend_from_slice(b"w ");
+    put_word(out, base);
+    let zstd = format!(";[ \"$e\" = 0 ]&&zstd -q -{level} --single-thread --patch-from=\"$p/\"");
+    out.extend_from_slice(zstd.as_bytes());
+    put_word(out, base);
+    if !base_file.is_empty() {
+        out.push(b'/');
+        put_word(out, base_file);
+    }
+    out.extend_from_slice(b" -c ");
+    put_path(out, file);
+    out.extend_from_slice(b" 2>/dev/null\n");
+    put_trailer(out, number, "$?", "");
+    out.push(b'\n');
+}
+
 /// Names what is in a folder, each with a zero byte behind it, at most `max` bytes of it.
 pub(super) fn names(dir: &[u8], number: u32, max: usize) -> Vec<u8> {
     let mut out = b"find ".to_vec();
@@ -97,18 +182,23 @@ pub(super) fn read(
     number: u32,
 ) -> u64 {
     let Some(level) = level else {
-        let due = put_reads(out, root, segment, false);
+        let due = put_reads(out, root, segment.pieces(), false);
         put_trailer(out, number, "$e", "");
         out.push(b'\n');
         return due;
     };
     out.extend_from_slice(b"{\n");
-    let due = put_reads(out, root, segment, false);
+    let due = put_reads(out, root, segment.pieces(), false);
+    put_compress(out, level, number);
+    due
+}
+
+/// Ends a group of commands whose output is compressed, with `$e` at its end.
+fn put_compress(out: &mut Vec<u8>, level: u8, number: u32) {
     let compress = format!("printf %s \"$e\";}}|zstd -q -{level}\n");
     out.extend_from_slice(compress.as_bytes());
     put_trailer(out, number, "$?", "");
     out.push(b'\n');
-    due
 }
 
 /// Prints `$e` (0 when all files could be read), then what `sha256sum` makes of the bytes of a segment:
@@ -121,19 +211,24 @@ pub(super) fn digest(
     number: u32,
 ) {
     out.extend_from_slice(b"{ {\n");
-    put_reads(out, root, segment, framing);
+    put_reads(out, root, segment.pieces(), framing);
     out.extend_from_slice(b"printf %s \"$e\" >&3;}|sha256sum;} 3>&1\n");
     put_trailer(out, number, "0", "");
     out.push(b'\n');
 }
 
-/// Appends the commands that print a segment, all of it or only what comes from files; gives how many
+/// Appends the commands that print these pieces, all of them or only what comes from files; gives how many
 /// bytes come from files.
-fn put_reads(out: &mut Vec<u8>, root: &[u8], segment: &Segment, framing: bool) -> u64 {
+fn put_reads(
+    out: &mut Vec<u8>,
+    root: &[u8],
+    pieces: impl Iterator<Item = Piece>,
+    framing: bool,
+) -> u64 {
     let mut due = 0;
     // Where the line of whole files begins that is being written.
     let mut line: Option<usize> = None;
-    for piece in segment.pieces() {
+    for piece in pieces {
         let range = match piece {
             Piece::Contents(range) => range,
             Piece::Framing(bytes) if framing => {
@@ -163,11 +258,7 @@ fn put_reads(out: &mut Vec<u8>, root: &[u8], segment: &Segment, framing: bool) -
                 out.extend_from_slice(b"cat");
             }
             out.push(b' ');
-            // `-` would be stdin, and `-x` an option.
-            if path.starts_with(b"-") {
-                out.extend_from_slice(b"./");
-            }
-            put_word(out, path);
+            put_path(out, path);
         } else {
             put_part(out, &range, path);
         }
@@ -204,6 +295,15 @@ fn put_part(out: &mut Vec<u8>, range: &FileRange, path: &[u8]) {
 /// `dd` that counts in bytes.
 pub(super) fn dd() -> String {
     format!("dd status=none bs={DD_BLOCK_SIZE} iflag=skip_bytes,count_bytes,fullblock")
+}
+
+/// Appends the path of a file, from where the shell is.
+fn put_path(out: &mut Vec<u8>, path: &[u8]) {
+    // `-` would be stdin, and `-x` an option.
+    if path.starts_with(b"-") {
+        out.extend_from_slice(b"./");
+    }
+    put_word(out, path);
 }
 
 /// Appends one word, quoted where it must be.

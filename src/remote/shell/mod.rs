@@ -11,9 +11,12 @@
 mod assembly;
 mod command;
 mod digest;
+mod frame;
 mod inflater;
 mod listing;
 mod open;
+mod output;
+mod patches;
 mod store_locations;
 
 use std::collections::VecDeque;
@@ -22,7 +25,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Buf, Bytes, BytesMut};
 
+pub use frame::{FrameError, decompress};
 pub use open::{NoShell, ShellError, ShellOptions, open_shell};
+pub use patches::{CommandOutput, FileDigest};
 
 use super::link::{Latency, Link, ReadKind};
 use super::{RemoteError, RemoteErrorKind};
@@ -78,13 +83,16 @@ pub struct ReceivedSegment {
 enum PendingReply {
     Segment(Box<Assembly>),
     Digest(Digest, Segment),
+    /// All that a command prints.
+    Output(output::Output, StorePath),
 }
 
 impl PendingReply {
-    fn layout(&self) -> &Layout {
+    fn path(&self) -> &StorePath {
         match self {
-            Self::Segment(assembly) => assembly.segment.layout(),
-            Self::Digest(_, segment) => segment.layout(),
+            Self::Segment(assembly) => assembly.segment.layout().path(),
+            Self::Digest(_, segment) => segment.layout().path(),
+            Self::Output(_, path) => path,
         }
     }
 }
@@ -392,17 +400,17 @@ impl Shell {
     }
 
     fn wrong(&self, what: &'static str) -> RemoteError {
-        let oldest = self.pending.front().map(PendingReply::layout);
-        self.link.error(match oldest.map(Layout::path) {
-            Some(path) => RemoteErrorKind::NotAsListed {
-                path: path.clone(),
-                what,
-            },
-            None => RemoteErrorKind::Disconnected {
-                doing: LISTING,
-                source: None,
-                link_output: String::new(),
-            },
-        })
+        self.link
+            .error(match self.pending.front().map(PendingReply::path) {
+                Some(path) => RemoteErrorKind::NotAsListed {
+                    path: path.clone(),
+                    what,
+                },
+                None => RemoteErrorKind::Disconnected {
+                    doing: LISTING,
+                    source: None,
+                    link_output: String::new(),
+                },
+            })
     }
 }

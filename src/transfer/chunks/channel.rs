@@ -133,7 +133,8 @@ async fn run(guard: ChannelGuard) {
         };
         if let Err(error) = result {
             guard.useless.store(is_useless, Ordering::Relaxed);
-            return record_failure(&guard, error).await;
+            let bookkeeping = &guard.scheduler.bookkeeping;
+            return bookkeeping.record_shell_failure(guard.host, error).await;
         }
         is_useless = false;
         idle = Instant::now();
@@ -297,28 +298,5 @@ impl ChannelWorker<'_> {
         // Another channel may have to compare it.
         self.guard.scheduler.wake();
         Ok(())
-    }
-}
-
-async fn record_failure(guard: &ChannelGuard, error: RemoteError) {
-    let error = Arc::new(error);
-    // Its other ways work, and a new channel does without.
-    if matches!(error.kind, RemoteErrorKind::BadFrame(_)) {
-        let bookkeeping = &guard.scheduler.bookkeeping;
-        bookkeeping.compression.record_broken(guard.host);
-        bookkeeping.pool.notify(&*error);
-    } else if matches!(
-        error.kind,
-        RemoteErrorKind::Disconnected { .. } | RemoteErrorKind::NotAsListed { .. }
-    ) {
-        // A shell that ends, or files that change, say nothing about the serve loop.
-        log::debug!("{error}");
-    } else {
-        guard
-            .scheduler
-            .bookkeeping
-            .pool
-            .record_failure(guard.host, &error)
-            .await;
     }
 }

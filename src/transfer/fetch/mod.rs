@@ -25,13 +25,16 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::chunks::{ChunkedDownloads, URGENT};
+use super::deltas::Deltas;
 use super::error::{HostFault, TransferError};
 use super::hosts::HostBookkeeping;
 use super::nar_sink::NarSink;
 use super::progress::TransferProgress;
 use super::readahead::TransferContext;
 use super::request::FetchRequest;
-use super::source::{ChunkSource, PlainDump, PlainSource, ReadaheadSource, Source, Step, Stop};
+use super::source::{
+    ChunkSource, DeltaSource, PlainDump, PlainSource, ReadaheadSource, Source, Step, Stop,
+};
 use super::verify::{Piece, Verifier};
 use crate::model::PathInfo;
 use crate::pool::HostId;
@@ -54,6 +57,7 @@ const DISPLACE_DOUBLINGS: u32 = 4;
 pub(super) struct Fetch<'a> {
     bookkeeping: &'a HostBookkeeping,
     chunks: &'a ChunkedDownloads,
+    deltas: &'a Deltas,
     request: &'a FetchRequest<'a>,
     progress: &'a dyn TransferProgress,
     sink: &'a mut dyn NarSink,
@@ -84,6 +88,7 @@ impl<'a> Fetch<'a> {
         Self {
             bookkeeping: &context.bookkeeping,
             chunks: &context.chunks,
+            deltas: &context.deltas,
             request,
             progress,
             sink,
@@ -194,6 +199,16 @@ impl<'a> Fetch<'a> {
 
     /// Who brings the rest: several hosts in chunks, where that is of use, else the next host to be tried.
     async fn next_source(&mut self) -> Result<Box<dyn Source + 'a>, TransferError> {
+        if self.verifier.offset() == 0 && self.request.resume.is_none() {
+            let (deltas, info, holders) = (self.deltas, self.info(), self.holders());
+            let base = deltas.base_for(info, &holders);
+            // Not across the wait: the sink cannot be shared.
+            let progress = self.progress;
+            if let Some(base) = base.await {
+                let source = DeltaSource::new(deltas, info, base, progress);
+                return Ok(Box::new(source));
+            }
+        }
         if let Some(source) = self.in_chunks() {
             return Ok(Box::new(source));
         }
@@ -264,7 +279,7 @@ impl<'a> Fetch<'a> {
         self.progress.lose(self.verifier.roll_back());
         let new_bytes = self.verifier.offset() > from;
         match stop {
-            Stop::NotStarted => {}
+            Stop::NotStarted | Stop::NoDelta => {}
             // Others come first.
             Stop::WorkerFailed(host) => self.retries.record(host, AttemptOutcome::NoNewBytes),
             Stop::Exhausted if new_bytes => {

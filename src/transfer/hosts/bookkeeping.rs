@@ -8,6 +8,7 @@ use super::compression::CompressionChoices;
 use super::throughput::Throughput;
 use crate::model::StorePath;
 use crate::pool::{HostId, Pool};
+use crate::remote::{RemoteError, RemoteErrorKind};
 use crate::transfer::error::{HostFault, PathFault};
 
 /// How many wrong NARs are remembered.
@@ -101,6 +102,23 @@ impl HostBookkeeping {
                     wrong_nars.insert((host, path.clone()), fault.clone());
                 }
             }
+        }
+    }
+
+    /// Records that a shell failed.
+    pub(in crate::transfer) async fn record_shell_failure(&self, host: HostId, error: RemoteError) {
+        let error = Arc::new(error);
+        match error.kind {
+            // Its other ways work, and a new channel does without.
+            RemoteErrorKind::BadFrame(_) => {
+                self.compression.record_broken(host);
+                self.pool.notify(&*error);
+            }
+            // A shell that ends, or files that change, say nothing about the serve loop.
+            RemoteErrorKind::Disconnected { .. } | RemoteErrorKind::NotAsListed { .. } => {
+                log::debug!("{error}");
+            }
+            _ => self.pool.record_failure(host, &error).await,
         }
     }
 

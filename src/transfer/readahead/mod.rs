@@ -16,8 +16,10 @@
 //! | `memory_budget` | how much memory is held |
 //! | `worker` | one connection to one host |
 //! | `chunk_worker` | NARs that come in chunks |
+//! | `delta_worker` | NARs that come as differences |
 
 mod chunk_worker;
+mod delta_worker;
 mod in_flight;
 mod memory_budget;
 mod queue;
@@ -31,6 +33,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::JoinSet;
 
 use super::chunks::{ChunkedDownloads, FAR};
+use super::deltas::Deltas;
 use super::hosts::HostBookkeeping;
 use crate::model::PathInfo;
 use crate::pool::HostId;
@@ -45,10 +48,14 @@ const BYTES_PER_WORKER: u64 = 4 << 20;
 /// How many large NARs are brought at the same time, so that one follows the other without a pause.
 const CHUNK_WORKERS: usize = 4;
 
+/// How many NARs are brought as differences at the same time: most of the time goes to the processors of both sides.
+const DELTA_WORKERS: usize = 4;
+
 /// What the readahead of all callers shares, and each fetch uses.
 pub(super) struct TransferContext {
     pub(super) bookkeeping: Arc<HostBookkeeping>,
     pub(super) chunks: Arc<ChunkedDownloads>,
+    pub(super) deltas: Arc<Deltas>,
     pub(super) memory: Arc<MemoryBudget>,
     in_flight: Arc<InFlight>,
 }
@@ -58,11 +65,13 @@ impl TransferContext {
     pub(super) fn new(
         bookkeeping: Arc<HostBookkeeping>,
         chunks: Arc<ChunkedDownloads>,
+        deltas: Arc<Deltas>,
         memory: u64,
     ) -> Self {
         Self {
             bookkeeping,
             chunks,
+            deltas,
             memory: Arc::new(MemoryBudget::new(memory)),
             in_flight: Arc::default(),
         }
@@ -91,6 +100,7 @@ impl Readahead {
         let queue = ReadaheadQueue::new(
             context.bookkeeping.clone(),
             context.chunks.clone(),
+            context.deltas.clone(),
             context.in_flight.clone(),
             context.memory.clone(),
         );
@@ -133,6 +143,10 @@ impl Readahead {
             let mut workers = self.workers.lock();
             for _ in 0..CHUNK_WORKERS {
                 workers.spawn(chunk_worker::run(self.queue.clone()));
+            }
+            workers.spawn(delta_worker::decide(self.queue.clone()));
+            for _ in 0..DELTA_WORKERS {
+                workers.spawn(delta_worker::run(self.queue.clone()));
             }
         }
         self.spawn_workers();

@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | [`ReadaheadSource`] | what a worker requested before the caller did, or requests now |
 //! | [`ChunkSource`] | ranges of a large NAR from several hosts and channels, put together |
+//! | [`DeltaSource`] | what differs from a version that is here |
 //! | [`PlainSource`] | the dump of one host, straight through |
 //!
 //! ```text
@@ -22,6 +23,7 @@
 //! ```
 
 mod chunk_source;
+mod delta_source;
 mod plain_source;
 mod read_coalescing;
 mod readahead_source;
@@ -34,6 +36,7 @@ use super::verify::{Piece, Verifier};
 use crate::pool::{HostId, Pool};
 
 pub(super) use chunk_source::ChunkSource;
+pub(super) use delta_source::DeltaSource;
 pub(super) use plain_source::{PlainDump, PlainSource};
 pub(super) use readahead_source::ReadaheadSource;
 
@@ -67,6 +70,8 @@ pub(super) enum Stop {
     NotStarted,
     /// The worker that read it ahead from this host failed, and has recorded why.
     WorkerFailed(HostId),
+    /// It does not come as differences. No host is to blame.
+    NoDelta,
     /// What could be had this way has come. No single host is to blame.
     Exhausted,
     /// The caller took nothing for long, and others needed the channel.

@@ -11,6 +11,7 @@ use super::fetch_order::FetchOrder;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::HostId;
 use crate::transfer::chunks::ChunkedDownloads;
+use crate::transfer::deltas::{DeltaState, Deltas};
 use crate::transfer::hosts::HostBookkeeping;
 use crate::transfer::readahead::in_flight::InFlight;
 use crate::transfer::readahead::memory_budget::{CallerBudget, reservation_for};
@@ -135,7 +136,7 @@ impl Backlog {
         &self,
         host: HostId,
         bookkeeping: &HostBookkeeping,
-        chunks: &ChunkedDownloads,
+        (chunks, deltas): (&ChunkedDownloads, &Deltas),
     ) -> Option<&StorePath> {
         self.order.ready().take(LOOKAHEAD_PATHS).find(|path| {
             self.expected.get(*path).is_some_and(|expected| {
@@ -144,6 +145,7 @@ impl Backlog {
                 !expected.failed
                     && holders.contains(&host)
                     && !bookkeeping.sent_wrong_content(host, path)
+                    && matches!(deltas.state(&expected.info, &holders), DeltaState::No)
                     && !chunks.suits(&expected.info, &holders)
                     && bookkeeping.throughput.is_worth_asking(host, size, &holders)
             })

@@ -1,6 +1,7 @@
 //! Which NAR is read ahead next, and by which worker: what one caller and its workers share.
 
 mod backlog;
+mod delta_tasks;
 mod demand_fetch;
 mod fetch_order;
 
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 use crate::model::PathInfo;
 use crate::pool::HostId;
 use crate::transfer::chunks::{ChunkedDownloads, MIN_NAR_SIZE};
+use crate::transfer::deltas::{DeltaState, Deltas};
 use crate::transfer::hosts::{HostBookkeeping, OutstandingBytes};
 use crate::transfer::readahead::in_flight::InFlight;
 use crate::transfer::readahead::memory_budget::{CallerBudget, MemoryBudget, reservation_for};
@@ -41,6 +43,7 @@ const MAX_EXPECTED: usize = 200_000;
 pub(in crate::transfer::readahead) struct ReadaheadQueue {
     pub(in crate::transfer::readahead) bookkeeping: Arc<HostBookkeeping>,
     pub(in crate::transfer::readahead) chunks: Arc<ChunkedDownloads>,
+    pub(in crate::transfer::readahead) deltas: Arc<Deltas>,
     pub(in crate::transfer::readahead) in_flight: Arc<InFlight>,
     pub(in crate::transfer::readahead) budget: Arc<CallerBudget>,
     backlog: Mutex<Backlog>,
@@ -61,12 +64,14 @@ impl ReadaheadQueue {
     pub(in crate::transfer::readahead) fn new(
         bookkeeping: Arc<HostBookkeeping>,
         chunks: Arc<ChunkedDownloads>,
+        deltas: Arc<Deltas>,
         in_flight: Arc<InFlight>,
         memory: Arc<MemoryBudget>,
     ) -> Self {
         Self {
             bookkeeping,
             chunks,
+            deltas,
             in_flight,
             budget: Arc::new(CallerBudget::new(memory)),
             backlog: Mutex::new(Backlog::new()),
@@ -273,7 +278,7 @@ impl ReadaheadQueue {
         let owner = self.in_flight.new_owner_id();
         let task = loop {
             let next = backlog
-                .next_for(host, &self.bookkeeping, &self.chunks)
+                .next_for(host, &self.bookkeeping, (&self.chunks, &self.deltas))
                 .cloned();
             match next {
                 Some(path) => {
@@ -340,7 +345,8 @@ impl ReadaheadQueue {
                     return None;
                 }
                 let holders = expected.holders(&self.bookkeeping);
-                let suits = self.chunks.suits(&expected.info, &holders);
+                let suits = self.chunks.suits(&expected.info, &holders)
+                    && matches!(self.deltas.state(&expected.info, &holders), DeltaState::No);
                 suits.then(|| (path.clone(), expected.holders[0]))
             })?;
         if let Some(reader) = self.join(&backlog.expected.get(&path)?.info) {
@@ -352,14 +358,19 @@ impl ReadaheadQueue {
         }
         let task = backlog.start_task(&path, (owner, host), &self.budget, &self.in_flight)?;
         drop(backlog);
+        Some(self.assign_begun(owner, task))
+    }
+
+    /// A task that comes over channels which other NARs share: they know how many bytes are outstanding.
+    fn assign_begun(self: &Arc<Self>, owner: OwnerId, task: Arc<ReadaheadTask>) -> AssignedTask {
         task.begin(owner);
-        Some(AssignedTask {
+        AssignedTask {
             task,
             owner,
             queue: self.clone(),
             outstanding: None,
             done: false,
-        })
+        }
     }
 }
 

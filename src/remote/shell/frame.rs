@@ -1,0 +1,97 @@
+//! A frame of `zstd`'s that has come whole.
+
+use zstd::zstd_safe::{DCtx, get_error_name};
+
+/// Why a frame cannot be decompressed.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum FrameError {
+    /// It is damaged, or was made against another prefix.
+    #[error("zstd says: {0}")]
+    Zstd(&'static str),
+    /// It holds another number of bytes than it should.
+    #[error("it holds {got} bytes, expected {expected}")]
+    Length {
+        /// In bytes.
+        expected: usize,
+        /// In bytes.
+        got: usize,
+    },
+    /// No memory could be had.
+    #[error("there is no memory for it")]
+    NoMemory,
+}
+
+/// Decompresses a whole frame that holds `len` bytes, and that was made against `prefix` (`zstd --patch-from`), which is
+/// empty where it was made without. No more than `len` bytes are allocated.
+///
+/// # Errors
+/// When it is no such frame, its checksum is wrong (as it is with another prefix), or it holds another number of bytes.
+pub fn decompress(frame: &[u8], prefix: &[u8], len: usize) -> Result<Vec<u8>, FrameError> {
+    let error = |code| FrameError::Zstd(get_error_name(code));
+    let mut context = DCtx::try_create().ok_or(FrameError::NoMemory)?;
+    if !prefix.is_empty() {
+        context.ref_prefix(prefix).map_err(error)?;
+    }
+    let mut out = Vec::new();
+    out.try_reserve_exact(len)
+        .map_err(|_| FrameError::NoMemory)?;
+    context.decompress(&mut out, frame).map_err(error)?;
+    if out.len() != len {
+        let (expected, got) = (len, out.len());
+        return Err(FrameError::Length { expected, got });
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn text(seed: u32, len: usize) -> Vec<u8> {
+        let words = (0..).map(|n: u32| n.wrapping_mul(2_654_435_761) ^ seed);
+        let mut text: Vec<u8> = words.take(len / 4 + 1).flat_map(u32::to_le_bytes).collect();
+        text.truncate(len);
+        text
+    }
+
+    fn patch(old: &[u8], new: &[u8]) -> Vec<u8> {
+        let mut encoder = zstd::Encoder::with_ref_prefix(Vec::new(), 3, old).unwrap();
+        encoder.include_checksum(true).unwrap();
+        encoder.long_distance_matching(true).unwrap();
+        encoder.window_log(24).unwrap();
+        encoder.write_all(new).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn a_patch_gives_the_new_file() {
+        let old = text(1, 3 << 20);
+        let mut new = old.clone();
+        new[1_000_000] ^= 1;
+        new.truncate(new.len() - 5);
+        let patch = patch(&old, &new);
+        assert!(patch.len() < 1000, "{}", patch.len());
+        assert_eq!(decompress(&patch, &old, new.len()).unwrap(), new);
+        let longer = decompress(&patch, &old, new.len() + 1);
+        let (expected, got) = (new.len() + 1, new.len());
+        assert_eq!(longer, Err(FrameError::Length { expected, got }));
+        assert!(matches!(
+            decompress(&patch, &old, new.len() - 1),
+            Err(FrameError::Zstd(_))
+        ));
+    }
+
+    #[test]
+    fn another_base_is_noticed() {
+        let (old, new) = (text(1, 100_000), text(1, 100_010));
+        let patch = patch(&old, &new);
+        let mut wrong = old.clone();
+        wrong[50_000] ^= 1;
+        for base in [&wrong[..], &old[..99_999], b""] {
+            assert!(decompress(&patch, base, new.len()).is_err());
+        }
+        assert!(decompress(b"no frame", b"", 8).is_err());
+    }
+}

@@ -1,0 +1,289 @@
+//! One path on one shell, put together from what is here and what the host sends.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use sha2::{Digest, Sha256};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::candidates::{ChosenBase, Deltas};
+use super::plan::{Plan, Request, Step};
+use crate::model::PathInfo;
+use crate::remote::{CommandOutput, RemoteError, Shell, decompress};
+use crate::wire::nar::layout::Layout;
+
+/// How many requests may be outstanding, and how many bytes of files they bring if there are several.
+const MAX_OUTSTANDING: usize = 32;
+const MAX_OUTSTANDING_BYTES: u64 = 8 << 20;
+
+/// Files up to this size, in bytes, are compared by their digests before anything else, since most of a new version are
+/// the same. A larger one comes as a patch at once, which costs the host about as much.
+const DIGEST_MAX: u64 = 4 << 20;
+
+/// The largest file that is copied from here, in bytes: it is held in memory.
+const LOCAL_MAX: u64 = 128 << 20;
+
+/// How long the host may send nothing: it works that long on the largest patch.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+
+/// Why a path cannot be fetched as differences.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::transfer) enum DeltaFault {
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// What the host sent, or the version here, is not what it should be; or nothing would be gained.
+    #[error("not fetched as differences: {0}")]
+    Unsuitable(String),
+}
+
+impl DeltaFault {
+    /// What was put together is not the NAR that was promised.
+    pub(in crate::transfer) fn other_nar() -> Self {
+        unsuitable("what was put together is another NAR than the promised one")
+    }
+}
+
+fn unsuitable(reason: impl Into<String>) -> DeltaFault {
+    DeltaFault::Unsuitable(reason.into())
+}
+
+/// Brings one NAR in order.
+pub(in crate::transfer) struct DeltaFetch {
+    info: Arc<PathInfo>,
+    base: Arc<ChosenBase>,
+    level: u8,
+    layout: Option<Layout>,
+    plan: Plan,
+    /// How many requests were sent, and those that are outstanding, in order.
+    requested: usize,
+    outstanding: VecDeque<Request>,
+    /// What has come of the requests up to `received`, and was not passed on.
+    received: usize,
+    ready: HashMap<usize, Bytes>,
+}
+
+impl DeltaFetch {
+    /// Asks for what the plan is made from.
+    pub(in crate::transfer) fn start(
+        shell: &mut Shell,
+        info: Arc<PathInfo>,
+        base: Arc<ChosenBase>,
+        level: u8,
+    ) -> Self {
+        shell.request_listing(&info.path);
+        let compared = base.files.iter().filter(|(path, size)| {
+            let most = if base.at_host { DIGEST_MAX } else { LOCAL_MAX };
+            (1..=most).contains(size) && !path.is_empty()
+        });
+        shell.request_file_digests(&info.path, compared.map(|(path, _)| path));
+        Self {
+            info,
+            base,
+            level,
+            layout: None,
+            plan: Plan::default(),
+            requested: 0,
+            outstanding: VecDeque::new(),
+            received: 0,
+            ready: HashMap::new(),
+        }
+    }
+
+    /// Whether nothing is to be requested any more: the shell may be asked for something else.
+    pub(in crate::transfer) fn has_requested_all(&self) -> bool {
+        self.layout.is_some() && self.plan.requests.is_empty()
+    }
+
+    /// Appends the next bytes of the NAR. `false` when there are no more.
+    ///
+    /// # Errors
+    /// When the host fails, or what it sends and what is here do not make a NAR. The shell may then have replies
+    /// outstanding.
+    pub(in crate::transfer) async fn more(
+        &mut self,
+        shell: &mut Shell,
+        out: &mut BytesMut,
+    ) -> Result<bool, DeltaFault> {
+        if self.layout.is_none() {
+            self.make_plan(shell).await?;
+        }
+        self.request_more(shell);
+        match self.plan.steps.pop_front() {
+            None => return Ok(false),
+            Some(Step::Framing(bytes)) => out.extend_from_slice(&bytes),
+            Some(Step::Local { path, digest }) => {
+                append(out, self.local(path, digest).await?.into())
+            }
+            Some(Step::Remote { request, len }) => {
+                while self.received <= request {
+                    self.receive(shell).await?;
+                }
+                let wrong = || unsuitable("the plan needs more than was asked for");
+                let bytes = self.ready.get_mut(&request).ok_or_else(wrong)?;
+                let len = usize::try_from(len).map_err(|_| wrong())?;
+                if bytes.len() < len {
+                    return Err(wrong());
+                }
+                let part = bytes.split_to(len);
+                if bytes.is_empty() {
+                    self.ready.remove(&request);
+                }
+                append(out, part);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn make_plan(&mut self, shell: &mut Shell) -> Result<(), DeltaFault> {
+        let listing = output(shell).await?;
+        let digests = output(shell).await?;
+        let (info, base) = (self.info.clone(), self.base.clone());
+        let plan = spawn_blocking(move || {
+            let layout = listing.layout(&info.path);
+            let layout = layout.filter(|layout| layout.nar_size() == info.nar_size);
+            let layout = layout.ok_or_else(|| unsuitable("the host cannot list it"))?;
+            let digests = digests.digests();
+            let digests = digests.ok_or_else(|| unsuitable("the host has no digests"))?;
+            let is_same = |path: &[u8], theirs: [u8; 32]| {
+                let ours = base.files.digest(path);
+                ours.is_ok_and(|ours| ours == theirs)
+            };
+            let same = digests.into_iter().map(|file| (file.path, file.digest));
+            let same = same.filter(|(path, theirs)| is_same(path, *theirs));
+            let plan = Plan::new(&layout, &base.files, &same.collect(), base.at_host);
+            Ok::<_, DeltaFault>((layout, plan))
+        });
+        let (layout, plan) = plan
+            .await
+            .map_err(|error| unsuitable(error.to_string()))??;
+        if !Deltas::is_worth(plan.spared, plan.contents) {
+            let reason = format!("{} of {} bytes are spared", plan.spared, plan.contents);
+            return Err(unsuitable(reason));
+        }
+        log::debug!(
+            "{}: {} of {} bytes are here or similar to {}",
+            self.info.path,
+            plan.spared,
+            plan.contents,
+            self.base.path
+        );
+        (self.layout, self.plan) = (Some(layout), plan);
+        Ok(())
+    }
+
+    fn request_more(&mut self, shell: &mut Shell) {
+        let Some(layout) = &self.layout else {
+            return;
+        };
+        let mut bytes: u64 = self.outstanding.iter().map(Request::len).sum();
+        while let Some(next) = self.plan.requests.front() {
+            bytes += next.len();
+            let has_room =
+                self.outstanding.len() < MAX_OUTSTANDING && bytes <= MAX_OUTSTANDING_BYTES;
+            if !self.outstanding.is_empty() && !has_room {
+                return;
+            }
+            match next {
+                Request::Ranges(ranges) => shell.request_ranges(layout, ranges, self.level),
+                Request::Patch {
+                    file, base_file, ..
+                } => shell.request_patch(layout, file, (&self.base.path, base_file), self.level),
+            }
+            self.requested += 1;
+            self.outstanding.extend(self.plan.requests.pop_front());
+        }
+    }
+
+    /// Takes the reply to the oldest request.
+    async fn receive(&mut self, shell: &mut Shell) -> Result<(), DeltaFault> {
+        let output = output(shell).await?;
+        let request = self.outstanding.pop_front();
+        let request = request.ok_or_else(|| unsuitable("nothing is outstanding"))?;
+        let base = self.base.clone();
+        let decoded = spawn_blocking(move || match request {
+            Request::Ranges(ranges) => {
+                let len = ranges.iter().map(|range| range.len).sum();
+                let contents = output.contents(len);
+                contents.ok_or_else(|| unsuitable("its files cannot be read, or not compressed"))
+            }
+            Request::Patch {
+                file, base_file, ..
+            } => {
+                if output.status != 0 {
+                    return Err(unsuitable("the host's zstd makes no patches"));
+                }
+                let old = base.files.contents(&base_file);
+                let path = String::from_utf8_lossy(&base_file).into_owned();
+                let old = old.map_err(|error| {
+                    unsuitable(format!("{path} of {} cannot be used: {error}", base.path))
+                })?;
+                let len = usize::try_from(file.size).unwrap_or(usize::MAX);
+                decompress(&output.bytes, &old, len).map_err(|error| {
+                    unsuitable(format!(
+                        "{path} of {} is not what the host has: {error}",
+                        base.path
+                    ))
+                })
+            }
+        });
+        let decoded = decoded
+            .await
+            .map_err(|error| unsuitable(error.to_string()))??;
+        self.ready.insert(self.received, decoded.into());
+        self.received += 1;
+        // Requested while this is passed on.
+        self.request_more(shell);
+        Ok(())
+    }
+
+    /// A file from here, which must be what it was when it was compared.
+    async fn local(&self, path: Vec<u8>, digest: [u8; 32]) -> Result<Vec<u8>, DeltaFault> {
+        let base = self.base.clone();
+        let read = spawn_blocking(move || {
+            let contents = base.files.contents(&path);
+            let name = String::from_utf8_lossy(&path).into_owned();
+            match contents {
+                Ok(contents) if <[u8; 32]>::from(Sha256::digest(&contents)) == digest => {
+                    Ok(contents)
+                }
+                Ok(_) => Err(format!("{name} of {} has changed", base.path)),
+                Err(error) => Err(format!("{name} of {} cannot be read: {error}", base.path)),
+            }
+        });
+        let read = read.await.map_err(|error| unsuitable(error.to_string()))?;
+        read.map_err(unsuitable)
+    }
+}
+
+fn append(out: &mut BytesMut, bytes: Bytes) {
+    match bytes.try_into_mut() {
+        Ok(bytes) if out.is_empty() => *out = bytes,
+        Ok(bytes) => out.extend_from_slice(&bytes),
+        Err(bytes) => out.extend_from_slice(&bytes),
+    }
+}
+
+/// The next output of the shell.
+async fn output(shell: &mut Shell) -> Result<CommandOutput, DeltaFault> {
+    let meter = shell.meter();
+    let output = shell.output();
+    tokio::pin!(output);
+    let mut before = None;
+    loop {
+        match timeout(SILENCE_MAX, &mut output).await {
+            Ok(Ok(Some(output))) => return Ok(output),
+            Ok(Ok(None)) => return Err(unsuitable("nothing is outstanding")),
+            Ok(Err(error)) => return Err(DeltaFault::Remote(error)),
+            Err(_) => {
+                let now = meter.load(std::sync::atomic::Ordering::Relaxed);
+                if before.replace(now) == Some(now) || now == 0 {
+                    let secs = SILENCE_MAX.as_secs();
+                    return Err(unsuitable(format!("the host sent nothing for {secs} s")));
+                }
+            }
+        }
+    }
+}

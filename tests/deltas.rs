@@ -1,0 +1,305 @@
+//! Paths that come as differences from versions that are here: real shells, a real `zstd`, links with a rate.
+
+mod rig;
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rig::{Account, Link, Setup, setup_account};
+use support::{Random, Scratch, Store};
+
+const MIB: usize = 1 << 20;
+const KIB: u64 = 1 << 10;
+
+/// 20 ms away, with 5 MB/s.
+fn link() -> Arc<Link> {
+    let mut link = Link::slow(5_000_000);
+    link.latency = Duration::from_millis(20);
+    Arc::new(link)
+}
+
+/// One build of a package: a program with hashes of its dependencies in it, a large library, small files of which most do
+/// not change, and one that nothing else is like.
+fn build(store: &Store, name: &str, number: usize) -> String {
+    let path = Random::new(number as u64, name).store_path(name);
+    store.add_made(path, |folder| {
+        for (file, size) in [
+            ("bin/tool", 3 * MIB),
+            ("lib/libtool.so.1.2", 6 * MIB),
+            ("share/icon", 40_000),
+        ] {
+            let mut bytes = vec![0; size];
+            Random::new(7, &format!("{name}{file}")).fill(&mut bytes);
+            // What a rebuild changes.
+            for at in [1000, size / 2, size - 1000] {
+                let mut hash = [0; 24];
+                Random::new(number as u64, file).fill(&mut hash);
+                bytes[at..at + 24].copy_from_slice(&hash);
+            }
+            let file = folder.join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, bytes).unwrap();
+        }
+        for small in 0..50_usize {
+            let changes = small.is_multiple_of(10);
+            let mut random = Random::new(
+                if changes { number as u64 } else { 0 },
+                &format!("{name}{small}"),
+            );
+            let mut bytes = vec![0; 9000];
+            random.fill(&mut bytes);
+            fs::write(folder.join(format!("share/- it's {small}")), bytes).unwrap();
+        }
+        let mut data = vec![0; 2 * MIB];
+        Random::new(0, name).fill(&mut data);
+        fs::write(folder.join("share/data"), data).unwrap();
+        let mut unlike = vec![0; 100_000];
+        Random::new(number as u64, "unlike").fill(&mut unlike);
+        fs::write(folder.join("share/unlike"), unlike).unwrap();
+    })
+}
+
+/// An account for which these stores hold other versions.
+fn account(bases: &[&Store]) -> Account {
+    Account {
+        bases: bases.iter().map(|store| store.root().to_owned()).collect(),
+        ..Account::default()
+    }
+}
+
+/// Fetches the path, which must come as it is. Gives how many bytes came over the link.
+async fn fetch(setup: &Setup, link: &Link, store: &Store, path: &str) -> u64 {
+    let before = link.came.load(Ordering::SeqCst);
+    setup.expect(&[path.to_owned()]).await;
+    let (nar, result) = setup.fetch(path).await;
+    assert!(result.is_ok(), "{path}: {:?}", result.err());
+    assert!(nar == store.nar(path), "{path}: wrong content");
+    link.came.load(Ordering::SeqCst) - before
+}
+
+/// A host with two builds of a package, and a store here with the first one.
+fn builds() -> (Store, Store, String) {
+    let (remote, local) = (Store::new(), Store::new());
+    build(&remote, "tool-1.0", 1);
+    build(&local, "tool-1.0", 1);
+    let new = build(&remote, "tool-1.0", 2);
+    (remote, local, new)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_comes_as_its_differences() {
+    let (remote, local, new) = builds();
+    for memory in [0, 64 << 20] {
+        let link = link();
+        let account = Account {
+            memory,
+            ..account(&[&local])
+        };
+        let setup = setup_account(&remote, &link, &account);
+        let came = fetch(&setup, &link, &remote, &new).await;
+        assert!(came < 200 * KIB, "{came}");
+        assert_eq!(*setup.told.lock().unwrap(), [] as [String; 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_host_has_no_version_of_is_compared_file_by_file() {
+    let (remote, local) = (Store::new(), Store::new());
+    build(&local, "tool-1.0", 1);
+    let new = build(&remote, "tool-1.0", 2);
+    let link = link();
+    let setup = setup_account(&remote, &link, &account(&[&local]));
+    let came = fetch(&setup, &link, &remote, &new).await;
+    // Two large ones differ.
+    assert!((9_000 * KIB..9_700 * KIB).contains(&came), "{came}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_version_is_found_by_its_name() {
+    let (remote, local) = (Store::new(), Store::new());
+    let old = build(&remote, "tool-1.0", 1);
+    local.copy_from(&remote, &[&old]);
+    // All contents follow from the name: rename the files' folder instead.
+    let new = remote.add_made(Random::new(3, "").store_path("tool-1.1"), |folder| {
+        copy(&remote.physical(&old), folder);
+        fs::rename(
+            folder.join("lib/libtool.so.1.2"),
+            folder.join("lib/libtool.so.1.3"),
+        )
+        .unwrap();
+    });
+    let link = link();
+    let setup = setup_account(&remote, &link, &account(&[&local]));
+    let came = fetch(&setup, &link, &remote, &new).await;
+    assert!(came < 60 * KIB, "{came}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-r").args([from, to]).status();
+    assert!(copied.unwrap().success());
+    let writable = Command::new("chmod").args(["-R", "u+w"]).arg(to).status();
+    assert!(writable.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_a_fast_link_nor_a_host_that_says_so_gets_differences() {
+    let (remote, local, new) = builds();
+    for (rate, params) in [(0, ""), (5_000_000, "&delta=off")] {
+        let mut link = Link::slow(rate);
+        link.latency = Duration::from_millis(if rate == 0 { 0 } else { 20 });
+        let link = Arc::new(link);
+        let account = Account {
+            params,
+            ..account(&[&local])
+        };
+        let setup = setup_account(&remote, &link, &account);
+        let came = fetch(&setup, &link, &remote, &new).await;
+        assert!(came > 9_000 * KIB, "{params}: {came}");
+    }
+}
+
+/// Has the path come in another way, which nobody has to be told of.
+async fn falls_back(remote: &Store, new: &str, account: &Account) {
+    let link = link();
+    let setup = setup_account(remote, &link, account);
+    fetch(&setup, &link, remote, new).await;
+    let told = setup.told.lock().unwrap().clone();
+    assert_eq!(told, [] as [String; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_here_that_is_not_what_it_should_be_costs_no_path() {
+    for file in ["bin/tool", "share/data"] {
+        for memory in [0, 64 << 20] {
+            let (remote, local, new) = builds();
+            let path = local.physical(&local.all_paths()[0]).join(file);
+            let mut bytes = fs::read(&path).unwrap();
+            for at in (0..bytes.len()).step_by(1000) {
+                bytes[at] ^= 1;
+            }
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, bytes).unwrap();
+            let account = Account {
+                memory,
+                ..account(&[&local])
+            };
+            falls_back(&remote, &new, &account).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_is_registered_and_gone_costs_no_path() {
+    for at_host in [true, false] {
+        let (remote, local, new) = builds();
+        let store = if at_host { &remote } else { &local };
+        let old = local.all_paths().remove(0);
+        let gone = store.physical(&old);
+        assert!(
+            Command::new("chmod")
+                .args(["-R", "u+w"])
+                .arg(&gone)
+                .status()
+                .unwrap()
+                .success()
+        );
+        fs::remove_dir_all(gone).unwrap();
+        falls_back(&remote, &new, &account(&[&local])).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zstd_that_makes_no_patches_costs_no_path() {
+    let (remote, local, new) = builds();
+    let zstd = support::tool("zstd");
+    let zstd = zstd.display();
+    for (name, script) in [
+        (
+            "is too old",
+            format!("case \"$*\" in *patch*) exit 1;; esac; exec {zstd} \"$@\""),
+        ),
+        (
+            "ends early",
+            format!(
+                "case \"$*\" in *patch*) {zstd} \"$@\"|head -c 100; exit 0;; esac; exec {zstd} \"$@\""
+            ),
+        ),
+        (
+            "sends no patch",
+            format!("case \"$*\" in *patch*) echo hello; exit 0;; esac; exec {zstd} \"$@\""),
+        ),
+        (
+            "sends too much",
+            format!("case \"$*\" in *patch*) cat /dev/zero;; esac; exec {zstd} \"$@\""),
+        ),
+        (
+            "is killed",
+            format!("case \"$*\" in *patch*) kill -9 $$;; esac; exec {zstd} \"$@\""),
+        ),
+    ] {
+        let programs = Scratch::new();
+        let file = programs.path().join("zstd");
+        fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        let account = Account {
+            programs: Some(programs.path().to_owned()),
+            ..account(&[&local])
+        };
+        let link = link();
+        let setup = setup_account(&remote, &link, &account);
+        let came = fetch(&setup, &link, &remote, &new).await;
+        assert!(came > 5_000 * KIB, "{name}: {came}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_breaks_costs_no_path() {
+    let (remote, local, new) = builds();
+    for cut in [2_000, 20_000, 60_000, 110_000] {
+        for memory in [0, 64 << 20] {
+            let mut link = Link::slow(5_000_000).cut([cut]);
+            link.latency = Duration::from_millis(20);
+            let link = Arc::new(link);
+            let account = Account {
+                memory,
+                ..account(&[&local])
+            };
+            let setup = setup_account(&remote, &link, &account);
+            fetch(&setup, &link, &remote, &new).await;
+            assert_eq!(link.breaks(), 1, "{cut}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_paths_come_one_behind_the_other() {
+    let (remote, local) = (Store::new(), Store::new());
+    let names: Vec<String> = (0..12)
+        .map(|number| format!("tool{}-1.0", char::from(b'a' + number)))
+        .collect();
+    for name in &names {
+        build(&remote, name, 1);
+        build(&local, name, 1);
+    }
+    let new: Vec<String> = names.iter().map(|name| build(&remote, name, 2)).collect();
+    let link = link();
+    let account = Account {
+        memory: 256 << 20,
+        ..account(&[&local])
+    };
+    let setup = setup_account(&remote, &link, &account);
+    setup.expect(&new).await;
+    for path in &new {
+        let (nar, result) = setup.fetch(path).await;
+        assert!(result.is_ok(), "{path}: {:?}", result.err());
+        assert!(nar == remote.nar(path), "{path}: wrong content");
+    }
+    let came = link.came.load(Ordering::SeqCst);
+    assert!(came < 12 * 200 * KIB, "{came}");
+}
