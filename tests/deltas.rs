@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rig::{Account, Link, Setup, setup_account};
+use rig::{Account, Fault, Link, Setup, setup_account};
 use support::{Random, Scratch, Store};
 
 const MIB: usize = 1 << 20;
@@ -275,6 +275,38 @@ async fn a_link_that_breaks_costs_no_path() {
             assert_eq!(link.breaks(), 1, "{cut}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_byte_that_is_wrong_costs_no_path() {
+    let (remote, local, new) = builds();
+    let mut random = Random::new(1, "flips");
+    for memory in [0, 64 << 20] {
+        for _ in 0..6 {
+            let at = 2_000 + random.below(150_000) as u64;
+            let account = Account {
+                memory,
+                fault: Some(Fault::Flip(at)),
+                ..account(&[&local])
+            };
+            let link = link();
+            let setup = setup_account(&remote, &link, &account);
+            fetch(&setup, &link, &remote, &new).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_any_line_where_the_host_url_says_so() {
+    let (remote, local, new) = builds();
+    let link = Arc::new(Link::default());
+    let account = Account {
+        params: "&delta=always",
+        ..account(&[&local])
+    };
+    let setup = setup_account(&remote, &link, &account);
+    let came = fetch(&setup, &link, &remote, &new).await;
+    assert!(came < 200 * KIB, "{came}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -102,6 +102,7 @@ const MODULES: &[Module] = &[
             "backend",
             "serve",
             "ipc",
+            "local_store",
             "wire",
             "model",
         ],

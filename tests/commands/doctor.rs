@@ -29,7 +29,9 @@ fn a_healthy_set_up() {
         "nix-store is nix-store (Nix) 2.8.0, serve protocol 2.7 (Nix 2.4 to 2.34)".to_owned(),
         "answers about paths in /nix/store, within ".to_owned(),
         "has a shell: large paths come in chunks".to_owned(),
-        "has zstd: large paths come compressed where that is faster".to_owned(),
+        "has zstd: large paths come compressed where that is faster, and as differences from versions \
+         that are here over a slow line"
+            .to_owned(),
         "trusted=true: all its paths are accepted".to_owned(),
         format!("{}: is there, and this program", program().display()),
         "trusted=true: Nix takes what this program accepts".to_owned(),

@@ -152,11 +152,13 @@ pub struct Account {
     pub memory: u64,
     /// Roots of stores on this machine that have other versions of paths.
     pub bases: Vec<PathBuf>,
+    /// What happens to the bytes that come.
+    pub fault: Option<Fault>,
 }
 
 /// One host with a shell, over a link.
 pub fn setup_account(store: &Store, link: &Arc<Link>, account: &Account) -> Setup {
-    let hosts = [(store, 0.0, None)];
+    let hosts = [(store, 0.0, account.fault)];
     let links = std::slice::from_ref(link);
     build(&hosts, links, account.memory, &NAMES[..1], account)
 }

@@ -6,6 +6,8 @@ pub enum DeltaMode {
     /// Where that is faster than to fetch them whole.
     #[default]
     Auto,
+    /// Wherever the host and this machine can, also over a fast line.
+    Always,
     /// Never.
     Off,
 }
@@ -15,8 +17,9 @@ impl DeltaMode {
     pub(super) fn parse(value: &str) -> Result<Self, &'static str> {
         match value {
             "auto" => Ok(Self::Auto),
+            "always" => Ok(Self::Always),
             "off" => Ok(Self::Off),
-            _ => Err("auto or off"),
+            _ => Err("auto, always or off"),
         }
     }
 }

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Parameters are those of Nix's SSH store (Nix manual, "Store Types", "SSH Store"; `port` is
-//! Lix's; `compression` and `compression-level` are ours, named as in Nix's binary cache stores):
+//! Lix's; `compression`, `compression-level` and `delta` are ours, named as in Nix's binary cache stores):
 //!
 //! | parameter | value | default |
 //! | --- | --- | --- |
@@ -21,7 +21,7 @@
 //! | `compress` | boolean | `false` |
 //! | `compression` | `auto`, `zstd` or `none` | `auto` |
 //! | `compression-level` | 1 to 19 | 3 |
-//! | `delta` | `auto` or `off` | `auto` |
+//! | `delta` | `auto`, `always` or `off` | `auto` |
 //! | `remote-program` | program and arguments, split at white space | `nix-store` |
 //! | `remote-store` | the remote program's `--store` | none |
 //! | `priority` | integer, smaller is asked first | none, which counts as 0 |

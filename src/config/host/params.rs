@@ -239,7 +239,7 @@ mod tests {
         let key = BASE64.encode(KEY.as_bytes()).replace('=', "%3d");
         let host = host(&format!(
             "ssh-key=/etc/nix/a%20b&base64-ssh-public-host-key={key}&compress=yes&\
-             compression=zstd&compression-level=19&\
+             compression=zstd&compression-level=19&delta=off&\
              remote-program=sudo%20nix-store&remote-store=/mnt/x?a%3db&priority=-3&trusted=1&\
              max-connections=64&port=2222"
         ));
@@ -248,6 +248,7 @@ mod tests {
         assert!(host.compress);
         assert_eq!(host.compression.mode, CompressionMode::Zstd);
         assert_eq!(host.compression.level, 19);
+        assert_eq!(host.delta, DeltaMode::Off);
         assert_eq!(host.remote_program, ["sudo", "nix-store"]);
         assert_eq!(host.remote_store.as_deref(), Some("/mnt/x?a=b"));
         assert_eq!(host.priority, Some(-3));
@@ -262,6 +263,7 @@ mod tests {
         assert_eq!(host.remote_program, ["nix-store"]);
         assert_eq!((host.compress, host.trusted), (false, false));
         assert_eq!(host.compression, Compression::default());
+        assert_eq!(host.delta, DeltaMode::Auto);
         assert_eq!((host.priority, host.max_connections), (None, 16));
         assert_eq!((&host.ssh_key, &host.remote_store), (&None, &None));
     }
@@ -296,6 +298,7 @@ mod tests {
             ("compress=True", "expected true"),
             ("compression=true", "expected auto, zstd or none"),
             ("compression-level=0", "1 to 19"),
+            ("delta=yes", "expected auto, always or off"),
             ("compression-level=20", "1 to 19"),
             ("trusted=", "expected true"),
             ("trusted", "a value after ="),

@@ -91,16 +91,18 @@ impl Deltas {
     fn suits(&self, host: HostId, info: &PathInfo) -> bool {
         let bookkeeping = &self.bookkeeping;
         let pool = &bookkeeping.pool;
-        let is_slow = match bookkeeping.throughput.of(host) {
-            Some(rate) => rate < FAST,
-            // What is large would have come before its rate is known.
-            None => {
-                let is_far = pool.latency(host).is_some_and(|latency| latency >= FAR);
-                is_far && info.nar_size >= MIN_NAR_SIZE
-            }
-        };
+        let mode = pool.host(host).delta;
+        let is_slow = mode == DeltaMode::Always
+            || match bookkeeping.throughput.of(host) {
+                Some(rate) => rate < FAST,
+                // What is large would have come before its rate is known.
+                None => {
+                    let is_far = pool.latency(host).is_some_and(|latency| latency >= FAR);
+                    is_far && info.nar_size >= MIN_NAR_SIZE
+                }
+            };
         is_slow
-            && pool.host(host).delta == DeltaMode::Auto
+            && mode != DeltaMode::Off
             && pool.may_compress(host)
             && pool.is_healthy(host)
             // One for a shell, one for everything else.
@@ -161,7 +163,10 @@ impl Deltas {
             Some(DeltaFault::Remote(error)) => {
                 self.bookkeeping.record_shell_failure(host, error).await;
             }
-            Some(fault) => log::debug!("{}: {path}: {fault}", self.bookkeeping.pool.host(host)),
+            Some(DeltaFault::Unsuitable(reason)) => {
+                let host = self.bookkeeping.pool.host(host);
+                log::debug!("{host}: {path} does not come as differences: {reason}");
+            }
             None => log::debug!("{path}: the differences are shorter than the NAR"),
         }
     }
@@ -251,7 +256,7 @@ mod tests {
     #[test]
     fn a_version_that_the_host_has_too_comes_before_a_more_similar_one() {
         let folder = tempfile::tempdir().unwrap();
-        let hash = |byte| Some(NarHash([byte; 32]));
+        let hash = |byte| Some(NarHash::new([byte; 32]));
         let base = |digit, byte| Base {
             path: path(digit),
             files: folder.path().to_owned(),

@@ -30,12 +30,10 @@ const LOCAL_MAX: u64 = 128 << 20;
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// Why a path cannot be fetched as differences.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub(in crate::transfer) enum DeltaFault {
-    #[error(transparent)]
-    Remote(#[from] RemoteError),
-    /// What the host sent, or the version here, is not what it should be; or nothing would be gained.
-    #[error("not fetched as differences: {0}")]
+    Remote(RemoteError),
+    /// What the host sent, or the version here, is not what it should be; or nothing would be gained. For logs.
     Unsuitable(String),
 }
 
@@ -223,8 +221,8 @@ impl DeltaFetch {
                 let len = usize::try_from(file.size).unwrap_or(usize::MAX);
                 decompress(&output.bytes, &old, len).map_err(|error| {
                     unsuitable(format!(
-                        "{path} of {} is not what the host has: {error}",
-                        base.path
+                        "{path} of {} is not what the host has: {}",
+                        base.path, error.0
                     ))
                 })
             }

@@ -10,7 +10,7 @@ use crate::cache::disk::unix_seconds;
 use crate::commands::doctor::finding::{Finding, Level};
 use crate::commands::format::{counted, long_time, short_time, shorten};
 use crate::commands::probe::{Probed, Prober, Reached, Shell, StoreFiles, nix_of};
-use crate::config::host::CompressionMode;
+use crate::config::host::{CompressionMode, DeltaMode};
 use crate::config::{Config, Host};
 use crate::engine::ssh_settings;
 use crate::pool::{Banner, RemoteError, RemoteErrorKind};
@@ -228,17 +228,23 @@ fn compressed(host: &Host, shell: &Shell) -> Option<Finding> {
         return None;
     };
     let mode = host.compression.mode;
+    let delta = match host.delta {
+        DeltaMode::Auto => ", and as differences from versions that are here over a slow line",
+        DeltaMode::Always => ", and as differences from versions that are here",
+        DeltaMode::Off => "",
+    };
     Some(match (has_zstd, mode) {
         (_, CompressionMode::None) => {
             Finding::ok(AREA, "compression=none: large paths come as they are")
         }
         (true, CompressionMode::Auto) => Finding::ok(
             AREA,
-            "has zstd: large paths come compressed where that is faster",
+            format!("has zstd: large paths come compressed where that is faster{delta}"),
         ),
-        (true, CompressionMode::Zstd) => {
-            Finding::ok(AREA, "compression=zstd: large paths come compressed")
-        }
+        (true, CompressionMode::Zstd) => Finding::ok(
+            AREA,
+            format!("compression=zstd: large paths come compressed{delta}"),
+        ),
         (false, _) => Finding::note(
             AREA,
             "its shell has no zstd: large paths come as they are, also over a slow line",
