@@ -161,7 +161,7 @@ impl Deltas {
     ) {
         match fault {
             Some(DeltaFault::Remote(error)) => {
-                self.bookkeeping.record_shell_failure(host, error).await;
+                self.bookkeeping.record_shell_failure(host, *error).await;
             }
             Some(DeltaFault::Unsuitable(reason)) => {
                 let host = self.bookkeeping.pool.host(host);

@@ -32,7 +32,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Why a path cannot be fetched as differences.
 #[derive(Debug)]
 pub(in crate::transfer) enum DeltaFault {
-    Remote(RemoteError),
+    Remote(Box<RemoteError>),
     /// What the host sent, or the version here, is not what it should be; or nothing would be gained. For logs.
     Unsuitable(String),
 }
@@ -274,7 +274,7 @@ async fn output(shell: &mut Shell) -> Result<CommandOutput, DeltaFault> {
         match timeout(SILENCE_MAX, &mut output).await {
             Ok(Ok(Some(output))) => return Ok(output),
             Ok(Ok(None)) => return Err(unsuitable("nothing is outstanding")),
-            Ok(Err(error)) => return Err(DeltaFault::Remote(error)),
+            Ok(Err(error)) => return Err(DeltaFault::Remote(error.into())),
             Err(_) => {
                 let now = meter.load(std::sync::atomic::Ordering::Relaxed);
                 if before.replace(now) == Some(now) || now == 0 {
