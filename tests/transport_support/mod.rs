@@ -98,6 +98,7 @@ impl Sshd {
             public_host_key: Some(fs::read_to_string(self.at("host.pub")).unwrap()),
             compress: false,
             compression: Default::default(),
+            delta: Default::default(),
             remote_program: vec!["nix-store".into()],
             remote_store: None,
             trusted: false,
