@@ -16,7 +16,7 @@ pub use link::{Latency, readable};
 pub use serve::{ConnectOptions, Connection, LearntProgram, connect};
 pub(crate) use serve::{closure, dump, path_infos, valid_paths};
 pub use shell::{
-    CommandOutput, FileDigest, FrameError, NoShell, ReceivedSegment, Shell, ShellError,
+    CommandOutput, DumpsStep, FileDigest, FrameError, NoShell, ReceivedSegment, Shell, ShellError,
     ShellOptions, decompress, open_shell,
 };
 pub use verdict::Verdict;

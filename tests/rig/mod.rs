@@ -334,6 +334,14 @@ impl Setup {
         all.windows(end.len()).filter(|part| part == end).count()
     }
 
+    /// How many runs of small NARs it was asked to compress.
+    pub fn compressed_runs(&self, host: &str) -> usize {
+        let asked = self.asked.lock().unwrap();
+        let all = asked.get(host).map_or(&[][..], Vec::as_slice);
+        let end = b"|nix-store --serve";
+        all.windows(end.len()).filter(|part| part == end).count()
+    }
+
     pub async fn fetch(&self, path: &str) -> (Vec<u8>, Result<u64, FailedTransfer>) {
         self.fetch_for(&self.caller, path, None).await
     }

@@ -15,7 +15,7 @@ use super::link::Gone;
 use super::store::Store;
 
 /// The version of Nix 2.8's.
-const VERSION: Version = Version::new(2, 7);
+pub const VERSION: Version = Version::new(2, 7);
 
 /// How much of a NAR is printed at once, in bytes.
 const PIECE: u64 = 64 << 10;

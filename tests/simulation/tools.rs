@@ -3,11 +3,16 @@
 use std::fmt::Write;
 use std::io::Write as _;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
+use ssh_substituter::wire::put_u64;
+use ssh_substituter::wire::serve::{
+    Incoming, Request, RequestDecoder, SERVER_MAGIC, take_client_hello,
+};
 
 use super::nars::Kind;
+use super::serve::VERSION;
 use super::store::{Found, Store, mode};
 
 /// Bytes, piece by piece, and whether they are contents of files.
@@ -21,6 +26,14 @@ impl Data {
 
     pub fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
+    }
+
+    /// All of it.
+    fn bytes(&self) -> Vec<u8> {
+        self.0
+            .iter()
+            .flat_map(|(bytes, _)| bytes.to_vec())
+            .collect()
     }
 
     /// These bytes of it.
@@ -87,17 +100,14 @@ pub fn run(
         ["cat"] => Some((input, 0)),
         ["zstd", "-q", level] if store.has_zstd => {
             let level = level.strip_prefix('-')?.parse().ok()?;
-            let all: Vec<u8> = input
-                .0
-                .iter()
-                .flat_map(|(bytes, _)| bytes.to_vec())
-                .collect();
+            let all = input.bytes();
             // As the program does it: the frame ends with a checksum.
             let mut encoder = zstd::Encoder::new(Vec::new(), level).ok()?;
             encoder.include_checksum(true).ok()?;
             encoder.write_all(&all).ok()?;
             Some((Data(vec![(encoder.finish().ok()?.into(), true)]), 0))
         }
+        ["nix-store", "--serve", ..] => Some((dumps(&input.bytes(), store, io)?, 0)),
         ["sha256sum"] => {
             let mut hasher = Sha256::new();
             input.0.iter().for_each(|(bytes, _)| hasher.update(bytes));
@@ -162,6 +172,27 @@ pub fn run(
         }
         _ => None,
     }
+}
+
+/// What `nix-store --serve` replies to a hello and requests for dumps, up to the first path that it lacks.
+fn dumps(requests: &[u8], store: &Store, io: &mut Io) -> Option<Data> {
+    let mut requests = BytesMut::from(requests);
+    take_client_hello(&mut requests).ok()??;
+    let mut hello = Vec::new();
+    put_u64(&mut hello, SERVER_MAGIC);
+    put_u64(&mut hello, VERSION.number());
+    let (mut out, mut decoder) = (Data::text(hello), RequestDecoder::default());
+    while let Some(Incoming::Request(request)) = decoder.step(&mut requests).ok()? {
+        let Request::DumpStorePath { path } = request else {
+            return None;
+        };
+        let Some(copy) = store.get(&path) else {
+            io.complain(format!("error: path '{}' is not valid", path.as_str()));
+            break;
+        };
+        out.0.push((copy.bytes(0, copy.item.size()), true));
+    }
+    Some(out)
 }
 
 fn read(store: &Store, name: &str) -> Option<Bytes> {

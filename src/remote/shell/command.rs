@@ -148,6 +148,25 @@ pub(super) fn patch(
     out.push(b'\n');
 }
 
+/// Gives the serve program of these words what it is to read, and compresses what it replies. The trailer has the status
+/// of `zstd`.
+pub(super) fn dumps(requests: &[u8], program: &[&str], level: u8, number: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_print(&mut out, requests);
+    // The line goes on.
+    out.pop();
+    out.push(b'|');
+    for word in program {
+        put_word(&mut out, word.as_bytes());
+        out.push(b' ');
+    }
+    out.pop();
+    out.extend_from_slice(format!("|zstd -q -{level}\n").as_bytes());
+    put_trailer(&mut out, number, "$?", "");
+    out.push(b'\n');
+    out
+}
+
 /// Names what is in a folder, each with a zero byte behind it, at most `max` bytes of it.
 pub(super) fn names(dir: &[u8], number: u32, max: usize) -> Vec<u8> {
     let mut out = b"find ".to_vec();

@@ -11,6 +11,7 @@
 mod assembly;
 mod command;
 mod digest;
+mod dumps;
 mod frame;
 mod inflater;
 mod listing;
@@ -25,6 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Buf, Bytes, BytesMut};
 
+pub use dumps::DumpsStep;
 pub use frame::{FrameError, decompress};
 pub use open::{NoShell, ShellError, ShellOptions, open_shell};
 pub use patches::{CommandOutput, FileDigest};
@@ -85,6 +87,8 @@ enum PendingReply {
     Digest(Digest, Segment),
     /// All that a command prints.
     Output(output::Output, StorePath),
+    /// Several NARs.
+    Dumps(Box<dumps::Dumps>),
 }
 
 impl PendingReply {
@@ -93,6 +97,7 @@ impl PendingReply {
             Self::Segment(assembly) => assembly.segment.layout().path(),
             Self::Digest(_, segment) => segment.layout().path(),
             Self::Output(_, path) => path,
+            Self::Dumps(dumps) => &dumps.first,
         }
     }
 }

@@ -12,7 +12,7 @@ use super::window::{CHUNK_SIZE, ChannelId};
 use crate::model::{NarHash, PathInfo, StorePath};
 use crate::pool::HostId;
 use crate::transfer::error::{HostFault, PathFault};
-use crate::transfer::hosts::HostBookkeeping;
+use crate::transfer::hosts::{HostBookkeeping, SLOW};
 use crate::watch;
 use crate::wire::nar::layout::{Layout, Segment};
 
@@ -33,9 +33,6 @@ const VERY_FAR: Duration = Duration::from_millis(50);
 /// A round trip from which on several channels to one host are faster than one: below it, the
 /// window of one lets 200 MB/s through.
 pub(in crate::transfer) const FAR: Duration = Duration::from_millis(10);
-
-/// A throughput in bytes a second, below which compressing gains more than the round trips of shells cost.
-const SLOW: u64 = 30_000_000;
 
 /// Decides what each channel does next, for all NARs.
 pub(super) struct Scheduler {

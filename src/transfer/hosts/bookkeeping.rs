@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::compression::CompressionChoices;
 use super::throughput::Throughput;
+use crate::config::host::Host;
 use crate::model::StorePath;
 use crate::pool::{HostId, Pool};
 use crate::remote::{RemoteError, RemoteErrorKind};
@@ -103,6 +104,21 @@ impl HostBookkeeping {
                 }
             }
         }
+    }
+
+    /// Whether runs of small NARs come compressed from that host.
+    pub(in crate::transfer) fn compresses_dumps(&self, host: HostId) -> bool {
+        let settings = self.pool.host(host);
+        // Another program may not be there for a shell.
+        self.pool.may_compress(host)
+            && settings.remote_program == [Host::DEFAULT_REMOTE_PROGRAM]
+            // One for a shell, one for everything else.
+            && self.pool.background_limit(host) >= 2
+            && self.compression.choose_dumps(
+                host,
+                settings.compression.mode,
+                self.throughput.of(host),
+            )
     }
 
     /// Records that a shell failed.

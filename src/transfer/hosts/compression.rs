@@ -10,6 +10,9 @@ use crate::pool::HostId;
 /// have better things to do.
 const FAST: u64 = 60_000_000;
 
+/// A throughput in bytes a second, below which compressing gains more than starting programs costs.
+pub(in crate::transfer) const SLOW: u64 = 30_000_000;
+
 /// How many bytes come in the better way before the other one is tried again; doubled each time.
 const FIRST_TRIAL_AFTER: u64 = 64 << 20;
 
@@ -33,6 +36,10 @@ struct HostChoice {
     trials: u32,
     /// Its zstd does not work.
     is_broken: bool,
+    /// Runs of small NARs were found worth compressing.
+    compresses_dumps: bool,
+    /// That does not work there.
+    dumps_fail: bool,
 }
 
 impl HostChoice {
@@ -90,6 +97,29 @@ impl CompressionChoices {
                 CompressionMode::Zstd => true,
                 CompressionMode::Auto => choice.choose(len, is_far, rate),
             }
+    }
+
+    /// Whether a host that has `zstd` is to compress runs of small NARs. It stays so, since its `rate` (bytes of NARs a
+    /// second) grows by it.
+    pub(in crate::transfer) fn choose_dumps(
+        &self,
+        host: HostId,
+        mode: CompressionMode,
+        rate: Option<u64>,
+    ) -> bool {
+        let mut choices = self.0.lock();
+        let choice = choices.entry(host).or_default();
+        choice.compresses_dumps |= match mode {
+            CompressionMode::None => return false,
+            CompressionMode::Zstd => true,
+            CompressionMode::Auto => rate.is_some_and(|rate| rate < SLOW),
+        };
+        choice.compresses_dumps && !choice.is_broken && !choice.dumps_fail
+    }
+
+    /// Runs of small NARs do not come from that host. They are not asked for again.
+    pub(in crate::transfer) fn record_dumps_fail(&self, host: HostId) {
+        self.0.lock().entry(host).or_default().dumps_fail = true;
     }
 
     /// A channel took `secs` for a chunk of `bytes` bytes.

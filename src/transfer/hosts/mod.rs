@@ -6,5 +6,5 @@ mod throughput;
 
 pub use bookkeeping::HolderLookup;
 pub(super) use bookkeeping::HostBookkeeping;
-pub(super) use compression::is_incompressible;
+pub(super) use compression::{SLOW, is_incompressible};
 pub(super) use throughput::OutstandingBytes;

@@ -15,10 +15,12 @@
 //! | `in_flight` | the tasks of all callers |
 //! | `memory_budget` | how much memory is held |
 //! | `worker` | one connection to one host |
+//! | `compressed_worker` | one shell on one host, which compresses runs of small NARs |
 //! | `chunk_worker` | NARs that come in chunks |
 //! | `delta_worker` | NARs that come as differences |
 
 mod chunk_worker;
+mod compressed_worker;
 mod delta_worker;
 mod in_flight;
 mod memory_budget;

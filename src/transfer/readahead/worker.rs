@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Buf;
 use tokio::time::timeout;
 
+use super::compressed_worker;
 use super::queue::{AssignedTask, ReadaheadQueue};
 use super::task::FeedOutcome;
 use crate::model::PathInfo;
@@ -16,7 +17,7 @@ use crate::transfer::error::HostFault;
 use crate::wire::nar::{Decoder, Event};
 
 /// How often an idle worker checks whether another one has fallen behind.
-const STEAL_CHECK_INTERVAL: Duration = Duration::from_millis(250);
+pub(super) const STEAL_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How many bytes of NARs are at most read over when somebody else brings them by now: another connection costs some
 /// round trips, and that costs bytes.
@@ -48,6 +49,13 @@ pub(super) async fn run(queue: Arc<ReadaheadQueue>, host: HostId) {
         if worker.outstanding.is_empty() && worker.is_waited_for() {
             worker.lease = None;
         }
+        if worker.outstanding.is_empty() && worker.queue.bookkeeping.compresses_dumps(host) {
+            worker.lease = None;
+            if compressed_worker::run(&worker.queue, host).await.is_err() && worker.should_stop() {
+                return;
+            }
+            continue;
+        }
         worker.request_more();
         if worker.outstanding.is_empty() {
             // Others may need the connection more.
@@ -68,7 +76,7 @@ impl Drop for WorkerRegistration {
 }
 
 /// The connection cannot be used any more.
-struct ConnectionLost;
+pub(super) struct ConnectionLost;
 
 struct Worker {
     queue: Arc<ReadaheadQueue>,
@@ -95,6 +103,10 @@ impl Worker {
 
     /// Requests as much as may be outstanding.
     fn request_more(&mut self) {
+        // What is outstanding comes first; the rest comes compressed.
+        if self.queue.bookkeeping.compresses_dumps(self.host) {
+            return;
+        }
         while self.outstanding.is_empty() || !self.is_waited_for() {
             let bytes = self
                 .outstanding
