@@ -38,6 +38,7 @@ pub(super) async fn run(queue: &Arc<ReadaheadQueue>, host: HostId) -> Result<(),
         shell: None,
         buf: BytesMut::new(),
         received: Arc::default(),
+        is_abandoned: false,
     };
     let mut failures = 0;
     while queue.bookkeeping.compresses_dumps(host) {
@@ -54,7 +55,9 @@ pub(super) async fn run(queue: &Arc<ReadaheadQueue>, host: HostId) -> Result<(),
             Err(ConnectionLost) => {
                 worker.runs.clear();
                 worker.shell = None;
-                failures += 1;
+                // Belongs to the run that broke off.
+                worker.buf.clear();
+                failures += u32::from(!std::mem::take(&mut worker.is_abandoned));
                 if failures == MAX_FAILURES {
                     queue.bookkeeping.compression.record_dumps_fail(host);
                     return Err(ConnectionLost);
@@ -77,6 +80,8 @@ struct CompressedWorker<'a> {
     buf: BytesMut,
     /// Bytes that have come.
     received: Arc<AtomicU64>,
+    /// The run was broken off here: nobody wants the NAR that comes.
+    is_abandoned: bool,
 }
 
 impl CompressedWorker<'_> {
@@ -200,7 +205,10 @@ impl CompressedWorker<'_> {
                         return Err(ConnectionLost);
                     }
                 },
-                Ok(FeedOutcome::NotOwner) => return Err(ConnectionLost),
+                Ok(FeedOutcome::NotOwner) => {
+                    self.is_abandoned = true;
+                    return Err(ConnectionLost);
+                }
                 Ok(FeedOutcome::Wrong(fault)) => (fault, Ok(())),
                 Err(fault) => (fault, Err(ConnectionLost)),
             };
