@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rig::{Account, Fault, Link, Setup, setup_account};
-use support::{Random, Scratch, Store};
+use support::{Host, Nix, Random, Scratch, Store};
 
 const MIB: usize = 1 << 20;
 const KIB: u64 = 1 << 10;
@@ -334,4 +334,25 @@ async fn many_paths_come_one_behind_the_other() {
     }
     let came = link.came.load(Ordering::SeqCst);
     assert!(came < 12 * 200 * KIB, "{came}");
+}
+
+#[test]
+fn a_real_nix_gets_them_through_an_engine() {
+    let (host, nix) = (Host::new(), Nix::through(&[]));
+    let old = build(&host.store, "tool-1.0", 1);
+    let new = build(&host.store, "tool-1.0", 2);
+    nix.store().copy_from(&host.store, &[&old]);
+    let env = nix.store().env();
+    let base = format!("delta-base = {}", nix.store().root().display());
+    let url = host.url("trusted=true&delta=always&compression=zstd");
+    let engines = env.configure_with_engine(&[url], &base);
+    nix.realise(&[&new]).ok();
+    assert!(nix.store().verify_path(&new));
+    let received = &engines.status()[0]["hosts"][0]["received"]["differences"];
+    let bytes = |field: &str| received[field].as_u64().unwrap();
+    assert_eq!(bytes("narBytes"), host.store.nar_size(&new));
+    assert!(bytes("wireBytes") < 200 * KIB, "{received}");
+    let status = env.program().arg("status").output().unwrap();
+    let status = String::from_utf8(status.stdout).unwrap();
+    assert!(status.contains("as differences ("), "{status}");
 }

@@ -95,14 +95,17 @@ impl StatusReport {
         all
     }
 
-    /// The sum of what all engines say of a host, if any of them says something.
+    /// The sum of what all engines say of a host, if any of them says something; `field` may be a path with slashes.
     fn of_engines(&self, host: &str, field: &str) -> Option<f64> {
+        let field = format!("/{field}");
         let hosts = self
             .engines
             .iter()
             .filter_map(|engine| engine["hosts"].as_array());
         let mine = hosts.flatten().filter(|one| one["host"] == host);
-        let values: Vec<f64> = mine.filter_map(|one| one[field].as_f64()).collect();
+        let values: Vec<f64> = mine
+            .filter_map(|one| one.pointer(&field)?.as_f64())
+            .collect();
         (!values.is_empty()).then(|| values.iter().sum())
     }
 }

@@ -32,7 +32,7 @@ use crate::model::StorePath;
 use crate::pool::{HostId, HostStore, Limits, Notify, Pool};
 use crate::resolver::{KeyedDisk, Resolver, Trust};
 use crate::transfer::progress::Progress;
-use crate::transfer::{Caller, HolderLookup, Transfers};
+use crate::transfer::{Caller, HolderLookup, HostTraffic, Transfers, WayTraffic};
 use crate::transport::Transport;
 use host_store::DiskHostStore;
 use ssh::store_identity_for;
@@ -136,6 +136,7 @@ impl Engine {
                 "latencySeconds": latency.map(|latency| latency.as_secs_f64()),
                 "bytesPerSecond": self.transfers.rate(id),
                 "connections": self.pool.connections(id),
+                "received": received(self.transfers.traffic(id)),
             })
         };
         self.pool.hosts().map(host).collect()
@@ -151,6 +152,16 @@ impl Engine {
             "fromHosts": counts.hosts,
         })
     }
+}
+
+/// How many bytes came from a host, as JSON.
+fn received(traffic: HostTraffic) -> Value {
+    let way = |way: WayTraffic| json!({ "narBytes": way.nar_bytes, "wireBytes": way.wire_bytes });
+    json!({
+        "raw": way(traffic.raw),
+        "compressed": way(traffic.compressed),
+        "differences": way(traffic.differences),
+    })
 }
 
 /// Which hosts have a path, as a resolver knows.

@@ -34,7 +34,7 @@ use std::sync::Arc;
 pub use caller::Caller;
 pub use deltas::{BASES_MAX, Base, BaseLookup};
 pub use error::{FailedTransfer, HostFault, PathFault, TransferError};
-pub use hosts::HolderLookup;
+pub use hosts::{HolderLookup, HostTraffic, WayTraffic};
 pub use nar_sink::NarSink;
 pub(crate) use nar_sink::read_piece;
 pub use request::FetchRequest;
@@ -98,6 +98,12 @@ impl Transfers {
     #[must_use]
     pub fn rate(&self, host: HostId) -> Option<u64> {
         self.context.bookkeeping.throughput.of(host)
+    }
+
+    /// How many bytes came from a host, and in which way.
+    #[must_use]
+    pub fn traffic(&self, host: HostId) -> HostTraffic {
+        self.context.bookkeeping.traffic.of(host)
     }
 
     /// Fetches a NAR into `sink`: what has been read ahead, else from its holders in their order, then from any other

@@ -32,7 +32,8 @@ impl StatusReport {
             text.push_str(&table(&rows));
         }
         for probed in &self.hosts {
-            for line in notes(probed, now) {
+            let received = self.received(&probed.host.to_string());
+            for line in notes(probed, now).into_iter().chain(received) {
                 text.push_str(&format!("{}: {line}\n", probed.host));
             }
         }
@@ -92,6 +93,34 @@ impl StatusReport {
             rate,
             parts.to_owned(),
         ]
+    }
+
+    /// What has come from a host, and in which way, unless all of it came as it is.
+    fn received(&self, host: &str) -> Option<String> {
+        let bytes = |way: &str, field: &str| {
+            let bytes = self.of_engines(host, &format!("received/{way}/{field}"));
+            bytes.unwrap_or_default() as u64
+        };
+        let ways = [
+            ("raw", "as they are"),
+            ("compressed", "compressed"),
+            ("differences", "as differences"),
+        ];
+        if ways[1..].iter().all(|(way, _)| bytes(way, "narBytes") == 0) {
+            return None;
+        }
+        let came = ways.iter().filter(|(way, _)| bytes(way, "narBytes") > 0);
+        let came = came.map(|(way, words)| {
+            let (nar, wire) = (bytes(way, "narBytes"), bytes(way, "wireBytes"));
+            match nar == wire {
+                true => format!("{} {words}", size(nar)),
+                false => format!("{} {words} ({} over the line)", size(nar), size(wire)),
+            }
+        });
+        Some(format!(
+            "paths came: {}",
+            came.collect::<Vec<_>>().join(", ")
+        ))
     }
 
     fn cache_line(&self) -> String {

@@ -7,8 +7,6 @@
 //!
 //! Asked for a path that is not valid, `nix-store` ends: the frame then ends behind the NAR before.
 
-use std::sync::atomic::Ordering;
-
 use bytes::{Buf, BytesMut};
 
 use super::command::{self, TRAILER, trailer_of, trailer_start};
@@ -38,7 +36,10 @@ pub(super) struct Dumps {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DumpsStep {
     /// More of the NARs is in the buffer.
-    More,
+    More {
+        /// How many bytes came over the link for it.
+        wire_len: u64,
+    },
     /// All of them have come, or the host has no more of them.
     End,
 }
@@ -144,16 +145,17 @@ impl Shell {
         if let Some(error) = self.earlier_failure() {
             return Err(error);
         }
+        let mut wire_len = 0;
         loop {
             let Some(PendingReply::Dumps(oldest)) = self.pending.front_mut() else {
                 return Ok(DumpsStep::End);
             };
             let (used, taken) = oldest.step(self.link.input.peek(), &self.nonce, out);
             self.link.input.buffer().advance(used);
-            self.received.fetch_add(used as u64, Ordering::Relaxed);
+            wire_len += used as u64;
             match taken {
                 Taken::NeedMore => self.fill(SEGMENT).await?,
-                Taken::Some => return Ok(DumpsStep::More),
+                Taken::Some => return Ok(DumpsStep::More { wire_len }),
                 Taken::End => {
                     self.link.finish_reply();
                     self.pending.pop_front();

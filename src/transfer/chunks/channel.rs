@@ -12,7 +12,7 @@ use super::scheduler::{NextAction, Scheduler};
 use super::window::ChannelId;
 use crate::pool::{HostId, ShellLease};
 use crate::remote::{ReceivedSegment, RemoteError, RemoteErrorKind};
-use crate::transfer::hosts::{OutstandingBytes, is_incompressible};
+use crate::transfer::hosts::{OutstandingBytes, Way, is_incompressible};
 
 /// How many requests a channel may have outstanding: one on its way, one to follow without a pause.
 const MAX_OUTSTANDING: usize = 2;
@@ -291,6 +291,12 @@ impl ChannelWorker<'_> {
         let secs = (self.received_at - began).as_secs_f64();
         let choices = &self.guard.scheduler.bookkeeping.compression;
         choices.record(channel.host, compressed, len, secs);
+        let (way, on_wire) = match compressed {
+            true => (Way::Compressed, wire_len),
+            false => (Way::Raw, len),
+        };
+        let traffic = &self.guard.scheduler.bookkeeping.traffic;
+        traffic.record(channel.host, way, len, on_wire);
         if compressed {
             nar.set_compressible(!is_incompressible(len, wire_len));
         }

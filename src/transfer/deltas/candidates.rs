@@ -11,7 +11,7 @@ use crate::config::host::DeltaMode;
 use crate::model::{NarHash, PathInfo, StorePath};
 use crate::pool::{HostId, Pool};
 use crate::transfer::chunks::{FAR, MIN_NAR_SIZE};
-use crate::transfer::hosts::HostBookkeeping;
+use crate::transfer::hosts::{HostBookkeeping, Way};
 
 /// The smallest NAR, in bytes, that is worth the round trips and the processes at the host.
 const MIN_SIZE: u64 = 64 << 10;
@@ -149,6 +149,12 @@ impl Deltas {
     /// It does not come as differences after all.
     pub(in crate::transfer) fn reject(&self, path: &StorePath) {
         self.decided.lock().insert(path.clone(), None);
+    }
+
+    /// A NAR of `size` bytes has come as differences of `wire_len` bytes.
+    pub(in crate::transfer) fn record_done(&self, host: HostId, size: u64, wire_len: u64) {
+        let traffic = &self.bookkeeping.traffic;
+        traffic.record(host, Way::Differences, size, wire_len);
     }
 
     /// Records why a path did not come as differences. The version here, or what the host can do, is to blame, and no

@@ -61,6 +61,8 @@ pub(in crate::transfer) struct DeltaFetch {
     /// What has come of the requests up to `received`, and was not passed on.
     received: usize,
     ready: HashMap<usize, Bytes>,
+    /// Bytes that came over the link.
+    wire_len: u64,
 }
 
 impl DeltaFetch {
@@ -87,12 +89,18 @@ impl DeltaFetch {
             outstanding: VecDeque::new(),
             received: 0,
             ready: HashMap::new(),
+            wire_len: 0,
         }
     }
 
     /// Whether nothing is to be requested any more: the shell may be asked for something else.
     pub(in crate::transfer) fn has_requested_all(&self) -> bool {
         self.layout.is_some() && self.plan.requests.is_empty()
+    }
+
+    /// How many bytes came over the link so far.
+    pub(in crate::transfer) fn wire_len(&self) -> u64 {
+        self.wire_len
     }
 
     /// Appends the next bytes of the NAR. `false` when there are no more.
@@ -138,6 +146,7 @@ impl DeltaFetch {
     async fn make_plan(&mut self, shell: &mut Shell) -> Result<(), DeltaFault> {
         let listing = output(shell).await?;
         let digests = output(shell).await?;
+        self.wire_len += (listing.bytes.len() + digests.bytes.len()) as u64;
         let (info, base) = (self.info.clone(), self.base.clone());
         let plan = spawn_blocking(move || {
             let layout = listing.layout(&info.path);
@@ -198,6 +207,7 @@ impl DeltaFetch {
     /// Takes the reply to the oldest request.
     async fn receive(&mut self, shell: &mut Shell) -> Result<(), DeltaFault> {
         let output = output(shell).await?;
+        self.wire_len += output.bytes.len() as u64;
         let request = self.outstanding.pop_front();
         let request = request.ok_or_else(|| unsuitable("nothing is outstanding"))?;
         let base = self.base.clone();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::compression::CompressionChoices;
 use super::throughput::Throughput;
+use super::traffic::Traffic;
 use crate::config::host::Host;
 use crate::model::StorePath;
 use crate::pool::{HostId, Pool};
@@ -29,6 +30,7 @@ pub(in crate::transfer) struct HostBookkeeping {
     pub(in crate::transfer) pool: Arc<Pool>,
     pub(in crate::transfer) throughput: Arc<Throughput>,
     pub(in crate::transfer) compression: CompressionChoices,
+    pub(in crate::transfer) traffic: Traffic,
     holder_lookup: Box<dyn HolderLookup>,
     /// What a host sent wrongly, with the fault. The host is not asked for it again.
     wrong_nars: Mutex<HashMap<(HostId, StorePath), HostFault>>,
@@ -42,6 +44,7 @@ impl HostBookkeeping {
             pool,
             throughput: Arc::default(),
             compression: CompressionChoices::default(),
+            traffic: Traffic::default(),
             holder_lookup,
             wrong_nars: Mutex::default(),
             wrong_in_chunks: Mutex::default(),

@@ -14,6 +14,7 @@ use super::worker::{ConnectionLost, STEAL_CHECK_INTERVAL};
 use crate::pool::{HostId, ShellLease};
 use crate::remote::DumpsStep;
 use crate::transfer::error::HostFault;
+use crate::transfer::hosts::Way;
 use crate::wire::nar::{Decoder, Event};
 
 /// How many runs may be outstanding: one on its way, one to follow.
@@ -169,6 +170,10 @@ impl CompressedWorker<'_> {
                 shell.activity().record_byte();
                 let came = (self.buf.len() - before) as u64;
                 self.received.fetch_add(came, Ordering::Relaxed);
+                if let DumpsStep::More { wire_len } = step {
+                    let traffic = &self.queue.bookkeeping.traffic;
+                    traffic.record(self.host, Way::Compressed, came, wire_len);
+                }
                 Ok(step)
             }
             Err(error) => {
@@ -197,7 +202,7 @@ impl CompressedWorker<'_> {
                     return Ok(());
                 }
                 Ok(FeedOutcome::More) => match self.more().await? {
-                    DumpsStep::More => continue,
+                    DumpsStep::More { .. } => continue,
                     DumpsStep::End => {
                         // The store there has no more of it: whoever asks for it alone learns why.
                         log::debug!("{} ended early", task.info.path);

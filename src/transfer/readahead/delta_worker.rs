@@ -113,6 +113,8 @@ async fn bring(
         match task.feed(assigned.owner, &mut buf, host) {
             Ok(FeedOutcome::More) => {}
             Ok(FeedOutcome::Complete) => {
+                let (size, wire_len) = (task.info.nar_size, fetch.wire_len());
+                queue.deltas.record_done(host, size, wire_len);
                 assigned.finish();
                 return Ok(next);
             }

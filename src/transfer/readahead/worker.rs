@@ -14,6 +14,7 @@ use super::task::FeedOutcome;
 use crate::model::PathInfo;
 use crate::pool::{HostId, Lease};
 use crate::transfer::error::HostFault;
+use crate::transfer::hosts::Way;
 use crate::wire::nar::{Decoder, Event};
 
 /// How often an idle worker checks whether another one has fallen behind.
@@ -204,6 +205,8 @@ impl Worker {
                 let got = (before - lease.buffer().len()) as u64;
                 self.received.fetch_add(got, Ordering::Relaxed);
                 assigned.received(got);
+                let traffic = &self.queue.bookkeeping.traffic;
+                traffic.record(self.host, Way::Raw, got, got);
                 match fed {
                     Ok(FeedOutcome::More) => {}
                     Ok(FeedOutcome::Complete) => {

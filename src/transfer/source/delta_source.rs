@@ -58,6 +58,8 @@ impl<'a> DeltaSource<'a> {
                 Taken::Piece(piece) => return Ok(Step::Write(piece)),
                 Taken::Complete => {
                     let pieces = verifier.verify().map_err(wrong)?;
+                    let (size, wire_len) = (self.info.nar_size, fetch.wire_len());
+                    self.deltas.record_done(self.base.host, size, wire_len);
                     return Ok(Step::Complete(pieces));
                 }
                 Taken::NeedMore => {}

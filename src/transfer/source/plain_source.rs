@@ -12,7 +12,7 @@ use crate::model::PathInfo;
 use crate::pool::{HostId, Lease};
 use crate::transfer::chunks::{ChunkedDownloads, ComparedDump};
 use crate::transfer::error::{HostFault, PathFault};
-use crate::transfer::hosts::{HostBookkeeping, OutstandingBytes};
+use crate::transfer::hosts::{HostBookkeeping, OutstandingBytes, Way};
 use crate::transfer::progress::TransferProgress;
 use crate::transfer::verify::{Taken, Verifier};
 
@@ -93,6 +93,10 @@ impl<'a> PlainSource<'a> {
             let bytes = verifier.offset() - before;
             self.progress.advance(bytes);
             stream.outstanding.on_received(bytes);
+            let bookkeeping = self.dump.bookkeeping;
+            bookkeeping
+                .traffic
+                .record(self.dump.host, Way::Raw, bytes, bytes);
             match taken {
                 Taken::NeedMore => self.dump.refill(lease, &mut stream, verifier).await?,
                 Taken::Piece(piece) => {

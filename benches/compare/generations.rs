@@ -1,0 +1,99 @@
+//! Two generations of a closure over a line of 100 Mbit/s: the new one is a rebuild of the old one, other hashes inside of
+//! the same content.
+
+use std::fs;
+
+use crate::lab::{Lab, Line, Link};
+use crate::realise::{Ours, theirs_with};
+use crate::run::Runs;
+use crate::support::{Random, Store};
+use crate::table::{Goal, Row, Table};
+
+/// 100 Mbit/s, and how far away, in milliseconds there and back.
+const LINE: Line = Line {
+    rtt: 20,
+    rate: 12_500_000,
+};
+
+/// The sizes of paths, in turn: 20 kB to 2 MB, as in a system with mostly small packages.
+const SIZES: [usize; 5] = [20_000, 60_000, 200_000, 600_000, 2_000_000];
+
+/// How many different words a file has: `zstd -3` makes a third of it.
+const WORDS: usize = 700;
+
+/// Makes one generation; its root.
+fn generation(store: &Store, count: usize, number: u64) -> String {
+    let paths: Vec<String> = (0..count)
+        .map(|index| package(store, &format!("package-{}", letters(index)), number, SIZES[index % 5]))
+        .collect();
+    let references: Vec<&str> = paths.iter().map(String::as_str).collect();
+    store.add_text(&format!("generation-{number}"), &references.join("\n"), &references)
+}
+
+/// A number as letters, which are part of a name and no version.
+fn letters(number: usize) -> String {
+    let digits = number.to_string();
+    digits.bytes().map(|digit| char::from(digit - b'0' + b'a')).collect()
+}
+
+fn package(store: &Store, name: &str, number: u64, size: usize) -> String {
+    let path = Random::new(number, name).store_path(name);
+    store.add_made(path, |folder| {
+        fs::create_dir(folder).expect("make a folder");
+        for (index, share) in [2, 4, 8, 16, 32, 32].into_iter().enumerate() {
+            let mut random = Random::new(7, &format!("{name}{index}"));
+            let mut text = Vec::with_capacity(size / share + 8);
+            while text.len() < size / share {
+                text.extend_from_slice(format!("{:x} ", random.below(WORDS)).as_bytes());
+            }
+            // What a rebuild changes: the hash of a dependency, of fixed length.
+            let dependency = Random::new(number, name).store_path("x");
+            let at = text.len() / 2;
+            text[at..at + 32].copy_from_slice(&dependency.as_bytes()[11..43]);
+            fs::write(folder.join(format!("file-{index}")), text).expect("write a file");
+        }
+    })
+}
+
+/// A new generation, with nothing here and with the old one here.
+pub fn rebuilds(lab: &Lab, table: &mut Table) {
+    let count = lab.scaled(300) as usize;
+    let title = format!("rebuild of {count} paths, 100 Mbit/s, 20 ms");
+    if !lab.wants(&title) {
+        return;
+    }
+    let host = lab.host();
+    let old = generation(&host.store, count, 1);
+    let new = [generation(&host.store, count, 2)];
+    let mut runs: [Runs; 4] = Default::default();
+    for run in 0..lab.options.runs {
+        let ours = Ours::new(&[host.trusted()], Link::to(&host.sshd, LINE));
+        runs[0].push("ours, nothing here", ours.fetch(&new));
+        let ours = Ours::new(&[host.trusted()], Link::to(&host.sshd, LINE));
+        ours.begin_with(&host.store, &[&old]);
+        runs[1].push("ours, old one here", ours.fetch(&new));
+        if run < lab.their_runs(LINE.rtt) {
+            for (runs, params) in runs[2..].iter_mut().zip(["", "&compress=true"]) {
+                let tried = theirs_with("ssh", params, &host.sshd, &host.store, LINE, &new);
+                runs.push("ssh://", tried);
+            }
+        }
+    }
+    let [nothing, old, raw, compressed] = &runs;
+    for (name, ours, other, beside, goal) in [
+        ("nothing here", nothing, raw, "ssh://", 0.42),
+        ("nothing here", nothing, compressed, "ssh://, compress=true", 1.0),
+        ("old generation here", old, raw, "ssh://", 1.0 / 20.0),
+    ] {
+        table.add(Row {
+            name: format!("{title}: {name}"),
+            unit: "s",
+            ours: ours.seconds(),
+            other: other.seconds(),
+            beside,
+            goal: Some(Goal::Ratio(goal)),
+            peak: ours.peak(),
+            trouble: [ours.trouble(), other.trouble()].concat(),
+        });
+    }
+}
