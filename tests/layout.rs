@@ -181,8 +181,9 @@ const CRATES: &[CrateUse] = &[
         &[
             "src/commands/get/destination/binary_cache/pack",
             "src/remote/shell/inflater",
+            "src/remote/shell/frame",
         ],
-        "binary caches are compressed in one place, and what hosts compress is decompressed in one",
+        "binary caches are compressed in one place, and what hosts compress is decompressed in two: as it comes, and whole",
     ),
 ];
 

@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::config::host::Host;
-use crate::transport::Transport;
 use crate::transport::openssh::{CallingProcess, OpenSsh, SshSettings};
+use crate::transport::{LimitedTransport, Transport};
 
 /// How long a connection that a client's agent opened is kept for that client's next process.
 const CLIENT_AGENT_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The transport to the hosts of `config`: OpenSSH.
+/// The transport to the hosts of `config`: OpenSSH, no faster than the configuration allows.
 #[must_use]
 pub fn ssh_transport(config: &Config) -> Arc<dyn Transport> {
-    Arc::new(OpenSsh::new(ssh_settings(config)))
+    let ssh = Arc::new(OpenSsh::new(ssh_settings(config)));
+    Arc::new(LimitedTransport::new(ssh, config.download_speed))
 }
 
 /// How ssh is used for the hosts of `config`.

@@ -17,11 +17,13 @@ mod closing_pipe;
 mod error;
 pub mod openssh;
 pub mod process;
+mod rate_limit;
 pub mod runtime_dir;
 
 pub use error::{Phase, TransportError, TransportErrorKind};
 pub use openssh::{OpenSsh, SshSettings, count_masters, login_command};
 pub use process::ProcessTransport;
+pub use rate_limit::LimitedTransport;
 
 /// Which program to start at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -99,6 +99,7 @@ impl Sshd {
             compress: false,
             compression: Default::default(),
             delta: Default::default(),
+            limit_rate: None,
             remote_program: vec!["nix-store".into()],
             remote_store: None,
             trusted: false,

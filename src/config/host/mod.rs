@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Parameters are those of Nix's SSH store (Nix manual, "Store Types", "SSH Store"; `port` is
-//! Lix's; `compression`, `compression-level` and `delta` are ours, named as in Nix's binary cache stores):
+//! Lix's; `compression`, `compression-level`, `delta` and `limit-rate` are ours, named as in Nix's binary cache stores):
 //!
 //! | parameter | value | default |
 //! | --- | --- | --- |
@@ -21,6 +21,7 @@
 //! | `compress` | boolean | `false` |
 //! | `compression` | `auto`, `zstd` or `none` | `auto` |
 //! | `compression-level` | 1 to 19 | 3 |
+//! | `limit-rate` | bytes a second, with K, M or G behind it if wanted | none |
 //! | `delta` | `auto`, `always` or `off` | `auto` |
 //! | `remote-program` | program and arguments, split at white space | `nix-store` |
 //! | `remote-store` | the remote program's `--store` | none |
@@ -84,6 +85,8 @@ pub struct Host {
     pub compress: bool,
     /// `compression` and `compression-level`: let the host compress what its shell sends.
     pub compression: Compression,
+    /// `limit-rate`: how many bytes a second may come from it.
+    pub limit_rate: Option<u64>,
     /// `delta`: fetch paths as differences from what is here.
     pub delta: DeltaMode,
     /// `remote-program`: program and arguments, `nix-store` by default. Never empty; each word is
@@ -140,6 +143,7 @@ impl Host {
             public_host_key: None,
             compress: false,
             compression: Compression::default(),
+            limit_rate: None,
             delta: DeltaMode::default(),
             remote_program: vec![Self::DEFAULT_REMOTE_PROGRAM.to_owned()],
             remote_store: None,

@@ -11,7 +11,7 @@ use super::origin::Origin;
 use super::settings::{Key, Settings, Value};
 use super::sources::{RawConfig, Sources};
 use super::untrusted;
-use super::value::{BOOLEAN, parse_bool, printable};
+use super::value::{BOOLEAN, parse_bool, parse_bytes, printable};
 use super::{Config, ProgressMode};
 use public_keys::public_keys;
 
@@ -69,7 +69,8 @@ pub(super) fn validate(
         trusted_public_keys: public_keys(&settings, &mut warnings),
         positive_ttl: parsed(&settings, Key::PositiveTtl, seconds)?,
         negative_ttl: parsed(&settings, Key::NegativeTtl, seconds)?,
-        readahead_memory: parsed(&settings, Key::ReadaheadMemory, bytes)?,
+        readahead_memory: parsed(&settings, Key::ReadaheadMemory, parse_bytes)?,
+        download_speed: parsed(&settings, Key::DownloadSpeed, kibibytes)?,
         delta_bases: delta_bases(&settings)?,
         engine: parsed(&settings, Key::Engine, engine)?,
         engine_idle_timeout: timeout(&settings, Key::EngineIdleTimeout)?,
@@ -164,20 +165,13 @@ fn progress(text: &str) -> Result<ProgressMode, &'static str> {
     }
 }
 
-/// A number of bytes, with the unit prefixes that Nix knows for its numbers.
-fn bytes(text: &str) -> Result<u64, &'static str> {
-    let (digits, shift) = match text.char_indices().next_back() {
-        Some((at, 'K')) => (&text[..at], 10),
-        Some((at, 'M')) => (&text[..at], 20),
-        Some((at, 'G')) => (&text[..at], 30),
-        Some((at, 'T')) => (&text[..at], 40),
-        _ => (text, 0),
-    };
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err("a number of bytes, with K, M, G or T behind it if wanted");
+/// A number of KiB, as Nix counts its download speed; in bytes.
+fn kibibytes(text: &str) -> Result<u64, &'static str> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("a number of KiB per second, 0 for no limit");
     }
-    let number: u64 = digits.parse().unwrap_or(u64::MAX);
-    Ok(number.saturating_mul(1 << shift))
+    let number: u64 = text.parse().unwrap_or(u64::MAX);
+    Ok(number.saturating_mul(1024))
 }
 
 /// An agent's socket; the empty string means none.

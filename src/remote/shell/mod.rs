@@ -14,6 +14,7 @@ mod digest;
 mod dumps;
 mod frame;
 mod inflater;
+mod list;
 mod listing;
 mod open;
 mod output;
@@ -24,7 +25,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 
 pub use dumps::DumpsStep;
 pub use frame::{FrameError, decompress};
@@ -34,7 +35,6 @@ pub use patches::{CommandOutput, FileDigest};
 use super::link::{Latency, Link, ReadKind};
 use super::{RemoteError, RemoteErrorKind};
 use crate::model::StorePath;
-use crate::wire::WireError;
 use crate::wire::nar::layout::{Layout, Segment};
 use assembly::{Assembly, Step};
 use digest::Digest;
@@ -42,9 +42,6 @@ use store_locations::StoreLocations;
 
 /// The longest listing that is read, in bytes.
 const LISTING_MAX: usize = 32 << 20;
-
-/// How many bytes of names are read of one folder of [`Shell::sample`].
-const SAMPLE_MAX: usize = 16 << 10;
 
 /// The most file system objects in a listing.
 const ENTRIES_MAX: usize = 200_000;
@@ -164,86 +161,6 @@ impl Shell {
     #[must_use]
     pub fn meter(&self) -> Arc<AtomicU64> {
         self.received.clone()
-    }
-
-    /// Lists the files of `path`. `None` when it is not there, cannot be listed whole, has more than
-    /// 200,000 files or 32 MiB of names, or holds what no NAR can. Also while segments are outstanding.
-    ///
-    /// # Errors
-    /// When the link breaks, falls silent, or what comes is no end of a listing.
-    pub async fn list(&mut self, path: &StorePath) -> Result<Option<Layout>, RemoteError> {
-        if self.broken || !self.pending.is_empty() {
-            return Ok(None);
-        }
-        self.set_up(path.store_dir());
-        let number = self.number();
-        let line = command::list(path.base_name().as_bytes(), number, LISTING_MAX);
-        let (listing, end) = self.read_output(line, number, LISTING_MAX).await?;
-        let whole = command::trailer(&self.nonce, number, 0) + "\0\0" + &end;
-        let Some(listing) = listing.strip_suffix(whole.as_bytes()) else {
-            log::debug!("{}: {path} cannot be listed", self.link.host);
-            return Ok(None);
-        };
-        let layout = listing::parse(listing, ENTRIES_MAX)
-            .and_then(|entries| Layout::new(path.clone(), entries));
-        if let Err(error) = &layout {
-            log::debug!("{}: {path} is not read in chunks: {error}", self.link.host);
-        }
-        Ok(layout.ok())
-    }
-
-    /// Names that look like store paths, in each folder that may be the
-    /// host's store directory; at most some hundreds of each.
-    ///
-    /// # Errors
-    /// As [`Shell::list`].
-    pub async fn sample(
-        &mut self,
-        store_dir: &str,
-    ) -> Result<Vec<(String, Vec<StorePath>)>, RemoteError> {
-        let mut all = Vec::new();
-        if self.broken || !self.pending.is_empty() {
-            return Ok(all);
-        }
-        for dir in self.locations.dirs(store_dir) {
-            let number = self.number();
-            let line = command::names(&dir, number, SAMPLE_MAX);
-            let (names, end) = self.read_output(line, number, SAMPLE_MAX).await?;
-            let names = names.strip_suffix(end.as_bytes()).unwrap_or_default();
-            // The last one may have been cut.
-            let names = names.split_inclusive(|byte| *byte == 0);
-            let paths = names.filter_map(|name| {
-                let name = std::str::from_utf8(name.strip_suffix(b"\0")?).ok()?;
-                StorePath::parse(&format!("{store_dir}/{name}")).ok()
-            });
-            all.push((String::from_utf8_lossy(&dir).into_owned(), paths.collect()));
-        }
-        Ok(all)
-    }
-
-    /// Runs a command and reads its output, at most `max` bytes and then the end marker, which is returned too.
-    /// The shell is poisoned until the end has come, also if the caller stops waiting.
-    async fn read_output(
-        &mut self,
-        line: Vec<u8>,
-        number: u32,
-        max: usize,
-    ) -> Result<(BytesMut, String), RemoteError> {
-        self.broken = true;
-        self.link.output.send_bytes(line);
-        let end = command::trailer(&self.nonce, number, 9);
-        while !self.link.input.peek().ends_with(end.as_bytes()) {
-            if self.link.input.peek().len() > max + end.len() {
-                return Err(self.link.error(RemoteErrorKind::Protocol {
-                    doing: LISTING,
-                    source: WireError::new("end of the listing", end, "something else"),
-                }));
-            }
-            self.link.fill(LISTING, ReadKind::Reply).await?;
-        }
-        self.link.finish_reply();
-        self.broken = false;
-        Ok((self.link.input.buffer().split(), end))
     }
 
     /// Sets up the shell for paths in this store directory.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::base_files::BaseFiles;
-use super::{BASES_MAX, Base, BaseLookup, DeltaFault};
+use super::fault::DeltaFault;
+use super::{BASES_MAX, Base, BaseLookup};
 use crate::config::host::DeltaMode;
 use crate::model::{NarHash, PathInfo, StorePath};
 use crate::pool::{HostId, Pool};
@@ -22,10 +23,6 @@ const FAST: u64 = 60_000_000;
 
 /// How many decisions are remembered.
 const MAX_DECISIONS: usize = 50_000;
-
-/// The share of a NAR's contents, in percent, that has to be spared: less is faster in chunks, which come over several
-/// channels.
-const MIN_SPARED_PERCENT: u64 = 10;
 
 /// A version here, for one path on one host.
 #[derive(Debug)]
@@ -175,11 +172,6 @@ impl Deltas {
             }
             None => log::debug!("{path}: the differences are shorter than the NAR"),
         }
-    }
-
-    /// Whether so much is spared that it is worth it.
-    pub(super) fn is_worth(spared: u64, contents: u64) -> bool {
-        spared.saturating_mul(100) >= contents.saturating_mul(MIN_SPARED_PERCENT)
     }
 
     async fn find(&self, host: HostId, paths: &[StorePath]) -> Vec<Option<ChosenBase>> {

@@ -9,10 +9,11 @@ use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::candidates::{ChosenBase, Deltas};
+use super::candidates::ChosenBase;
+use super::fault::{DeltaFault, unsuitable};
 use super::plan::{Plan, Request, Step};
 use crate::model::PathInfo;
-use crate::remote::{CommandOutput, RemoteError, Shell, decompress};
+use crate::remote::{CommandOutput, Shell, decompress};
 use crate::wire::nar::layout::Layout;
 
 /// How many requests may be outstanding, and how many bytes of files they bring if there are several.
@@ -28,25 +29,6 @@ const LOCAL_MAX: u64 = 128 << 20;
 
 /// How long the host may send nothing: it works that long on the largest patch.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
-
-/// Why a path cannot be fetched as differences.
-#[derive(Debug)]
-pub(in crate::transfer) enum DeltaFault {
-    Remote(Box<RemoteError>),
-    /// What the host sent, or the version here, is not what it should be; or nothing would be gained. For logs.
-    Unsuitable(String),
-}
-
-impl DeltaFault {
-    /// What was put together is not the NAR that was promised.
-    pub(in crate::transfer) fn other_nar() -> Self {
-        unsuitable("what was put together is another NAR than the promised one")
-    }
-}
-
-fn unsuitable(reason: impl Into<String>) -> DeltaFault {
-    DeltaFault::Unsuitable(reason.into())
-}
 
 /// Brings one NAR in order.
 pub(in crate::transfer) struct DeltaFetch {
@@ -166,7 +148,7 @@ impl DeltaFetch {
         let (layout, plan) = plan
             .await
             .map_err(|error| unsuitable(error.to_string()))??;
-        if !Deltas::is_worth(plan.spared, plan.contents) {
+        if !plan.is_worth_it() {
             let reason = format!("{} of {} bytes are spared", plan.spared, plan.contents);
             return Err(unsuitable(reason));
         }

@@ -25,6 +25,7 @@
 mod base_files;
 mod candidates;
 mod delta_fetch;
+mod fault;
 mod matching;
 mod plan;
 
@@ -33,7 +34,8 @@ use std::path::PathBuf;
 use crate::model::{NarHash, StorePath};
 
 pub(in crate::transfer) use candidates::{ChosenBase, DeltaState, Deltas};
-pub(in crate::transfer) use delta_fetch::{DeltaFault, DeltaFetch};
+pub(in crate::transfer) use delta_fetch::DeltaFetch;
+pub(in crate::transfer) use fault::DeltaFault;
 
 /// A store path that this machine has.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,6 +16,10 @@ const PATCH_MAX: u64 = 128 << 20;
 /// How many bytes of files come in one group.
 const GROUP_SIZE: u64 = 2 << 20;
 
+/// The share of a NAR's contents, in percent, that has to be spared: less is faster in chunks, which come over several
+/// channels.
+const MIN_SPARED_PERCENT: u64 = 10;
+
 /// What follows in the NAR.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -113,6 +117,11 @@ impl Plan {
             }
         }
         plan
+    }
+
+    /// Whether so much is spared that it is worth it.
+    pub(super) fn is_worth_it(&self) -> bool {
+        self.spared.saturating_mul(100) >= self.contents.saturating_mul(MIN_SPARED_PERCENT)
     }
 
     /// Has a reply bring what follows, all of it.

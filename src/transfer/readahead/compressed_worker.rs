@@ -4,13 +4,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::time::timeout;
 
 use super::queue::{AssignedTask, ReadaheadQueue};
 use super::task::FeedOutcome;
-use super::worker::{ConnectionLost, STEAL_CHECK_INTERVAL};
 use crate::pool::{HostId, ShellLease};
 use crate::remote::DumpsStep;
 use crate::transfer::error::HostFault;
@@ -23,8 +23,14 @@ const MAX_RUNS: usize = 2;
 /// How many bytes of NARs a run has, unless it is a single one: what is in it comes out when `zstd` has enough of it.
 const RUN_BYTES: u64 = 2 << 20;
 
+/// How often an idle worker checks whether another one has fallen behind.
+pub(super) const STEAL_CHECK_INTERVAL: Duration = Duration::from_millis(250);
+
 /// After so many failures in a row, NARs come by connections again.
 const MAX_FAILURES: u32 = 2;
+
+/// The connection, or the shell, cannot be used any more.
+pub(super) struct ConnectionLost;
 
 /// Works for `host` as long as its small NARs are to come compressed.
 ///

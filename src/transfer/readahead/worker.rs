@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Buf;
 use tokio::time::timeout;
 
-use super::compressed_worker;
+use super::compressed_worker::{self, ConnectionLost, STEAL_CHECK_INTERVAL};
 use super::queue::{AssignedTask, ReadaheadQueue};
 use super::task::FeedOutcome;
 use crate::model::PathInfo;
@@ -16,9 +16,6 @@ use crate::pool::{HostId, Lease};
 use crate::transfer::error::HostFault;
 use crate::transfer::hosts::Way;
 use crate::wire::nar::{Decoder, Event};
-
-/// How often an idle worker checks whether another one has fallen behind.
-pub(super) const STEAL_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How many bytes of NARs are at most read over when somebody else brings them by now: another connection costs some
 /// round trips, and that costs bytes.
@@ -75,9 +72,6 @@ impl Drop for WorkerRegistration {
         self.0.unregister_worker(self.1);
     }
 }
-
-/// The connection cannot be used any more.
-pub(super) struct ConnectionLost;
 
 struct Worker {
     queue: Arc<ReadaheadQueue>,
