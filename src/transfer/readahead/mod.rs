@@ -170,7 +170,9 @@ impl Readahead {
             }
             let latency = pool.latency(host).unwrap_or_default();
             self.queue.bookkeeping.throughput.set_latency(host, latency);
-            let places = if latency < FAR {
+            let is_measured = self.queue.bookkeeping.throughput.of(host).is_some();
+            let places = if latency < FAR || !is_measured {
+                // What is requested from a slow host before that shows comes as it is.
                 1
             } else {
                 // The others are for NARs in chunks.
