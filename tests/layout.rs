@@ -180,9 +180,10 @@ const CRATES: &[CrateUse] = &[
         "zstd",
         &[
             "src/commands/get/destination/binary_cache/pack",
-            "src/remote/shell/inflater",
+            "src/backend/local/parts",
+            "src/remote/inflater",
         ],
-        "binary caches are compressed in one place, and what hosts compress is decompressed in one",
+        "binary caches are compressed in one place, parts of NARs in one, and what hosts compress is decompressed in one",
     ),
 ];
 

@@ -28,4 +28,15 @@ pub trait HostStore: Send + Sync {
     fn set_has_shell(&self, host_key: &str, has_shell: bool) {
         let _ = (host_key, has_shell);
     }
+
+    /// Whether a host's program was found to speak the extension by which parts of NARs come without a shell.
+    fn has_extension(&self, host_key: &str) -> bool {
+        let _ = host_key;
+        false
+    }
+
+    /// Remembers that it does, in place of what is known of a shell.
+    fn set_has_extension(&self, host_key: &str) {
+        let _ = host_key;
+    }
 }

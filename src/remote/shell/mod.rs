@@ -13,7 +13,6 @@ mod command;
 mod digest;
 mod dumps;
 mod frame;
-mod inflater;
 mod listing;
 mod open;
 mod output;

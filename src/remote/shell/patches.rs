@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::{Buf, Bytes};
 
-use super::inflater::Inflater;
+use crate::remote::inflater::Inflater;
 use super::output::{Output, Step};
 use super::{ENTRIES_MAX, LISTING, LISTING_MAX, PendingReply, SEGMENT, Shell, command, listing};
 use crate::model::StorePath;

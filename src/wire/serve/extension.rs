@@ -192,17 +192,28 @@ pub enum Incoming {
 
 /// Decodes requests of both kinds, one after the other.
 #[derive(Debug, Default)]
-pub struct RequestDecoder(ServeDecoder);
+pub struct RequestDecoder {
+    serve: ServeDecoder,
+    is_extended: bool,
+}
 
 impl RequestDecoder {
+    /// Without the extension (`is_extended`) its requests are operations that are not served.
+    #[must_use]
+    pub fn new(is_extended: bool) -> Self {
+        let serve = ServeDecoder::default();
+        Self { serve, is_extended }
+    }
+
     /// Takes what is complete in `buf`; a request once it has come whole.
     ///
     /// # Errors
     /// When a limit is exceeded or padding is not zero.
     pub fn step(&mut self, buf: &mut BytesMut) -> Result<Option<Incoming>, WireError> {
         let op = Cursor::new(buf).u64();
-        if self.0.has_begun() || !matches!(op, Ok(LIST | CHUNK | DIGEST)) {
-            return Ok(self.0.step(buf)?.map(Incoming::Serve));
+        let is_own = self.is_extended && matches!(op, Ok(LIST | CHUNK | DIGEST));
+        if self.serve.has_begun() || !is_own {
+            return Ok(self.serve.step(buf)?.map(Incoming::Serve));
         }
         take(buf, own_request)
     }
@@ -210,7 +221,7 @@ impl RequestDecoder {
     /// Whether the client may end here: no request has come in part.
     #[must_use]
     pub fn is_between_requests(&self, buf: &BytesMut) -> bool {
-        self.0.is_between_requests(buf)
+        self.serve.is_between_requests(buf)
     }
 }
 

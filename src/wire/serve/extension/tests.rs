@@ -47,7 +47,7 @@ fn requests_of_both_kinds_are_told_apart_byte_by_byte() {
     }
     for piece in [1, 7, bytes.len()] {
         let (mut decoder, mut buf, mut got) =
-            (RequestDecoder::default(), BytesMut::new(), Vec::new());
+            (RequestDecoder::new(true), BytesMut::new(), Vec::new());
         for piece in bytes.chunks(piece) {
             buf.extend_from_slice(piece);
             while let Some(incoming) = decoder.step(&mut buf).unwrap() {
@@ -72,7 +72,7 @@ fn what_is_no_path_or_no_level_is_told_and_the_next_request_understood() {
     }
     let [_, _, digest] = requests();
     digest.put(&mut bytes);
-    let (mut decoder, mut buf) = (RequestDecoder::default(), BytesMut::from(&bytes[..]));
+    let (mut decoder, mut buf) = (RequestDecoder::new(true), BytesMut::from(&bytes[..]));
     for _ in 0..2 {
         let incoming = decoder.step(&mut buf).unwrap();
         assert!(
