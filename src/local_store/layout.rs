@@ -45,11 +45,12 @@ impl LocalStore {
         walk.add(store_dir.as_fd(), &name, FileType::Unknown, (Vec::new(), 0))
             .map_err(|failure| failure.error.at(&files.join(as_path(&failure.at))))?;
         let entries = walk.found.iter().map(Found::entry).collect();
-        let layout = Layout::new(path.clone(), entries).map_err(|error| LocalStoreError::Limit {
-            path: files,
-            expected: "what a NAR can hold",
-            got: error.to_string(),
-        })?;
+        let layout =
+            Layout::new(path.clone(), entries).map_err(|error| LocalStoreError::Limit {
+                path: files,
+                expected: "what a NAR can hold",
+                got: error.to_string(),
+            })?;
         let got = layout.nar_size();
         if size != 0 && size != got {
             return Err(LocalStoreError::Size {

@@ -17,7 +17,9 @@ pub(crate) use error::HANDSHAKE;
 pub use error::{RemoteError, RemoteErrorKind};
 pub use link::{Latency, readable};
 pub use part_reader::PartReader;
-pub use serve::{ConnectOptions, Connection, ExtensionChannel, LearntProgram, connect};
+pub use serve::{
+    ConnectOptions, Connection, ExtensionChannel, LearntProgram, connect, open_extension,
+};
 pub(crate) use serve::{closure, dump, extension_question, path_infos, valid_paths};
 pub use shell::{
     CommandOutput, DumpsStep, FileDigest, FrameError, NoShell, ReceivedSegment, Shell, ShellError,

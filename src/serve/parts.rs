@@ -43,10 +43,7 @@ pub(super) async fn answer(
 }
 
 /// Writes the reply to a request that makes no sense.
-pub(super) async fn refuse(
-    reason: &str,
-    output: &mut (impl AsyncWrite + Unpin),
-) -> io::Result<()> {
+pub(super) async fn refuse(reason: &str, output: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
     end(Status::Unfit, reason, output).await
 }
 

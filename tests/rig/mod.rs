@@ -154,6 +154,8 @@ pub struct Account {
     pub bases: Vec<PathBuf>,
     /// What happens to the bytes that come.
     pub fault: Option<Fault>,
+    /// The hosts that run our program in place of Nix's.
+    pub ours: &'static [&'static str],
 }
 
 /// One host with a shell, over a link.
@@ -161,6 +163,16 @@ pub fn setup_account(store: &Store, link: &Arc<Link>, account: &Account) -> Setu
     let hosts = [(store, 0.0, account.fault)];
     let links = std::slice::from_ref(link);
     build(&hosts, links, account.memory, &NAMES[..1], account)
+}
+
+/// Hosts without shells, some of which run our program, over links or not.
+pub fn setup_ours(
+    hosts: &[(&Store, f64, Option<Fault>)],
+    links: &[Arc<Link>],
+    memory: u64,
+    account: &Account,
+) -> Setup {
+    build(hosts, links, memory, &[], account)
 }
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
@@ -177,7 +189,14 @@ fn build(
     let mut commands = HashMap::new();
     let mut faults = HashMap::new();
     for ((store, delay, fault), name) in hosts.iter().zip(names) {
-        let real = store.serve(false);
+        let real = match account.ours.contains(&name) {
+            true => {
+                let mut ours = Command::new(super::support::program());
+                ours.args(["serve-local", "--store"]).arg(store.root());
+                ours
+            }
+            false => store.serve(false),
+        };
         let mut words = vec![real.get_program().to_owned()];
         words.extend(real.get_args().map(ToOwned::to_owned));
         let env: Vec<_> = real
@@ -324,6 +343,25 @@ impl Setup {
         let has = |line: &[u8], word: &[u8]| line.windows(word.len()).any(|it| it == word);
         let is_part = |line: &&[u8]| has(line, b" skip=") && has(line, b" if=");
         all.split(|byte| *byte == b'\n').filter(is_part).count()
+    }
+
+    /// Parts of NARs that this host was asked for by the extension: how many, and how many of them compressed.
+    pub fn parts(&self, host: &str) -> (usize, usize) {
+        let asked = self.asked.lock().unwrap();
+        let all = asked.get(host).map_or(&[][..], Vec::as_slice);
+        let number = |at: usize| Some(u64::from_le_bytes(*all.get(at..)?.first_chunk()?));
+        let (mut parts, mut compressed) = (0, 0);
+        for at in 0..all.len() {
+            if number(at) != Some(0x5382) {
+                continue;
+            }
+            // Behind the path: where it begins, how long it is, the level.
+            let Some(path) = number(at + 8) else { continue };
+            let path = usize::try_from(path.next_multiple_of(8)).unwrap();
+            parts += 1;
+            compressed += usize::from(number(at + 32 + path).is_some_and(|level| level > 0));
+        }
+        (parts, compressed)
     }
 
     /// How many of them it was asked to compress.

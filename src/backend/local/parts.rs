@@ -89,7 +89,9 @@ impl LocalParts {
                 for entry in self.list(path)?.list() {
                     put_entry(&mut listing, &entry.as_entry());
                     if listing.len() > MAX_LISTING {
-                        return Err(Refusal::unfit("too many files, or too long names".to_owned()));
+                        return Err(Refusal::unfit(
+                            "too many files, or too long names".to_owned(),
+                        ));
                     }
                 }
                 let all = |out: &mut dyn Write| Ok(out.write_all(&listing)?);

@@ -17,7 +17,7 @@ pub(super) const TABLE: &str = "CREATE TABLE host_shell (
 const SHELL_LIFETIME: u64 = 7 * 24 * 3600;
 
 /// What stands for an account whose program speaks the extension. Earlier versions of this program take it for nothing.
-const EXTENSION: i64 = 2;
+pub(super) const EXTENSION: i64 = 2;
 
 impl Disk {
     /// Whether the account behind `key` has a shell, if that was found out in the last 7 days. Blocks.

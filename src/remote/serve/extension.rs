@@ -7,12 +7,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Connection;
 use super::requests::valid_paths;
+use super::{ConnectOptions, Connection, connect};
+use crate::config::host::Host;
 use crate::model::StorePath;
 use crate::remote::inflater::Inflater;
 use crate::remote::link::{Latency, ReadKind, readable};
 use crate::remote::{ReceivedSegment, RemoteError, RemoteErrorKind};
+use crate::transport::Transport;
 use crate::wire::WireError;
 use crate::wire::nar::layout::{Layout, Segment};
 use crate::wire::serve::Request as ServeRequest;
@@ -73,6 +75,24 @@ impl Kind {
     }
 }
 
+/// Connects to `host` as [`connect`] does, for parts of NARs. `None` where the host's program does not speak the extension;
+/// `store_dir` is that of its store.
+///
+/// # Errors
+/// As [`connect`], and when there is no answer.
+pub async fn open_extension(
+    transport: &dyn Transport,
+    host: &Host,
+    options: &ConnectOptions<'_>,
+    store_dir: &str,
+) -> Result<Option<ExtensionChannel>, RemoteError> {
+    let Some((feature, question)) = extension_question(store_dir) else {
+        return Ok(None);
+    };
+    let connection = connect(transport, host, options, &[question]).await?;
+    Ok(connection.finish_extension_question(&feature).await?.ok())
+}
+
 impl Connection {
     /// Reads the answer to an [`extension_question`] that was sent on this connection: the connection for parts of NARs where
     /// the host speaks the extension, and as it was where it does not.
@@ -83,7 +103,9 @@ impl Connection {
         mut self,
         feature: &StorePath,
     ) -> Result<Result<ExtensionChannel, Self>, RemoteError> {
-        let valid = self.finish_valid_paths(std::slice::from_ref(feature)).await?;
+        let valid = self
+            .finish_valid_paths(std::slice::from_ref(feature))
+            .await?;
         Ok(match valid.is_empty() {
             true => Err(self),
             false => Ok(ExtensionChannel {
@@ -289,7 +311,11 @@ impl ExtensionChannel {
             return Err(self.malformed(doing, source));
         }
         loop {
-            let Some(oldest) = self.pending.front_mut().filter(|oldest| oldest.kind == kind) else {
+            let Some(oldest) = self
+                .pending
+                .front_mut()
+                .filter(|oldest| oldest.kind == kind)
+            else {
                 return Ok(None);
             };
             let link = &mut self.connection.link;

@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::time::Instant;
 
-pub use extension::ExtensionChannel;
 pub(crate) use extension::extension_question;
+pub use extension::{ExtensionChannel, open_extension};
 pub use handshake::{ConnectOptions, connect};
 pub use program::LearntProgram;
 pub(crate) use requests::{closure, dump, path_infos, valid_paths};

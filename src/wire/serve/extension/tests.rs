@@ -75,10 +75,7 @@ fn what_is_no_path_or_no_level_is_told_and_the_next_request_understood() {
     let (mut decoder, mut buf) = (RequestDecoder::new(true), BytesMut::from(&bytes[..]));
     for _ in 0..2 {
         let incoming = decoder.step(&mut buf).unwrap();
-        assert!(
-            matches!(incoming, Some(Incoming::Unfit(_))),
-            "{incoming:?}"
-        );
+        assert!(matches!(incoming, Some(Incoming::Unfit(_))), "{incoming:?}");
     }
     assert_eq!(
         decoder.step(&mut buf),
@@ -173,7 +170,9 @@ fn a_listing_makes_the_same_layout() {
     ]
     .map(|(path, kind)| Entry { path, kind });
     let mut listing = Vec::new();
-    entries.iter().for_each(|entry| put_entry(&mut listing, entry));
+    entries
+        .iter()
+        .for_each(|entry| put_entry(&mut listing, entry));
     let want = Layout::new(path(), entries.to_vec()).unwrap();
     let got = parse_listing(path(), &listing).unwrap();
     let pieces = |layout: &Layout| layout.segment(0, u64::MAX).pieces().collect::<Vec<_>>();
@@ -201,7 +200,9 @@ fn the_feature_is_a_path_of_each_store() {
 fn what_does_not_compress_is_no_longer_than_a_frame_may_be() {
     let mut state = 1_u64;
     let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (state >> 56) as u8
     })
     .take(1 << 20)
