@@ -265,3 +265,27 @@ impl Write for Body {
         sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::wire::serve::extension::{MAX_LEVEL, max_frame_len};
+
+    #[test]
+    fn what_does_not_compress_is_no_longer_than_a_frame_may_be() {
+        let mut state = 1_u64;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .take(1 << 20)
+        .collect();
+        for len in [0, 1, 1000, noise.len()] {
+            for level in [1, 3, MAX_LEVEL.into()] {
+                let frame = zstd::encode_all(&noise[..len], level).unwrap();
+                assert!(frame.len() as u64 <= max_frame_len(len as u64));
+            }
+        }
+    }
+}

@@ -3,6 +3,8 @@
 //! As a shell, without one: listings, segments and digests come in the order in which they were asked for, and several may be
 //! asked for ahead. What the host cannot read costs that reply only.
 
+mod body;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +13,6 @@ use super::requests::valid_paths;
 use super::{ConnectOptions, Connection, connect};
 use crate::config::host::Host;
 use crate::model::StorePath;
-use crate::remote::inflater::Inflater;
 use crate::remote::link::{Latency, ReadKind, readable};
 use crate::remote::{ReceivedSegment, RemoteError, RemoteErrorKind};
 use crate::transport::Transport;
@@ -19,9 +20,9 @@ use crate::wire::WireError;
 use crate::wire::nar::layout::{Layout, Segment};
 use crate::wire::serve::Request as ServeRequest;
 use crate::wire::serve::extension::{
-    MAX_LISTING, ReplyDecoder, ReplyStep, Request, Status, feature_path, max_frame_len,
-    parse_listing,
+    MAX_LISTING, ReplyDecoder, ReplyStep, Request, Status, feature_path, parse_listing,
 };
+use body::{Body, Length};
 
 const LISTING: &str = "a listing of files";
 const SEGMENT: &str = "a part of a NAR";
@@ -259,7 +260,7 @@ impl ExtensionChannel {
             };
             return Err(RemoteError::new(self.host(), kind).with_stderr(reason));
         }
-        let wire_len = reply.body.wire_len;
+        let wire_len = reply.body.wire_len();
         match reply.body.finish() {
             Ok(bytes) => Ok(ReceivedSegment {
                 bytes: bytes.into(),
@@ -322,7 +323,7 @@ impl ExtensionChannel {
             match oldest.step(link.input.buffer()) {
                 Ok(Step::NeedMore) => {
                     if kind == Kind::Segment {
-                        let len = oldest.body.out.len() as u64;
+                        let len = oldest.body.len();
                         self.received.store(len, Ordering::Relaxed);
                     }
                     let filled = link.fill(doing, ReadKind::Stream).await;
@@ -367,96 +368,6 @@ impl PendingReply {
                 Some(ReplyStep::Busy) => return Ok(Step::Busy),
                 Some(ReplyStep::End(status, reason)) => return Ok(Step::End(status, reason)),
             }
-        }
-    }
-}
-
-/// How long a body has to be, in bytes, once it is decompressed.
-#[derive(Clone, Copy)]
-enum Length {
-    Exactly(u64),
-    AtMost(u64),
-}
-
-impl Length {
-    fn max(self) -> u64 {
-        match self {
-            Self::Exactly(len) | Self::AtMost(len) => len,
-        }
-    }
-}
-
-/// The body of a reply, as it comes.
-struct Body {
-    length: Length,
-    out: Vec<u8>,
-    /// Bytes that came, compressed or not.
-    wire_len: u64,
-    inflater: Option<Inflater>,
-}
-
-impl Body {
-    fn new(length: Length, level: u8) -> Self {
-        Self {
-            length,
-            out: Vec::new(),
-            wire_len: 0,
-            inflater: (level > 0).then(Inflater::default),
-        }
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> Result<(), WireError> {
-        let max = self.length.max();
-        let too_long = || WireError::new("body of a reply", format!("{max} bytes"), "more");
-        if let Length::Exactly(len) = self.length
-            && self.out.capacity() == 0
-        {
-            self.out
-                .reserve_exact(usize::try_from(len).unwrap_or_default());
-        }
-        self.wire_len += bytes.len() as u64;
-        let fits = |out: &Vec<u8>, more: &[u8]| (out.len() + more.len()) as u64 <= max;
-        let Some(inflater) = &mut self.inflater else {
-            if !fits(&self.out, bytes) {
-                return Err(too_long());
-            }
-            self.out.extend_from_slice(bytes);
-            return Ok(());
-        };
-        if self.wire_len > max_frame_len(max) {
-            let want = format!("a frame of at most {} bytes", max_frame_len(max));
-            return Err(WireError::new("body of a reply", want, "more"));
-        }
-        let (out, mut is_too_long) = (&mut self.out, false);
-        let used = inflater.step(bytes, |more| {
-            is_too_long = !fits(out, more);
-            if !is_too_long {
-                out.extend_from_slice(more);
-            }
-            !is_too_long
-        });
-        let one_frame = |got: String| WireError::new("body of a reply", "a frame of zstd's", got);
-        match used {
-            _ if is_too_long => Err(too_long()),
-            Ok(used) if used == bytes.len() => Ok(()),
-            Ok(_) => Err(one_frame("more behind it".to_owned())),
-            Err(error) => Err(one_frame(error.to_string())),
-        }
-    }
-
-    /// All of it.
-    fn finish(self) -> Result<Vec<u8>, WireError> {
-        let len = self.out.len() as u64;
-        if self.inflater.is_some_and(|inflater| !inflater.has_ended()) {
-            let want = "a whole frame of zstd's";
-            return Err(WireError::new("body of a reply", want, "a cut one"));
-        }
-        match self.length {
-            Length::Exactly(want) if len != want => {
-                let want = format!("{want} bytes");
-                Err(WireError::new("body of a reply", want, len))
-            }
-            _ => Ok(self.out),
         }
     }
 }

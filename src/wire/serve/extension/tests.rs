@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::wire::nar::layout::{Entry, EntryKind, Layout};
 use crate::wire::serve::Request as ServeRequest;
 
 fn path() -> StorePath {
@@ -197,20 +198,39 @@ fn the_feature_is_a_path_of_each_store() {
 }
 
 #[test]
-fn what_does_not_compress_is_no_longer_than_a_frame_may_be() {
-    let mut state = 1_u64;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 56) as u8
-    })
-    .take(1 << 20)
-    .collect();
-    for len in [0, 1, 1000, noise.len()] {
-        for level in [1, 3, 19] {
-            let frame = zstd::encode_all(&noise[..len], level).unwrap();
-            assert!(frame.len() as u64 <= max_frame_len(len as u64));
-        }
-    }
+fn the_example_of_the_description_is_right() {
+    let page = include_str!("../../../../substituter-protocol.md");
+    let dumps: Vec<Vec<u8>> = page
+        .split("```hexdump\n")
+        .skip(1)
+        .map(|block| {
+            let lines = block.split("```").next().unwrap_or_default().lines();
+            let bytes = lines.flat_map(|line| {
+                let columns = line.get(4..54.min(line.len())).unwrap_or_default();
+                columns
+                    .split_whitespace()
+                    .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+            });
+            bytes.collect()
+        })
+        .collect();
+    let [.., request, reply] = &dumps[..] else {
+        panic!("no example");
+    };
+    let mut want = Vec::new();
+    let chunk = Request::Chunk {
+        path: path(),
+        start: 0,
+        len: 16,
+        level: 0,
+    };
+    chunk.put(&mut want);
+    assert_eq!(*request, want);
+    let mut nar = Vec::new();
+    crate::wire::nar::magic(&mut nar);
+    let mut want = Vec::new();
+    put_piece_head(&mut want, 16);
+    want.extend_from_slice(&nar[..16]);
+    put_end(&mut want, Status::Done, "");
+    assert_eq!(*reply, want);
 }
