@@ -180,7 +180,7 @@ const CRATES: &[CrateUse] = &[
         "zstd",
         &[
             "src/commands/get/destination/binary_cache/pack",
-            "src/backend/local/parts",
+            "src/backend/local/segments",
             "src/remote/inflater",
         ],
         "binary caches are compressed in one place, parts of NARs in one, and what hosts compress is decompressed in one",

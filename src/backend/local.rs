@@ -1,6 +1,6 @@
 //! Answers from a Nix store on this machine, as `nix-store --serve` gives them.
 
-mod parts;
+mod segments;
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{Backend, BackendError, DeliveryError, NarParts, Undelivered};
+use super::{Backend, BackendError, DeliveryError, NarSegments, Undelivered};
 use crate::local_store::{Dump, LocalStore, LocalStoreError};
 use crate::model::{PathInfo, StorePath};
 use crate::transfer::{NarSink, Piece};
 use crate::wire::nar::{Completion, failing_nar};
 use crate::wire::serve::extension::is_feature_path;
-use parts::LocalParts;
+use segments::LocalSegments;
 
 /// How many chunks of a NAR may be read before the sink has taken them.
 const READ_AHEAD_CHUNKS: usize = 4;
@@ -22,7 +22,7 @@ const READ_AHEAD_CHUNKS: usize = 4;
 /// Answers from one local store.
 pub struct LocalBackend {
     store: Arc<LocalStore>,
-    parts: LocalParts,
+    segments: LocalSegments,
 }
 
 impl LocalBackend {
@@ -31,7 +31,7 @@ impl LocalBackend {
     pub fn new(store: LocalStore) -> Self {
         let store = Arc::new(store);
         Self {
-            parts: LocalParts::new(store.clone()),
+            segments: LocalSegments::new(store.clone()),
             store,
         }
     }
@@ -64,8 +64,8 @@ impl Backend for LocalBackend {
         Ok(valid)
     }
 
-    fn parts(&self) -> Option<&dyn NarParts> {
-        Some(&self.parts)
+    fn segments(&self) -> Option<&dyn NarSegments> {
+        Some(&self.segments)
     }
 
     async fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<PathInfo>, BackendError> {

@@ -6,14 +6,14 @@
 //! | `hosts` | hosts that are reached by ssh, in this process |
 //! | `engine` | an engine, over its socket; the hosts directly once there is no engine any more |
 //! | `own_login` | an engine, and the hosts that only the caller's own ssh agent can log in to |
-//! | `local` | a Nix store on this machine; parts of its NARs too (`parts`) |
+//! | `local` | a Nix store on this machine; parts of its NARs too (`segments`) |
 
 mod engine;
 mod error;
 mod hosts;
 mod local;
 mod own_login;
-mod parts;
+mod segments;
 
 use async_trait::async_trait;
 
@@ -22,7 +22,7 @@ pub use error::{BackendError, DeliveryError, Undelivered};
 pub use hosts::HostsBackend;
 pub use local::LocalBackend;
 pub use own_login::{MakeForHosts, OwnLoginBackend};
-pub use parts::{NarParts, PartReply};
+pub use segments::{NarSegments, SegmentReply};
 
 use crate::model::{PathInfo, StorePath};
 use crate::transfer::NarSink;
@@ -60,7 +60,7 @@ pub trait Backend: Send + Sync {
 
     /// What answers the extension of the serve protocol, where this backend does. It then counts
     /// [`feature_path`](crate::wire::serve::extension::feature_path) as valid.
-    fn parts(&self) -> Option<&dyn NarParts> {
+    fn segments(&self) -> Option<&dyn NarSegments> {
         None
     }
 

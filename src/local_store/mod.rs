@@ -21,8 +21,8 @@ mod directory;
 mod dump;
 mod error;
 mod layout;
-mod part;
 mod query;
+mod segment;
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,7 @@ use db::Database;
 pub use dump::{CHUNK, Dump};
 pub use error::LocalStoreError;
 pub use layout::LayoutLimits;
-pub use part::PartError;
+pub use segment::ReadError;
 
 /// The store schema that is understood; that of Nix since 2.0.
 pub const SCHEMA: u32 = 10;

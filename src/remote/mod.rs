@@ -1,5 +1,5 @@
 //! A typed client of one serve connection ([`Connection`]), of one shell ([`Shell`]), and of one serve connection whose host
-//! has our program and sends parts of NARs ([`ExtensionChannel`]). [`PartReader`] is either of the latter two.
+//! has our program and sends parts of NARs ([`ExtensionChannel`]). [`SegmentReader`] is either of the latter two.
 //!
 //! All stand on a link (`link`): one channel to a program on a host. Requests are written ahead, replies
 //! come in order. A connection that broke, or whose reply was not read to its end, is poisoned and never
@@ -8,7 +8,7 @@
 mod error;
 mod inflater;
 mod link;
-mod part_reader;
+mod segment_reader;
 mod serve;
 mod shell;
 mod verdict;
@@ -16,7 +16,7 @@ mod verdict;
 pub(crate) use error::HANDSHAKE;
 pub use error::{RemoteError, RemoteErrorKind};
 pub use link::{Latency, readable};
-pub use part_reader::PartReader;
+pub use segment_reader::SegmentReader;
 pub use serve::{
     ConnectOptions, Connection, ExtensionChannel, LearntProgram, connect, open_extension,
 };

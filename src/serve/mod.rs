@@ -4,12 +4,12 @@
 //! | module | what it does |
 //! | --- | --- |
 //! | `output` | where replies and NARs go; moves bytes from pipe to pipe |
-//! | `parts` | the replies of the extension, where the backend has parts of NARs |
+//! | `segments` | the replies of the extension, where the backend has parts of NARs |
 //! | `reply` | the replies to queries |
 
 mod output;
-mod parts;
 mod reply;
+mod segments;
 
 pub use output::{Output, Splice};
 pub(crate) use reply::{MissingHash, put_reply};
@@ -110,21 +110,21 @@ pub async fn serve<W: AsyncWrite + Send + Unpin>(
     let version = newest
         .negotiate(theirs)
         .ok_or(ServeError::Version(theirs))?;
-    let mut requests = extension::RequestDecoder::new(backend.parts().is_some());
+    let mut requests = extension::RequestDecoder::new(backend.segments().is_some());
     loop {
         if let Some(incoming) = requests.step(&mut buf)? {
-            match (incoming, backend.parts()) {
+            match (incoming, backend.segments()) {
                 (extension::Incoming::Serve(incoming), _) => {
                     answer(incoming, &mut output, backend, version).await?;
                 }
                 (extension::Incoming::Extension(request), Some(all)) => {
-                    parts::answer(request, all, &mut output.writer).await?;
+                    segments::answer(request, all, &mut output.writer).await?;
                 }
                 (extension::Incoming::Unfit(reason), _) => {
-                    parts::refuse(&reason, &mut output.writer).await?;
+                    segments::refuse(&reason, &mut output.writer).await?;
                 }
                 (extension::Incoming::Extension(_), None) => {
-                    parts::refuse("there are no parts here", &mut output.writer).await?;
+                    segments::refuse("there are no parts here", &mut output.writer).await?;
                 }
             }
             output.writer.flush().await?;

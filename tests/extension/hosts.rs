@@ -100,8 +100,30 @@ async fn one_far_host_sends_over_several_channels_and_compressed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_small_files_come_in_chunks_from_near_hosts_too() {
+    let make = |store: &Store| {
+        let mut random = Random::new(9, "small");
+        store.add_made(random.store_path("small"), |folder| {
+            fs::create_dir(folder).unwrap();
+            for number in 0..2000 {
+                fs::write(folder.join(format!("{number}")), random.bytes(15_000)).unwrap();
+            }
+        })
+    };
+    let (one, two) = (Store::new(), Store::new());
+    let path = make(&one);
+    assert_eq!(make(&two), path);
+    let hosts = [(&one, 0.0, None), (&two, 0.0, None)];
+    let both = setup_ours(&hosts, &[], 0, &account(BOTH));
+    both_have(&both, &path).await;
+    fetch_right(&both, &one, &path).await;
+    let shares = [both.parts("one").0, both.parts("two").0];
+    assert!(shares.iter().sum::<usize>() >= 14, "{shares:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_host_has_wrongly_is_replaced_before_it_is_passed_on() {
-    // Compared with another such host, or with one that has a plain nix-store and therefore cannot tell.
+    // The first part, amid, the last one; read ahead or not.
     for (at, memory) in [
         (0, 0),
         (15 * MIB, 0),

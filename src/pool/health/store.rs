@@ -18,13 +18,14 @@ pub trait HostStore: Send + Sync {
         let _ = (host_key, record);
     }
 
-    /// Whether a host's account has a usable shell, where that was found out.
+    /// Whether a host's account has a usable shell, where that was found out; false only where its program does not take
+    /// the place of one either.
     fn has_shell(&self, host_key: &str) -> Option<bool> {
         let _ = host_key;
         None
     }
 
-    /// Remembers whether a host's account has a usable shell.
+    /// Remembers the same.
     fn set_has_shell(&self, host_key: &str, has_shell: bool) {
         let _ = (host_key, has_shell);
     }

@@ -10,11 +10,11 @@ use std::sync::atomic::Ordering;
 use tokio::sync::MutexGuard;
 
 use super::HostPool;
-use super::shells::{PartsBy, ShellLease};
+use super::shells::{ChunksBy, ShellLease};
 use crate::model::StorePath;
 use crate::pool::health::Standing;
 use crate::remote::{
-    Connection, ExtensionChannel, PartReader, RemoteError, RemoteErrorKind, Request, Shell,
+    Connection, ExtensionChannel, RemoteError, RemoteErrorKind, Request, SegmentReader, Shell,
     ShellError, ShellOptions, Verdict, extension_question, open_shell,
 };
 
@@ -43,7 +43,7 @@ impl HostPool {
         let by = self.shells.by.lock().await;
         // The one that found out meanwhile may have failed.
         check()?;
-        if *by == Some(PartsBy::Nothing) {
+        if *by == Some(ChunksBy::Nothing) {
             return Ok(None);
         }
         // Where it is known, several may be opened at a time.
@@ -65,22 +65,19 @@ impl HostPool {
     }
 
     /// A new channel of the kind that the host is known to have.
-    async fn open_as(&self, known: PartsBy) -> Result<Option<PartReader>, Arc<RemoteError>> {
+    async fn open_as(&self, known: ChunksBy) -> Result<Option<SegmentReader>, Arc<RemoteError>> {
         let (opened, instead) = match known {
-            PartsBy::Extension => {
+            ChunksBy::Extension => {
                 let channel = self.ask_for_extension(false).await?;
                 (channel.map(extension_reader), None)
             }
-            PartsBy::Shell => match self.open_shell().await? {
-                ShellOutcome::Opened(shell) => (Some(PartReader::Shell(shell)), None),
-                ShellOutcome::None(is_certain) => {
-                    if is_certain {
-                        self.persistence.set_has_shell(&self.health, false).await;
-                    }
-                    (None, Some(PartsBy::Nothing))
-                }
+            ChunksBy::Shell => match self.open_shell().await? {
+                ShellOutcome::Opened(shell) => (Some(SegmentReader::Shell(shell)), None),
+                // The account may run our program by now.
+                ShellOutcome::None(true) => (None, None),
+                ShellOutcome::None(false) => (None, Some(ChunksBy::Nothing)),
             },
-            PartsBy::Nothing => (None, Some(PartsBy::Nothing)),
+            ChunksBy::Nothing => (None, Some(ChunksBy::Nothing)),
         };
         if opened.is_none()
             && let Ok(mut by) = self.shells.by.try_lock()
@@ -93,21 +90,24 @@ impl HostPool {
     /// Tries both kinds, while others wait.
     async fn find_out(
         &self,
-        mut by: MutexGuard<'_, Option<PartsBy>>,
-    ) -> Result<Option<PartReader>, Arc<RemoteError>> {
+        mut by: MutexGuard<'_, Option<ChunksBy>>,
+    ) -> Result<Option<SegmentReader>, Arc<RemoteError>> {
         let has_shell = self.persistence.has_shell(&self.health).await;
+        if has_shell == Some(false) {
+            *by = Some(ChunksBy::Nothing);
+            return Ok(None);
+        }
         let is_extended = self.persistence.has_extension(&self.health).await;
         let is_ours = self.host.remote_program.iter().any(|w| w == OUR_COMMAND);
-        let order: &[PartsBy] = match has_shell {
-            Some(false) => &[PartsBy::Extension],
-            _ if is_extended || is_ours => &[PartsBy::Extension, PartsBy::Shell],
-            _ => &[PartsBy::Shell, PartsBy::Extension],
+        let order = match is_extended || is_ours {
+            true => [ChunksBy::Extension, ChunksBy::Shell],
+            false => [ChunksBy::Shell, ChunksBy::Extension],
         };
         let mut has_no_shell = false;
         for kind in order {
-            if *kind == PartsBy::Extension {
+            if kind == ChunksBy::Extension {
                 if let Some(channel) = self.ask_for_extension(true).await? {
-                    *by = Some(PartsBy::Extension);
+                    *by = Some(ChunksBy::Extension);
                     self.persistence.set_has_extension(&self.health).await;
                     return Ok(Some(extension_reader(channel)));
                 }
@@ -115,14 +115,14 @@ impl HostPool {
             }
             match self.open_shell().await? {
                 ShellOutcome::Opened(shell) => {
-                    *by = Some(PartsBy::Shell);
+                    *by = Some(ChunksBy::Shell);
                     self.persistence.set_has_shell(&self.health, true).await;
-                    return Ok(Some(PartReader::Shell(shell)));
+                    return Ok(Some(SegmentReader::Shell(shell)));
                 }
                 ShellOutcome::None(is_certain) => has_no_shell = is_certain,
             }
         }
-        *by = Some(PartsBy::Nothing);
+        *by = Some(ChunksBy::Nothing);
         if has_no_shell {
             self.persistence.set_has_shell(&self.health, false).await;
         }
@@ -260,6 +260,6 @@ impl HostPool {
 /// Where store paths are unless something else is known.
 const DEFAULT_STORE_DIR: &str = "/nix/store";
 
-fn extension_reader(channel: ExtensionChannel) -> PartReader {
-    PartReader::Extension(Box::new(channel))
+fn extension_reader(channel: ExtensionChannel) -> SegmentReader {
+    SegmentReader::Extension(Box::new(channel))
 }

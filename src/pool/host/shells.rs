@@ -6,11 +6,11 @@ use std::sync::atomic::AtomicBool;
 
 use crate::pool::channels::{ChannelPermit, ChannelPermits};
 use crate::pool::idle_list::IdleList;
-use crate::remote::PartReader;
+use crate::remote::SegmentReader;
 
 /// By what parts of NARs can be had from a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PartsBy {
+pub(super) enum ChunksBy {
     /// Its account has a shell with the usual tools.
     Shell,
     /// Its serve program speaks the extension.
@@ -22,18 +22,18 @@ pub(super) enum PartsBy {
 /// What is known of the shells of one host, and of serve loops that take their place.
 pub(super) struct Shells {
     /// By what parts can be had. Locked by the caller that finds out; others wait for the outcome.
-    pub(super) by: tokio::sync::Mutex<Option<PartsBy>>,
+    pub(super) by: tokio::sync::Mutex<Option<ChunksBy>>,
     /// The shell that was opened last had no `zstd`.
     pub(super) lacks_zstd: AtomicBool,
-    idle: Arc<IdleList<PartReader>>,
+    idle: Arc<IdleList<SegmentReader>>,
 }
 
 /// A shell, or a serve loop that takes its place, that is lent to one user. When it is dropped it goes back to its host if
 /// nothing is outstanding, and is closed otherwise.
 pub struct ShellLease {
     // Taken only by drop.
-    shell: Option<PartReader>,
-    idle: Arc<IdleList<PartReader>>,
+    shell: Option<SegmentReader>,
+    idle: Arc<IdleList<SegmentReader>>,
     channels: Arc<ChannelPermits>,
     _permit: ChannelPermit,
 }
@@ -50,7 +50,7 @@ impl Shells {
     /// Lends a shell, or what takes its place.
     pub(super) fn lease(
         &self,
-        shell: PartReader,
+        shell: SegmentReader,
         channels: &Arc<ChannelPermits>,
         permit: ChannelPermit,
     ) -> ShellLease {
@@ -78,14 +78,14 @@ impl Shells {
     pub(super) fn may_exist(&self) -> bool {
         // Locked while somebody finds out.
         let by = self.by.try_lock();
-        by.map_or(true, |by| *by != Some(PartsBy::Nothing))
+        by.map_or(true, |by| *by != Some(ChunksBy::Nothing))
     }
 
     pub(super) fn close_one(&self) {
         self.idle.pop();
     }
 
-    pub(super) fn take_idle(&self) -> Option<PartReader> {
+    pub(super) fn take_idle(&self) -> Option<SegmentReader> {
         while let Some(mut shell) = self.idle.pop() {
             if !shell.is_closed_by_remote() {
                 return Some(shell);
@@ -120,15 +120,15 @@ impl Activity {
 }
 
 impl Deref for ShellLease {
-    type Target = PartReader;
+    type Target = SegmentReader;
 
-    fn deref(&self) -> &PartReader {
+    fn deref(&self) -> &SegmentReader {
         self.shell.as_ref().expect("only drop takes it")
     }
 }
 
 impl DerefMut for ShellLease {
-    fn deref_mut(&mut self) -> &mut PartReader {
+    fn deref_mut(&mut self) -> &mut SegmentReader {
         self.shell.as_mut().expect("only drop takes it")
     }
 }

@@ -8,7 +8,7 @@ use crate::model::StorePath;
 use crate::wire::nar::layout::{Layout, Segment};
 
 /// Brings listings, segments and digests in the order in which they were asked for.
-pub enum PartReader {
+pub enum SegmentReader {
     /// A shell, whose usual tools read files.
     Shell(Box<Shell>),
     /// A serve loop that speaks the extension.
@@ -25,7 +25,7 @@ macro_rules! either {
     };
 }
 
-impl PartReader {
+impl SegmentReader {
     /// The host, for messages.
     #[must_use]
     pub fn host(&self) -> &str {
@@ -38,6 +38,20 @@ impl PartReader {
         match self {
             Self::Shell(shell) => shell.has_zstd(),
             Self::Extension(_) => true,
+        }
+    }
+
+    /// Whether many small files cost the host little more than few large ones: a shell starts programs for them.
+    #[must_use]
+    pub fn reads_small_files_well(&self) -> bool {
+        matches!(self, Self::Extension(_))
+    }
+
+    /// The shell, if it is one, for what only shells do.
+    pub fn as_shell(&mut self) -> Option<&mut Shell> {
+        match self {
+            Self::Shell(shell) => Some(shell),
+            Self::Extension(_) => None,
         }
     }
 
@@ -59,7 +73,7 @@ impl PartReader {
         either!(self, reader => reader.is_closed_by_remote())
     }
 
-    /// How many bytes have come of the oldest outstanding segment; to look at while [`PartReader::segment`] waits.
+    /// How many bytes have come of the oldest outstanding segment; to look at while [`SegmentReader::segment`] waits.
     #[must_use]
     pub fn meter(&self) -> Arc<AtomicU64> {
         either!(self, reader => reader.meter())

@@ -6,19 +6,19 @@ use tokio::task::JoinHandle;
 use crate::wire::serve::extension::{Request, Status};
 
 /// Answers requests of the extension (`wire::serve::extension`).
-pub trait NarParts: Send + Sync {
+pub trait NarSegments: Send + Sync {
     /// Begins to answer a request. The work goes on no further than a few pieces ahead of what is taken, and ends early when
     /// the reply is dropped.
-    fn answer(&self, request: Request) -> PartReply;
+    fn answer(&self, request: Request) -> SegmentReply;
 }
 
 /// A reply that is being made.
-pub struct PartReply {
+pub struct SegmentReply {
     pieces: mpsc::Receiver<Vec<u8>>,
     end: JoinHandle<(Status, String)>,
 }
 
-impl PartReply {
+impl SegmentReply {
     /// The body comes through `pieces`, each framed for the wire; `end` says how it ended.
     #[must_use]
     pub fn new(pieces: mpsc::Receiver<Vec<u8>>, end: JoinHandle<(Status, String)>) -> Self {

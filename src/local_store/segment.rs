@@ -19,14 +19,14 @@ const READ_SIZE: usize = 128 << 10;
 
 /// Why a part did not come whole.
 #[derive(Debug)]
-pub enum PartError {
+pub enum ReadError {
     /// The store's side.
     Store(LocalStoreError),
     /// Whoever took the bytes.
     Sink(io::Error),
 }
 
-impl From<LocalStoreError> for PartError {
+impl From<LocalStoreError> for ReadError {
     fn from(error: LocalStoreError) -> Self {
         Self::Store(error)
     }
@@ -38,12 +38,12 @@ impl LocalStore {
     /// # Errors
     /// When its path is not valid any more, when a file vanished, has another length than in the layout, or cannot be read,
     /// and when `take` fails. What was given before is void then.
-    pub fn read_part(
+    pub fn read_segment(
         &self,
         segment: &Segment,
         contents_only: bool,
         take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-    ) -> Result<(), PartError> {
+    ) -> Result<(), ReadError> {
         let path = segment.layout().path();
         self.check_valid(path)?;
         let mut files = Files {
@@ -56,7 +56,7 @@ impl LocalStore {
         for piece in segment.pieces() {
             match piece {
                 Piece::Framing(_) if contents_only => {}
-                Piece::Framing(bytes) => take(&bytes).map_err(PartError::Sink)?,
+                Piece::Framing(bytes) => take(&bytes).map_err(ReadError::Sink)?,
                 Piece::Contents(range) => files.read(&range, &mut buf, take)?,
             }
         }
@@ -86,7 +86,7 @@ impl Files {
         range: &FileRange,
         buf: &mut Vec<u8>,
         take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-    ) -> Result<(), PartError> {
+    ) -> Result<(), ReadError> {
         let here = self.files.join(as_path(&range.path));
         let failed = |error: NodeError| error.at(&here);
         let (file, size) = self.open(&range.path).map_err(failed)?;
@@ -103,7 +103,7 @@ impl Files {
             });
             match read.map_err(|errno| failed(NodeError::Io("read", errno)))? {
                 0 => {
-                    return Err(PartError::Store(LocalStoreError::Shrank {
+                    return Err(ReadError::Store(LocalStoreError::Shrank {
                         path: here,
                         expected: size,
                         got: offset,
@@ -111,7 +111,7 @@ impl Files {
                 }
                 len => {
                     let len = usize::try_from(left).map_or(len, |left| left.min(len));
-                    take(&buf[..len]).map_err(PartError::Sink)?;
+                    take(&buf[..len]).map_err(ReadError::Sink)?;
                     offset += len as u64;
                     left -= len as u64;
                 }

@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-use crate::backend::{NarParts, PartReply};
-use crate::local_store::{LayoutLimits, LocalStore, LocalStoreError, PartError};
+use crate::backend::{NarSegments, SegmentReply};
+use crate::local_store::{LayoutLimits, LocalStore, LocalStoreError, ReadError};
 use crate::model::StorePath;
 use crate::wire::nar::layout::{Layout, Segment};
 use crate::wire::serve::extension::{
@@ -29,13 +29,13 @@ const LAYOUT_ENTRIES: usize = 250_000;
 
 /// Answers from one local store.
 #[derive(Clone)]
-pub(super) struct LocalParts {
+pub(super) struct LocalSegments {
     store: Arc<LocalStore>,
     /// Those used last, the newest in front.
     layouts: Arc<Mutex<VecDeque<Layout>>>,
 }
 
-impl LocalParts {
+impl LocalSegments {
     pub(super) fn new(store: Arc<LocalStore>) -> Self {
         Self {
             store,
@@ -106,7 +106,7 @@ impl LocalParts {
                 let segment = segment(&self.layout(path)?, *start, *len)?;
                 body.fill(*level, *len, |out| {
                     let mut take = |bytes: &[u8]| out.write_all(bytes);
-                    Ok(self.store.read_part(&segment, false, &mut take)?)
+                    Ok(self.store.read_segment(&segment, false, &mut take)?)
                 })
             }
             Request::Digest {
@@ -121,7 +121,8 @@ impl LocalParts {
                     hasher.update(bytes);
                     body.check_wanted()
                 };
-                self.store.read_part(&segment, *contents_only, &mut take)?;
+                self.store
+                    .read_segment(&segment, *contents_only, &mut take)?;
                 let digest = hasher.finalize();
                 body.fill(0, 32, |out| Ok(out.write_all(&digest)?))
             }
@@ -129,21 +130,21 @@ impl LocalParts {
     }
 }
 
-impl NarParts for LocalParts {
-    fn answer(&self, request: Request) -> PartReply {
+impl NarSegments for LocalSegments {
+    fn answer(&self, request: Request) -> SegmentReply {
         let (pieces, taken) = mpsc::channel(PIECES_AHEAD);
-        let parts = self.clone();
+        let segments = self.clone();
         let work = tokio::task::spawn_blocking(move || {
             let mut body = Body {
                 pieces,
                 piece: Vec::new(),
             };
-            match parts.run(&request, &mut body) {
+            match segments.run(&request, &mut body) {
                 Ok(()) => (Status::Done, String::new()),
                 Err(refusal) => (refusal.status, refusal.reason),
             }
         });
-        PartReply::new(taken, work)
+        SegmentReply::new(taken, work)
     }
 }
 
@@ -200,11 +201,11 @@ impl From<io::Error> for Refusal {
     }
 }
 
-impl From<PartError> for Refusal {
-    fn from(error: PartError) -> Self {
+impl From<ReadError> for Refusal {
+    fn from(error: ReadError) -> Self {
         match error {
-            PartError::Store(error) => error.into(),
-            PartError::Sink(error) => error.into(),
+            ReadError::Store(error) => error.into(),
+            ReadError::Sink(error) => error.into(),
         }
     }
 }
