@@ -266,6 +266,12 @@ impl Pool {
         host_pool.host.compression.mode != CompressionMode::None && host_pool.may_have_zstd()
     }
 
+    /// Whether a host could make patches against other versions of files: as [`Pool::may_compress`], and by a shell.
+    #[must_use]
+    pub fn may_make_patches(&self, id: HostId) -> bool {
+        self.may_compress(id) && !self.hosts[id.0].is_known_to_run_ours()
+    }
+
     /// Closes idle shells and connections of a host, except for `keep` connections. A `nix-store` repeats its
     /// earlier answers as long as it lives; a new one looks into the store.
     pub fn close_idle(&self, id: HostId, keep: usize) {

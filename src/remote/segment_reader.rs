@@ -47,6 +47,12 @@ impl SegmentReader {
         matches!(self, Self::Extension(_))
     }
 
+    /// Whether it is a shell.
+    #[must_use]
+    pub fn is_shell(&self) -> bool {
+        matches!(self, Self::Shell(_))
+    }
+
     /// The shell, if it is one, for what only shells do.
     pub fn as_shell(&mut self) -> Option<&mut Shell> {
         match self {

@@ -249,6 +249,11 @@ impl HostPool {
         self.shells.may_exist() && !self.shells.lacks_zstd.load(Ordering::Relaxed)
     }
 
+    /// Whether it is known that our program takes the place of a shell.
+    pub(in crate::pool) fn is_known_to_run_ours(&self) -> bool {
+        self.shells.are_by_extension()
+    }
+
     fn check_not_resting(&self) -> Result<(), Arc<RemoteError>> {
         match self.standing() {
             Standing::Healthy | Standing::HalfOpen => Ok(()),

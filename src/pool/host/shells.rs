@@ -81,6 +81,12 @@ impl Shells {
         by.map_or(true, |by| *by != Some(ChunksBy::Nothing))
     }
 
+    /// Whether our program is known to take their place.
+    pub(super) fn are_by_extension(&self) -> bool {
+        let by = self.by.try_lock();
+        by.is_ok_and(|by| *by == Some(ChunksBy::Extension))
+    }
+
     pub(super) fn close_one(&self) {
         self.idle.pop();
     }
