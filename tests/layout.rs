@@ -182,6 +182,7 @@ const CRATES: &[CrateUse] = &[
             "src/commands/get/destination/binary_cache/pack",
             "src/backend/local/segments",
             "src/remote/inflater",
+            "src/remote/shell/frame",
         ],
         "binary caches are compressed in one place, parts of NARs in one, and what hosts compress is decompressed in one",
     ),

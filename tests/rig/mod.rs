@@ -5,6 +5,7 @@
 
 mod fault;
 mod link;
+mod parts;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -343,25 +344,6 @@ impl Setup {
         let has = |line: &[u8], word: &[u8]| line.windows(word.len()).any(|it| it == word);
         let is_part = |line: &&[u8]| has(line, b" skip=") && has(line, b" if=");
         all.split(|byte| *byte == b'\n').filter(is_part).count()
-    }
-
-    /// Parts of NARs that this host was asked for by the extension: how many, and how many of them compressed.
-    pub fn parts(&self, host: &str) -> (usize, usize) {
-        let asked = self.asked.lock().unwrap();
-        let all = asked.get(host).map_or(&[][..], Vec::as_slice);
-        let number = |at: usize| Some(u64::from_le_bytes(*all.get(at..)?.first_chunk()?));
-        let (mut parts, mut compressed) = (0, 0);
-        for at in 0..all.len() {
-            if number(at) != Some(0x5382) {
-                continue;
-            }
-            // Behind the path: where it begins, how long it is, the level.
-            let Some(path) = number(at + 8) else { continue };
-            let path = usize::try_from(path.next_multiple_of(8)).unwrap();
-            parts += 1;
-            compressed += usize::from(number(at + 32 + path).is_some_and(|level| level > 0));
-        }
-        (parts, compressed)
     }
 
     /// How many of them it was asked to compress.
