@@ -266,9 +266,9 @@ impl Pool {
         host_pool.host.compression.mode != CompressionMode::None && host_pool.may_have_zstd()
     }
 
-    /// Whether a host could make patches against other versions of files: as [`Pool::may_compress`], and by a shell.
+    /// As [`Pool::may_compress`], and by a shell: for what only shells do.
     #[must_use]
-    pub fn may_make_patches(&self, id: HostId) -> bool {
+    pub fn may_compress_by_shell(&self, id: HostId) -> bool {
         self.may_compress(id) && !self.hosts[id.0].is_known_to_run_ours()
     }
 
