@@ -6,6 +6,8 @@
 
 #[path = "fuzz_corpus/nars.rs"]
 mod nars;
+#[path = "fuzz_corpus/parts.rs"]
+mod parts;
 #[path = "../fuzz/fuzz_targets/rules/mod.rs"]
 mod rules;
 #[path = "fuzz_corpus/seeds.rs"]
@@ -151,4 +153,4 @@ macro_rules! short_runs {
     };
 }
 
-short_runs!(nar serve_client serve_server engine text nix_conf hosts infos);
+short_runs!(nar serve_client serve_server engine extension text nix_conf hosts infos);

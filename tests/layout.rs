@@ -180,10 +180,11 @@ const CRATES: &[CrateUse] = &[
         "zstd",
         &[
             "src/commands/get/destination/binary_cache/pack",
-            "src/remote/shell/inflater",
+            "src/backend/local/segments",
+            "src/remote/inflater",
             "src/remote/shell/frame",
         ],
-        "binary caches are compressed in one place, and what hosts compress is decompressed in two: as it comes, and whole",
+        "binary caches are compressed in one place, parts of NARs in one, and what hosts compress is decompressed in one",
     ),
 ];
 

@@ -309,7 +309,7 @@ async fn a_pool_keeps_shells_and_remembers_who_has_one() {
     let id = pool.hosts().next().unwrap();
     let (one, two) = tokio::join!(pool.shell(id), pool.shell(id));
     let (mut one, mut two) = (one.unwrap().unwrap(), two.unwrap().unwrap());
-    let layout = list(&mut one, &path).await;
+    let layout = list(one.as_shell().unwrap(), &path).await;
     two.request(&layout.segment(0, u64::MAX), Some(3));
     // Dropped with something owed: it is closed.
     drop(two);
@@ -342,11 +342,13 @@ async fn a_forced_serve_loop_is_asked_once_and_goes_on_serving() {
     for none in [all.0, all.1, all.2] {
         assert!(none.unwrap().is_none());
     }
-    assert_eq!(site.sshd.sessions(), 1);
+    // One for the shell, and one that asks whether our program is there; its connection is used further.
+    assert_eq!(site.sshd.sessions(), 2);
     let answers = first.ask(&[parse(&path)], |_, _| true).await;
     assert_eq!((answers.holders.len(), answers.failed), (1, 0));
-    // A later process need not ask.
     let sessions = site.sshd.sessions();
+    assert_eq!(sessions, 2);
+    // A later process need not ask.
     let later = pool(&site, Some(memory));
     assert!(later.shell(id).await.unwrap().is_none());
     assert_eq!(site.sshd.sessions(), sessions);

@@ -124,6 +124,7 @@ fn measure(lab: &Lab, table: &mut Table) {
     stream::large(lab, table, 0, Some(1.0 / 0.95));
     stream::large(lab, table, 20, None);
     stream::large(lab, table, 100, Some(1.0 / 4.0));
+    stream::restricted(lab, table, 100, 1.1);
     stream::restore(lab, table, "tiny50k", Lab::tiny, Some(1.0));
     stream::restore(lab, table, "420 MB restored", |lab| &lab.big()[0], None);
     stream::two_hosts(lab, table, 12);

@@ -8,7 +8,7 @@ use crate::lab::{Lab, Line, Link};
 use crate::realise::MEMORY;
 use crate::run::{Runs, Tried, Watch, timed};
 use crate::serve;
-use crate::support::{Host, NixEnv, Scratch, tool};
+use crate::support::{Host, NixEnv, Scratch, Sshd, program, tool};
 use crate::table::{Goal, Row, Table};
 
 /// How long one run may take.
@@ -122,6 +122,45 @@ pub fn large(lab: &Lab, table: &mut Table, rtt: u64, goal: Option<f64>) {
         });
     }
     memory(table, &title, runs[0].peak().max(runs[1].peak()));
+}
+
+/// The same path from an account that may run our program and nothing else, beside an account with a shell.
+pub fn restricted(lab: &Lab, table: &mut Table, rtt: u64, goal: f64) {
+    let title = format!("420 MB to nowhere, account restricted to our program, {rtt} ms");
+    if !lab.wants(&title) {
+        return;
+    }
+    let (host, line) = (lab.host(), Line::rtt(rtt));
+    let path = &lab.big()[..1];
+    let (ours_there, root) = (program().display(), host.store.root().display());
+    let forced = Sshd::builder()
+        .line(format!(
+            "ForceCommand {ours_there} serve-local --store {root}"
+        ))
+        .start();
+    let urls = [forced.store_url("trusted=true"), host.trusted()];
+    let links = [&forced, &host.sshd];
+    let mut runs: [[Runs; 2]; 2] = Default::default();
+    for _ in 0..lab.options.runs {
+        for (at, name) in ["our program", "shell"].into_iter().enumerate() {
+            let (cold, warm) = ours(&urls[at..=at], &Link::to(links[at], line), path);
+            runs[at][0].push(name, cold);
+            runs[at][1].push(name, warm);
+        }
+    }
+    let [mine, others] = &runs;
+    for (at, name) in ["cold", "running masters"].into_iter().enumerate() {
+        table.add(Row {
+            name: format!("{title}: --serve, {name}"),
+            unit: "s",
+            ours: mine[at].seconds(),
+            other: others[at].seconds(),
+            beside: "ours, from an account with a shell",
+            goal: Some(Goal::Ratio(goal)),
+            peak: mine[at].peak(),
+            trouble: [mine[at].trouble(), others[at].trouble()].concat(),
+        });
+    }
 }
 
 fn memory(table: &mut Table, title: &str, peak: u64) {

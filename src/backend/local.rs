@@ -1,28 +1,39 @@
 //! Answers from a Nix store on this machine, as `nix-store --serve` gives them.
 
+mod segments;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{Backend, BackendError, DeliveryError, Undelivered};
+use super::{Backend, BackendError, DeliveryError, NarSegments, Undelivered};
 use crate::local_store::{Dump, LocalStore, LocalStoreError};
 use crate::model::{PathInfo, StorePath};
 use crate::transfer::{NarSink, Piece};
 use crate::wire::nar::{Completion, failing_nar};
+use crate::wire::serve::extension::is_feature_path;
+use segments::LocalSegments;
 
 /// How many chunks of a NAR may be read before the sink has taken them.
 const READ_AHEAD_CHUNKS: usize = 4;
 
 /// Answers from one local store.
-pub struct LocalBackend(Arc<LocalStore>);
+pub struct LocalBackend {
+    store: Arc<LocalStore>,
+    segments: LocalSegments,
+}
 
 impl LocalBackend {
     /// Answers from `store`.
     #[must_use]
     pub fn new(store: LocalStore) -> Self {
-        Self(Arc::new(store))
+        let store = Arc::new(store);
+        Self {
+            segments: LocalSegments::new(store.clone()),
+            store,
+        }
     }
 
     /// Runs a query on a thread that may block.
@@ -30,7 +41,7 @@ impl LocalBackend {
         &self,
         query: impl FnOnce(&LocalStore) -> Result<T, LocalStoreError> + Send + 'static,
     ) -> Result<T, BackendError> {
-        let store = self.0.clone();
+        let store = self.store.clone();
         match tokio::task::spawn_blocking(move || query(&store)).await {
             Ok(result) => result.map_err(BackendError::new),
             Err(panicked) => Err(BackendError::new(panicked)),
@@ -41,9 +52,20 @@ impl LocalBackend {
 #[async_trait]
 impl Backend for LocalBackend {
     async fn valid_paths(&self, paths: &[StorePath]) -> Result<Vec<StorePath>, BackendError> {
-        let paths = paths.to_vec();
-        self.blocking(move |store| store.query_valid_paths(&paths))
-            .await
+        let asked = paths.to_vec();
+        let mut valid = self
+            .blocking(move |store| store.query_valid_paths(&asked))
+            .await?;
+        // That is how a caller learns that parts can be had.
+        let features = paths.iter().filter(|path| is_feature_path(path));
+        valid.extend(features.cloned());
+        valid.sort();
+        valid.dedup();
+        Ok(valid)
+    }
+
+    fn segments(&self) -> Option<&dyn NarSegments> {
+        Some(&self.segments)
     }
 
     async fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<PathInfo>, BackendError> {
@@ -64,7 +86,7 @@ impl Backend for LocalBackend {
 
     async fn deliver(&self, path: &StorePath, sink: &mut dyn NarSink) -> Result<(), Undelivered> {
         let (chunks, mut ready) = mpsc::channel(READ_AHEAD_CHUNKS);
-        let (store, path) = (self.0.clone(), path.clone());
+        let (store, path) = (self.store.clone(), path.clone());
         let reader = tokio::task::spawn_blocking(move || read(&store, &path, &chunks));
         while let Some(chunk) = ready.recv().await {
             let written = sink.write(Piece::verified(Bytes::from(chunk))).await;

@@ -6,13 +6,14 @@
 //! | `hosts` | hosts that are reached by ssh, in this process |
 //! | `engine` | an engine, over its socket; the hosts directly once there is no engine any more |
 //! | `own_login` | an engine, and the hosts that only the caller's own ssh agent can log in to |
-//! | `local` | a Nix store on this machine |
+//! | `local` | a Nix store on this machine; parts of its NARs too (`segments`) |
 
 mod engine;
 mod error;
 mod hosts;
 mod local;
 mod own_login;
+mod segments;
 
 use async_trait::async_trait;
 
@@ -21,6 +22,7 @@ pub use error::{BackendError, DeliveryError, Undelivered};
 pub use hosts::HostsBackend;
 pub use local::LocalBackend;
 pub use own_login::{MakeForHosts, OwnLoginBackend};
+pub use segments::{NarSegments, SegmentReply};
 
 use crate::model::{PathInfo, StorePath};
 use crate::transfer::NarSink;
@@ -55,6 +57,12 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// When it cannot be delivered, with what completes the bytes that `sink` has got.
     async fn deliver(&self, path: &StorePath, sink: &mut dyn NarSink) -> Result<(), Undelivered>;
+
+    /// What answers the extension of the serve protocol, where this backend does. It then counts
+    /// [`feature_path`](crate::wire::serve::extension::feature_path) as valid.
+    fn segments(&self) -> Option<&dyn NarSegments> {
+        None
+    }
 
     /// To be called before the process ends: waits, at most about 0.3 s, until the answers of hosts are on disk.
     async fn flush(&self) {}

@@ -145,7 +145,8 @@ fn keys(contents: &Contents) -> impl Iterator<Item = &str> {
     let answers = contents.answers.iter().map(|host| &*host.key);
     let failures = contents.failures.iter().map(|(key, _)| &**key);
     let shells = contents.shells.iter().map(|(key, _)| &**key);
-    answers.chain(failures).chain(shells)
+    let extensions = contents.extensions.iter().map(|key| &**key);
+    answers.chain(failures).chain(shells).chain(extensions)
 }
 
 fn names(contents: &Contents) -> impl Iterator<Item = String> {
@@ -205,6 +206,12 @@ fn stats(contents: &Contents, config: &Config, now: u64) -> String {
             shorten(name(key), MAX_NAME_CHARS)
         ));
     }
+    for key in &contents.extensions {
+        text.push_str(&format!(
+            "{}: runs this program, and needs no shell for large paths\n",
+            shorten(name(key), MAX_NAME_CHARS)
+        ));
+    }
     text
 }
 
@@ -229,6 +236,7 @@ fn stats_json(contents: &Contents, config: &Config) -> Value {
     });
     let shells = contents.shells.iter();
     let shells = shells.map(|(key, has)| json!({ "host": name(key), "shell": has }));
+    let extensions = contents.extensions.iter().map(|key| name(key));
     json!({
         "path": contents.path.to_string_lossy(),
         "bytes": contents.size,
@@ -236,6 +244,7 @@ fn stats_json(contents: &Contents, config: &Config) -> Value {
         "answers": answers.collect::<Value>(),
         "failures": failures.collect::<Value>(),
         "shells": shells.collect::<Value>(),
+        "extensions": extensions.collect::<Value>(),
     })
 }
 

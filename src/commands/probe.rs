@@ -1,4 +1,4 @@
-//! Probes all hosts at the same time: log in as always, handshake, ask, look for a shell.
+//! Probes all hosts at the same time: log in as always, handshake, ask, look for what sends parts of NARs.
 //!
 //! The result counts like that of any connection: later commands know of a host that failed, or is back,
 //! or whose account has a shell now.
@@ -15,7 +15,9 @@ use tokio::time::timeout;
 
 use crate::cache::Disk;
 use crate::config::{Config, Host};
-use crate::engine::{Engine, record_shell, recorded_failures, ssh_settings, ssh_transport};
+use crate::engine::{
+    Engine, record_extension, record_shell, recorded_failures, ssh_settings, ssh_transport,
+};
 use crate::hint::Hint;
 use crate::model::{HealthRecord, PathInfo, StorePath};
 use crate::pool::{HostId, RemoteError, RemoteErrorKind};
@@ -63,6 +65,8 @@ pub(super) struct Reached {
 
 /// Whether large paths can come in chunks.
 pub(super) enum Shell {
+    /// None is needed, and none was looked for: the host runs this program, which sends chunks by itself.
+    NotNeeded,
     Yes {
         files: StoreFiles,
         /// Whether it can compress what it sends.
@@ -145,15 +149,47 @@ impl Prober {
             infos = Err(error);
         }
         let latency = lease.latency().shortest();
+        let is_extended = infos.is_ok() && self.is_extended(&mut lease).await;
         drop(lease);
+        let shell = match is_extended {
+            true => {
+                self.record(host, record_extension).await;
+                Shell::NotNeeded
+            }
+            false => self.shell(id, host).await,
+        };
         Ok(Reached {
             version,
             banner,
             latency,
             program: pool.program(id),
             infos,
-            shell: self.shell(id, host).await,
+            shell,
         })
+    }
+
+    /// Whether the host runs this program. What ends or is silent at such a question does not.
+    async fn is_extended(&self, lease: &mut crate::pool::Lease) -> bool {
+        let asked = lease.has_extension(&self.config.store_dir);
+        match timeout(self.config.connect_timeout, asked).await {
+            Ok(Ok(is_extended)) => is_extended,
+            Ok(Err(error)) => {
+                log::debug!("{error}");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Lets later commands know.
+    async fn record(
+        &self,
+        host: &Host,
+        record: impl FnOnce(&Config, &Arc<Disk>, &Host) + Send + 'static,
+    ) {
+        let (config, disk, host) = (self.config.clone(), self.disk.clone(), host.clone());
+        let job = spawn_blocking(move || record(&config, &disk, &host));
+        let _ = timeout(DISK_TIMEOUT, job).await;
     }
 
     /// A path in our store directory that no host has.
@@ -196,9 +232,9 @@ impl Prober {
             Err(_) => None,
         };
         if let Some(known) = known {
-            let (config, disk, host) = (self.config.clone(), self.disk.clone(), host.clone());
-            let job = spawn_blocking(move || record_shell(&config, &disk, &host, known));
-            let _ = timeout(DISK_TIMEOUT, job).await;
+            let record =
+                move |config: &_, disk: &_, host: &_| record_shell(config, disk, host, known);
+            self.record(host, record).await;
         }
         match opened {
             Ok(mut shell) => self.files(id, host, &mut shell).await,

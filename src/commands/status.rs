@@ -119,8 +119,9 @@ fn reached_json(reached: &Reached) -> Value {
         "shell": match reached.shell {
             Shell::Yes { .. } => Some(true),
             Shell::No(_) => Some(false),
-            Shell::Failed(_) => None,
+            Shell::Failed(_) | Shell::NotNeeded => None,
         },
+        "extension": matches!(reached.shell, Shell::NotNeeded),
         "answers": reached.infos.is_ok(),
         "error": error.map(|error| report::parts(&**error).message),
         "hint": error.and_then(|error| report::parts(&**error).hint),

@@ -24,6 +24,12 @@ pub fn record_shell(config: &Config, disk: &Arc<Disk>, host: &Host, has_shell: b
     store.set_has_shell(&host.identity(), has_shell);
 }
 
+/// Records in `disk` that the program of a host speaks the extension. Blocks.
+pub fn record_extension(config: &Config, disk: &Arc<Disk>, host: &Host) {
+    let store = DiskHostStore::new(config, disk.clone());
+    store.set_has_extension(&host.identity());
+}
+
 /// Records of the hosts of one configuration.
 pub(super) struct DiskHostStore {
     disk: Arc<Disk>,
@@ -61,5 +67,13 @@ impl HostStore for DiskHostStore {
 
     fn set_has_shell(&self, host: &str, has_shell: bool) {
         self.disk.set_host_shell(&self.key(host), has_shell);
+    }
+
+    fn has_extension(&self, host: &str) -> bool {
+        self.disk.host_extension(&self.key(host))
+    }
+
+    fn set_has_extension(&self, host: &str) {
+        self.disk.set_host_extension(&self.key(host));
     }
 }

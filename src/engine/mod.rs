@@ -14,7 +14,7 @@ mod server;
 mod ssh;
 
 pub use bases::LocalBases;
-pub use host_store::{record_shell, recorded_failures};
+pub use host_store::{record_extension, record_shell, recorded_failures};
 pub use server::{Messages, ServerOptions, serve};
 pub use ssh::{ssh_settings, ssh_transport, store_identity};
 

@@ -1,4 +1,4 @@
-//! A real local Nix store, read only: questions to its database and dumps of its paths.
+//! A real local Nix store, read only: questions to its database, dumps of its paths and parts of them.
 //!
 //! ```text
 //! ROOT/nix/var/nix/db/schema      "10"
@@ -20,7 +20,9 @@ mod db;
 mod directory;
 mod dump;
 mod error;
+mod layout;
 mod query;
+mod segment;
 
 use std::path::{Path, PathBuf};
 
@@ -29,6 +31,8 @@ use db::Database;
 
 pub use dump::{CHUNK, Dump};
 pub use error::LocalStoreError;
+pub use layout::LayoutLimits;
+pub use segment::ReadError;
 
 /// The store schema that is understood; that of Nix since 2.0.
 pub const SCHEMA: u32 = 10;

@@ -266,6 +266,12 @@ impl Pool {
         host_pool.host.compression.mode != CompressionMode::None && host_pool.may_have_zstd()
     }
 
+    /// As [`Pool::may_compress`], and by a shell: for what only shells do.
+    #[must_use]
+    pub fn may_compress_by_shell(&self, id: HostId) -> bool {
+        self.may_compress(id) && !self.hosts[id.0].is_known_to_run_ours()
+    }
+
     /// Closes idle shells and connections of a host, except for `keep` connections. A `nix-store` repeats its
     /// earlier answers as long as it lives; a new one looks into the store.
     pub fn close_idle(&self, id: HostId, keep: usize) {

@@ -1,11 +1,14 @@
-//! A typed client of one serve connection ([`Connection`]), and of one shell ([`Shell`]).
+//! A typed client of one serve connection ([`Connection`]), of one shell ([`Shell`]), and of one serve connection whose host
+//! has our program and sends parts of NARs ([`ExtensionChannel`]). [`SegmentReader`] is either of the latter two.
 //!
-//! Both stand on a link (`link`): one channel to a program on a host. Requests are written ahead, replies
+//! All stand on a link (`link`): one channel to a program on a host. Requests are written ahead, replies
 //! come in order. A connection that broke, or whose reply was not read to its end, is poisoned and never
 //! used again: what would come next on it is unknown.
 
 mod error;
+mod inflater;
 mod link;
+mod segment_reader;
 mod serve;
 mod shell;
 mod verdict;
@@ -13,8 +16,11 @@ mod verdict;
 pub(crate) use error::HANDSHAKE;
 pub use error::{RemoteError, RemoteErrorKind};
 pub use link::{Latency, readable};
-pub use serve::{ConnectOptions, Connection, LearntProgram, connect};
-pub(crate) use serve::{closure, dump, path_infos, valid_paths};
+pub use segment_reader::SegmentReader;
+pub use serve::{
+    ConnectOptions, Connection, ExtensionChannel, LearntProgram, connect, open_extension,
+};
+pub(crate) use serve::{closure, dump, extension_question, path_infos, valid_paths};
 pub use shell::{
     CommandOutput, DumpsStep, FileDigest, FrameError, NoShell, ReceivedSegment, Shell, ShellError,
     ShellOptions, decompress, open_shell,

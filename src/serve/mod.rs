@@ -4,10 +4,12 @@
 //! | module | what it does |
 //! | --- | --- |
 //! | `output` | where replies and NARs go; moves bytes from pipe to pipe |
+//! | `segments` | the replies of the extension, where the backend has parts of NARs |
 //! | `reply` | the replies to queries |
 
 mod output;
 mod reply;
+mod segments;
 
 pub use output::{Output, Splice};
 pub(crate) use reply::{MissingHash, put_reply};
@@ -21,9 +23,8 @@ use crate::backend::{Backend, BackendError, DeliveryError, Undelivered};
 use crate::hint::without_hint;
 use crate::model::StorePath;
 use crate::wire::nar::{Completion, failing_nar};
-use crate::wire::serve::{
-    Incoming, Request, RequestDecoder, SERVER_MAGIC, Version, take_client_hello,
-};
+use crate::wire::serve::extension;
+use crate::wire::serve::{Incoming, Request, SERVER_MAGIC, Version, take_client_hello};
 use crate::wire::{WireError, put_u64};
 
 /// Buffer for one read of requests, in bytes.
@@ -109,10 +110,23 @@ pub async fn serve<W: AsyncWrite + Send + Unpin>(
     let version = newest
         .negotiate(theirs)
         .ok_or(ServeError::Version(theirs))?;
-    let mut requests = RequestDecoder::default();
+    let mut requests = extension::RequestDecoder::new(backend.segments().is_some());
     loop {
         if let Some(incoming) = requests.step(&mut buf)? {
-            answer(incoming, &mut output, backend, version).await?;
+            match (incoming, backend.segments()) {
+                (extension::Incoming::Serve(incoming), _) => {
+                    answer(incoming, &mut output, backend, version).await?;
+                }
+                (extension::Incoming::Extension(request), Some(all)) => {
+                    segments::answer(request, all, &mut output.writer).await?;
+                }
+                (extension::Incoming::Unfit(reason), _) => {
+                    segments::refuse(&reason, &mut output.writer).await?;
+                }
+                (extension::Incoming::Extension(_), None) => {
+                    segments::refuse("there are no parts here", &mut output.writer).await?;
+                }
+            }
             output.writer.flush().await?;
         } else {
             buf.reserve(READ_SIZE);

@@ -10,7 +10,7 @@ use ssh_substituter::wire::serve::{
 use ssh_substituter::wire::text::{put_have, put_infos, put_query};
 use ssh_substituter::wire::{put_string, put_u64};
 
-use super::{Group, nars, texts};
+use super::{Group, nars, parts, texts};
 
 /// An input of a target: name of the target, of the input, and its bytes.
 pub type Seed = (&'static str, String, Vec<u8>);
@@ -23,6 +23,7 @@ pub fn all() -> Vec<Seed> {
         ("serve_client", replies()),
         ("serve_server", requests()),
         ("engine", engine()),
+        ("extension", parts::extension()),
         ("text", text()),
         ("nix_conf", texts::nix_conf()),
         ("hosts", texts::hosts()),
@@ -40,11 +41,11 @@ fn path(name: &str) -> StorePath {
     StorePath::parse(&format!("/nix/store/{name}")).unwrap()
 }
 
-fn hello() -> StorePath {
+pub fn hello() -> StorePath {
     path("7rjj86a15146cq1d3qy068lml7n7ykzm-hello-2.12")
 }
 
-fn libc() -> StorePath {
+pub fn libc() -> StorePath {
     path("q3laishhmk84vl44j1973qpzkyhmr90c-libc")
 }
 

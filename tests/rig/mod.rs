@@ -5,6 +5,7 @@
 
 mod fault;
 mod link;
+mod parts;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -154,6 +155,8 @@ pub struct Account {
     pub bases: Vec<PathBuf>,
     /// What happens to the bytes that come.
     pub fault: Option<Fault>,
+    /// The hosts that run our program in place of Nix's.
+    pub ours: &'static [&'static str],
 }
 
 /// One host with a shell, over a link.
@@ -161,6 +164,16 @@ pub fn setup_account(store: &Store, link: &Arc<Link>, account: &Account) -> Setu
     let hosts = [(store, 0.0, account.fault)];
     let links = std::slice::from_ref(link);
     build(&hosts, links, account.memory, &NAMES[..1], account)
+}
+
+/// Hosts without shells, some of which run our program, over links or not.
+pub fn setup_ours(
+    hosts: &[(&Store, f64, Option<Fault>)],
+    links: &[Arc<Link>],
+    memory: u64,
+    account: &Account,
+) -> Setup {
+    build(hosts, links, memory, &[], account)
 }
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
@@ -177,7 +190,14 @@ fn build(
     let mut commands = HashMap::new();
     let mut faults = HashMap::new();
     for ((store, delay, fault), name) in hosts.iter().zip(names) {
-        let real = store.serve(false);
+        let real = match account.ours.contains(&name) {
+            true => {
+                let mut ours = Command::new(super::support::program());
+                ours.args(["serve-local", "--store"]).arg(store.root());
+                ours
+            }
+            false => store.serve(false),
+        };
         let mut words = vec![real.get_program().to_owned()];
         words.extend(real.get_args().map(ToOwned::to_owned));
         let env: Vec<_> = real

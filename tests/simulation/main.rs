@@ -20,6 +20,7 @@ mod caller;
 mod host;
 mod link;
 mod nars;
+mod parts;
 mod plan;
 mod random;
 mod real;
@@ -115,6 +116,16 @@ fn what_must_hold_holds_for_all_seeds() {
 fn what_must_hold_holds_where_hosts_compress() {
     let count = variable("SIM_COMPRESSING_SEEDS").unwrap_or(300);
     let failed = run_all(plan::FIRST_COMPRESSING..plan::FIRST_COMPRESSING + count);
+    let text = |report: &Report| format!("SIM_SEED={}: {:#?}", report.seed, report.offences);
+    let failed: Vec<_> = failed.iter().map(text).collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// The same where hosts run our program.
+#[test]
+fn what_must_hold_holds_where_hosts_run_our_program() {
+    let count = variable("SIM_OUR_SEEDS").unwrap_or(300);
+    let failed = run_all(plan::FIRST_OURS..plan::FIRST_OURS + count);
     let text = |report: &Report| format!("SIM_SEED={}: {:#?}", report.seed, report.offences);
     let failed: Vec<_> = failed.iter().map(text).collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));

@@ -192,3 +192,14 @@ impl Builder {
         self.nodes.push(Node { path, kind });
     }
 }
+
+/// Where a byte of some file is in the NAR, if it has any.
+pub fn a_byte_of_a_file(random: &mut Random, item: &Item) -> Option<u64> {
+    let files = item.nodes.iter().filter_map(|node| match node.kind {
+        Kind::File { at, size, .. } if size > 0 => Some((at, size)),
+        _ => None,
+    });
+    let files: Vec<_> = files.collect();
+    let (at, size) = *files.get(random.index(files.len().max(1)))?;
+    Some(at + random.below(size))
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::nars::{Item, Kind, catalogue};
+use super::nars::{Item, a_byte_of_a_file, catalogue};
 use super::random::Random;
 
 const MIB: u64 = 1 << 20;
@@ -54,6 +54,8 @@ pub struct Host {
     pub sessions: usize,
     pub login: Login,
     pub has_zstd: bool,
+    /// Its serve program is ours.
+    pub is_ours: bool,
     pub copies: Vec<Copy>,
     /// When the line breaks; one after the other.
     pub cuts: Vec<Cut>,
@@ -132,6 +134,9 @@ impl std::fmt::Debug for Path {
 /// From this seed on, most hosts have a `zstd`. The plan is otherwise that of the seed.
 pub const FIRST_COMPRESSING: u64 = 1 << 32;
 
+/// From this seed on, most hosts run our program, and then give nobody a shell. The plan is otherwise that of the seed.
+pub const FIRST_OURS: u64 = 1 << 33;
+
 impl Plan {
     pub fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
@@ -150,6 +155,10 @@ impl Plan {
         for (number, host) in hosts.iter_mut().enumerate() {
             keep_closed(host, &paths);
             host.has_zstd = seed >= FIRST_COMPRESSING && !(seed >> number).is_multiple_of(4);
+            host.is_ours = seed >= FIRST_OURS && !(seed >> number).is_multiple_of(3);
+            if host.is_ours && host.login == Login::Shell {
+                host.login = Login::Forced;
+            }
         }
         let mut callers: Vec<Caller> = (0..random.pick(&[1, 1, 1, 2, 3]))
             .map(|_| caller(&mut random, &paths))
@@ -272,6 +281,7 @@ fn hosts(random: &mut Random, paths: &[Path], total: u64) -> Vec<Host> {
                 Login::Refuses,
             ]),
             has_zstd: false,
+            is_ours: false,
             copies,
             cuts: Vec::new(),
             outages: Vec::new(),
@@ -339,16 +349,6 @@ fn fault(random: &mut Random, host: &mut Host, paths: &[Path]) {
             }
         }
     }
-}
-
-fn a_byte_of_a_file(random: &mut Random, item: &Item) -> Option<u64> {
-    let files = item.nodes.iter().filter_map(|node| match node.kind {
-        Kind::File { at, size, .. } if size > 0 => Some((at, size)),
-        _ => None,
-    });
-    let files: Vec<_> = files.collect();
-    let (at, size) = *files.get(random.index(files.len().max(1)))?;
-    Some(at + random.below(size))
 }
 
 /// As in a real store: what is there has all that it refers to.

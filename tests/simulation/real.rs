@@ -2,6 +2,7 @@
 //! real `sh` over the same store.
 
 mod memory;
+mod parts;
 
 use std::fs;
 use std::io;
@@ -87,6 +88,20 @@ impl Both {
 
     /// What comes back for these bytes: from the made-up program, from the real one.
     async fn answers(&self, program: Program, sent: &[u8]) -> (Output, Output) {
+        let command = match program {
+            Program::Shell => Command::new("sh"),
+            _ => self.real.serve(false),
+        };
+        self.answers_beside(command, program, sent).await
+    }
+
+    /// The same, where this is the real one.
+    async fn answers_beside(
+        &self,
+        command: Command,
+        program: Program,
+        sent: &[u8],
+    ) -> (Output, Output) {
         let mut channel = self.host.open(program).await.expect("it opens");
         channel.stdin.write_all(sent).await.expect("write");
         channel.stdin.shutdown().await.expect("end");
@@ -94,10 +109,6 @@ impl Both {
         channel.stdout.read_to_end(&mut stdout).await.expect("read");
         channel.stderr.read_to_end(&mut stderr).await.expect("read");
         let status = channel.child.wait().await.expect("it ends by itself");
-        let command = match program {
-            Program::Shell => Command::new("sh"),
-            _ => self.real.serve(false),
-        };
         let real = support::run_with_input(command, sent, LIMIT);
         let made_up = Output {
             status: std::os::unix::process::ExitStatusExt::from_raw(status << 8),
@@ -118,6 +129,7 @@ fn far() -> plan::Host {
         sessions: usize::MAX,
         login: Login::Shell,
         has_zstd: true,
+        is_ours: false,
         copies: Vec::new(),
         cuts: Vec::new(),
         outages: Vec::new(),

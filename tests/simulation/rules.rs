@@ -265,7 +265,11 @@ impl Judge<'_> {
         let can = |host: &plan::Host| {
             let mut copies = host.copies.iter();
             copies.all(|copy| copy.path != path || copy.is_always_there())
-                && host.login == plan::Login::Shell
+                && match host.login {
+                    plan::Login::Shell => true,
+                    plan::Login::Forced | plan::Login::Refuses => host.is_ours,
+                    plan::Login::Silent => false,
+                }
                 && host.is_up()
                 && host.stalls.is_empty()
                 && host.sessions == usize::MAX

@@ -1,17 +1,19 @@
-//! `nix-store --serve` over a made-up store, by the project's own codec. As the real one it goes on telling what it has
+//! `nix-store --serve` over a made-up store, by the project's own codec; or our program, which answers what is in `parts`
+//! too. As the real one it goes on telling what it has
 //! told once in answer to a question for infos or for a closure, for as long as it lives, whatever it is asked then.
 
 use std::collections::BTreeMap;
 
 use ssh_substituter::model::{PathInfo, StorePath};
 use ssh_substituter::wire::put_u64;
+use ssh_substituter::wire::serve::extension::{self, RequestDecoder, is_feature_path};
 use ssh_substituter::wire::serve::{
-    Incoming, Request, RequestDecoder, SERVER_MAGIC, Version, put_info, put_infos_end, put_set,
-    take_client_hello,
+    Incoming, Request, SERVER_MAGIC, Version, put_info, put_infos_end, put_set, take_client_hello,
 };
 
 use super::host::Far;
 use super::link::Gone;
+use super::parts;
 use super::store::Store;
 
 /// The version of Nix 2.8's.
@@ -56,18 +58,24 @@ pub async fn run(far: &mut Far) -> Result<i32, Gone> {
     };
     let mut out = Vec::new();
     put_u64(&mut out, SERVER_MAGIC);
-    put_u64(&mut out, VERSION.number());
+    let newest = match far.host.plan.is_ours {
+        true => Version::NEWEST,
+        false => VERSION,
+    };
+    put_u64(&mut out, newest.number());
     far.print(out.into(), false).await?;
-    let Some(version) = VERSION.negotiate(theirs) else {
+    let Some(version) = newest.negotiate(theirs) else {
         return Ok(1);
     };
-    let (mut requests, mut told) = (RequestDecoder::default(), Told::default());
+    let mut requests = RequestDecoder::new(far.host.plan.is_ours);
+    let mut told = Told::default();
     loop {
         let Ok(step) = requests.step(&mut far.buf) else {
             return Ok(1);
         };
         match step {
-            Some(Incoming::Request(request)) => {
+            Some(extension::Incoming::Extension(request)) => parts::answer(far, request).await?,
+            Some(extension::Incoming::Serve(Incoming::Request(request))) => {
                 if let Some(status) = answer(far, &mut told, version, request).await? {
                     return Ok(status);
                 }
@@ -91,7 +99,9 @@ async fn answer(
     let mut out = Vec::new();
     match request {
         Request::QueryValidPaths { mut paths, .. } => {
-            paths.retain(|path| told.is_valid(store, path));
+            let is_ours = host.plan.is_ours;
+            let is_valid = |path: &StorePath| is_ours && is_feature_path(path);
+            paths.retain(|path| is_valid(path) || told.is_valid(store, path));
             paths.sort();
             paths.dedup();
             put_set(&mut out, &paths);

@@ -7,12 +7,14 @@
 //! | [`serve_client`] | what a remote sends | `wire::serve` |
 //! | [`serve_server`] | what a caller sends | `wire::serve` |
 //! | [`engine`] | what a front end and its engine send | `wire::serve::engine` |
+//! | [`extension`] | what a host with this program and its client send | `wire::serve::extension` |
 //! | [`text`] | both directions of the classic protocol | `wire::text` |
 //! | [`nix_conf`] | configuration files and variables | `config` |
 //! | [`hosts`] | host specs, one a line | `config::host` |
 //! | [`infos`] | a path info with signatures and keys, as lines | `model` |
 
 pub mod engine;
+pub mod extension;
 pub mod hosts;
 pub mod infos;
 pub mod listing;
@@ -30,11 +32,12 @@ pub mod text;
 pub type Rule = fn(&[u8]);
 
 /// All rules, by the names of their targets.
-pub const ALL: [(&str, Rule); 8] = [
+pub const ALL: [(&str, Rule); 9] = [
     ("nar", nar::check),
     ("serve_client", serve_client::check),
     ("serve_server", serve_server::check),
     ("engine", engine::check),
+    ("extension", extension::check),
     ("text", text::check),
     ("nix_conf", nix_conf::check),
     ("hosts", hosts::check),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
+use super::shell::EXTENSION;
 use super::{DATABASE_FILE, Disk, FolderError, Unusable, health, open, retry_busy, retry_busy_for};
 use crate::hint::without_hint;
 use crate::model::HealthRecord;
@@ -61,6 +62,8 @@ pub struct Contents {
     pub failures: Vec<(String, HealthRecord)>,
     /// Keys of hosts, and whether their accounts have a shell.
     pub shells: Vec<(String, bool)>,
+    /// Keys of hosts whose program sends parts of NARs without a shell.
+    pub extensions: Vec<String>,
 }
 
 /// Counts of one host's answers.
@@ -196,14 +199,18 @@ fn read(db: &Connection) -> rusqlite::Result<Contents> {
     let failures = "SELECT host, failures, last_failure, rest_until FROM host_health
         ORDER BY last_failure DESC";
     let failures = rows(db, failures, |row| Ok((row.get(0)?, health::read(row, 1)?)))?;
-    let shells = rows(db, "SELECT host, has_shell FROM host_shell", |row| {
+    let known = "SELECT host, has_shell FROM host_shell WHERE has_shell IN (0, 1)";
+    let shells = rows(db, known, |row| {
         Ok((row.get(0)?, row.get::<_, i64>(1)? == 1))
     })?;
+    let known = format!("SELECT host FROM host_shell WHERE has_shell = {EXTENSION}");
+    let extensions = rows(db, &known, |row| row.get(0))?;
     Ok(Contents {
         schema: db.pragma_query_value(None, "user_version", |row| row.get(0))?,
         answers,
         failures,
         shells,
+        extensions,
         ..Contents::default()
     })
 }

@@ -78,6 +78,7 @@ impl StatusReport {
                         StoreFiles::Nowhere { is_empty: true, .. } => "?",
                         StoreFiles::Nowhere { .. } => "no",
                     },
+                    Shell::NotNeeded => "yes",
                     Shell::No(_) => "no",
                     Shell::Failed(_) => "?",
                 },

@@ -91,6 +91,24 @@ impl HostPersistence {
         .await;
     }
 
+    /// Whether an earlier process found that a host's program speaks the extension.
+    pub(in crate::pool) async fn has_extension(&self, health: &HostHealth) -> bool {
+        let key = health.key().to_owned();
+        let known = self.call(move |store| store.has_extension(&key)).await;
+        known.unwrap_or_default()
+    }
+
+    /// Lets later processes know that a host's program speaks the extension.
+    pub(in crate::pool) async fn set_has_extension(&self, health: &HostHealth) {
+        let key = health.key().to_owned();
+        self.call(move |store| {
+            if !store.has_extension(&key) {
+                store.set_has_extension(&key);
+            }
+        })
+        .await;
+    }
+
     /// Calls the store on a thread that may block, and waits for it at most [`STORE_TIMEOUT`].
     async fn call<T: Send + 'static>(
         &self,

@@ -18,14 +18,26 @@ pub trait HostStore: Send + Sync {
         let _ = (host_key, record);
     }
 
-    /// Whether a host's account has a usable shell, where that was found out.
+    /// Whether a host's account has a usable shell, where that was found out; false only where its program does not take
+    /// the place of one either.
     fn has_shell(&self, host_key: &str) -> Option<bool> {
         let _ = host_key;
         None
     }
 
-    /// Remembers whether a host's account has a usable shell.
+    /// Remembers the same.
     fn set_has_shell(&self, host_key: &str, has_shell: bool) {
         let _ = (host_key, has_shell);
+    }
+
+    /// Whether a host's program was found to speak the extension by which parts of NARs come without a shell.
+    fn has_extension(&self, host_key: &str) -> bool {
+        let _ = host_key;
+        false
+    }
+
+    /// Remembers that it does, in place of what is known of a shell.
+    fn set_has_extension(&self, host_key: &str) {
+        let _ = host_key;
     }
 }

@@ -28,6 +28,7 @@ impl HostPool {
         limit: Duration,
         requests: &[Request],
     ) -> Result<Lease, Arc<RemoteError>> {
+        self.record_store_dir(requests);
         let generation = self.single_flight.generation();
         loop {
             let permit = self.channel_permit(in_background, limit).await?;
@@ -111,7 +112,8 @@ impl HostPool {
         }
     }
 
-    async fn connect(&self, ahead: &[Request]) -> Result<Connection, RemoteError> {
+    /// A new connection on which these requests have been sent.
+    pub(super) async fn connect(&self, ahead: &[Request]) -> Result<Connection, RemoteError> {
         let options = ConnectOptions {
             connect: self.limits.connect,
             silence: self.limits.silence,

@@ -54,6 +54,8 @@ pub(super) struct HostPool {
     held: AtomicUsize,
     /// A new command may probe it while it rests.
     may_probe_early: AtomicBool,
+    /// The store directory of the paths that it was asked about last.
+    asked_store_dir: Mutex<Option<String>>,
     /// It has done what was asked, and was not probed early since.
     worked_before: AtomicBool,
     /// When the right to an early probe was taken last.
@@ -93,6 +95,7 @@ impl HostPool {
             was_connected: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             may_probe_early: AtomicBool::new(false),
+            asked_store_dir: Mutex::default(),
             worked_before: AtomicBool::new(false),
             may_join_since: Mutex::default(),
             is_without_answer: AtomicBool::new(false),

@@ -1,4 +1,4 @@
-//! Shells of one host: whether its account has one, and those that lie idle.
+//! The channels by which parts of NARs come from one host: by what they can be had there, and those that lie idle.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -6,23 +6,34 @@ use std::sync::atomic::AtomicBool;
 
 use crate::pool::channels::{ChannelPermit, ChannelPermits};
 use crate::pool::idle_list::IdleList;
-use crate::remote::Shell;
+use crate::remote::SegmentReader;
 
-/// What is known of the shells of one host.
-pub(super) struct Shells {
-    /// Whether the account has a shell. Locked by the caller that finds out; others wait for the outcome.
-    pub(super) has: tokio::sync::Mutex<Option<bool>>,
-    /// The shell that was opened last had no `zstd`.
-    pub(super) lacks_zstd: AtomicBool,
-    idle: Arc<IdleList<Shell>>,
+/// By what parts of NARs can be had from a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ChunksBy {
+    /// Its account has a shell with the usual tools.
+    Shell,
+    /// Its serve program speaks the extension.
+    Extension,
+    /// By neither.
+    Nothing,
 }
 
-/// A shell that is lent to one user. When it is dropped it goes back to its host if nothing is
-/// outstanding, and is closed otherwise.
+/// What is known of the shells of one host, and of serve loops that take their place.
+pub(super) struct Shells {
+    /// By what parts can be had. Locked by the caller that finds out; others wait for the outcome.
+    pub(super) by: tokio::sync::Mutex<Option<ChunksBy>>,
+    /// The shell that was opened last had no `zstd`.
+    pub(super) lacks_zstd: AtomicBool,
+    idle: Arc<IdleList<SegmentReader>>,
+}
+
+/// A shell, or a serve loop that takes its place, that is lent to one user. When it is dropped it goes back to its host if
+/// nothing is outstanding, and is closed otherwise.
 pub struct ShellLease {
     // Taken only by drop.
-    shell: Option<Shell>,
-    idle: Arc<IdleList<Shell>>,
+    shell: Option<SegmentReader>,
+    idle: Arc<IdleList<SegmentReader>>,
     channels: Arc<ChannelPermits>,
     _permit: ChannelPermit,
 }
@@ -30,16 +41,16 @@ pub struct ShellLease {
 impl Shells {
     pub(super) fn new() -> Self {
         Self {
-            has: tokio::sync::Mutex::default(),
+            by: tokio::sync::Mutex::default(),
             lacks_zstd: AtomicBool::new(false),
             idle: IdleList::new(),
         }
     }
 
-    /// Lends a shell.
+    /// Lends a shell, or what takes its place.
     pub(super) fn lease(
         &self,
-        shell: Shell,
+        shell: SegmentReader,
         channels: &Arc<ChannelPermits>,
         permit: ChannelPermit,
     ) -> ShellLease {
@@ -56,24 +67,31 @@ impl Shells {
         self.idle.len()
     }
 
-    /// Whether the account has a shell is found out anew, unless that is under way.
+    /// By what parts can be had is found out anew, unless that is under way.
     pub(super) fn forget(&self) {
-        if let Ok(mut has) = self.has.try_lock() {
-            *has = None;
+        if let Ok(mut by) = self.by.try_lock() {
+            *by = None;
         }
     }
 
-    /// Whether the account may have a shell, as far as is known.
+    /// Whether parts may be had, as far as is known.
     pub(super) fn may_exist(&self) -> bool {
         // Locked while somebody finds out.
-        self.has.try_lock().map_or(true, |has| *has != Some(false))
+        let by = self.by.try_lock();
+        by.map_or(true, |by| *by != Some(ChunksBy::Nothing))
+    }
+
+    /// Whether our program is known to take their place.
+    pub(super) fn are_by_extension(&self) -> bool {
+        let by = self.by.try_lock();
+        by.is_ok_and(|by| *by == Some(ChunksBy::Extension))
     }
 
     pub(super) fn close_one(&self) {
         self.idle.pop();
     }
 
-    pub(super) fn take_idle(&self) -> Option<Shell> {
+    pub(super) fn take_idle(&self) -> Option<SegmentReader> {
         while let Some(mut shell) = self.idle.pop() {
             if !shell.is_closed_by_remote() {
                 return Some(shell);
@@ -108,15 +126,15 @@ impl Activity {
 }
 
 impl Deref for ShellLease {
-    type Target = Shell;
+    type Target = SegmentReader;
 
-    fn deref(&self) -> &Shell {
+    fn deref(&self) -> &SegmentReader {
         self.shell.as_ref().expect("only drop takes it")
     }
 }
 
 impl DerefMut for ShellLease {
-    fn deref_mut(&mut self) -> &mut Shell {
+    fn deref_mut(&mut self) -> &mut SegmentReader {
         self.shell.as_mut().expect("only drop takes it")
     }
 }

@@ -1,5 +1,7 @@
-//! The client of one serve loop on one host: [`connect`] opens it, [`Connection`] asks it.
+//! The client of one serve loop on one host: [`connect`] opens it, [`Connection`] asks it. Where the host has our program,
+//! [`ExtensionChannel`] asks it for parts of NARs.
 
+mod extension;
 mod handshake;
 mod program;
 mod requests;
@@ -10,6 +12,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::time::Instant;
 
+pub(crate) use extension::extension_question;
+pub use extension::{ExtensionChannel, open_extension};
 pub use handshake::{ConnectOptions, connect};
 pub use program::LearntProgram;
 pub(crate) use requests::{closure, dump, path_infos, valid_paths};

@@ -1,7 +1,7 @@
 //! Assembles a segment from its framing and the contents of files that come.
 
 use super::command::{TRAILER, trailer, trailer_start};
-use super::inflater::Inflater;
+use crate::remote::inflater::Inflater;
 use crate::wire::nar::layout::{Piece, Pieces, Segment};
 
 const SHORT: Step = Step::Wrong("files are shorter or gone");
@@ -220,7 +220,7 @@ mod tests {
     }
 
     fn frame(contents: &[u8]) -> Vec<u8> {
-        crate::remote::shell::inflater::frame(contents)
+        crate::remote::inflater::frame(contents)
     }
 
     /// Feeds it, so many bytes at a time; what remains, and how it ended.

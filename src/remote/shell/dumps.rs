@@ -10,10 +10,10 @@
 use bytes::{Buf, BytesMut};
 
 use super::command::{self, TRAILER, trailer_of, trailer_start};
-use super::inflater::Inflater;
 use super::{PendingReply, SEGMENT, Shell};
 use crate::config::host::Host;
 use crate::model::StorePath;
+use crate::remote::inflater::Inflater;
 use crate::remote::{RemoteError, RemoteErrorKind};
 use crate::wire::put_u64;
 use crate::wire::serve::{CLIENT_MAGIC, Request, SERVER_MAGIC, Version};
@@ -173,8 +173,8 @@ impl Shell {
 #[cfg(test)]
 mod tests {
     use super::super::command::trailer;
-    use super::super::inflater::frame;
     use super::*;
+    use crate::remote::inflater::frame;
 
     const NONCE: &str = "0123456789abcdef0123456789abcdef";
 

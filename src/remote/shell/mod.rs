@@ -13,7 +13,6 @@ mod command;
 mod digest;
 mod dumps;
 mod frame;
-mod inflater;
 mod list;
 mod listing;
 mod open;

@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 
 use bytes::{Buf, Bytes};
 
-use super::inflater::Inflater;
 use super::output::{Output, Step};
 use super::{ENTRIES_MAX, LISTING, LISTING_MAX, PendingReply, SEGMENT, Shell, command, listing};
 use crate::model::StorePath;
+use crate::remote::inflater::Inflater;
 use crate::remote::{RemoteError, RemoteErrorKind};
 use crate::wire::WireError;
 use crate::wire::nar::layout::{FileRange, Layout};

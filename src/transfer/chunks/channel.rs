@@ -1,4 +1,4 @@
-//! One channel: a shell on one host that brings chunks, confirms those of others and indexes files.
+//! One channel: a shell on one host, or a serve loop of our program there, that brings chunks, confirms those of others and indexes files.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -201,7 +201,9 @@ impl ChannelWorker<'_> {
                     let began = Instant::now();
                     let file_index = self.shell.list(&nar.info.path).await;
                     let layout = file_index.as_ref().ok().and_then(Option::as_ref);
-                    scheduler.set_file_index(host, &nar, layout.cloned(), began.elapsed());
+                    let reads_well = self.shell.reads_small_files_well();
+                    let index = layout.cloned().map(|layout| (layout, reads_well));
+                    scheduler.set_file_index(host, &nar, index, began.elapsed());
                     file_index?;
                 }
                 NextAction::None => return Ok(()),

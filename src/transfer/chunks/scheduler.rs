@@ -23,8 +23,8 @@ const RESERVED_CHANNELS: usize = 2;
 /// link would wait.
 const MAX_BACKLOG_SECS: f64 = 0.3;
 
-/// Average file size, in bytes, below which only [`VERY_FAR`] hosts are asked for chunks: reading many small files in
-/// chunks takes a host several times as long as to dump them.
+/// Average file size, in bytes, below which only [`VERY_FAR`] hosts are asked for chunks through shells: reading many small
+/// files so takes a host several times as long as to dump them.
 const SMALL_FILES: u64 = 16 << 10;
 
 /// A round trip at which the window of one channel limits even such NARs.
@@ -273,25 +273,28 @@ impl Scheduler {
         NextAction::None
     }
 
-    /// Sets the file index of a NAR on a host, where it can be read in chunks there. `took` is how long indexing took.
+    /// Sets the file index of a NAR on a host, where it can be read in chunks there, with whether the host reads small files
+    /// well. `took` is how long indexing took.
     pub(super) fn set_file_index(
         &self,
         host: HostId,
         nar: &ChunkedNar,
-        layout: Option<Layout>,
+        index: Option<(Layout, bool)>,
         took: Duration,
     ) {
         if let Some(with_channels) = self.state.lock().hosts.get_mut(&host) {
             with_channels.indexer = None;
         }
         let round_trip = self.bookkeeping.pool.latency(host).unwrap_or(took);
-        let suits = |layout: &Layout| {
-            let small = layout.nar_size() / (layout.entries() as u64).max(1) < SMALL_FILES;
+        let suits = |(layout, reads_well): &(Layout, bool)| {
+            let files = (layout.entries() as u64).max(1);
+            let small = layout.nar_size() / files < SMALL_FILES && !reads_well;
             let is_slow = self.is_slow(host);
             let far_enough = round_trip >= FAR || !nar.only_if_far || is_slow;
             nar.is_only_compared() || (far_enough && (!small || round_trip >= VERY_FAR || is_slow))
         };
-        if !nar.set_file_index(host, layout.filter(suits)) {
+        let layout = index.filter(suits).map(|(layout, _)| layout);
+        if !nar.set_file_index(host, layout) {
             let (name, path) = (self.bookkeeping.pool.host(host), &nar.info.path);
             log::debug!("{name}: {path} is not read in chunks there");
         }

@@ -100,7 +100,7 @@ impl Deltas {
             };
         is_slow
             && mode != DeltaMode::Off
-            && pool.may_compress(host)
+            && pool.may_compress_by_shell(host)
             && pool.is_healthy(host)
             // One for a shell, one for everything else.
             && pool.background_limit(host) >= 2

@@ -113,7 +113,7 @@ impl HostBookkeeping {
     pub(in crate::transfer) fn compresses_dumps(&self, host: HostId) -> bool {
         let settings = self.pool.host(host);
         // Another program may not be there for a shell.
-        self.pool.may_compress(host)
+        self.pool.may_compress_by_shell(host)
             && settings.remote_program == [Host::DEFAULT_REMOTE_PROGRAM]
             // One for a shell, one for everything else.
             && self.pool.background_limit(host) >= 2

@@ -133,7 +133,7 @@ impl CompressedWorker<'_> {
         if self.shell.is_none() {
             // Failures are reported by the pool.
             self.shell = match pool.shell(self.host).await {
-                Ok(Some(shell)) if shell.has_zstd() => Some(shell),
+                Ok(Some(shell)) if shell.has_zstd() && shell.is_shell() => Some(shell),
                 Ok(_) => {
                     bookkeeping.compression.record_dumps_fail(self.host);
                     return Err(ConnectionLost);
@@ -142,7 +142,8 @@ impl CompressedWorker<'_> {
             };
             bookkeeping.throughput.on_connected(self.host);
         }
-        let Some(shell) = &mut self.shell else {
+        let shell = self.shell.as_mut().and_then(|shell| shell.as_shell());
+        let Some(shell) = shell else {
             return Err(ConnectionLost);
         };
         let infos = run.iter().map(|assigned| &assigned.task.info);
@@ -170,10 +171,12 @@ impl CompressedWorker<'_> {
     /// Brings more into the buffer.
     async fn more(&mut self) -> Result<DumpsStep, ConnectionLost> {
         let shell = self.shell.as_mut().ok_or(ConnectionLost)?;
+        let activity = shell.activity();
+        let shell = shell.as_shell().ok_or(ConnectionLost)?;
         let before = self.buf.len();
         match shell.dumps(&mut self.buf).await {
             Ok(step) => {
-                shell.activity().record_byte();
+                activity.record_byte();
                 let came = (self.buf.len() - before) as u64;
                 self.received.fetch_add(came, Ordering::Relaxed);
                 if let DumpsStep::More { wire_len } = step {

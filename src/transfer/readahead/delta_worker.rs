@@ -58,14 +58,14 @@ struct ShellLost;
 async fn work(queue: &Arc<ReadaheadQueue>, assigned: AssignedTask, base: Arc<ChosenBase>) {
     let host = base.host;
     let mut shell = match queue.bookkeeping.pool.shell(host).await {
-        Ok(Some(shell)) if shell.has_zstd() => shell,
+        Ok(Some(shell)) if shell.has_zstd() && shell.is_shell() => shell,
         // Failures are reported by the pool.
         _ => {
             queue.deltas.reject(&assigned.task.info.path);
             return assigned.fail(false);
         }
     };
-    let mut next = Some(begin(queue, &mut shell, (assigned, base)));
+    let mut next = begin(queue, &mut shell, (assigned, base));
     while let Some(begun) = next.take() {
         match bring(queue, &mut shell, host, begun).await {
             Ok(behind) => next = behind,
@@ -73,7 +73,7 @@ async fn work(queue: &Arc<ReadaheadQueue>, assigned: AssignedTask, base: Arc<Cho
         }
         if next.is_none() && !shell.has_waiters() {
             let task = queue.next_delta_task(Some(host));
-            next = task.map(|task| begin(queue, &mut shell, task));
+            next = task.and_then(|task| begin(queue, &mut shell, task));
         }
     }
 }
@@ -82,10 +82,10 @@ fn begin(
     queue: &ReadaheadQueue,
     shell: &mut ShellLease,
     (assigned, base): (AssignedTask, Arc<ChosenBase>),
-) -> Begun {
+) -> Option<Begun> {
     let level = queue.bookkeeping.pool.host(base.host).compression.level;
-    let fetch = DeltaFetch::start(shell, assigned.task.info.clone(), base, level);
-    Begun { assigned, fetch }
+    let fetch = DeltaFetch::start(shell.as_shell()?, assigned.task.info.clone(), base, level);
+    Some(Begun { assigned, fetch })
 }
 
 /// Brings a NAR. When all of it is requested, the next one is requested behind it, and returned.
@@ -103,7 +103,10 @@ async fn bring(
     task.set_chunk_meter(assigned.owner, &meter);
     let (mut buf, mut next) = (BytesMut::new(), None);
     loop {
-        let more = fetch.more(shell, &mut buf).await;
+        let Some(by_shell) = shell.as_shell() else {
+            return Err(ShellLost);
+        };
+        let more = fetch.more(by_shell, &mut buf).await;
         if !matches!(more, Ok(true)) {
             give_up(queue, host, assigned, more.err()).await;
             return Err(ShellLost);
@@ -129,7 +132,7 @@ async fn bring(
         }
         if next.is_none() && fetch.has_requested_all() && !shell.has_waiters() {
             let task = queue.next_delta_task(Some(host));
-            next = task.map(|task| begin(queue, shell, task));
+            next = task.and_then(|task| begin(queue, shell, task));
         }
     }
 }

@@ -64,6 +64,9 @@ impl<'a> DeltaSource<'a> {
                 }
                 Taken::NeedMore => {}
             }
+            let Some(shell) = shell.as_shell() else {
+                return Err(None);
+            };
             if !fetch.more(shell, &mut self.buf).await? {
                 return Err(None);
             }
@@ -82,7 +85,8 @@ async fn open(
         Ok(Some(mut shell)) if shell.has_zstd() => {
             let level = pool.host(base.host).compression.level;
             let info = Arc::new(info.clone());
-            let fetch = DeltaFetch::start(&mut shell, info, base.clone(), level);
+            let by_shell = shell.as_shell().ok_or(None)?;
+            let fetch = DeltaFetch::start(by_shell, info, base.clone(), level);
             Ok((fetch, shell))
         }
         // Failures are reported by the pool.

@@ -56,6 +56,30 @@ pub enum EntryKind<'a> {
 #[derive(Debug, Clone)]
 pub struct Layout(Arc<Nodes>);
 
+/// An object of a layout.
+#[derive(Debug)]
+pub struct ListedEntry<'a> {
+    path: Vec<u8>,
+    nodes: &'a Nodes,
+    index: usize,
+}
+
+impl ListedEntry<'_> {
+    /// As a listing has it.
+    #[must_use]
+    pub fn as_entry(&self) -> Entry<'_> {
+        let kind = match self.nodes.nodes[self.index].kind {
+            Kind::Directory => EntryKind::Directory,
+            Kind::File { executable, size } => EntryKind::File { executable, size },
+            Kind::Symlink { len } => EntryKind::Symlink(self.nodes.target(self.index, len)),
+        };
+        Entry {
+            path: &self.path,
+            kind,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Nodes {
     path: StorePath,
@@ -136,6 +160,15 @@ impl Layout {
     #[must_use]
     pub fn is_directory(&self) -> bool {
         matches!(self.0.nodes[0].kind, Kind::Directory)
+    }
+
+    /// All objects, in the order of the archive.
+    pub fn list(&self) -> impl Iterator<Item = ListedEntry<'_>> {
+        (0..self.entries()).map(|index| ListedEntry {
+            path: self.0.path(index),
+            nodes: &self.0,
+            index,
+        })
     }
 
     /// The part of the archive from byte `start` on, `len` bytes or as many as there are. Nothing is
@@ -253,6 +286,13 @@ impl Nodes {
         &self.text[start..start + usize::from(node.name_len)]
     }
 
+    /// The target of a symlink, `len` bytes.
+    fn target(&self, index: usize, len: u16) -> &[u8] {
+        let node = &self.nodes[index];
+        let start = node.name as usize + usize::from(node.name_len);
+        &self.text[start..start + usize::from(len)]
+    }
+
     /// Length of a node's contents.
     fn contents(&self, index: usize) -> u64 {
         match self.nodes[index].kind {
@@ -272,10 +312,7 @@ impl Nodes {
         match node.kind {
             Kind::Directory => directory_start(out),
             Kind::File { executable, size } => file_start(out, executable, size),
-            Kind::Symlink { len } => {
-                let start = node.name as usize + usize::from(node.name_len);
-                symlink(out, &self.text[start..start + usize::from(len)]);
-            }
+            Kind::Symlink { len } => symlink(out, self.target(index, len)),
         }
     }
 

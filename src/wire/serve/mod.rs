@@ -30,6 +30,7 @@
 
 mod client;
 pub mod engine;
+pub mod extension;
 mod server;
 mod set;
 

@@ -185,7 +185,7 @@ fn reached_host(
         };
         let finding = Finding::of(Level::Warning, AREA, report::parts(&banner), "");
         all.push(match reached.shell {
-            Shell::No(_) => finding.fix(
+            Shell::No(_) | Shell::NotNeeded => finding.fix(
                 "what the account is forced to run (ForceCommand, command= in authorized_keys) must print nothing before nix-store --serve does, nor may start-up files there",
             ),
             _ => finding,
@@ -224,8 +224,10 @@ fn reached_host(
 
 /// Whether large paths come compressed.
 fn compressed(host: &Host, shell: &Shell) -> Option<Finding> {
-    let Shell::Yes { has_zstd, .. } = shell else {
-        return None;
+    let has_zstd = match shell {
+        Shell::Yes { has_zstd, .. } => *has_zstd,
+        Shell::NotNeeded => true,
+        Shell::No(_) | Shell::Failed(_) => return None,
     };
     let mode = host.compression.mode;
     let delta = match host.delta {
@@ -256,8 +258,16 @@ fn compressed(host: &Host, shell: &Shell) -> Option<Finding> {
 /// Whether large paths come in chunks.
 fn in_parts(config: &Config, shell: &Shell) -> Finding {
     let files = match shell {
+        Shell::NotNeeded => {
+            return Finding::ok(
+                AREA,
+                "runs ssh-substituter: large paths come in chunks, without a shell",
+            );
+        }
         Shell::Yes { files, .. } => files,
-        Shell::No(none) => return Finding::note(AREA, no_shell(config, none)),
+        Shell::No(none) => {
+            return Finding::note(AREA, no_shell(config, none)).fix(NO_SHELL_FIX);
+        }
         Shell::Failed(error) => {
             let reason = report::parts(&**error).message;
             let text = format!(
@@ -290,6 +300,9 @@ fn in_parts(config: &Config, shell: &Shell) -> Finding {
     }
 }
 
+/// What an account without a shell gains by this program.
+const NO_SHELL_FIX: &str = "to get them in chunks and compressed without giving it a shell, let the account run 'ssh-substituter serve-local' in place of nix-store --serve (docs/restricted-host.md)";
+
 fn no_shell(config: &Config, none: &NoShell) -> String {
     let reason = shorten(
         none.reason.trim_start_matches("no shell: "),
@@ -308,7 +321,11 @@ fn program_finding(host: &Host, reached: &Reached, program: &RemoteProgram) -> F
     if let Some(version) = &program.version {
         text = format!("{text} is {version}");
     }
-    let (version, nix) = (reached.version, nix_of(reached.version));
+    let version = reached.version;
+    let nix = match reached.shell {
+        Shell::NotNeeded => "ssh-substituter's own",
+        _ => nix_of(version),
+    };
     text = format!("{text}, serve protocol {version} ({nix})");
     if reached.program == Program::WithWrite {
         text = format!(

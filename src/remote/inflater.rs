@@ -1,4 +1,4 @@
-//! Decompresses what the host's `zstd` makes of a segment's contents: one frame.
+//! Decompresses what a host compresses with zstd: one frame.
 
 use std::io;
 

@@ -1,0 +1,133 @@
+//! One channel by which parts of NARs come from a host: a shell, or a serve loop of our program.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use super::{ExtensionChannel, Latency, ReceivedSegment, RemoteError, Shell};
+use crate::model::StorePath;
+use crate::wire::nar::layout::{Layout, Segment};
+
+/// Brings listings, segments and digests in the order in which they were asked for.
+pub enum SegmentReader {
+    /// A shell, whose usual tools read files.
+    Shell(Box<Shell>),
+    /// A serve loop that speaks the extension.
+    Extension(Box<ExtensionChannel>),
+}
+
+/// The same call of either.
+macro_rules! either {
+    ($self:ident, $reader:ident => $call:expr) => {
+        match $self {
+            Self::Shell($reader) => $call,
+            Self::Extension($reader) => $call,
+        }
+    };
+}
+
+impl SegmentReader {
+    /// The host, for messages.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        either!(self, reader => reader.host())
+    }
+
+    /// Whether it can compress what it sends.
+    #[must_use]
+    pub fn has_zstd(&self) -> bool {
+        match self {
+            Self::Shell(shell) => shell.has_zstd(),
+            Self::Extension(_) => true,
+        }
+    }
+
+    /// Whether many small files cost the host little more than few large ones: a shell starts programs for them.
+    #[must_use]
+    pub fn reads_small_files_well(&self) -> bool {
+        matches!(self, Self::Extension(_))
+    }
+
+    /// Whether it is a shell.
+    #[must_use]
+    pub fn is_shell(&self) -> bool {
+        matches!(self, Self::Shell(_))
+    }
+
+    /// The shell, if it is one, for what only shells do.
+    pub fn as_shell(&mut self) -> Option<&mut Shell> {
+        match self {
+            Self::Shell(shell) => Some(shell),
+            Self::Extension(_) => None,
+        }
+    }
+
+    /// How quickly it has answered.
+    #[must_use]
+    pub fn latency(&self) -> Latency {
+        either!(self, reader => reader.latency())
+    }
+
+    /// Whether no reply is outstanding and nothing went wrong: only then may it be used by others.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        either!(self, reader => reader.is_clean())
+    }
+
+    /// Whether the remote has ended it while it lay idle. Does not wait.
+    #[must_use]
+    pub fn is_closed_by_remote(&mut self) -> bool {
+        either!(self, reader => reader.is_closed_by_remote())
+    }
+
+    /// How many bytes have come of the oldest outstanding segment; to look at while [`SegmentReader::segment`] waits.
+    #[must_use]
+    pub fn meter(&self) -> Arc<AtomicU64> {
+        either!(self, reader => reader.meter())
+    }
+
+    /// Lists the files of `path`; see [`Shell::list`] and [`ExtensionChannel::list`].
+    ///
+    /// # Errors
+    /// When the link breaks, falls silent, or what comes is no listing.
+    pub async fn list(&mut self, path: &StorePath) -> Result<Option<Layout>, RemoteError> {
+        either!(self, reader => reader.list(path).await)
+    }
+
+    /// Asks for a segment, with a `level` (of zstd) compressed on its way.
+    pub fn request(&mut self, segment: &Segment, level: Option<u8>) {
+        either!(self, reader => reader.request(segment, level));
+    }
+
+    /// Asks for the SHA-256 of a segment, framing included.
+    pub fn request_digest(&mut self, segment: &Segment) {
+        either!(self, reader => reader.request_digest(segment));
+    }
+
+    /// Asks for the SHA-256 of what of a segment comes from files.
+    pub fn request_contents_digest(&mut self, segment: &Segment) {
+        either!(self, reader => reader.request_contents_digest(segment));
+    }
+
+    /// The next outstanding segment. May be dropped and called again.
+    ///
+    /// # Errors
+    /// As [`Shell::segment`] and [`ExtensionChannel::segment`]. It is to be dropped then.
+    pub async fn segment(&mut self) -> Result<ReceivedSegment, RemoteError> {
+        either!(self, reader => reader.segment().await)
+    }
+
+    /// The next outstanding digest; `None` when the host cannot tell.
+    ///
+    /// # Errors
+    /// When the link breaks or falls silent, or what comes is no digest. It is to be dropped then.
+    pub async fn digest(&mut self) -> Result<Option<[u8; 32]>, RemoteError> {
+        either!(self, reader => reader.digest().await)
+    }
+
+    /// It will lie idle: nothing at the host is held meanwhile.
+    pub fn leave_path(&mut self) {
+        if let Self::Shell(shell) = self {
+            shell.leave_path();
+        }
+    }
+}

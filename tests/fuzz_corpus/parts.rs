@@ -1,0 +1,83 @@
+//! What a host with this program and its client send.
+
+use ssh_substituter::wire::nar::layout::{Entry, EntryKind};
+use ssh_substituter::wire::serve::Request;
+use ssh_substituter::wire::serve::extension::{
+    Request as Part, Status, put_busy, put_end, put_entry, put_piece_head,
+};
+use ssh_substituter::wire::{put_string, put_u64};
+
+use super::Group;
+use super::seeds::{hello, libc};
+
+pub fn extension() -> Group {
+    let (path, start, len) = (hello(), 1 << 33, 2 << 20);
+    let mut requests = b"q".to_vec();
+    let list = Part::List {
+        path: path.clone(),
+        level: 3,
+    };
+    let chunk = Part::Chunk {
+        path: path.clone(),
+        start,
+        len,
+        level: 19,
+    };
+    let digest = Part::Digest {
+        path,
+        start,
+        len,
+        contents_only: true,
+    };
+    list.put(&mut requests);
+    Request::DumpStorePath { path: libc() }.put(&mut requests);
+    chunk.put(&mut requests);
+    digest.put(&mut requests);
+    let mut unfit = b"q".to_vec();
+    put_u64(&mut unfit, 0x5381);
+    put_string(&mut unfit, b"/etc/passwd");
+    put_u64(&mut unfit, 3);
+    put_u64(&mut unfit, 0x5381);
+    put_string(&mut unfit, hello().as_str().as_bytes());
+    put_u64(&mut unfit, 20);
+    let reply = |tag: u8, status, reason: &str| {
+        let mut out = vec![tag];
+        if tag == b'b' {
+            put_busy(&mut out);
+        }
+        for piece in [&b"some bytes"[..], b"more"] {
+            put_piece_head(&mut out, piece.len());
+            out.extend_from_slice(piece);
+        }
+        put_end(&mut out, status, reason);
+        out
+    };
+    let mut listing = b"l".to_vec();
+    let file = |executable, size| EntryKind::File { executable, size };
+    for (path, kind) in [
+        (&b""[..], EntryKind::Directory),
+        (b"bin", EntryKind::Directory),
+        (b"bin/hello", file(true, 12_345)),
+        (b"lib", file(false, 0)),
+        (b"link", EntryKind::Symlink(b"bin/hello")),
+    ] {
+        put_entry(&mut listing, &Entry { path, kind });
+    }
+    let words = |tag: u8, words: &[u64]| {
+        let mut out = vec![tag];
+        words.iter().for_each(|word| put_u64(&mut out, *word));
+        out
+    };
+    vec![
+        ("requests", requests),
+        ("unfit", unfit),
+        ("reply", reply(b'r', Status::Done, "")),
+        ("busy", reply(b'b', Status::Failed, "cannot read")),
+        ("busy-too-often", words(b'b', &[u64::MAX; 721])),
+        ("piece-too-long", words(b'r', &[262_145])),
+        ("no-such-status", words(b'r', &[0, 4, 0])),
+        ("listing", listing),
+        ("one-file", words(b'l', &[1, 0, 77])),
+        ("twice", words(b'l', &[0, 0, 0, 0])),
+    ]
+}
