@@ -99,6 +99,8 @@ pub struct Config {
     /// `readahead-memory`: how many bytes of NARs may be held that were fetched before the caller
     /// asked for them. 256 MiB by default; 0 reads nothing ahead.
     pub readahead_memory: u64,
+    /// `readahead-disk`: how many more such bytes may be on disk, in files without a name. 2 GiB by default; 0 for none.
+    pub readahead_disk: u64,
     /// `engine`: whether one engine is to serve all processes of this user. `auto` (the default)
     /// or `off`.
     pub engine: bool,
@@ -150,6 +152,7 @@ impl Config {
             positive_ttl,
             negative_ttl,
             readahead_memory,
+            readahead_disk,
             engine: _,
             engine_idle_timeout,
             progress: _,
@@ -170,7 +173,7 @@ impl Config {
         );
         let times = (connect_timeout, stall_timeout, dead_link_timeout);
         let times = (times, positive_ttl, negative_ttl, engine_idle_timeout);
-        format!("{hosts:?} {trust:?} {times:?} {readahead_memory}")
+        format!("{hosts:?} {trust:?} {times:?} {readahead_memory} {readahead_disk}")
     }
 
     /// The same with the agent of the configuration in place of the one that an unprivileged client chose.

@@ -5,14 +5,17 @@
 //! | --- | --- |
 //! | `server` | the process: serves front ends, ends when nobody uses it |
 //! | `host_store` | what later processes should know of hosts, in the disk tier |
+//! | `spill_folder` | files for what is read ahead on disk |
 //! | `ssh` | how hosts are reached by ssh |
 
 mod host_store;
 mod server;
+mod spill_folder;
 mod ssh;
 
 pub use host_store::{record_shell, recorded_failures};
 pub use server::{Messages, ServerOptions, serve};
+pub use spill_folder::SpillFolder;
 pub use ssh::{ssh_settings, ssh_transport, store_identity};
 
 use std::sync::Arc;
@@ -83,7 +86,9 @@ impl Engine {
         let resolver = Resolver::with_disk(pool.clone(), trust, disk, lifetimes);
         let resolver = Arc::new(resolver);
         let holders = Box::new(ResolverLookup(resolver.clone()));
-        let transfers = Transfers::new(pool.clone(), config.readahead_memory, holders);
+        let spill = Arc::new(SpillFolder::new(Environment::of_process()));
+        let transfers = Transfers::new(pool.clone(), config.readahead_memory, holders)
+            .with_disk(spill, config.readahead_disk);
         Self {
             pool,
             resolver,
@@ -154,6 +159,10 @@ pub struct ResolverLookup(pub Arc<Resolver>);
 impl HolderLookup for ResolverLookup {
     fn holders(&self, path: &StorePath) -> Option<Arc<[HostId]>> {
         self.0.holders(path)
+    }
+
+    fn look_for_holders(&self, paths: Vec<StorePath>) {
+        self.0.look_for_holders(paths);
     }
 
     fn on_missing(&self, host: HostId, path: &StorePath) {

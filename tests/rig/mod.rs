@@ -24,7 +24,7 @@ use ssh_substituter::pool::{Limits, Pool};
 use ssh_substituter::resolver::{Found, Resolver, Trust};
 use ssh_substituter::transfer::progress::NoProgress;
 use ssh_substituter::transfer::{
-    Caller, FailedTransfer, FetchRequest, NarSink, Piece, ResumePoint, Transfers,
+    Caller, FailedTransfer, FetchRequest, NarSink, Piece, ResumePoint, SpillDisk, Transfers,
 };
 use ssh_substituter::transport::process::ProcessTransport;
 use ssh_substituter::transport::{Channel, Program, Transport, TransportError};
@@ -139,9 +139,27 @@ pub fn setup_over(hosts: &[(&Store, &Arc<Link>)], memory: u64, shells: bool) -> 
     build(&hosts, &links, memory, shells, &Account::default())
 }
 
+/// Hosts without shells over these links, with room for so many bytes on a disk.
+pub fn setup_on_disk(
+    hosts: &[(&Store, &Arc<Link>)],
+    memory: u64,
+    disk: Arc<dyn SpillDisk>,
+    bytes: u64,
+) -> Setup {
+    let links: Vec<_> = hosts.iter().map(|(_, link)| (*link).clone()).collect();
+    let hosts: Vec<_> = hosts.iter().map(|(store, _)| (*store, 0.0, None)).collect();
+    let account = Account {
+        disk: Some((disk, bytes)),
+        ..Account::default()
+    };
+    build(&hosts, &links, memory, &[], &account)
+}
+
 /// How the accounts of a test differ from usual ones.
 #[derive(Default)]
 pub struct Account {
+    /// Where to read ahead beside the memory, and how many bytes.
+    pub disk: Option<(Arc<dyn SpillDisk>, u64)>,
     /// Further parameters of the hosts' URLs, each with a `&` before it.
     pub params: &'static str,
     /// A folder with programs that are found before the usual ones.
@@ -257,7 +275,10 @@ fn build(
     };
     let resolver = Arc::new(Resolver::new(pool.clone(), trust));
     let answers = Box::new(ResolverLookup(resolver.clone()));
-    let transfers = Transfers::new(pool, memory, answers);
+    let mut transfers = Transfers::new(pool, memory, answers);
+    if let Some((disk, bytes)) = &account.disk {
+        transfers = transfers.with_disk(disk.clone(), *bytes);
+    }
     Setup {
         resolver,
         caller: transfers.caller(),

@@ -17,6 +17,7 @@
 mod support;
 
 mod caller;
+mod disk;
 mod host;
 mod link;
 mod nars;
@@ -115,6 +116,16 @@ fn what_must_hold_holds_for_all_seeds() {
 fn what_must_hold_holds_where_hosts_compress() {
     let count = variable("SIM_COMPRESSING_SEEDS").unwrap_or(300);
     let failed = run_all(plan::FIRST_COMPRESSING..plan::FIRST_COMPRESSING + count);
+    let text = |report: &Report| format!("SIM_SEED={}: {:#?}", report.seed, report.offences);
+    let failed: Vec<_> = failed.iter().map(text).collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// The same where no account has a shell.
+#[test]
+fn what_must_hold_holds_without_shells() {
+    let count = variable("SIM_WHOLE_SEEDS").unwrap_or(300);
+    let failed = run_all(plan::FIRST_WITHOUT_SHELLS..plan::FIRST_WITHOUT_SHELLS + count);
     let text = |report: &Report| format!("SIM_SEED={}: {:#?}", report.seed, report.offences);
     let failed: Vec<_> = failed.iter().map(text).collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));

@@ -20,6 +20,28 @@ pub struct Plan {
     pub callers: Vec<Caller>,
     /// What may be read ahead, in bytes.
     pub memory: u64,
+    pub disk: Disk,
+}
+
+/// What is read ahead on disk.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    /// How much may be, in bytes.
+    pub bytes: u64,
+    pub fault: Option<DiskFault>,
+}
+
+/// What is wrong with the disk.
+#[derive(Debug, Clone, Copy)]
+pub enum DiskFault {
+    /// No file can be made.
+    Unwritable,
+    /// It takes so many bytes.
+    Full(u64),
+    /// Nothing can be read behind so many bytes of a file.
+    Unreadable(u64),
+    /// What was written there is something else.
+    Forgets(u64),
 }
 
 /// A path that there is somewhere.
@@ -132,6 +154,9 @@ impl std::fmt::Debug for Path {
 /// From this seed on, most hosts have a `zstd`. The plan is otherwise that of the seed.
 pub const FIRST_COMPRESSING: u64 = 1 << 32;
 
+/// From this seed on, no account has a shell.
+pub const FIRST_WITHOUT_SHELLS: u64 = 1 << 33;
+
 impl Plan {
     pub fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
@@ -149,6 +174,9 @@ impl Plan {
         }
         for (number, host) in hosts.iter_mut().enumerate() {
             keep_closed(host, &paths);
+            if seed >= FIRST_WITHOUT_SHELLS && host.login == Login::Shell {
+                host.login = Login::Forced;
+            }
             host.has_zstd = seed >= FIRST_COMPRESSING && !(seed >> number).is_multiple_of(4);
         }
         let mut callers: Vec<Caller> = (0..random.pick(&[1, 1, 1, 2, 3]))
@@ -165,6 +193,7 @@ impl Plan {
             hosts,
             callers,
             memory,
+            disk: disk(seed),
         }
     }
 
@@ -190,6 +219,21 @@ impl Copy {
     pub fn is_always_there(&self) -> bool {
         self.from.is_none() && self.until.is_none()
     }
+}
+
+/// Not by the same chance as the rest, which stays as it was for each seed.
+fn disk(seed: u64) -> Disk {
+    let mut random = Random::new(!seed);
+    let bytes = random.pick(&[0, 64 * MIB, 64 * MIB, 1024 * MIB, 1024 * MIB, 1024 * MIB]);
+    let at = random.below(30 * MIB);
+    let fault = match random.below(10) {
+        0 => Some(DiskFault::Unwritable),
+        1 => Some(DiskFault::Full(at)),
+        2 => Some(DiskFault::Unreadable(at)),
+        3 => Some(DiskFault::Forgets(at)),
+        _ => None,
+    };
+    Disk { bytes, fault }
 }
 
 fn paths(random: &mut Random) -> Vec<Path> {

@@ -87,10 +87,14 @@ impl Watch {
     }
 
     pub fn look(&self, transfers: &Transfers) {
-        let (used, total) = transfers.memory();
-        let most = total + self.fetched.load(Ordering::Relaxed);
-        if used > most {
-            self.offend(format!("{used} bytes are held, {most} may be"));
+        for (place, (used, total)) in [
+            ("in memory", transfers.memory()),
+            ("on disk", transfers.on_disk()),
+        ] {
+            let most = total + self.fetched.load(Ordering::Relaxed);
+            if used > most {
+                self.offend(format!("{used} bytes are held {place}, {most} may be"));
+            }
         }
     }
 

@@ -70,6 +70,7 @@ pub(super) fn validate(
         positive_ttl: parsed(&settings, Key::PositiveTtl, seconds)?,
         negative_ttl: parsed(&settings, Key::NegativeTtl, seconds)?,
         readahead_memory: parsed(&settings, Key::ReadaheadMemory, bytes)?,
+        readahead_disk: parsed(&settings, Key::ReadaheadDisk, bytes)?,
         engine: parsed(&settings, Key::Engine, engine)?,
         engine_idle_timeout: timeout(&settings, Key::EngineIdleTimeout)?,
         progress: parsed(&settings, Key::Progress, progress)?,

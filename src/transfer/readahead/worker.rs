@@ -182,6 +182,10 @@ impl Worker {
             assigned.finish();
             return Ok(lease);
         }
+        if task.open_file().await.is_err() {
+            assigned.fail(false);
+            return Err(ConnectionLost);
+        }
         let (host, path) = (lease.host().to_owned(), task.info.path.clone());
         let mut has_bytes = false;
         let fault = loop {
@@ -193,9 +197,16 @@ impl Worker {
                 self.received.fetch_add(got, Ordering::Relaxed);
                 assigned.received(got);
                 match fed {
-                    Ok(FeedOutcome::More) => {}
+                    Ok(FeedOutcome::More) => {
+                        if task.write_out().await.is_err() {
+                            assigned.fail(false);
+                            return Err(ConnectionLost);
+                        }
+                    }
                     Ok(FeedOutcome::Complete) => {
                         lease.end_dump();
+                        // What cannot be written stays in memory: a few pieces.
+                        let _ = task.write_out().await;
                         assigned.finish();
                         return Ok(lease);
                     }

@@ -1,0 +1,70 @@
+//! A NAR that one worker is to bring.
+
+use std::sync::Arc;
+
+use super::ReadaheadQueue;
+use super::backlog::MAX_FAILURES;
+use crate::transfer::hosts::OutstandingBytes;
+use crate::transfer::readahead::task::{OwnerId, ReadaheadTask, SMALL_NAR};
+
+/// A task of a worker. Dropping it unfinished requeues it.
+pub(in crate::transfer::readahead) struct AssignedTask {
+    pub(in crate::transfer::readahead) task: Arc<ReadaheadTask>,
+    pub(in crate::transfer::readahead) owner: OwnerId,
+    pub(super) queue: Arc<ReadaheadQueue>,
+    pub(super) outstanding: Option<OutstandingBytes>,
+    pub(super) done: bool,
+}
+
+impl AssignedTask {
+    /// So many bytes of it have come.
+    pub(in crate::transfer::readahead) fn received(&mut self, bytes: u64) {
+        if let Some(outstanding) = &mut self.outstanding {
+            outstanding.on_received(bytes);
+        }
+    }
+
+    /// It is complete, or belongs to another worker.
+    pub(in crate::transfer::readahead) fn finish(mut self) {
+        self.done = true;
+    }
+
+    /// The worker cannot bring it. With `blamed`, no worker tries it again, unless it is a large one, which takes the caller
+    /// long to fetch by itself: another host may bring it.
+    pub(in crate::transfer::readahead) fn fail(mut self, blamed: bool) {
+        let failures = match blamed {
+            false => 0,
+            true if self.task.info.nar_size > SMALL_NAR => 1,
+            true => MAX_FAILURES,
+        };
+        self.requeue(failures);
+    }
+
+    /// No worker can bring it in the same way.
+    pub(in crate::transfer::readahead) fn fail_for_good(mut self) {
+        self.requeue(MAX_FAILURES);
+    }
+
+    fn requeue(&mut self, failures: u32) {
+        self.done = true;
+        let task = &self.task;
+        if !task.give_up(self.owner) {
+            return;
+        }
+        let mut backlog = self.queue.backlog.lock();
+        // The caller may have taken it meanwhile.
+        if backlog.tasks.remove(&task.info.path).is_some() {
+            let failures = task.failures.saturating_add(failures);
+            backlog.expect(&task.info, &task.holders, failures);
+        }
+    }
+}
+
+impl Drop for AssignedTask {
+    fn drop(&mut self) {
+        if !self.done {
+            self.requeue(0);
+        }
+        self.queue.wake();
+    }
+}
