@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | bytes that were delivered are the right ones; a path that fails is completed to a proper archive | always; before a failure, what was passed on may be wrong only where a holder has a wrong byte and the NAR is passed on as it comes |
 //! | a path is delivered | if a holder is [well](is_healthy) |
-//! | at most 1.1 times the useful bytes are fetched, 1.5 times with faults | always, but for [`SLACK`], a part from each host that another one brings sooner, the parts that are being sent when their path is collected, what a plain dump sends again after an outage, what a fault cut off in the middle, what came whole and was wrong, and the beginning of a large path whose caller [pauses](LONG_PAUSE) when others need its channel |
+//! | at most 1.1 times the useful bytes are fetched, 1.5 times with faults | always, but for [`SLACK`], a part from each host that another one brings sooner, the parts that are being sent when their path is collected, what a plain dump sends again after an outage, what a fault cut off in the middle, what came whole and was wrong, what a disk that fails has lost, and the beginning of a large path whose caller [pauses](LONG_PAUSE) when others need its channel |
 //! | a host is not counted as failed, and nobody is told that it is | if it is [up](plan::Host::is_up) and its line does not stall |
 //! | what is read ahead stays within its budget, and nothing of it is left at the end | always; what is being fetched may be held besides |
 //! | it ends in time | always; see [`time_limit`] |
@@ -308,7 +308,8 @@ impl Judge<'_> {
             + self.overtaken()
             + self.given_up()
             + self.collected()
-            + self.resent();
+            + self.resent()
+            + self.lost_on_disk();
         let most = useful * tenths / 10 + excused + SLACK;
         (self.sent > most).then(|| {
             let Self { sent, lost, .. } = self;
@@ -342,6 +343,16 @@ impl Judge<'_> {
         let largest = sizes.filter(|size| *size >= WHOLE).max().unwrap_or(0);
         let outages = self.plan.hosts.iter().map(|host| host.outages.len() as u64);
         largest * outages.sum::<u64>()
+    }
+
+    /// What was read ahead on a disk that fails comes again.
+    fn lost_on_disk(&self) -> u64 {
+        if self.plan.disk.fault.is_none() {
+            return 0;
+        }
+        let sizes = self.outcomes.iter();
+        let sizes = sizes.map(|outcome| self.plan.paths[outcome.path].item.size());
+        sizes.filter(|size| *size >= WHOLE).sum()
     }
 
     /// What others need a channel for, where there are few, comes again to one who pauses amid a large path.

@@ -130,10 +130,22 @@ impl HostRate {
             return self.streams == 0;
         };
         let latency = self.latency.as_secs_f64();
-        let window_rate = CHANNEL_WINDOW as f64 / latency.max(0.0001);
         self.streams < MIN_STREAMS
-            || self.streams as f64 * window_rate <= 2.0 * rate
+            || self.streams as f64 * window_rate(latency) <= 2.0 * rate
             || self.backlog_secs() <= NEARLY_DONE_SECS + 2.0 * latency
+    }
+
+    /// How long the rest of a large NAR will take, in seconds, if the others go on as well; `None` while that is not known.
+    pub(super) fn stream_secs(&self, rest: u64) -> Option<f64> {
+        let rate = self.rate?.max(1.0) / self.streams.max(1) as f64;
+        Some(rest as f64 / rate)
+    }
+
+    /// How long one more large NAR will take at most, in seconds, behind all that is outstanding.
+    pub(super) fn new_stream_secs(&self, bytes: u64) -> Option<f64> {
+        let latency = self.latency.as_secs_f64();
+        let rate = self.rate?.min(window_rate(latency)).max(1.0);
+        Some(latency + self.backlog_secs() + bytes as f64 / rate)
     }
 
     /// There is a connection now for what was requested.
@@ -174,6 +186,11 @@ impl HostRate {
             mine <= LATE_FACTOR * other.estimate_secs(bytes) + MEASURE_WINDOW.as_secs_f64()
         })
     }
+}
+
+/// What one channel brings at most, in bytes a second.
+fn window_rate(latency: f64) -> f64 {
+    CHANNEL_WINDOW as f64 / latency.max(0.0001)
 }
 
 #[cfg(test)]

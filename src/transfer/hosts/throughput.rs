@@ -10,6 +10,10 @@ use tokio::time::Instant;
 use super::host_rate::{HostRate, LATE_FACTOR, MEASURE_WINDOW};
 use crate::pool::HostId;
 
+/// A large NAR is left to another host that takes so many times less for all of it, and so many seconds.
+const OVERTAKEN_FACTOR: f64 = 2.0;
+const OVERTAKEN_SECS: f64 = 1.0;
+
 /// The throughput of all hosts.
 #[derive(Debug, Default)]
 pub(in crate::transfer) struct Throughput(Mutex<HashMap<HostId, HostRate>>);
@@ -156,6 +160,28 @@ impl Throughput {
         mine.estimate_secs(bytes) > LATE_FACTOR * theirs + MEASURE_WINDOW.as_secs_f64()
     }
 
+    /// How long a host will take for the rest of a large NAR that it is sending, in seconds; `None` while that is not known.
+    pub(in crate::transfer) fn stream_secs(&self, host: HostId, rest: u64) -> Option<f64> {
+        self.0.lock().get(&host)?.stream_secs(rest)
+    }
+
+    /// Whether one of `others` would send all of a large NAR long before `host` has sent the `rest` of it.
+    pub(in crate::transfer) fn is_overtaken(
+        &self,
+        host: HostId,
+        rest: u64,
+        bytes: u64,
+        others: &[HostId],
+    ) -> bool {
+        let Some(mine) = self.stream_secs(host, rest) else {
+            return false;
+        };
+        let throughput = self.0.lock();
+        let others = others.iter().filter(|other| **other != host);
+        let mut others = others.filter_map(|other| throughput.get(other)?.new_stream_secs(bytes));
+        others.any(|theirs| mine > OVERTAKEN_FACTOR * theirs + OVERTAKEN_SECS)
+    }
+
     /// Puts the hosts that would be late last, and else keeps the order.
     pub(in crate::transfer) fn put_late_ones_last(&self, hosts: &mut [HostId], bytes: u64) {
         let all = hosts.to_vec();
@@ -236,6 +262,27 @@ mod tests {
         assert!(!throughput.is_in_time(unknown, nar, 11 * nar, &hosts));
         let _taken = throughput.request_stream(slow, nar);
         assert!(!throughput.is_in_time(slow, nar, 12 * nar, &hosts));
+    }
+
+    #[test]
+    fn a_large_nar_is_left_to_a_host_that_is_far_quicker() {
+        let throughput = Arc::new(Throughput::default());
+        let [slow, fast, unknown] = [0, 1, 2].map(HostId::at);
+        throughput.0.lock().insert(slow, host(1_000_000));
+        throughput.0.lock().insert(fast, host(20_000_000));
+        let _outstanding = throughput.request_stream(slow, 40_000_000);
+        let is_overtaken = |rest, others: &[HostId]| {
+            throughput.is_overtaken(slow, rest, 40_000_000, &[&[slow], others].concat())
+        };
+        assert!(is_overtaken(39_000_000, &[fast]));
+        assert!(!is_overtaken(4_000_000, &[fast]), "it is nearly there");
+        assert!(!is_overtaken(39_000_000, &[unknown]));
+        // One channel over 100 ms moves 20 MB/s, whatever the host could send.
+        throughput.0.lock().insert(fast, host(400_000_000));
+        assert!(is_overtaken(4_000_000, &[fast]));
+        throughput.set_latency(fast, Duration::from_millis(100));
+        assert!(!is_overtaken(4_000_000, &[fast]));
+        assert!(!throughput.is_overtaken(fast, 40_000_000, 40_000_000, &[slow, fast]));
     }
 
     #[test]

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Buf;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::queue::{AssignedTask, ReadaheadQueue};
-use super::task::FeedOutcome;
+use super::task::{FeedOutcome, SMALL_NAR};
 use crate::model::PathInfo;
 use crate::pool::{HostId, Lease};
 use crate::transfer::error::HostFault;
@@ -17,6 +17,9 @@ use crate::wire::nar::{Decoder, Event};
 
 /// How often an idle worker checks whether another one has fallen behind.
 const STEAL_CHECK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How often it is checked, while a large NAR comes, whether it should be left to others.
+const LEAVE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How many bytes of NARs are at most read over when somebody else brings them by now: another connection costs some
 /// round trips, and that costs bytes.
@@ -187,20 +190,29 @@ impl Worker {
             return Err(ConnectionLost);
         }
         let (host, path) = (lease.host().to_owned(), task.info.path.clone());
-        let mut has_bytes = false;
+        let (mut has_bytes, mut rest) = (false, task.info.nar_size);
+        let mut checked_at = Instant::now();
         let fault = loop {
             if !lease.buffer().is_empty() {
                 has_bytes = true;
                 let before = lease.buffer().len();
                 let fed = task.feed(assigned.owner, lease.buffer(), self.host);
                 let got = (before - lease.buffer().len()) as u64;
+                rest = rest.saturating_sub(got);
                 self.received.fetch_add(got, Ordering::Relaxed);
                 assigned.received(got);
                 match fed {
                     Ok(FeedOutcome::More) => {
-                        if task.write_out().await.is_err() {
+                        let is_due = checked_at.elapsed() >= LEAVE_CHECK_INTERVAL;
+                        let leave = rest > SMALL_NAR
+                            && is_due
+                            && assigned.should_be_left(self.host, rest, lease.has_waiters());
+                        if leave || task.write_out().await.is_err() {
                             assigned.fail(false);
                             return Err(ConnectionLost);
+                        }
+                        if is_due {
+                            checked_at = Instant::now();
                         }
                     }
                     Ok(FeedOutcome::Complete) => {

@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use super::ReadaheadQueue;
 use super::backlog::MAX_FAILURES;
+use crate::pool::HostId;
 use crate::transfer::hosts::OutstandingBytes;
 use crate::transfer::readahead::task::{OwnerId, ReadaheadTask, SMALL_NAR};
+
+/// How long others may wait for a channel on which a large NAR comes that no caller waits for, in seconds.
+const LONGEST_WAIT_SECS: f64 = 5.0;
 
 /// A task of a worker. Dropping it unfinished requeues it.
 pub(in crate::transfer::readahead) struct AssignedTask {
@@ -22,6 +26,28 @@ impl AssignedTask {
         if let Some(outstanding) = &mut self.outstanding {
             outstanding.on_received(bytes);
         }
+    }
+
+    /// Whether it should be left to others, of the `rest` of it that has not come: another host would send all of it long
+    /// before. Or somebody waits for the channel, which it would keep for long (`is_channel_needed`).
+    pub(in crate::transfer::readahead) fn should_be_left(
+        &self,
+        host: HostId,
+        rest: u64,
+        is_channel_needed: bool,
+    ) -> bool {
+        let (bookkeeping, info) = (&self.queue.bookkeeping, &self.task.info);
+        let throughput = &bookkeeping.throughput;
+        if is_channel_needed && !self.task.is_wanted() {
+            let secs = throughput.stream_secs(host, rest);
+            return secs.is_some_and(|secs| secs > LONGEST_WAIT_SECS);
+        }
+        let mut others = bookkeeping.holders(&info.path, &self.task.holders);
+        others.retain(|other| {
+            bookkeeping.pool.is_healthy(*other)
+                && !bookkeeping.sent_wrong_content(*other, &info.path)
+        });
+        throughput.is_overtaken(host, rest, info.nar_size, &others)
     }
 
     /// It is complete, or belongs to another worker.

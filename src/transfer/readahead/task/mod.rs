@@ -319,6 +319,11 @@ impl ReadaheadTask {
         self.state.lock().meter.load(Ordering::Relaxed)
     }
 
+    /// Whether a caller waits for it.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.state.lock().wanted
+    }
+
     /// The host that fills it or has filled it.
     pub(in crate::transfer) fn host(&self) -> HostId {
         self.state.lock().host
