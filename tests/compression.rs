@@ -155,6 +155,7 @@ async fn without_zstd_it_comes_as_it_is() {
         params: "&compression=zstd",
         programs: Some(programs.path().to_owned()),
         has_no_others: true,
+        disk: None,
     };
     let setup = setup_account(&store, &link, &account);
     let came = fetch(&setup, &link, &store, &path).await;

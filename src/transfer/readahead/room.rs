@@ -42,12 +42,23 @@ impl CallerRoom {
     }
 
     /// Whether there may ever be room for a NAR.
+    pub(super) fn may_suit(&self, nar_size: u64) -> bool {
+        let disk = self.disk.as_ref();
+        let on_disk = || disk.is_some_and(|(_, budget)| nar_size <= budget.largest());
+        !self.is_none()
+            && (in_memory(nar_size) <= self.memory.largest()
+                || (nar_size >= MIN_NAR_SIZE && on_disk()))
+    }
+
+    /// The same as long as the disk is as it is.
     pub(super) fn suits(&self, nar_size: u64) -> bool {
-        let on_disk = || {
-            let disk = self.disk.as_ref().filter(|(spill, _)| spill.is_usable());
-            disk.is_some_and(|(_, budget)| nar_size >= MIN_NAR_SIZE && nar_size <= budget.largest())
+        let is_usable = || {
+            self.disk
+                .as_ref()
+                .is_some_and(|(spill, _)| spill.is_usable())
         };
-        !self.is_none() && (in_memory(nar_size) <= self.memory.largest() || on_disk())
+        let fits_memory = in_memory(nar_size) <= self.memory.largest();
+        self.may_suit(nar_size) && (fits_memory || is_usable())
     }
 
     /// Room for a NAR in memory, if there is some.

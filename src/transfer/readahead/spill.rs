@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,9 @@ use super::budget::ByteBudget;
 
 /// How long nothing is written to disk after it has failed: it may be full.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(60);
+
+/// How many files are open at most: a process may have no more than about a thousand, and needs others.
+const MAX_FILES: usize = 256;
 
 /// Where files are made that NARs are read ahead into.
 pub trait SpillDisk: Send + Sync {
@@ -51,12 +55,23 @@ pub(super) struct Spill {
     disk: Arc<dyn SpillDisk>,
     pub(super) budget: Arc<ByteBudget>,
     paused_until: Mutex<Option<Instant>>,
+    files: Arc<AtomicUsize>,
 }
 
 /// An open file.
 pub(super) struct OpenSpill {
     file: Box<dyn SpillFile>,
     may_block: bool,
+    _count: FileCount,
+}
+
+/// Counts one file.
+struct FileCount(Arc<AtomicUsize>);
+
+impl Drop for FileCount {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Spill {
@@ -66,13 +81,15 @@ impl Spill {
             disk,
             budget: Arc::new(ByteBudget::new(bytes)),
             paused_until: Mutex::default(),
+            files: Arc::default(),
         }
     }
 
-    /// Whether files may be made: none has failed a moment ago.
+    /// Whether files may be made: none has failed a moment ago, and there are not too many.
     pub(super) fn is_usable(&self) -> bool {
         let paused_until = *self.paused_until.lock();
         paused_until.is_none_or(|until| until <= Instant::now())
+            && self.files.load(Ordering::Relaxed) < MAX_FILES
     }
 
     /// A file could not be made, written or read.
@@ -88,8 +105,14 @@ impl Spill {
     pub(super) async fn create(&self, size: u64) -> io::Result<OpenSpill> {
         let disk = self.disk.clone();
         let may_block = disk.may_block();
+        self.files.fetch_add(1, Ordering::Relaxed);
+        let count = FileCount(self.files.clone());
         let file = run(may_block, move || disk.create(size)).await?;
-        Ok(OpenSpill { file, may_block })
+        Ok(OpenSpill {
+            file,
+            may_block,
+            _count: count,
+        })
     }
 }
 

@@ -203,16 +203,19 @@ impl Worker {
                 assigned.received(got);
                 match fed {
                     Ok(FeedOutcome::More) => {
-                        let is_due = checked_at.elapsed() >= LEAVE_CHECK_INTERVAL;
-                        let leave = rest > SMALL_NAR
-                            && is_due
-                            && assigned.should_be_left(self.host, rest, lease.has_waiters());
-                        if leave || task.write_out().await.is_err() {
+                        if rest > SMALL_NAR && checked_at.elapsed() >= LEAVE_CHECK_INTERVAL {
+                            checked_at = Instant::now();
+                            let in_the_way =
+                                lease.has_waiters() && assigned.is_in_the_way(self.host, rest);
+                            if in_the_way || assigned.is_overtaken(self.host, rest) {
+                                // It would be so again and again, and each time for nothing.
+                                assigned.fail(in_the_way);
+                                return Err(ConnectionLost);
+                            }
+                        }
+                        if task.write_out().await.is_err() {
                             assigned.fail(false);
                             return Err(ConnectionLost);
-                        }
-                        if is_due {
-                            checked_at = Instant::now();
                         }
                     }
                     Ok(FeedOutcome::Complete) => {

@@ -251,7 +251,7 @@ fn compressed(host: &Host, shell: &Shell) -> Option<Finding> {
 fn in_parts(config: &Config, shell: &Shell) -> Finding {
     let files = match shell {
         Shell::Yes { files, .. } => files,
-        Shell::No(none) => return Finding::note(AREA, no_shell(config, none)),
+        Shell::No(none) => return Finding::note(AREA, no_shell(none)),
         Shell::Failed(error) => {
             let reason = report::parts(&**error).message;
             let text = format!(
@@ -284,16 +284,14 @@ fn in_parts(config: &Config, shell: &Shell) -> Finding {
     }
 }
 
-fn no_shell(config: &Config, none: &NoShell) -> String {
+fn no_shell(none: &NoShell) -> String {
     let reason = shorten(
         none.reason.trim_start_matches("no shell: "),
         MAX_BANNER_CHARS,
     );
-    let alone = match config.hosts.len() {
-        ..=1 => "",
-        _ => "; those of some tens of megabytes and more are not spread over the hosts",
-    };
-    format!("large paths come over one channel only: its account has no shell ({reason}){alone}")
+    format!(
+        "large paths come whole, each over one channel and from one host: its account has no shell ({reason})"
+    )
 }
 
 fn program_finding(host: &Host, reached: &Reached, program: &RemoteProgram) -> Finding {

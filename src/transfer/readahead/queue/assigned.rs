@@ -28,25 +28,21 @@ impl AssignedTask {
         }
     }
 
-    /// Whether it should be left to others, of the `rest` of it that has not come: another host would send all of it long
-    /// before. Or somebody waits for the channel, which it would keep for long (`is_channel_needed`).
-    pub(in crate::transfer::readahead) fn should_be_left(
-        &self,
-        host: HostId,
-        rest: u64,
-        is_channel_needed: bool,
-    ) -> bool {
+    /// Whether the `rest` of it would keep a channel for long that somebody waits for, and no caller waits for it.
+    pub(in crate::transfer::readahead) fn is_in_the_way(&self, host: HostId, rest: u64) -> bool {
+        let secs = self.queue.bookkeeping.throughput.stream_secs(host, rest);
+        !self.task.is_wanted() && secs.is_some_and(|secs| secs > LONGEST_WAIT_SECS)
+    }
+
+    /// Whether another host would send all of it long before this one has sent the `rest`.
+    pub(in crate::transfer::readahead) fn is_overtaken(&self, host: HostId, rest: u64) -> bool {
         let (bookkeeping, info) = (&self.queue.bookkeeping, &self.task.info);
-        let throughput = &bookkeeping.throughput;
-        if is_channel_needed && !self.task.is_wanted() {
-            let secs = throughput.stream_secs(host, rest);
-            return secs.is_some_and(|secs| secs > LONGEST_WAIT_SECS);
-        }
         let mut others = bookkeeping.holders(&info.path, &self.task.holders);
         others.retain(|other| {
             bookkeeping.pool.is_healthy(*other)
                 && !bookkeeping.sent_wrong_content(*other, &info.path)
         });
+        let throughput = &bookkeeping.throughput;
         throughput.is_overtaken(host, rest, info.nar_size, &others)
     }
 

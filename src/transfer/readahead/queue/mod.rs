@@ -86,7 +86,7 @@ impl ReadaheadQueue {
         let path = &info.path;
         // Without size and hash it can be neither planned nor verified.
         let unsuitable =
-            info.nar_size == 0 || info.nar_hash.is_none() || !self.room.suits(info.nar_size);
+            info.nar_size == 0 || info.nar_hash.is_none() || !self.room.may_suit(info.nar_size);
         let fetched = backlog.fetched.get(path);
         let known = backlog.tasks.contains_key(path)
             || fetched.is_some_and(|at| at.elapsed() < REFETCH_AFTER);
