@@ -7,7 +7,47 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ssh_substituter::transfer::{SpillDisk, SpillFile};
 
-use super::plan::DiskFault;
+use super::random::Random;
+
+const MIB: u64 = 1 << 20;
+
+/// What is read ahead on disk.
+#[derive(Debug, Clone)]
+pub struct DiskPlan {
+    /// How much may be, in bytes.
+    pub bytes: u64,
+    pub fault: Option<DiskFault>,
+}
+
+/// What is wrong with the disk.
+#[derive(Debug, Clone, Copy)]
+pub enum DiskFault {
+    /// No file can be made.
+    Unwritable,
+    /// It takes so many bytes.
+    Full(u64),
+    /// Nothing can be read behind so many bytes of a file.
+    Unreadable(u64),
+    /// What was written there is something else.
+    Forgets(u64),
+}
+
+impl DiskPlan {
+    /// Not by the same chance as the rest of the plan, which stays as it was for each seed.
+    pub fn new(seed: u64) -> Self {
+        let mut random = Random::new(!seed);
+        let bytes = random.pick(&[0, 64 * MIB, 64 * MIB, 1024 * MIB, 1024 * MIB, 1024 * MIB]);
+        let at = random.below(30 * MIB);
+        let fault = match random.below(10) {
+            0 => Some(DiskFault::Unwritable),
+            1 => Some(DiskFault::Full(at)),
+            2 => Some(DiskFault::Unreadable(at)),
+            3 => Some(DiskFault::Forgets(at)),
+            _ => None,
+        };
+        Self { bytes, fault }
+    }
+}
 
 pub struct Disk {
     fault: Option<DiskFault>,

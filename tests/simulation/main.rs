@@ -17,6 +17,7 @@
 mod support;
 
 mod caller;
+mod copies;
 mod disk;
 mod host;
 mod link;
@@ -33,6 +34,7 @@ mod store;
 mod tools;
 mod trace;
 mod transport;
+mod waste;
 
 use std::io::Write;
 use std::sync::Mutex;

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use super::copies::Copy;
+use super::copies::keep_closed;
+use super::disk::DiskPlan;
 use super::nars::{Item, Kind, catalogue};
 use super::random::Random;
 
@@ -20,28 +23,7 @@ pub struct Plan {
     pub callers: Vec<Caller>,
     /// What may be read ahead, in bytes.
     pub memory: u64,
-    pub disk: Disk,
-}
-
-/// What is read ahead on disk.
-#[derive(Debug, Clone)]
-pub struct Disk {
-    /// How much may be, in bytes.
-    pub bytes: u64,
-    pub fault: Option<DiskFault>,
-}
-
-/// What is wrong with the disk.
-#[derive(Debug, Clone, Copy)]
-pub enum DiskFault {
-    /// No file can be made.
-    Unwritable,
-    /// It takes so many bytes.
-    Full(u64),
-    /// Nothing can be read behind so many bytes of a file.
-    Unreadable(u64),
-    /// What was written there is something else.
-    Forgets(u64),
+    pub disk: DiskPlan,
 }
 
 /// A path that there is somewhere.
@@ -91,16 +73,6 @@ pub enum Cut {
     Channel(u64),
     /// All of them have carried so many bytes of paths.
     Total(u64),
-}
-
-/// A path at a host.
-#[derive(Debug, Clone, Default)]
-pub struct Copy {
-    pub path: usize,
-    pub from: Option<Duration>,
-    pub until: Option<Duration>,
-    pub again: Option<Duration>,
-    pub wrong: Option<u64>,
 }
 
 /// For some time nobody gets through.
@@ -193,7 +165,7 @@ impl Plan {
             hosts,
             callers,
             memory,
-            disk: disk(seed),
+            disk: DiskPlan::new(seed),
         }
     }
 
@@ -213,27 +185,6 @@ impl Host {
     pub fn is_up(&self) -> bool {
         self.cuts.is_empty() && self.outages.is_empty()
     }
-}
-
-impl Copy {
-    pub fn is_always_there(&self) -> bool {
-        self.from.is_none() && self.until.is_none()
-    }
-}
-
-/// Not by the same chance as the rest, which stays as it was for each seed.
-fn disk(seed: u64) -> Disk {
-    let mut random = Random::new(!seed);
-    let bytes = random.pick(&[0, 64 * MIB, 64 * MIB, 1024 * MIB, 1024 * MIB, 1024 * MIB]);
-    let at = random.below(30 * MIB);
-    let fault = match random.below(10) {
-        0 => Some(DiskFault::Unwritable),
-        1 => Some(DiskFault::Full(at)),
-        2 => Some(DiskFault::Unreadable(at)),
-        3 => Some(DiskFault::Forgets(at)),
-        _ => None,
-    };
-    Disk { bytes, fault }
 }
 
 fn paths(random: &mut Random) -> Vec<Path> {
@@ -393,31 +344,6 @@ fn a_byte_of_a_file(random: &mut Random, item: &Item) -> Option<u64> {
     let files: Vec<_> = files.collect();
     let (at, size) = *files.get(random.index(files.len().max(1)))?;
     Some(at + random.below(size))
-}
-
-/// As in a real store: what is there has all that it refers to.
-fn keep_closed(host: &mut Host, paths: &[Path]) {
-    let mut copies: Vec<Copy> = Vec::new();
-    for mut copy in std::mem::take(&mut host.copies) {
-        let is_referred = |other: &&Copy| paths[copy.path].references.contains(&other.path);
-        let below: Vec<Copy> = copies.iter().filter(is_referred).cloned().collect();
-        if below.len() < paths[copy.path].references.len() {
-            continue;
-        }
-        for other in below {
-            copy.from = copy.from.max(other.from);
-            copy.until = copy.until.into_iter().chain(other.until).min();
-            copy.again = match (copy.again, other.again) {
-                _ if copy.until.is_none() => None,
-                (Some(again), Some(others)) => Some(again.max(others)),
-                // The other one never went, or never comes back.
-                (again, None) => again.filter(|_| other.until.is_none()),
-                (None, _) => None,
-            };
-        }
-        copies.push(copy);
-    }
-    host.copies = copies;
 }
 
 fn caller(random: &mut Random, paths: &[Path]) -> Caller {
