@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rig::{Fault, Link, Setup, setup_on_disk, setup_over, setup_with, until};
+use rig::{Account, Fault, Link, Setup, setup_over, setup_restricted, setup_with, until};
 use ssh_substituter::cache::disk::Environment;
 use ssh_substituter::engine::SpillFolder;
 use ssh_substituter::transfer::{SpillDisk, SpillFile};
@@ -108,12 +108,81 @@ async fn a_far_host_sends_over_as_many_channels_as_make_it_faster() {
 }
 
 #[tokio::test]
-async fn what_breaks_amid_a_large_path_is_brought_by_the_other_host_ahead_of_the_caller() {
+async fn what_breaks_amid_a_large_path_is_brought_by_another_host_ahead_of_the_caller() {
     let (stores, paths) = twins(4, 9 * MIB);
-    for fault in [Fault::Cut(12 * MIB as u64), Fault::Flip(12 * MIB as u64)] {
+    for fault in [Fault::Cut(4 * MIB as u64), Fault::Flip(4 * MIB as u64)] {
         let hosts = [(&stores[0], 0.0, None), (&stores[1], 0.0, Some(fault))];
         let both = setup_with(&hosts, 256 << 20);
-        fetch_all(&both, &stores[0], &paths).await;
+        both.expect(&paths).await;
+        both.fetch_right(&stores[0], &paths[0]).await;
+        let dumps = || ["one", "two"].map(|host| both.dumps(host, &paths).len());
+        // The broken host may be the one that is asked for little.
+        let has_begun = || dumps().iter().sum::<usize>() >= paths.len();
+        until("all of it", has_begun).await;
+        if dumps()[1] >= 1 {
+            until("one once more", || {
+                dumps().iter().sum::<usize>() > paths.len()
+            })
+            .await;
+        }
+        for path in &paths[1..] {
+            both.fetch_right(&stores[0], path).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_turns_out_to_be_slow_is_relieved() {
+    let (stores, paths) = twins(4, 9 * MIB);
+    // The second one would need 31 s for one of the paths.
+    let links = [link(5_000_000, 20), link(300_000, 20)];
+    let hosts = [(&stores[0], &links[0]), (&stores[1], &links[1])];
+    let both = setup_over(&hosts, 256 << 20, false);
+    let took = fetch_all(&both, &stores[0], &paths).await;
+    assert!(both.dumps("two", &paths).len() == 1, "it was tried");
+    assert!(took < Duration::from_secs(20), "{took:?}");
+}
+
+#[tokio::test]
+async fn nobody_waits_for_the_only_channel_until_a_large_path_is_read_ahead() {
+    let (stores, paths) = twins(1, 9 * MIB);
+    let small = ["a", "b"].map(|name| stores[0].add_text(name, "a text", &[]));
+    let slow = link(600_000, 20);
+    let account = Account {
+        params: "&max-connections=1",
+        ..Account::default()
+    };
+    let one = setup_restricted(&[(&stores[0], &slow)], 256 << 20, &account);
+    one.expect(&paths).await;
+    one.fetch_right(&stores[0], &small[0]).await;
+    until("some of it", || came(&slow) > MIB as u64 / 2).await;
+    let began = Instant::now();
+    one.fetch_right(&stores[0], &small[1]).await;
+    // The large one takes 15 s.
+    assert!(began.elapsed() < Duration::from_secs(7), "{began:?}");
+}
+
+#[tokio::test]
+async fn what_is_on_disk_goes_with_its_caller() {
+    let (stores, paths) = twins(3, 9 * MIB);
+    let (_folder, spill) = folder_on_disk();
+    let fast = link(0, 20);
+    let account = on_disk(spill, 100 << 20);
+    let one = setup_restricted(&[(&stores[0], &fast)], 1 << 20, &account);
+    one.expect(&paths).await;
+    one.fetch_right(&stores[0], &paths[0]).await;
+    until("the others", || one.transfers.on_disk().0 > 18 << 20).await;
+    let Setup {
+        caller, transfers, ..
+    } = one;
+    drop(caller);
+    until("nothing", || transfers.on_disk().0 == 0).await;
+}
+
+fn on_disk(disk: impl SpillDisk + 'static, bytes: u64) -> Account {
+    Account {
+        disk: Some((Arc::new(disk), bytes)),
+        ..Account::default()
     }
 }
 
@@ -135,7 +204,7 @@ async fn what_does_not_fit_into_memory_is_read_ahead_on_disk() {
     let fast = link(0, 20);
     // Two of the paths fit into memory, three on disk.
     let hosts = [(&stores[0], &fast)];
-    let one = setup_on_disk(&hosts, 20 << 20, Arc::new(spill), 30 << 20);
+    let one = setup_restricted(&hosts, 20 << 20, &on_disk(spill, 30 << 20));
     one.expect(&paths).await;
     one.fetch_right(&stores[0], &paths[0]).await;
     until("five more", || one.dumps("one", &paths).len() == 6).await;
@@ -161,7 +230,7 @@ async fn a_path_that_is_being_written_to_disk_is_read_at_the_same_time() {
     let (_folder, spill) = folder_on_disk();
     let slow = link(5_000_000, 20);
     let hosts = [(&stores[0], &slow)];
-    let one = setup_on_disk(&hosts, 1 << 20, Arc::new(spill), 100 << 20);
+    let one = setup_restricted(&hosts, 1 << 20, &on_disk(spill, 100 << 20));
     one.expect(&paths[1..]).await;
     let small = stores[0].add_text("small", "it begins", &[]);
     one.fetch_right(&stores[0], &small).await;
@@ -227,8 +296,8 @@ async fn a_disk_that_fails_costs_time_alone() {
     ] {
         let (_folder, disk) = folder_on_disk();
         let fast = link(0, 20);
-        let failing = Arc::new(Failing { disk, fault });
-        let one = setup_on_disk(&[(&stores[0], &fast)], 1 << 20, failing, 100 << 20);
+        let account = on_disk(Failing { disk, fault }, 100 << 20);
+        let one = setup_restricted(&[(&stores[0], &fast)], 1 << 20, &account);
         one.expect(&paths).await;
         one.fetch_right(&stores[0], &paths[0]).await;
         let begun = one.dumps("one", &paths).len();

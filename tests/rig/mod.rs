@@ -139,20 +139,11 @@ pub fn setup_over(hosts: &[(&Store, &Arc<Link>)], memory: u64, shells: bool) -> 
     build(&hosts, &links, memory, shells, &Account::default())
 }
 
-/// Hosts without shells over these links, with room for so many bytes on a disk.
-pub fn setup_on_disk(
-    hosts: &[(&Store, &Arc<Link>)],
-    memory: u64,
-    disk: Arc<dyn SpillDisk>,
-    bytes: u64,
-) -> Setup {
+/// Hosts without shells over these links.
+pub fn setup_restricted(hosts: &[(&Store, &Arc<Link>)], memory: u64, account: &Account) -> Setup {
     let links: Vec<_> = hosts.iter().map(|(_, link)| (*link).clone()).collect();
     let hosts: Vec<_> = hosts.iter().map(|(store, _)| (*store, 0.0, None)).collect();
-    let account = Account {
-        disk: Some((disk, bytes)),
-        ..Account::default()
-    };
-    build(&hosts, &links, memory, &[], &account)
+    build(&hosts, &links, memory, &[], account)
 }
 
 /// How the accounts of a test differ from usual ones.

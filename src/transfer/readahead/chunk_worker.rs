@@ -24,9 +24,8 @@ pub(super) async fn run(queue: Arc<ReadaheadQueue>) {
 async fn bring(queue: &ReadaheadQueue, assigned: AssignedTask) {
     let task = assigned.task.clone();
     let holders = queue.bookkeeping.holders(&task.info.path, &task.holders);
-    let download = queue
-        .chunks
-        .start(&task.info, &holders, 0, task.priority.clone());
+    let priority = task.priority.clone();
+    let download = queue.chunks.start(&task.info, &holders, 0, priority);
     if let Some(mut download) = download {
         if task.open_file().await.is_err() {
             return assigned.fail(false);
@@ -52,9 +51,6 @@ async fn bring(queue: &ReadaheadQueue, assigned: AssignedTask) {
             }
         }
     }
-    // Whether its hosts have shells may have shown only now. Without them it comes whole, by another worker.
-    match queue.chunks.suits(&task.info, &holders) {
-        true => assigned.fail_for_good(),
-        false => assigned.fail(false),
-    }
+    // Its hosts may have no shells, which shows at some of them sooner than at others.
+    assigned.fail_in_chunks();
 }

@@ -96,5 +96,7 @@ async fn check(queue: Arc<ReadaheadQueue>, workers: Weak<Workers>) {
             Some(workers) => workers.spawn(),
             None => return,
         }
+        // With more hosts, what would have come whole may come in chunks.
+        queue.wake();
     }
 }

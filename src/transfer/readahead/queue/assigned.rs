@@ -6,7 +6,7 @@ use super::ReadaheadQueue;
 use super::backlog::MAX_FAILURES;
 use crate::pool::HostId;
 use crate::transfer::hosts::OutstandingBytes;
-use crate::transfer::readahead::task::{OwnerId, ReadaheadTask, SMALL_NAR};
+use crate::transfer::readahead::task::{Failures, OwnerId, ReadaheadTask, SMALL_NAR};
 
 /// How long others may wait for a channel on which a large NAR comes that no caller waits for, in seconds.
 const LONGEST_WAIT_SECS: f64 = 5.0;
@@ -54,20 +54,25 @@ impl AssignedTask {
     /// The worker cannot bring it. With `blamed`, no worker tries it again, unless it is a large one, which takes the caller
     /// long to fetch by itself: another host may bring it.
     pub(in crate::transfer::readahead) fn fail(mut self, blamed: bool) {
-        let failures = match blamed {
+        let more = match blamed {
             false => 0,
             true if self.task.info.nar_size > SMALL_NAR => 1,
             true => MAX_FAILURES,
         };
+        let mut failures = self.task.failures;
+        failures.count = failures.count.saturating_add(more);
         self.requeue(failures);
     }
 
-    /// No worker can bring it in the same way.
-    pub(in crate::transfer::readahead) fn fail_for_good(mut self) {
-        self.requeue(MAX_FAILURES);
+    /// It does not come in chunks. A worker of one host may bring it whole.
+    pub(in crate::transfer::readahead) fn fail_in_chunks(mut self) {
+        self.requeue(Failures {
+            in_chunks: true,
+            ..self.task.failures
+        });
     }
 
-    fn requeue(&mut self, failures: u32) {
+    fn requeue(&mut self, failures: Failures) {
         self.done = true;
         let task = &self.task;
         if !task.give_up(self.owner) {
@@ -76,7 +81,6 @@ impl AssignedTask {
         let mut backlog = self.queue.backlog.lock();
         // The caller may have taken it meanwhile.
         if backlog.tasks.remove(&task.info.path).is_some() {
-            let failures = task.failures.saturating_add(failures);
             backlog.expect(&task.info, &task.holders, failures);
         }
     }
@@ -85,7 +89,7 @@ impl AssignedTask {
 impl Drop for AssignedTask {
     fn drop(&mut self) {
         if !self.done {
-            self.requeue(0);
+            self.requeue(self.task.failures);
         }
         self.queue.wake();
     }

@@ -14,7 +14,7 @@ use crate::transfer::chunks::ChunkedDownloads;
 use crate::transfer::hosts::HostBookkeeping;
 use crate::transfer::readahead::in_flight::InFlight;
 use crate::transfer::readahead::room::{CallerRoom, Room};
-use crate::transfer::readahead::task::{OwnerId, ReadaheadTask, SMALL_NAR, TaskReader};
+use crate::transfer::readahead::task::{Failures, OwnerId, ReadaheadTask, SMALL_NAR, TaskReader};
 
 /// Among how many paths one is searched that suits a worker.
 pub(super) const LOOKAHEAD_PATHS: usize = 64;
@@ -59,14 +59,19 @@ pub(super) struct Backlog {
 pub(super) struct ExpectedPath {
     pub(super) info: Arc<PathInfo>,
     pub(super) holders: Arc<[HostId]>,
-    /// How often workers have failed to bring it.
-    pub(super) failures: u32,
+    /// How workers have failed to bring it.
+    pub(super) failures: Failures,
 }
 
 impl ExpectedPath {
     /// Whether no further worker tries.
     pub(super) fn has_failed(&self) -> bool {
-        self.failures >= MAX_FAILURES
+        self.failures.count >= MAX_FAILURES
+    }
+
+    /// Whether it should come in chunks from these holders.
+    pub(super) fn suits_chunks(&self, chunks: &ChunkedDownloads, holders: &[HostId]) -> bool {
+        !self.failures.in_chunks && chunks.suits(&self.info, holders)
     }
 
     pub(super) fn holders(&self, bookkeeping: &HostBookkeeping) -> Vec<HostId> {
@@ -102,7 +107,7 @@ impl Backlog {
         &mut self,
         info: &Arc<PathInfo>,
         holders: &Arc<[HostId]>,
-        failures: u32,
+        failures: Failures,
     ) -> bool {
         let new = self.order.add(&info.path, &info.references);
         if new {
@@ -180,7 +185,7 @@ impl Backlog {
             let holders = expected.holders(bookkeeping);
             holders.contains(&host)
                 && !bookkeeping.sent_wrong_content(host, path)
-                && !chunks.suits(&expected.info, &holders)
+                && !expected.suits_chunks(chunks, &holders)
                 && (throughput.is_worth_asking(host, size, &holders)
                     || (size > SMALL_NAR
                         && throughput.is_in_time(host, size, until_wanted, &holders)))

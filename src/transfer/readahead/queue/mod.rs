@@ -18,7 +18,7 @@ use crate::transfer::chunks::{ChunkedDownloads, MIN_NAR_SIZE};
 use crate::transfer::hosts::HostBookkeeping;
 use crate::transfer::readahead::in_flight::InFlight;
 use crate::transfer::readahead::room::CallerRoom;
-use crate::transfer::readahead::task::{OwnerId, ReadaheadTask, SMALL_NAR, TaskReader};
+use crate::transfer::readahead::task::{Failures, OwnerId, ReadaheadTask, SMALL_NAR, TaskReader};
 use crate::watch;
 pub(in crate::transfer::readahead) use assigned::AssignedTask;
 use backlog::{Backlog, LOOKAHEAD_PATHS, TrackedTask};
@@ -93,7 +93,7 @@ impl ReadaheadQueue {
         if unsuitable || known || backlog.order.len() >= MAX_EXPECTED {
             return;
         }
-        if backlog.expect(info, holders, 0) {
+        if backlog.expect(info, holders, Failures::default()) {
             drop(backlog);
             self.wake();
         }
@@ -188,7 +188,8 @@ impl ReadaheadQueue {
         let room = self.room.in_memory(info.nar_size)?;
         let owner = self.in_flight.new_owner_id();
         let (info, holders) = (Arc::new(info.clone()), Arc::from(holders));
-        let reader = ReadaheadTask::start((info, holders), 0, (owner, host), room);
+        let reader =
+            ReadaheadTask::start((info, holders), Failures::default(), (owner, host), room);
         reader.want();
         let task = reader.task.clone();
         let fetch = DemandFetch { host, owner, task };
@@ -342,7 +343,7 @@ impl ReadaheadQueue {
                     return None;
                 }
                 let holders = expected.holders(&self.bookkeeping);
-                let suits = self.chunks.suits(&expected.info, &holders);
+                let suits = expected.suits_chunks(&self.chunks, &holders);
                 suits.then(|| (path.clone(), expected.holders[0], size))
             })?;
         if let Some(reader) = self.join(&backlog.expected.get(&path)?.info) {

@@ -40,11 +40,20 @@ const WRITE_FROM_WHILE_READ: u64 = 4 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::transfer) struct OwnerId(pub(super) u64);
 
+/// How workers have failed to bring a NAR.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::transfer) struct Failures {
+    /// How often.
+    pub(super) count: u32,
+    /// It did not come in chunks, although it might have. Now it comes whole.
+    pub(super) in_chunks: bool,
+}
+
 pub(in crate::transfer) struct ReadaheadTask {
     pub(in crate::transfer) info: Arc<PathInfo>,
     pub(in crate::transfer) holders: Arc<[HostId]>,
-    /// How often workers have failed to bring it before.
-    pub(super) failures: u32,
+    /// How workers have failed to bring it before.
+    pub(super) failures: Failures,
     // Held while a piece is hashed.
     state: Mutex<TaskState>,
     /// For the readers.
@@ -100,10 +109,10 @@ pub(in crate::transfer) enum FeedOutcome {
 }
 
 impl ReadaheadTask {
-    /// Starts a task that has failed so often before, with its first reader.
+    /// Starts a task that has failed in this way before, with its first reader.
     pub(super) fn start(
         (info, holders): (Arc<PathInfo>, Arc<[HostId]>),
-        failures: u32,
+        failures: Failures,
         (owner, host): (OwnerId, HostId),
         Room { reservation, spill }: Room,
     ) -> TaskReader {
