@@ -29,6 +29,7 @@ pub struct Lab {
     dag: OnceCell<String>,
     small_dag: OnceCell<Vec<String>>,
     big: OnceCell<Vec<String>>,
+    even: OnceCell<Vec<String>>,
     tiny: OnceCell<String>,
     /// Seconds that our own program took for the large closure without latency.
     pub big_at_once: Cell<Option<f64>>,
@@ -43,6 +44,7 @@ impl Lab {
             dag: OnceCell::new(),
             small_dag: OnceCell::new(),
             big: OnceCell::new(),
+            even: OnceCell::new(),
             tiny: OnceCell::new(),
             big_at_once: Cell::new(None),
         }
@@ -110,15 +112,26 @@ impl Lab {
     pub fn big(&self) -> &[String] {
         self.big.get_or_init(|| {
             let of = |number| if number == 0 { 420_000_000 } else { 38_400_000 };
-            let store = &self.host().store;
-            let mut paths: Vec<String> = (0..20)
-                .map(|number| (format!("part-{number}"), self.scaled(of(number))))
-                .map(|(name, size)| store.big(&name, size))
-                .collect();
-            let references: Vec<&str> = paths.iter().map(String::as_str).collect();
-            paths.push(store.add_text("root", &references.join("\n"), &references));
-            paths
+            self.large_closure("part", of)
         })
+    }
+
+    /// The same bytes in 20 paths of one size.
+    pub fn even(&self) -> &[String] {
+        self.even
+            .get_or_init(|| self.large_closure("even", |_| 57_480_000))
+    }
+
+    fn large_closure(&self, name: &str, size: impl Fn(u64) -> u64) -> Vec<String> {
+        let store = &self.host().store;
+        let mut paths: Vec<String> = (0..20)
+            .map(|number| (format!("{name}-{number}"), self.scaled(size(number))))
+            .map(|(name, size)| store.big(&name, size))
+            .collect();
+        let references: Vec<&str> = paths.iter().map(String::as_str).collect();
+        let root = format!("{name}-root");
+        paths.push(store.add_text(&root, &references.join("\n"), &references));
+        paths
     }
 
     /// A path of many small files.

@@ -23,6 +23,7 @@ mod delay_line;
 mod engine;
 mod lab;
 mod realise;
+mod restricted;
 mod run;
 mod serve;
 mod stream;
@@ -129,6 +130,10 @@ fn measure(lab: &Lab, table: &mut Table) {
     stream::restore(lab, table, "420 MB restored", |lab| &lab.big()[0], None);
     stream::two_hosts(lab, table, 12);
     stream::two_hosts(lab, table, 1);
+    for even in [true, false] {
+        restricted::one_host(lab, table, 100, even);
+        restricted::two_hosts(lab, table, even);
+    }
     text_protocol::cached(lab, table);
     // Nix 1.11 with its own agent took 146 and 30 s.
     text_protocol::front_end(lab, table, false, 0, 146.0 / 6.0);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::lab::{Lab, Line, Link};
 use crate::run::{Run, Runs, Tried, Watch, timed};
-use crate::support::{Host, Masters, Nix};
+use crate::support::{Masters, Nix, Sshd, Store};
 use crate::table::{Goal, Row, Table};
 
 /// How long one run may take.
@@ -70,11 +70,16 @@ fn realise(
 }
 
 /// Nix with one of its own ssh stores (`ssh` or `ssh-ng`).
-fn theirs(scheme: &str, host: &Host, line: Line, paths: &[impl AsRef<str>]) -> Tried {
-    let link = Link::to(&host.sshd, line);
-    let store = host.store.remote_store_param();
-    let url = host
-        .sshd
+pub fn theirs(
+    scheme: &str,
+    sshd: &Sshd,
+    store: &Store,
+    line: Line,
+    paths: &[impl AsRef<str>],
+) -> Tried {
+    let link = Link::to(sshd, line);
+    let store = store.remote_store_param();
+    let url = sshd
         .nix_store_url(&format!("trusted=true&remote-store={store}"))
         .replacen("ssh:", &format!("{scheme}:"), 1);
     let nix = Nix::new()
@@ -106,7 +111,7 @@ fn measure(lab: &Lab, rtt: u64, paths: &[impl AsRef<str>]) -> Measured {
             }
         }
         if run < lab.their_runs(rtt) && !measured.theirs.failed() {
-            let tried = theirs("ssh", host, line, paths);
+            let tried = theirs("ssh", &host.sshd, &host.store, line, paths);
             measured.theirs.push("ssh://", tried);
         }
     }
@@ -165,7 +170,10 @@ pub fn dag_ng(lab: &Lab, table: &mut Table, rtt: u64) {
     let ours = Ours::new(&[host.trusted()], Link::to(&host.sshd, line));
     mine.push("ours, cold", ours.fetch(&paths));
     if lab.their_runs(rtt) > 0 {
-        other.push("ssh-ng://", theirs("ssh-ng", host, line, &paths));
+        other.push(
+            "ssh-ng://",
+            theirs("ssh-ng", &host.sshd, &host.store, line, &paths),
+        );
     }
     table.add(Row {
         name: format!("{title}: realise, cold"),

@@ -99,6 +99,8 @@ pub struct Config {
     /// `readahead-memory`: how many bytes of NARs may be held that were fetched before the caller
     /// asked for them. 256 MiB by default; 0 reads nothing ahead.
     pub readahead_memory: u64,
+    /// `readahead-disk`: how many more such bytes may be on disk, in files without a name. 2 GiB by default; 0 for none.
+    pub readahead_disk: u64,
     /// `download-speed`: how many bytes a second may come from all hosts together; 0 is no limit, the default.
     pub download_speed: u64,
     /// `delta-base`: folders of further stores on this machine, besides its own, that have versions of paths from which
@@ -155,6 +157,7 @@ impl Config {
             positive_ttl,
             negative_ttl,
             readahead_memory,
+            readahead_disk,
             download_speed,
             delta_bases,
             engine: _,
@@ -177,7 +180,9 @@ impl Config {
         );
         let times = (connect_timeout, stall_timeout, dead_link_timeout);
         let times = (times, positive_ttl, negative_ttl, engine_idle_timeout);
-        format!("{hosts:?} {trust:?} {times:?} {readahead_memory} {download_speed} {delta_bases:?}")
+        format!(
+            "{hosts:?} {trust:?} {times:?} {readahead_memory} {readahead_disk} {download_speed} {delta_bases:?}"
+        )
     }
 
     /// The same with the agent of the configuration in place of the one that an unprivileged client chose.

@@ -34,6 +34,8 @@ pub enum Key {
     NegativeTtl,
     /// `readahead-memory`
     ReadaheadMemory,
+    /// `readahead-disk`
+    ReadaheadDisk,
     /// `download-speed`
     DownloadSpeed,
     /// `delta-base`
@@ -63,7 +65,7 @@ const OURS: bool = false;
 /// of settings that Nix knows as well are Nix's, but for `connect-timeout`, where older versions of Nix wait without limit.
 // A row is a line.
 #[rustfmt::skip]
-const SETTINGS: [(Key, &str, &str, Shape, bool); 18] = [
+const SETTINGS: [(Key, &str, &str, Shape, bool); 19] = [
     (Key::Hosts, "ssh-substituter-hosts", "", List, OURS),
     (Key::TrustedHosts, "trusted-ssh-substituter-hosts", "", List, OURS),
     (Key::UseSshSubstituter, "use-ssh-substituter", "true", One, OURS),
@@ -77,6 +79,7 @@ const SETTINGS: [(Key, &str, &str, Shape, bool); 18] = [
     (Key::PositiveTtl, "narinfo-cache-positive-ttl", "2592000", One, OF_NIX),
     (Key::NegativeTtl, "narinfo-cache-negative-ttl", "3600", One, OF_NIX),
     (Key::ReadaheadMemory, "readahead-memory", "256M", One, OURS),
+    (Key::ReadaheadDisk, "readahead-disk", "2G", One, OURS),
     (Key::DownloadSpeed, "download-speed", "0", One, OF_NIX),
     (Key::DeltaBase, "delta-base", "", List, OURS),
     (Key::Engine, "engine", "auto", One, OURS),

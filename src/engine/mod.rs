@@ -6,16 +6,19 @@
 //! | `server` | the process: serves front ends, ends when nobody uses it |
 //! | `bases` | which other versions of paths this machine has |
 //! | `host_store` | what later processes should know of hosts, in the disk tier |
+//! | `spill_folder` | files for what is read ahead on disk |
 //! | `ssh` | how hosts are reached by ssh |
 
 mod bases;
 mod host_store;
 mod server;
+mod spill_folder;
 mod ssh;
 
 pub use bases::LocalBases;
 pub use host_store::{record_extension, record_shell, recorded_failures};
 pub use server::{Messages, ServerOptions, serve};
+pub use spill_folder::SpillFolder;
 pub use ssh::{ssh_settings, ssh_transport, store_identity};
 
 use std::sync::Arc;
@@ -87,8 +90,10 @@ impl Engine {
         let resolver = Arc::new(resolver);
         let holders = Box::new(ResolverLookup(resolver.clone()));
         let bases = Arc::new(LocalBases::new(config));
+        let spill = Arc::new(SpillFolder::new(Environment::of_process()));
         let memory = config.readahead_memory;
-        let transfers = Transfers::with_bases(pool.clone(), memory, holders, Some(bases));
+        let transfers = Transfers::with_bases(pool.clone(), memory, holders, Some(bases))
+            .with_disk(spill, config.readahead_disk);
         Self {
             pool,
             resolver,
@@ -170,6 +175,10 @@ pub struct ResolverLookup(pub Arc<Resolver>);
 impl HolderLookup for ResolverLookup {
     fn holders(&self, path: &StorePath) -> Option<Arc<[HostId]>> {
         self.0.holders(path)
+    }
+
+    fn look_for_holders(&self, paths: Vec<StorePath>) {
+        self.0.look_for_holders(paths);
     }
 
     fn on_missing(&self, host: HostId, path: &StorePath) {

@@ -133,6 +133,12 @@ impl Resolver {
         Some(self.recall(path)?.holders)
     }
 
+    /// Has each host that may be asked now asked in the background which of `paths` it has, as far as it has not told yet:
+    /// who has a path first answers a question about it, and others may never have been asked.
+    pub fn look_for_holders(&self, paths: Vec<StorePath>) {
+        self.core.look_for_holders(paths);
+    }
+
     /// The error for a path that no host has. It counts the hosts that gave no answer.
     #[must_use]
     pub fn not_found(&self, path: &StorePath) -> NotFound {

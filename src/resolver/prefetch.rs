@@ -198,6 +198,38 @@ impl ResolverCore {
         tokio::spawn(task.run());
     }
 
+    /// Asks each host which of these paths it has, if it has not told and is not known to fail, behind the prefetches that
+    /// it is asked for already.
+    pub(super) fn look_for_holders(self: &Arc<Self>, paths: Vec<StorePath>) {
+        if self.prefetches.off.load(Ordering::Relaxed) {
+            return;
+        }
+        for host in self.pool.hosts().filter(|host| self.pool.is_healthy(*host)) {
+            let unknown: Vec<StorePath> = paths
+                .iter()
+                .filter(|path| !self.cache.has_answer_from(host, path))
+                .cloned()
+                .collect();
+            if !unknown.is_empty() {
+                let core = self.clone();
+                tokio::spawn(async move { core.ask_for_more(host, unknown).await });
+            }
+        }
+    }
+
+    async fn ask_for_more(&self, host: HostId, mut paths: Vec<StorePath>) {
+        let _turn = self.prefetches.queues[host.index()].turn.lock().await;
+        paths.retain(|path| !self.cache.has_answer_from(host, path));
+        for chunk in paths.chunks(PATHS_PER_QUESTION) {
+            // A failure has been recorded and reported by the pool.
+            let Ok(infos) = self.pool.query_path_infos(host, chunk).await else {
+                return;
+            };
+            self.cache.record_answers(host, chunk, &infos);
+            self.prefetches.notify();
+        }
+    }
+
     /// The closure of exactly these paths, if one of these hosts is being asked for it.
     pub(super) async fn prefetched_closure(
         &self,

@@ -37,6 +37,7 @@ pub use error::{FailedTransfer, HostFault, PathFault, TransferError};
 pub use hosts::{HolderLookup, HostTraffic, WayTraffic};
 pub use nar_sink::NarSink;
 pub(crate) use nar_sink::read_piece;
+pub use readahead::{SpillDisk, SpillFile};
 pub use request::FetchRequest;
 pub use verify::{Checkpoint, Piece, ResumePoint};
 
@@ -82,6 +83,13 @@ impl Transfers {
         }
     }
 
+    /// The same, with room for `bytes` more bytes on a disk, for large NARs when the memory is used up; 0 for none.
+    #[must_use]
+    pub fn with_disk(mut self, disk: Arc<dyn SpillDisk>, bytes: u64) -> Self {
+        self.context.set_disk(disk, bytes);
+        self
+    }
+
     /// A new caller.
     #[must_use]
     pub fn caller(&self) -> Caller {
@@ -92,6 +100,12 @@ impl Transfers {
     #[must_use]
     pub fn memory(&self) -> (u64, u64) {
         (self.context.memory.used(), self.context.memory.total())
+    }
+
+    /// The same on disk.
+    #[must_use]
+    pub fn on_disk(&self) -> (u64, u64) {
+        self.context.on_disk()
     }
 
     /// The throughput of a host of late, in bytes a second; `None` while it is not known.

@@ -25,7 +25,8 @@ use ssh_substituter::pool::{Limits, Pool};
 use ssh_substituter::resolver::{Found, Resolver, Trust};
 use ssh_substituter::transfer::progress::NoProgress;
 use ssh_substituter::transfer::{
-    BaseLookup, Caller, FailedTransfer, FetchRequest, NarSink, Piece, ResumePoint, Transfers,
+    BaseLookup, Caller, FailedTransfer, FetchRequest, NarSink, Piece, ResumePoint, SpillDisk,
+    Transfers,
 };
 use ssh_substituter::transport::process::ProcessTransport;
 use ssh_substituter::transport::{Channel, Program, Transport, TransportError};
@@ -140,9 +141,18 @@ pub fn setup_over(hosts: &[(&Store, &Arc<Link>)], memory: u64, shells: bool) -> 
     build(&hosts, &links, memory, shells, &Account::default())
 }
 
+/// Hosts without shells over these links.
+pub fn setup_restricted(hosts: &[(&Store, &Arc<Link>)], memory: u64, account: &Account) -> Setup {
+    let links: Vec<_> = hosts.iter().map(|(_, link)| (*link).clone()).collect();
+    let hosts: Vec<_> = hosts.iter().map(|(store, _)| (*store, 0.0, None)).collect();
+    build(&hosts, &links, memory, &[], account)
+}
+
 /// How the accounts of a test differ from usual ones.
 #[derive(Default)]
 pub struct Account {
+    /// Where to read ahead beside the memory, and how many bytes.
+    pub disk: Option<(Arc<dyn SpillDisk>, u64)>,
     /// Further parameters of the hosts' URLs, each with a `&` before it.
     pub params: &'static str,
     /// A folder with programs that are found before the usual ones.
@@ -290,7 +300,10 @@ fn build(
             Arc::new(LocalBases::of(account.bases.clone(), "/nix/store")) as Arc<dyn BaseLookup>,
         ),
     };
-    let transfers = Transfers::with_bases(pool, memory, answers, bases);
+    let mut transfers = Transfers::with_bases(pool, memory, answers, bases);
+    if let Some((disk, bytes)) = &account.disk {
+        transfers = transfers.with_disk(disk.clone(), *bytes);
+    }
     Setup {
         resolver,
         caller: transfers.caller(),

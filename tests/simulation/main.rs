@@ -17,6 +17,8 @@
 mod support;
 
 mod caller;
+mod copies;
+mod disk;
 mod host;
 mod link;
 mod nars;
@@ -33,6 +35,7 @@ mod store;
 mod tools;
 mod trace;
 mod transport;
+mod waste;
 
 use std::io::Write;
 use std::sync::Mutex;
@@ -126,6 +129,16 @@ fn what_must_hold_holds_where_hosts_compress() {
 fn what_must_hold_holds_where_hosts_run_our_program() {
     let count = variable("SIM_OUR_SEEDS").unwrap_or(300);
     let failed = run_all(plan::FIRST_OURS..plan::FIRST_OURS + count);
+    let text = |report: &Report| format!("SIM_SEED={}: {:#?}", report.seed, report.offences);
+    let failed: Vec<_> = failed.iter().map(text).collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// The same where no account has a shell.
+#[test]
+fn what_must_hold_holds_without_shells() {
+    let count = variable("SIM_WHOLE_SEEDS").unwrap_or(300);
+    let failed = run_all(plan::FIRST_WITHOUT_SHELLS..plan::FIRST_WITHOUT_SHELLS + count);
     let text = |report: &Report| format!("SIM_SEED={}: {:#?}", report.seed, report.offences);
     let failed: Vec<_> = failed.iter().map(text).collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));

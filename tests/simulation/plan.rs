@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use super::copies::Copy;
+use super::copies::keep_closed;
+use super::disk::DiskPlan;
 use super::nars::{Item, a_byte_of_a_file, catalogue};
 use super::random::Random;
 
@@ -20,6 +23,7 @@ pub struct Plan {
     pub callers: Vec<Caller>,
     /// What may be read ahead, in bytes.
     pub memory: u64,
+    pub disk: DiskPlan,
 }
 
 /// A path that there is somewhere.
@@ -71,16 +75,6 @@ pub enum Cut {
     Channel(u64),
     /// All of them have carried so many bytes of paths.
     Total(u64),
-}
-
-/// A path at a host.
-#[derive(Debug, Clone, Default)]
-pub struct Copy {
-    pub path: usize,
-    pub from: Option<Duration>,
-    pub until: Option<Duration>,
-    pub again: Option<Duration>,
-    pub wrong: Option<u64>,
 }
 
 /// For some time nobody gets through.
@@ -137,6 +131,9 @@ pub const FIRST_COMPRESSING: u64 = 1 << 32;
 /// From this seed on, most hosts run our program, and then give nobody a shell. The plan is otherwise that of the seed.
 pub const FIRST_OURS: u64 = 1 << 33;
 
+/// From this seed on, no account has a shell.
+pub const FIRST_WITHOUT_SHELLS: u64 = 1 << 34;
+
 impl Plan {
     pub fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
@@ -154,8 +151,12 @@ impl Plan {
         }
         for (number, host) in hosts.iter_mut().enumerate() {
             keep_closed(host, &paths);
+            if seed >= FIRST_WITHOUT_SHELLS && host.login == Login::Shell {
+                host.login = Login::Forced;
+            }
             host.has_zstd = seed >= FIRST_COMPRESSING && !(seed >> number).is_multiple_of(4);
-            host.is_ours = seed >= FIRST_OURS && !(seed >> number).is_multiple_of(3);
+            host.is_ours = (FIRST_OURS..FIRST_WITHOUT_SHELLS).contains(&seed)
+                && !(seed >> number).is_multiple_of(3);
             if host.is_ours && host.login == Login::Shell {
                 host.login = Login::Forced;
             }
@@ -174,6 +175,7 @@ impl Plan {
             hosts,
             callers,
             memory,
+            disk: DiskPlan::new(seed),
         }
     }
 
@@ -192,12 +194,6 @@ impl Host {
     /// It can be reached and moves bytes at all times.
     pub fn is_up(&self) -> bool {
         self.cuts.is_empty() && self.outages.is_empty()
-    }
-}
-
-impl Copy {
-    pub fn is_always_there(&self) -> bool {
-        self.from.is_none() && self.until.is_none()
     }
 }
 
@@ -349,31 +345,6 @@ fn fault(random: &mut Random, host: &mut Host, paths: &[Path]) {
             }
         }
     }
-}
-
-/// As in a real store: what is there has all that it refers to.
-fn keep_closed(host: &mut Host, paths: &[Path]) {
-    let mut copies: Vec<Copy> = Vec::new();
-    for mut copy in std::mem::take(&mut host.copies) {
-        let is_referred = |other: &&Copy| paths[copy.path].references.contains(&other.path);
-        let below: Vec<Copy> = copies.iter().filter(is_referred).cloned().collect();
-        if below.len() < paths[copy.path].references.len() {
-            continue;
-        }
-        for other in below {
-            copy.from = copy.from.max(other.from);
-            copy.until = copy.until.into_iter().chain(other.until).min();
-            copy.again = match (copy.again, other.again) {
-                _ if copy.until.is_none() => None,
-                (Some(again), Some(others)) => Some(again.max(others)),
-                // The other one never went, or never comes back.
-                (again, None) => again.filter(|_| other.until.is_none()),
-                (None, _) => None,
-            };
-        }
-        copies.push(copy);
-    }
-    host.copies = copies;
 }
 
 fn caller(random: &mut Random, paths: &[Path]) -> Caller {

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | bytes that were delivered are the right ones; a path that fails is completed to a proper archive | always; before a failure, what was passed on may be wrong only where a holder has a wrong byte and the NAR is passed on as it comes |
 //! | a path is delivered | if a holder is [well](is_healthy) |
-//! | at most 1.1 times the useful bytes are fetched, 1.5 times with faults | always, but for [`SLACK`], a part from each host that another one brings sooner, the parts that are being sent when their path is collected, what a plain dump sends again after an outage, what a fault cut off in the middle, what came whole and was wrong, and the beginning of a large path whose caller [pauses](LONG_PAUSE) when others need its channel |
+//! | at most 1.1 times the useful bytes are fetched, 1.5 times with faults | always, but for [`SLACK`](super::waste), a part from each host that another one brings sooner, the parts that are being sent when their path is collected, what a plain dump sends again after an outage, what a fault cut off in the middle, what came whole and was wrong, what a disk that fails has lost, and the beginning of a large path whose caller [pauses](super::waste) when others need its channel |
 //! | a host is not counted as failed, and nobody is told that it is | if it is [up](plan::Host::is_up) and its line does not stall |
 //! | what is read ahead stays within its budget, and nothing of it is left at the end | always; what is being fetched may be held besides |
 //! | it ends in time | always; see [`time_limit`] |
@@ -21,23 +21,11 @@ use tokio::time::Instant;
 use super::caller::{Outcome, Why, own_time};
 use super::plan::{self, Plan};
 
-/// Bytes that may be fetched in vain anyhow: less than what one channel may have on its way.
-const SLACK: u64 = 128 << 10;
-
-/// What is asked of one channel at once of a NAR that comes in chunks, in bytes.
-const PART: u64 = 2 << 20;
-
 /// How long hosts may be silent in all runs.
 pub const SILENCE: Duration = Duration::from_secs(10);
 
-/// So many channels may all be in use.
-const FEW: usize = 2;
-
 /// A stall that is no fault: far shorter than [`SILENCE`].
 const SHORT: Duration = Duration::from_secs(4);
-
-/// Who takes nothing for so long may lose its channel to others, and mostly gets all once more then.
-const LONG_PAUSE: Duration = Duration::from_secs(3);
 
 /// How long a host is left alone after its line was cut.
 const RESTS: Duration = Duration::from_secs(1);
@@ -46,7 +34,7 @@ const RESTS: Duration = Duration::from_secs(1);
 const FAST_ANSWER: Duration = Duration::from_millis(10);
 
 /// NARs below this size are verified whole before their first byte is passed on.
-const WHOLE: u64 = 8 << 20;
+pub const WHOLE: u64 = 8 << 20;
 
 /// Looks on while a run goes on.
 #[derive(Default)]
@@ -87,10 +75,14 @@ impl Watch {
     }
 
     pub fn look(&self, transfers: &Transfers) {
-        let (used, total) = transfers.memory();
-        let most = total + self.fetched.load(Ordering::Relaxed);
-        if used > most {
-            self.offend(format!("{used} bytes are held, {most} may be"));
+        for (place, (used, total)) in [
+            ("in memory", transfers.memory()),
+            ("on disk", transfers.on_disk()),
+        ] {
+            let most = total + self.fetched.load(Ordering::Relaxed);
+            if used > most {
+                self.offend(format!("{used} bytes are held {place}, {most} may be"));
+            }
         }
     }
 
@@ -279,104 +271,6 @@ impl Judge<'_> {
                 && first.is_none_or(|first| host.latency <= first.latency)
         };
         self.plan.hosts.iter().filter(has).all(can)
-    }
-
-    fn waste(&self) -> Option<String> {
-        let size = |at: usize| self.plan.paths[at].item.size();
-        let mut useful = 0;
-        for outcome in self.outcomes {
-            useful += match outcome.result {
-                Ok(()) => size(outcome.path),
-                // What each holder sent until it was known.
-                Err(Why::Failed(_)) => size(outcome.path) * self.plan.hosts.len() as u64,
-                _ => 0,
-            };
-        }
-        for caller in self
-            .plan
-            .callers
-            .iter()
-            .filter(|caller| caller.vanishes_at.is_some())
-        {
-            // It may all have been read ahead.
-            useful += caller.fetches.concat().into_iter().map(size).sum::<u64>();
-        }
-        let tenths = if self.plan.has_faults() { 15 } else { 11 };
-        let spoilt = self.spoilt();
-        let excused = self.lost
-            + spoilt
-            + self.overtaken()
-            + self.given_up()
-            + self.collected()
-            + self.resent();
-        let most = useful * tenths / 10 + excused + SLACK;
-        (self.sent > most).then(|| {
-            let Self { sent, lost, .. } = self;
-            format!("{sent} bytes were fetched, {useful} useful, {lost} lost, {spoilt} spoilt ones")
-        })
-    }
-
-    /// A part that a slow host has begun to send may come from a quicker one too.
-    fn overtaken(&self) -> u64 {
-        let large = |path: &plan::Path| path.item.size() >= WHOLE;
-        match self.plan.paths.iter().any(large) {
-            true => PART * self.plan.hosts.len() as u64,
-            false => 0,
-        }
-    }
-
-    /// A large path that is collected amid its transfer costs each of its channels the chunk that it was sending.
-    fn collected(&self) -> u64 {
-        let large = |path: usize| self.plan.paths[path].item.size() >= WHOLE;
-        let channels = self.plan.hosts.iter().map(|host| {
-            let copies = host.copies.iter();
-            let collected = copies.filter(|copy| large(copy.path) && copy.until.is_some());
-            (collected.count() * host.max_connections) as u64
-        });
-        PART * channels.sum::<u64>()
-    }
-
-    /// After an outage the host may have no shell at first, and a plain dump begins at the first byte.
-    fn resent(&self) -> u64 {
-        let sizes = self.plan.paths.iter().map(|path| path.item.size());
-        let largest = sizes.filter(|size| *size >= WHOLE).max().unwrap_or(0);
-        let outages = self.plan.hosts.iter().map(|host| host.outages.len() as u64);
-        largest * outages.sum::<u64>()
-    }
-
-    /// What others need a channel for, where there are few, comes again to one who pauses amid a large path.
-    fn given_up(&self) -> u64 {
-        let is_small = |host: &plan::Host| host.sessions.min(host.max_connections) <= FEW;
-        if !self.plan.hosts.iter().any(is_small) {
-            return 0;
-        }
-        let pauses = |caller: &&plan::Caller| {
-            let pause = caller.pause.map(|(_, pause)| pause);
-            pause.is_some_and(|pause| pause >= LONG_PAUSE)
-        };
-        let connections = self.plan.callers.iter().filter(pauses);
-        let largest = |fetches: &Vec<usize>| {
-            let sizes = fetches.iter().map(|at| self.plan.paths[*at].item.size());
-            sizes.filter(|size| *size >= WHOLE).max().unwrap_or(0)
-        };
-        connections
-            .flat_map(|caller| &caller.fetches)
-            .map(largest)
-            .sum()
-    }
-
-    /// What comes wrongly is known to at its end, by each who fetches it.
-    fn spoilt(&self) -> u64 {
-        let copies = self.plan.hosts.iter().flat_map(|host| &host.copies);
-        let wrong = copies.filter(|copy| copy.wrong.is_some());
-        let all = wrong.map(|copy| {
-            let fetches = self
-                .outcomes
-                .iter()
-                .filter(|outcome| outcome.path == copy.path);
-            self.plan.paths[copy.path].item.size() * fetches.count() as u64
-        });
-        all.sum()
     }
 
     fn blame(&self) -> Vec<String> {

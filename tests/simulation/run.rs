@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::caller::{self, Core};
+use super::disk::Disk;
 use super::host::Host;
 use super::plan::{self, Plan};
 use super::rules::{Judge, SILENCE, Watch, time_limit};
@@ -105,7 +106,7 @@ async fn simulate(plan: Plan, keeps_text: bool) -> Report {
             .sum(),
         failing,
         held: if is_in_time {
-            core.transfers.memory().0
+            core.transfers.memory().0 + core.transfers.on_disk().0
         } else {
             0
         },
@@ -181,7 +182,8 @@ fn core(plan: &Plan, hosts: &[Arc<Host>], trace: &Arc<Trace>) -> (Arc<Core>, Arc
     let resolver = Arc::new(Resolver::new(pool.clone(), trust));
     let answers = Box::new(ResolverLookup(resolver.clone()));
     let core = Core {
-        transfers: Transfers::new(pool.clone(), plan.memory, answers),
+        transfers: Transfers::new(pool.clone(), plan.memory, answers)
+            .with_disk(Arc::new(Disk::new(plan.disk.fault)), plan.disk.bytes),
         resolver,
         items: plan.paths.iter().map(|path| path.item.clone()).collect(),
         trace: trace.clone(),

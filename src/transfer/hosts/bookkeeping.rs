@@ -21,6 +21,10 @@ pub trait HolderLookup: Send + Sync {
     /// The hosts now known to have the NAR that callers were promised; `None` when there is none.
     fn holders(&self, path: &StorePath) -> Option<Arc<[HostId]>>;
 
+    /// Has the hosts asked, in the background, which of these paths they have, as far as they were not asked yet. What they
+    /// answer shows in [`holders`](Self::holders).
+    fn look_for_holders(&self, _paths: Vec<StorePath>) {}
+
     /// A host does not have what it reported, or sent it wrongly.
     fn on_missing(&self, host: HostId, path: &StorePath);
 }
@@ -62,6 +66,13 @@ impl HostBookkeeping {
         let mut all = reported.to_vec();
         all.extend(known.filter(|host| !reported.contains(host)));
         all
+    }
+
+    /// Has the hosts asked that were not asked about these paths.
+    pub(in crate::transfer) fn look_for_holders(&self, paths: Vec<StorePath>) {
+        if !paths.is_empty() && self.pool.hosts().nth(1).is_some() {
+            self.holder_lookup.look_for_holders(paths);
+        }
     }
 
     pub(in crate::transfer) fn sent_wrong_content(&self, host: HostId, path: &StorePath) -> bool {

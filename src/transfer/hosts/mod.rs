@@ -2,6 +2,7 @@
 
 mod bookkeeping;
 mod compression;
+mod host_rate;
 mod throughput;
 mod traffic;
 

@@ -24,15 +24,26 @@ pub(super) async fn run(queue: Arc<ReadaheadQueue>) {
 async fn bring(queue: &ReadaheadQueue, assigned: AssignedTask) {
     let task = assigned.task.clone();
     let holders = queue.bookkeeping.holders(&task.info.path, &task.holders);
-    let download = queue
-        .chunks
-        .start(&task.info, &holders, 0, task.priority.clone());
+    let priority = task.priority.clone();
+    let download = queue.chunks.start(&task.info, &holders, 0, priority);
     if let Some(mut download) = download {
+        if task.open_file().await.is_err() {
+            return assigned.fail(false);
+        }
         task.set_chunk_meter(assigned.owner, &download.meter());
         while let Some(host) = download.more().await {
             match task.feed(assigned.owner, download.buffer(), host) {
-                Ok(FeedOutcome::More) => {}
-                Ok(FeedOutcome::Complete | FeedOutcome::NotOwner) => return assigned.finish(),
+                Ok(FeedOutcome::More) => {
+                    if task.write_out().await.is_err() {
+                        return assigned.fail(false);
+                    }
+                }
+                Ok(FeedOutcome::Complete) => {
+                    // What cannot be written stays in memory: a few pieces.
+                    let _ = task.write_out().await;
+                    return assigned.finish();
+                }
+                Ok(FeedOutcome::NotOwner) => return assigned.finish(),
                 Ok(FeedOutcome::Wrong(_)) | Err(_) => {
                     download.report_wrong_content();
                     break;
@@ -40,7 +51,6 @@ async fn bring(queue: &ReadaheadQueue, assigned: AssignedTask) {
             }
         }
     }
-    // Whether its hosts have shells may have shown only now. Without them it comes whole, by another worker.
-    let could_come_in_chunks = queue.chunks.suits(&task.info, &holders);
-    assigned.fail(could_come_in_chunks);
+    // Its hosts may have no shells, which shows at some of them sooner than at others.
+    assigned.fail_in_chunks();
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use super::memory_budget::Reservation;
+use super::budget::Reservation;
 use super::task::{OwnerId, ReadaheadTask, TaskReader};
 use crate::model::{PathInfo, StorePath};
 
@@ -26,11 +26,11 @@ impl InFlight {
     }
 
     /// Joins the same NAR that is read ahead for another caller, if nothing of it is dropped and `reserve` gives room for
-    /// it.
+    /// it, on disk if that is where it is.
     pub(super) fn join(
         &self,
         info: &PathInfo,
-        reserve: impl FnOnce() -> Option<Reservation>,
+        reserve: impl FnOnce(bool) -> Option<Reservation>,
     ) -> Option<TaskReader> {
         let tasks = self.tasks.lock();
         let task = tasks.get(&info.path)?.upgrade()?;

@@ -13,52 +13,51 @@
 //! | `queue::demand_fetch` | what it waits for and no worker has requested |
 //! | `task` | one NAR, between worker and callers |
 //! | `in_flight` | the tasks of all callers |
-//! | `memory_budget` | how much memory is held |
+//! | `budget` | how many bytes may be held, in memory and on disk |
+//! | `room` | whether one more NAR may be held, and where |
+//! | `spill` | NARs on disk, when the memory is used up |
+//! | `workers` | how many workers there are, for which hosts |
 //! | `worker` | one connection to one host |
 //! | `compressed_worker` | one shell on one host, which compresses runs of small NARs |
 //! | `chunk_worker` | NARs that come in chunks |
 //! | `delta_worker` | NARs that come as differences |
 
+mod budget;
 mod chunk_worker;
 mod compressed_worker;
 mod delta_worker;
 mod in_flight;
-mod memory_budget;
 mod queue;
+mod room;
+mod spill;
 mod task;
 mod worker;
+mod workers;
 
-use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::task::JoinSet;
-
-use super::chunks::{ChunkedDownloads, FAR};
+use super::chunks::ChunkedDownloads;
 use super::deltas::Deltas;
 use super::hosts::HostBookkeeping;
 use crate::model::PathInfo;
 use crate::pool::HostId;
+pub(super) use budget::ByteBudget;
 use in_flight::InFlight;
-pub(super) use memory_budget::MemoryBudget;
 use queue::ReadaheadQueue;
-pub(super) use task::{ReadEvent, TaskReader};
-
-/// How many waiting bytes justify one more worker.
-const BYTES_PER_WORKER: u64 = 4 << 20;
-
-/// How many large NARs are brought at the same time, so that one follows the other without a pause.
-const CHUNK_WORKERS: usize = 4;
-
-/// How many NARs are brought as differences at the same time: most of the time goes to the processors of both sides.
-const DELTA_WORKERS: usize = 4;
+use room::CallerRoom;
+use spill::Spill;
+pub use spill::{SpillDisk, SpillFile};
+pub(super) use task::{ReadEvent, SMALL_NAR, TaskReader};
+use workers::Workers;
 
 /// What the readahead of all callers shares, and each fetch uses.
 pub(super) struct TransferContext {
     pub(super) bookkeeping: Arc<HostBookkeeping>,
     pub(super) chunks: Arc<ChunkedDownloads>,
     pub(super) deltas: Arc<Deltas>,
-    pub(super) memory: Arc<MemoryBudget>,
+    pub(super) memory: Arc<ByteBudget>,
+    spill: Option<Arc<Spill>>,
     in_flight: Arc<InFlight>,
 }
 
@@ -74,9 +73,21 @@ impl TransferContext {
             bookkeeping,
             chunks,
             deltas,
-            memory: Arc::new(MemoryBudget::new(memory)),
+            memory: Arc::new(ByteBudget::new(memory)),
+            spill: None,
             in_flight: Arc::default(),
         }
+    }
+
+    /// From now on, at most `bytes` bytes more are read ahead on disk.
+    pub(super) fn set_disk(&mut self, disk: Arc<dyn SpillDisk>, bytes: u64) {
+        self.spill = (bytes > 0).then(|| Arc::new(Spill::new(disk, bytes)));
+    }
+
+    /// How many bytes are held on disk, and how many may be.
+    pub(super) fn on_disk(&self) -> (u64, u64) {
+        let budget = self.spill.as_ref().map(|spill| &spill.budget);
+        budget.map_or((0, 0), |budget| (budget.used(), budget.total()))
     }
 }
 
@@ -91,24 +102,23 @@ pub(super) enum ReadaheadHit {
 /// Reads ahead for one caller with tasks of its own, which end when this is dropped.
 pub(super) struct Readahead {
     queue: Arc<ReadaheadQueue>,
-    /// Locked to add one.
-    workers: Mutex<JoinSet<()>>,
-    /// The caller has has_fetched to fetch.
+    workers: Arc<Workers>,
+    /// The caller has begun to fetch.
     has_fetched: AtomicBool,
 }
 
 impl Readahead {
     pub(super) fn new(context: &TransferContext) -> Self {
-        let queue = ReadaheadQueue::new(
+        let queue = Arc::new(ReadaheadQueue::new(
             context.bookkeeping.clone(),
             context.chunks.clone(),
             context.deltas.clone(),
             context.in_flight.clone(),
-            context.memory.clone(),
-        );
+            CallerRoom::new(context.memory.clone(), context.spill.clone()),
+        ));
         Self {
-            queue: Arc::new(queue),
-            workers: Mutex::default(),
+            workers: Arc::new(Workers::new(queue.clone())),
+            queue,
             has_fetched: AtomicBool::new(false),
         }
     }
@@ -117,7 +127,7 @@ impl Readahead {
     pub(super) fn expect(&self, info: &Arc<PathInfo>, holders: &Arc<[HostId]>) {
         self.queue.expect(info, holders);
         if self.has_fetched.load(Ordering::Relaxed) {
-            self.spawn_workers();
+            self.workers.spawn();
         }
     }
 
@@ -142,49 +152,14 @@ impl Readahead {
                 .map(ReadaheadHit::Queued),
         };
         if first {
-            let mut workers = self.workers.lock();
-            for _ in 0..CHUNK_WORKERS {
-                workers.spawn(chunk_worker::run(self.queue.clone()));
-            }
-            workers.spawn(delta_worker::decide(self.queue.clone()));
-            for _ in 0..DELTA_WORKERS {
-                workers.spawn(delta_worker::run(self.queue.clone()));
-            }
+            self.workers.begin();
         }
-        self.spawn_workers();
+        self.workers.spawn();
         task
     }
 
     /// Takes back a task that is [queued](ReadaheadHit::Queued). Whether no worker had requested it yet.
     pub(super) fn cancel(&self, reader: &TaskReader) -> bool {
         self.queue.cancel(reader)
-    }
-
-    /// Starts as many workers as there is work for.
-    fn spawn_workers(&self) {
-        let pool = &self.queue.bookkeeping.pool;
-        for host in pool.hosts() {
-            let waiting = self.queue.bytes_waiting_for(host);
-            if waiting == 0 || !pool.is_healthy(host) {
-                continue;
-            }
-            let latency = pool.latency(host).unwrap_or_default();
-            self.queue.bookkeeping.throughput.set_latency(host, latency);
-            let is_measured = self.queue.bookkeeping.throughput.of(host).is_some();
-            let places = if latency < FAR || !is_measured {
-                // What is requested from a slow host before that shows comes as it is.
-                1
-            } else {
-                // The others are for NARs in chunks.
-                (pool.background_limit(host) / 3).max(1)
-            };
-            let wanted = usize::try_from(waiting / BYTES_PER_WORKER).unwrap_or(usize::MAX);
-            let limit = wanted.saturating_add(1).min(places);
-            while self.queue.register_worker(host, limit) {
-                let mut workers = self.workers.lock();
-                while workers.try_join_next().is_some() {}
-                workers.spawn(worker::run(self.queue.clone(), host));
-            }
-        }
     }
 }

@@ -6,16 +6,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Buf;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::compressed_worker::{self, ConnectionLost, STEAL_CHECK_INTERVAL};
 use super::queue::{AssignedTask, ReadaheadQueue};
-use super::task::FeedOutcome;
+use super::task::{FeedOutcome, SMALL_NAR};
 use crate::model::PathInfo;
 use crate::pool::{HostId, Lease};
 use crate::transfer::error::HostFault;
 use crate::transfer::hosts::Way;
 use crate::wire::nar::{Decoder, Event};
+
+/// How often it is checked, while a large NAR comes, whether it should be left to others.
+const LEAVE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How many bytes of NARs are at most read over when somebody else brings them by now: another connection costs some
 /// round trips, and that costs bytes.
@@ -189,22 +192,45 @@ impl Worker {
             assigned.finish();
             return Ok(lease);
         }
+        if task.open_file().await.is_err() {
+            assigned.fail(false);
+            return Err(ConnectionLost);
+        }
         let (host, path) = (lease.host().to_owned(), task.info.path.clone());
-        let mut has_bytes = false;
+        let (mut has_bytes, mut rest) = (false, task.info.nar_size);
+        let mut checked_at = Instant::now();
         let fault = loop {
             if !lease.buffer().is_empty() {
                 has_bytes = true;
                 let before = lease.buffer().len();
                 let fed = task.feed(assigned.owner, lease.buffer(), self.host);
                 let got = (before - lease.buffer().len()) as u64;
+                rest = rest.saturating_sub(got);
                 self.received.fetch_add(got, Ordering::Relaxed);
                 assigned.received(got);
                 let traffic = &self.queue.bookkeeping.traffic;
                 traffic.record(self.host, Way::Raw, got, got);
                 match fed {
-                    Ok(FeedOutcome::More) => {}
+                    Ok(FeedOutcome::More) => {
+                        if rest > SMALL_NAR && checked_at.elapsed() >= LEAVE_CHECK_INTERVAL {
+                            checked_at = Instant::now();
+                            let in_the_way =
+                                lease.has_waiters() && assigned.is_in_the_way(self.host, rest);
+                            if in_the_way || assigned.is_overtaken(self.host, rest) {
+                                // It would be so again and again, and each time for nothing.
+                                assigned.fail(in_the_way);
+                                return Err(ConnectionLost);
+                            }
+                        }
+                        if task.write_out().await.is_err() {
+                            assigned.fail(false);
+                            return Err(ConnectionLost);
+                        }
+                    }
                     Ok(FeedOutcome::Complete) => {
                         lease.end_dump();
+                        // What cannot be written stays in memory: a few pieces.
+                        let _ = task.write_out().await;
                         assigned.finish();
                         return Ok(lease);
                     }

@@ -66,7 +66,7 @@ pub(super) enum Step {
 
 /// Why a source brings no more.
 pub(super) enum Stop {
-    /// No worker had come to it: nothing is known against any host.
+    /// No worker had come to it, or what was read ahead is lost: nothing is known against any host.
     NotStarted,
     /// The worker that read it ahead from this host failed, and has recorded why.
     WorkerFailed(HostId),

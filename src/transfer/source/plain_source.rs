@@ -14,6 +14,7 @@ use crate::transfer::chunks::{ChunkedDownloads, ComparedDump};
 use crate::transfer::error::{HostFault, PathFault};
 use crate::transfer::hosts::{HostBookkeeping, OutstandingBytes, Way};
 use crate::transfer::progress::TransferProgress;
+use crate::transfer::readahead::SMALL_NAR;
 use crate::transfer::verify::{Taken, Verifier};
 
 /// What is to be dumped, and by whom.
@@ -187,10 +188,11 @@ impl PlainDump<'_> {
             self.confirm_same_nar(lease).await?;
             lease.start_dump(&self.info.path);
         }
-        let outstanding = self
-            .bookkeeping
-            .throughput
-            .request(self.host, self.info.nar_size);
+        let (throughput, size) = (&self.bookkeeping.throughput, self.info.nar_size);
+        let outstanding = match size > SMALL_NAR {
+            true => throughput.request_stream(self.host, size),
+            false => throughput.request(self.host, size),
+        };
         self.skip_prefix(lease, verifier).await?;
         let compared = self
             .chunks

@@ -86,6 +86,10 @@ impl Source for ReadaheadSource<'_> {
                     *verifier = *theirs;
                     return Err(Stop::WorkerFailed(self.reader.task.host()));
                 }
+                Ok(ReadEvent::Lost(theirs)) => {
+                    *verifier = *theirs;
+                    return Err(Stop::NotStarted);
+                }
                 Err(_) if self.is_queued => {
                     self.is_queued = false;
                     if self.readahead.cancel(&self.reader) {

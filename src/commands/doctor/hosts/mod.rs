@@ -266,7 +266,7 @@ fn in_parts(config: &Config, shell: &Shell) -> Finding {
         }
         Shell::Yes { files, .. } => files,
         Shell::No(none) => {
-            return Finding::note(AREA, no_shell(config, none)).fix(NO_SHELL_FIX);
+            return Finding::note(AREA, no_shell(none)).fix(NO_SHELL_FIX);
         }
         Shell::Failed(error) => {
             let reason = report::parts(&**error).message;
@@ -303,16 +303,14 @@ fn in_parts(config: &Config, shell: &Shell) -> Finding {
 /// What an account without a shell gains by this program.
 const NO_SHELL_FIX: &str = "to get them in chunks and compressed without giving it a shell, let the account run 'ssh-substituter serve-local' in place of nix-store --serve (docs/restricted-host.md)";
 
-fn no_shell(config: &Config, none: &NoShell) -> String {
+fn no_shell(none: &NoShell) -> String {
     let reason = shorten(
         none.reason.trim_start_matches("no shell: "),
         MAX_BANNER_CHARS,
     );
-    let alone = match config.hosts.len() {
-        ..=1 => "",
-        _ => "; those of some tens of megabytes and more are not spread over the hosts",
-    };
-    format!("large paths come over one channel only: its account has no shell ({reason}){alone}")
+    format!(
+        "large paths come whole, each over one channel and from one host: its account has no shell ({reason})"
+    )
 }
 
 fn program_finding(host: &Host, reached: &Reached, program: &RemoteProgram) -> Finding {

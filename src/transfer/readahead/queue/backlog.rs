@@ -14,8 +14,8 @@ use crate::transfer::chunks::ChunkedDownloads;
 use crate::transfer::deltas::{DeltaState, Deltas};
 use crate::transfer::hosts::HostBookkeeping;
 use crate::transfer::readahead::in_flight::InFlight;
-use crate::transfer::readahead::memory_budget::{CallerBudget, reservation_for};
-use crate::transfer::readahead::task::{OwnerId, ReadaheadTask, TaskReader};
+use crate::transfer::readahead::room::{CallerRoom, Room};
+use crate::transfer::readahead::task::{Failures, OwnerId, ReadaheadTask, SMALL_NAR, TaskReader};
 
 /// Among how many paths one is searched that suits a worker.
 pub(super) const LOOKAHEAD_PATHS: usize = 64;
@@ -29,10 +29,18 @@ const FIRST_BYTE_ROUND_TRIPS: u32 = 3;
 /// After how many more fetches a NAR that was read ahead and not fetched is dropped, when memory is short.
 const STALE_AFTER_FETCHES: u64 = 16;
 
+/// How often workers fail at a path before no other one tries.
+pub(super) const MAX_FAILURES: u32 = 3;
+
+/// How many paths wait at most for their holders to be looked for.
+const NOT_LOOKED_FOR_MAX: usize = 20_000;
+
 pub(super) struct Backlog {
     pub(super) order: FetchOrder,
     /// The paths in the order.
     pub(super) expected: HashMap<StorePath, ExpectedPath>,
+    /// Those of them whose holders were not looked for.
+    pub(super) not_looked_for: Vec<StorePath>,
     /// What is being read ahead, or has been and was not fetched.
     pub(super) tasks: BTreeMap<StorePath, TrackedTask>,
     /// What the caller has fetched, and when.
@@ -52,11 +60,21 @@ pub(super) struct Backlog {
 pub(super) struct ExpectedPath {
     pub(super) info: Arc<PathInfo>,
     pub(super) holders: Arc<[HostId]>,
-    /// A worker has failed to bring it, so that no other one tries.
-    pub(super) failed: bool,
+    /// How workers have failed to bring it.
+    pub(super) failures: Failures,
 }
 
 impl ExpectedPath {
+    /// Whether no further worker tries.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failures.count >= MAX_FAILURES
+    }
+
+    /// Whether it should come in chunks from these holders.
+    pub(super) fn suits_chunks(&self, chunks: &ChunkedDownloads, holders: &[HostId]) -> bool {
+        !self.failures.in_chunks && chunks.suits(&self.info, holders)
+    }
+
     pub(super) fn holders(&self, bookkeeping: &HostBookkeeping) -> Vec<HostId> {
         bookkeeping.holders(&self.info.path, &self.holders)
     }
@@ -74,6 +92,7 @@ impl Backlog {
         Self {
             order: FetchOrder::default(),
             expected: HashMap::new(),
+            not_looked_for: Vec::new(),
             tasks: BTreeMap::new(),
             fetched: HashMap::new(),
             demanded: DemandFetches::default(),
@@ -89,31 +108,42 @@ impl Backlog {
         &mut self,
         info: &Arc<PathInfo>,
         holders: &Arc<[HostId]>,
-        failed: bool,
+        failures: Failures,
     ) -> bool {
         let new = self.order.add(&info.path, &info.references);
         if new {
             let expected = ExpectedPath {
                 info: info.clone(),
                 holders: holders.clone(),
-                failed,
+                failures,
             };
             self.expected.insert(info.path.clone(), expected);
+            if self.not_looked_for.len() < NOT_LOOKED_FOR_MAX {
+                self.not_looked_for.push(info.path.clone());
+            }
         }
         new
     }
 
-    /// Begins to read an expected path ahead, if the budget has reservation for it.
+    /// Expects a path again that was read ahead in vain.
+    pub(super) fn expect_again(&mut self, task: &ReadaheadTask) {
+        self.expect(&task.info, &task.holders, task.failures);
+    }
+
+    /// Begins to read an expected path ahead.
     pub(super) fn start_task(
         &mut self,
         path: &StorePath,
         owner: (OwnerId, HostId),
-        budget: &Arc<CallerBudget>,
+        room: Room,
         in_flight: &InFlight,
     ) -> Option<Arc<ReadaheadTask>> {
-        let ExpectedPath { info, holders, .. } = self.expected.get(path)?.clone();
-        let reservation = budget.reserve(reservation_for(info.nar_size))?;
-        let reader = ReadaheadTask::start(info, holders, owner, reservation);
+        let ExpectedPath {
+            info,
+            holders,
+            failures,
+        } = self.expected.get(path)?.clone();
+        let reader = ReadaheadTask::start((info, holders), failures, owner, room);
         let task = reader.task.clone();
         in_flight.insert(&task);
         self.track(path, reader);
@@ -132,23 +162,35 @@ impl Backlog {
         self.tasks.insert(path.clone(), entry);
     }
 
+    /// What a worker of `host` should bring next. A large NAR comes on a channel of its own, where that is of use. A host
+    /// that is slower than others brings what is wanted later.
     pub(super) fn next_for(
         &self,
         host: HostId,
         bookkeeping: &HostBookkeeping,
         (chunks, deltas): (&ChunkedDownloads, &Deltas),
+        room: &CallerRoom,
     ) -> Option<&StorePath> {
+        let throughput = &bookkeeping.throughput;
+        let has_room = throughput.has_room_for_stream(host);
+        let mut until_wanted = 0_u64;
         self.order.ready().take(LOOKAHEAD_PATHS).find(|path| {
-            self.expected.get(*path).is_some_and(|expected| {
-                let holders = expected.holders(bookkeeping);
-                let size = expected.info.nar_size;
-                !expected.failed
-                    && holders.contains(&host)
-                    && !bookkeeping.sent_wrong_content(host, path)
-                    && matches!(deltas.state(&expected.info, &holders), DeltaState::No)
-                    && !chunks.suits(&expected.info, &holders)
-                    && bookkeeping.throughput.is_worth_asking(host, size, &holders)
-            })
+            let Some(expected) = self.expected.get(*path) else {
+                return false;
+            };
+            let size = expected.info.nar_size;
+            until_wanted = until_wanted.saturating_add(size);
+            if expected.has_failed() || (size > SMALL_NAR && !has_room) || !room.suits(size) {
+                return false;
+            }
+            let holders = expected.holders(bookkeeping);
+            holders.contains(&host)
+                && !bookkeeping.sent_wrong_content(host, path)
+                && matches!(deltas.state(&expected.info, &holders), DeltaState::No)
+                && !expected.suits_chunks(chunks, &holders)
+                && (throughput.is_worth_asking(host, size, &holders)
+                    || (size > SMALL_NAR
+                        && throughput.is_in_time(host, size, until_wanted, &holders)))
         })
     }
 
@@ -191,7 +233,7 @@ impl Backlog {
             .partition(|(_, entry)| entry.reader.is_lost());
         self.tasks = others;
         for TrackedTask { reader, .. } in BTreeMap::into_values(lost) {
-            self.expect(&reader.task.info, &reader.task.holders, false);
+            self.expect_again(&reader.task);
         }
     }
 

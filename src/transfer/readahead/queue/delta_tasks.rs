@@ -24,7 +24,7 @@ impl ReadaheadQueue {
         let mut ready = backlog.order.ready().take(LOOKAHEAD_PATHS);
         let (path, base) = ready.find_map(|path| {
             let expected = backlog.expected.get(path)?;
-            if expected.failed {
+            if expected.has_failed() || !self.room.suits(expected.info.nar_size) {
                 return None;
             }
             let holders = expected.holders(&self.bookkeeping);
@@ -45,7 +45,9 @@ impl ReadaheadQueue {
         }
         let owner = self.in_flight.new_owner_id();
         let of_host = (owner, base.host);
-        let task = backlog.start_task(&path, of_host, &self.budget, &self.in_flight)?;
+        let size = backlog.expected.get(&path)?.info.nar_size;
+        let room = self.room.anywhere(size)?;
+        let task = backlog.start_task(&path, of_host, room, &self.in_flight)?;
         drop(backlog);
         Some((self.assign_begun(owner, task), base))
     }
@@ -61,7 +63,7 @@ impl ReadaheadQueue {
             let expected = backlog.expected.get(path)?;
             let holders = expected.holders(&self.bookkeeping);
             match self.deltas.state(&expected.info, &holders) {
-                DeltaState::Undecided(host) if !expected.failed => Some(host),
+                DeltaState::Undecided(host) if !expected.has_failed() => Some(host),
                 _ => None,
             }
         };

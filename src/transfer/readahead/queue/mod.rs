@@ -1,5 +1,6 @@
 //! Which NAR is read ahead next, and by which worker: what one caller and its workers share.
 
+mod assigned;
 mod backlog;
 mod delta_tasks;
 mod demand_fetch;
@@ -16,11 +17,12 @@ use crate::model::PathInfo;
 use crate::pool::HostId;
 use crate::transfer::chunks::{ChunkedDownloads, MIN_NAR_SIZE};
 use crate::transfer::deltas::{DeltaState, Deltas};
-use crate::transfer::hosts::{HostBookkeeping, OutstandingBytes};
+use crate::transfer::hosts::HostBookkeeping;
 use crate::transfer::readahead::in_flight::InFlight;
-use crate::transfer::readahead::memory_budget::{CallerBudget, MemoryBudget, reservation_for};
-use crate::transfer::readahead::task::{OwnerId, ReadaheadTask, SMALL_NAR, TaskReader};
+use crate::transfer::readahead::room::CallerRoom;
+use crate::transfer::readahead::task::{Failures, OwnerId, ReadaheadTask, SMALL_NAR, TaskReader};
 use crate::watch;
+pub(in crate::transfer::readahead) use assigned::AssignedTask;
 use backlog::{Backlog, LOOKAHEAD_PATHS, TrackedTask};
 use demand_fetch::DemandFetch;
 
@@ -45,19 +47,10 @@ pub(in crate::transfer::readahead) struct ReadaheadQueue {
     pub(in crate::transfer::readahead) chunks: Arc<ChunkedDownloads>,
     pub(in crate::transfer::readahead) deltas: Arc<Deltas>,
     pub(in crate::transfer::readahead) in_flight: Arc<InFlight>,
-    pub(in crate::transfer::readahead) budget: Arc<CallerBudget>,
+    pub(in crate::transfer::readahead) room: CallerRoom,
     backlog: Mutex<Backlog>,
     /// Changes when there may be work for workers.
     work_version: watch::Sender<()>,
-}
-
-/// A task of a worker. Dropping it unfinished requeues it.
-pub(in crate::transfer::readahead) struct AssignedTask {
-    pub(in crate::transfer::readahead) task: Arc<ReadaheadTask>,
-    pub(in crate::transfer::readahead) owner: OwnerId,
-    queue: Arc<ReadaheadQueue>,
-    outstanding: Option<OutstandingBytes>,
-    done: bool,
 }
 
 impl ReadaheadQueue {
@@ -66,14 +59,14 @@ impl ReadaheadQueue {
         chunks: Arc<ChunkedDownloads>,
         deltas: Arc<Deltas>,
         in_flight: Arc<InFlight>,
-        memory: Arc<MemoryBudget>,
+        room: CallerRoom,
     ) -> Self {
         Self {
             bookkeeping,
             chunks,
             deltas,
             in_flight,
-            budget: Arc::new(CallerBudget::new(memory)),
+            room,
             backlog: Mutex::new(Backlog::new()),
             work_version: watch::Sender::new(()),
         }
@@ -97,16 +90,15 @@ impl ReadaheadQueue {
         let mut backlog = self.backlog.lock();
         let path = &info.path;
         // Without size and hash it can be neither planned nor verified.
-        let unsuitable = info.nar_size == 0
-            || info.nar_hash.is_none()
-            || reservation_for(info.nar_size) > self.budget.largest();
+        let unsuitable =
+            info.nar_size == 0 || info.nar_hash.is_none() || !self.room.may_suit(info.nar_size);
         let fetched = backlog.fetched.get(path);
         let known = backlog.tasks.contains_key(path)
             || fetched.is_some_and(|at| at.elapsed() < REFETCH_AFTER);
         if unsuitable || known || backlog.order.len() >= MAX_EXPECTED {
             return;
         }
-        if backlog.expect(info, holders, false) {
+        if backlog.expect(info, holders, Failures::default()) {
             drop(backlog);
             self.wake();
         }
@@ -130,7 +122,7 @@ impl ReadaheadQueue {
             .partition(|(_, entry)| entry.reader.task.is_complete());
         backlog.tasks = others;
         for TrackedTask { reader, .. } in BTreeMap::into_values(complete) {
-            backlog.expect(&reader.task.info, &reader.task.holders, false);
+            backlog.expect_again(&reader.task);
         }
     }
 
@@ -145,7 +137,7 @@ impl ReadaheadQueue {
             backlog.fetched.clear();
         }
         backlog.fetched.insert(path.clone(), Instant::now());
-        self.budget.caller_fetches(info.nar_size);
+        self.room.caller_fetches(info.nar_size);
         backlog.order.remove(path);
         backlog.expected.remove(path);
         let reader = backlog.tasks.remove(path).map(|entry| entry.reader);
@@ -154,7 +146,7 @@ impl ReadaheadQueue {
             // this one.
             backlog.expect_lost_again();
         }
-        if reader.is_none() && self.budget.is_nearly_full() {
+        if reader.is_none() && self.room.is_nearly_full() {
             backlog.drop_stale();
         }
         drop(backlog);
@@ -164,7 +156,7 @@ impl ReadaheadQueue {
             (theirs.nar_hash, theirs.nar_size) == (info.nar_hash, info.nar_size)
         };
         // What is read at once needs no room ahead, but is accounted for.
-        let reserve = || Some(self.budget.reserve_anyway(reservation_for(info.nar_size)));
+        let reserve = |is_on_disk| Some(self.room.for_reader_anyway(info.nar_size, is_on_disk));
         let join = || self.in_flight.join(info, reserve);
         let reader = reader
             .filter(is_same)
@@ -175,8 +167,8 @@ impl ReadaheadQueue {
 
     /// Joins what another caller reads ahead, if it is the same NAR and this caller's budget has room for it.
     fn join(&self, info: &PathInfo) -> Option<TaskReader> {
-        let bytes = reservation_for(info.nar_size);
-        self.in_flight.join(info, || self.budget.reserve(bytes))
+        let reserve = |is_on_disk| self.room.for_reader(info.nar_size, is_on_disk);
+        self.in_flight.join(info, reserve)
     }
 
     /// Has a worker bring a NAR now that nobody has requested, if it is a small one: it has a connection, where a new
@@ -187,7 +179,7 @@ impl ReadaheadQueue {
         holders: &[HostId],
     ) -> Option<TaskReader> {
         let suits = (1..=SMALL_NAR).contains(&info.nar_size) && info.nar_hash.is_some();
-        if !suits || self.budget.largest() == 0 {
+        if !suits || self.room.is_none() {
             return None;
         }
         let (pool, throughput) = (&self.bookkeeping.pool, &self.bookkeeping.throughput);
@@ -198,10 +190,11 @@ impl ReadaheadQueue {
         if !pool.is_healthy(host) {
             return None;
         }
-        let reservation = self.budget.reserve(reservation_for(info.nar_size))?;
+        let room = self.room.in_memory(info.nar_size)?;
         let owner = self.in_flight.new_owner_id();
         let (info, holders) = (Arc::new(info.clone()), Arc::from(holders));
-        let reader = ReadaheadTask::start(info, holders, (owner, host), reservation);
+        let reader =
+            ReadaheadTask::start((info, holders), Failures::default(), (owner, host), room);
         reader.want();
         let task = reader.task.clone();
         let fetch = DemandFetch { host, owner, task };
@@ -215,6 +208,18 @@ impl ReadaheadQueue {
         self.backlog.lock().demanded.cancel(&reader.task)
     }
 
+    /// Whether something is expected that no worker has taken.
+    pub(in crate::transfer::readahead) fn expects_more(&self) -> bool {
+        let backlog = self.backlog.lock();
+        !backlog.idle && backlog.order.len() > 0
+    }
+
+    /// Has hosts that have not been asked about expected paths asked now whether they have them too.
+    pub(in crate::transfer::readahead) fn look_for_holders(&self) {
+        let paths = std::mem::take(&mut self.backlog.lock().not_looked_for);
+        self.bookkeeping.look_for_holders(paths);
+    }
+
     /// How many bytes could be read ahead from this host next, among the first paths.
     pub(in crate::transfer::readahead) fn bytes_waiting_for(&self, host: HostId) -> u64 {
         let backlog = self.backlog.lock();
@@ -223,7 +228,7 @@ impl ReadaheadQueue {
         ready
             .filter_map(|path| backlog.expected.get(path))
             .filter(|expected| {
-                !expected.failed && expected.holders(&self.bookkeeping).contains(&host)
+                !expected.has_failed() && expected.holders(&self.bookkeeping).contains(&host)
             })
             .map(|expected| expected.info.nar_size)
             .fold(demanded, u64::saturating_add)
@@ -278,7 +283,12 @@ impl ReadaheadQueue {
         let owner = self.in_flight.new_owner_id();
         let task = loop {
             let next = backlog
-                .next_for(host, &self.bookkeeping, (&self.chunks, &self.deltas))
+                .next_for(
+                    host,
+                    &self.bookkeeping,
+                    (&self.chunks, &self.deltas),
+                    &self.room,
+                )
                 .cloned();
             match next {
                 Some(path) => {
@@ -290,12 +300,8 @@ impl ReadaheadQueue {
                     if !fits(info.nar_size) {
                         return None;
                     }
-                    break backlog.start_task(
-                        &path,
-                        (owner, host),
-                        &self.budget,
-                        &self.in_flight,
-                    )?;
+                    let room = self.room.anywhere(info.nar_size)?;
+                    break backlog.start_task(&path, (owner, host), room, &self.in_flight)?;
                 }
                 // Nothing is left to request: take over what another host is slow to bring.
                 None if nars == 0 => break backlog.steal(host, owner, &self.bookkeeping)?,
@@ -312,12 +318,13 @@ impl ReadaheadQueue {
         owner: OwnerId,
         task: Arc<ReadaheadTask>,
     ) -> AssignedTask {
+        let (throughput, size) = (&self.bookkeeping.throughput, task.info.nar_size);
+        let outstanding = match size > SMALL_NAR {
+            true => throughput.request_stream(host, size),
+            false => throughput.request(host, size),
+        };
         AssignedTask {
-            outstanding: Some(
-                self.bookkeeping
-                    .throughput
-                    .request(host, task.info.nar_size),
-            ),
+            outstanding: Some(outstanding),
             task,
             owner,
             queue: self.clone(),
@@ -334,20 +341,21 @@ impl ReadaheadQueue {
             return None;
         }
         let owner = self.in_flight.new_owner_id();
-        let (path, host) = backlog
+        let (path, host, size) = backlog
             .order
             .ready()
             .take(LOOKAHEAD_PATHS)
             .find_map(|path| {
                 let expected = backlog.expected.get(path)?;
                 // Cheaper than looking holders up, and most paths are small.
-                if expected.failed || expected.info.nar_size < MIN_NAR_SIZE {
+                let size = expected.info.nar_size;
+                if expected.has_failed() || size < MIN_NAR_SIZE || !self.room.suits(size) {
                     return None;
                 }
                 let holders = expected.holders(&self.bookkeeping);
-                let suits = self.chunks.suits(&expected.info, &holders)
+                let suits = expected.suits_chunks(&self.chunks, &holders)
                     && matches!(self.deltas.state(&expected.info, &holders), DeltaState::No);
-                suits.then(|| (path.clone(), expected.holders[0]))
+                suits.then(|| (path.clone(), expected.holders[0], size))
             })?;
         if let Some(reader) = self.join(&backlog.expected.get(&path)?.info) {
             backlog.track(&path, reader);
@@ -356,7 +364,8 @@ impl ReadaheadQueue {
             self.wake();
             return None;
         }
-        let task = backlog.start_task(&path, (owner, host), &self.budget, &self.in_flight)?;
+        let room = self.room.anywhere(size)?;
+        let task = backlog.start_task(&path, (owner, host), room, &self.in_flight)?;
         drop(backlog);
         Some(self.assign_begun(owner, task))
     }
@@ -371,46 +380,5 @@ impl ReadaheadQueue {
             outstanding: None,
             done: false,
         }
-    }
-}
-
-impl AssignedTask {
-    /// So many bytes of it have come.
-    pub(in crate::transfer::readahead) fn received(&mut self, bytes: u64) {
-        if let Some(outstanding) = &mut self.outstanding {
-            outstanding.on_received(bytes);
-        }
-    }
-
-    /// It is complete, or belongs to another worker.
-    pub(in crate::transfer::readahead) fn finish(mut self) {
-        self.done = true;
-    }
-
-    /// The worker cannot bring it. With `blamed`, no worker tries it again.
-    pub(in crate::transfer::readahead) fn fail(mut self, blamed: bool) {
-        self.requeue(blamed);
-    }
-
-    fn requeue(&mut self, blamed: bool) {
-        self.done = true;
-        let task = &self.task;
-        if !task.give_up(self.owner) {
-            return;
-        }
-        let mut backlog = self.queue.backlog.lock();
-        // The caller may have taken it meanwhile.
-        if backlog.tasks.remove(&task.info.path).is_some() {
-            backlog.expect(&task.info, &task.holders, blamed);
-        }
-    }
-}
-
-impl Drop for AssignedTask {
-    fn drop(&mut self) {
-        if !self.done {
-            self.requeue(false);
-        }
-        self.queue.wake();
     }
 }

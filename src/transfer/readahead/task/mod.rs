@@ -1,40 +1,67 @@
 //! One NAR that is read ahead: filled by a worker, read by the callers that wait for it.
 
+mod pieces;
+mod reader;
+
 use parking_lot::Mutex;
-use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
-use super::memory_budget::Reservation;
+use super::budget::Reservation;
+use super::room::Room;
+use super::spill::{OpenSpill, Spill};
 use crate::model::PathInfo;
 use crate::pool::HostId;
-use crate::transfer::chunks::{Priority, URGENT};
+use crate::transfer::chunks::Priority;
 use crate::transfer::error::PathFault;
 use crate::transfer::verify::{Piece, Taken, Verifier};
+use pieces::Pieces;
+use reader::ReadPosition;
+pub(in crate::transfer) use reader::{ReadEvent, TaskReader};
 
 /// NARs up to this size, in bytes, go through a worker even if somebody waits for them already, and come
 /// to their end even if nobody does any more.
-pub(super) const SMALL_NAR: u64 = 4 << 20;
+pub(in crate::transfer) const SMALL_NAR: u64 = 4 << 20;
 
 /// NARs up to this size, in bytes, are copied out of the buffers they came in, which are larger.
 const COPIED_NAR_MAX: usize = 64 << 10;
+
+/// How many bytes of a NAR on disk are in memory before they are written there.
+const WRITE_FROM: u64 = 512 << 10;
+
+/// The same while a caller reads it: mostly it has taken them by then.
+const WRITE_FROM_WHILE_READ: u64 = 4 << 20;
 
 /// Names the worker that fills a task. A worker that finds another id there has lost the task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::transfer) struct OwnerId(pub(super) u64);
 
+/// How workers have failed to bring a NAR.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::transfer) struct Failures {
+    /// How often.
+    pub(super) count: u32,
+    /// It did not come in chunks, although it might have. Now it comes whole.
+    pub(super) in_chunks: bool,
+}
+
 pub(in crate::transfer) struct ReadaheadTask {
     pub(in crate::transfer) info: Arc<PathInfo>,
     pub(in crate::transfer) holders: Arc<[HostId]>,
+    /// How workers have failed to bring it before.
+    pub(super) failures: Failures,
     // Held while a piece is hashed.
     state: Mutex<TaskState>,
     /// For the readers.
     changed: Notify,
     /// Its rank among the NARs that come in chunks, if it does.
     pub(super) priority: Priority,
+    /// What has come is kept on disk.
+    spill: Option<Arc<Spill>>,
 }
 
 struct TaskState {
@@ -50,25 +77,15 @@ struct TaskState {
     /// A caller waits for it.
     wanted: bool,
     verifier: Verifier,
-    /// What has come and was not read by all readers, with its sender.
-    pieces: VecDeque<(Piece, HostId)>,
-    /// How many pieces came before those.
-    dropped: usize,
+    /// What has come and was not read by all readers.
+    pieces: Pieces,
+    /// Where that is kept, if it is on disk, once the worker has come to it.
+    file: Option<Arc<OpenSpill>>,
     readers: Vec<ReadPosition>,
     next_reader: u64,
     end: Option<End>,
     /// All of it has come, and it is not the promised NAR: whoever has read nothing of it begins elsewhere.
     wrong: bool,
-}
-
-/// How far one reader is.
-struct ReadPosition {
-    reader: u64,
-    /// Which piece it comes to next.
-    next: usize,
-    /// Each reader has a reservation for what it has not read, so that a caller which never reads takes no budget from
-    /// the others.
-    reservation: Reservation,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,28 +108,19 @@ pub(in crate::transfer) enum FeedOutcome {
     Wrong(PathFault),
 }
 
-/// What a reader gets next.
-pub(in crate::transfer) enum ReadEvent {
-    /// A piece from that host.
-    Piece(Piece, HostId),
-    /// All of it was read; the verifier at its end.
-    Complete(Box<Verifier>),
-    /// No more will come; the verifier behind what was read.
-    Broken(Box<Verifier>),
-}
-
 impl ReadaheadTask {
-    /// Starts a task, with its first reader.
+    /// Starts a task that has failed in this way before, with its first reader.
     pub(super) fn start(
-        info: Arc<PathInfo>,
-        holders: Arc<[HostId]>,
+        (info, holders): (Arc<PathInfo>, Arc<[HostId]>),
+        failures: Failures,
         (owner, host): (OwnerId, HostId),
-        reservation: Reservation,
+        Room { reservation, spill }: Room,
     ) -> TaskReader {
         let verifier = Verifier::new(&info);
         let task = Self {
             info,
             holders,
+            failures,
             state: Mutex::new(TaskState {
                 owner,
                 host,
@@ -121,48 +129,36 @@ impl ReadaheadTask {
                 begun: false,
                 wanted: false,
                 verifier,
-                pieces: VecDeque::new(),
-                dropped: 0,
-                readers: vec![ReadPosition {
-                    reader: 0,
-                    next: 0,
-                    reservation,
-                }],
+                pieces: Pieces::default(),
+                file: None,
+                readers: vec![ReadPosition::new(0, reservation)],
                 next_reader: 1,
                 end: None,
                 wrong: false,
             }),
             changed: Notify::new(),
             priority: Arc::new(AtomicU64::new(owner.0 + 1)),
+            spill,
         };
-        TaskReader {
-            task: Arc::new(task),
-            id: 0,
-        }
+        TaskReader::new(Arc::new(task), 0)
     }
 
-    /// Adds a reader, as long as no piece is dropped, and if `reserve` gives room for all of it.
+    /// Adds a reader, as long as no piece is dropped, and if `reserve` gives room for all of it: in memory or on disk, as
+    /// it is told.
     pub(super) fn join(
         self: &Arc<Self>,
-        reserve: impl FnOnce() -> Option<Reservation>,
+        reserve: impl FnOnce(bool) -> Option<Reservation>,
     ) -> Option<TaskReader> {
         let mut state = self.state.lock();
-        if state.dropped > 0 || state.readers.is_empty() || state.end == Some(End::Broken) {
+        if state.pieces.lacks_some() || state.readers.is_empty() || state.end == Some(End::Broken) {
             return None;
         }
-        let reservation = reserve()?;
+        let reservation = reserve(self.spill.is_some())?;
         let id = state.next_reader;
         state.next_reader += 1;
-        state.readers.push(ReadPosition {
-            reader: id,
-            next: 0,
-            reservation,
-        });
+        state.readers.push(ReadPosition::new(id, reservation));
         drop(state);
-        Some(TaskReader {
-            task: self.clone(),
-            id,
-        })
+        Some(TaskReader::new(self.clone(), id))
     }
 
     /// Whether this worker is the one that is to fill it.
@@ -198,15 +194,17 @@ impl ReadaheadTask {
         if *owner != worker || end.is_some() {
             return Ok(FeedOutcome::NotOwner);
         }
-        let before = pieces.len();
+        let before = pieces.count();
         let fed = loop {
             match verifier.take(buf)? {
-                Taken::NeedMore if pieces.len() == before => return Ok(FeedOutcome::More),
+                Taken::NeedMore if pieces.count() == before => return Ok(FeedOutcome::More),
                 Taken::NeedMore => break FeedOutcome::More,
-                Taken::Piece(piece) => pieces.push_back((piece, host)),
+                Taken::Piece(piece) => pieces.push(piece, host),
                 Taken::Complete => match verifier.verify() {
                     Ok(held) => {
-                        pieces.extend(compact(held).into_iter().map(|piece| (piece, host)));
+                        for piece in compact(held) {
+                            pieces.push(piece, host);
+                        }
                         *end = Some(End::Complete);
                         break FeedOutcome::Complete;
                     }
@@ -227,14 +225,63 @@ impl ReadaheadTask {
         Ok(fed)
     }
 
-    /// The worker cannot fill it. Whether another one may try from the beginning: no caller waits for it, and nothing of
-    /// it can be read.
+    /// Makes the file for it, if it is to be kept on disk. To be called once, before the first bytes.
+    ///
+    /// # Errors
+    /// When there can be none.
+    pub(super) async fn open_file(&self) -> io::Result<()> {
+        let Some(spill) = &self.spill else {
+            return Ok(());
+        };
+        let opened = spill.create(self.info.nar_size).await;
+        let opened = opened.inspect_err(|error| spill.on_failure(error))?;
+        self.state.lock().file = Some(Arc::new(opened));
+        Ok(())
+    }
+
+    /// Writes to its file what has come, if there is one and enough has come for it.
+    ///
+    /// # Errors
+    /// When the disk fails. What has come can be read all the same, but no more should be kept.
+    pub(super) async fn write_out(&self) -> io::Result<()> {
+        let Some(spill) = &self.spill else {
+            return Ok(());
+        };
+        loop {
+            let (file, unwritten) = {
+                let state = self.state.lock();
+                let enough = match state.end {
+                    Some(_) => 1,
+                    None if state.wanted => WRITE_FROM_WHILE_READ,
+                    None => WRITE_FROM,
+                };
+                let has_enough = state.pieces.unwritten_bytes() >= enough;
+                match (&state.file, state.pieces.unwritten()) {
+                    (Some(file), Some(unwritten)) if has_enough => (file.clone(), unwritten),
+                    _ => return Ok(()),
+                }
+            };
+            let written = file.write(unwritten.pieces, unwritten.at).await;
+            let digests = written.inspect_err(|error| spill.on_failure(error))?;
+            let mut state = self.state.lock();
+            // Nothing is left of it when it turned out wrong.
+            if !state.pieces.is_empty() {
+                state.pieces.set_written(unwritten.first, &digests);
+            }
+        }
+    }
+
+    /// The worker cannot fill it. Whether another one may try from the beginning: no caller waits for it. What has come
+    /// of it is of use only where the rest can come in chunks.
     pub(super) fn give_up(&self, owner: OwnerId) -> bool {
         let mut state = self.state.lock();
         if state.owner != owner || state.end.is_some() {
             return false;
         }
         state.end = Some(End::Broken);
+        if !state.wanted && !state.in_chunks {
+            state.drop_unread();
+        }
         let again = !state.wanted && state.pieces.is_empty();
         drop(state);
         self.changed.notify_waiters();
@@ -281,6 +328,11 @@ impl ReadaheadTask {
         self.state.lock().meter.load(Ordering::Relaxed)
     }
 
+    /// Whether a caller waits for it.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.state.lock().wanted
+    }
+
     /// The host that fills it or has filled it.
     pub(in crate::transfer) fn host(&self) -> HostId {
         self.state.lock().host
@@ -299,12 +351,13 @@ impl TaskState {
     }
 
     fn is_lost(&self) -> bool {
-        self.end == Some(End::Broken) && self.dropped + self.pieces.len() == 0
+        self.end == Some(End::Broken) && self.pieces.count() == 0
     }
 
     /// Drops all pieces, if no reader has read any.
     fn drop_unread(&mut self) {
-        if self.dropped == 0 && self.readers.iter().all(|position| position.next == 0) {
+        let mut positions = self.readers.iter();
+        if !self.pieces.lacks_some() && positions.all(|position| position.next == 0) {
             self.pieces.clear();
         }
     }
@@ -312,92 +365,7 @@ impl TaskState {
     /// Drops the pieces that all have read.
     fn drop_read_pieces(&mut self) {
         let next = self.readers.iter().map(|position| position.next).min();
-        let next = next.unwrap_or(usize::MAX);
-        while self.dropped < next && self.pieces.pop_front().is_some() {
-            self.dropped += 1;
-        }
-    }
-}
-
-/// One reader of a task. What it has not read is kept as long as this lives.
-pub(in crate::transfer) struct TaskReader {
-    pub(in crate::transfer) task: Arc<ReadaheadTask>,
-    id: u64,
-}
-
-impl TaskReader {
-    /// A caller waits for it now. Whether there is still something to wait for.
-    pub(super) fn want(&self) -> bool {
-        let mut state = self.task.state.lock();
-        state.wanted = true;
-        self.task.priority.store(URGENT, Ordering::Relaxed);
-        !state.is_lost()
-    }
-
-    /// Whether its worker gave up before anything had come.
-    pub(super) fn is_lost(&self) -> bool {
-        self.task.state.lock().is_lost()
-    }
-
-    /// Waits for what comes next.
-    pub(in crate::transfer) async fn next(&self) -> ReadEvent {
-        loop {
-            let changed = self.task.changed.notified();
-            tokio::pin!(changed);
-            // Registered before the check, so that no change is missed between check and wait.
-            changed.as_mut().enable();
-            if let Some(next) = self.take() {
-                return next;
-            }
-            changed.await;
-        }
-    }
-
-    fn take(&self) -> Option<ReadEvent> {
-        let mut state = self.task.state.lock();
-        let dropped = state.dropped;
-        let next = state.position(self.id)?.next;
-        // Not before the worker has recorded what was wrong.
-        if state.wrong && state.end.is_some() && next == 0 {
-            return Some(ReadEvent::Broken(Box::new(Verifier::new(&self.task.info))));
-        }
-        if let Some((piece, host)) = state.pieces.get(next - dropped).cloned() {
-            let position = state.position(self.id)?;
-            position.next += 1;
-            position.reservation.fetched(piece.bytes.len() as u64);
-            state.drop_read_pieces();
-            return Some(ReadEvent::Piece(piece, host));
-        }
-        match state.end? {
-            End::Complete => Some(ReadEvent::Complete(Box::new(state.verifier.clone()))),
-            End::Broken => {
-                state.verifier.roll_back();
-                Some(ReadEvent::Broken(Box::new(state.verifier.clone())))
-            }
-        }
-    }
-
-    /// Stops waiting for the worker: [`TaskReader::next`] gives what is there already, and then [`ReadEvent::Broken`].
-    pub(in crate::transfer) fn abandon(&self) {
-        let mut state = self.task.state.lock();
-        if state.end.is_none() {
-            state.end = Some(End::Broken);
-            drop(state);
-            self.task.changed.notify_waiters();
-        }
-    }
-}
-
-impl Drop for TaskReader {
-    fn drop(&mut self) {
-        let mut state = self.task.state.lock();
-        state.readers.retain(|position| position.reader != self.id);
-        state.drop_read_pieces();
-        // No caller wants it any more. A small one may come all the same: to stop it would cost the connection.
-        let large = self.task.info.nar_size > SMALL_NAR;
-        if state.readers.is_empty() && state.end.is_none() && state.begun && large {
-            state.end = Some(End::Broken);
-        }
+        self.pieces.drop_before(next.unwrap_or(usize::MAX));
     }
 }
 

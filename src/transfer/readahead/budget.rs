@@ -1,4 +1,4 @@
-//! The memory that NARs read ahead may take.
+//! How many bytes NARs that are read ahead may take, in memory or on disk.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,21 +9,16 @@ const INITIAL_BYTES: u64 = 64 << 20;
 /// How much more may be read ahead for each byte that was fetched.
 const GROWTH_PER_FETCHED_BYTE: u64 = 4;
 
-/// The memory that a NAR takes, in bytes: a bit more than its size, for the blocks that it comes in.
-pub(super) fn reservation_for(nar_size: u64) -> u64 {
-    nar_size.saturating_add(nar_size / 16)
-}
-
 /// A limit for all that is read ahead, for all callers together.
 #[derive(Debug)]
-pub(in crate::transfer) struct MemoryBudget {
+pub(in crate::transfer) struct ByteBudget {
     /// In bytes.
     total: u64,
     used: AtomicU64,
     callers: AtomicU64,
 }
 
-impl MemoryBudget {
+impl ByteBudget {
     pub(in crate::transfer) fn new(total: u64) -> Self {
         Self {
             total,
@@ -46,16 +41,16 @@ impl MemoryBudget {
 /// One caller's share of it, the same for each. It grows as the caller fetches.
 #[derive(Debug)]
 pub(super) struct CallerBudget {
-    memory: Arc<MemoryBudget>,
+    all: Arc<ByteBudget>,
     used: AtomicU64,
     fetched: AtomicU64,
 }
 
 impl CallerBudget {
-    pub(super) fn new(memory: Arc<MemoryBudget>) -> Self {
-        memory.callers.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn new(all: Arc<ByteBudget>) -> Self {
+        all.callers.fetch_add(1, Ordering::Relaxed);
         Self {
-            memory,
+            all,
             used: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
         }
@@ -63,50 +58,44 @@ impl CallerBudget {
 
     /// The largest NAR that is read ahead, in bytes: one alone shall not take all.
     pub(super) fn largest(&self) -> u64 {
-        self.memory.total / 2
+        self.all.total / 2
     }
 
     /// What may be held by now, in bytes.
     fn allowed(&self) -> u64 {
         let fetched = self.fetched.load(Ordering::Relaxed);
-        let callers = self.memory.callers.load(Ordering::Relaxed).max(1);
+        let callers = self.all.callers.load(Ordering::Relaxed).max(1);
         INITIAL_BYTES
             .saturating_add(fetched.saturating_mul(GROWTH_PER_FETCHED_BYTE))
-            .min(self.memory.total / callers)
+            .min(self.all.total / callers)
     }
 
     /// Reserves so many bytes, if there is room. When nothing is held for this caller yet, anything up to
-    /// [`largest`](Self::largest) is let in that the others leave room for.
+    /// [`largest`](Self::largest) is let in that the others leave room for; never anything larger.
     pub(super) fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
-        let (allowed, total) = (self.allowed(), self.memory.total);
-        take(&self.memory.used, |used| {
+        let (allowed, total) = (self.allowed(), self.all.total);
+        take(&self.all.used, |used| {
             let sum = used.checked_add(bytes)?;
             (sum <= total).then_some(sum)
         })?;
         let own = take(&self.used, |used| {
             let sum = used.checked_add(bytes)?;
-            let fits = sum <= allowed || (used == 0 && bytes <= self.largest());
-            fits.then_some(sum)
+            let fits = sum <= allowed || used == 0;
+            (fits && bytes <= self.largest()).then_some(sum)
         });
         if own.is_none() {
-            self.memory.used.fetch_sub(bytes, Ordering::AcqRel);
+            self.all.used.fetch_sub(bytes, Ordering::AcqRel);
             return None;
         }
-        Some(Reservation {
-            budget: self.clone(),
-            bytes,
-        })
+        Some(Reservation::new(self, bytes))
     }
 
     /// Reserves so many bytes, whether there is room or not: until it is given back, others get less.
     pub(super) fn reserve_anyway(self: &Arc<Self>, bytes: u64) -> Reservation {
         let add = |used: u64| Some(used.saturating_add(bytes));
-        take(&self.memory.used, add);
+        take(&self.all.used, add);
         take(&self.used, add);
-        Reservation {
-            budget: self.clone(),
-            bytes,
-        }
+        Reservation::new(self, bytes)
     }
 
     /// The caller fetches so many bytes here, not elsewhere.
@@ -117,18 +106,18 @@ impl CallerBudget {
     /// Whether it is so full that little more can be reserved.
     pub(super) fn is_nearly_full(&self) -> bool {
         self.used.load(Ordering::Relaxed) > self.allowed() / 4 * 3
-            || self.memory.used() > self.memory.total / 4 * 3
+            || self.all.used() > self.all.total / 4 * 3
     }
 
     fn give_back(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::AcqRel);
-        self.memory.used.fetch_sub(bytes, Ordering::AcqRel);
+        self.all.used.fetch_sub(bytes, Ordering::AcqRel);
     }
 }
 
 impl Drop for CallerBudget {
     fn drop(&mut self) {
-        self.memory.callers.fetch_sub(1, Ordering::Relaxed);
+        self.all.callers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -143,11 +132,30 @@ fn take(counter: &AtomicU64, change: impl Fn(u64) -> Option<u64>) -> Option<u64>
 pub(super) struct Reservation {
     budget: Arc<CallerBudget>,
     bytes: u64,
+    /// What is read makes no room.
+    is_kept: bool,
 }
 
 impl Reservation {
+    fn new(budget: &Arc<CallerBudget>, bytes: u64) -> Self {
+        Self {
+            budget: budget.clone(),
+            bytes,
+            is_kept: false,
+        }
+    }
+
+    /// The same until this is dropped, whatever is read: a file takes its room until it is closed.
+    pub(super) fn kept(mut self) -> Self {
+        self.is_kept = true;
+        self
+    }
+
     /// The caller has read so many bytes of it.
     pub(super) fn fetched(&mut self, bytes: u64) {
+        if self.is_kept {
+            return;
+        }
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
         self.budget.give_back(bytes);
@@ -164,11 +172,11 @@ impl Drop for Reservation {
 mod tests {
     use super::*;
 
-    fn memory() -> Arc<MemoryBudget> {
-        Arc::new(MemoryBudget::new(256 << 20))
+    fn memory() -> Arc<ByteBudget> {
+        Arc::new(ByteBudget::new(256 << 20))
     }
 
-    fn budget(memory: &Arc<MemoryBudget>) -> Arc<CallerBudget> {
+    fn budget(memory: &Arc<ByteBudget>) -> Arc<CallerBudget> {
         Arc::new(CallerBudget::new(memory.clone()))
     }
 
