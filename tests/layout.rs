@@ -184,7 +184,7 @@ const CRATES: &[CrateUse] = &[
             "src/remote/inflater",
             "src/remote/shell/frame",
         ],
-        "binary caches are compressed in one place, parts of NARs in one, and what hosts compress is decompressed in one",
+        "binary caches are compressed in one place, parts of NARs in one, and what hosts compress is decompressed in two: as it comes, and whole",
     ),
 ];
 
