@@ -3,9 +3,9 @@
 
 #![allow(dead_code)]
 
+mod asked;
 mod fault;
 mod link;
-mod parts;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -30,7 +30,6 @@ use ssh_substituter::transfer::{
 };
 use ssh_substituter::transport::process::ProcessTransport;
 use ssh_substituter::transport::{Channel, Program, Transport, TransportError};
-use ssh_substituter::wire::serve::Request;
 use tokio::io::AsyncWrite;
 
 pub use fault::Fault;
@@ -329,50 +328,6 @@ impl Setup {
             let found = self.find(path).await.expect("a host has it");
             caller.expect(&found.info, &found.holders);
         }
-    }
-
-    /// Where among all that this host was asked the NARs of these paths were asked for, each as often
-    /// as it was.
-    pub fn dumps(&self, host: &str, paths: &[String]) -> Vec<(usize, String)> {
-        let asked = self.asked.lock().unwrap();
-        let all = asked.get(host).map_or(&[][..], Vec::as_slice);
-        let mut found = Vec::new();
-        for path in paths {
-            let mut request = Vec::new();
-            let parsed = StorePath::parse(path).unwrap();
-            Request::DumpStorePath { path: parsed }.put(&mut request);
-            let places = all.windows(request.len()).enumerate();
-            let places = places.filter(|(_, bytes)| *bytes == request);
-            found.extend(places.map(|(at, _)| (at, path.clone())));
-        }
-        found.sort();
-        found
-    }
-
-    /// How many ranges of files this host was asked for through a shell. What a new shell proves itself with is none: it
-    /// reads no file.
-    pub fn chunks(&self, host: &str) -> usize {
-        let asked = self.asked.lock().unwrap();
-        let all = asked.get(host).map_or(&[][..], Vec::as_slice);
-        let has = |line: &[u8], word: &[u8]| line.windows(word.len()).any(|it| it == word);
-        let is_part = |line: &&[u8]| has(line, b" skip=") && has(line, b" if=");
-        all.split(|byte| *byte == b'\n').filter(is_part).count()
-    }
-
-    /// How many of them it was asked to compress.
-    pub fn compressed_chunks(&self, host: &str) -> usize {
-        let asked = self.asked.lock().unwrap();
-        let all = asked.get(host).map_or(&[][..], Vec::as_slice);
-        let end = b"}|zstd -q -";
-        all.windows(end.len()).filter(|part| part == end).count()
-    }
-
-    /// How many runs of small NARs it was asked to compress.
-    pub fn compressed_runs(&self, host: &str) -> usize {
-        let asked = self.asked.lock().unwrap();
-        let all = asked.get(host).map_or(&[][..], Vec::as_slice);
-        let end = b"|nix-store --serve";
-        all.windows(end.len()).filter(|part| part == end).count()
     }
 
     pub async fn fetch(&self, path: &str) -> (Vec<u8>, Result<u64, FailedTransfer>) {
