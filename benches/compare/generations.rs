@@ -24,16 +24,30 @@ const WORDS: usize = 700;
 /// Makes one generation; its root.
 fn generation(store: &Store, count: usize, number: u64) -> String {
     let paths: Vec<String> = (0..count)
-        .map(|index| package(store, &format!("package-{}", letters(index)), number, SIZES[index % 5]))
+        .map(|index| {
+            package(
+                store,
+                &format!("package-{}", letters(index)),
+                number,
+                SIZES[index % 5],
+            )
+        })
         .collect();
     let references: Vec<&str> = paths.iter().map(String::as_str).collect();
-    store.add_text(&format!("generation-{number}"), &references.join("\n"), &references)
+    store.add_text(
+        &format!("generation-{number}"),
+        &references.join("\n"),
+        &references,
+    )
 }
 
 /// A number as letters, which are part of a name and no version.
 fn letters(number: usize) -> String {
     let digits = number.to_string();
-    digits.bytes().map(|digit| char::from(digit - b'0' + b'a')).collect()
+    digits
+        .bytes()
+        .map(|digit| char::from(digit - b'0' + b'a'))
+        .collect()
 }
 
 fn package(store: &Store, name: &str, number: u64, size: usize) -> String {
@@ -70,11 +84,11 @@ pub fn rebuilds(lab: &Lab, table: &mut Table) {
         let ours = Ours::new(&[host.trusted()], Link::to(&host.sshd, LINE));
         runs[0].push("ours, nothing here", ours.fetch(&new));
         let ours = Ours::new(&[host.trusted()], Link::to(&host.sshd, LINE));
-        ours.begin_with(&host.store, &[&old]);
+        ours.begin_with(&[host.trusted()], &host.store, &[&old]);
         runs[1].push("ours, old one here", ours.fetch(&new));
         if run < lab.their_runs(LINE.rtt) {
             for (runs, params) in runs[2..].iter_mut().zip(["", "&compress=true"]) {
-                let tried = theirs_with("ssh", params, &host.sshd, &host.store, LINE, &new);
+                let tried = theirs_with("ssh", params, (&host.sshd, &host.store), LINE, &new);
                 runs.push("ssh://", tried);
             }
         }
@@ -82,7 +96,13 @@ pub fn rebuilds(lab: &Lab, table: &mut Table) {
     let [nothing, old, raw, compressed] = &runs;
     for (name, ours, other, beside, goal) in [
         ("nothing here", nothing, raw, "ssh://", 0.42),
-        ("nothing here", nothing, compressed, "ssh://, compress=true", 1.0),
+        (
+            "nothing here",
+            nothing,
+            compressed,
+            "ssh://, compress=true",
+            1.0,
+        ),
         ("old generation here", old, raw, "ssh://", 1.0 / 20.0),
     ] {
         table.add(Row {

@@ -21,6 +21,7 @@
 
 mod delay_line;
 mod engine;
+mod generations;
 mod lab;
 mod realise;
 mod restricted;
@@ -134,6 +135,7 @@ fn measure(lab: &Lab, table: &mut Table) {
         restricted::one_host(lab, table, 100, even);
         restricted::two_hosts(lab, table, even);
     }
+    generations::rebuilds(lab, table);
     text_protocol::cached(lab, table);
     // Nix 1.11 with its own agent took 146 and 30 s.
     text_protocol::front_end(lab, table, false, 0, 146.0 / 6.0);

@@ -32,6 +32,14 @@ impl Ours {
         }
     }
 
+    /// Has paths of another store here from the beginning, of which others may be newer versions.
+    pub fn begin_with(&self, hosts: &[String], store: &Store, paths: &[&String]) {
+        let mine = self.nix.store();
+        mine.copy_from(store, paths);
+        let base = format!("delta-base = {}", mine.root().display());
+        mine.env().configure(hosts, &base);
+    }
+
     /// Fetches these paths with all that they refer to.
     pub fn fetch(&self, paths: &[impl AsRef<str>]) -> Tried {
         realise(&self.nix, &self.link, paths, Watch::Ours, LIMIT)
@@ -77,10 +85,21 @@ pub fn theirs(
     line: Line,
     paths: &[impl AsRef<str>],
 ) -> Tried {
+    theirs_with(scheme, "", (sshd, store), line, paths)
+}
+
+/// The same with further parameters of the URL, each with a `&` before it.
+pub fn theirs_with(
+    scheme: &str,
+    params: &str,
+    (sshd, store): (&Sshd, &Store),
+    line: Line,
+    paths: &[impl AsRef<str>],
+) -> Tried {
     let link = Link::to(sshd, line);
     let store = store.remote_store_param();
     let url = sshd
-        .nix_store_url(&format!("trusted=true&remote-store={store}"))
+        .nix_store_url(&format!("trusted=true&remote-store={store}{params}"))
         .replacen("ssh:", &format!("{scheme}:"), 1);
     let nix = Nix::new()
         .env("NIX_SSHOPTS", &link.options())

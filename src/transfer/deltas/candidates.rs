@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::base_files::BaseFiles;
+use super::delta_options::DeltaOptions;
 use super::fault::DeltaFault;
 use super::{BASES_MAX, Base, BaseLookup};
 use crate::config::host::DeltaMode;
@@ -14,8 +15,14 @@ use crate::pool::{HostId, Pool};
 use crate::transfer::chunks::{FAR, MIN_NAR_SIZE};
 use crate::transfer::hosts::{HostBookkeeping, Way};
 
-/// The smallest NAR, in bytes, that is worth the round trips and the processes at the host.
+/// The smallest NAR, in bytes, that is worth the round trips and the processes at the host, wherever it is.
 const MIN_SIZE: u64 = 64 << 10;
+
+/// What those processes cost, in seconds of a host's processor: a NAR that comes in less is not worth them.
+const OVERHEAD_SECS: f64 = 0.012;
+
+/// What one more process costs, that makes the patch of one file.
+const PATCH_SECS: f64 = 0.004;
 
 /// A throughput in bytes a second from which on bytes are not worth sparing. What comes compressed counts with what it is
 /// decompressed, so this is more than a link of 100 Mbit/s delivers.
@@ -91,7 +98,7 @@ impl Deltas {
         let mode = pool.host(host).delta;
         let is_slow = mode == DeltaMode::Always
             || match bookkeeping.throughput.of(host) {
-                Some(rate) => rate < FAST,
+                Some(rate) => rate < FAST && info.nar_size as f64 >= rate as f64 * OVERHEAD_SECS,
                 // What is large would have come before its rate is known.
                 None => {
                     let is_far = pool.latency(host).is_some_and(|latency| latency >= FAR);
@@ -123,6 +130,15 @@ impl Deltas {
                 );
             }
             decided.insert(path, base.map(Arc::new));
+        }
+    }
+
+    /// How that host is asked.
+    pub(in crate::transfer) fn options(&self, host: HostId) -> DeltaOptions {
+        let rate = self.bookkeeping.throughput.of(host).unwrap_or_default();
+        DeltaOptions {
+            level: self.pool().host(host).compression.level,
+            patch_min: (rate as f64 * PATCH_SECS) as u64,
         }
     }
 

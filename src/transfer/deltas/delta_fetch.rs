@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::candidates::ChosenBase;
+use super::delta_options::DeltaOptions;
 use super::fault::{DeltaFault, unsuitable};
 use super::plan::{Plan, Request, Step};
 use crate::model::PathInfo;
@@ -34,7 +35,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(15);
 pub(in crate::transfer) struct DeltaFetch {
     info: Arc<PathInfo>,
     base: Arc<ChosenBase>,
-    level: u8,
+    options: DeltaOptions,
     layout: Option<Layout>,
     plan: Plan,
     /// How many requests were sent, and those that are outstanding, in order.
@@ -53,7 +54,7 @@ impl DeltaFetch {
         shell: &mut Shell,
         info: Arc<PathInfo>,
         base: Arc<ChosenBase>,
-        level: u8,
+        options: DeltaOptions,
     ) -> Self {
         shell.request_listing(&info.path);
         let compared = base.files.iter().filter(|(path, size)| {
@@ -64,7 +65,7 @@ impl DeltaFetch {
         Self {
             info,
             base,
-            level,
+            options,
             layout: None,
             plan: Plan::default(),
             requested: 0,
@@ -130,6 +131,7 @@ impl DeltaFetch {
         let digests = output(shell).await?;
         self.wire_len += (listing.bytes.len() + digests.bytes.len()) as u64;
         let (info, base) = (self.info.clone(), self.base.clone());
+        let patch_min = base.at_host.then_some(self.options.patch_min);
         let plan = spawn_blocking(move || {
             let layout = listing.layout(&info.path);
             let layout = layout.filter(|layout| layout.nar_size() == info.nar_size);
@@ -142,7 +144,7 @@ impl DeltaFetch {
             };
             let same = digests.into_iter().map(|file| (file.path, file.digest));
             let same = same.filter(|(path, theirs)| is_same(path, *theirs));
-            let plan = Plan::new(&layout, &base.files, &same.collect(), base.at_host);
+            let plan = Plan::new(&layout, &base.files, &same.collect(), patch_min);
             Ok::<_, DeltaFault>((layout, plan))
         });
         let (layout, plan) = plan
@@ -176,10 +178,15 @@ impl DeltaFetch {
                 return;
             }
             match next {
-                Request::Ranges(ranges) => shell.request_ranges(layout, ranges, self.level),
+                Request::Ranges(ranges) => shell.request_ranges(layout, ranges, self.options.level),
                 Request::Patch {
                     file, base_file, ..
-                } => shell.request_patch(layout, file, (&self.base.path, base_file), self.level),
+                } => shell.request_patch(
+                    layout,
+                    file,
+                    (&self.base.path, base_file),
+                    self.options.level,
+                ),
             }
             self.requested += 1;
             self.outstanding.extend(self.plan.requests.pop_front());

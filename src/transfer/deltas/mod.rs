@@ -25,6 +25,7 @@
 mod base_files;
 mod candidates;
 mod delta_fetch;
+mod delta_options;
 mod fault;
 mod matching;
 mod plan;

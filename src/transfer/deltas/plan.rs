@@ -6,8 +6,11 @@ use super::base_files::BaseFiles;
 use super::matching::Matching;
 use crate::wire::nar::layout::{FileRange, Layout, Piece};
 
-/// The smallest file, in bytes, that comes as a patch: each is a process at the host, which costs some milliseconds.
+/// The smallest file, in bytes, that comes as a patch over any line: each is a process at the host.
 const PATCH_MIN: u64 = 16 << 10;
+
+/// The smallest file, in bytes, that comes as a patch over the fastest line.
+const PATCH_MIN_MAX: u64 = 256 << 10;
 
 /// The largest one, on either side. At the host `zstd` holds about both files (192 MiB for two of 88 MiB, seen with
 /// zstd 1.5.4), and so does this side.
@@ -72,15 +75,18 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Plans the NAR of `layout`. `same` are files that are known to be the same here, with their digests;
-    /// `base_at_host` says whether the host has the version that is here.
+    /// `patch_min` is the size in bytes from which files come as patches, within limits; `None` where the host does not
+    /// have the version that is here.
     pub(super) fn new(
         layout: &Layout,
         base: &BaseFiles,
         same: &HashMap<Vec<u8>, [u8; 32]>,
-        base_at_host: bool,
+        patch_min: Option<u64>,
     ) -> Self {
         let mut plan = Self::default();
         let matching = Matching::new(base);
+        let patch_min = patch_min.map(|min| min.clamp(PATCH_MIN, PATCH_MIN_MAX));
+        let patched = patch_min.map(|min| min..=PATCH_MAX);
         // The group that is not full yet, and its length.
         let mut group: Option<(usize, u64)> = None;
         for piece in layout.segment(0, u64::MAX).pieces() {
@@ -98,7 +104,10 @@ impl Plan {
                 plan.steps.push_back(Step::Local { path, digest });
                 continue;
             }
-            let base_file = match base_at_host && (PATCH_MIN..=PATCH_MAX).contains(&file.size) {
+            let is_patched = patched
+                .as_ref()
+                .is_some_and(|sizes| sizes.contains(&file.size));
+            let base_file = match is_patched {
                 true => matching.find(&file.path, file.size),
                 false => None,
             };
@@ -216,12 +225,12 @@ mod tests {
         let layout = layout(&[("a", 10), ("b", 100_000), ("c", 20), ("d", 30), ("e", 0)]);
         let base = BaseFiles::of_sizes(&[("b", 90_000), ("c", 20), ("d", 31)]);
         let same = HashMap::from([(b"c".to_vec(), [7; 32])]);
-        let plan = Plan::new(&layout, &base, &same, true);
+        let plan = Plan::new(&layout, &base, &same, Some(0));
         let (steps, requests) = text(&plan);
         assert_eq!(steps, ["0:10", "1:100000", "c", "0:30"]);
         assert_eq!(requests, ["a@0+10 d@0+30", "b@0+100000 from b"]);
         assert_eq!((plan.spared, plan.contents), (100_020, 100_060));
-        let (steps, requests) = text(&Plan::new(&layout, &base, &same, false));
+        let (steps, requests) = text(&Plan::new(&layout, &base, &same, None));
         assert_eq!(steps, ["0:10", "0:100000", "c", "0:30"]);
         assert_eq!(requests, ["a@0+10 b@0+100000 d@0+30"]);
     }
@@ -233,7 +242,7 @@ mod tests {
             &layout,
             &BaseFiles::of_sizes(&[]),
             &HashMap::new(),
-            true,
+            Some(0),
         ));
         let first = 2 * MIB - 10;
         let second = first + 2 * MIB;
@@ -255,7 +264,7 @@ mod tests {
     fn what_would_take_too_much_memory_is_no_patch() {
         let layout = layout(&[("a", PATCH_MAX + 1), ("b", 1 << 20)]);
         let base = BaseFiles::of_sizes(&[("a", 5 << 20), ("b", PATCH_MAX + 1)]);
-        let plan = Plan::new(&layout, &base, &HashMap::new(), true);
+        let plan = Plan::new(&layout, &base, &HashMap::new(), Some(0));
         let patches = plan.requests.iter();
         assert!(
             patches

@@ -83,8 +83,8 @@ fn begin(
     shell: &mut ShellLease,
     (assigned, base): (AssignedTask, Arc<ChosenBase>),
 ) -> Option<Begun> {
-    let level = queue.bookkeeping.pool.host(base.host).compression.level;
-    let fetch = DeltaFetch::start(shell.as_shell()?, assigned.task.info.clone(), base, level);
+    let options = queue.deltas.options(base.host);
+    let fetch = DeltaFetch::start(shell.as_shell()?, assigned.task.info.clone(), base, options);
     Some(Begun { assigned, fetch })
 }
 

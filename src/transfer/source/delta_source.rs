@@ -83,10 +83,10 @@ async fn open(
     let pool = deltas.pool();
     match pool.shell(base.host).await {
         Ok(Some(mut shell)) if shell.has_zstd() => {
-            let level = pool.host(base.host).compression.level;
+            let options = deltas.options(base.host);
             let info = Arc::new(info.clone());
             let by_shell = shell.as_shell().ok_or(None)?;
-            let fetch = DeltaFetch::start(by_shell, info, base.clone(), level);
+            let fetch = DeltaFetch::start(by_shell, info, base.clone(), options);
             Ok((fetch, shell))
         }
         // Failures are reported by the pool.
