@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::base_files::BaseFiles;
-use super::delta_options::DeltaOptions;
+use super::delta_options::{DeltaOptions, PatchMemory};
 use super::fault::DeltaFault;
 use super::{BASES_MAX, Base, BaseLookup};
 use crate::config::host::DeltaMode;
@@ -55,6 +55,7 @@ pub(in crate::transfer) struct Deltas {
     lookup: Option<Arc<dyn BaseLookup>>,
     /// `None` for a path that does not come so.
     decided: Mutex<HashMap<StorePath, Option<Arc<ChosenBase>>>>,
+    memory: PatchMemory,
 }
 
 impl Deltas {
@@ -67,6 +68,7 @@ impl Deltas {
             bookkeeping,
             lookup,
             decided: Mutex::default(),
+            memory: PatchMemory::default(),
         }
     }
 
@@ -74,9 +76,14 @@ impl Deltas {
         &self.bookkeeping.pool
     }
 
+    /// Whether a path may come as differences from any host. Cheaper than to look its holders up, and most paths are small.
+    pub(in crate::transfer) fn is_possible(&self, info: &PathInfo) -> bool {
+        self.lookup.is_some() && info.nar_size >= MIN_SIZE && info.nar_hash.is_some()
+    }
+
     /// Whether a path comes as differences, as far as is known.
     pub(in crate::transfer) fn state(&self, info: &PathInfo, holders: &[HostId]) -> DeltaState {
-        if self.lookup.is_none() || info.nar_size < MIN_SIZE || info.nar_hash.is_none() {
+        if !self.is_possible(info) {
             return DeltaState::No;
         }
         let Some(host) = holders.iter().copied().find(|host| self.suits(*host, info)) else {
@@ -139,6 +146,7 @@ impl Deltas {
         DeltaOptions {
             level: self.pool().host(host).compression.level,
             patch_min: (rate as f64 * PATCH_SECS) as u64,
+            memory: self.memory.clone(),
         }
     }
 

@@ -28,6 +28,9 @@ const DIGEST_MAX: u64 = 4 << 20;
 /// The largest file that is copied from here, in bytes: it is held in memory.
 const LOCAL_MAX: u64 = 128 << 20;
 
+/// How many bytes are passed on at once.
+const PIECE_SIZE: usize = 1 << 20;
+
 /// How long the host may send nothing: it works that long on the largest patch.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
@@ -44,6 +47,8 @@ pub(in crate::transfer) struct DeltaFetch {
     /// What has come of the requests up to `received`, and was not passed on.
     received: usize,
     ready: HashMap<usize, Bytes>,
+    /// What is left of the present step.
+    step: Bytes,
     /// Bytes that came over the link.
     wire_len: u64,
 }
@@ -72,6 +77,7 @@ impl DeltaFetch {
             outstanding: VecDeque::new(),
             received: 0,
             ready: HashMap::new(),
+            step: Bytes::new(),
             wire_len: 0,
         }
     }
@@ -100,30 +106,38 @@ impl DeltaFetch {
             self.make_plan(shell).await?;
         }
         self.request_more(shell);
-        match self.plan.steps.pop_front() {
-            None => return Ok(false),
-            Some(Step::Framing(bytes)) => out.extend_from_slice(&bytes),
-            Some(Step::Local { path, digest }) => {
-                append(out, self.local(path, digest).await?.into())
-            }
-            Some(Step::Remote { request, len }) => {
-                while self.received <= request {
-                    self.receive(shell).await?;
-                }
-                let wrong = || unsuitable("the plan needs more than was asked for");
-                let bytes = self.ready.get_mut(&request).ok_or_else(wrong)?;
-                let len = usize::try_from(len).map_err(|_| wrong())?;
-                if bytes.len() < len {
-                    return Err(wrong());
-                }
-                let part = bytes.split_to(len);
-                if bytes.is_empty() {
-                    self.ready.remove(&request);
-                }
-                append(out, part);
+        if self.step.is_empty() {
+            match self.plan.steps.pop_front() {
+                None => return Ok(false),
+                Some(step) => self.step = self.bytes_of(step, shell).await?,
             }
         }
+        // Whoever takes it hashes it at once.
+        let len = self.step.len().min(PIECE_SIZE);
+        append(out, self.step.split_to(len));
         Ok(true)
+    }
+
+    async fn bytes_of(&mut self, step: Step, shell: &mut Shell) -> Result<Bytes, DeltaFault> {
+        let (request, len) = match step {
+            Step::Framing(bytes) => return Ok(bytes.into()),
+            Step::Local { path, digest } => return Ok(self.local(path, digest).await?.into()),
+            Step::Remote { request, len } => (request, len),
+        };
+        while self.received <= request {
+            self.receive(shell).await?;
+        }
+        let wrong = || unsuitable("the plan needs more than was asked for");
+        let bytes = self.ready.get_mut(&request).ok_or_else(wrong)?;
+        let len = usize::try_from(len).map_err(|_| wrong())?;
+        if bytes.len() < len {
+            return Err(wrong());
+        }
+        let part = bytes.split_to(len);
+        if bytes.is_empty() {
+            self.ready.remove(&request);
+        }
+        Ok(part)
     }
 
     async fn make_plan(&mut self, shell: &mut Shell) -> Result<(), DeltaFault> {
@@ -139,8 +153,9 @@ impl DeltaFetch {
             let digests = digests.digests();
             let digests = digests.ok_or_else(|| unsuitable("the host has no digests"))?;
             let is_same = |path: &[u8], theirs: [u8; 32]| {
-                let ours = base.files.digest(path);
-                ours.is_ok_and(|ours| ours == theirs)
+                // The host may name anything.
+                base.files.size(path).is_some()
+                    && base.files.digest(path).is_ok_and(|ours| ours == theirs)
             };
             let same = digests.into_iter().map(|file| (file.path, file.digest));
             let same = same.filter(|(path, theirs)| is_same(path, *theirs));
@@ -200,6 +215,10 @@ impl DeltaFetch {
         let request = self.outstanding.pop_front();
         let request = request.ok_or_else(|| unsuitable("nothing is outstanding"))?;
         let base = self.base.clone();
+        let memory = match &request {
+            Request::Patch { base_size, .. } => self.options.memory.reserve(*base_size).await,
+            Request::Ranges(_) => None,
+        };
         let decoded = spawn_blocking(move || match request {
             Request::Ranges(ranges) => {
                 let len = ranges.iter().map(|range| range.len).sum();
@@ -229,6 +248,7 @@ impl DeltaFetch {
         let decoded = decoded
             .await
             .map_err(|error| unsuitable(error.to_string()))??;
+        drop(memory);
         self.ready.insert(self.received, decoded.into());
         self.received += 1;
         // Requested while this is passed on.

@@ -24,7 +24,11 @@ impl ReadaheadQueue {
         let mut ready = backlog.order.ready().take(LOOKAHEAD_PATHS);
         let (path, base) = ready.find_map(|path| {
             let expected = backlog.expected.get(path)?;
-            if expected.has_failed() || !self.room.suits(expected.info.nar_size) {
+            let info = &expected.info;
+            if !self.deltas.is_possible(info)
+                || expected.has_failed()
+                || !self.room.suits(info.nar_size)
+            {
                 return None;
             }
             let holders = expected.holders(&self.bookkeeping);
@@ -61,6 +65,9 @@ impl ReadaheadQueue {
         }
         let undecided = |path: &StorePath| {
             let expected = backlog.expected.get(path)?;
+            if !self.deltas.is_possible(&expected.info) {
+                return None;
+            }
             let holders = expected.holders(&self.bookkeeping);
             match self.deltas.state(&expected.info, &holders) {
                 DeltaState::Undecided(host) if !expected.has_failed() => Some(host),
