@@ -60,7 +60,9 @@ pub(super) async fn run(queue: &Arc<ReadaheadQueue>, host: HostId) -> Result<(),
         match worker.receive_run().await {
             Ok(()) => failures = 0,
             Err(ConnectionLost) => {
-                worker.runs.clear();
+                for assigned in worker.runs.drain(..).flatten() {
+                    assigned.fail_blameless(true);
+                }
                 worker.shell = None;
                 // Belongs to the run that broke off.
                 worker.buf.clear();
@@ -99,11 +101,18 @@ impl CompressedWorker<'_> {
             if has_waiters && !self.runs.is_empty() {
                 return Ok(());
             }
+            // Before anything is taken: it may take long, or there may be none.
+            if self.shell.is_none() {
+                if self.queue.bytes_waiting_for(self.host) == 0 {
+                    return Ok(());
+                }
+                self.open().await?;
+            }
             let run = self.next_run();
             if run.is_empty() {
                 return Ok(());
             }
-            self.request(run).await?;
+            self.request(run)?;
         }
         Ok(())
     }
@@ -127,21 +136,22 @@ impl CompressedWorker<'_> {
         run
     }
 
-    async fn request(&mut self, run: Run) -> Result<(), ConnectionLost> {
+    async fn open(&mut self) -> Result<(), ConnectionLost> {
         let bookkeeping = &self.queue.bookkeeping;
-        let pool = &bookkeeping.pool;
-        if self.shell.is_none() {
-            // Failures are reported by the pool.
-            self.shell = match pool.shell(self.host).await {
-                Ok(Some(shell)) if shell.has_zstd() && shell.is_shell() => Some(shell),
-                Ok(_) => {
-                    bookkeeping.compression.record_dumps_fail(self.host);
-                    return Err(ConnectionLost);
-                }
-                Err(_) => return Err(ConnectionLost),
-            };
-            bookkeeping.throughput.on_connected(self.host);
+        // Failures are reported by the pool.
+        match bookkeeping.pool.shell(self.host).await {
+            Ok(Some(shell)) if shell.has_zstd() && shell.is_shell() => self.shell = Some(shell),
+            Ok(_) => {
+                bookkeeping.compression.record_dumps_fail(self.host);
+                return Err(ConnectionLost);
+            }
+            Err(_) => return Err(ConnectionLost),
         }
+        Ok(())
+    }
+
+    fn request(&mut self, run: Run) -> Result<(), ConnectionLost> {
+        let pool = &self.queue.bookkeeping.pool;
         let shell = self.shell.as_mut().and_then(|shell| shell.as_shell());
         let Some(shell) = shell else {
             return Err(ConnectionLost);
@@ -210,12 +220,16 @@ impl CompressedWorker<'_> {
                     assigned.finish();
                     return Ok(());
                 }
-                Ok(FeedOutcome::More) => match self.more().await? {
-                    DumpsStep::More { .. } => continue,
-                    DumpsStep::End => {
+                Ok(FeedOutcome::More) => match self.more().await {
+                    Ok(DumpsStep::More { .. }) => continue,
+                    Err(ConnectionLost) => {
+                        assigned.fail_blameless(true);
+                        return Err(ConnectionLost);
+                    }
+                    Ok(DumpsStep::End) => {
                         // The store there has no more of it: whoever asks for it alone learns why.
                         log::debug!("{} ended early", task.info.path);
-                        assigned.fail(true);
+                        assigned.fail_blameless(false);
                         return Err(ConnectionLost);
                     }
                 },

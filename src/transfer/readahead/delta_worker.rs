@@ -62,7 +62,7 @@ async fn work(queue: &Arc<ReadaheadQueue>, assigned: AssignedTask, base: Arc<Cho
         // Failures are reported by the pool.
         _ => {
             queue.deltas.reject(&assigned.task.info.path);
-            return assigned.fail(false);
+            return assigned.fail_blameless(true);
         }
     };
     let mut next = begin(queue, &mut shell, (assigned, base));
@@ -147,5 +147,5 @@ async fn give_up(
     let path = assigned.task.info.path.clone();
     queue.deltas.reject(&path);
     queue.deltas.record(host, &path, fault).await;
-    assigned.fail(false);
+    assigned.fail_blameless(true);
 }

@@ -64,6 +64,12 @@ impl AssignedTask {
         self.requeue(failures);
     }
 
+    /// The worker cannot bring it in its way, which says nothing of any host. With `again`, another one may.
+    pub(in crate::transfer::readahead) fn fail_blameless(self, again: bool) {
+        self.task.set_blameless();
+        self.fail(!again);
+    }
+
     /// It does not come in chunks. A worker of one host may bring it whole.
     pub(in crate::transfer::readahead) fn fail_in_chunks(mut self) {
         self.requeue(Failures {

@@ -86,6 +86,8 @@ struct TaskState {
     end: Option<End>,
     /// All of it has come, and it is not the promised NAR: whoever has read nothing of it begins elsewhere.
     wrong: bool,
+    /// It is at an end for no fault of a host.
+    is_blameless: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -135,6 +137,7 @@ impl ReadaheadTask {
                 next_reader: 1,
                 end: None,
                 wrong: false,
+                is_blameless: false,
             }),
             changed: Notify::new(),
             priority: Arc::new(AtomicU64::new(owner.0 + 1)),
@@ -269,6 +272,11 @@ impl ReadaheadTask {
                 state.pieces.set_written(unwritten.first, &digests);
             }
         }
+    }
+
+    /// Should its worker not bring it, that says nothing of any host.
+    pub(super) fn set_blameless(&self) {
+        self.state.lock().is_blameless = true;
     }
 
     /// The worker cannot fill it. Whether another one may try from the beginning: no caller waits for it. What has come

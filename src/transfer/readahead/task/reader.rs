@@ -131,7 +131,11 @@ impl TaskReader {
             End::Complete => ReadEvent::Complete(Box::new(state.verifier.clone())),
             End::Broken => {
                 state.verifier.roll_back();
-                ReadEvent::Broken(Box::new(state.verifier.clone()))
+                let verifier = Box::new(state.verifier.clone());
+                match state.is_blameless {
+                    true => ReadEvent::Lost(verifier),
+                    false => ReadEvent::Broken(verifier),
+                }
             }
         }))
     }
