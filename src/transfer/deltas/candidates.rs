@@ -105,6 +105,7 @@ impl Deltas {
         let mode = pool.host(host).delta;
         let is_slow = mode == DeltaMode::Always
             || match bookkeeping.throughput.of(host) {
+                Some(_) if !bookkeeping.is_behind_a_line(host) => false,
                 Some(rate) => rate < FAST && info.nar_size as f64 >= rate as f64 * OVERHEAD_SECS,
                 // What is large would have come before its rate is known.
                 None => {

@@ -3,6 +3,7 @@
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::compression::CompressionChoices;
 use super::throughput::Throughput;
@@ -12,6 +13,9 @@ use crate::model::StorePath;
 use crate::pool::{HostId, Pool};
 use crate::remote::{RemoteError, RemoteErrorKind};
 use crate::transfer::error::{HostFault, PathFault};
+
+/// A round trip from which on a host is not in the same building.
+const LINE_LATENCY: Duration = Duration::from_millis(5);
 
 /// How many wrong NARs are remembered.
 const MAX_WRONG_NARS: usize = 10_000;
@@ -120,6 +124,13 @@ impl HostBookkeeping {
         }
     }
 
+    /// Whether a low throughput of that host may be due to its line: what is near sends many small files no faster than
+    /// this, whatever the line.
+    pub(in crate::transfer) fn is_behind_a_line(&self, host: HostId) -> bool {
+        let latency = self.pool.latency(host);
+        latency.is_some_and(|latency| latency >= LINE_LATENCY)
+    }
+
     /// Whether runs of small NARs come compressed from that host.
     pub(in crate::transfer) fn compresses_dumps(&self, host: HostId) -> bool {
         let settings = self.pool.host(host);
@@ -131,7 +142,9 @@ impl HostBookkeeping {
             && self.compression.choose_dumps(
                 host,
                 settings.compression.mode,
-                self.throughput.of(host),
+                self.throughput
+                    .of(host)
+                    .filter(|_| self.is_behind_a_line(host)),
             )
     }
 
