@@ -41,8 +41,7 @@ pub(in crate::transfer) struct DeltaFetch {
     options: DeltaOptions,
     layout: Option<Layout>,
     plan: Plan,
-    /// How many requests were sent, and those that are outstanding, in order.
-    requested: usize,
+    /// The requests that are outstanding, in order.
     outstanding: VecDeque<Request>,
     /// What has come of the requests up to `received`, and was not passed on.
     received: usize,
@@ -73,7 +72,6 @@ impl DeltaFetch {
             options,
             layout: None,
             plan: Plan::default(),
-            requested: 0,
             outstanding: VecDeque::new(),
             received: 0,
             ready: HashMap::new(),
@@ -203,7 +201,6 @@ impl DeltaFetch {
                     self.options.level,
                 ),
             }
-            self.requested += 1;
             self.outstanding.extend(self.plan.requests.pop_front());
         }
     }

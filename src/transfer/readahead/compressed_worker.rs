@@ -215,7 +215,7 @@ impl CompressedWorker<'_> {
             let before = self.buf.len();
             let fed = task.feed(assigned.owner, &mut self.buf, self.host);
             assigned.received((before - self.buf.len()) as u64);
-            let fault = match fed {
+            let (fault, outcome) = match fed {
                 Ok(FeedOutcome::Complete) => {
                     assigned.finish();
                     return Ok(());
@@ -240,7 +240,6 @@ impl CompressedWorker<'_> {
                 Ok(FeedOutcome::Wrong(fault)) => (fault, Ok(())),
                 Err(fault) => (fault, Err(ConnectionLost)),
             };
-            let (fault, outcome) = fault;
             let bookkeeping = &self.queue.bookkeeping;
             let path = task.info.path.clone();
             let host = bookkeeping.pool.host(self.host).to_string();
@@ -255,21 +254,23 @@ impl CompressedWorker<'_> {
 
     async fn skip(&mut self, assigned: &AssignedTask) -> Result<(), ConnectionLost> {
         let mut decoder = Decoder::new(assigned.task.info.nar_size);
-        loop {
-            loop {
-                let (read, event) = decoder.step(&self.buf).map_err(|_| ConnectionLost)?;
-                let (has_event, is_end) = (event.is_some(), event == Some(Event::End));
-                self.buf.advance(read);
-                if is_end {
-                    return Ok(());
-                }
-                if !has_event {
-                    break;
-                }
-            }
+        while !read_over(&mut decoder, &mut self.buf)? {
             if self.more().await? == DumpsStep::End {
                 return Err(ConnectionLost);
             }
+        }
+        Ok(())
+    }
+}
+
+/// Takes from the front of `buf` what it holds of a NAR that nobody needs. Whether that was the end of it.
+pub(super) fn read_over(decoder: &mut Decoder, buf: &mut BytesMut) -> Result<bool, ConnectionLost> {
+    loop {
+        let (read, event) = decoder.step(buf).map_err(|_| ConnectionLost)?;
+        let (has_event, is_end) = (event.is_some(), event == Some(Event::End));
+        buf.advance(read);
+        if is_end || !has_event {
+            return Ok(is_end);
         }
     }
 }

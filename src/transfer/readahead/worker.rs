@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Buf;
 use tokio::time::{Instant, timeout};
 
-use super::compressed_worker::{self, ConnectionLost, STEAL_CHECK_INTERVAL};
+use super::compressed_worker::{self, ConnectionLost, STEAL_CHECK_INTERVAL, read_over};
 use super::queue::{AssignedTask, ReadaheadQueue};
 use super::task::{FeedOutcome, SMALL_NAR};
 use crate::model::PathInfo;
 use crate::pool::{HostId, Lease};
 use crate::transfer::error::HostFault;
 use crate::transfer::hosts::Way;
-use crate::wire::nar::{Decoder, Event};
+use crate::wire::nar::Decoder;
 
 /// How often it is checked, while a large NAR comes, whether it should be left to others.
 const LEAVE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
@@ -279,22 +278,11 @@ fn most_read_over(rate: u64, round_trip: Option<Duration>) -> u64 {
 /// Reads over a NAR that somebody else brings by now.
 async fn skip(lease: &mut Lease, info: &PathInfo) -> Result<(), ConnectionLost> {
     let mut decoder = Decoder::new(info.nar_size);
-    loop {
-        let buf = lease.buffer();
-        loop {
-            let (read, event) = decoder.step(buf).map_err(|_| ConnectionLost)?;
-            let (more, end) = (event.is_some(), event == Some(Event::End));
-            buf.advance(read);
-            if end {
-                lease.end_dump();
-                return Ok(());
-            }
-            if !more {
-                break;
-            }
-        }
+    while !read_over(&mut decoder, lease.buffer())? {
         lease.nar_bytes().await.map_err(|_| ConnectionLost)?;
     }
+    lease.end_dump();
+    Ok(())
 }
 
 #[cfg(test)]
