@@ -4,9 +4,10 @@ mod rig;
 mod support;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rig::{Fault, setup, setup_with, until};
+use rig::{Fault, Link, setup, setup_over, setup_with, until};
 use support::{DagOptions, Random, Store};
 
 /// A store with a closure: all of its paths, references first.
@@ -115,7 +116,10 @@ async fn both_hosts_take_part() {
     for (number, path) in paths.iter().enumerate() {
         assert_eq!(twin.big(&format!("part-{number:02}"), 3 << 20), *path);
     }
-    let both = setup_with(&[(&store, 0.0, None), (&twin, 0.0, None)], 256 << 20);
+    // At this rate one host alone would take two seconds, so that the other one has time to begin on a busy machine too.
+    let links = [(); 2].map(|()| Arc::new(Link::slow(25_000_000)));
+    let hosts = [(&store, &links[0]), (&twin, &links[1])];
+    let both = setup_over(&hosts, 256 << 20, false);
     both.expect(&paths).await;
     for path in &paths {
         both.fetch_right(&store, path).await;
