@@ -14,55 +14,11 @@ use std::time::Duration;
 use rig::{Account, Fault, Link, Setup, setup_account};
 use support::{Host, Nix, Random, Scratch, Store};
 
-const MIB: usize = 1 << 20;
-const KIB: u64 = 1 << 10;
-
 /// 20 ms away, with 5 MB/s.
 fn link() -> Arc<Link> {
     let mut link = Link::slow(5_000_000);
     link.latency = Duration::from_millis(20);
     Arc::new(link)
-}
-
-/// One build of a package: a program with hashes of its dependencies in it, a large library, small files of which most do
-/// not change, and one that nothing else is like.
-fn build(store: &Store, name: &str, number: usize) -> String {
-    let path = Random::new(number as u64, name).store_path(name);
-    store.add_made(path, |folder| {
-        for (file, size) in [
-            ("bin/tool", 3 * MIB),
-            ("lib/libtool.so.1.2", 6 * MIB),
-            ("share/icon", 40_000),
-        ] {
-            let mut bytes = vec![0; size];
-            Random::new(7, &format!("{name}{file}")).fill(&mut bytes);
-            // What a rebuild changes.
-            for at in [1000, size / 2, size - 1000] {
-                let mut hash = [0; 24];
-                Random::new(number as u64, file).fill(&mut hash);
-                bytes[at..at + 24].copy_from_slice(&hash);
-            }
-            let file = folder.join(file);
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(file, bytes).unwrap();
-        }
-        for small in 0..50_usize {
-            let changes = small.is_multiple_of(10);
-            let mut random = Random::new(
-                if changes { number as u64 } else { 0 },
-                &format!("{name}{small}"),
-            );
-            let mut bytes = vec![0; 9000];
-            random.fill(&mut bytes);
-            fs::write(folder.join(format!("share/- it's {small}")), bytes).unwrap();
-        }
-        let mut data = vec![0; 2 * MIB];
-        Random::new(0, name).fill(&mut data);
-        fs::write(folder.join("share/data"), data).unwrap();
-        let mut unlike = vec![0; 100_000];
-        Random::new(number as u64, "unlike").fill(&mut unlike);
-        fs::write(folder.join("share/unlike"), unlike).unwrap();
-    })
 }
 
 /// An account for which these stores hold other versions.
@@ -86,9 +42,9 @@ async fn fetch(setup: &Setup, link: &Link, store: &Store, path: &str) -> u64 {
 /// A host with two builds of a package, and a store here with the first one.
 fn builds() -> (Store, Store, String) {
     let (remote, local) = (Store::new(), Store::new());
-    build(&remote, "tool-1.0", 1);
-    build(&local, "tool-1.0", 1);
-    let new = build(&remote, "tool-1.0", 2);
+    remote.build("tool-1.0", 1);
+    local.build("tool-1.0", 1);
+    let new = remote.build("tool-1.0", 2);
     (remote, local, new)
 }
 
@@ -111,8 +67,8 @@ async fn a_rebuild_comes_as_its_differences() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_host_has_no_version_of_is_compared_file_by_file() {
     let (remote, local) = (Store::new(), Store::new());
-    build(&local, "tool-1.0", 1);
-    let new = build(&remote, "tool-1.0", 2);
+    local.build("tool-1.0", 1);
+    let new = remote.build("tool-1.0", 2);
     let link = link();
     let setup = setup_account(&remote, &link, &account(&[&local]));
     let came = fetch(&setup, &link, &remote, &new).await;
@@ -123,7 +79,7 @@ async fn what_the_host_has_no_version_of_is_compared_file_by_file() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_version_is_found_by_its_name() {
     let (remote, local) = (Store::new(), Store::new());
-    let old = build(&remote, "tool-1.0", 1);
+    let old = remote.build("tool-1.0", 1);
     local.copy_from(&remote, &[&old]);
     // All contents follow from the name: rename the files' folder instead.
     let new = remote.add_made(Random::new(3, "").store_path("tool-1.1"), |folder| {
@@ -316,10 +272,10 @@ async fn many_paths_come_one_behind_the_other() {
         .map(|number| format!("tool{}-1.0", char::from(b'a' + number)))
         .collect();
     for name in &names {
-        build(&remote, name, 1);
-        build(&local, name, 1);
+        remote.build(name, 1);
+        local.build(name, 1);
     }
-    let new: Vec<String> = names.iter().map(|name| build(&remote, name, 2)).collect();
+    let new: Vec<String> = names.iter().map(|name| remote.build(name, 2)).collect();
     let link = link();
     let account = Account {
         memory: 256 << 20,
@@ -339,8 +295,8 @@ async fn many_paths_come_one_behind_the_other() {
 #[test]
 fn a_real_nix_gets_them_through_an_engine() {
     let (host, nix) = (Host::new(), Nix::through(&[]));
-    let old = build(&host.store, "tool-1.0", 1);
-    let new = build(&host.store, "tool-1.0", 2);
+    let old = host.store.build("tool-1.0", 1);
+    let new = host.store.build("tool-1.0", 2);
     nix.store().copy_from(&host.store, &[&old]);
     let env = nix.store().env();
     let base = format!("delta-base = {}", nix.store().root().display());

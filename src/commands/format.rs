@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::progress::sanitize;
-use crate::progress::text::time;
+use crate::progress::text::{size, time};
+use crate::transfer::HostTraffic;
 
 /// Rows of cells as a table, two blanks between columns; cells are sanitized.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
@@ -27,6 +28,27 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// How bytes came: `2.0 MiB as they are, 40.0 MiB compressed (9.1 MiB over the line)`; `None` where all came as they are.
+pub(super) fn ways(traffic: &HostTraffic) -> Option<String> {
+    let ways = [
+        ("as they are", traffic.raw),
+        ("compressed", traffic.compressed),
+        ("as differences", traffic.differences),
+    ];
+    if ways[1..].iter().all(|(_, way)| way.nar_bytes == 0) {
+        return None;
+    }
+    let came = ways.iter().filter(|(_, way)| way.nar_bytes > 0);
+    let came = came.map(|(words, way)| {
+        let (nar, wire) = (size(way.nar_bytes), size(way.wire_bytes));
+        match way.nar_bytes == way.wire_bytes {
+            true => format!("{nar} {words}"),
+            false => format!("{nar} {words} ({wire} over the line)"),
+        }
+    });
+    Some(came.collect::<Vec<_>>().join(", "))
 }
 
 /// A short time: `0.4 ms`, `12 ms`, `1.2 s`.

@@ -65,6 +65,11 @@ impl DrawThread {
         Self::change(this, |tracker| tracker.expect(paths, bytes));
     }
 
+    /// So many bytes have come over the wire for all transfers.
+    pub(super) fn show_wire_bytes(this: &Arc<Self>, count: Arc<AtomicU64>) {
+        this.state.lock().tracker.show_wire_bytes(count);
+    }
+
     /// Changes the tracker, and wakes the thread.
     fn change<T>(this: &Arc<Self>, change: impl FnOnce(&mut Tracker) -> T) -> T {
         let mut state = this.state.lock();

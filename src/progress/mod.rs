@@ -29,6 +29,7 @@ mod tracker;
 use parking_lot::Mutex;
 use std::io::IsTerminal;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use crate::transfer::progress::{NoProgress, Progress, TransferInfo, TransferProgress};
 use draw_thread::DrawThread;
@@ -129,6 +130,14 @@ impl Display {
     /// Reports panics on stderr without waiting for its reader.
     pub fn report_panics(&self) {
         panics::install_hook();
+    }
+
+    /// Shows how many bytes have come over the wire for all transfers, where these are fewer than they would be as they
+    /// are. To be called in the mode that is to be used.
+    pub fn show_wire_bytes(&self, count: Arc<AtomicU64>) {
+        if let Some(draw_thread) = &*self.draw_thread.lock() {
+            DrawThread::show_wire_bytes(draw_thread, count);
+        }
     }
 
     /// Takes the bars away, and draws no more. Waits for what is still to be written as [`drain`] does.

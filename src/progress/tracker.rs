@@ -86,6 +86,7 @@ impl Running {
             host: &self.hosts,
             rate,
             silence,
+            wire: None,
         }
     }
 
@@ -129,6 +130,11 @@ impl Tracker {
             self.events.expect(paths, bytes);
         }
         self.changed = true;
+    }
+
+    /// The bytes that have come over the wire for all transfers are counted there.
+    pub(super) fn show_wire_bytes(&mut self, count: Arc<AtomicU64>) {
+        self.totals.show_wire_bytes(count);
     }
 
     /// A transfer begins that counts its bytes in `done`. Returns its id.

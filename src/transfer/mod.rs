@@ -30,6 +30,7 @@ pub mod unpack;
 mod verify;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 pub use caller::Caller;
 pub use deltas::{BASES_MAX, Base, BaseLookup};
@@ -118,6 +119,12 @@ impl Transfers {
     #[must_use]
     pub fn traffic(&self, host: HostId) -> HostTraffic {
         self.context.bookkeeping.traffic.of(host)
+    }
+
+    /// Counts the bytes of NARs that come over the wire from all hosts.
+    #[must_use]
+    pub fn wire_bytes(&self) -> Arc<AtomicU64> {
+        self.context.bookkeeping.traffic.wire_bytes()
     }
 
     /// Fetches a NAR into `sink`: what has been read ahead, else from its holders in their order, then from any other

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod differences;
 mod interrupted;
 mod into_store;
 mod plan;

@@ -25,12 +25,14 @@ mod interrupted;
 mod paths;
 mod plan;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 pub use error::{GetError, NixError};
 
+use super::format::ways;
 use super::{Status, engine, print};
 use crate::cli::Get;
 use crate::config::Config;
@@ -111,7 +113,7 @@ async fn fetch(
     (started, totals): (Instant, &Arc<RunTotals>),
 ) -> Status {
     let destination = open(args, config, to).await?;
-    let engine = engine(config, None);
+    let engine = engine(&with_bases(config, to), None);
     engine.pool().new_command();
     if args.no_closure {
         engine.resolver.disable_prefetch();
@@ -164,6 +166,17 @@ async fn open(
     })
 }
 
+/// The configuration, where a folder that is filled may have older versions of what is fetched.
+fn with_bases<'a>(config: &'a Config, to: Option<&ToArgument>) -> Cow<'a, Config> {
+    let folder = match to {
+        Some(ToArgument::Folder(folder)) => std::path::absolute(folder),
+        Some(ToArgument::Cache(_)) | None => return Cow::Borrowed(config),
+    };
+    let mut config = config.clone();
+    config.delta_bases.extend(folder);
+    Cow::Owned(config)
+}
+
 /// Fetches what is planned. Returns what is not there in the end.
 async fn carry_out(
     plan: Plan,
@@ -176,6 +189,7 @@ async fn carry_out(
     let host_totals = Arc::new(HostTotals::new(display.clone()));
     totals.plan(planned, bytes);
     if planned > 0 {
+        display.show_wire_bytes(engine.transfers.wire_bytes());
         host_totals.expected(planned as u64, bytes);
         engine.resolver.download_begins();
         destination.begin().await?;
@@ -194,6 +208,12 @@ async fn carry_out(
     let lacking = ran?;
     ended?;
     let (paths, bytes) = totals.total();
+    let hosts = engine.pool().hosts();
+    let traffic = hosts.map(|host| engine.transfers.traffic(host)).sum();
+    let ways = match ways(&traffic) {
+        Some(ways) => format!(" ({ways})"),
+        None => String::new(),
+    };
     let of = if paths == planned {
         String::new()
     } else {
@@ -204,7 +224,7 @@ async fn carry_out(
         hosts => format!(" from {hosts}"),
     };
     log::info!(
-        "fetched {}{of} paths, {} in {:.1} s{from}; {there} were there",
+        "fetched {}{of} paths, {} in {:.1} s{from}{ways}; {there} were there",
         paths,
         text::size(bytes),
         started.elapsed().as_secs_f64(),

@@ -3,10 +3,11 @@
 use serde_json::Value;
 
 use super::StatusReport;
-use crate::commands::format::{counted, long_time, short_time, shorten, table};
+use crate::commands::format::{counted, long_time, short_time, shorten, table, ways};
 use crate::commands::probe::{Probed, Shell, StoreFiles, nix_of};
 use crate::progress::text::size;
 use crate::report;
+use crate::transfer::{HostTraffic, WayTraffic};
 
 /// How many characters of a reason are shown.
 const MAX_REASON_CHARS: usize = 300;
@@ -102,26 +103,16 @@ impl StatusReport {
             let bytes = self.of_engines(host, &format!("received/{way}/{field}"));
             bytes.unwrap_or_default() as u64
         };
-        let ways = [
-            ("raw", "as they are"),
-            ("compressed", "compressed"),
-            ("differences", "as differences"),
-        ];
-        if ways[1..].iter().all(|(way, _)| bytes(way, "narBytes") == 0) {
-            return None;
-        }
-        let came = ways.iter().filter(|(way, _)| bytes(way, "narBytes") > 0);
-        let came = came.map(|(way, words)| {
-            let (nar, wire) = (bytes(way, "narBytes"), bytes(way, "wireBytes"));
-            match nar == wire {
-                true => format!("{} {words}", size(nar)),
-                false => format!("{} {words} ({} over the line)", size(nar), size(wire)),
-            }
-        });
-        Some(format!(
-            "paths came: {}",
-            came.collect::<Vec<_>>().join(", ")
-        ))
+        let way = |way: &str| WayTraffic {
+            nar_bytes: bytes(way, "narBytes"),
+            wire_bytes: bytes(way, "wireBytes"),
+        };
+        let came = ways(&HostTraffic {
+            raw: way("raw"),
+            compressed: way("compressed"),
+            differences: way("differences"),
+        })?;
+        Some(format!("paths came: {came}"))
     }
 
     fn cache_line(&self) -> String {

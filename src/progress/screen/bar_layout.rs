@@ -67,7 +67,11 @@ impl Row {
             bytes,
             rate,
             left: left.map_or(String::new(), |left| format!("{} left", time(left))),
-            host: status.host.to_owned(),
+            // The line about all names no host.
+            host: match status.wire {
+                Some(wire) => format!("{} over the line", size(wire)),
+                None => status.host.to_owned(),
+            },
             share: (total > 0).then(|| (done as f64 / total as f64).min(1.0)),
         }
     }
@@ -251,6 +255,7 @@ mod tests {
                 host,
                 rate: 24.0 * MIB as f64,
                 silence: Duration::ZERO,
+                wire: None,
             },
         )
     }

@@ -18,6 +18,8 @@ pub(in crate::progress) struct TransferStatus<'a> {
     pub(in crate::progress) rate: f64,
     /// How long nothing has come.
     pub(in crate::progress) silence: Duration,
+    /// How many bytes came over the wire, where that is known and fewer than `done`.
+    pub(in crate::progress) wire: Option<u64>,
 }
 
 /// Silence from which on it is shown.
@@ -29,6 +31,9 @@ impl TransferStatus<'_> {
         let mut text = part(self.done, self.total);
         if let Some(percent) = self.percent() {
             let _ = write!(text, " ({percent} %)");
+        }
+        if let Some(wire) = self.wire {
+            let _ = write!(text, ", {} over the line", size(wire));
         }
         if !self.host.is_empty() {
             let _ = write!(text, " from {}", self.host);
@@ -83,6 +88,7 @@ mod tests {
             host: "build1",
             rate: 24.0 * 1_048_576.0,
             silence: Duration::from_secs(1),
+            wire: None,
         };
         assert_eq!(
             status.describe(),
@@ -90,6 +96,14 @@ mod tests {
         );
         let nowhere = TransferStatus { host: "", ..status };
         assert!(nowhere.describe().contains("(30 %), 24"));
+        let few = TransferStatus {
+            wire: Some(9 << 20),
+            ..nowhere
+        };
+        assert_eq!(
+            few.describe(),
+            "120.0 of 400.0 MiB (30 %), 9.0 MiB over the line, 24.0 MiB/s, 12 s left"
+        );
         let stalled = TransferStatus {
             rate: 0.0,
             silence: Duration::from_secs(70),

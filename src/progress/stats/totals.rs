@@ -1,5 +1,7 @@
 //! All transfers of a command together. No IO; time is an argument.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::rate::RateMeter;
@@ -22,6 +24,8 @@ pub(in crate::progress) struct Totals {
     rate_meter: RateMeter,
     rate: f64,
     silence: Duration,
+    /// Counts what has come over the wire, where that is known.
+    wire_bytes: Option<Arc<AtomicU64>>,
 }
 
 impl Totals {
@@ -37,7 +41,13 @@ impl Totals {
             rate_meter: RateMeter::new(now),
             rate: 0.0,
             silence: Duration::ZERO,
+            wire_bytes: None,
         }
+    }
+
+    /// The bytes that have come over the wire are counted there.
+    pub(in crate::progress) fn show_wire_bytes(&mut self, count: Arc<AtomicU64>) {
+        self.wire_bytes = Some(count);
     }
 
     /// So many paths and bytes are to come in all.
@@ -109,6 +119,8 @@ impl Totals {
     pub(in crate::progress) fn status(&self, running: Option<u64>) -> TransferStatus<'static> {
         let done = self.bytes.saturating_add(running.unwrap_or(0));
         let total = self.expected.map_or(0, |(_, bytes)| bytes);
+        let wire = self.wire_bytes.as_ref();
+        let wire = wire.map(|count| count.load(Ordering::Relaxed));
         TransferStatus {
             // More may come than was expected.
             done: if total > 0 { done.min(total) } else { done },
@@ -117,6 +129,8 @@ impl Totals {
             rate: self.rate,
             // With nothing running, nothing is waited for.
             silence: running.map_or(Duration::ZERO, |_| self.silence),
+            // What is read ahead has come and is not done yet.
+            wire: wire.filter(|wire| *wire < done),
         }
     }
 }
@@ -148,6 +162,12 @@ mod tests {
         assert_eq!((totals.name().as_str(), totals.paths()), ("1 path", (1, 1)));
         totals.expect(40, 50);
         assert_eq!(totals.name(), "1 of 40 paths");
+        // Fewer bytes over the wire are told.
+        let wire = Arc::new(AtomicU64::new(60));
+        totals.show_wire_bytes(wire.clone());
+        assert_eq!(totals.status(None).wire, None);
+        wire.store(7, Ordering::Relaxed);
+        assert_eq!(totals.status(None).wire, Some(7));
         // More than was promised is not shown as more than all.
         assert_eq!(totals.status(None).done, 50);
         assert!(totals.is_several());

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use super::chunked_nar::{ChunkedNar, NextRequest};
 use super::window::{CHUNK_SIZE, ChannelId};
+use crate::config::host::CompressionMode;
 use crate::model::{NarHash, PathInfo, StorePath};
 use crate::pool::HostId;
 use crate::transfer::error::{HostFault, PathFault};
@@ -109,10 +110,13 @@ impl Scheduler {
         Some(self.bookkeeping.pool.latency(host)? >= FAR)
     }
 
-    /// Whether a near host is worth the round trips of shells all the same: its link is slow, and it may compress.
+    /// Whether a near host is worth the round trips of shells all the same: it may compress, and its link is slow or its
+    /// user wants that.
     pub(super) fn is_slow(&self, host: HostId) -> bool {
-        let rate = self.bookkeeping.throughput.of(host);
-        rate.is_some_and(|rate| rate < SLOW) && self.bookkeeping.pool.may_compress(host)
+        let bookkeeping = &self.bookkeeping;
+        let always = bookkeeping.pool.host(host).compression.mode == CompressionMode::Zstd;
+        let rate = bookkeeping.throughput.of(host);
+        (always || rate.is_some_and(|rate| rate < SLOW)) && bookkeeping.pool.may_compress(host)
     }
 
     /// Whether some NAR has something to request from that host.
