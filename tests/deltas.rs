@@ -14,6 +14,8 @@ use std::time::Duration;
 use rig::{Account, Fault, Link, Setup, setup_account};
 use support::{Host, Nix, Random, Scratch, Store};
 
+const KIB: u64 = 1 << 10;
+
 /// 20 ms away, with 5 MB/s.
 fn link() -> Arc<Link> {
     let mut link = Link::slow(5_000_000);
