@@ -96,6 +96,15 @@ impl Engines {
         false
     }
 
+    /// Bytes of NARs that have come in that way: `raw`, `compressed` or `differences`.
+    pub fn received(&self, way: &str) -> u64 {
+        let status: serde_json::Value =
+            serde_json::from_str(&self.run("status")).unwrap_or_default();
+        let hosts = status[0]["hosts"].as_array().cloned().unwrap_or_default();
+        let bytes = |host: &serde_json::Value| host["received"][way]["narBytes"].as_u64();
+        hosts.iter().filter_map(bytes).sum()
+    }
+
     /// The engine that answers.
     fn pid(&self) -> Option<u32> {
         let status: serde_json::Value = serde_json::from_str(&self.run("status")).ok()?;

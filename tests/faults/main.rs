@@ -3,7 +3,8 @@
 //!
 //! Three real hosts (sshd, `nix-store --serve`) serve the same closure to a real Nix, and a relay before each `nix-store`
 //! makes go wrong what a seeded plan says. `FAULT_SEED` chooses another plan, `FAULT_COUNT` the number of faults,
-//! `FAULT_ENGINE=1` puts an engine between Nix's processes and the hosts in the long run too.
+//! `FAULT_ENGINE=1` puts an engine between Nix's processes and the hosts in the long run too. `FAULT_WAYS_RUNS` is the
+//! number of runs in which paths come compressed and as differences.
 
 mod disk;
 mod engine;
@@ -17,6 +18,7 @@ mod single;
 mod suite;
 #[path = "../support/mod.rs"]
 mod support;
+mod ways;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -89,6 +91,20 @@ fn a_full_disk_fails_the_path_and_leaves_nothing() {
     show(&format!(
         "disk full: {cases} places; under Nix: {under_nix} (needs a small file system to be mounted)\n"
     ));
+}
+
+#[test]
+fn what_fails_while_paths_come_compressed_and_as_differences_costs_time_only() {
+    let (seed, runs) = (number("FAULT_SEED", 1), number("FAULT_WAYS_RUNS", 8));
+    let tally = ways::go(seed, runs);
+    let table = tally.table(seed, runs);
+    show(&table);
+    let problems = tally.problems.join("\n\n");
+    assert!(problems.is_empty(), "seed {seed}:\n{problems}\n{table}");
+    assert!(
+        tally.happened() as u64 > 2 * runs,
+        "too little happened:\n{table}"
+    );
 }
 
 #[test]

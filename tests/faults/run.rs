@@ -104,6 +104,12 @@ impl Caller {
         self
     }
 
+    /// Bytes of NARs that have come in that way, where there is an engine.
+    pub fn received(&self, way: &str) -> u64 {
+        let engines = self.engines.as_ref();
+        engines.map_or(0, |engines| engines.received(way))
+    }
+
     /// `SSH_SUBSTITUTER_RUNTIME_DIR`.
     pub fn runtime(&self) -> &Path {
         self.runtime.path()
@@ -154,7 +160,7 @@ impl Caller {
 }
 
 /// Sets its flag when it goes, also where a panic takes it: the thread that waits for the flag would hang the whole suite.
-struct SetOnDrop<'a>(&'a AtomicBool);
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
