@@ -153,4 +153,4 @@ macro_rules! short_runs {
     };
 }
 
-short_runs!(nar serve_client serve_server engine extension text nix_conf hosts infos);
+short_runs!(nar serve_client serve_server engine extension differences text nix_conf hosts infos);

@@ -1,4 +1,4 @@
-//! What a host with this program and its client send.
+//! What a host with this program and its client send, and what the shell of a host prints.
 
 use ssh_substituter::wire::nar::layout::{Entry, EntryKind};
 use ssh_substituter::wire::serve::Request;
@@ -79,5 +79,33 @@ pub fn extension() -> Group {
         ("listing", listing),
         ("one-file", words(b'l', &[1, 0, 77])),
         ("twice", words(b'l', &[0, 0, 0, 0])),
+    ]
+}
+
+pub fn differences() -> Group {
+    let entries = [
+        "d 755 9 ",
+        "d 755 9 bin",
+        "f 755 12345 bin/hello",
+        "f 644 0 -x",
+    ];
+    let entries = entries.map(|entry| format!("{entry}\0\0")).concat();
+    let listing = format!("l{entries}l 777 5 link\0hello\x000");
+    let digest = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
+    let line = |name: &str| format!("{digest}  {name}\0");
+    let digests = ["d", &line("bin/hello"), &line("./-x")].concat();
+    let text = "one line\nanother line\n".repeat(20);
+    let len = (text.len() as u16).to_le_bytes();
+    let versions = [&b"v"[..], &len, text.as_bytes(), b"new\n", text.as_bytes()].concat();
+    let contents = zstd::encode_all(format!("{text}0").as_bytes(), 3).expect("compress");
+    let contents = [&b"c"[..], &len, &contents].concat();
+    let frame = zstd::encode_all(text.as_bytes(), 3).expect("compress");
+    let patch = [&b"p"[..], &len, &frame].concat();
+    vec![
+        ("listing", listing.into_bytes()),
+        ("digests", digests.into_bytes()),
+        ("versions", versions),
+        ("contents", contents),
+        ("patch", patch),
     ]
 }

@@ -24,6 +24,7 @@ pub fn all() -> Vec<Seed> {
         ("serve_server", requests()),
         ("engine", engine()),
         ("extension", parts::extension()),
+        ("differences", parts::differences()),
         ("text", text()),
         ("nix_conf", texts::nix_conf()),
         ("hosts", texts::hosts()),

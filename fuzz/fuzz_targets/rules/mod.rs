@@ -8,11 +8,13 @@
 //! | [`serve_server`] | what a caller sends | `wire::serve` |
 //! | [`engine`] | what a front end and its engine send | `wire::serve::engine` |
 //! | [`extension`] | what a host with this program and its client send | `wire::serve::extension` |
+//! | [`differences`] | what a shell of a host prints, and patches | `remote::shell` |
 //! | [`text`] | both directions of the classic protocol | `wire::text` |
 //! | [`nix_conf`] | configuration files and variables | `config` |
 //! | [`hosts`] | host specs, one a line | `config::host` |
 //! | [`infos`] | a path info with signatures and keys, as lines | `model` |
 
+pub mod differences;
 pub mod engine;
 pub mod extension;
 pub mod hosts;
@@ -32,12 +34,13 @@ pub mod text;
 pub type Rule = fn(&[u8]);
 
 /// All rules, by the names of their targets.
-pub const ALL: [(&str, Rule); 9] = [
+pub const ALL: [(&str, Rule); 10] = [
     ("nar", nar::check),
     ("serve_client", serve_client::check),
     ("serve_server", serve_server::check),
     ("engine", engine::check),
     ("extension", extension::check),
+    ("differences", differences::check),
     ("text", text::check),
     ("nix_conf", nix_conf::check),
     ("hosts", hosts::check),
