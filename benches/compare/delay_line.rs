@@ -6,7 +6,7 @@
 //! ONE_WAY  delay of each direction, in microseconds
 //! RATE     bytes per second from the host, 0 for no limit
 //! SHARED   file through which all connections to a host share the rate, or -
-//! COUNTS   folder where round trips are counted, one file for each connection, or -
+//! COUNTS   folder where round trips and bytes from the host are counted, one file for each connection, or -
 //! ```
 //!
 //! Each direction has a thread that reads and stamps, and one that waits until the stamp is due and writes. Only time is
@@ -66,6 +66,8 @@ pub fn run(args: &[String]) -> std::io::Result<()> {
         None => None,
     };
     let answered = Arc::new(AtomicBool::new(true));
+    let counted = trips.as_ref().map(|trips| trips.file.try_clone());
+    let counted = counted.transpose()?;
     let (up, down) = (Queue::new(), Queue::new());
     let (from, to) = (socket.try_clone()?, socket.try_clone()?);
 
@@ -73,7 +75,7 @@ pub fn run(args: &[String]) -> std::io::Result<()> {
         let (up, answered) = (Arc::clone(&up), Arc::clone(&answered));
         let mut trips = trips;
         move || {
-            let seen = || {
+            let seen = |_| {
                 if let Some(trips) = &mut trips {
                     trips.sent(&answered);
                 }
@@ -92,8 +94,15 @@ pub fn run(args: &[String]) -> std::io::Result<()> {
         let down = Arc::clone(&down);
         let seen = {
             let answered = Arc::clone(&answered);
-            // Passed on later than it is seen here, but what the client does about it comes later still.
-            move || answered.store(true, Ordering::Relaxed)
+            let mut bytes = 0;
+            move |len: usize| {
+                // Passed on later than it is seen here, but what the client does about it comes later still.
+                answered.store(true, Ordering::Relaxed);
+                bytes += len as u64;
+                if let Some(counts) = &counted {
+                    let _ = counts.write_all_at(&bytes.to_le_bytes(), 8);
+                }
+            }
         };
         move || read_all(&from, &down, delay, rate, seen)
     });
@@ -108,14 +117,14 @@ fn read_all(
     queue: &Queue,
     delay: Duration,
     mut rate: Option<Rate>,
-    mut seen: impl FnMut(),
+    mut seen: impl FnMut(usize),
 ) {
     let mut buffer = vec![0; if rate.is_some() { SMALL_PIECE } else { PIECE }];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
         if let Some(rate) = &mut rate {
             rate.take(length);
         }
-        seen();
+        seen(length);
         queue.put(Some(buffer[..length].to_vec()), Instant::now() + delay);
     }
     queue.put(None, Instant::now() + delay);
@@ -254,11 +263,16 @@ impl Trips {
     }
 }
 
-/// Round trips of all connections that were counted in this folder.
-pub fn trips(folder: &Path) -> u64 {
+/// Round trips of all connections that were counted in this folder, and bytes that came from the host.
+pub fn counts(folder: &Path) -> (u64, u64) {
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    files
-        .filter_map(|file| std::fs::read(file.path()).ok()?.try_into().ok())
-        .map(u64::from_le_bytes)
-        .sum()
+    let numbers = files.filter_map(|file| {
+        let bytes = std::fs::read(file.path()).ok()?;
+        let number = |bytes: Option<&[u8]>| {
+            let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
+            bytes.map_or(0, u64::from_le_bytes)
+        };
+        Some((number(bytes.get(..8)), number(bytes.get(8..16))))
+    });
+    numbers.fold((0, 0), |sum, (trips, bytes)| (sum.0 + trips, sum.1 + bytes))
 }

@@ -17,6 +17,8 @@ pub struct Options {
     pub scale: u64,
     /// Without contenders that are slow at latency.
     pub ours: bool,
+    /// With Debian's packages, which apt is to fetch.
+    pub debian: bool,
     /// The `nix` that calls in the rows about an engine; the installed one if `None`.
     pub nix: Option<PathBuf>,
 }
@@ -221,6 +223,11 @@ impl Link {
 
     /// Round trips so far, the logins among them, over all connections.
     pub fn trips(&self) -> u64 {
-        delay_line::trips(&self.counts)
+        delay_line::counts(&self.counts).0
+    }
+
+    /// Bytes from the host so far, over all connections, with what ssh adds.
+    pub fn wire(&self) -> u64 {
+        delay_line::counts(&self.counts).1
     }
 }

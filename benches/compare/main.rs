@@ -1,5 +1,5 @@
 //! Ours beside Nix's own and plain ssh, in one run:
-//! `cargo bench --bench compare [-- [RUNS] [--quick] [--ours] [--nix PATH] [--only SUBSTRING]...]`.
+//! `cargo bench --bench compare [-- [RUNS] [--quick] [--ours] [--debian] [--nix PATH] [--only SUBSTRING]...]`.
 //!
 //! Brings up its own sshd, stores and latency on loopback; needs what the tests need (`./tests/run` installs it). Absolute
 //! times differ from machine to machine, and from hour to hour: compare within a table.
@@ -19,6 +19,7 @@
 //! exec ROOT/lib64/ld-linux-x86-64.so.2 --library-path ROOT/usr/lib/x86_64-linux-gnu:ROOT/usr/lib/nix ROOT/usr/bin/nix "$@"
 //! ```
 
+mod debian;
 mod delay_line;
 mod engine;
 mod generations;
@@ -40,11 +41,12 @@ use lab::{Lab, Options};
 use table::{Table, say, tell};
 
 const USAGE: &str = "\
-usage: cargo bench --bench compare -- [RUNS] [--quick] [--ours] [--nix PATH] [--only SUBSTRING]...
+usage: cargo bench --bench compare -- [RUNS] [--quick] [--ours] [--debian] [--nix PATH] [--only SUBSTRING]...
 
 RUNS              runs of each contender (3 by default)
 --quick           one run, closures of a fifth of the size (the goals are meant for the full size)
 --ours            without those who are slow at latency, beside whom nothing is then judged
+--debian          with packages in two versions that apt-get downloads
 --nix PATH        a `nix`, or what runs one, that calls in the groups \"engine dag500\" and \"engine memory\"
 --only SUBSTRING  only groups of rows whose title holds it, as \"dag500, 20 ms\"; repeatable";
 
@@ -94,6 +96,7 @@ fn parse(args: Vec<String>) -> Option<Options> {
         only: Vec::new(),
         scale: 1,
         ours: false,
+        debian: false,
         nix: None,
     };
     let mut args = args.into_iter();
@@ -103,6 +106,7 @@ fn parse(args: Vec<String>) -> Option<Options> {
             "--bench" => {}
             "--quick" => (options.runs, options.scale) = (1, 5),
             "--ours" => options.ours = true,
+            "--debian" => options.debian = true,
             // Commands run in folders of their own.
             "--nix" => options.nix = Some(std::path::absolute(args.next()?).ok()?),
             "--only" => options.only.push(args.next()?),
@@ -136,6 +140,7 @@ fn measure(lab: &Lab, table: &mut Table) {
         restricted::two_hosts(lab, table, even);
     }
     generations::rebuilds(lab, table);
+    debian::packages(lab, table);
     text_protocol::cached(lab, table);
     // Nix 1.11 with its own agent took 146 and 30 s.
     text_protocol::front_end(lab, table, false, 0, 146.0 / 6.0);

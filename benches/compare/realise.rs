@@ -63,7 +63,7 @@ fn realise(
     command
         .arg("--realise")
         .args(paths.iter().map(AsRef::as_ref));
-    let before = link.trips();
+    let (before, wire) = (link.trips(), link.wire());
     let run = timed(command, limit, watch)?;
     if let Some(missing) = paths
         .iter()
@@ -73,6 +73,7 @@ fn realise(
     }
     Ok(Run {
         trips: link.trips() - before,
+        wire: link.wire() - wire,
         ..run
     })
 }

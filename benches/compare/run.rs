@@ -19,6 +19,8 @@ pub struct Run {
     pub peak: u64,
     /// Round trips on the delay line; 0 where there was none.
     pub trips: u64,
+    /// Bytes from the host on the delay line; 0 where there was none.
+    pub wire: u64,
 }
 
 /// A run, or why there was none.
@@ -66,7 +68,7 @@ pub fn timed(mut command: Command, limit: Duration, watch: Watch) -> Tried {
     Ok(Run {
         seconds,
         peak: memory.peak,
-        trips: 0,
+        ..Run::default()
     })
 }
 
@@ -215,6 +217,11 @@ impl Runs {
     /// Median of the seconds.
     pub fn seconds(&self) -> Option<f64> {
         median(self.good.iter().map(|run| run.seconds).collect())
+    }
+
+    /// Median of the bytes from the host, in millions.
+    pub fn wire(&self) -> Option<f64> {
+        median(self.good.iter().map(|run| run.wire as f64 / 1e6).collect())
     }
 
     /// Median of the round trips.

@@ -69,6 +69,7 @@ fn with_client(
         seconds,
         peak,
         trips: link.trips() - before,
+        ..Run::default()
     })
 }
 
