@@ -1,6 +1,8 @@
 //! Parts of NARs from a host with our program: the channel against the real program, programs that lie, hosts with and
 //! without it, a real sshd that forces it, a real Nix that never notices.
 
+#[path = "extension/compressed.rs"]
+mod compressed;
 #[path = "extension/hosts.rs"]
 mod hosts;
 #[path = "extension/liars.rs"]

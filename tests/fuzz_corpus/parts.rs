@@ -3,7 +3,7 @@
 use ssh_substituter::wire::nar::layout::{Entry, EntryKind};
 use ssh_substituter::wire::serve::Request;
 use ssh_substituter::wire::serve::extension::{
-    Request as Part, Status, put_busy, put_end, put_entry, put_piece_head,
+    NarRange, Request as Part, Status, put_busy, put_end, put_entry, put_piece_head,
 };
 use ssh_substituter::wire::{put_string, put_u64};
 
@@ -33,6 +33,22 @@ pub fn extension() -> Group {
     Request::DumpStorePath { path: libc() }.put(&mut requests);
     chunk.put(&mut requests);
     digest.put(&mut requests);
+    let range = |path, len| NarRange {
+        path,
+        start: 7,
+        len,
+    };
+    let delta = Part::Delta {
+        part: range(hello(), 1 << 20),
+        base: range(libc(), 0),
+        level: 3,
+    };
+    delta.put(&mut requests);
+    let nars = Part::Nars {
+        paths: vec![hello(), libc()],
+        level: 0,
+    };
+    nars.put(&mut requests);
     let mut unfit = b"q".to_vec();
     put_u64(&mut unfit, 0x5381);
     put_string(&mut unfit, b"/etc/passwd");

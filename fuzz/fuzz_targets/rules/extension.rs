@@ -13,8 +13,8 @@ use ssh_substituter::wire::Cursor;
 use ssh_substituter::wire::nar::layout::Layout;
 use ssh_substituter::wire::serve::Incoming as ServeIncoming;
 use ssh_substituter::wire::serve::extension::{
-    Incoming, MAX_BUSY, MAX_LEVEL, MAX_REASON, ReplyDecoder, ReplyStep, Request, RequestDecoder,
-    Status, parse_listing, put_busy, put_end, put_entry,
+    Incoming, MAX_BUSY, MAX_LEVEL, MAX_NARS, MAX_REASON, ReplyDecoder, ReplyStep, Request,
+    RequestDecoder, Status, parse_listing, put_busy, put_end, put_entry,
 };
 
 use super::pieces::{cuts, decode};
@@ -50,8 +50,15 @@ fn requests(input: &[u8]) {
             }
             Incoming::Extension(request) => request,
         };
-        if let Request::List { level, .. } | Request::Chunk { level, .. } = request {
+        if let Request::List { level, .. }
+        | Request::Chunk { level, .. }
+        | Request::Delta { level, .. }
+        | Request::Nars { level, .. } = request
+        {
             assert!(*level <= MAX_LEVEL);
+        }
+        if let Request::Nars { paths, .. } = request {
+            assert!(paths.len() <= MAX_NARS);
         }
         let mut out = Vec::new();
         request.put(&mut out);

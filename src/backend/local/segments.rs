@@ -9,11 +9,11 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use crate::backend::{NarSegments, SegmentReply};
-use crate::local_store::{LayoutLimits, LocalStore, LocalStoreError, ReadError};
+use crate::local_store::{Dump, LayoutLimits, LocalStore, LocalStoreError, ReadError};
 use crate::model::StorePath;
 use crate::wire::nar::layout::{Layout, Segment};
 use crate::wire::serve::extension::{
-    MAX_ENTRIES, MAX_LISTING, Request, Status, put_entry, put_piece_head,
+    MAX_DELTA, MAX_ENTRIES, MAX_LISTING, NarRange, Request, Status, put_entry, put_piece_head,
 };
 
 /// How long a piece of a body is at most, in bytes: what a pipe holds on Linux.
@@ -26,6 +26,10 @@ const PIECES_AHEAD: usize = 4;
 /// names.
 const LAYOUTS: usize = 8;
 const LAYOUT_ENTRIES: usize = 250_000;
+
+/// Windows of deltas, as powers of two: what zstd has at least, and 128 MiB.
+const MIN_WINDOW_LOG: u32 = 10;
+const MAX_WINDOW_LOG: u32 = 27;
 
 /// Answers from one local store.
 #[derive(Clone)]
@@ -126,7 +130,47 @@ impl LocalSegments {
                 let digest = hasher.finalize();
                 body.fill(0, 32, |out| Ok(out.write_all(&digest)?))
             }
+            Request::Delta { part, base, level } => {
+                for NarRange { len, .. } in [part, base] {
+                    if *len > MAX_DELTA {
+                        let reason = format!("expected at most {MAX_DELTA} bytes, got {len}");
+                        return Err(Refusal::unfit(reason));
+                    }
+                }
+                let segment_of = |range: &NarRange| {
+                    let layout = self.layout(&range.path)?;
+                    segment(&layout, range.start, range.len)
+                };
+                let (part, base) = (segment_of(part)?, segment_of(base)?);
+                let mut prefix = Vec::new();
+                let mut take = |bytes: &[u8]| {
+                    prefix.extend_from_slice(bytes);
+                    body.check_wanted()
+                };
+                self.store.read_segment(&base, false, &mut take)?;
+                body.fill_against(&prefix, *level, part.len(), |out| {
+                    let mut take = |bytes: &[u8]| out.write_all(bytes);
+                    Ok(self.store.read_segment(&part, false, &mut take)?)
+                })
+            }
+            Request::Nars { paths, level } => {
+                // What came before stays of use.
+                let mut refused = Ok(());
+                body.fill_unknown(*level, |out| {
+                    refused = paths.iter().try_for_each(|path| self.dump(path, out));
+                    Ok(())
+                })?;
+                refused
+            }
         }
+    }
+
+    fn dump(&self, path: &StorePath, out: &mut dyn Write) -> Result<(), Refusal> {
+        let (mut dump, mut chunk) = (Dump::open(&self.store, path)?, Vec::new());
+        while dump.next_chunk(&mut chunk)? {
+            out.write_all(&chunk)?;
+        }
+        Ok(())
     }
 }
 
@@ -224,15 +268,54 @@ impl Body {
         len: u64,
         write: impl FnOnce(&mut dyn Write) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
+        self.fill_with(level, Some(len), write)
+    }
+
+    /// The same of what has any length.
+    fn fill_unknown(
+        &mut self,
+        level: u8,
+        write: impl FnOnce(&mut dyn Write) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        self.fill_with(level, None, write)
+    }
+
+    fn fill_with(
+        &mut self,
+        level: u8,
+        len: Option<u64>,
+        write: impl FnOnce(&mut dyn Write) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
         if level == 0 {
             write(self)?;
         } else {
             let mut encoder = zstd::Encoder::new(&mut *self, i32::from(level))?;
             // Windows are no larger than what is in them.
-            encoder.set_pledged_src_size(Some(len))?;
+            encoder.set_pledged_src_size(len)?;
             write(&mut encoder)?;
             encoder.finish()?;
         }
+        Ok(self.flush()?)
+    }
+
+    /// Makes the whole body of what `write` writes, `len` bytes, as a frame that refers to `prefix`.
+    fn fill_against(
+        &mut self,
+        prefix: &[u8],
+        level: u8,
+        len: u64,
+        write: impl FnOnce(&mut dyn Write) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let mut encoder = zstd::Encoder::with_ref_prefix(&mut *self, i32::from(level), prefix)?;
+        encoder.include_checksum(true)?;
+        encoder.long_distance_matching(true)?;
+        // What stands at the same place of both is in reach.
+        let reach = len.max(prefix.len() as u64);
+        let bits = u64::BITS - reach.leading_zeros();
+        encoder.window_log(bits.clamp(MIN_WINDOW_LOG, MAX_WINDOW_LOG))?;
+        encoder.set_pledged_src_size(Some(len))?;
+        write(&mut encoder)?;
+        encoder.finish()?;
         Ok(self.flush()?)
     }
 

@@ -20,13 +20,16 @@ use crate::wire::WireError;
 use crate::wire::nar::layout::{Layout, Segment};
 use crate::wire::serve::Request as ServeRequest;
 use crate::wire::serve::extension::{
-    MAX_LISTING, ReplyDecoder, ReplyStep, Request, Status, feature_path, parse_listing,
+    MAX_LISTING, NarRange, ReplyDecoder, ReplyStep, Request, Status, feature_path, max_frame_len,
+    parse_listing,
 };
 use body::{Body, Length};
 
 const LISTING: &str = "a listing of files";
 const SEGMENT: &str = "a part of a NAR";
 const DIGEST: &str = "the digest of a part of a NAR";
+const DELTA: &str = "a part of a NAR as its differences";
+const NARS: &str = "NARs";
 
 /// The level at which listings come: names compress well, and quickly.
 const LISTING_LEVEL: u8 = 3;
@@ -64,6 +67,8 @@ enum Kind {
     Listing,
     Segment,
     Digest,
+    Delta,
+    Nars,
 }
 
 impl Kind {
@@ -72,6 +77,8 @@ impl Kind {
             Self::Listing => LISTING,
             Self::Segment => SEGMENT,
             Self::Digest => DIGEST,
+            Self::Delta => DELTA,
+            Self::Nars => NARS,
         }
     }
 }
@@ -182,8 +189,11 @@ impl ExtensionChannel {
         let level = LISTING_LEVEL;
         let path = path.clone();
         self.send(
-            Kind::Listing,
-            &Request::List { path, level },
+            (Kind::Listing, &path),
+            &Request::List {
+                path: path.clone(),
+                level,
+            },
             Body::new(Length::AtMost(MAX_LISTING as u64), level),
         );
         let Some((reply, end)) = self.reply(Kind::Listing).await? else {
@@ -216,7 +226,7 @@ impl ExtensionChannel {
             level,
         };
         let body = Body::new(Length::Exactly(segment.len()), level);
-        self.send(Kind::Segment, &request, body);
+        self.send((Kind::Segment, segment.layout().path()), &request, body);
     }
 
     /// Asks for the SHA-256 of a segment as the host has it, framing included. It then comes by
@@ -238,7 +248,7 @@ impl ExtensionChannel {
             contents_only,
         };
         let body = Body::new(Length::Exactly(DIGEST_LEN), 0);
-        self.send(Kind::Digest, &request, body);
+        self.send((Kind::Digest, segment.layout().path()), &request, body);
     }
 
     /// The next outstanding segment. Empty when there is none. May be dropped and called again.
@@ -289,12 +299,73 @@ impl ExtensionChannel {
         }
     }
 
-    fn send(&mut self, kind: Kind, request: &Request, body: Body) {
+    /// Asks for a part of a NAR as a frame that was made against a part of the NAR of `base`, which is here too, at level
+    /// `level` (of zstd, 1 to 19). It then comes by [`ExtensionChannel::delta`], in its turn. Takes the host memory for both.
+    pub fn request_delta(&mut self, part: NarRange, base: NarRange, level: u8) {
+        let path = part.path.clone();
+        // It is decompressed where the base is at hand.
+        let length = Length::AtMost(max_frame_len(part.len));
+        let request = Request::Delta { part, base, level };
+        self.send((Kind::Delta, &path), &request, Body::new(length, 0));
+    }
+
+    /// The next outstanding frame. `None` when there is none, or when the host could not make it; the connection can be used
+    /// further then.
+    ///
+    /// # Errors
+    /// When the connection breaks or falls silent, or what comes is longer than such a frame. It is unusable then.
+    pub async fn delta(&mut self) -> Result<Option<Vec<u8>>, RemoteError> {
+        let Some((reply, end)) = self.reply(Kind::Delta).await? else {
+            return Ok(None);
+        };
+        if let Err(reason) = end {
+            log::debug!("{}: no delta of {}: {reason}", self.host(), reply.path);
+            return Ok(None);
+        }
+        let frame = reply.body.finish();
+        frame
+            .map(Some)
+            .map_err(|source| self.malformed(DELTA, source))
+    }
+
+    /// Asks for the NARs of these paths (at most [`MAX_NARS`]), of `len` bytes together, compressed at level `level` (of zstd, 0
+    /// for none) as one. They then come by [`ExtensionChannel::nars`], in their turn.
+    pub fn request_nars(&mut self, paths: Vec<StorePath>, len: u64, level: u8) {
+        let Some(first) = paths.first().cloned() else {
+            return;
+        };
+        let body = Body::new(Length::AtMost(len), level);
+        self.send((Kind::Nars, &first), &Request::Nars { paths, level }, body);
+    }
+
+    /// The NARs that were asked for next, one behind the other, up to the first that the host could not send; nothing when
+    /// there are none outstanding. May be dropped and called again.
+    ///
+    /// # Errors
+    /// When the connection breaks or falls silent, or what comes is longer than they are. It is unusable then.
+    pub async fn nars(&mut self) -> Result<Option<ReceivedSegment>, RemoteError> {
+        let Some((reply, end)) = self.reply(Kind::Nars).await? else {
+            return Ok(None);
+        };
+        if let Err(reason) = end {
+            log::debug!("{}: NARs from {} on: {reason}", self.host(), reply.path);
+        }
+        let wire_len = reply.body.wire_len();
+        match reply.body.finish() {
+            Ok(bytes) => Ok(Some(ReceivedSegment {
+                bytes: bytes.into(),
+                wire_len,
+            })),
+            Err(source) => Err(self.malformed(NARS, source)),
+        }
+    }
+
+    fn send(&mut self, (kind, path): (Kind, &StorePath), request: &Request, body: Body) {
         let mut bytes = Vec::new();
         request.put(&mut bytes);
         self.pending.push_back(PendingReply {
             kind,
-            path: request.path().clone(),
+            path: path.clone(),
             decoder: ReplyDecoder::new(request.may_be_busy()),
             body,
         });
@@ -322,7 +393,7 @@ impl ExtensionChannel {
             let link = &mut self.connection.link;
             match oldest.step(link.input.buffer()) {
                 Ok(Step::NeedMore) => {
-                    if kind == Kind::Segment {
+                    if matches!(kind, Kind::Segment | Kind::Nars) {
                         let len = oldest.body.len();
                         self.received.store(len, Ordering::Relaxed);
                     }

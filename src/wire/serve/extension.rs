@@ -10,16 +10,19 @@
 //! 0x5381  List   path level                        listing
 //! 0x5382  Chunk  path start length level           so many bytes of the NAR from that offset on
 //! 0x5383  Digest path start length contents-only   SHA-256 of them (32 bytes), or of what of them is from files
-//! 0x5384  is kept for Delta: a chunk compressed against a part of another NAR that both sides have
+//! 0x5384  Delta  path start length                 the same as Chunk, as a frame that was made against so many bytes of
+//!                base start length level           the NAR of the base from its offset on
+//! 0x5385  Nars   count path* level                 the NARs of these paths, one behind the other
 //!
 //! reply   = { busy | piece } 0 status reason       reason is a text for people, empty where the status is 0
 //! piece   = length bytes                           without padding
-//! busy    = 2^64 - 1                               at work on a listing or a digest; not in a reply to Chunk
+//! busy    = 2^64 - 1                               at work on a listing, a digest or a delta; not in other replies
 //! status  = 0 done
 //!         | 1 absent    the path is not valid (any more), or its files are gone
 //!         | 2 unfit     it cannot be had in parts, or not this part
 //!         | 3 failed    it could not be read
-//! body    = all pieces: as they are at level 0, else one frame of zstd's, made at that level
+//! body    = all pieces: as they are at level 0, else one frame of zstd's, made at that level; of Nars, what is before the
+//!           path that the reason is about where the status is not 0
 //!
 //! listing = { entry }                              all objects of the path, in the order of the archive
 //! entry   = 0 name                                 directory
@@ -37,16 +40,20 @@
 //! | a piece | 1 to 262,144 bytes |
 //! | a reason | 1,024 bytes |
 //! | a listing | 200,000 entries and 32 MiB |
-//! | a level | 0 to 19 |
+//! | a level | 0 to 19, of Delta 1 to 19 |
+//! | the lengths of a delta, each | 128 MiB |
+//! | paths of Nars | 1,000 |
 //! | busy in one reply | 720, one in 5 s at most |
-//! | the window of a frame | 8 MiB |
+//! | the window of a frame | 8 MiB, of a delta what it takes to reach all of both |
 //! | a frame | 1/64 more than what is in it, and 1 KiB |
 
 mod listing;
+mod reply;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 
 pub use listing::{parse_listing, put_entry};
+pub use reply::{ReplyDecoder, ReplyStep, Status, put_busy, put_end, put_piece_head};
 
 use super::{Incoming as ServeIncoming, RequestDecoder as ServeDecoder};
 use crate::model::{MAX_PATH_LEN, StorePath, StorePathError};
@@ -69,11 +76,16 @@ pub const MAX_BUSY: u32 = 720;
 /// hash, and no store such a path.
 const FEATURE: &str = "00000000000000000000000000000000-ssh-substituter-serve-extension-1";
 
+/// Most bytes of a delta, and of what it is made against.
+pub const MAX_DELTA: u64 = 128 << 20;
+/// Most NARs that one request asks for.
+pub const MAX_NARS: usize = 1000;
+
 const LIST: u64 = 0x5381;
 const CHUNK: u64 = 0x5382;
 const DIGEST: u64 = 0x5383;
-
-const BUSY: u64 = u64::MAX;
+const DELTA: u64 = 0x5384;
+const NARS: u64 = 0x5385;
 
 /// The path in `store_dir` whose validity says whether a server speaks the extension. `None` where that is no folder of a
 /// store.
@@ -126,6 +138,33 @@ pub enum Request {
         /// Only of what of them are contents of files.
         contents_only: bool,
     },
+    /// A part of a NAR, compressed against a part of another one.
+    Delta {
+        /// The part.
+        part: NarRange,
+        /// The other one, which the client has too.
+        base: NarRange,
+        /// The level of zstd.
+        level: u8,
+    },
+    /// Whole NARs.
+    Nars {
+        /// The paths.
+        paths: Vec<StorePath>,
+        /// The level of zstd, 0 for none.
+        level: u8,
+    },
+}
+
+/// Bytes of a NAR.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NarRange {
+    /// Its path.
+    pub path: StorePath,
+    /// Offset of the first byte in the NAR.
+    pub start: u64,
+    /// How many bytes.
+    pub len: u64,
 }
 
 impl Request {
@@ -162,21 +201,30 @@ impl Request {
                 put_u64(out, *len);
                 put_u64(out, u64::from(*contents_only));
             }
-        }
-    }
-
-    /// The path.
-    #[must_use]
-    pub fn path(&self) -> &StorePath {
-        match self {
-            Self::List { path, .. } | Self::Chunk { path, .. } | Self::Digest { path, .. } => path,
+            Self::Delta { part, base, level } => {
+                put_u64(out, DELTA);
+                for range in [part, base] {
+                    path(out, &range.path);
+                    put_u64(out, range.start);
+                    put_u64(out, range.len);
+                }
+                put_u64(out, u64::from(*level));
+            }
+            Self::Nars { paths, level } => {
+                put_u64(out, NARS);
+                put_u64(out, paths.len() as u64);
+                for of in paths {
+                    path(out, of);
+                }
+                put_u64(out, u64::from(*level));
+            }
         }
     }
 
     /// Whether the reply may say that the server is at work.
     #[must_use]
     pub fn may_be_busy(&self) -> bool {
-        !matches!(self, Self::Chunk { .. })
+        !matches!(self, Self::Chunk { .. } | Self::Nars { .. })
     }
 }
 
@@ -213,7 +261,7 @@ impl RequestDecoder {
     /// When a limit is exceeded or padding is not zero.
     pub fn step(&mut self, buf: &mut BytesMut) -> Result<Option<Incoming>, WireError> {
         let op = Cursor::new(buf).u64();
-        let is_own = self.is_extended && matches!(op, Ok(LIST | CHUNK | DIGEST));
+        let is_own = self.is_extended && matches!(op, Ok(LIST | CHUNK | DIGEST | DELTA | NARS));
         if self.serve.has_begun() || !is_own {
             return Ok(self.serve.step(buf)?.map(Incoming::Serve));
         }
@@ -229,18 +277,35 @@ impl RequestDecoder {
 
 fn own_request(c: &mut Cursor<'_>) -> Result<Incoming, Stop> {
     let op = c.u64()?;
-    let path = StorePath::from_bytes(c.string("store path", MAX_PATH_LEN)?);
+    if op == NARS {
+        return nars(c);
+    }
+    let path = path(c)?;
     Ok(match op {
         LIST => {
-            let level = level(c.u64()?);
+            let level = level(c.u64()?, 0);
             fit(path, level, |path, level| Request::List { path, level })
         }
         CHUNK => {
-            let (start, len, level) = (c.u64()?, c.u64()?, level(c.u64()?));
+            let (start, len, level) = (c.u64()?, c.u64()?, level(c.u64()?, 0));
             fit(path, level, |path, level| Request::Chunk {
                 path,
                 start,
                 len,
+                level,
+            })
+        }
+        DELTA => {
+            let (start, len, base) = (c.u64()?, c.u64()?, self::path(c)?);
+            let (base_start, base_len, level) = (c.u64()?, c.u64()?, level(c.u64()?, 1));
+            let both = path.and_then(|path| Ok((path, base?)));
+            fit(both, level, |(path, base), level| Request::Delta {
+                part: NarRange { path, start, len },
+                base: NarRange {
+                    path: base,
+                    start: base_start,
+                    len: base_len,
+                },
                 level,
             })
         }
@@ -256,148 +321,54 @@ fn own_request(c: &mut Cursor<'_>) -> Result<Incoming, Stop> {
     })
 }
 
-fn level(number: u64) -> Result<u8, u64> {
-    match u8::try_from(number) {
-        Ok(level) if level <= MAX_LEVEL => Ok(level),
-        _ => Err(number),
-    }
-}
-
-fn fit(
-    path: Result<StorePath, StorePathError>,
-    level: Result<u8, u64>,
-    request: impl FnOnce(StorePath, u8) -> Request,
-) -> Incoming {
-    match (path, level) {
-        (Ok(path), Ok(level)) => Incoming::Extension(request(path, level)),
-        (Err(error), _) => Incoming::Unfit(error.to_string()),
-        (_, Err(got)) => Incoming::Unfit(format!("level of zstd: expected 0 to 19, got {got}")),
-    }
-}
-
-/// How a request ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// All of the body has come.
-    Done,
-    /// The path is not valid there (any more), or its files are gone.
-    Absent,
-    /// It cannot be had in parts, or not this part.
-    Unfit,
-    /// It could not be read.
-    Failed,
-}
-
-impl Status {
-    const ALL: [Self; 4] = [Self::Done, Self::Absent, Self::Unfit, Self::Failed];
-}
-
-/// Appends the head of a piece of `len` bytes (1 to [`MAX_PIECE`]), which have to follow.
-pub fn put_piece_head(out: &mut Vec<u8>, len: usize) {
-    put_u64(out, len as u64);
-}
-
-/// Appends that the server is at work.
-pub fn put_busy(out: &mut Vec<u8>) {
-    put_u64(out, BUSY);
-}
-
-/// Ends a reply. A long `reason` is cut.
-pub fn put_end(out: &mut Vec<u8>, status: Status, reason: &str) {
-    put_u64(out, 0);
-    put_u64(out, status as u64);
-    let mut len = reason.len().min(MAX_REASON);
-    while !reason.is_char_boundary(len) {
-        len -= 1;
-    }
-    put_string(out, &reason.as_bytes()[..len]);
-}
-
-/// A step through a reply.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReplyStep {
-    /// These bytes of the body.
-    Body(BytesMut),
-    /// The server is at work.
-    Busy,
-    /// That was all. The reason is empty where it is done.
-    End(Status, String),
-}
-
-/// Decodes one reply.
-#[derive(Debug)]
-pub struct ReplyDecoder {
-    /// Bytes of the present piece that have not come.
-    left: usize,
-    /// How often it may still be busy.
-    busy: u32,
-}
-
-impl ReplyDecoder {
-    /// At the beginning of a reply that [`may be busy`](Request::may_be_busy).
-    #[must_use]
-    pub fn new(may_be_busy: bool) -> Self {
-        let busy = if may_be_busy { MAX_BUSY } else { 0 };
-        Self { left: 0, busy }
-    }
-
-    /// Takes what is there, part of a piece too. `None` when it needs more.
-    ///
-    /// # Errors
-    /// When a limit is exceeded, padding is not zero, or there is no such status.
-    pub fn step(&mut self, buf: &mut BytesMut) -> Result<Option<ReplyStep>, WireError> {
-        if self.left == 0 {
-            let busy = self.busy;
-            match take(buf, |c| head(c, busy))? {
-                None => return Ok(None),
-                Some(Head::Busy) => {
-                    self.busy -= 1;
-                    return Ok(Some(ReplyStep::Busy));
-                }
-                Some(Head::End(status, reason)) => {
-                    return Ok(Some(ReplyStep::End(status, reason)));
-                }
-                Some(Head::Piece(len)) => self.left = len,
-            }
-        }
-        if buf.is_empty() {
-            return Ok(None);
-        }
-        let body = buf.split_to(self.left.min(buf.remaining()));
-        self.left -= body.len();
-        Ok(Some(ReplyStep::Body(body)))
-    }
-}
-
-enum Head {
-    Piece(usize),
-    Busy,
-    End(Status, String),
-}
-
-fn head(c: &mut Cursor<'_>, busy: u32) -> Result<Head, Stop> {
-    let number = c.u64()?;
-    if number == BUSY && busy > 0 {
-        return Ok(Head::Busy);
-    }
-    if number > 0 {
-        let len = usize::try_from(number).ok();
-        let Some(len) = len.filter(|len| *len <= MAX_PIECE) else {
-            let want = format!("0 to {MAX_PIECE}");
-            return Err(WireError::new("length of a piece", want, number).into());
-        };
-        return Ok(Head::Piece(len));
-    }
-    let number = c.u64()?;
-    let status = usize::try_from(number)
+fn nars(c: &mut Cursor<'_>) -> Result<Incoming, Stop> {
+    let count = c.u64()?;
+    let count = usize::try_from(count)
         .ok()
-        .and_then(|index| Status::ALL.get(index).copied())
-        .ok_or_else(|| WireError::new("status of a reply", "0 to 3", number))?;
-    let reason = c.string("reason of a reply", MAX_REASON)?;
-    Ok(Head::End(
-        status,
-        String::from_utf8_lossy(reason).into_owned(),
-    ))
+        .filter(|count| *count <= MAX_NARS);
+    let Some(count) = count else {
+        let want = format!("at most {MAX_NARS}");
+        return Err(WireError::new("number of NARs", want, "more").into());
+    };
+    let mut paths = Ok(Vec::new());
+    for _ in 0..count {
+        let next = path(c)?;
+        paths = paths.and_then(|mut paths: Vec<_>| {
+            paths.push(next?);
+            Ok(paths)
+        });
+    }
+    let level = level(c.u64()?, 0);
+    Ok(fit(paths, level, |paths, level| Request::Nars {
+        paths,
+        level,
+    }))
+}
+
+fn path(c: &mut Cursor<'_>) -> Result<Result<StorePath, StorePathError>, Stop> {
+    let path = c.string("store path", MAX_PATH_LEN)?;
+    Ok(StorePath::from_bytes(path))
+}
+
+fn level(number: u64, min: u8) -> Result<u8, String> {
+    match u8::try_from(number) {
+        Ok(level) if (min..=MAX_LEVEL).contains(&level) => Ok(level),
+        _ => Err(format!(
+            "level of zstd: expected {min} to {MAX_LEVEL}, got {number}"
+        )),
+    }
+}
+
+fn fit<T>(
+    paths: Result<T, StorePathError>,
+    level: Result<u8, String>,
+    request: impl FnOnce(T, u8) -> Request,
+) -> Incoming {
+    match (paths, level) {
+        (Ok(paths), Ok(level)) => Incoming::Extension(request(paths, level)),
+        (Err(error), _) => Incoming::Unfit(error.to_string()),
+        (_, Err(reason)) => Incoming::Unfit(reason),
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ fn path() -> StorePath {
     StorePath::parse("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a").unwrap()
 }
 
-fn requests() -> [Request; 3] {
+fn requests() -> [Request; 5] {
     let path = path();
     [
         Request::List {
@@ -22,10 +22,27 @@ fn requests() -> [Request; 3] {
             level: 0,
         },
         Request::Digest {
-            path,
+            path: path.clone(),
             start: 0,
             len: u64::MAX,
             contents_only: true,
+        },
+        Request::Delta {
+            part: NarRange {
+                path: path.clone(),
+                start: 7,
+                len: 1 << 20,
+            },
+            base: NarRange {
+                path: path.clone(),
+                start: 1 << 33,
+                len: 0,
+            },
+            level: 19,
+        },
+        Request::Nars {
+            paths: vec![path; 3],
+            level: 0,
         },
     ]
 }
@@ -71,7 +88,7 @@ fn what_is_no_path_or_no_level_is_told_and_the_next_request_understood() {
     for number in [0, 10, 20] {
         put_u64(&mut bytes, number);
     }
-    let [_, _, digest] = requests();
+    let [_, _, digest, ..] = requests();
     digest.put(&mut bytes);
     let (mut decoder, mut buf) = (RequestDecoder::new(true), BytesMut::from(&bytes[..]));
     for _ in 0..2 {
