@@ -11,23 +11,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rig::{Account, Link, Setup, setup_account};
-use support::{Random, Scratch, Store};
+use support::{Scratch, Store};
 
 const MIB: usize = 1 << 20;
-
-/// A path whose one file is words: zstd makes a third of it or less.
-fn words(store: &Store, name: &str, size: usize) -> String {
-    let mut random = Random::new(size as u64, name);
-    let path = random.store_path(name);
-    let mut text = Vec::with_capacity(size + 8);
-    while text.len() < size {
-        text.extend_from_slice(format!("{:x} ", random.below(5000)).as_bytes());
-    }
-    store.add_made(path, |folder| {
-        fs::create_dir(folder).unwrap();
-        fs::write(folder.join("text"), &text[..size]).unwrap();
-    })
-}
 
 /// 20 ms away, with 25 MB/s.
 fn link() -> Arc<Link> {
@@ -48,7 +34,7 @@ async fn fetch(setup: &Setup, link: &Link, store: &Store, path: &str) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_nar_over_a_slow_link_is_compressed() {
     let (store, link) = (Store::new(), link());
-    let path = words(&store, "words", 30 * MIB);
+    let path = store.words("words", 30 * MIB);
     let setup = setup_account(&store, &link, &Account::default());
     let came = fetch(&setup, &link, &store, &path).await;
     assert!(came < 15 * MIB as u64, "{came}");
@@ -69,7 +55,7 @@ async fn what_does_not_get_smaller_comes_as_it_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_host_url_decides() {
     let store = Store::new();
-    let path = words(&store, "words", 12 * MIB);
+    let path = store.words("words", 12 * MIB);
     for (params, compressed) in [
         ("&compression=none", false),
         ("&compression=zstd&compression-level=9", true),
@@ -106,7 +92,7 @@ fn write_program(file: &Path, text: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_zstd_that_fails_costs_no_path() {
     let store = Store::new();
-    let path = words(&store, "words", 10 * MIB);
+    let path = store.words("words", 10 * MIB);
     for (name, script) in [
         ("fails", "exit 1"),
         ("writes something else", "cat"),
@@ -146,7 +132,7 @@ async fn a_zstd_that_fails_costs_no_path() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_zstd_it_comes_as_it_is() {
     let (store, link) = (Store::new(), link());
-    let path = words(&store, "words", 12 * MIB);
+    let path = store.words("words", 12 * MIB);
     let programs = Scratch::new();
     for name in ["dd", "head", "cat", "find", "sha256sum"] {
         symlink(support::tool(name), programs.path().join(name)).unwrap();
@@ -168,7 +154,7 @@ async fn without_zstd_it_comes_as_it_is() {
 fn many(store: &Store, count: usize) -> Vec<String> {
     let name = |number: usize| format!("small-{number:03}");
     (0..count)
-        .map(|number| words(store, &name(number), 20_000 + 100 * number))
+        .map(|number| store.words(&name(number), 20_000 + 100 * number))
         .collect()
 }
 

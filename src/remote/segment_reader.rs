@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::{ExtensionChannel, Latency, ReceivedSegment, RemoteError, Shell};
+use bytes::BytesMut;
+
+use super::{DumpsStep, ExtensionChannel, Latency, ReceivedSegment, RemoteError, Shell};
+use crate::config::host::Host;
 use crate::model::StorePath;
 use crate::wire::nar::layout::{Layout, Segment};
 
@@ -122,6 +125,26 @@ impl SegmentReader {
     /// When the link breaks or falls silent, or what comes is no digest. It is to be dropped then.
     pub async fn digest(&mut self) -> Result<Option<[u8; 32]>, RemoteError> {
         either!(self, reader => reader.digest().await)
+    }
+
+    /// Asks the store of `host` for the NARs of these paths, of `len` bytes together, compressed as one at level `level` (of
+    /// zstd).
+    pub fn request_dumps(&mut self, host: &Host, paths: &[StorePath], len: u64, level: u8) {
+        match self {
+            Self::Shell(shell) => shell.request_dumps(host, paths, len, level),
+            Self::Extension(channel) => channel.request_nars(paths.to_vec(), len, level),
+        }
+    }
+
+    /// Appends what comes next of the oldest run of NARs. May be dropped and called again.
+    ///
+    /// # Errors
+    /// As [`Shell::dumps`] and [`ExtensionChannel::nars`]. It is to be dropped then.
+    pub async fn dumps(&mut self, out: &mut BytesMut) -> Result<DumpsStep, RemoteError> {
+        match self {
+            Self::Shell(shell) => shell.dumps(out).await,
+            Self::Extension(channel) => channel.nars(out).await,
+        }
     }
 
     /// It will lie idle: nothing at the host is held meanwhile.

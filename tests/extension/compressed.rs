@@ -1,14 +1,29 @@
 //! Whole NARs as one frame, and parts of NARs as their differences.
 
-use ssh_substituter::remote::decompress;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use ssh_substituter::remote::{DumpsStep, ExtensionChannel, decompress};
 use ssh_substituter::wire::serve::extension::{MAX_DELTA, NarRange};
 
+use super::rig::{Account, Link, setup_ours};
 use super::support::{DagOptions, Random, Store};
 use super::{MIB, Narrow, list, open, parse, process};
 
 fn range(path: &str, start: u64, len: u64) -> NarRange {
     let path = parse(path);
     NarRange { path, start, len }
+}
+
+/// What comes next as one, and how many bytes came for it.
+async fn nars(channel: &mut ExtensionChannel) -> (BytesMut, u64) {
+    let (mut out, mut wire_len) = (BytesMut::new(), 0);
+    while let DumpsStep::More { wire_len: more } = channel.nars(&mut out).await.unwrap() {
+        wire_len += more;
+    }
+    (out, wire_len)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -23,20 +38,20 @@ async fn nars_come_one_behind_the_other_up_to_one_that_is_not_there() {
         for (level, most) in [(0, len), (3, len / 2)] {
             channel.request_nars(parsed.clone(), len, level);
             channel.request_nars(parsed[..2].to_vec(), len, level);
-            let all = channel.nars().await.unwrap().unwrap();
-            assert!(all.bytes == want);
-            assert!(all.wire_len <= most, "{} of {len}", all.wire_len);
-            let two = channel.nars().await.unwrap().unwrap();
-            assert!(want.starts_with(&two.bytes) && two.bytes.len() < want.len());
+            let (all, wire_len) = nars(&mut channel).await;
+            assert!(all == want);
+            assert!(wire_len <= most, "{wire_len} of {len}");
+            let (two, _) = nars(&mut channel).await;
+            assert!(two == [store.nar(&paths[0]), store.nar(&paths[1])].concat());
             // What follows one that is not there does not come, and nothing else suffers.
             let mut missing = parsed.clone();
             missing[1] = parse(&Random::new(1, "missing").store_path("missing"));
             channel.request_nars(missing, len, level);
-            let first = channel.nars().await.unwrap().unwrap();
-            assert!(first.bytes == store.nar(&paths[0]));
+            let (first, _) = nars(&mut channel).await;
+            assert!(first == store.nar(&paths[0]));
             assert!(channel.is_clean());
         }
-        assert!(channel.nars().await.unwrap().is_none());
+        assert_eq!(nars(&mut channel).await, (BytesMut::new(), 0));
     }
 }
 
@@ -90,4 +105,69 @@ async fn a_part_comes_as_its_differences_from_what_both_have() {
         assert!(channel.delta().await.unwrap().is_some());
         assert!(channel.is_clean());
     }
+}
+
+/// Small texts, and the size of their NARs.
+fn texts(store: &Store) -> (Vec<String>, u64) {
+    let text = |number: usize| store.words(&format!("text-{number}"), 20_000 + 100 * number);
+    let paths: Vec<_> = (0..120).map(text).collect();
+    let size = paths.iter().map(|path| store.nar_size(path)).sum();
+    (paths, size)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_paths_come_compressed_whatever_breaks_or_goes() {
+    let store = Store::new();
+    let (paths, raw) = texts(&store);
+    for (params, cuts) in [
+        ("&compression=zstd", vec![]),
+        ("&compression=zstd", vec![150_000]),
+        ("&compression=none", vec![]),
+    ] {
+        let mut link = Link::slow(5_000_000).cut(cuts.clone());
+        link.latency = Duration::from_millis(20);
+        let link = Arc::new(link);
+        let account = Account {
+            params,
+            ours: &["one"],
+            ..Account::default()
+        };
+        let hosts = [(&store, 0.0, None)];
+        let one = setup_ours(&hosts, std::slice::from_ref(&link), 64 << 20, &account);
+        one.expect(&paths).await;
+        for path in &paths {
+            one.fetch_right(&store, path).await;
+        }
+        let (came, compressed) = (link.came.load(Ordering::SeqCst), params.ends_with("zstd"));
+        assert_eq!(one.was_asked_for_nars("one"), compressed);
+        assert_eq!(came < raw * 2 / 3, compressed, "{came} of {raw}");
+        assert_eq!(link.breaks(), cuts.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_has_gone_costs_no_other_one_behind_it() {
+    let store = Store::new();
+    let (paths, _) = texts(&store);
+    let mut link = Link::slow(5_000_000);
+    link.latency = Duration::from_millis(20);
+    let link = Arc::new(link);
+    let account = Account {
+        params: "&compression=zstd",
+        ours: &["one"],
+        ..Account::default()
+    };
+    let hosts = [(&store, 0.0, None)];
+    let one = setup_ours(&hosts, std::slice::from_ref(&link), 64 << 20, &account);
+    one.expect(&paths).await;
+    store.delete(&paths[60..61]);
+    for (number, path) in paths.iter().enumerate() {
+        let (nar, result) = one.fetch(path).await;
+        assert_eq!(result.is_ok(), number != 60, "{path}");
+        assert!(
+            number == 60 || nar == store.nar(path),
+            "{path}: wrong content"
+        );
+    }
+    assert!(one.was_asked_for_nars("one"));
 }

@@ -50,6 +50,14 @@ impl Setup {
         all.windows(end.len()).filter(|part| part == end).count()
     }
 
+    /// Whether this host was asked for whole NARs as one by the extension.
+    pub fn was_asked_for_nars(&self, host: &str) -> bool {
+        let asked = self.asked.lock().unwrap();
+        let all = asked.get(host).map_or(&[][..], Vec::as_slice);
+        let op = 0x5385_u64.to_le_bytes();
+        all.windows(op.len()).any(|part| part == op)
+    }
+
     /// Parts of NARs that this host was asked for by the extension: how many, and how many of them compressed.
     pub fn parts(&self, host: &str) -> (usize, usize) {
         let asked = self.asked.lock().unwrap();

@@ -1,5 +1,7 @@
 //! What our program answers beyond the serve protocol: parts of NARs.
 
+use std::io::Write;
+
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use ssh_substituter::model::StorePath;
@@ -19,7 +21,14 @@ const PIECE: usize = 64 << 10;
 pub async fn answer(far: &mut Far, request: Request) -> Result<(), Gone> {
     let host = far.host.clone();
     host.note(format_args!("{request:?}"));
-    let Some(copy) = host.store.get(request.path()) else {
+    let path = match &request {
+        Request::Nars { paths, level } => return nars(far, paths, *level).await,
+        Request::List { path, .. } | Request::Chunk { path, .. } | Request::Digest { path, .. } => {
+            path
+        }
+        Request::Delta { part, .. } => &part.path,
+    };
+    let Some(copy) = host.store.get(path) else {
         return end(far, Status::Absent, "it is not valid").await;
     };
     let size = copy.item.size();
@@ -54,8 +63,55 @@ pub async fn answer(far: &mut Far, request: Request) -> Result<(), Gone> {
             let digest = digest(copy, *start, *len, *contents_only);
             body(far, digest.into(), 0, false).await?;
         }
+        Request::Delta { part, base, level } => {
+            let base = (host.store.get(&base.path), base.start, base.len);
+            let (Some(other), start, len) = base else {
+                return end(far, Status::Absent, "its base is not valid").await;
+            };
+            let ends = [
+                (part.start, part.len, size),
+                (start, len, other.item.size()),
+            ];
+            if ends
+                .iter()
+                .any(|(start, len, size)| start.checked_add(*len).is_none_or(|end| end > *size))
+            {
+                return end(far, Status::Unfit, "it is shorter").await;
+            }
+            let prefix = other.bytes(start, len);
+            let new = copy.bytes(part.start, part.len);
+            body(far, delta(&prefix, &new, *level), 0, true).await?;
+        }
+        Request::Nars { .. } => {}
     }
     end(far, Status::Done, "").await
+}
+
+fn delta(prefix: &[u8], new: &[u8], level: u8) -> Bytes {
+    let mut encoder =
+        zstd::Encoder::with_ref_prefix(Vec::new(), i32::from(level), prefix).expect("an encoder");
+    encoder.include_checksum(true).expect("a checksum");
+    encoder.write_all(new).expect("it compresses");
+    encoder.finish().expect("it compresses").into()
+}
+
+/// Whole NARs as one body, up to one that is not there.
+async fn nars(far: &mut Far, paths: &[StorePath], level: u8) -> Result<(), Gone> {
+    let host = far.host.clone();
+    let mut all = Vec::new();
+    let mut is_whole = true;
+    for path in paths {
+        let Some(copy) = host.store.get(path) else {
+            is_whole = false;
+            break;
+        };
+        all.extend_from_slice(&copy.bytes(0, copy.item.size()));
+    }
+    body(far, all.into(), level, true).await?;
+    match is_whole {
+        true => end(far, Status::Done, "").await,
+        false => end(far, Status::Absent, "it is not valid").await,
+    }
 }
 
 fn entries(item: &Item) -> Vec<Entry<'_>> {

@@ -1,4 +1,4 @@
-//! Builds of a package that differ in few bytes.
+//! Builds of a package that differ in few bytes, and texts, which get smaller.
 
 use std::fs;
 
@@ -44,6 +44,20 @@ impl Store {
             let mut unlike = vec![0; 100_000];
             Random::new(number as u64, "unlike").fill(&mut unlike);
             fs::write(folder.join("share/unlike"), unlike).unwrap();
+        })
+    }
+
+    /// A path with a text of many words, of so many bytes: `zstd -3` makes a third of it.
+    pub fn words(&self, name: &str, size: usize) -> String {
+        let mut random = Random::new(size as u64, name);
+        let path = random.store_path(name);
+        let mut text = Vec::with_capacity(size + 8);
+        while text.len() < size {
+            text.extend_from_slice(format!("{:x} ", random.below(5000)).as_bytes());
+        }
+        self.add_made(path, |folder| {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join("text"), &text[..size]).unwrap();
         })
     }
 }

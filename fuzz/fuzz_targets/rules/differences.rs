@@ -17,7 +17,7 @@ const BASE: [u8; 4096] = {
     let mut base = [0; 4096];
     let mut at = 0;
     while at < base.len() {
-        base[at] = (at * at >> 7) as u8;
+        base[at] = ((at * at) >> 7) as u8;
         at += 1;
     }
     base

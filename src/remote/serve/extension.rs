@@ -4,6 +4,7 @@
 //! asked for ahead. What the host cannot read costs that reply only.
 
 mod body;
+mod compressed;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,8 +21,7 @@ use crate::wire::WireError;
 use crate::wire::nar::layout::{Layout, Segment};
 use crate::wire::serve::Request as ServeRequest;
 use crate::wire::serve::extension::{
-    MAX_LISTING, NarRange, ReplyDecoder, ReplyStep, Request, Status, feature_path, max_frame_len,
-    parse_listing,
+    MAX_LISTING, ReplyDecoder, ReplyStep, Request, Status, feature_path, parse_listing,
 };
 use body::{Body, Length};
 
@@ -60,6 +60,8 @@ struct PendingReply {
     path: StorePath,
     decoder: ReplyDecoder,
     body: Body,
+    /// How it ended, where it has and what came before was given out first.
+    end: Option<(Status, String)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -299,67 +301,6 @@ impl ExtensionChannel {
         }
     }
 
-    /// Asks for a part of a NAR as a frame that was made against a part of the NAR of `base`, which is here too, at level
-    /// `level` (of zstd, 1 to 19). It then comes by [`ExtensionChannel::delta`], in its turn. Takes the host memory for both.
-    pub fn request_delta(&mut self, part: NarRange, base: NarRange, level: u8) {
-        let path = part.path.clone();
-        // It is decompressed where the base is at hand.
-        let length = Length::AtMost(max_frame_len(part.len));
-        let request = Request::Delta { part, base, level };
-        self.send((Kind::Delta, &path), &request, Body::new(length, 0));
-    }
-
-    /// The next outstanding frame. `None` when there is none, or when the host could not make it; the connection can be used
-    /// further then.
-    ///
-    /// # Errors
-    /// When the connection breaks or falls silent, or what comes is longer than such a frame. It is unusable then.
-    pub async fn delta(&mut self) -> Result<Option<Vec<u8>>, RemoteError> {
-        let Some((reply, end)) = self.reply(Kind::Delta).await? else {
-            return Ok(None);
-        };
-        if let Err(reason) = end {
-            log::debug!("{}: no delta of {}: {reason}", self.host(), reply.path);
-            return Ok(None);
-        }
-        let frame = reply.body.finish();
-        frame
-            .map(Some)
-            .map_err(|source| self.malformed(DELTA, source))
-    }
-
-    /// Asks for the NARs of these paths (at most [`MAX_NARS`]), of `len` bytes together, compressed at level `level` (of zstd, 0
-    /// for none) as one. They then come by [`ExtensionChannel::nars`], in their turn.
-    pub fn request_nars(&mut self, paths: Vec<StorePath>, len: u64, level: u8) {
-        let Some(first) = paths.first().cloned() else {
-            return;
-        };
-        let body = Body::new(Length::AtMost(len), level);
-        self.send((Kind::Nars, &first), &Request::Nars { paths, level }, body);
-    }
-
-    /// The NARs that were asked for next, one behind the other, up to the first that the host could not send; nothing when
-    /// there are none outstanding. May be dropped and called again.
-    ///
-    /// # Errors
-    /// When the connection breaks or falls silent, or what comes is longer than they are. It is unusable then.
-    pub async fn nars(&mut self) -> Result<Option<ReceivedSegment>, RemoteError> {
-        let Some((reply, end)) = self.reply(Kind::Nars).await? else {
-            return Ok(None);
-        };
-        if let Err(reason) = end {
-            log::debug!("{}: NARs from {} on: {reason}", self.host(), reply.path);
-        }
-        let wire_len = reply.body.wire_len();
-        match reply.body.finish() {
-            Ok(bytes) => Ok(Some(ReceivedSegment {
-                bytes: bytes.into(),
-                wire_len,
-            })),
-            Err(source) => Err(self.malformed(NARS, source)),
-        }
-    }
-
     fn send(&mut self, (kind, path): (Kind, &StorePath), request: &Request, body: Body) {
         let mut bytes = Vec::new();
         request.put(&mut bytes);
@@ -368,6 +309,7 @@ impl ExtensionChannel {
             path: path.clone(),
             decoder: ReplyDecoder::new(request.may_be_busy()),
             body,
+            end: None,
         });
         self.connection.link.output.send_bytes(bytes);
     }
@@ -379,8 +321,7 @@ impl ExtensionChannel {
     ) -> Result<Option<(PendingReply, Result<(), String>)>, RemoteError> {
         let doing = kind.doing();
         if self.broken {
-            let source = WireError::new("reply", "one after a reply", "one after a failure");
-            return Err(self.malformed(doing, source));
+            return Err(self.after_failure(doing));
         }
         loop {
             let Some(oldest) = self
@@ -393,7 +334,7 @@ impl ExtensionChannel {
             let link = &mut self.connection.link;
             match oldest.step(link.input.buffer()) {
                 Ok(Step::NeedMore) => {
-                    if matches!(kind, Kind::Segment | Kind::Nars) {
+                    if kind == Kind::Segment {
                         let len = oldest.body.len();
                         self.received.store(len, Ordering::Relaxed);
                     }
@@ -415,6 +356,11 @@ impl ExtensionChannel {
                 Err(source) => return Err(self.malformed(doing, source)),
             }
         }
+    }
+
+    fn after_failure(&mut self, doing: &'static str) -> RemoteError {
+        let source = WireError::new("reply", "one after a reply", "one after a failure");
+        self.malformed(doing, source)
     }
 
     fn malformed(&mut self, doing: &'static str, source: WireError) -> RemoteError {

@@ -134,9 +134,10 @@ impl HostBookkeeping {
     /// Whether runs of small NARs come compressed from that host.
     pub(in crate::transfer) fn compresses_dumps(&self, host: HostId) -> bool {
         let settings = self.pool.host(host);
+        let is_usual = settings.remote_program == [Host::DEFAULT_REMOTE_PROGRAM];
         // Another program may not be there for a shell.
-        self.pool.may_compress_by_shell(host)
-            && settings.remote_program == [Host::DEFAULT_REMOTE_PROGRAM]
+        self.pool.may_compress(host)
+            && (is_usual || !self.pool.may_compress_by_shell(host))
             // One for a shell, one for everything else.
             && self.pool.background_limit(host) >= 2
             && self.compression.choose_dumps(

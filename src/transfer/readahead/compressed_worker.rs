@@ -1,4 +1,4 @@
-//! One shell on one host, from which small NARs come in compressed runs. It does what `worker` does over a connection, as
+//! One shell or serve loop of our program on one host, from which small NARs come in compressed runs. It does what `worker` does over a connection, as
 //! long as that is of use.
 
 use std::collections::VecDeque;
@@ -16,6 +16,7 @@ use crate::remote::DumpsStep;
 use crate::transfer::error::HostFault;
 use crate::transfer::hosts::Way;
 use crate::wire::nar::{Decoder, Event};
+use crate::wire::serve::extension::MAX_NARS;
 
 /// How many runs may be outstanding: one on its way, one to follow.
 const MAX_RUNS: usize = 2;
@@ -124,7 +125,7 @@ impl CompressedWorker<'_> {
         let mut bytes: u64 = outstanding.map(|task| task.task.info.nar_size).sum();
         let mut nars = self.runs.iter().map(Run::len).sum();
         let end = bytes + RUN_BYTES;
-        while bytes < end {
+        while bytes < end && run.len() < MAX_NARS {
             let Some(assigned) = self.queue.next_task(self.host, nars, bytes) else {
                 break;
             };
@@ -140,7 +141,7 @@ impl CompressedWorker<'_> {
         let bookkeeping = &self.queue.bookkeeping;
         // Failures are reported by the pool.
         match bookkeeping.pool.shell(self.host).await {
-            Ok(Some(shell)) if shell.has_zstd() && shell.is_shell() => self.shell = Some(shell),
+            Ok(Some(shell)) if shell.has_zstd() => self.shell = Some(shell),
             Ok(_) => {
                 bookkeeping.compression.record_dumps_fail(self.host);
                 return Err(ConnectionLost);
@@ -152,10 +153,7 @@ impl CompressedWorker<'_> {
 
     fn request(&mut self, run: Run) -> Result<(), ConnectionLost> {
         let pool = &self.queue.bookkeeping.pool;
-        let shell = self.shell.as_mut().and_then(|shell| shell.as_shell());
-        let Some(shell) = shell else {
-            return Err(ConnectionLost);
-        };
+        let shell = self.shell.as_mut().ok_or(ConnectionLost)?;
         let infos = run.iter().map(|assigned| &assigned.task.info);
         let len = infos.clone().map(|info| info.nar_size).sum();
         let paths: Vec<_> = infos.map(|info| info.path.clone()).collect();
@@ -182,7 +180,6 @@ impl CompressedWorker<'_> {
     async fn more(&mut self) -> Result<DumpsStep, ConnectionLost> {
         let shell = self.shell.as_mut().ok_or(ConnectionLost)?;
         let activity = shell.activity();
-        let shell = shell.as_shell().ok_or(ConnectionLost)?;
         let before = self.buf.len();
         match shell.dumps(&mut self.buf).await {
             Ok(step) => {

@@ -23,8 +23,12 @@ impl Length {
 pub(super) struct Body {
     length: Length,
     out: Vec<u8>,
+    /// How many bytes were given out before `out`.
+    taken: u64,
     /// Bytes that came, compressed or not.
     wire_len: u64,
+    /// How many of these were told of with what was given out.
+    told: u64,
     inflater: Option<Inflater>,
 }
 
@@ -33,14 +37,24 @@ impl Body {
         Self {
             length,
             out: Vec::new(),
+            taken: 0,
             wire_len: 0,
+            told: 0,
             inflater: (level > 0).then(Inflater::default),
         }
     }
 
     /// How much of it has come, decompressed, in bytes.
     pub(super) fn len(&self) -> u64 {
-        self.out.len() as u64
+        self.taken + self.out.len() as u64
+    }
+
+    /// Gives out what has come of it since this was called last, and how many bytes came for that.
+    pub(super) fn take(&mut self) -> (Vec<u8>, u64) {
+        self.taken = self.len();
+        let wire_len = self.wire_len - self.told;
+        self.told = self.wire_len;
+        (std::mem::take(&mut self.out), wire_len)
     }
 
     /// How many bytes came for it.
@@ -62,7 +76,8 @@ impl Body {
                 .reserve_exact(usize::try_from(len).unwrap_or_default());
         }
         self.wire_len += bytes.len() as u64;
-        let fits = |out: &Vec<u8>, more: &[u8]| (out.len() + more.len()) as u64 <= max;
+        let taken = self.taken;
+        let fits = |out: &Vec<u8>, more: &[u8]| taken + (out.len() + more.len()) as u64 <= max;
         let Some(inflater) = &mut self.inflater else {
             if !fits(&self.out, bytes) {
                 return Err(too_long());
@@ -91,12 +106,12 @@ impl Body {
         }
     }
 
-    /// All of it.
+    /// All of it that was not given out.
     ///
     /// # Errors
     /// When it is less than was asked for.
     pub(super) fn finish(self) -> Result<Vec<u8>, WireError> {
-        let len = self.out.len() as u64;
+        let len = self.len();
         if self.inflater.is_some_and(|inflater| !inflater.has_ended()) {
             let want = "a whole frame of zstd's";
             return Err(WireError::new("body of a reply", want, "a cut one"));

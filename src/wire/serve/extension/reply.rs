@@ -5,7 +5,7 @@ use bytes::{Buf, BytesMut};
 use super::{MAX_BUSY, MAX_PIECE, MAX_REASON};
 use crate::wire::{Cursor, Stop, WireError, put_string, put_u64, take};
 
-const BUSY: u64 = u64::MAX;
+pub(super) const BUSY: u64 = u64::MAX;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Status {
 }
 
 impl Status {
-    const ALL: [Self; 4] = [Self::Done, Self::Absent, Self::Unfit, Self::Failed];
+    pub(super) const ALL: [Self; 4] = [Self::Done, Self::Absent, Self::Unfit, Self::Failed];
 }
 
 /// Appends the head of a piece of `len` bytes (1 to [`MAX_PIECE`]), which have to follow.

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::reply::BUSY;
 use super::*;
 use crate::wire::nar::layout::{Entry, EntryKind, Layout};
 use crate::wire::serve::Request as ServeRequest;
