@@ -101,6 +101,9 @@ pub struct Config {
     pub readahead_memory: u64,
     /// `readahead-disk`: how many more such bytes may be on disk, in files without a name. 2 GiB by default; 0 for none.
     pub readahead_disk: u64,
+    /// `partial-downloads`: how many bytes may be kept of large NARs whose transfer was interrupted. 2 GiB by default; 0 for
+    /// none.
+    pub partial_downloads: u64,
     /// `download-speed`: how many bytes a second may come from all hosts together; 0 is no limit, the default.
     pub download_speed: u64,
     /// `delta-base`: folders of further stores on this machine, besides its own, that have versions of paths from which
@@ -158,6 +161,7 @@ impl Config {
             negative_ttl,
             readahead_memory,
             readahead_disk,
+            partial_downloads,
             download_speed,
             delta_bases,
             engine: _,
@@ -181,7 +185,7 @@ impl Config {
         let times = (connect_timeout, stall_timeout, dead_link_timeout);
         let times = (times, positive_ttl, negative_ttl, engine_idle_timeout);
         format!(
-            "{hosts:?} {trust:?} {times:?} {readahead_memory} {readahead_disk} {download_speed} {delta_bases:?}"
+            "{hosts:?} {trust:?} {times:?} {readahead_memory} {readahead_disk} {partial_downloads} {download_speed} {delta_bases:?}"
         )
     }
 

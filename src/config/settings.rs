@@ -36,6 +36,8 @@ pub enum Key {
     ReadaheadMemory,
     /// `readahead-disk`
     ReadaheadDisk,
+    /// `partial-downloads`
+    PartialDownloads,
     /// `download-speed`
     DownloadSpeed,
     /// `delta-base`
@@ -65,7 +67,7 @@ const OURS: bool = false;
 /// of settings that Nix knows as well are Nix's, but for `connect-timeout`, where older versions of Nix wait without limit.
 // A row is a line.
 #[rustfmt::skip]
-const SETTINGS: [(Key, &str, &str, Shape, bool); 19] = [
+const SETTINGS: [(Key, &str, &str, Shape, bool); 20] = [
     (Key::Hosts, "ssh-substituter-hosts", "", List, OURS),
     (Key::TrustedHosts, "trusted-ssh-substituter-hosts", "", List, OURS),
     (Key::UseSshSubstituter, "use-ssh-substituter", "true", One, OURS),
@@ -80,6 +82,7 @@ const SETTINGS: [(Key, &str, &str, Shape, bool); 19] = [
     (Key::NegativeTtl, "narinfo-cache-negative-ttl", "3600", One, OF_NIX),
     (Key::ReadaheadMemory, "readahead-memory", "256M", One, OURS),
     (Key::ReadaheadDisk, "readahead-disk", "2G", One, OURS),
+    (Key::PartialDownloads, "partial-downloads", "2G", One, OURS),
     (Key::DownloadSpeed, "download-speed", "0", One, OF_NIX),
     (Key::DeltaBase, "delta-base", "", List, OURS),
     (Key::Engine, "engine", "auto", One, OURS),

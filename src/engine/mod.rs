@@ -3,6 +3,7 @@
 //!
 //! | module | what it does |
 //! | --- | --- |
+//! | `partial_folder` | files for what interrupted commands have received |
 //! | `server` | the process: serves front ends, ends when nobody uses it |
 //! | `bases` | which other versions of paths this machine has |
 //! | `host_store` | what later processes should know of hosts, in the disk tier |
@@ -11,16 +12,19 @@
 
 mod bases;
 mod host_store;
+mod partial_folder;
 mod server;
 mod spill_folder;
 mod ssh;
 
 pub use bases::LocalBases;
 pub use host_store::{record_extension, record_shell, recorded_failures};
+pub use partial_folder::PartialFolder;
 pub use server::{Messages, ServerOptions, serve};
 pub use spill_folder::SpillFolder;
 pub use ssh::{ssh_settings, ssh_transport, store_identity};
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,10 +98,26 @@ impl Engine {
         let memory = config.readahead_memory;
         let transfers = Transfers::with_bases(pool.clone(), memory, holders, Some(bases))
             .with_disk(spill, config.readahead_disk);
+        let kept = config.partial_downloads;
+        let transfers = match kept {
+            0 => transfers,
+            bytes => transfers.with_partials(Arc::new(PartialFolder::in_cache(bytes))),
+        };
         Self {
             pool,
             resolver,
             transfers: Arc::new(transfers),
+        }
+    }
+
+    /// Keeps what it receives of large NARs in `folder`, where they are put when they are complete, and not in the private
+    /// cache folder. To be called before anything is fetched.
+    pub fn keep_partials_in(&mut self, folder: &Path, config: &Config) {
+        if let Some(transfers) = Arc::get_mut(&mut self.transfers)
+            && config.partial_downloads > 0
+        {
+            let folder = PartialFolder::in_destination(folder.to_owned(), config.partial_downloads);
+            transfers.set_partials(Arc::new(folder));
         }
     }
 

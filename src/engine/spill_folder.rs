@@ -22,10 +22,10 @@ use crate::transfer::{SpillDisk, SpillFile};
 const FALLBACK: &str = "/var/tmp";
 
 /// `f_type` of file systems in memory: what would be written there takes the memory that it shall spare.
-const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+pub(super) const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// So many bytes are left free on the disk: others need them, as the store does.
-const LEFT_FREE: u64 = 1 << 30;
+pub(super) const LEFT_FREE: u64 = 1 << 30;
 
 /// Makes files in the private cache folder that have no name, or lose it at once, so that nothing is left behind.
 pub struct SpillFolder {

@@ -94,6 +94,16 @@ impl HostFault {
     }
 }
 
+impl HostFault {
+    /// Whether what was passed on before may be wrong.
+    pub(super) fn is_wrong_content(&self) -> bool {
+        let Self::Path { fault, .. } = self else {
+            return false;
+        };
+        matches!(fault, PathFault::Mismatch(..) | PathFault::Differs)
+    }
+}
+
 /// How much of a remote message a fault quotes, in characters.
 const QUOTED_MAX_CHARS: usize = 300;
 

@@ -11,6 +11,7 @@
 //! | `readahead` | NARs that are requested before the caller fetches them |
 //! | `chunks` | large NARs over several channels and hosts |
 //! | `deltas` | paths as differences from what this machine has |
+//! | `partial` | what interrupted commands have received of large NARs |
 //! | `verify` | what is checked before bytes are passed on, and the offset |
 //! | `hosts` | which host has what, which sent something wrong, how fast each one is |
 //! | `unpack` | restores a NAR to disk |
@@ -22,6 +23,7 @@ mod error;
 mod fetch;
 mod hosts;
 mod nar_sink;
+mod partial;
 pub mod progress;
 mod readahead;
 mod request;
@@ -38,15 +40,18 @@ pub use error::{FailedTransfer, HostFault, PathFault, TransferError};
 pub use hosts::{HolderLookup, HostTraffic, WayTraffic};
 pub use nar_sink::NarSink;
 pub(crate) use nar_sink::read_piece;
+pub use partial::{PartialFile, PartialFiles};
 pub use readahead::{SpillDisk, SpillFile};
 pub use request::FetchRequest;
 pub use verify::{Checkpoint, Piece, ResumePoint};
 
+use crate::model::PathInfo;
 use crate::pool::{HostId, Pool};
 use chunks::ChunkedDownloads;
 use deltas::Deltas;
 use fetch::Fetch;
 use hosts::HostBookkeeping;
+use partial::Partials;
 use progress::{Outcome, TransferInfo};
 use readahead::{Readahead, TransferContext};
 
@@ -89,6 +94,32 @@ impl Transfers {
     pub fn with_disk(mut self, disk: Arc<dyn SpillDisk>, bytes: u64) -> Self {
         self.context.set_disk(disk, bytes);
         self
+    }
+
+    /// The same; what interrupted commands have received of large NARs is kept in `files`, and later ones go on from there.
+    #[must_use]
+    pub fn with_partials(mut self, files: Arc<dyn PartialFiles>) -> Self {
+        self.set_partials(files);
+        self
+    }
+
+    /// As [`with_partials`](Self::with_partials), in place of what was set before.
+    pub fn set_partials(&mut self, files: Arc<dyn PartialFiles>) {
+        self.context.partials = Some(Arc::new(Partials::new(files)));
+    }
+
+    /// Removes what is too old of what interrupted commands have received. To be called now and then.
+    pub async fn sweep_partials(&self) {
+        if let Some(partials) = &self.context.partials {
+            partials.sweep().await;
+        }
+    }
+
+    /// How many bytes are kept of incomplete NARs: of all, or of those alone that this process has begun to fetch.
+    #[must_use]
+    pub fn kept(&self, ours_only: bool) -> u64 {
+        let partials = self.context.partials.as_ref();
+        partials.map_or(0, |partials| partials.kept(ours_only))
     }
 
     /// A new caller.
@@ -140,6 +171,11 @@ impl Transfers {
         sink: &mut dyn NarSink,
     ) -> Result<u64, FailedTransfer> {
         let (info, bookkeeping) = (request.info, &self.context.bookkeeping);
+        if let Some(partials) = &self.context.partials {
+            partials.load().await;
+            let is_kept = |info: &PathInfo| partials.may_have(info);
+            request.caller.readahead.leave_out(&is_kept);
+        }
         let first = request.holders.first();
         let first = first.map(|host| bookkeeping.pool.host(*host).to_string());
         let watch = request.progress.start(&TransferInfo {

@@ -44,6 +44,9 @@ pub trait TransferProgress: Send + Sync {
     /// alternates between them.
     fn set_host(&self, host: &str);
 
+    /// What an interrupted command had received of the NAR comes first: so many bytes.
+    fn goes_on_from(&self, _bytes: u64) {}
+
     /// So many of the bytes that came last do not count: they are dropped, and come again.
     fn lose(&self, bytes: u64);
 

@@ -4,6 +4,7 @@
 mod support;
 
 mod commands;
+mod continued;
 mod faults;
 mod frozen;
 mod hostile;

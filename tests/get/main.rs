@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod continued;
 mod differences;
 mod interrupted;
 mod into_store;

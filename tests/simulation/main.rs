@@ -20,6 +20,7 @@ mod caller;
 mod copies;
 mod disk;
 mod host;
+mod kept;
 mod link;
 mod nars;
 mod parts;
@@ -139,6 +140,16 @@ fn what_must_hold_holds_where_hosts_run_our_program() {
 fn what_must_hold_holds_without_shells() {
     let count = variable("SIM_WHOLE_SEEDS").unwrap_or(300);
     let failed = run_all(plan::FIRST_WITHOUT_SHELLS..plan::FIRST_WITHOUT_SHELLS + count);
+    let text = |report: &Report| format!("SIM_SEED={}: {:#?}", report.seed, report.offences);
+    let failed: Vec<_> = failed.iter().map(text).collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// The same where commands before have kept what they received, and others do.
+#[test]
+fn what_must_hold_holds_where_downloads_are_continued() {
+    let count = variable("SIM_CONTINUED_SEEDS").unwrap_or(500);
+    let failed = run_all(plan::FIRST_CONTINUED..plan::FIRST_CONTINUED + count);
     let text = |report: &Report| format!("SIM_SEED={}: {:#?}", report.seed, report.offences);
     let failed: Vec<_> = failed.iter().map(text).collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));

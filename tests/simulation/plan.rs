@@ -6,6 +6,7 @@ use std::time::Duration;
 pub use super::copies::Copy;
 use super::copies::keep_closed;
 use super::disk::DiskPlan;
+use super::kept::KeptPlan;
 use super::nars::{Item, a_byte_of_a_file, catalogue};
 use super::random::Random;
 
@@ -24,6 +25,8 @@ pub struct Plan {
     /// What may be read ahead, in bytes.
     pub memory: u64,
     pub disk: DiskPlan,
+    /// What is kept of downloads that were interrupted; `None` where nothing is kept.
+    pub kept: Option<KeptPlan>,
 }
 
 /// A path that there is somewhere.
@@ -125,6 +128,9 @@ impl std::fmt::Debug for Path {
     }
 }
 
+/// From this seed on, up to the next such number, downloads are continued. The plan is otherwise that of the seed.
+pub const FIRST_CONTINUED: u64 = 1 << 31;
+
 /// From this seed on, most hosts have a `zstd`. The plan is otherwise that of the seed.
 pub const FIRST_COMPRESSING: u64 = 1 << 32;
 
@@ -169,8 +175,11 @@ impl Plan {
             callers[0].pause = Some((random.below(8 * MIB), random.millis(2_000, 20_000)));
         }
         let memory = random.pick(&[0, 1 << 20, 16 << 20, 64 << 20, 512 << 20]);
+        let is_continued = (FIRST_CONTINUED..FIRST_COMPRESSING).contains(&seed);
+        let kept = is_continued.then(|| KeptPlan::new(seed, &paths));
         Self {
             seed,
+            kept,
             paths,
             hosts,
             callers,

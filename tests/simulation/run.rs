@@ -181,9 +181,14 @@ fn core(plan: &Plan, hosts: &[Arc<Host>], trace: &Arc<Trace>) -> (Arc<Core>, Arc
     };
     let resolver = Arc::new(Resolver::new(pool.clone(), trust));
     let answers = Box::new(ResolverLookup(resolver.clone()));
+    let disk = Arc::new(Disk::new(plan.disk.fault));
+    let transfers = Transfers::new(pool.clone(), plan.memory, answers);
+    let transfers = transfers.with_disk(disk, plan.disk.bytes);
     let core = Core {
-        transfers: Transfers::new(pool.clone(), plan.memory, answers)
-            .with_disk(Arc::new(Disk::new(plan.disk.fault)), plan.disk.bytes),
+        transfers: match &plan.kept {
+            Some(kept) => transfers.with_partials(Arc::new(kept.folder(&plan.paths))),
+            None => transfers,
+        },
         resolver,
         items: plan.paths.iter().map(|path| path.item.clone()).collect(),
         trace: trace.clone(),

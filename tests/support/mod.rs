@@ -15,6 +15,7 @@ mod host;
 mod nix;
 mod ports;
 mod proc;
+mod relay;
 mod runtime_dir;
 mod scratch;
 mod serve_client;
@@ -33,6 +34,7 @@ pub use proc::{
     Daemon, children, descendants, is_stopped, kill_tree, resume_tree, run, run_with_input,
     run_with_timeout, stop_tree, tool, wait_until,
 };
+pub use relay::Relay;
 pub use runtime_dir::{RuntimeDir, end_masters};
 pub use scratch::Scratch;
 pub use serve_client::{Came, ServeClient, Talk, guard};

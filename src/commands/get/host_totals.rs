@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 use std::sync::Arc;
 
-use crate::progress::by_host;
+use crate::progress::{by_host, text};
 use crate::transfer::progress::{ByHost, Outcome, Progress, TransferInfo, TransferProgress};
 
 /// A progress that counts bytes by host, and passes all on to another one.
@@ -33,6 +33,7 @@ impl Progress for HostTotals {
         own.set_host(&transfer.host);
         Box::new(CountedTransfer {
             shown: self.shown.start(transfer),
+            transfer: transfer.clone(),
             own: Mutex::new(own),
             sums: self.sums.clone(),
         })
@@ -45,6 +46,7 @@ impl Progress for HostTotals {
 
 struct CountedTransfer {
     shown: Box<dyn TransferProgress>,
+    transfer: TransferInfo,
     own: Mutex<ByHost>,
     sums: Arc<Mutex<ByHost>>,
 }
@@ -58,6 +60,12 @@ impl TransferProgress for CountedTransfer {
     fn set_host(&self, host: &str) {
         self.own.lock().set_host(host);
         self.shown.set_host(host);
+    }
+
+    fn goes_on_from(&self, bytes: u64) {
+        let TransferInfo { path, total, .. } = &self.transfer;
+        let part = text::part(bytes, *total);
+        log::info!("{path} goes on from {part}, which an interrupted command has received");
     }
 
     fn lose(&self, bytes: u64) {

@@ -1,13 +1,17 @@
 //! The message when a run is interrupted.
 
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::progress::text;
+use crate::transfer::Transfers;
 
 /// Counts what a run has fetched so far.
 #[derive(Default)]
-pub(super) struct RunTotals(Mutex<Counts>);
+pub(super) struct RunTotals {
+    counts: Mutex<Counts>,
+    transfers: OnceLock<Arc<Transfers>>,
+}
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Counts {
@@ -17,6 +21,8 @@ struct Counts {
     received: (usize, u64),
     /// Those of them that are registered, since all that they refer to is there.
     registered: (usize, u64),
+    /// Bytes of others that are kept.
+    kept: u64,
 }
 
 fn count((paths, sum): &mut (usize, u64), bytes: u64) {
@@ -45,8 +51,24 @@ impl RunTotals {
         self.change(|counts| counts.received)
     }
 
+    /// What these have received of incomplete paths may be kept.
+    pub(super) fn keeps_in(&self, transfers: &Arc<Transfers>) {
+        let _ = self.transfers.set(transfers.clone());
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut Counts) -> T) -> T {
-        change(&mut self.0.lock())
+        change(&mut self.counts.lock())
+    }
+
+    fn counts(&self) -> Counts {
+        let kept = self
+            .transfers
+            .get()
+            .map_or(0, |transfers| transfers.kept(true));
+        Counts {
+            kept,
+            ..self.change(|counts| *counts)
+        }
     }
 }
 
@@ -74,7 +96,7 @@ impl Drop for RunGuard {
     fn drop(&mut self) {
         // The panic hook has reported a panic.
         if !self.ended && !std::thread::panicking() {
-            log::warn!("{}", message(self.totals.change(|counts| *counts)));
+            log::warn!("{}", message(self.totals.counts()));
         }
     }
 }
@@ -83,6 +105,7 @@ fn message(
     Counts {
         planned,
         registered,
+        kept,
         ..
     }: Counts,
 ) -> String {
@@ -90,9 +113,13 @@ fn message(
         return "interrupted before anything was fetched".to_owned();
     };
     let part = text::part(registered.1, bytes.max(registered.1));
-    let next = match registered.0 {
-        0 => "the same command begins again",
-        _ => "they stay, and the same command goes on with the others",
+    let next = match (registered.0, kept) {
+        (0, 0) => "the same command begins again".to_owned(),
+        (_, 0) => "they stay, and the same command goes on with the others".to_owned(),
+        (_, kept) => {
+            let kept = text::size(kept);
+            format!("they and {kept} of others stay, and the same command goes on from there")
+        }
     };
     let there = registered.0;
     format!("interrupted: {there} of {paths} paths to be fetched are there ({part}); {next}")
@@ -112,6 +139,13 @@ mod tests {
             "interrupted: 0 of 12 paths to be fetched are there (0.0 of 4.0 MiB); the same command begins again"
         );
         counts.registered = (3, 1 << 20);
+        assert_eq!(
+            message(Counts {
+                kept: 3 << 20,
+                ..counts
+            }),
+            "interrupted: 3 of 12 paths to be fetched are there (1.0 of 4.0 MiB); they and 3.0 MiB of others stay, and the same command goes on from there"
+        );
         assert_eq!(
             message(counts),
             "interrupted: 3 of 12 paths to be fetched are there (1.0 of 4.0 MiB); they stay, and the same command goes on with the others"

@@ -113,7 +113,10 @@ async fn fetch(
     (started, totals): (Instant, &Arc<RunTotals>),
 ) -> Status {
     let destination = open(args, config, to).await?;
-    let engine = engine(&with_bases(config, to), None);
+    let mut engine = engine(&with_bases(config, to), None);
+    if let Some(folder) = destination.folder() {
+        engine.keep_partials_in(folder, config);
+    }
     engine.pool().new_command();
     if args.no_closure {
         engine.resolver.disable_prefetch();
@@ -188,6 +191,7 @@ async fn carry_out(
     let (planned, there, bytes) = (plan.fetch.len(), plan.there.len(), plan.bytes());
     let host_totals = Arc::new(HostTotals::new(display.clone()));
     totals.plan(planned, bytes);
+    totals.keeps_in(&engine.transfers);
     if planned > 0 {
         display.show_wire_bytes(engine.transfers.wire_bytes());
         host_totals.expected(planned as u64, bytes);
@@ -229,6 +233,12 @@ async fn carry_out(
         text::size(bytes),
         started.elapsed().as_secs_f64(),
     );
+    if !lacking.is_empty() && engine.transfers.kept(true) > 0 {
+        log::info!(
+            "{} of what did not come whole is kept: the same command goes on from there",
+            text::size(engine.transfers.kept(true))
+        );
+    }
     Ok(lacking)
 }
 

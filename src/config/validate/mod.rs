@@ -71,6 +71,7 @@ pub(super) fn validate(
         negative_ttl: parsed(&settings, Key::NegativeTtl, seconds)?,
         readahead_memory: parsed(&settings, Key::ReadaheadMemory, parse_bytes)?,
         readahead_disk: parsed(&settings, Key::ReadaheadDisk, parse_bytes)?,
+        partial_downloads: parsed(&settings, Key::PartialDownloads, parse_bytes)?,
         download_speed: parsed(&settings, Key::DownloadSpeed, kibibytes)?,
         delta_bases: delta_bases(&settings)?,
         engine: parsed(&settings, Key::Engine, engine)?,

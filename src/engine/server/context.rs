@@ -99,6 +99,7 @@ impl ServerContext {
             "answers": self.engine.answers(),
             "readaheadBytes": used,
             "readaheadLimit": total,
+            "partialBytes": self.engine.transfers.kept(false),
             "residentBytes": resident_bytes(),
         })
     }

@@ -87,7 +87,11 @@ async fn accept_until_unused(context: &Arc<ServerContext>, listener: &UnixListen
             },
             Some(_) = sessions.join_next() => {}
             _ = check.tick() => context.callers.remove_gone(),
-            _ = sweep.tick() => drop(tokio::task::spawn_blocking(sweep_runtime_dir)),
+            _ = sweep.tick() => {
+                drop(tokio::task::spawn_blocking(sweep_runtime_dir));
+                let transfers = context.engine.transfers.clone();
+                drop(tokio::spawn(async move { transfers.sweep_partials().await }));
+            }
             () = context.options.stop.notified() => {
                 log::debug!("told to stop");
                 remove_socket(context);

@@ -2,6 +2,8 @@
 
 mod compare;
 
+pub(in crate::transfer) use compare::contents_digest;
+
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -34,7 +34,9 @@ use super::verify::HELD_BACK_MAX;
 use crate::model::PathInfo;
 use crate::pool::HostId;
 use crate::wire::nar::Decoder;
+use crate::wire::nar::layout::Layout;
 use chunked_nar::ChunkedNar;
+pub(super) use chunked_nar::contents_digest;
 pub(super) use chunked_nar::{Priority, URGENT};
 pub(super) use compared_dump::ComparedDump;
 pub(super) use download::ChunkedDownload;
@@ -63,7 +65,8 @@ impl ChunkedDownloads {
         self.is_possible(info) && self.is_faster(info, 0, &self.usable(info, holders))
     }
 
-    fn is_possible(&self, info: &PathInfo) -> bool {
+    /// Whether a NAR may come in chunks at all.
+    pub(super) fn is_possible(&self, info: &PathInfo) -> bool {
         info.nar_hash.is_some() && !self.0.bookkeeping.had_wrong_chunks(&info.path)
     }
 
@@ -76,7 +79,8 @@ impl ChunkedDownloads {
         large && (hosts.len() > 1 || hosts.iter().any(may_be_far))
     }
 
-    fn usable(&self, info: &PathInfo, holders: &[HostId]) -> Vec<HostId> {
+    /// Those of `holders` that may be asked for parts of a NAR now.
+    pub(super) fn usable(&self, info: &PathInfo, holders: &[HostId]) -> Vec<HostId> {
         self.0.usable(&info.path, holders)
     }
 
@@ -88,6 +92,19 @@ impl ChunkedDownloads {
         holders: &[HostId],
         from: u64,
         priority: Priority,
+    ) -> Option<ChunkedDownload> {
+        self.start_with(info, holders, from, priority, None)
+    }
+
+    /// The same, where it is known already how the files lie at one host. That host brings its share however small the
+    /// files are.
+    pub(super) fn start_with(
+        &self,
+        info: &PathInfo,
+        holders: &[HostId],
+        from: u64,
+        priority: Priority,
+        index: Option<(HostId, Layout)>,
     ) -> Option<ChunkedDownload> {
         if !self.is_possible(info) {
             return None;
@@ -111,6 +128,9 @@ impl ChunkedDownloads {
         let mut nar = ChunkedNar::new(info, hosts, from, priority);
         nar.only_if_far = only_if_far;
         nar.ignore_backoff = ignore_backoff;
+        if let Some((host, layout)) = index {
+            nar.set_file_index(host, Some(layout));
+        }
         Some(self.start_download(nar))
     }
 

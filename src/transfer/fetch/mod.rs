@@ -24,20 +24,23 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::chunks::{ChunkedDownloads, URGENT};
+use super::chunks::{ChunkedDownloads, MIN_NAR_SIZE, URGENT};
 use super::deltas::Deltas;
 use super::error::{HostFault, TransferError};
 use super::hosts::HostBookkeeping;
 use super::nar_sink::NarSink;
+use super::partial::{Keeper, Partials, prove};
 use super::progress::TransferProgress;
 use super::readahead::TransferContext;
 use super::request::FetchRequest;
 use super::source::{
-    ChunkSource, DeltaSource, PlainDump, PlainSource, ReadaheadSource, Source, Step, Stop,
+    ChunkSource, DeltaSource, PartialSource, PlainDump, PlainSource, ReadaheadSource, Source, Step,
+    Stop,
 };
 use super::verify::{Piece, Verifier};
 use crate::model::PathInfo;
 use crate::pool::HostId;
+use crate::wire::nar::layout::Layout;
 use retry_policy::{AttemptOutcome, RetryPolicy};
 
 /// The pause before chunks are tried again after they have brought something; it doubles.
@@ -58,11 +61,16 @@ pub(super) struct Fetch<'a> {
     bookkeeping: &'a HostBookkeeping,
     chunks: &'a ChunkedDownloads,
     deltas: &'a Deltas,
+    partials: Option<&'a Arc<Partials>>,
     request: &'a FetchRequest<'a>,
     progress: &'a dyn TransferProgress,
     sink: &'a mut dyn NarSink,
     /// How far it is.
     verifier: Verifier,
+    /// Keeps what is passed on for a later command.
+    keeper: Keeper,
+    /// How its files lie at a host that has proven what an earlier command received.
+    index: Option<(HostId, Layout)>,
     retries: RetryPolicy,
     /// Chunks brought nothing, and no other source has brought anything since.
     chunks_are_fruitless: bool,
@@ -85,14 +93,19 @@ impl<'a> Fetch<'a> {
             Some(resume) => Verifier::resumed(request.info, resume),
             None => Verifier::new(request.info),
         };
+        let passed_on = request.resume.as_ref().map_or(0, |resume| resume.at);
+        let partials = context.partials.as_ref();
         Self {
             bookkeeping: &context.bookkeeping,
             chunks: &context.chunks,
             deltas: &context.deltas,
+            partials,
             request,
             progress,
             sink,
             verifier,
+            keeper: Keeper::new(partials, request.info, passed_on),
+            index: None,
             retries: RetryPolicy::default(),
             chunks_are_fruitless: false,
             chunk_breaks: 0,
@@ -106,7 +119,14 @@ impl<'a> Fetch<'a> {
     /// # Errors
     /// When no host can deliver, or the sink takes no more.
     pub(super) async fn run(&mut self) -> Result<u64, TransferError> {
-        let mut source = self.read_ahead();
+        let mut source = match self.kept().await {
+            Some(kept) => {
+                // No worker is to bring it from its first byte on.
+                drop(self.read_ahead());
+                Some(kept)
+            }
+            None => self.read_ahead(),
+        };
         loop {
             let from = self.verifier.offset();
             let current = match source.take() {
@@ -114,7 +134,10 @@ impl<'a> Fetch<'a> {
                 None => self.next_source().await?,
             };
             match self.deliver(current).await? {
-                None => return Ok(self.verifier.offset()),
+                None => {
+                    self.keeper.remove().await;
+                    return Ok(self.verifier.offset());
+                }
                 Some(stop) => self.go_on_after(stop, from).await,
             }
         }
@@ -163,6 +186,7 @@ impl<'a> Fetch<'a> {
         piece: Piece,
         source: &mut (dyn Source + 'a),
     ) -> Result<Option<Stop>, TransferError> {
+        let bytes = piece.bytes.clone();
         let mut write = self.sink.write(piece);
         let (written, stop) = tokio::select! {
             biased;
@@ -173,12 +197,54 @@ impl<'a> Fetch<'a> {
             }
         };
         match written {
-            Ok(()) => Ok(stop),
+            Ok(()) => {
+                let (known, request) = (self.bookkeeping, self.request);
+                let holders = || known.holders(&request.info.path, request.holders);
+                self.keeper.keep(&bytes, known, holders).await;
+                Ok(stop)
+            }
             Err(source) => Err(TransferError::Sink {
                 path: self.request.info.path.clone(),
                 source,
             }),
         }
+    }
+
+    /// What an earlier command has received of it, if a host proves that it has the same.
+    async fn kept(&mut self) -> Option<Box<dyn Source + 'a>> {
+        let (partials, info) = (self.partials?, self.info());
+        if !self.chunks.is_possible(info) {
+            return None;
+        }
+        let (file, size) = partials.open(info).await?;
+        let (holders, known) = (self.holders(), (self.bookkeeping, self.chunks));
+        let kept = (&**partials, &file, size);
+        let proof = prove(known, (info, &holders), kept).await;
+        if proof.differs {
+            log::debug!(
+                "{}: what was kept of it differs behind {} bytes",
+                info.path,
+                proof.size
+            );
+            let (cut, size) = (file.clone(), proof.size);
+            if partials.run(move || cut.truncate(size)).await.is_err() {
+                self.keeper.leave(file, 0);
+                return None;
+            }
+        }
+        // Without parts of the NAR the first bytes would come again anyway.
+        if proof.size < MIN_NAR_SIZE {
+            match proof.differs || size == 0 {
+                true => self.keeper.begin_in(file),
+                false => self.keeper.leave(file, size),
+            }
+            return None;
+        }
+        self.progress.goes_on_from(proof.size);
+        self.keeper.go_on_behind(file.clone(), proof.size);
+        self.index = proof.index;
+        let source = PartialSource::new(partials.clone(), (file, proof.size), self.progress);
+        Some(Box::new(source))
     }
 
     /// What the readahead has of it. It begins at the first byte, so it is of no use for the rest of a NAR.
@@ -233,13 +299,16 @@ impl<'a> Fetch<'a> {
         Ok(Box::new(PlainSource::new(dump, self.progress)))
     }
 
-    fn in_chunks(&self) -> Option<ChunkSource<'a>> {
+    fn in_chunks(&mut self) -> Option<ChunkSource<'a>> {
         if self.chunks_are_fruitless {
             return None;
         }
         let (from, holders) = (self.verifier.offset(), self.holders());
         let urgent = Arc::new(AtomicU64::new(URGENT));
-        let download = self.chunks.start(self.info(), &holders, from, urgent)?;
+        let (info, index) = (self.info(), self.index.take());
+        let download = self
+            .chunks
+            .start_with(info, &holders, from, urgent, index)?;
         Some(ChunkSource::new(
             download,
             &self.bookkeeping.pool,
@@ -276,10 +345,23 @@ impl<'a> Fetch<'a> {
 
     /// A source stopped that had begun at the offset `from`: what follows from that for the next one.
     async fn go_on_after(&mut self, stop: Stop, from: u64) {
-        self.progress.lose(self.verifier.roll_back());
+        // What was kept counts, whether it was passed on before or not.
+        if !matches!(stop, Stop::KeptHasEnded) {
+            self.progress.lose(self.verifier.roll_back());
+        }
         let new_bytes = self.verifier.offset() > from;
+        let is_wrong = match &stop {
+            Stop::KeptIsWrong => true,
+            Stop::Exhausted => !self.chunks.is_possible(self.info()),
+            Stop::Fault { fault, .. } => fault.is_wrong_content(),
+            _ => false,
+        };
+        if is_wrong {
+            // What was passed on may be wrong, too.
+            self.keeper.remove().await;
+        }
         match stop {
-            Stop::NotStarted | Stop::NoDelta => {}
+            Stop::NotStarted | Stop::NoDelta | Stop::KeptHasEnded | Stop::KeptIsWrong => {}
             // Others come first.
             Stop::WorkerFailed(host) => self.retries.record(host, AttemptOutcome::NoNewBytes),
             Stop::Exhausted if new_bytes => {

@@ -40,6 +40,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::chunks::ChunkedDownloads;
 use super::deltas::Deltas;
 use super::hosts::HostBookkeeping;
+use super::partial::Partials;
 use crate::model::PathInfo;
 use crate::pool::HostId;
 pub(super) use budget::ByteBudget;
@@ -59,6 +60,8 @@ pub(super) struct TransferContext {
     pub(super) memory: Arc<ByteBudget>,
     spill: Option<Arc<Spill>>,
     in_flight: Arc<InFlight>,
+    /// What interrupted commands have received.
+    pub(super) partials: Option<Arc<Partials>>,
 }
 
 impl TransferContext {
@@ -76,6 +79,7 @@ impl TransferContext {
             memory: Arc::new(ByteBudget::new(memory)),
             spill: None,
             in_flight: Arc::default(),
+            partials: None,
         }
     }
 
@@ -105,6 +109,7 @@ pub(super) struct Readahead {
     workers: Arc<Workers>,
     /// The caller has begun to fetch.
     has_fetched: AtomicBool,
+    partials: Option<Arc<Partials>>,
 }
 
 impl Readahead {
@@ -120,14 +125,27 @@ impl Readahead {
             workers: Arc::new(Workers::new(queue.clone())),
             queue,
             has_fetched: AtomicBool::new(false),
+            partials: context.partials.clone(),
         }
     }
 
     /// The caller has asked what this path is.
     pub(super) fn expect(&self, info: &Arc<PathInfo>, holders: &Arc<[HostId]>) {
+        let partials = self.partials.as_ref();
+        if partials.is_some_and(|partials| partials.may_have(info)) {
+            return;
+        }
         self.queue.expect(info, holders);
         if self.has_fetched.load(Ordering::Relaxed) {
             self.workers.spawn();
+        }
+    }
+
+    /// The caller is about to fetch for the first time: these are not read ahead, since they do not come from their first
+    /// byte on.
+    pub(super) fn leave_out(&self, which: &dyn Fn(&PathInfo) -> bool) {
+        if !self.has_fetched.load(Ordering::Relaxed) {
+            self.queue.leave_out(which);
         }
     }
 

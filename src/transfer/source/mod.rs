@@ -10,6 +10,7 @@
 //! | [`ReadaheadSource`] | what a worker requested before the caller did, or requests now |
 //! | [`ChunkSource`] | ranges of a large NAR from several hosts and channels, put together |
 //! | [`DeltaSource`] | what differs from a version that is here |
+//! | [`PartialSource`] | what an earlier command has received |
 //! | [`PlainSource`] | the dump of one host, straight through |
 //!
 //! ```text
@@ -24,6 +25,7 @@
 
 mod chunk_source;
 mod delta_source;
+mod partial_source;
 mod plain_source;
 mod read_coalescing;
 mod readahead_source;
@@ -37,6 +39,7 @@ use crate::pool::{HostId, Pool};
 
 pub(super) use chunk_source::ChunkSource;
 pub(super) use delta_source::DeltaSource;
+pub(super) use partial_source::PartialSource;
 pub(super) use plain_source::{PlainDump, PlainSource};
 pub(super) use readahead_source::ReadaheadSource;
 
@@ -72,6 +75,10 @@ pub(super) enum Stop {
     WorkerFailed(HostId),
     /// It does not come as differences. No host is to blame.
     NoDelta,
+    /// What an earlier command had received has come. What follows comes from hosts.
+    KeptHasEnded,
+    /// That is not the promised NAR. No host is to blame.
+    KeptIsWrong,
     /// What could be had this way has come. No single host is to blame.
     Exhausted,
     /// The caller took nothing for long, and others needed the channel.

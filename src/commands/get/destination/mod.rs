@@ -17,6 +17,7 @@ mod folder_lock;
 pub(super) mod nix_store;
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -60,6 +61,11 @@ pub(in crate::commands::get) trait Destination: Send + Sync {
         _infos: &[Arc<PathInfo>],
     ) -> Result<HashSet<StorePath>, GetError> {
         Ok(HashSet::new())
+    }
+
+    /// The folder beside which incomplete NARs are kept; `None` for the private cache folder.
+    fn folder(&self) -> Option<&Path> {
+        None
     }
 
     /// Called once, before the first path is received.

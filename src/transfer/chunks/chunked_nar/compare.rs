@@ -169,7 +169,10 @@ impl NarState {
 }
 
 /// The SHA-256 of the file contents in `bytes`, if the framing between them is that of `segment`.
-fn contents_digest(segment: &Segment, mut bytes: &[u8]) -> Option<[u8; 32]> {
+pub(in crate::transfer) fn contents_digest(
+    segment: &Segment,
+    mut bytes: &[u8],
+) -> Option<[u8; 32]> {
     let mut hasher = Sha256::new();
     for piece in segment.pieces() {
         match piece {

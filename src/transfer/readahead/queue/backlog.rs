@@ -125,6 +125,18 @@ impl Backlog {
         new
     }
 
+    /// Expects these no longer.
+    pub(super) fn leave_out(&mut self, which: &dyn Fn(&PathInfo) -> bool) {
+        let order = &mut self.order;
+        self.expected.retain(|path, expected| {
+            let stays = !which(&expected.info);
+            if !stays {
+                order.remove(path);
+            }
+            stays
+        });
+    }
+
     /// Expects a path again that was read ahead in vain.
     pub(super) fn expect_again(&mut self, task: &ReadaheadTask) {
         self.expect(&task.info, &task.holders, task.failures);

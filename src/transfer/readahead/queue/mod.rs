@@ -104,6 +104,11 @@ impl ReadaheadQueue {
         }
     }
 
+    /// The caller will fetch these otherwise.
+    pub(in crate::transfer::readahead) fn leave_out(&self, which: &dyn Fn(&PathInfo) -> bool) {
+        self.backlog.lock().leave_out(which);
+    }
+
     /// The caller may fetch again what it has fetched.
     pub(in crate::transfer::readahead) fn forget_fetched(&self) {
         self.backlog.lock().fetched.clear();

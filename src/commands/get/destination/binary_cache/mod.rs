@@ -166,6 +166,10 @@ impl Destination for BinaryCache {
         AT_ONCE
     }
 
+    fn folder(&self) -> Option<&Path> {
+        Some(&self.files.folder)
+    }
+
     async fn present(&self, paths: &[StorePath]) -> Result<Vec<Present>, GetError> {
         let (files, paths) = (self.files.clone(), paths.to_vec());
         blocking(move || {

@@ -113,6 +113,10 @@ impl Destination for Folder {
         AT_ONCE
     }
 
+    fn folder(&self) -> Option<&Path> {
+        self.file.parent()
+    }
+
     async fn present(&self, paths: &[StorePath]) -> Result<Vec<Present>, GetError> {
         let expected: Vec<_> = {
             let state = self.state.lock();

@@ -1,0 +1,111 @@
+//! A slow way to an sshd: it lets so many bytes a second through, counts those that come back, and can be cut.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How many bytes pass at once.
+const PIECE: usize = 16 << 10;
+
+pub struct Relay {
+    port: u16,
+    line: Arc<Line>,
+}
+
+struct Line {
+    /// Bytes a second.
+    rate: u64,
+    came: AtomicU64,
+    is_cut: AtomicBool,
+    /// When the next piece may pass.
+    next: Mutex<Instant>,
+    open: Mutex<Vec<TcpStream>>,
+}
+
+impl Relay {
+    pub fn new(upstream: u16, rate: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let line = Arc::new(Line {
+            rate,
+            came: AtomicU64::new(0),
+            is_cut: AtomicBool::new(false),
+            next: Mutex::new(Instant::now()),
+            open: Mutex::default(),
+        });
+        let shared = line.clone();
+        thread::spawn(move || accept(&listener, upstream, &shared));
+        Self { port, line }
+    }
+
+    /// The URL of the host at `upstream`, by this way.
+    pub fn url(&self, upstream: u16, url: &str) -> String {
+        url.replace(&format!(":{upstream}"), &format!(":{}", self.port))
+    }
+
+    /// Bytes that have come from the host so far.
+    pub fn came(&self) -> u64 {
+        self.line.came.load(Ordering::SeqCst)
+    }
+
+    /// Ends all connections; there are no new ones.
+    pub fn cut(&self) {
+        self.line.is_cut.store(true, Ordering::SeqCst);
+        for stream in self.line.open.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    pub fn mend(&self) {
+        self.line.is_cut.store(false, Ordering::SeqCst);
+    }
+}
+
+fn accept(listener: &TcpListener, upstream: u16, line: &Arc<Line>) {
+    for stream in listener.incoming() {
+        let Ok(client) = stream else { return };
+        if line.is_cut.load(Ordering::SeqCst) {
+            continue;
+        }
+        let Ok(server) = TcpStream::connect(("127.0.0.1", upstream)) else {
+            continue;
+        };
+        let copy = |stream: &TcpStream| stream.try_clone().unwrap();
+        line.open
+            .lock()
+            .unwrap()
+            .extend([copy(&client), copy(&server)]);
+        let (from, to) = (copy(&client), copy(&server));
+        thread::spawn(move || pass(from, to, |_| {}));
+        let line = line.clone();
+        thread::spawn(move || pass(server, client, |len| line.passes(len)));
+    }
+}
+
+impl Line {
+    fn passes(&self, len: usize) {
+        let wait = {
+            let mut next = self.next.lock().unwrap();
+            let now = Instant::now();
+            *next = (*next).max(now) + Duration::from_secs_f64(len as f64 / self.rate as f64);
+            *next - now
+        };
+        thread::sleep(wait);
+        self.came.fetch_add(len as u64, Ordering::SeqCst);
+    }
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, before: impl Fn(usize)) {
+    let mut buf = [0; PIECE];
+    while let Ok(len @ 1..) = from.read(&mut buf) {
+        before(len);
+        if to.write_all(&buf[..len]).is_err() {
+            break;
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
