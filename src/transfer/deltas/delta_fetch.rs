@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::candidates::ChosenBase;
+use super::chosen_base::ChosenBase;
 use super::delta_options::DeltaOptions;
 use super::fault::{DeltaFault, unsuitable};
 use super::plan::{Plan, Request, Step};
 use crate::model::PathInfo;
 use crate::remote::{CommandOutput, Shell, decompress};
-use crate::wire::nar::layout::Layout;
+use crate::wire::nar::layout::{Layout, Piece};
 
 /// How many requests may be outstanding, and how many bytes of files they bring if there are several.
 const MAX_OUTSTANDING: usize = 32;
@@ -150,13 +149,13 @@ impl DeltaFetch {
             let layout = layout.ok_or_else(|| unsuitable("the host cannot list it"))?;
             let digests = digests.digests();
             let digests = digests.ok_or_else(|| unsuitable("the host has no digests"))?;
-            let is_same = |path: &[u8], theirs: [u8; 32]| {
-                // The host may name anything.
-                base.files.size(path).is_some()
-                    && base.files.digest(path).is_ok_and(|ours| ours == theirs)
-            };
+            let sizes = sizes(&layout);
             let same = digests.into_iter().map(|file| (file.path, file.digest));
-            let same = same.filter(|(path, theirs)| is_same(path, *theirs));
+            // The host may name anything.
+            let same = same.filter(|(path, theirs)| {
+                let size = base.files.size(path);
+                size.is_some() && sizes.get(path) == size.as_ref() && base.has(path, *theirs)
+            });
             let plan = Plan::new(&layout, &base.files, &same.collect(), patch_min);
             Ok::<_, DeltaFault>((layout, plan))
         });
@@ -257,19 +256,26 @@ impl DeltaFetch {
     async fn local(&self, path: Vec<u8>, digest: [u8; 32]) -> Result<Vec<u8>, DeltaFault> {
         let base = self.base.clone();
         let read = spawn_blocking(move || {
-            let contents = base.files.contents(&path);
             let name = String::from_utf8_lossy(&path).into_owned();
-            match contents {
-                Ok(contents) if <[u8; 32]>::from(Sha256::digest(&contents)) == digest => {
-                    Ok(contents)
-                }
-                Ok(_) => Err(format!("{name} of {} has changed", base.path)),
+            match base.contents(&path, digest) {
+                Ok(Some(contents)) => Ok(contents),
+                Ok(None) => Err(format!("{name} of {} has changed", base.path)),
                 Err(error) => Err(format!("{name} of {} cannot be read: {error}", base.path)),
             }
         });
         let read = read.await.map_err(|error| unsuitable(error.to_string()))?;
         read.map_err(unsuitable)
     }
+}
+
+/// How long the files of a path are.
+fn sizes(layout: &Layout) -> HashMap<Vec<u8>, u64> {
+    let pieces = layout.segment(0, u64::MAX).pieces();
+    let sizes = pieces.filter_map(|piece| match piece {
+        Piece::Contents(file) => Some((file.path, file.size)),
+        Piece::Framing(_) => None,
+    });
+    sizes.collect()
 }
 
 fn append(out: &mut BytesMut, bytes: Bytes) {
