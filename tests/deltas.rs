@@ -325,7 +325,10 @@ fn package(store: &Store, number: u64, size: usize, other: &str) -> String {
             fs::write(folder.join(file), bytes).unwrap();
         }
         std::os::unix::fs::symlink(&first, folder.join("link")).unwrap();
-        let named = folder.join(format!("{}.conf", &second["/nix/store/".len()..]));
+        // Alone there: its place among others would depend on the hash.
+        let named = format!("etc/{}.conf", &second["/nix/store/".len()..]);
+        let named = folder.join(named);
+        fs::create_dir(folder.join("etc")).unwrap();
         fs::write(named, "").unwrap();
     })
 }
