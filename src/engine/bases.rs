@@ -94,7 +94,12 @@ impl LocalBases {
             let of_store = found.clone().filter(|(other, _)| *other == number);
             let paths: Vec<StorePath> = of_store.map(|(_, path)| path.clone()).collect();
             let infos = store.query_path_infos(&paths).unwrap_or_default();
-            Some(infos.into_iter().map(|info| (info.path.clone(), info)).collect())
+            Some(
+                infos
+                    .into_iter()
+                    .map(|info| (info.path.clone(), info))
+                    .collect(),
+            )
         });
         infos.collect()
     }

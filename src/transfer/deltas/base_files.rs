@@ -115,11 +115,7 @@ impl BaseFiles {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub(super) fn digest_with(
-        &self,
-        path: &[u8],
-        rewrites: &HashRewrites,
-    ) -> io::Result<[u8; 32]> {
+    pub(super) fn digest_with(&self, path: &[u8], rewrites: &HashRewrites) -> io::Result<[u8; 32]> {
         let most = self.size(path).unwrap_or_default() + 1;
         let (mut file, mut hasher) = (self.open(path)?.take(most), Sha256::new());
         let (mut block, mut filled) = (vec![0; BLOCK_SIZE], 0);

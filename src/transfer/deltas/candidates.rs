@@ -91,7 +91,10 @@ impl Deltas {
                 Some(Decision::Never) => false,
                 Some(Decision::NoRebuild) => info.nar_size >= MIN_SIZE,
                 Some(_) => true,
-                None => self.pool().hosts().any(|host| self.may_rebuild(host)) || info.nar_size >= MIN_SIZE,
+                None => {
+                    self.pool().hosts().any(|host| self.may_rebuild(host))
+                        || info.nar_size >= MIN_SIZE
+                }
             }
     }
 
@@ -107,7 +110,11 @@ impl Deltas {
             Some(Decision::Rebuild(rebuild)) => return DeltaState::Rebuild(rebuild),
             Some(Decision::Differences(base)) => {
                 let suits = holders.any(|host| host == base.host) && self.suits(base.host, info);
-                return if suits { DeltaState::Yes(base) } else { DeltaState::No };
+                return if suits {
+                    DeltaState::Yes(base)
+                } else {
+                    DeltaState::No
+                };
             }
             Some(Decision::NoRebuild) => holders.find(|host| self.suits(*host, info)),
             None => holders.find(|host| self.may_rebuild(*host) || self.suits(*host, info)),
@@ -124,7 +131,10 @@ impl Deltas {
             DeltaMode::Always => true,
             DeltaMode::Auto => {
                 bookkeeping.is_behind_a_line(host)
-                    && bookkeeping.throughput.of(host).is_none_or(|rate| rate < FAST)
+                    && bookkeeping
+                        .throughput
+                        .of(host)
+                        .is_none_or(|rate| rate < FAST)
             }
         }
     }
@@ -231,7 +241,9 @@ impl Deltas {
     /// It cannot be made from what is here alone.
     pub(in crate::transfer) fn reject_rebuild(&self, path: &StorePath, reason: &str) {
         log::debug!("{path} cannot be made from what is here: {reason}");
-        self.decided.lock().insert(path.clone(), Decision::NoRebuild);
+        self.decided
+            .lock()
+            .insert(path.clone(), Decision::NoRebuild);
     }
 
     /// A NAR of `size` bytes has come as differences of `wire_len` bytes.
@@ -285,7 +297,9 @@ impl Deltas {
             let may_rebuild = self.may_rebuild(host);
             let lookup = self.lookup.as_ref().filter(|_| may_rebuild);
             let rebuild = lookup.and_then(|lookup| Rebuild::find(host, info, bases, lookup));
-            rebuild.map_or(Decision::NoRebuild, |rebuild| Decision::Rebuild(Arc::new(rebuild)))
+            rebuild.map_or(Decision::NoRebuild, |rebuild| {
+                Decision::Rebuild(Arc::new(rebuild))
+            })
         };
         wanted.iter().zip(found).map(decide).collect()
     }
@@ -302,7 +316,8 @@ impl Deltas {
         let wanted = wanted.to_vec();
         let choose = move || {
             let found = wanted.iter().zip(found);
-            let chosen = found.map(|(info, bases)| chosen_base::choose(host, info, bases, &at_host));
+            let chosen =
+                found.map(|(info, bases)| chosen_base::choose(host, info, bases, &at_host));
             chosen.collect()
         };
         let chosen = tokio::task::spawn_blocking(choose).await;

@@ -24,6 +24,11 @@ pub(in crate::transfer) struct ChosenBase {
 }
 
 impl ChosenBase {
+    /// How many files it has.
+    pub(in crate::transfer) fn file_count(&self) -> usize {
+        self.files.iter().count()
+    }
+
     /// Whether a file here has this digest, as it is or with other hashes of store paths in it. Blocks.
     pub(super) fn has(&self, path: &[u8], digest: [u8; 32]) -> bool {
         let is_it = |ours: io::Result<[u8; 32]>| ours.is_ok_and(|ours| ours == digest);
@@ -58,7 +63,9 @@ pub(super) fn choose(
     at_host: &HashMap<StorePath, PathInfo>,
 ) -> Option<ChosenBase> {
     let is_there = |base: &Base| match at_host.get(&base.path) {
-        Some(theirs) => base.nar_hash().is_none_or(|ours| theirs.nar_hash == Some(ours)),
+        Some(theirs) => base
+            .nar_hash()
+            .is_none_or(|ours| theirs.nar_hash == Some(ours)),
         None => false,
     };
     let at = bases.iter().position(is_there);

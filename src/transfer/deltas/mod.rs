@@ -12,9 +12,9 @@
 //!
 //! ```text
 //!   decide ──▶ Rebuild: the version here with other hashes in it, if that is the wanted NAR; else
-//!   decide ──▶ request the listing, and the digests of files that the version here has
+//!   decide ──▶ request a survey of some paths: their listings, and the digests of files that the versions here have
 //!          ──▶ Plan: framing | file from here | file from the host (a patch, or compressed in groups)
-//!          ──▶ DeltaFetch brings the NAR in order
+//!          ──▶ DeltaFetch brings the NARs in order
 //! ```
 //!
 //! | module | what it does |
@@ -25,8 +25,8 @@
 //! | `chosen_base` | the version here that one path comes from, and its files as the host has them |
 //! | `base_files` | the files of a version here |
 //! | `matching` | which file there is another version of which file here; pure |
-//! | `plan` | where each byte of the NAR comes from; pure |
-//! | `delta_fetch` | one path on one shell |
+//! | `plan` | where each byte of the NARs comes from; pure |
+//! | `delta_fetch` | some paths on one shell |
 
 mod base_files;
 mod candidates;
@@ -46,7 +46,7 @@ use crate::model::{NarHash, PathInfo, StorePath};
 
 pub(in crate::transfer) use candidates::{DeltaState, Deltas};
 pub(in crate::transfer) use chosen_base::ChosenBase;
-pub(in crate::transfer) use delta_fetch::DeltaFetch;
+pub(in crate::transfer) use delta_fetch::{Brought, DeltaFetch, Wanted};
 pub(in crate::transfer) use fault::DeltaFault;
 pub(in crate::transfer) use rebuild::{Rebuild, RewrittenNar};
 

@@ -62,7 +62,10 @@ impl Rebuild {
                 hasher.update(&bytes);
             }
             let hash: [u8; 32] = hasher.finalize().into();
-            if info.nar_hash.is_none_or(|wanted| *wanted.as_bytes() != hash) {
+            if info
+                .nar_hash
+                .is_none_or(|wanted| *wanted.as_bytes() != hash)
+            {
                 return Err(io::Error::other(format!(
                     "{} with other hashes is another NAR",
                     self.base.path

@@ -61,7 +61,11 @@ impl HashRewrites {
             pairs.push((old.path.clone(), new.path.clone()));
         }
         let pairs: Vec<_> = pairs.iter().map(|(old, new)| (old, new)).collect();
-        if pairs.is_empty() { None } else { Self::of(&pairs) }
+        if pairs.is_empty() {
+            None
+        } else {
+            Self::of(&pairs)
+        }
     }
 
     fn of(pairs: &[(&StorePath, &StorePath)]) -> Option<Self> {
@@ -85,7 +89,10 @@ impl HashRewrites {
         // How many bytes from there on can be in a hash.
         let mut known = 0;
         while let Some(window) = bytes.get_mut(at..at + HASH) {
-            if let Some(last) = window[known..].iter().rposition(|byte| !IN_HASH[usize::from(*byte)]) {
+            if let Some(last) = window[known..]
+                .iter()
+                .rposition(|byte| !IN_HASH[usize::from(*byte)])
+            {
                 at += known + last + 1;
                 known = HASH - 1 - known - last;
                 continue;
@@ -169,7 +176,10 @@ mod tests {
             (vec![a.clone()], vec![]),
             (vec![d4.clone()], vec![e.clone()]),
             (vec![d4.clone()], vec![d5.clone(), e.clone()]),
-            (vec![d4.clone(), path('7', "d")], vec![d5.clone(), path('8', "d")]),
+            (
+                vec![d4.clone(), path('7', "d")],
+                vec![d5.clone(), path('8', "d")],
+            ),
         ] {
             assert!(between(&old, &new).is_none(), "{old:?} {new:?}");
         }
@@ -185,7 +195,10 @@ mod tests {
             change(&mut other);
             assert!(HashRewrites::between(&old, &other).is_none());
         }
-        let same = |path: StorePath| PathInfo { nar_hash: None, ..info(path, &[]) };
+        let same = |path: StorePath| PathInfo {
+            nar_hash: None,
+            ..info(path, &[])
+        };
         let rewrites = HashRewrites::between(&same(c), &same(path('2', "a"))).unwrap();
         assert_eq!(rewrites.apply(&mut [b'3'; 100]), 100);
     }
@@ -217,22 +230,39 @@ mod tests {
     #[test]
     fn every_hash_is_replaced_wherever_it_begins() {
         let [d4, d5] = [path('4', "d"), path('5', "d")];
-        let [f0, f1] = ["0123456789abcdfghijklmnpqrsvwxyz", "0123456789abcdfghijklmnpqrsvwxy0"]
-            .map(|hash| StorePath::parse(&format!("/nix/store/{hash}-f")).unwrap());
+        let [f0, f1] = [
+            "0123456789abcdfghijklmnpqrsvwxyz",
+            "0123456789abcdfghijklmnpqrsvwxy0",
+        ]
+        .map(|hash| StorePath::parse(&format!("/nix/store/{hash}-f")).unwrap());
         let rewrites = between(&[d4.clone(), f0.clone()], &[d5.clone(), f1.clone()]).unwrap();
-        let words = ["e", "0", "0123", d4.hash_part(), f0.hash_part(), "-", "4", "z", "44e"];
+        let words = [
+            "e",
+            "0",
+            "0123",
+            d4.hash_part(),
+            f0.hash_part(),
+            "-",
+            "4",
+            "z",
+            "44e",
+        ];
         let mut number: u64 = 1;
         for _ in 0..2000 {
             let mut text = String::new();
             while text.len() < 150 {
-                number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                number = number
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
                 text.push_str(words[(number >> 33) as usize % words.len()]);
             }
             // From left to right, each byte in one hash at most.
             let (mut expected, mut at) = (text.clone().into_bytes(), 0);
             while at + HASH <= text.len() {
                 let pairs = [(&d4, &d5), (&f0, &f1)];
-                let found = pairs.iter().find(|(old, _)| text[at..].starts_with(old.hash_part()));
+                let found = pairs
+                    .iter()
+                    .find(|(old, _)| text[at..].starts_with(old.hash_part()));
                 match found {
                     Some((_, new)) => {
                         expected[at..at + HASH].copy_from_slice(new.hash_part().as_bytes());
@@ -244,7 +274,10 @@ mod tests {
             let mut whole = text.clone().into_bytes();
             let done = rewrites.apply(&mut whole);
             assert!(done + HASH > whole.len());
-            assert_eq!(String::from_utf8(whole), String::from_utf8(expected.clone()));
+            assert_eq!(
+                String::from_utf8(whole),
+                String::from_utf8(expected.clone())
+            );
             for cut in [1, 31, 32, 33, 77] {
                 let (mut out, mut rest) = (Vec::new(), Vec::new());
                 for piece in text.as_bytes().chunks(cut) {

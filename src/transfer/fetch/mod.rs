@@ -272,7 +272,9 @@ impl<'a> Fetch<'a> {
             let progress = self.progress;
             match state.await {
                 DeltaState::Rebuild(rebuild) => {
-                    return Ok(Box::new(RebuildSource::new(deltas, info, rebuild, progress)));
+                    return Ok(Box::new(RebuildSource::new(
+                        deltas, info, rebuild, progress,
+                    )));
                 }
                 DeltaState::Yes(base) => {
                     return Ok(Box::new(DeltaSource::new(deltas, info, base, progress)));

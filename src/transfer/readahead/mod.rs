@@ -169,7 +169,10 @@ impl Readahead {
             // What can be made here is not requested.
             None => match self.queue.deltas.state(info, holders) {
                 DeltaState::Rebuild(_) => None,
-                _ => self.queue.request_now(info, holders).map(ReadaheadHit::Queued),
+                _ => self
+                    .queue
+                    .request_now(info, holders)
+                    .map(ReadaheadHit::Queued),
             },
         };
         if first {
