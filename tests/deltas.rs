@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rig::{Account, Fault, Link, Setup, setup_account, setup_restricted};
+use rig::{Account, Fault, Link, Setup, setup_account};
 use support::{Host, Nix, Random, Scratch, Store};
 
 const KIB: u64 = 1 << 10;
@@ -292,124 +292,6 @@ async fn many_paths_come_one_behind_the_other() {
     }
     let came = link.came.load(Ordering::SeqCst);
     assert!(came < 12 * 200 * KIB, "{came}");
-}
-
-/// One build of a package of about `size` bytes that holds hashes of its dependencies and its own, as Nix registers them: in
-/// contents, in names, in a symlink. `other` is what differs beside them.
-fn package(store: &Store, number: u64, size: usize, other: &str) -> String {
-    let letter = |digit| char::from(digit - b'0' + b'a');
-    let letters: String = size.to_string().bytes().map(letter).collect();
-    let name = format!("package-{letters}");
-    let made = |name: &str| Random::new(number, name).store_path(name);
-    let [own, first, second] = [made(&name), made("first"), made("second")];
-    for dependency in [&first, &second] {
-        if !store.all_paths().contains(dependency) {
-            store.add_made(dependency.clone(), |file| {
-                fs::write(file, number.to_string()).unwrap();
-            });
-        }
-    }
-    let references = [&*own, &*first, &*second];
-    store.add_made_with(own.clone(), &references, |folder| {
-        fs::create_dir_all(folder.join("bin")).unwrap();
-        let mut random = Random::new(1, &name);
-        for (file, share) in [("bin/tool", 2), ("data", 4), ("more", 4)] {
-            let mut bytes = vec![0; size / share];
-            random.fill(&mut bytes);
-            let hashes = references.map(|path| &path.as_bytes()["/nix/store/".len()..][..32]);
-            // One of them where pieces of the NAR meet, wherever that is.
-            for (index, at) in (0..bytes.len() - 100).step_by(4099).enumerate() {
-                bytes[at..at + 32].copy_from_slice(hashes[index % 3]);
-            }
-            bytes.extend_from_slice(other.as_bytes());
-            fs::write(folder.join(file), bytes).unwrap();
-        }
-        std::os::unix::fs::symlink(&first, folder.join("link")).unwrap();
-        // Alone there: its place among others would depend on the hash.
-        let named = format!("etc/{}.conf", &second["/nix/store/".len()..]);
-        let named = folder.join(named);
-        fs::create_dir(folder.join("etc")).unwrap();
-        fs::write(named, "").unwrap();
-    })
-}
-
-/// A host with two builds of packages of these sizes, and a store here with the first builds.
-fn packages(sizes: &[usize], others: [&str; 2]) -> (Store, Store, Vec<String>) {
-    let (remote, local) = (Store::new(), Store::new());
-    for size in sizes {
-        package(&local, 1, *size, others[0]);
-    }
-    let new = sizes.iter();
-    let new = new.map(|size| package(&remote, 2, *size, others[1]));
-    let new = new.collect();
-    (remote, local, new)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rebuild_of_the_same_is_made_from_what_is_here() {
-    let (remote, local, new) = packages(&[30_000, 3 * MIB, 12 * MIB + 1], ["", ""]);
-    for memory in [0, 64 << 20] {
-        let link = link();
-        let account = Account {
-            memory,
-            ..account(&[&local])
-        };
-        // A host without a shell serves as well.
-        let setup = setup_restricted(&[(&remote, &link)], memory, &account);
-        setup.expect(&new).await;
-        // A small one that is fetched before anything is read ahead comes from the host.
-        let before = link.came.load(Ordering::SeqCst);
-        for path in &new {
-            let (nar, result) = setup.fetch(path).await;
-            assert!(result.is_ok(), "{path}: {:?}", result.err());
-            assert!(nar == remote.nar(path), "{path}: wrong content");
-        }
-        let came = link.came.load(Ordering::SeqCst) - before;
-        assert!(came < 40 * KIB, "{came}");
-        assert_eq!(*setup.told.lock().unwrap(), [] as [String; 0]);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rebuild_that_turns_out_to_differ_costs_no_path() {
-    let sizes = [30_000, 300_000, 3 * MIB, 12 * MIB + 1];
-    let (remote, local, new) = packages(&sizes, ["built in May ", "built in June"]);
-    for memory in [0, 64 << 20] {
-        let link = link();
-        let account = Account {
-            memory,
-            ..account(&[&local])
-        };
-        let setup = setup_account(&remote, &link, &account);
-        setup.expect(&new).await;
-        for path in &new {
-            let (nar, result) = setup.fetch(path).await;
-            assert!(result.is_ok(), "{path}: {:?}", result.err());
-            assert!(nar == remote.nar(path), "{path}: wrong content");
-        }
-        assert_eq!(*setup.told.lock().unwrap(), [] as [String; 0]);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_version_that_has_changed_here_makes_no_rebuild() {
-    for size in [300_000, 12 * MIB + 1] {
-        for memory in [0, 64 << 20] {
-            let (remote, local, new) = packages(&[size], ["", ""]);
-            let paths = local.all_paths();
-            let old = paths.iter().find(|path| path.contains("package")).unwrap();
-            let file = local.physical(old).join("data");
-            let mut bytes = fs::read(&file).unwrap();
-            bytes[50] ^= 1;
-            fs::remove_file(&file).unwrap();
-            fs::write(&file, bytes).unwrap();
-            let account = Account {
-                memory,
-                ..account(&[&local])
-            };
-            falls_back(&remote, &new[0], &account).await;
-        }
-    }
 }
 
 #[test]
