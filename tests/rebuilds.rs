@@ -66,7 +66,7 @@ fn package(store: &Store, number: u64, size: usize, other: &str) -> String {
             for (index, at) in (0..bytes.len() - 100).step_by(4099).enumerate() {
                 bytes[at..at + 32].copy_from_slice(hashes[index % 3]);
             }
-            if file == "more" {
+            if file == "data" {
                 bytes.extend_from_slice(other.as_bytes());
             }
             fs::write(folder.join(file), bytes).unwrap();
