@@ -12,6 +12,9 @@ use crate::transfer::readahead::room::{CallerRoom, Room};
 /// For how many paths it is decided at the same time.
 const DECIDED_AT_ONCE: usize = 500;
 
+/// How many bytes are made ahead from what is here: it is faster than any caller.
+const REBUILT_AHEAD_MAX: u64 = 32 << 20;
+
 impl ReadaheadQueue {
     /// The next task that should come as differences; `host` is where, unless that does not matter.
     pub(in crate::transfer::readahead) fn next_delta_task(
@@ -35,8 +38,17 @@ impl ReadaheadQueue {
             DeltaState::Rebuild(rebuild) => Some((rebuild.host, rebuild)),
             _ => None,
         };
+        if self.backlog.lock().rebuilt_ahead() >= REBUILT_AHEAD_MAX {
+            return None;
+        }
         // What is on a disk here anyway is not written to one again.
-        self.next_of_state(choose, CallerRoom::in_memory)
+        let (assigned, rebuild) = self.next_of_state(choose, CallerRoom::in_memory)?;
+        let mut backlog = self.backlog.lock();
+        if let Some(entry) = backlog.tasks.get_mut(&assigned.task.info.path) {
+            entry.is_rebuild = true;
+        }
+        drop(backlog);
+        Some((assigned, rebuild))
     }
 
     /// The next task that `choose` gives something of, if there is room for it.
