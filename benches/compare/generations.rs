@@ -1,12 +1,12 @@
 //! Two generations of a closure over a line of 100 Mbit/s: the new one is a rebuild of the old one, other hashes inside of
-//! the same content.
+//! the same content, or an update, in which a part of each path is another one too.
 
 use std::fs;
 
 use crate::lab::{Lab, Line, Link};
 use crate::realise::{Ours, theirs_with};
-use crate::run::Runs;
-use crate::support::{Random, Store};
+use crate::run::{Runs, Tried};
+use crate::support::{Host, Random, Store};
 use crate::table::{Goal, Row, Table};
 
 /// 100 Mbit/s, and how far away, in milliseconds there and back.
@@ -21,18 +21,20 @@ const SIZES: [usize; 5] = [20_000, 60_000, 200_000, 600_000, 2_000_000];
 /// How many different words a file has: `zstd -3` makes a third of it.
 const WORDS: usize = 700;
 
-/// Makes one generation; its root.
-fn generation(store: &Store, count: usize, number: u64) -> String {
-    let paths: Vec<String> = (0..count)
-        .map(|index| {
-            package(
-                store,
-                &format!("package-{}", letters(index)),
-                number,
-                SIZES[index % 5],
-            )
-        })
-        .collect();
+/// Makes one generation; its root. In an update each path has one file that is another version.
+fn generation(store: &Store, count: usize, number: u64, is_update: bool) -> String {
+    let dependency = Random::new(number, "dependency").store_path("dependency");
+    let dependency = store.add_made(dependency, |file| {
+        fs::write(file, format!("generation {number}\n")).expect("write a file");
+    });
+    let of = |index: usize| Package {
+        name: format!("package-{}", letters(index)),
+        size: SIZES[index % 5],
+        number,
+        is_update,
+    };
+    let packages = (0..count).map(|index| of(index).add_to(store, &dependency));
+    let paths: Vec<String> = packages.collect();
     let references: Vec<&str> = paths.iter().map(String::as_str).collect();
     store.add_text(
         &format!("generation-{number}"),
@@ -50,45 +52,90 @@ fn letters(number: usize) -> String {
         .collect()
 }
 
-fn package(store: &Store, name: &str, number: u64, size: usize) -> String {
-    let path = Random::new(number, name).store_path(name);
-    store.add_made(path, |folder| {
-        fs::create_dir(folder).expect("make a folder");
-        for (index, share) in [2, 4, 8, 16, 32, 32].into_iter().enumerate() {
-            let mut random = Random::new(7, &format!("{name}{index}"));
-            let mut text = Vec::with_capacity(size / share + 8);
-            while text.len() < size / share {
-                text.extend_from_slice(format!("{:x} ", random.below(WORDS)).as_bytes());
+/// One package of one generation.
+struct Package {
+    name: String,
+    size: usize,
+    number: u64,
+    is_update: bool,
+}
+
+impl Package {
+    /// Its files hold the hash of the dependency, which is what a rebuild changes; and that is registered, as Nix does.
+    fn add_to(&self, store: &Store, dependency: &str) -> String {
+        let Self {
+            name, size, number, ..
+        } = self;
+        let path = Random::new(*number, name).store_path(name);
+        store.add_made_with(path, &[dependency], |folder| {
+            fs::create_dir(folder).expect("make a folder");
+            for (index, share) in [2, 4, 8, 16, 32, 32].into_iter().enumerate() {
+                let mut random = Random::new(7, &format!("{name}{index}"));
+                let mut text = Vec::with_capacity(size / share + 8);
+                while text.len() < size / share {
+                    text.extend_from_slice(format!("{:x} ", random.below(WORDS)).as_bytes());
+                }
+                if self.is_update && index == 2 {
+                    let at = text.len() / 3;
+                    text.splice(at..at, format!("version {number} ").into_bytes());
+                }
+                let at = text.len() / 2;
+                text[at..at + 32].copy_from_slice(&dependency.as_bytes()[11..43]);
+                fs::write(folder.join(format!("file-{index}")), text).expect("write a file");
             }
-            // What a rebuild changes: the hash of a dependency, of fixed length.
-            let dependency = Random::new(number, name).store_path("x");
-            let at = text.len() / 2;
-            text[at..at + 32].copy_from_slice(&dependency.as_bytes()[11..43]);
-            fs::write(folder.join(format!("file-{index}")), text).expect("write a file");
-        }
-    })
+        })
+    }
 }
 
 /// A new generation, with nothing here and with the old one here.
 pub fn rebuilds(lab: &Lab, table: &mut Table) {
     let count = lab.scaled(300) as usize;
-    let title = format!("rebuild of {count} paths, 100 Mbit/s, 20 ms");
-    if !lab.wants(&title) {
+    let of = |what: &str| format!("{what} of {count} paths, 100 Mbit/s, 20 ms");
+    let [rebuild, update] = [of("rebuild"), of("update")];
+    let wanted = [&rebuild, &update].map(|title| lab.wants(title));
+    if wanted == [false; 2] {
         return;
     }
     let host = lab.host();
-    let old = generation(&host.store, count, 1);
-    let new = [generation(&host.store, count, 2)];
+    let old = generation(&host.store, count, 1, false);
+    if wanted[0] {
+        let new = [generation(&host.store, count, 2, false)];
+        rebuild_of(lab, table, &rebuild, (&old, &new));
+    }
+    if wanted[1] {
+        let new = [generation(&host.store, count, 3, true)];
+        let mut runs = Runs::default();
+        for _ in 0..lab.options.runs {
+            runs.push("ours, old one here", with_old_one(host, &old, &new));
+        }
+        table.add(Row {
+            name: format!("{update}: old generation here"),
+            unit: "s",
+            ours: runs.seconds(),
+            peak: runs.peak(),
+            trouble: runs.trouble(),
+            ..Row::default()
+        });
+    }
+}
+
+/// Ours, with the old generation here.
+fn with_old_one(host: &Host, old: &String, new: &[String]) -> Tried {
+    let ours = Ours::new(&[host.trusted()], Link::to(&host.sshd, LINE));
+    ours.begin_with(&[host.trusted()], &host.store, &[old]);
+    ours.fetch(new)
+}
+
+fn rebuild_of(lab: &Lab, table: &mut Table, title: &str, (old, new): (&String, &[String])) {
+    let host = lab.host();
     let mut runs: [Runs; 4] = Default::default();
     for run in 0..lab.options.runs {
         let ours = Ours::new(&[host.trusted()], Link::to(&host.sshd, LINE));
-        runs[0].push("ours, nothing here", ours.fetch(&new));
-        let ours = Ours::new(&[host.trusted()], Link::to(&host.sshd, LINE));
-        ours.begin_with(&[host.trusted()], &host.store, &[&old]);
-        runs[1].push("ours, old one here", ours.fetch(&new));
+        runs[0].push("ours, nothing here", ours.fetch(new));
+        runs[1].push("ours, old one here", with_old_one(host, old, new));
         if run < lab.their_runs(LINE.rtt) {
             for (runs, params) in runs[2..].iter_mut().zip(["", "&compress=true"]) {
-                let tried = theirs_with("ssh", params, (&host.sshd, &host.store), LINE, &new);
+                let tried = theirs_with("ssh", params, (&host.sshd, &host.store), LINE, new);
                 runs.push("ssh://", tried);
             }
         }

@@ -1,15 +1,16 @@
 //! Which other versions of paths the stores of this machine have.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::config::Config;
-use crate::local_store::{LocalStore, StoreLayout};
-use crate::model::StorePath;
-use crate::transfer::{BASES_MAX, Base, BaseLookup};
+use crate::local_store::{Dump, LocalStore, StoreLayout};
+use crate::model::{PathInfo, StorePath};
+use crate::transfer::{BASES_MAX, Base, BaseLookup, BaseNar};
 
 /// How long a list of all paths is used: new ones are not seen in between. It is dropped by the first question after that,
 /// and made anew.
@@ -82,6 +83,27 @@ impl LocalBases {
         index
     }
 
+    /// What each store knows of these paths; `None` for one without a database.
+    fn infos<'a>(
+        &self,
+        found: impl Iterator<Item = &'a (usize, StorePath)> + Clone,
+    ) -> Vec<Option<HashMap<StorePath, PathInfo>>> {
+        let roots = self.roots.iter().enumerate();
+        let infos = roots.map(|(number, root)| {
+            let store = self.store(root)?;
+            let of_store = found.clone().filter(|(other, _)| *other == number);
+            let paths: Vec<StorePath> = of_store.map(|(_, path)| path.clone()).collect();
+            let infos = store.query_path_infos(&paths).unwrap_or_default();
+            Some(
+                infos
+                    .into_iter()
+                    .map(|info| (info.path.clone(), info))
+                    .collect(),
+            )
+        });
+        infos.collect()
+    }
+
     /// What lies in a store folder without a database, such as one that `get --to` has filled.
     fn listed(&self, root: &Path) -> Vec<StorePath> {
         let Ok(entries) = std::fs::read_dir(self.files(root)) else {
@@ -116,28 +138,38 @@ impl BaseLookup for LocalBases {
             .map(|path| versions(path).unwrap_or_default())
             .collect();
         drop(index);
-        let stores: Vec<Option<LocalStore>> =
-            self.roots.iter().map(|root| self.store(root)).collect();
+        let infos = self.infos(found.iter().flatten());
         let base = |(number, path): (usize, StorePath)| {
-            let files = self.files(&self.roots[number]).join(path.base_name());
-            let nar_hash = match &stores[number] {
+            let info = match &infos[number] {
                 None => None,
-                Some(store) => {
-                    let infos = store.query_path_infos(std::slice::from_ref(&path));
-                    // Gone meanwhile.
-                    Some(infos.ok()?.pop()?.nar_hash?)
-                }
+                // Gone meanwhile.
+                Some(infos) => Some(infos.get(&path)?.clone()),
             };
             Some(Base {
+                files: self.files(&self.roots[number]).join(path.base_name()),
                 path,
-                files,
-                nar_hash,
+                info,
             })
         };
         let found = found.into_iter();
         found
             .map(|bases| bases.into_iter().filter_map(base).collect())
             .collect()
+    }
+
+    fn open_nar(&self, base: &Base) -> io::Result<Box<dyn BaseNar>> {
+        let folder = base.files.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        let size = base.info.as_ref().map_or(0, |info| info.nar_size);
+        let dump = Dump::of_files(folder, &base.path, size);
+        Ok(Box::new(OpenNar(dump.map_err(io::Error::other)?)))
+    }
+}
+
+struct OpenNar(Dump);
+
+impl BaseNar for OpenNar {
+    fn next_chunk(&mut self, buf: &mut Vec<u8>) -> io::Result<bool> {
+        self.0.next_chunk(buf).map_err(io::Error::other)
     }
 }
 

@@ -22,8 +22,8 @@ pub use serve::{
 };
 pub(crate) use serve::{closure, dump, extension_question, path_infos, valid_paths};
 pub use shell::{
-    CommandOutput, DumpsStep, FileDigest, FrameError, NoShell, ReceivedSegment, Shell, ShellError,
-    ShellOptions, decompress, open_shell,
+    CommandOutput, DumpsStep, FrameError, NoShell, ReceivedSegment, Shell, ShellError,
+    ShellOptions, Surveyed, decompress, open_shell,
 };
 pub use verdict::Verdict;
 

@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 pub use caller::Caller;
-pub use deltas::{BASES_MAX, Base, BaseLookup};
+pub use deltas::{BASES_MAX, Base, BaseLookup, BaseNar};
 pub use error::{FailedTransfer, HostFault, PathFault, TransferError};
 pub use hosts::{HolderLookup, HostTraffic, WayTraffic};
 pub use nar_sink::NarSink;

@@ -99,17 +99,22 @@ pub fn extension() -> Group {
 }
 
 pub fn differences() -> Group {
+    let [a, b] = [
+        "7rjj86a15146cq1d3qy068lml7n7ykzm-a",
+        "q3laishhmk84vl44j1973qpzkyhmr90c-b",
+    ];
     let entries = [
-        "d 755 9 ",
-        "d 755 9 bin",
-        "f 755 12345 bin/hello",
-        "f 644 0 -x",
+        format!("d 755 9 {a}"),
+        format!("d 755 9 {a}/bin"),
+        format!("f 755 12345 {a}/bin/hello"),
+        format!("f 644 0 {b}"),
     ];
     let entries = entries.map(|entry| format!("{entry}\0\0")).concat();
-    let listing = format!("l{entries}l 777 5 link\0hello\x000");
+    let listing = format!("s{entries}l 777 5 {a}/link\0hello\0\0");
     let digest = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
-    let line = |name: &str| format!("{digest}  {name}\0");
-    let digests = ["d", &line("bin/hello"), &line("./-x")].concat();
+    let line = |name: &str| format!("{digest}  {a}/{name}\0");
+    let digests = [line("bin/hello"), line("-x")].concat();
+    let survey = format!("{listing}{digests}");
     let text = "one line\nanother line\n".repeat(20);
     let len = (text.len() as u16).to_le_bytes();
     let versions = [&b"v"[..], &len, text.as_bytes(), b"new\n", text.as_bytes()].concat();
@@ -119,7 +124,7 @@ pub fn differences() -> Group {
     let patch = [&b"p"[..], &len, &frame].concat();
     vec![
         ("listing", listing.into_bytes()),
-        ("digests", digests.into_bytes()),
+        ("survey", survey.into_bytes()),
         ("versions", versions),
         ("contents", contents),
         ("patch", patch),

@@ -42,6 +42,16 @@ impl Setup {
         all.windows(end.len()).filter(|part| part == end).count()
     }
 
+    /// How often it was asked what there is of paths that come as differences.
+    pub fn surveys(&self, host: &str) -> usize {
+        let asked = self.asked.lock().unwrap();
+        let all = asked.get(host).map_or(&[][..], Vec::as_slice);
+        let begin = b"&&{ find ";
+        all.windows(begin.len())
+            .filter(|part| part == begin)
+            .count()
+    }
+
     /// How many runs of small NARs it was asked to compress.
     pub fn compressed_runs(&self, host: &str) -> usize {
         let asked = self.asked.lock().unwrap();

@@ -136,12 +136,22 @@ impl Store {
 
     /// Has the files of a path made at their real place, then registers it, without references.
     pub fn add_made(&self, path: String, make: impl FnOnce(&Path)) -> String {
+        self.add_made_with(path, &[], make)
+    }
+
+    /// The same, with references.
+    pub fn add_made_with(
+        &self,
+        path: String,
+        references: &[&str],
+        make: impl FnOnce(&Path),
+    ) -> String {
         let physical = self.physical(&path);
         make(&physical);
         canonicalise(&physical);
         self.register(&[Entry {
             path: path.clone(),
-            references: Vec::new(),
+            references: references.iter().map(|path| (*path).to_owned()).collect(),
             deriver: None,
         }]);
         path

@@ -1,6 +1,6 @@
 //! Rules of what the commands of a host's shell print when a path comes as its differences, and of patches. The first byte
-//! tells what comes: `l` a listing and `d` digests (compressed here first), `L` and `D` the same as frames, `c` the contents
-//! of files as a frame behind two bytes with their length, `p` a patch against [`BASE`] in the same way, any other two
+//! tells what comes: `s` a survey of two paths (compressed here first), `S` the same as a frame, `c` the contents of files as a
+//! frame behind two bytes with their length, `p` a patch against [`BASE`] in the same way, any other two
 //! versions of a file, behind two bytes with the length of the old one.
 //!
 //! 1. Nothing longer comes out than is wanted, and memory is taken in proportion to what there is.
@@ -29,10 +29,8 @@ pub fn check(input: &[u8]) {
         return;
     };
     match kind {
-        b'l' => listing(compressed(rest), Some(rest.len())),
-        b'd' => digests(compressed(rest), Some(rest.len())),
-        b'L' => listing(rest.to_vec(), None),
-        b'D' => digests(rest.to_vec(), None),
+        b's' => survey(compressed(rest), Some(rest.len())),
+        b'S' => survey(rest.to_vec(), None),
         b'c' | b'p' => frame(rest, *kind == b'p'),
         _ => versions(rest),
     }
@@ -58,22 +56,32 @@ fn bounded<T>(len: Option<usize>, work: impl FnOnce() -> T) -> T {
     }
 }
 
-fn listing(frame: Vec<u8>, len: Option<usize>) {
-    let path = StorePath::parse("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a").unwrap();
-    let output = output(frame);
-    if let Some(layout) = bounded(len, || output.layout(&path)) {
-        assert_eq!(*layout.path(), path);
-        // What names it has is what came.
-        assert!(len.is_none_or(|len| layout.entries() <= len + 1));
+fn survey(frame: Vec<u8>, len: Option<usize>) {
+    let path = |name| StorePath::parse(&format!("/nix/store/{name}")).unwrap();
+    let paths = [
+        "7rjj86a15146cq1d3qy068lml7n7ykzm-a",
+        "q3laishhmk84vl44j1973qpzkyhmr90c-b",
+    ]
+    .map(path);
+    let (output, paths) = (output(frame), paths.each_ref());
+    let Some(surveyed) = bounded(len, || output.surveyed(&paths)) else {
+        return;
+    };
+    assert_eq!(surveyed.len(), paths.len());
+    let (mut entries, mut names) = (0, 0);
+    for (surveyed, path) in surveyed.iter().zip(paths) {
+        if let Some(layout) = &surveyed.layout {
+            assert_eq!(layout.path(), path);
+            entries += layout.entries();
+        }
+        names += surveyed
+            .digests
+            .keys()
+            .map(|name| name.len() + 64)
+            .sum::<usize>();
     }
-}
-
-fn digests(frame: Vec<u8>, len: Option<usize>) {
-    let output = output(frame);
-    if let Some(digests) = bounded(len, || output.digests()) {
-        let names: usize = digests.iter().map(|file| file.path.len()).sum();
-        assert!(len.is_none_or(|len| names + 64 * digests.len() <= len));
-    }
+    // What there is of them is what came.
+    assert!(len.is_none_or(|len| entries + names <= len));
 }
 
 fn frame(input: &[u8], is_patch: bool) {

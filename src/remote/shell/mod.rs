@@ -29,7 +29,7 @@ use bytes::{Buf, Bytes};
 pub use dumps::DumpsStep;
 pub use frame::{FrameError, decompress};
 pub use open::{NoShell, ShellError, ShellOptions, open_shell};
-pub use patches::{CommandOutput, FileDigest};
+pub use patches::{CommandOutput, Surveyed};
 
 use super::link::{Latency, Link, ReadKind};
 use super::{RemoteError, RemoteErrorKind};

@@ -1,7 +1,8 @@
-//! What a shell with `zstd` sends beside segments: listings and digests ahead, groups of files, and files as patches
+//! What a shell with `zstd` sends beside segments: what there is of several paths, groups of files, and files as patches
 //! against files of another path. Each is one command whose output is taken whole by [`Shell::output`], in its turn among
-//! what was asked for.
+//! what was asked for. Files of several paths are named from the folder on that the paths are in.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use bytes::{Buf, Bytes};
@@ -12,7 +13,7 @@ use crate::model::StorePath;
 use crate::remote::inflater::Inflater;
 use crate::remote::{RemoteError, RemoteErrorKind};
 use crate::wire::WireError;
-use crate::wire::nar::layout::{FileRange, Layout};
+use crate::wire::nar::layout::{Entry, FileRange, Layout};
 
 /// A line of `sha256sum`: 64 digits, two characters, the name.
 const DIGEST_LINE: usize = 66;
@@ -26,13 +27,13 @@ pub struct CommandOutput {
     pub status: u8,
 }
 
-/// A file of a host, by its contents.
-#[derive(Debug, PartialEq, Eq)]
-pub struct FileDigest {
-    /// Its path below the root of the store path.
-    pub path: Vec<u8>,
-    /// The SHA-256 of its contents.
-    pub digest: [u8; 32],
+/// What a survey says of a path.
+#[derive(Debug)]
+pub struct Surveyed {
+    /// Its files; `None` where it is not there, or holds what no NAR can.
+    pub layout: Option<Layout>,
+    /// The SHA-256 of those that were asked about, by their paths below the root of the store path.
+    pub digests: HashMap<Vec<u8>, [u8; 32]>,
 }
 
 /// The most that `zstd` makes of so many bytes, and some more (`ZSTD_compressBound`).
@@ -41,60 +42,61 @@ fn frame_max(len: u64) -> usize {
 }
 
 impl Shell {
-    /// Asks for the files of a path; [`Shell::output`], then [`CommandOutput::layout`].
-    pub fn request_listing(&mut self, path: &StorePath) {
-        self.set_up(path.store_dir());
-        let number = self.number();
-        let line = command::list_compressed(path.base_name().as_bytes(), number, LISTING_MAX);
-        self.request_output(path, number, frame_max(LISTING_MAX as u64), line);
-    }
-
-    /// Asks for the digests of those of these files that the path has on the host; [`Shell::output`], then
-    /// [`CommandOutput::digests`]. Costs the host reading them.
-    pub fn request_file_digests<'a>(
+    /// Asks for the files of these paths, which are in the same store directory, and for the digests of those of these files
+    /// that they have; [`Shell::output`], then [`CommandOutput::surveyed`]. Costs the host reading the files.
+    pub fn request_survey<'a>(
         &mut self,
-        path: &StorePath,
-        files: impl Iterator<Item = &'a [u8]>,
+        paths: &[&StorePath],
+        files: impl Iterator<Item = (&'a StorePath, &'a [u8])>,
     ) {
-        self.set_up(path.store_dir());
+        let Some(first) = paths.first() else {
+            return;
+        };
+        self.set_up(first.store_dir());
         let number = self.number();
-        let mut max = 0;
-        let files = files.inspect(|file| max += (DIGEST_LINE + file.len() + 1) as u64);
-        let line = command::file_digests(path.base_name().as_bytes(), files, number);
-        self.request_output(path, number, frame_max(max), line);
+        let names: Vec<&[u8]> = paths
+            .iter()
+            .map(|path| path.base_name().as_bytes())
+            .collect();
+        let files = files.map(|(path, file)| (path.base_name().as_bytes(), file));
+        let line = command::survey(&names, files, number, LISTING_MAX);
+        self.request_output(first, number, frame_max(LISTING_MAX as u64), line);
     }
 
     /// Asks for the contents of these ranges of files, one behind the other, as one frame of level `level`;
-    /// [`Shell::output`], then [`CommandOutput::contents`].
-    pub fn request_ranges(&mut self, layout: &Layout, ranges: &[FileRange], level: u8) {
-        let mut lines = Vec::new();
-        self.enter(&mut lines, layout);
+    /// [`Shell::output`], then [`CommandOutput::contents`]. Their paths begin in the folder that `near` is in.
+    pub fn request_ranges(&mut self, near: &StorePath, ranges: &[FileRange], level: u8) {
+        let mut lines = self.enter_folder_of(near);
         let number = self.number();
         let len = ranges.iter().map(|range| range.len).sum();
-        let root = layout.path().base_name().as_bytes();
-        command::read_ranges(&mut lines, root, ranges.iter(), level, number);
-        self.request_output(layout.path(), number, frame_max(len), lines);
+        command::read_ranges(&mut lines, b"", ranges.iter(), level, number);
+        self.request_output(near, number, frame_max(len), lines);
     }
 
     /// Asks for a whole file as a frame that was made against the file `base_file` of the path `base`;
-    /// [`Shell::output`]: the frame, and 0 as its status. Takes the host memory for both files.
+    /// [`Shell::output`]: the frame, and 0 as its status. Takes the host memory for both files. The path of the first
+    /// begins in the folder that `near` is in.
     pub fn request_patch(
         &mut self,
-        layout: &Layout,
+        near: &StorePath,
         file: &FileRange,
         (base, base_file): (&StorePath, &[u8]),
         level: u8,
     ) {
-        let mut lines = Vec::new();
-        self.enter(&mut lines, layout);
+        let mut lines = self.enter_folder_of(near);
         let number = self.number();
-        let name = match file.path.is_empty() {
-            true => layout.path().base_name().as_bytes(),
-            false => &file.path,
-        };
         let base = (base.base_name().as_bytes(), base_file);
-        command::patch(&mut lines, name, base, level, number);
-        self.request_output(layout.path(), number, frame_max(file.size), lines);
+        command::patch(&mut lines, &file.path, base, level, number);
+        self.request_output(near, number, frame_max(file.size), lines);
+    }
+
+    /// The commands that go to the folder that a path is in.
+    fn enter_folder_of(&mut self, path: &StorePath) -> Vec<u8> {
+        let mut lines = Vec::new();
+        self.set_up(path.store_dir());
+        command::enter(&mut lines, path.base_name().as_bytes(), false);
+        self.current_path = None;
+        lines
     }
 
     fn request_output(&mut self, path: &StorePath, number: u32, max: usize, lines: Vec<u8>) {
@@ -141,38 +143,40 @@ impl Shell {
 }
 
 impl CommandOutput {
-    /// The layout that a listing gives; `None` where the path is not there, cannot be listed whole, or holds what no NAR
-    /// can.
+    /// What a survey says of these paths, in their order; `None` where the output is of another kind, or too long.
     #[must_use]
-    pub fn layout(&self, path: &StorePath) -> Option<Layout> {
-        let listing = inflate(&self.bytes, LISTING_MAX)?;
-        if listing.len() >= LISTING_MAX {
-            return None;
+    pub fn surveyed(&self, paths: &[&StorePath]) -> Option<Vec<Surveyed>> {
+        let survey = inflate(&self.bytes, LISTING_MAX)?;
+        let mut lines = survey.split_inclusive(|byte| *byte == 0);
+        let mut listed = 0;
+        // An empty string in place of another object.
+        loop {
+            match lines.next()? {
+                b"\0" => break,
+                line => listed += line.len() + lines.next()?.len(),
+            }
         }
-        let listing = listing.strip_suffix(b"0").filter(|l| l.ends_with(b"\0"))?;
-        let entries = listing::parse(listing, ENTRIES_MAX).ok()?;
-        Layout::new(path.clone(), entries).ok()
-    }
-
-    /// The digests that came, in the order in which they were asked for; `None` where the output is of another kind.
-    #[must_use]
-    pub fn digests(&self) -> Option<Vec<FileDigest>> {
-        let lines = inflate(&self.bytes, LISTING_MAX)?;
-        let mut digests = Vec::new();
-        for line in lines.split_inclusive(|byte| *byte == 0) {
-            let line = line.strip_suffix(b"\0")?;
-            let (digest, name) = line.split_at_checked(DIGEST_LINE)?;
+        let entries = listing::parse(&survey[..listed], ENTRIES_MAX).ok()?;
+        let mut of_paths = HashMap::<&[u8], (Vec<Entry<'_>>, HashMap<_, _>)>::new();
+        for entry in entries {
+            let (name, path) = split_name(entry.path);
+            let (entries, _) = of_paths.entry(name).or_default();
+            entries.push(Entry { path, ..entry });
+        }
+        for line in lines {
+            let (digest, name) = line.strip_suffix(b"\0")?.split_at_checked(DIGEST_LINE)?;
             let digest = data_encoding::HEXLOWER.decode(&digest[..64]).ok()?;
-            digests.push(FileDigest {
-                path: name.strip_prefix(b"./-").map_or_else(
-                    || name.to_vec(),
-                    // Added so that it is no option.
-                    |rest| [b"-", rest].concat(),
-                ),
-                digest: digest.try_into().ok()?,
-            });
+            let (name, path) = split_name(name);
+            let (_, digests) = of_paths.entry(name).or_default();
+            digests.insert(path.to_vec(), digest.try_into().ok()?);
         }
-        Some(digests)
+        let surveyed = paths.iter().map(|path| {
+            let of_path = of_paths.remove(path.base_name().as_bytes());
+            let (entries, digests) = of_path.unwrap_or_default();
+            let layout = Layout::new((*path).clone(), entries).ok();
+            Surveyed { layout, digests }
+        });
+        Some(surveyed.collect())
     }
 
     /// `len` bytes of files; `None` where the files could not be read, have other lengths, or were not compressed rightly.
@@ -188,6 +192,14 @@ impl CommandOutput {
     }
 }
 
+/// The name of a store path, and the path below it.
+fn split_name(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().position(|byte| *byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (path, b""),
+    }
+}
+
 /// What a frame holds, at most `max` bytes.
 fn inflate(frame: &[u8], max: usize) -> Option<Vec<u8>> {
     let (mut inflater, mut out) = (Inflater::default(), Vec::new());
@@ -197,4 +209,86 @@ fn inflate(frame: &[u8], max: usize) -> Option<Vec<u8>> {
     });
     let whole = used.ok()? == frame.len() && inflater.has_ended() && out.len() <= max;
     whole.then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+
+    /// What a shell prints, up to the trailer.
+    fn run(script: &[u8], nonce: &str, number: u32) -> CommandOutput {
+        let mut child = Command::new("sh")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(script).unwrap();
+        let printed = child.wait_with_output().unwrap().stdout;
+        match Output::new(nonce, number, LISTING_MAX).step(&printed) {
+            Step::Done(len, status) => CommandOutput {
+                bytes: Bytes::copy_from_slice(&printed[..len]),
+                status,
+            },
+            _ => panic!("no trailer: {}", String::from_utf8_lossy(&printed)),
+        }
+    }
+
+    #[test]
+    fn a_survey_says_what_there_is_of_several_paths() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |digit: char| {
+            let hash: String = std::iter::repeat_n(digit, 32).collect();
+            StorePath::parse(&format!("/nix/store/{hash}-x")).unwrap()
+        };
+        let paths = [path('1'), path('2'), path('3'), path('4')];
+        let real = |path: &StorePath| folder.path().join(path.base_name());
+        let odd: &[u8] = b"a/- it's \n*";
+        fs::create_dir_all(real(&paths[0]).join("a")).unwrap();
+        fs::write(real(&paths[0]).join("a/- it's \n*"), "odd").unwrap();
+        std::os::unix::fs::symlink("nowhere", real(&paths[0]).join("c")).unwrap();
+        fs::write(real(&paths[2]), "a file").unwrap();
+        fs::create_dir(real(&paths[3])).unwrap();
+
+        let nonce = "0123456789abcdef0123456789abcdef";
+        let names = paths.each_ref().map(|path| path.base_name().as_bytes());
+        let files = [(names[0], odd), (names[0], b"gone"), (names[1], b"gone")];
+        let script = [
+            format!("n={nonce};LC_ALL=C\n").into_bytes(),
+            command::set_up(&[b"/nowhere".to_vec(), folder.path().to_str().unwrap().into()]),
+            command::survey(&names, files.into_iter(), 7, LISTING_MAX),
+        ];
+        let output = run(&script.concat(), nonce, 7);
+        let paths = paths.each_ref();
+        let surveyed = output.surveyed(&paths).unwrap();
+        let layouts: Vec<_> = surveyed.iter().map(|one| one.layout.as_ref()).collect();
+        let entries = layouts.iter().map(|layout| layout.map(Layout::entries));
+        assert_eq!(
+            entries.collect::<Vec<_>>(),
+            [Some(4), None, Some(1), Some(1)]
+        );
+        assert!(!layouts[2].unwrap().is_directory());
+        let digests: Vec<_> = surveyed.iter().flat_map(|one| &one.digests).collect();
+        let digest: [u8; 32] = Sha256::digest("odd").into();
+        assert_eq!(digests, [(&odd.to_vec(), &digest)]);
+        for wrong in [&b"hello"[..], b""] {
+            let bytes = Bytes::copy_from_slice(wrong);
+            assert!(
+                CommandOutput { bytes, status: 0 }
+                    .surveyed(&paths)
+                    .is_none()
+            );
+        }
+        let cut = output.bytes.slice(..output.bytes.len() - 5);
+        let cut = CommandOutput {
+            bytes: cut,
+            status: 0,
+        };
+        assert!(cut.surveyed(&paths).is_none());
+    }
 }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::rewrite::HashRewrites;
+
 /// The most files of a version, and how deep its folders may be.
 const FILES_MAX: usize = 20_000;
 const DEPTH_MAX: usize = 64;
@@ -106,6 +108,29 @@ impl BaseFiles {
                 0 => return Ok(hasher.finalize().into()),
                 len => hasher.update(&block[..len]),
             }
+        }
+    }
+
+    /// The same of the file with other hashes of store paths in it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn digest_with(&self, path: &[u8], rewrites: &HashRewrites) -> io::Result<[u8; 32]> {
+        let most = self.size(path).unwrap_or_default() + 1;
+        let (mut file, mut hasher) = (self.open(path)?.take(most), Sha256::new());
+        let (mut block, mut filled) = (vec![0; BLOCK_SIZE], 0);
+        loop {
+            let read = file.read(&mut block[filled..])?;
+            filled += read;
+            let done = rewrites.apply(&mut block[..filled]);
+            if read == 0 {
+                hasher.update(&block[..filled]);
+                return Ok(hasher.finalize().into());
+            }
+            hasher.update(&block[..done]);
+            // What may be the beginning of a hash.
+            block.copy_within(done..filled, 0);
+            filled -= done;
         }
     }
 

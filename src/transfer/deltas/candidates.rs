@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::base_files::BaseFiles;
+use super::chosen_base::{self, ChosenBase};
 use super::delta_options::{DeltaOptions, PatchMemory};
 use super::fault::DeltaFault;
+use super::rebuild::Rebuild;
 use super::{BASES_MAX, Base, BaseLookup};
 use crate::config::host::DeltaMode;
-use crate::model::{NarHash, PathInfo, StorePath};
+use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, Pool};
 use crate::transfer::chunks::{FAR, MIN_NAR_SIZE};
 use crate::transfer::hosts::{HostBookkeeping, Way};
@@ -28,33 +29,39 @@ const PATCH_SECS: f64 = 0.004;
 /// decompressed, so this is more than a link of 100 Mbit/s delivers.
 const FAST: u64 = 60_000_000;
 
+/// How often one thing is decided of a path at most: whether it can be made from what is here, and whether it comes as
+/// differences.
+const DECIDING_STEPS: usize = 3;
+
 /// How many decisions are remembered.
 const MAX_DECISIONS: usize = 50_000;
-
-/// A version here, for one path on one host.
-#[derive(Debug)]
-pub(in crate::transfer) struct ChosenBase {
-    pub(in crate::transfer) host: HostId,
-    pub(super) path: StorePath,
-    pub(super) files: BaseFiles,
-    /// The host has the very same.
-    pub(super) at_host: bool,
-}
 
 /// Whether a path comes as differences.
 pub(in crate::transfer) enum DeltaState {
     No,
     /// It has to be found out, by [`Deltas::decide`].
     Undecided(HostId),
+    /// It may be made from what is here alone.
+    Rebuild(Arc<Rebuild>),
     Yes(Arc<ChosenBase>),
+}
+
+/// What is known of a path.
+#[derive(Clone)]
+enum Decision {
+    /// It does not come so.
+    Never,
+    Rebuild(Arc<Rebuild>),
+    /// It cannot be made from what is here alone. Whether it comes as differences is not known.
+    NoRebuild,
+    Differences(Arc<ChosenBase>),
 }
 
 /// Decides which paths come as differences.
 pub(in crate::transfer) struct Deltas {
     bookkeeping: Arc<HostBookkeeping>,
     lookup: Option<Arc<dyn BaseLookup>>,
-    /// `None` for a path that does not come so.
-    decided: Mutex<HashMap<StorePath, Option<Arc<ChosenBase>>>>,
+    decided: Mutex<HashMap<StorePath, Decision>>,
     memory: PatchMemory,
 }
 
@@ -76,9 +83,19 @@ impl Deltas {
         &self.bookkeeping.pool
     }
 
-    /// Whether a path may come as differences from any host. Cheaper than to look its holders up, and most paths are small.
+    /// Whether a path may come as differences from any host. Cheaper than to look its holders up.
     pub(in crate::transfer) fn is_possible(&self, info: &PathInfo) -> bool {
-        self.lookup.is_some() && info.nar_size >= MIN_SIZE && info.nar_hash.is_some()
+        self.lookup.is_some()
+            && info.nar_hash.is_some()
+            && match self.decided.lock().get(&info.path) {
+                Some(Decision::Never) => false,
+                Some(Decision::NoRebuild) => info.nar_size >= MIN_SIZE,
+                Some(_) => true,
+                None => {
+                    self.pool().hosts().any(|host| self.may_rebuild(host))
+                        || info.nar_size >= MIN_SIZE
+                }
+            }
     }
 
     /// Whether a path comes as differences, as far as is known.
@@ -86,15 +103,39 @@ impl Deltas {
         if !self.is_possible(info) {
             return DeltaState::No;
         }
-        let Some(host) = holders.iter().copied().find(|host| self.suits(*host, info)) else {
-            return DeltaState::No;
-        };
-        match self.decided.lock().get(&info.path) {
-            None => DeltaState::Undecided(host),
-            Some(Some(base)) if holders.contains(&base.host) && self.suits(base.host, info) => {
-                DeltaState::Yes(base.clone())
+        let known = self.decided.lock().get(&info.path).cloned();
+        let mut holders = holders.iter().copied();
+        let host = match known {
+            Some(Decision::Never) => None,
+            Some(Decision::Rebuild(rebuild)) => return DeltaState::Rebuild(rebuild),
+            Some(Decision::Differences(base)) => {
+                let suits = holders.any(|host| host == base.host) && self.suits(base.host, info);
+                return if suits {
+                    DeltaState::Yes(base)
+                } else {
+                    DeltaState::No
+                };
             }
-            Some(_) => DeltaState::No,
+            Some(Decision::NoRebuild) => holders.find(|host| self.suits(*host, info)),
+            None => holders.find(|host| self.may_rebuild(*host) || self.suits(*host, info)),
+        };
+        host.map_or(DeltaState::No, DeltaState::Undecided)
+    }
+
+    /// Whether it is worth trying to make paths of that host from what is here: it costs the host nothing, but has to be
+    /// faster than the line.
+    fn may_rebuild(&self, host: HostId) -> bool {
+        let bookkeeping = &self.bookkeeping;
+        match bookkeeping.pool.host(host).delta {
+            DeltaMode::Off => false,
+            DeltaMode::Always => true,
+            DeltaMode::Auto => {
+                bookkeeping.is_behind_a_line(host)
+                    && bookkeeping
+                        .throughput
+                        .of(host)
+                        .is_none_or(|rate| rate < FAST)
+            }
         }
     }
 
@@ -114,6 +155,7 @@ impl Deltas {
                 }
             };
         is_slow
+            && info.nar_size >= MIN_SIZE
             && mode != DeltaMode::Off
             && pool.may_compress_by_shell(host)
             && pool.is_healthy(host)
@@ -122,22 +164,45 @@ impl Deltas {
             && !bookkeeping.sent_wrong_content(host, &info.path)
     }
 
-    /// Decides for these paths, all undecided for `host`.
-    pub(in crate::transfer) async fn decide(&self, host: HostId, paths: Vec<StorePath>) {
-        let found = self.find(host, &paths).await;
+    /// Decides for these paths, all undecided for `host`: whether they can be made from what is here alone; of those that
+    /// cannot, whether they come as differences.
+    pub(in crate::transfer) async fn decide(&self, host: HostId, wanted: Vec<Arc<PathInfo>>) {
+        let (new, known): (Vec<_>, Vec<_>) = {
+            let decided = self.decided.lock();
+            let is_new = |info: &Arc<PathInfo>| !decided.contains_key(&info.path);
+            wanted.into_iter().partition(is_new)
+        };
+        if !new.is_empty() {
+            let found = self.find_rebuilds(host, &new).await;
+            self.record_decisions(&new, found);
+        }
+        if !known.is_empty() {
+            let found = self.find(host, &known).await;
+            let found = found.into_iter().map(|base| match base {
+                Some(base) => Decision::Differences(Arc::new(base)),
+                None => Decision::Never,
+            });
+            self.record_decisions(&known, found.collect());
+        }
+    }
+
+    fn record_decisions(&self, wanted: &[Arc<PathInfo>], found: Vec<Decision>) {
         let mut decided = self.decided.lock();
-        if decided.len() + paths.len() > MAX_DECISIONS {
+        if decided.len() + wanted.len() > MAX_DECISIONS {
             decided.clear();
         }
-        for (path, base) in paths.into_iter().zip(found) {
-            if let Some(base) = &base {
-                log::debug!(
-                    "{path}: {} is here, at the host too: {}",
+        for (info, decision) in wanted.iter().zip(found) {
+            match &decision {
+                Decision::Differences(base) => log::debug!(
+                    "{}: {} is here, at the host too: {}",
+                    info.path,
                     base.path,
                     base.at_host
-                );
+                ),
+                Decision::Rebuild(_) => log::debug!("{} may be made from what is here", info.path),
+                Decision::Never | Decision::NoRebuild => {}
             }
-            decided.insert(path, base.map(Arc::new));
+            decided.insert(info.path.clone(), decision);
         }
     }
 
@@ -151,26 +216,34 @@ impl Deltas {
         }
     }
 
-    /// The version here that a path comes from, if it does.
-    pub(in crate::transfer) async fn base_for(
+    /// The same as [`Deltas::state`], once it is decided.
+    pub(in crate::transfer) async fn decided(
         &self,
         info: &PathInfo,
         holders: &[HostId],
-    ) -> Option<Arc<ChosenBase>> {
-        let mut state = self.state(info, holders);
-        if let DeltaState::Undecided(host) = state {
-            self.decide(host, vec![info.path.clone()]).await;
-            state = self.state(info, holders);
+    ) -> DeltaState {
+        for _ in 0..DECIDING_STEPS {
+            match self.state(info, holders) {
+                DeltaState::Undecided(host) => {
+                    self.decide(host, vec![Arc::new(info.clone())]).await;
+                }
+                decided => return decided,
+            }
         }
-        match state {
-            DeltaState::Yes(base) => Some(base),
-            _ => None,
-        }
+        DeltaState::No
     }
 
     /// It does not come as differences after all.
     pub(in crate::transfer) fn reject(&self, path: &StorePath) {
-        self.decided.lock().insert(path.clone(), None);
+        self.decided.lock().insert(path.clone(), Decision::Never);
+    }
+
+    /// It cannot be made from what is here alone.
+    pub(in crate::transfer) fn reject_rebuild(&self, path: &StorePath, reason: &str) {
+        log::debug!("{path} cannot be made from what is here: {reason}");
+        self.decided
+            .lock()
+            .insert(path.clone(), Decision::NoRebuild);
     }
 
     /// A NAR of `size` bytes has come as differences of `wire_len` bytes.
@@ -199,40 +272,64 @@ impl Deltas {
         }
     }
 
-    async fn find(&self, host: HostId, paths: &[StorePath]) -> Vec<Option<ChosenBase>> {
-        let none = || paths.iter().map(|_| None).collect();
+    /// The other versions of these paths that are here.
+    async fn look_up(&self, wanted: &[Arc<PathInfo>]) -> Vec<Vec<Base>> {
         let Some(lookup) = self.lookup.clone() else {
-            return none();
+            return vec![Vec::new(); wanted.len()];
         };
-        let wanted = paths.to_vec();
-        let found = tokio::task::spawn_blocking(move || lookup.find(&wanted)).await;
+        let paths: Vec<StorePath> = wanted.iter().map(|info| info.path.clone()).collect();
+        let found = tokio::task::spawn_blocking(move || lookup.find(&paths)).await;
         let mut found = found.unwrap_or_default();
-        found.resize_with(paths.len(), Vec::new);
-        for (path, bases) in paths.iter().zip(&mut found) {
-            bases.retain(|base| base.path != *path);
+        found.resize_with(wanted.len(), Vec::new);
+        for (info, bases) in wanted.iter().zip(&mut found) {
+            bases.retain(|base| base.path != info.path);
             bases.truncate(BASES_MAX);
         }
+        found
+    }
+
+    async fn find_rebuilds(&self, host: HostId, wanted: &[Arc<PathInfo>]) -> Vec<Decision> {
+        let found = self.look_up(wanted).await;
+        let decide = |(info, bases): (&Arc<PathInfo>, Vec<Base>)| {
+            if bases.is_empty() {
+                return Decision::Never;
+            }
+            let may_rebuild = self.may_rebuild(host);
+            let lookup = self.lookup.as_ref().filter(|_| may_rebuild);
+            let rebuild = lookup.and_then(|lookup| Rebuild::find(host, info, bases, lookup));
+            rebuild.map_or(Decision::NoRebuild, |rebuild| {
+                Decision::Rebuild(Arc::new(rebuild))
+            })
+        };
+        wanted.iter().zip(found).map(decide).collect()
+    }
+
+    async fn find(&self, host: HostId, wanted: &[Arc<PathInfo>]) -> Vec<Option<ChosenBase>> {
+        let none = || wanted.iter().map(|_| None).collect();
+        let found = self.look_up(wanted).await;
         if found.iter().all(Vec::is_empty) {
             return none();
         }
-        let at_host = self.hashes_at(host, found.iter().flatten()).await;
-        let Some(at_host) = at_host else {
+        let Some(at_host) = self.infos_at(host, found.iter().flatten()).await else {
             return none();
         };
+        let wanted = wanted.to_vec();
         let choose = move || {
-            let choose = |bases: Vec<Base>| choose(host, bases, &at_host);
-            found.into_iter().map(choose).collect()
+            let found = wanted.iter().zip(found);
+            let chosen =
+                found.map(|(info, bases)| chosen_base::choose(host, info, bases, &at_host));
+            chosen.collect()
         };
         let chosen = tokio::task::spawn_blocking(choose).await;
         chosen.unwrap_or_else(|_| none())
     }
 
-    /// The NAR hashes of those of these versions that the host has. `None` when it gives no answer.
-    async fn hashes_at(
+    /// The infos of those of these versions that the host has. `None` when it gives no answer.
+    async fn infos_at(
         &self,
         host: HostId,
         bases: impl Iterator<Item = &Base>,
-    ) -> Option<HashMap<StorePath, Option<NarHash>>> {
+    ) -> Option<HashMap<StorePath, PathInfo>> {
         let mut paths: Vec<StorePath> = bases.map(|base| base.path.clone()).collect();
         paths.sort();
         paths.dedup();
@@ -240,60 +337,7 @@ impl Deltas {
         let lease = self.bookkeeping.pool.lease_in_background(host, None).await;
         let infos = lease.ok()?.query_path_infos(&paths).await;
         let infos = infos.inspect_err(|error| log::debug!("{error}")).ok()?;
-        let hashes = infos.into_iter().map(|info| (info.path, info.nar_hash));
-        Some(hashes.collect())
-    }
-}
-
-/// The first version that the host has too; else the most similar one that is here. Blocks.
-fn choose(
-    host: HostId,
-    bases: Vec<Base>,
-    at_host: &HashMap<StorePath, Option<NarHash>>,
-) -> Option<ChosenBase> {
-    let is_there = |base: &Base| match at_host.get(&base.path) {
-        Some(theirs) => base.nar_hash.is_none() || *theirs == base.nar_hash,
-        None => false,
-    };
-    let at = bases.iter().position(is_there);
-    let base = bases.into_iter().nth(at.unwrap_or(0))?;
-    let files = BaseFiles::list(&base.files);
-    let files = files.inspect_err(|error| log::debug!("{}: {error}", base.files.display()));
-    Some(ChosenBase {
-        host,
-        path: base.path,
-        files: files.ok()?,
-        at_host: at.is_some(),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn path(digit: char) -> StorePath {
-        let hash: String = std::iter::repeat_n(digit, 32).collect();
-        StorePath::parse(&format!("/nix/store/{hash}-a")).unwrap()
-    }
-
-    #[test]
-    fn a_version_that_the_host_has_too_comes_before_a_more_similar_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let hash = |byte| Some(NarHash::new([byte; 32]));
-        let base = |digit, byte| Base {
-            path: path(digit),
-            files: folder.path().to_owned(),
-            nar_hash: hash(byte),
-        };
-        let bases = || vec![base('1', 1), base('2', 2), base('3', 3)];
-        let chosen = |at_host: &[(char, Option<NarHash>)]| {
-            let at_host = at_host.iter().map(|(digit, hash)| (path(*digit), *hash));
-            let chosen = choose(HostId::at(0), bases(), &at_host.collect()).unwrap();
-            (chosen.path, chosen.at_host)
-        };
-        assert_eq!(chosen(&[]), (path('1'), false));
-        assert_eq!(chosen(&[('3', hash(3))]), (path('3'), true));
-        let other_build = [('1', hash(9)), ('2', hash(2))];
-        assert_eq!(chosen(&other_build), (path('2'), true));
+        let infos = infos.into_iter().map(|info| (info.path.clone(), info));
+        Some(infos.collect())
     }
 }

@@ -1,21 +1,20 @@
-//! One path on one shell, put together from what is here and what the host sends.
+//! Some paths on one shell, put together from what is here and what the host sends.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::candidates::ChosenBase;
+use super::chosen_base::ChosenBase;
 use super::delta_options::DeltaOptions;
 use super::fault::{DeltaFault, unsuitable};
-use super::plan::{Plan, Request, Step};
-use crate::model::PathInfo;
-use crate::remote::{CommandOutput, Shell, decompress};
-use crate::wire::nar::layout::Layout;
+use super::plan::{Plan, Request, Spared, Step};
+use crate::model::{PathInfo, StorePath};
+use crate::remote::{CommandOutput, Shell, Surveyed, decompress};
+use crate::wire::nar::layout::{Layout, Piece};
 
 /// How many requests may be outstanding, and how many bytes of files they bring if there are several.
 const MAX_OUTSTANDING: usize = 32;
@@ -34,55 +33,70 @@ const PIECE_SIZE: usize = 1 << 20;
 /// How long the host may send nothing: it works that long on the largest patch.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
-/// Brings one NAR in order.
+/// A path, and the version here that it comes from.
+pub(in crate::transfer) type Wanted = (Arc<PathInfo>, Arc<ChosenBase>);
+
+/// What a [`DeltaFetch`] brought.
+pub(in crate::transfer) enum Brought {
+    /// The next bytes of the NAR of that number.
+    Bytes(usize),
+    /// The NAR of that number does not come so.
+    Refused(usize, DeltaFault),
+    /// There are no more.
+    End,
+}
+
+/// Brings some NARs, one behind the other, each in order.
 pub(in crate::transfer) struct DeltaFetch {
-    info: Arc<PathInfo>,
-    base: Arc<ChosenBase>,
+    wanted: Arc<[Wanted]>,
     options: DeltaOptions,
-    layout: Option<Layout>,
+    is_planned: bool,
     plan: Plan,
+    /// Those that do not come so, and nobody was told of.
+    refused: VecDeque<(usize, DeltaFault)>,
     /// The requests that are outstanding, in order.
     outstanding: VecDeque<Request>,
     /// What has come of the requests up to `received`, and was not passed on.
     received: usize,
     ready: HashMap<usize, Bytes>,
-    /// What is left of the present step.
-    step: Bytes,
+    /// What is left of the present step, and of which NAR.
+    step: (usize, Bytes),
     /// Bytes that came over the link.
     wire_len: u64,
 }
 
 impl DeltaFetch {
-    /// Asks for what the plan is made from.
+    /// Asks for what the plan is made from. The paths are in the same store directory, and come from the same host.
     pub(in crate::transfer) fn start(
         shell: &mut Shell,
-        info: Arc<PathInfo>,
-        base: Arc<ChosenBase>,
+        wanted: Vec<Wanted>,
         options: DeltaOptions,
     ) -> Self {
-        shell.request_listing(&info.path);
-        let compared = base.files.iter().filter(|(path, size)| {
+        let compared = wanted.iter().flat_map(|(info, base)| {
             let most = if base.at_host { DIGEST_MAX } else { LOCAL_MAX };
-            (1..=most).contains(size) && !path.is_empty()
+            let files = base.files.iter();
+            let files =
+                files.filter(move |(path, size)| (1..=most).contains(size) && !path.is_empty());
+            files.map(|(path, _)| (&info.path, path))
         });
-        shell.request_file_digests(&info.path, compared.map(|(path, _)| path));
+        shell.request_survey(&paths(&wanted), compared);
         Self {
-            info,
-            base,
+            wanted: wanted.into(),
             options,
-            layout: None,
+            is_planned: false,
             plan: Plan::default(),
+            refused: VecDeque::new(),
             outstanding: VecDeque::new(),
             received: 0,
             ready: HashMap::new(),
-            step: Bytes::new(),
+            step: (0, Bytes::new()),
             wire_len: 0,
         }
     }
 
     /// Whether nothing is to be requested any more: the shell may be asked for something else.
     pub(in crate::transfer) fn has_requested_all(&self) -> bool {
-        self.layout.is_some() && self.plan.requests.is_empty()
+        self.is_planned && self.plan.requests.is_empty()
     }
 
     /// How many bytes came over the link so far.
@@ -90,36 +104,45 @@ impl DeltaFetch {
         self.wire_len
     }
 
-    /// Appends the next bytes of the NAR. `false` when there are no more.
+    /// Appends the next bytes of a NAR.
     ///
     /// # Errors
-    /// When the host fails, or what it sends and what is here do not make a NAR. The shell may then have replies
-    /// outstanding.
+    /// When the host fails, or what it sends and what is here do not make the NAR that is next. The shell may then have
+    /// replies outstanding.
     pub(in crate::transfer) async fn more(
         &mut self,
         shell: &mut Shell,
         out: &mut BytesMut,
-    ) -> Result<bool, DeltaFault> {
-        if self.layout.is_none() {
+    ) -> Result<Brought, DeltaFault> {
+        if !self.is_planned {
             self.make_plan(shell).await?;
         }
         self.request_more(shell);
-        if self.step.is_empty() {
+        if let Some((nar, fault)) = self.refused.pop_front() {
+            return Ok(Brought::Refused(nar, fault));
+        }
+        if self.step.1.is_empty() {
             match self.plan.steps.pop_front() {
-                None => return Ok(false),
-                Some(step) => self.step = self.bytes_of(step, shell).await?,
+                None => return Ok(Brought::End),
+                Some((nar, step)) => self.step = (nar, self.bytes_of(nar, step, shell).await?),
             }
         }
         // Whoever takes it hashes it at once.
-        let len = self.step.len().min(PIECE_SIZE);
-        append(out, self.step.split_to(len));
-        Ok(true)
+        let (nar, step) = &mut self.step;
+        let len = step.len().min(PIECE_SIZE);
+        append(out, step.split_to(len));
+        Ok(Brought::Bytes(*nar))
     }
 
-    async fn bytes_of(&mut self, step: Step, shell: &mut Shell) -> Result<Bytes, DeltaFault> {
+    async fn bytes_of(
+        &mut self,
+        nar: usize,
+        step: Step,
+        shell: &mut Shell,
+    ) -> Result<Bytes, DeltaFault> {
         let (request, len) = match step {
             Step::Framing(bytes) => return Ok(bytes.into()),
-            Step::Local { path, digest } => return Ok(self.local(path, digest).await?.into()),
+            Step::Local { path, digest } => return Ok(self.local(nar, path, digest).await?.into()),
             Step::Remote { request, len } => (request, len),
         };
         while self.received <= request {
@@ -139,47 +162,28 @@ impl DeltaFetch {
     }
 
     async fn make_plan(&mut self, shell: &mut Shell) -> Result<(), DeltaFault> {
-        let listing = output(shell).await?;
-        let digests = output(shell).await?;
-        self.wire_len += (listing.bytes.len() + digests.bytes.len()) as u64;
-        let (info, base) = (self.info.clone(), self.base.clone());
-        let patch_min = base.at_host.then_some(self.options.patch_min);
-        let plan = spawn_blocking(move || {
-            let layout = listing.layout(&info.path);
-            let layout = layout.filter(|layout| layout.nar_size() == info.nar_size);
-            let layout = layout.ok_or_else(|| unsuitable("the host cannot list it"))?;
-            let digests = digests.digests();
-            let digests = digests.ok_or_else(|| unsuitable("the host has no digests"))?;
-            let is_same = |path: &[u8], theirs: [u8; 32]| {
-                // The host may name anything.
-                base.files.size(path).is_some()
-                    && base.files.digest(path).is_ok_and(|ours| ours == theirs)
-            };
-            let same = digests.into_iter().map(|file| (file.path, file.digest));
-            let same = same.filter(|(path, theirs)| is_same(path, *theirs));
-            let plan = Plan::new(&layout, &base.files, &same.collect(), patch_min);
-            Ok::<_, DeltaFault>((layout, plan))
+        let survey = output(shell).await?;
+        self.wire_len += survey.bytes.len() as u64;
+        let (wanted, patch_min) = (self.wanted.clone(), self.options.patch_min);
+        let planned = spawn_blocking(move || {
+            let (mut plan, mut refused) = (Plan::default(), VecDeque::new());
+            let surveyed = survey.surveyed(&paths(&wanted));
+            let surveyed = surveyed.ok_or_else(|| unsuitable("the host cannot list the paths"))?;
+            for (nar, (wanted, surveyed)) in wanted.iter().zip(surveyed).enumerate() {
+                if let Err(fault) = add_to_plan(&mut plan, nar, wanted, surveyed, patch_min) {
+                    refused.push_back((nar, fault));
+                }
+            }
+            Ok::<_, DeltaFault>((plan, refused))
         });
-        let (layout, plan) = plan
-            .await
-            .map_err(|error| unsuitable(error.to_string()))??;
-        if !plan.is_worth_it() {
-            let reason = format!("{} of {} bytes are spared", plan.spared, plan.contents);
-            return Err(unsuitable(reason));
-        }
-        log::debug!(
-            "{}: {} of {} bytes are here or similar to {}",
-            self.info.path,
-            plan.spared,
-            plan.contents,
-            self.base.path
-        );
-        (self.layout, self.plan) = (Some(layout), plan);
+        let planned = planned.await;
+        (self.plan, self.refused) = planned.map_err(|error| unsuitable(error.to_string()))??;
+        self.is_planned = true;
         Ok(())
     }
 
     fn request_more(&mut self, shell: &mut Shell) {
-        let Some(layout) = &self.layout else {
+        let (Some((near, _)), level) = (self.wanted.first(), self.options.level) else {
             return;
         };
         let mut bytes: u64 = self.outstanding.iter().map(Request::len).sum();
@@ -191,15 +195,18 @@ impl DeltaFetch {
                 return;
             }
             match next {
-                Request::Ranges(ranges) => shell.request_ranges(layout, ranges, self.options.level),
+                Request::Ranges(ranges) => shell.request_ranges(&near.path, ranges, level),
                 Request::Patch {
-                    file, base_file, ..
-                } => shell.request_patch(
-                    layout,
+                    nar,
                     file,
-                    (&self.base.path, base_file),
-                    self.options.level,
-                ),
+                    base_file,
+                    ..
+                } => {
+                    if let Some((_, base)) = self.wanted.get(*nar) {
+                        let base = (&base.path, &**base_file);
+                        shell.request_patch(&near.path, file, base, level);
+                    }
+                }
             }
             self.outstanding.extend(self.plan.requests.pop_front());
         }
@@ -211,7 +218,7 @@ impl DeltaFetch {
         self.wire_len += output.bytes.len() as u64;
         let request = self.outstanding.pop_front();
         let request = request.ok_or_else(|| unsuitable("nothing is outstanding"))?;
-        let base = self.base.clone();
+        let wanted = self.wanted.clone();
         let memory = match &request {
             Request::Patch { base_size, .. } => self.options.memory.reserve(*base_size).await,
             Request::Ranges(_) => None,
@@ -223,8 +230,14 @@ impl DeltaFetch {
                 contents.ok_or_else(|| unsuitable("its files cannot be read, or not compressed"))
             }
             Request::Patch {
-                file, base_file, ..
+                nar,
+                file,
+                base_file,
+                ..
             } => {
+                let (_, base) = wanted
+                    .get(nar)
+                    .ok_or_else(|| unsuitable("nobody wants it"))?;
                 if output.status != 0 {
                     return Err(unsuitable("the host's zstd makes no patches"));
                 }
@@ -254,22 +267,69 @@ impl DeltaFetch {
     }
 
     /// A file from here, which must be what it was when it was compared.
-    async fn local(&self, path: Vec<u8>, digest: [u8; 32]) -> Result<Vec<u8>, DeltaFault> {
-        let base = self.base.clone();
+    async fn local(
+        &self,
+        nar: usize,
+        path: Vec<u8>,
+        digest: [u8; 32],
+    ) -> Result<Vec<u8>, DeltaFault> {
+        let wanted = self.wanted.get(nar);
+        let base = wanted.map(|(_, base)| base.clone());
+        let base = base.ok_or_else(|| unsuitable("nobody wants it"))?;
         let read = spawn_blocking(move || {
-            let contents = base.files.contents(&path);
             let name = String::from_utf8_lossy(&path).into_owned();
-            match contents {
-                Ok(contents) if <[u8; 32]>::from(Sha256::digest(&contents)) == digest => {
-                    Ok(contents)
-                }
-                Ok(_) => Err(format!("{name} of {} has changed", base.path)),
+            match base.contents(&path, digest) {
+                Ok(Some(contents)) => Ok(contents),
+                Ok(None) => Err(format!("{name} of {} has changed", base.path)),
                 Err(error) => Err(format!("{name} of {} cannot be read: {error}", base.path)),
             }
         });
         let read = read.await.map_err(|error| unsuitable(error.to_string()))?;
         read.map_err(unsuitable)
     }
+}
+
+fn paths(wanted: &[Wanted]) -> Vec<&StorePath> {
+    wanted.iter().map(|(info, _)| &info.path).collect()
+}
+
+/// Plans a NAR.
+fn add_to_plan(
+    plan: &mut Plan,
+    nar: usize,
+    (info, base): &Wanted,
+    surveyed: Surveyed,
+    patch_min: u64,
+) -> Result<(), DeltaFault> {
+    let layout = surveyed.layout;
+    let layout = layout.filter(|layout| layout.nar_size() == info.nar_size);
+    let layout = layout.ok_or_else(|| unsuitable("the host cannot list it"))?;
+    let (sizes, mut same) = (sizes(&layout), surveyed.digests);
+    // The host may name anything.
+    same.retain(|path, theirs| {
+        let size = base.files.size(path);
+        size.is_some() && sizes.get(path) == size.as_ref() && base.has(path, *theirs)
+    });
+    let patch_min = base.at_host.then_some(patch_min);
+    let planned = plan.add(nar, &layout, &base.files, &same, patch_min);
+    let Spared { spared, contents } = planned;
+    if !planned.is_worth_it() {
+        let reason = format!("{spared} of {contents} bytes are spared");
+        return Err(unsuitable(reason));
+    }
+    let (path, base) = (&info.path, &base.path);
+    log::debug!("{path}: {spared} of {contents} bytes are here or similar to {base}");
+    Ok(())
+}
+
+/// How long the files of a path are.
+fn sizes(layout: &Layout) -> HashMap<Vec<u8>, u64> {
+    let pieces = layout.segment(0, u64::MAX).pieces();
+    let sizes = pieces.filter_map(|piece| match piece {
+        Piece::Contents(file) => Some((file.path, file.size)),
+        Piece::Framing(_) => None,
+    });
+    sizes.collect()
 }
 
 fn append(out: &mut BytesMut, bytes: Bytes) {

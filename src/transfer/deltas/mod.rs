@@ -8,35 +8,47 @@
 //! What is put together is verified as everything is, by the NAR hash. When it cannot be, the version here is blamed and
 //! not the host, and the path comes in another way.
 //!
+//! A rebuild is often the same but for hashes of store paths, which its path info names: then nothing has to come at all.
+//!
 //! ```text
-//!   decide ──▶ request the listing, and the digests of files that the version here has
+//!   decide ──▶ Rebuild: the version here with other hashes in it, if that is the wanted NAR; else
+//!   decide ──▶ request a survey of some paths: their listings, and the digests of files that the versions here have
 //!          ──▶ Plan: framing | file from here | file from the host (a patch, or compressed in groups)
-//!          ──▶ DeltaFetch brings the NAR in order
+//!          ──▶ DeltaFetch brings the NARs in order
 //! ```
 //!
 //! | module | what it does |
 //! | --- | --- |
+//! | `rebuild` | paths that are made from what is here alone |
+//! | `rewrite` | hashes that take the place of others; pure |
 //! | `candidates` | which paths are fetched so, and from which version here |
+//! | `chosen_base` | the version here that one path comes from, and its files as the host has them |
 //! | `base_files` | the files of a version here |
 //! | `matching` | which file there is another version of which file here; pure |
-//! | `plan` | where each byte of the NAR comes from; pure |
-//! | `delta_fetch` | one path on one shell |
+//! | `plan` | where each byte of the NARs comes from; pure |
+//! | `delta_fetch` | some paths on one shell |
 
 mod base_files;
 mod candidates;
+mod chosen_base;
 mod delta_fetch;
 mod delta_options;
 mod fault;
 mod matching;
 mod plan;
+mod rebuild;
+mod rewrite;
 
+use std::io;
 use std::path::PathBuf;
 
-use crate::model::{NarHash, StorePath};
+use crate::model::{NarHash, PathInfo, StorePath};
 
-pub(in crate::transfer) use candidates::{ChosenBase, DeltaState, Deltas};
-pub(in crate::transfer) use delta_fetch::DeltaFetch;
+pub(in crate::transfer) use candidates::{DeltaState, Deltas};
+pub(in crate::transfer) use chosen_base::ChosenBase;
+pub(in crate::transfer) use delta_fetch::{Brought, DeltaFetch, Wanted};
 pub(in crate::transfer) use fault::DeltaFault;
+pub(in crate::transfer) use rebuild::{Rebuild, RewrittenNar};
 
 /// A store path that this machine has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,8 +57,16 @@ pub struct Base {
     pub path: StorePath,
     /// Where its files are.
     pub files: PathBuf,
+    /// What the store here knows of it, where it knows anything.
+    pub info: Option<PathInfo>,
+}
+
+impl Base {
     /// The hash of its NAR, where it is known.
-    pub nar_hash: Option<NarHash>,
+    #[must_use]
+    pub fn nar_hash(&self) -> Option<NarHash> {
+        self.info.as_ref()?.nar_hash
+    }
 }
 
 /// Which other versions of paths this machine has.
@@ -54,6 +74,21 @@ pub trait BaseLookup: Send + Sync {
     /// For each of these paths the other versions that are here, the most similar first, at most
     /// [`BASES_MAX`](super::BASES_MAX) of each. Blocks.
     fn find(&self, wanted: &[StorePath]) -> Vec<Vec<Base>>;
+
+    /// Opens the NAR of one of them. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn open_nar(&self, base: &Base) -> io::Result<Box<dyn BaseNar>>;
+}
+
+/// The NAR of a version that is here.
+pub trait BaseNar: Send {
+    /// Replaces what is in `buf` by the next bytes; `false` when there are no more. Blocks.
+    ///
+    /// # Errors
+    /// When files cannot be read, or are not what they were.
+    fn next_chunk(&mut self, buf: &mut Vec<u8>) -> io::Result<bool>;
 }
 
 /// How many versions of a path are considered.

@@ -1,7 +1,7 @@
 //! One NAR on its way to its sink, whatever breaks meanwhile.
 //!
 //! ```text
-//!   front end ─▶ Fetch ─▶ Source (readahead | chunks | plain) ─▶ Verifier ─▶ NarSink
+//!   front end ─▶ Fetch ─▶ Source (readahead | rebuild | differences | chunks | plain) ─▶ Verifier ─▶ NarSink
 //!
 //!                          ┌──────────────────── Stop ◀───────────────────┐
 //!                          ▼                                              │
@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::chunks::{ChunkedDownloads, MIN_NAR_SIZE, URGENT};
-use super::deltas::Deltas;
+use super::deltas::{DeltaState, Deltas};
 use super::error::{HostFault, TransferError};
 use super::hosts::HostBookkeeping;
 use super::nar_sink::NarSink;
@@ -34,7 +34,7 @@ use super::progress::TransferProgress;
 use super::readahead::TransferContext;
 use super::request::FetchRequest;
 use super::source::{
-    ChunkSource, DeltaSource, PartialSource, PlainDump, PlainSource, ReadaheadSource, Source, Step,
+    ChunkSource, DeltaSource, PartialSource, PlainDump, PlainSource, ReadaheadSource, RebuildSource, Source, Step,
     Stop,
 };
 use super::verify::{Piece, Verifier};
@@ -267,12 +267,19 @@ impl<'a> Fetch<'a> {
     async fn next_source(&mut self) -> Result<Box<dyn Source + 'a>, TransferError> {
         if self.verifier.offset() == 0 && self.request.resume.is_none() {
             let (deltas, info, holders) = (self.deltas, self.info(), self.holders());
-            let base = deltas.base_for(info, &holders);
+            let state = deltas.decided(info, &holders);
             // Not across the wait: the sink cannot be shared.
             let progress = self.progress;
-            if let Some(base) = base.await {
-                let source = DeltaSource::new(deltas, info, base, progress);
-                return Ok(Box::new(source));
+            match state.await {
+                DeltaState::Rebuild(rebuild) => {
+                    return Ok(Box::new(RebuildSource::new(
+                        deltas, info, rebuild, progress,
+                    )));
+                }
+                DeltaState::Yes(base) => {
+                    return Ok(Box::new(DeltaSource::new(deltas, info, base, progress)));
+                }
+                DeltaState::No | DeltaState::Undecided(_) => {}
             }
         }
         if let Some(source) = self.in_chunks() {

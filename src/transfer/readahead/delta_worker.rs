@@ -8,7 +8,13 @@ use bytes::BytesMut;
 use super::queue::{AssignedTask, ReadaheadQueue};
 use super::task::FeedOutcome;
 use crate::pool::{HostId, ShellLease};
-use crate::transfer::deltas::{ChosenBase, DeltaFault, DeltaFetch};
+use crate::transfer::deltas::{Brought, ChosenBase, DeltaFault, DeltaFetch, Wanted};
+
+/// How many NARs are asked for together, how many bytes they have before the last one is added, and how many files here
+/// they are compared with.
+const BATCH_NARS: usize = 16;
+const BATCH_BYTES: u64 = 8 << 20;
+const BATCH_FILES: usize = 2000;
 
 /// Decides which paths come so.
 pub(super) async fn decide(queue: Arc<ReadaheadQueue>) {
@@ -29,13 +35,13 @@ pub(super) async fn decide(queue: Arc<ReadaheadQueue>) {
     }
 }
 
-/// Brings one after the other.
+/// Brings some after the others.
 pub(super) async fn run(queue: Arc<ReadaheadQueue>) {
     let mut changes = queue.subscribe();
     loop {
         changes.mark_seen();
-        match queue.next_delta_task(None) {
-            Some((assigned, base)) => work(&queue, assigned, base).await,
+        match Batch::next(&queue, None) {
+            Some(batch) => work(&queue, batch).await,
             None => {
                 if changes.changed().await.is_err() {
                     return;
@@ -45,107 +51,230 @@ pub(super) async fn run(queue: Arc<ReadaheadQueue>) {
     }
 }
 
-/// A NAR that was begun.
+/// NARs that are asked for together: each command costs the host some processes.
+struct Batch {
+    host: HostId,
+    /// `None` for those that are done.
+    tasks: Vec<Option<AssignedTask>>,
+    wanted: Vec<Wanted>,
+}
+
+impl Batch {
+    /// The next ones, all from `host`, unless that does not matter.
+    fn next(queue: &Arc<ReadaheadQueue>, host: Option<HostId>) -> Option<Self> {
+        let (first, base) = queue.next_delta_task(host)?;
+        let host = base.host;
+        let mut batch = Self {
+            host,
+            tasks: Vec::new(),
+            wanted: Vec::new(),
+        };
+        let mut bytes = first.task.info.nar_size;
+        let mut files = base.file_count();
+        batch.push(first, base);
+        while batch.tasks.len() < BATCH_NARS && bytes < BATCH_BYTES && files < BATCH_FILES {
+            let Some((next, base)) = queue.next_delta_task(Some(host)) else {
+                break;
+            };
+            let (first, info) = (&batch.wanted[0].0, &next.task.info);
+            if first.path.store_dir() != info.path.store_dir() {
+                queue.deltas.reject(&info.path);
+                next.fail_blameless(true);
+                continue;
+            }
+            bytes += info.nar_size;
+            files += base.file_count();
+            batch.push(next, base);
+        }
+        Some(batch)
+    }
+
+    fn push(&mut self, task: AssignedTask, base: Arc<ChosenBase>) {
+        self.wanted.push((task.task.info.clone(), base));
+        self.tasks.push(Some(task));
+    }
+
+    /// Asks for what is needed first.
+    fn begin(mut self, queue: &ReadaheadQueue, shell: &mut ShellLease) -> Option<Begun> {
+        let options = queue.deltas.options(self.host);
+        let Some(by_shell) = shell.as_shell() else {
+            self.fail_all();
+            return None;
+        };
+        let meter = Arc::new(AtomicU64::new(0));
+        for assigned in self.tasks.iter().flatten() {
+            assigned.task.set_chunk_meter(assigned.owner, &meter);
+        }
+        let fetch = DeltaFetch::start(by_shell, std::mem::take(&mut self.wanted), options);
+        Some(Begun {
+            batch: self,
+            fetch,
+            meter,
+            buf: BytesMut::new(),
+            accounted: 0,
+        })
+    }
+
+    /// Others may bring them.
+    fn fail_all(&mut self) {
+        for assigned in self.tasks.iter_mut().filter_map(Option::take) {
+            assigned.fail_blameless(true);
+        }
+    }
+
+    /// One of them comes in another way.
+    async fn give_up(&mut self, queue: &ReadaheadQueue, nar: usize, fault: Option<DeltaFault>) {
+        let Some(assigned) = self.tasks.get_mut(nar).and_then(Option::take) else {
+            return;
+        };
+        let path = assigned.task.info.path.clone();
+        queue.deltas.reject(&path);
+        queue.deltas.record(self.host, &path, fault).await;
+        assigned.fail_blameless(true);
+    }
+
+    /// What is to come next does; the rest may come so yet.
+    async fn give_up_next(&mut self, queue: &ReadaheadQueue, fault: Option<DeltaFault>) {
+        if let Some(next) = self.tasks.iter().position(Option::is_some) {
+            self.give_up(queue, next, fault).await;
+        }
+        self.fail_all();
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.fail_all();
+    }
+}
+
+/// NARs that were begun.
 struct Begun {
-    assigned: AssignedTask,
+    batch: Batch,
     fetch: DeltaFetch,
+    meter: Arc<AtomicU64>,
+    /// What has come of one of them.
+    buf: BytesMut,
+    /// How many of the bytes that came over the link were counted.
+    accounted: u64,
 }
 
 /// Why a shell cannot be used further.
 struct ShellLost;
 
-/// Brings a NAR, and those that follow it from the same host, over one shell.
-async fn work(queue: &Arc<ReadaheadQueue>, assigned: AssignedTask, base: Arc<ChosenBase>) {
-    let host = base.host;
+/// Brings NARs, and those that follow them from the same host, over one shell.
+async fn work(queue: &Arc<ReadaheadQueue>, mut batch: Batch) {
+    let host = batch.host;
     let mut shell = match queue.bookkeeping.pool.shell(host).await {
         Ok(Some(shell)) if shell.has_zstd() && shell.is_shell() => shell,
         // Failures are reported by the pool.
         _ => {
-            queue.deltas.reject(&assigned.task.info.path);
-            return assigned.fail_blameless(true);
+            for wanted in &batch.wanted {
+                queue.deltas.reject(&wanted.0.path);
+            }
+            return batch.fail_all();
         }
     };
-    let mut next = begin(queue, &mut shell, (assigned, base));
-    while let Some(begun) = next.take() {
-        match bring(queue, &mut shell, host, begun).await {
+    let mut next = batch.begin(queue, &mut shell);
+    while let Some(mut begun) = next.take() {
+        match bring(queue, &mut shell, &mut begun).await {
             Ok(behind) => next = behind,
             Err(ShellLost) => return,
         }
         if next.is_none() && !shell.has_waiters() {
-            let task = queue.next_delta_task(Some(host));
-            next = task.and_then(|task| begin(queue, &mut shell, task));
+            let batch = Batch::next(queue, Some(host));
+            next = batch.and_then(|batch| batch.begin(queue, &mut shell));
         }
     }
 }
 
-fn begin(
-    queue: &ReadaheadQueue,
-    shell: &mut ShellLease,
-    (assigned, base): (AssignedTask, Arc<ChosenBase>),
-) -> Option<Begun> {
-    let options = queue.deltas.options(base.host);
-    let fetch = DeltaFetch::start(shell.as_shell()?, assigned.task.info.clone(), base, options);
-    Some(Begun { assigned, fetch })
-}
-
-/// Brings a NAR. When all of it is requested, the next one is requested behind it, and returned.
+/// Brings NARs. When all of them is requested, the next ones are requested behind them, and returned.
 async fn bring(
     queue: &Arc<ReadaheadQueue>,
     shell: &mut ShellLease,
-    host: HostId,
-    Begun {
-        assigned,
-        mut fetch,
-    }: Begun,
+    begun: &mut Begun,
 ) -> Result<Option<Begun>, ShellLost> {
-    let (task, activity) = (assigned.task.clone(), shell.activity());
-    let meter = Arc::new(AtomicU64::new(0));
-    task.set_chunk_meter(assigned.owner, &meter);
-    let (mut buf, mut next) = (BytesMut::new(), None);
+    let (activity, host) = (shell.activity(), begun.batch.host);
+    let mut next = None;
     loop {
         let Some(by_shell) = shell.as_shell() else {
+            begun.batch.fail_all();
             return Err(ShellLost);
         };
-        let more = fetch.more(by_shell, &mut buf).await;
-        if !matches!(more, Ok(true)) {
-            give_up(queue, host, assigned, more.err()).await;
-            return Err(ShellLost);
-        }
-        meter.fetch_add(buf.len() as u64, Ordering::Relaxed);
-        activity.record_byte();
-        match task.feed(assigned.owner, &mut buf, host) {
-            Ok(FeedOutcome::More) => {}
-            Ok(FeedOutcome::Complete) => {
-                let (size, wire_len) = (task.info.nar_size, fetch.wire_len());
-                queue.deltas.record_done(host, size, wire_len);
-                assigned.finish();
+        let before = begun.buf.len();
+        let nar = match begun.fetch.more(by_shell, &mut begun.buf).await {
+            Ok(Brought::Bytes(nar)) => nar,
+            Ok(Brought::Refused(nar, fault)) => {
+                begun.batch.give_up(queue, nar, Some(fault)).await;
+                continue;
+            }
+            Ok(Brought::End) => {
+                // None is left, as a rule.
+                begun.batch.give_up_next(queue, None).await;
                 return Ok(next);
             }
-            Ok(FeedOutcome::NotOwner) => {
-                assigned.finish();
+            Err(fault) => {
+                begun.batch.give_up_next(queue, Some(fault)).await;
                 return Err(ShellLost);
             }
-            Ok(FeedOutcome::Wrong(_)) | Err(_) => {
-                give_up(queue, host, assigned, Some(DeltaFault::other_nar())).await;
-                return Err(ShellLost);
-            }
-        }
-        if next.is_none() && fetch.has_requested_all() && !shell.has_waiters() {
-            let task = queue.next_delta_task(Some(host));
-            next = task.and_then(|task| begin(queue, shell, task));
+        };
+        let came = begun.buf.len().saturating_sub(before);
+        begun.meter.fetch_add(came as u64, Ordering::Relaxed);
+        activity.record_byte();
+        begun.feed(queue, nar, host).await?;
+        if next.is_none() && begun.fetch.has_requested_all() && !shell.has_waiters() {
+            let batch = Batch::next(queue, Some(host));
+            next = batch.and_then(|batch| batch.begin(queue, shell));
         }
     }
 }
 
-/// It comes in another way.
-async fn give_up(
-    queue: &ReadaheadQueue,
-    host: HostId,
-    assigned: AssignedTask,
-    fault: Option<DeltaFault>,
-) {
-    let path = assigned.task.info.path.clone();
-    queue.deltas.reject(&path);
-    queue.deltas.record(host, &path, fault).await;
-    assigned.fail_blameless(true);
+impl Begun {
+    /// Gives a NAR what has come of it.
+    async fn feed(
+        &mut self,
+        queue: &ReadaheadQueue,
+        nar: usize,
+        host: HostId,
+    ) -> Result<(), ShellLost> {
+        let Some(slot) = self.batch.tasks.get_mut(nar) else {
+            return Err(ShellLost);
+        };
+        let Some(assigned) = slot else {
+            // Nobody wants it any more.
+            self.buf.clear();
+            return Ok(());
+        };
+        match assigned.task.feed(assigned.owner, &mut self.buf, host) {
+            Ok(FeedOutcome::More) => Ok(()),
+            Ok(FeedOutcome::Complete) => {
+                let (size, wire_len) = (assigned.task.info.nar_size, self.fetch.wire_len());
+                queue
+                    .deltas
+                    .record_done(host, size, wire_len - self.accounted);
+                self.accounted = wire_len;
+                self.buf.clear();
+                if let Some(assigned) = slot.take() {
+                    assigned.finish();
+                }
+                Ok(())
+            }
+            Ok(FeedOutcome::NotOwner) => {
+                self.buf.clear();
+                if let Some(assigned) = slot.take() {
+                    assigned.finish();
+                }
+                match self.batch.tasks.iter().any(Option::is_some) {
+                    true => Ok(()),
+                    false => Err(ShellLost),
+                }
+            }
+            Ok(FeedOutcome::Wrong(_)) | Err(_) => {
+                self.buf.clear();
+                let fault = Some(DeltaFault::other_nar());
+                self.batch.give_up(queue, nar, fault).await;
+                Ok(())
+            }
+        }
+    }
 }

@@ -21,6 +21,7 @@
 //! | `compressed_worker` | one shell on one host, which compresses runs of small NARs |
 //! | `chunk_worker` | NARs that come in chunks |
 //! | `delta_worker` | NARs that come as differences |
+//! | `rebuild_worker` | NARs that are made from what is here alone |
 
 mod budget;
 mod chunk_worker;
@@ -28,6 +29,7 @@ mod compressed_worker;
 mod delta_worker;
 mod in_flight;
 mod queue;
+mod rebuild_worker;
 mod room;
 mod spill;
 mod task;
@@ -38,7 +40,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::chunks::ChunkedDownloads;
-use super::deltas::Deltas;
+use super::deltas::{DeltaState, Deltas};
 use super::hosts::HostBookkeeping;
 use super::partial::Partials;
 use crate::model::PathInfo;
@@ -164,10 +166,14 @@ impl Readahead {
         let first = !self.has_fetched.swap(true, Ordering::Relaxed);
         let task = match self.queue.fetch(info) {
             Some(reader) => Some(ReadaheadHit::Requested(reader)),
-            None => self
-                .queue
-                .request_now(info, holders)
-                .map(ReadaheadHit::Queued),
+            // What can be made here is not requested.
+            None => match self.queue.deltas.state(info, holders) {
+                DeltaState::Rebuild(_) => None,
+                _ => self
+                    .queue
+                    .request_now(info, holders)
+                    .map(ReadaheadHit::Queued),
+            },
         };
         if first {
             self.workers.begin();

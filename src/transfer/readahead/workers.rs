@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::queue::ReadaheadQueue;
-use super::{chunk_worker, delta_worker, worker};
+use super::{chunk_worker, delta_worker, rebuild_worker, worker};
 use crate::pool::HostId;
 use crate::transfer::chunks::FAR;
 
@@ -20,6 +20,9 @@ const CHUNK_WORKERS: usize = 4;
 
 /// How many NARs are brought as differences at the same time: most of the time goes to the processors of both sides.
 const DELTA_WORKERS: usize = 4;
+
+/// How many NARs are made from what is here at the same time.
+const REBUILD_WORKERS: usize = 2;
 
 /// How often it is looked for more hosts, and for more to do for workers, while a caller takes a NAR.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
@@ -48,6 +51,9 @@ impl Workers {
         tasks.spawn(delta_worker::decide(self.queue.clone()));
         for _ in 0..DELTA_WORKERS {
             tasks.spawn(delta_worker::run(self.queue.clone()));
+        }
+        for _ in 0..REBUILD_WORKERS {
+            tasks.spawn(rebuild_worker::run(self.queue.clone()));
         }
         tasks.spawn(check(self.queue.clone(), Arc::downgrade(self)));
     }

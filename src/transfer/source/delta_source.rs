@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use super::{Source, SourceProgress, Step, Stop};
 use crate::model::PathInfo;
 use crate::pool::ShellLease;
-use crate::transfer::deltas::{ChosenBase, DeltaFault, DeltaFetch, Deltas};
+use crate::transfer::deltas::{Brought, ChosenBase, DeltaFault, DeltaFetch, Deltas};
 use crate::transfer::progress::TransferProgress;
 use crate::transfer::verify::{Taken, Verifier};
 
@@ -67,8 +67,10 @@ impl<'a> DeltaSource<'a> {
             let Some(shell) = shell.as_shell() else {
                 return Err(None);
             };
-            if !fetch.more(shell, &mut self.buf).await? {
-                return Err(None);
+            match fetch.more(shell, &mut self.buf).await? {
+                Brought::Bytes(_) => {}
+                Brought::Refused(_, fault) => return Err(Some(fault)),
+                Brought::End => return Err(None),
             }
         }
     }
@@ -86,7 +88,7 @@ async fn open(
             let options = deltas.options(base.host);
             let info = Arc::new(info.clone());
             let by_shell = shell.as_shell().ok_or(None)?;
-            let fetch = DeltaFetch::start(by_shell, info, base.clone(), options);
+            let fetch = DeltaFetch::start(by_shell, vec![(info, base.clone())], options);
             Ok((fetch, shell))
         }
         // Failures are reported by the pool.

@@ -10,6 +10,7 @@
 //! | [`ReadaheadSource`] | what a worker requested before the caller did, or requests now |
 //! | [`ChunkSource`] | ranges of a large NAR from several hosts and channels, put together |
 //! | [`DeltaSource`] | what differs from a version that is here |
+//! | [`RebuildSource`] | what is made from a version that is here alone |
 //! | [`PartialSource`] | what an earlier command has received |
 //! | [`PlainSource`] | the dump of one host, straight through |
 //!
@@ -29,6 +30,7 @@ mod partial_source;
 mod plain_source;
 mod read_coalescing;
 mod readahead_source;
+mod rebuild_source;
 
 use async_trait::async_trait;
 
@@ -42,6 +44,7 @@ pub(super) use delta_source::DeltaSource;
 pub(super) use partial_source::PartialSource;
 pub(super) use plain_source::{PlainDump, PlainSource};
 pub(super) use readahead_source::ReadaheadSource;
+pub(super) use rebuild_source::RebuildSource;
 
 /// One way to bring what is missing of a NAR.
 #[async_trait]

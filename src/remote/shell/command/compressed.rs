@@ -3,43 +3,35 @@
 use super::{LINE_MAX, put_compress, put_path, put_print, put_reads, put_trailer, put_word};
 use crate::wire::nar::layout::{FileRange, Piece};
 
-/// Lists everything at and below the path of that name as [`list`] does, with the status of `find` behind it, as one frame
-/// of zstd's. It costs nothing but its own name to ask for it, so it may be asked for ahead.
-pub(in crate::remote::shell) fn list_compressed(name: &[u8], number: u32, max: usize) -> Vec<u8> {
-    let mut out = b"w ".to_vec();
-    put_word(&mut out, name);
-    out.extend_from_slice(b";{ find \"$p/\"");
-    put_word(&mut out, name);
-    out.extend_from_slice(b" -printf '%y %m %s %P\\0%l\\0';printf %s \"$?\";}");
-    out.extend_from_slice(format!("|head -c {max}|zstd -q -3;").as_bytes());
-    put_trailer(&mut out, number, "0", "");
-    out.push(b'\n');
-    out
-}
-
-/// The digests of these files of the path of that name, as one frame of zstd's: for each that is there what `sha256sum -z`
-/// prints.
-pub(in crate::remote::shell) fn file_digests<'a>(
-    name: &[u8],
-    files: impl Iterator<Item = &'a [u8]>,
+/// Lists everything at and below the paths of these names, which are in one folder, and gives the digests of those of these
+/// files of theirs that are there, as one frame of zstd's: what [`list`](super::list) prints, with paths from that folder on;
+/// an empty string; for each file what `sha256sum -z` prints. At most `max` bytes.
+pub(in crate::remote::shell) fn survey<'a>(
+    names: &[&[u8]],
+    files: impl Iterator<Item = (&'a [u8], &'a [u8])>,
     number: u32,
+    max: usize,
 ) -> Vec<u8> {
     let mut out = b"w ".to_vec();
-    put_word(&mut out, name);
-    out.extend_from_slice(b";{ cd \"$p/\"");
-    put_word(&mut out, name);
-    let mut line = 0;
-    for file in files {
-        if line == 0 || out.len() - line > LINE_MAX {
-            out.extend_from_slice(if line == 0 { b"&&{ " } else { b"\n" });
-            line = out.len();
+    put_word(&mut out, names.first().copied().unwrap_or_default());
+    out.extend_from_slice(b";{ cd \"$p/\"&&{ find");
+    for name in names {
+        out.push(b' ');
+        put_word(&mut out, name);
+    }
+    out.extend_from_slice(b" -printf '%y %m %s %p\\0%l\\0';printf '\\0'");
+    let mut line = None;
+    for (name, file) in files {
+        if line.is_none_or(|line| out.len() - line > LINE_MAX) {
+            out.push(b'\n');
+            line = Some(out.len());
             out.extend_from_slice(b"sha256sum -z");
         }
         out.push(b' ');
-        put_path(&mut out, file);
+        put_word(&mut out, &[name, b"/", file].concat());
     }
-    out.extend_from_slice(if line == 0 { b";" } else { b";};" });
-    out.extend_from_slice(b"} 2>/dev/null|zstd -q -3;");
+    let end = format!("\n}};}} 2>/dev/null|head -c {max}|zstd -q -3;");
+    out.extend_from_slice(end.as_bytes());
     put_trailer(&mut out, number, "0", "");
     out.push(b'\n');
     out
@@ -59,7 +51,7 @@ pub(in crate::remote::shell) fn read_ranges<'a>(
     put_compress(out, level, number);
 }
 
-/// Compresses a file of the path that the shell is in against a file of another path. The trailer has the status.
+/// Compresses a file, by its path from where the shell is, against a file of another path. The trailer has the status.
 pub(in crate::remote::shell) fn patch(
     out: &mut Vec<u8>,
     file: &[u8],

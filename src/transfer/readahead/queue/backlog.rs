@@ -85,6 +85,8 @@ pub(super) struct TrackedTask {
     pub(super) requested_at: Instant,
     /// How many paths the caller had fetched then.
     pub(super) fetches: u64,
+    /// It is made from what is here alone.
+    pub(super) is_rebuild: bool,
 }
 
 impl Backlog {
@@ -170,8 +172,15 @@ impl Backlog {
             reader,
             requested_at: Instant::now(),
             fetches: self.fetches,
+            is_rebuild: false,
         };
         self.tasks.insert(path.clone(), entry);
+    }
+
+    /// How many bytes have been or are made ahead from what is here.
+    pub(super) fn rebuilt_ahead(&self) -> u64 {
+        let rebuilds = self.tasks.values().filter(|entry| entry.is_rebuild);
+        rebuilds.map(|entry| entry.reader.task.info.nar_size).sum()
     }
 
     /// What a worker of `host` should bring next. A large NAR comes on a channel of its own, where that is of use. A host

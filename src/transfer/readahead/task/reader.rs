@@ -69,6 +69,14 @@ impl TaskState {
         let checkpoint = stored.checkpoint;
         Some(ReadEvent::Piece(Piece { bytes, checkpoint }, stored.host))
     }
+
+    /// No more will come.
+    fn broken(&self, verifier: Box<Verifier>) -> ReadEvent {
+        match self.is_blameless {
+            true => ReadEvent::Lost(verifier),
+            false => ReadEvent::Broken(verifier),
+        }
+    }
 }
 
 /// One reader of a task. What it has not read is kept as long as this lives.
@@ -116,7 +124,7 @@ impl TaskReader {
         // Not before the worker has recorded what was wrong.
         if state.wrong && state.end.is_some() && next == 0 {
             let verifier = Box::new(Verifier::new(&self.task.info));
-            return Some(Next::Event(ReadEvent::Broken(verifier)));
+            return Some(Next::Event(state.broken(verifier)));
         }
         if let Some(stored) = state.pieces.get(next).cloned() {
             return match (stored.content.clone(), state.file.clone()) {
@@ -131,11 +139,7 @@ impl TaskReader {
             End::Complete => ReadEvent::Complete(Box::new(state.verifier.clone())),
             End::Broken => {
                 state.verifier.roll_back();
-                let verifier = Box::new(state.verifier.clone());
-                match state.is_blameless {
-                    true => ReadEvent::Lost(verifier),
-                    false => ReadEvent::Broken(verifier),
-                }
+                state.broken(Box::new(state.verifier.clone()))
             }
         }))
     }
