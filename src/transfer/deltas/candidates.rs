@@ -13,11 +13,14 @@ use super::{BASES_MAX, Base, BaseLookup};
 use crate::config::host::DeltaMode;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, Pool};
-use crate::transfer::chunks::{FAR, MIN_NAR_SIZE};
+use crate::transfer::chunks::FAR;
 use crate::transfer::hosts::{HostBookkeeping, Way};
 
 /// The smallest NAR, in bytes, that is worth the round trips and the processes at the host, wherever it is.
 const MIN_SIZE: u64 = 64 << 10;
+
+/// The same where the throughput of the host is not known: on a fast line as much comes in the time that those take.
+const MIN_UNMEASURED: u64 = 1 << 20;
 
 /// What those processes cost, in seconds of a host's processor: a NAR that comes in less is not worth them.
 const OVERHEAD_SECS: f64 = 0.012;
@@ -148,10 +151,10 @@ impl Deltas {
             || match bookkeeping.throughput.of(host) {
                 Some(_) if !bookkeeping.is_behind_a_line(host) => false,
                 Some(rate) => rate < FAST && info.nar_size as f64 >= rate as f64 * OVERHEAD_SECS,
-                // What is large would have come before its rate is known.
+                // It would have come before its rate is known.
                 None => {
                     let is_far = pool.latency(host).is_some_and(|latency| latency >= FAR);
-                    is_far && info.nar_size >= MIN_NAR_SIZE
+                    is_far && info.nar_size >= MIN_UNMEASURED
                 }
             };
         is_slow
