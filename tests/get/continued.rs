@@ -346,3 +346,14 @@ fn little_comes_again_of_much() {
     ));
     assert!(share < 0.15, "{share}");
 }
+
+#[test]
+fn a_run_may_be_interrupted_again_and_again() {
+    let slow = Slow::new();
+    // The first time too little is kept to be of use.
+    let interrupted = [5_000_000, 14_000_000, 10_000_000];
+    let came = interrupted.map(|bytes| slow.interrupt_at(bytes, kill).0);
+    let (again, got) = slow.again();
+    // Each time the chunks are lost that are on their way.
+    assert!(again < 26_000_000, "{came:?} and {again}: {}", got.stderr());
+}

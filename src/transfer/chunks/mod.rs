@@ -80,8 +80,22 @@ impl ChunkedDownloads {
     }
 
     /// Those of `holders` that may be asked for parts of a NAR now.
-    pub(super) fn usable(&self, info: &PathInfo, holders: &[HostId]) -> Vec<HostId> {
+    fn usable(&self, info: &PathInfo, holders: &[HostId]) -> Vec<HostId> {
         self.0.usable(&info.path, holders)
+    }
+
+    /// The same; if there are none, those that rest after a failure, and whether that is so.
+    pub(super) fn usable_or_resting(
+        &self,
+        info: &PathInfo,
+        holders: &[HostId],
+    ) -> (Vec<HostId>, bool) {
+        let hosts = self.usable(info, holders);
+        if !hosts.is_empty() {
+            return (hosts, false);
+        }
+        let may = |host: &HostId| self.0.may_bring_chunks(*host, &info.path);
+        (holders.iter().copied().filter(may).collect(), true)
     }
 
     /// Starts to bring what follows the byte `from` of a NAR, if that is of use: because it comes faster in chunks, or
@@ -109,17 +123,13 @@ impl ChunkedDownloads {
         if !self.is_possible(info) {
             return None;
         }
-        let mut hosts = self.usable(info, holders);
+        let hosts = self.usable(info, holders);
         let spares = from >= MIN_NAR_SIZE && from < info.nar_size;
         if !spares && !self.is_faster(info, from, &hosts) {
             return None;
         }
         // The host that broke off may be the only one.
-        let ignore_backoff = hosts.is_empty();
-        if ignore_backoff {
-            let may = |host: &HostId| self.0.may_bring_chunks(*host, &info.path);
-            hosts.extend(holders.iter().copied().filter(may));
-        }
+        let (hosts, ignore_backoff) = self.usable_or_resting(info, holders);
         if hosts.is_empty() {
             return None;
         }

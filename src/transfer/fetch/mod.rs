@@ -217,6 +217,11 @@ impl<'a> Fetch<'a> {
             return None;
         }
         let (file, size) = partials.open(info).await?;
+        // Without parts of the NAR the first bytes would come again anyway.
+        if size < MIN_NAR_SIZE {
+            self.keeper.begin_in(file);
+            return None;
+        }
         let (holders, known) = (self.holders(), (self.bookkeeping, self.chunks));
         let kept = (&**partials, &file, size);
         let proof = prove(known, (info, &holders), kept).await;
@@ -232,9 +237,8 @@ impl<'a> Fetch<'a> {
                 return None;
             }
         }
-        // Without parts of the NAR the first bytes would come again anyway.
         if proof.size < MIN_NAR_SIZE {
-            match proof.differs || size == 0 {
+            match proof.differs {
                 true => self.keeper.begin_in(file),
                 false => self.keeper.leave(file, size),
             }

@@ -42,12 +42,17 @@ pub(in crate::transfer) async fn prove(
 ) -> Proof {
     let mut proof = Proof::default();
     let size = size.min(info.nar_size);
-    for host in chunks.usable(info, holders).into_iter().take(MAX_HOSTS) {
+    let (hosts, are_resting) = chunks.usable_or_resting(info, holders);
+    for host in hosts.into_iter().take(MAX_HOSTS) {
         if proof.size == size {
             break;
         }
         // Failures are reported by the pool.
-        let Ok(Some(mut shell)) = bookkeeping.pool.shell(host).await else {
+        let shell = match are_resting {
+            true => bookkeeping.pool.shell_even_if_resting(host).await,
+            false => bookkeeping.pool.shell(host).await,
+        };
+        let Ok(Some(mut shell)) = shell else {
             continue;
         };
         let layout = match shell.list(&info.path).await {
