@@ -34,8 +34,8 @@ use super::progress::TransferProgress;
 use super::readahead::TransferContext;
 use super::request::FetchRequest;
 use super::source::{
-    ChunkSource, DeltaSource, PartialSource, PlainDump, PlainSource, ReadaheadSource, RebuildSource, Source, Step,
-    Stop,
+    ChunkSource, DeltaSource, PartialSource, PlainDump, PlainSource, ReadaheadSource,
+    RebuildSource, Source, Step, Stop,
 };
 use super::verify::{Piece, Verifier};
 use crate::model::PathInfo;
