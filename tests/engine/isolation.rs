@@ -156,6 +156,9 @@ impl Other {
         let child = command.arg("engine").stdin(Stdio::null()).spawn();
         let engine = Running(child.expect("start an engine"));
         wait_until("there is a socket", || !self.sockets().is_empty());
+        // It is there a moment before it listens.
+        let socket = &self.sockets()[0];
+        wait_until("it listens", || UnixStream::connect(socket).is_ok());
         engine
     }
 

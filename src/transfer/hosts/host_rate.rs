@@ -23,10 +23,6 @@ const CHANNEL_WINDOW: u64 = 2 << 20;
 /// With less to come than for so many seconds and two round trips, a host is asked for the next NAR: it would pause.
 const NEARLY_DONE_SECS: f64 = 0.3;
 
-/// How many whole NARs may come at the same time from a host whose link one of them fills: the rate may have been taken
-/// while a caller was slow.
-const MIN_STREAMS: usize = 2;
-
 /// What is known of one host.
 #[derive(Debug, Clone, Default)]
 pub(super) struct HostRate {
@@ -130,15 +126,17 @@ impl HostRate {
             return self.streams == 0;
         };
         let latency = self.latency.as_secs_f64();
-        self.streams < MIN_STREAMS
-            || self.streams as f64 * window_rate(latency) <= 2.0 * rate
+        self.streams as f64 * window_rate(latency) <= 2.0 * rate
             || self.backlog_secs() <= NEARLY_DONE_SECS + 2.0 * latency
     }
 
-    /// How long the rest of a large NAR will take, in seconds, if the others go on as well; `None` while that is not known.
+    /// How long the rest of a large NAR will take, in seconds; `None` while that is not known. All share the link, and it is
+    /// done at the latest when all are.
     pub(super) fn stream_secs(&self, rest: u64) -> Option<f64> {
-        let rate = self.rate?.max(1.0) / self.streams.max(1) as f64;
-        Some(rest as f64 / rate)
+        let rate = self.rate?.max(1.0);
+        let shared = rest as f64 * self.streams.max(1) as f64 / rate;
+        let all = self.backlog.max(rest) as f64 / rate;
+        Some(shared.min(all))
     }
 
     /// How long one more large NAR will take at most, in seconds, behind all that is outstanding.
@@ -292,8 +290,8 @@ mod tests {
         assert_eq!(most(21_000_000, 100), 3);
         assert_eq!(most(84_000_000, 100), 9);
         // The link is the limit.
-        assert_eq!(most(12_000_000, 20), MIN_STREAMS);
-        assert_eq!(most(100_000_000, 0), MIN_STREAMS);
+        assert_eq!(most(12_000_000, 20), 1);
+        assert_eq!(most(100_000_000, 0), 1);
 
         let mut unknown = HostRate::default();
         assert!(unknown.has_room_for_stream());

@@ -11,8 +11,8 @@ use super::host_rate::{HostRate, LATE_FACTOR, MEASURE_WINDOW};
 use crate::pool::HostId;
 
 /// A large NAR is left to another host that takes so many times less for all of it, and so many seconds.
-const OVERTAKEN_FACTOR: f64 = 2.0;
-const OVERTAKEN_SECS: f64 = 1.0;
+const OVERTAKEN_FACTOR: f64 = 3.0;
+const OVERTAKEN_SECS: f64 = 2.0;
 
 /// The throughput of all hosts.
 #[derive(Debug, Default)]
