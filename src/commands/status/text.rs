@@ -179,12 +179,16 @@ fn engine_line(engine: &Value) -> String {
         None | Some(0) => String::new(),
         Some(failed) => format!(", {failed} failed"),
     };
+    let on_disk = match field("readaheadDiskBytes") {
+        0 => String::new(),
+        bytes => format!(", {} more on disk", size(bytes)),
+    };
     let kept = match field("partialBytes") {
         0 => String::new(),
         bytes => format!(", {} of interrupted downloads", size(bytes)),
     };
     format!(
-        "engine {}: up {}, {clients}, {}, {} of {} read ahead{kept}, {paths} delivered ({bytes}{failed}){}",
+        "engine {}: up {}, {clients}, {}, {} of {} read ahead{on_disk}{kept}, {paths} delivered ({bytes}{failed}){}",
         field("pid"),
         long_time(field("upSeconds")),
         counted(transfers as u64, "transfer"),

@@ -86,6 +86,7 @@ impl ServerContext {
     pub(super) fn status(&self) -> Value {
         let (connections, callers) = self.callers.count();
         let (used, total) = self.engine.transfers.memory();
+        let (on_disk, disk_total) = self.engine.transfers.on_disk();
         json!({
             "pid": std::process::id(),
             "version": env!("CARGO_PKG_VERSION"),
@@ -99,6 +100,8 @@ impl ServerContext {
             "answers": self.engine.answers(),
             "readaheadBytes": used,
             "readaheadLimit": total,
+            "readaheadDiskBytes": on_disk,
+            "readaheadDiskLimit": disk_total,
             "partialBytes": self.engine.transfers.kept(false),
             "residentBytes": resident_bytes(),
         })

@@ -39,7 +39,7 @@ impl ExtensionChannel {
             .map_err(|source| self.malformed(DELTA, source))
     }
 
-    /// Asks for the NARs of these paths (at most [`MAX_NARS`]), of `len` bytes together, compressed at level `level` (of zstd, 0
+    /// Asks for the NARs of these paths (at most [`MAX_NARS`](crate::wire::serve::extension::MAX_NARS)), of `len` bytes together, compressed at level `level` (of zstd, 0
     /// for none) as one. They then come by [`ExtensionChannel::nars`], in their turn.
     pub fn request_nars(&mut self, paths: Vec<StorePath>, len: u64, level: u8) {
         let Some(first) = paths.first().cloned() else {

@@ -66,7 +66,7 @@ pub struct ReplyDecoder {
 }
 
 impl ReplyDecoder {
-    /// At the beginning of a reply that [`may be busy`](Request::may_be_busy).
+    /// At the beginning of a reply that [`may be busy`](super::Request::may_be_busy).
     #[must_use]
     pub fn new(may_be_busy: bool) -> Self {
         let busy = if may_be_busy { MAX_BUSY } else { 0 };
