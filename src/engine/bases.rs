@@ -116,6 +116,17 @@ impl LocalBases {
 }
 
 impl BaseLookup for LocalBases {
+    fn may_find(&self, wanted: &StorePath) -> bool {
+        // Somebody makes it.
+        let Some(index) = self.index.try_lock() else {
+            return true;
+        };
+        let fresh = index
+            .as_ref()
+            .filter(|(at, _)| at.elapsed() <= INDEX_LIFETIME);
+        fresh.is_none_or(|(_, index)| index.contains_key(&without_version(wanted.name())))
+    }
+
     fn find(&self, wanted: &[StorePath]) -> Vec<Vec<Base>> {
         let mut index = self.index.lock();
         if index
@@ -223,7 +234,11 @@ mod tests {
         }
         let mut config = Config::without_hosts();
         config.delta_bases = vec![root.path().to_owned()];
-        let found = LocalBases::new(&config).find(&[path('1', "a-1.0"), path('9', "c")]);
+        let bases = LocalBases::new(&config);
+        assert!(bases.may_find(&path('9', "c")), "nothing is known yet");
+        let found = bases.find(&[path('1', "a-1.0"), path('9', "c")]);
+        assert!(bases.may_find(&path('1', "a-3.0")));
+        assert!(!bases.may_find(&path('9', "c")));
         let names: Vec<_> = found[0].iter().map(|base| base.path.clone()).collect();
         assert_eq!(names, [path('3', "a-1.0"), path('2', "a-2.0")]);
         assert!(found[0][0].files.ends_with(path('3', "a-1.0").base_name()));

@@ -94,11 +94,25 @@ impl Deltas {
                 Some(Decision::Never) => false,
                 Some(Decision::NoRebuild) => info.nar_size >= MIN_SIZE,
                 Some(_) => true,
-                None => {
-                    self.pool().hosts().any(|host| self.may_rebuild(host))
-                        || info.nar_size >= MIN_SIZE
-                }
+                None => self.may_rebuild_any() || info.nar_size >= MIN_SIZE,
             }
+    }
+
+    fn may_rebuild_any(&self) -> bool {
+        self.pool().hosts().any(|host| self.may_rebuild(host))
+    }
+
+    /// Paths will be fetched soon: has it found out which versions are here, if that may be of use. Whether it is found out.
+    pub(in crate::transfer) fn prepare(&self) -> bool {
+        let Some(lookup) = self.lookup.clone() else {
+            return true;
+        };
+        let is_useful = self.may_rebuild_any();
+        if is_useful {
+            // It goes on by itself.
+            drop(tokio::task::spawn_blocking(move || lookup.find(&[])));
+        }
+        is_useful
     }
 
     /// Whether a path comes as differences, as far as is known.
@@ -106,7 +120,17 @@ impl Deltas {
         if !self.is_possible(info) {
             return DeltaState::No;
         }
-        let known = self.decided.lock().get(&info.path).cloned();
+        let mut known = self.decided.lock().get(&info.path).cloned();
+        if known.is_none()
+            && self
+                .lookup
+                .as_ref()
+                .is_some_and(|lookup| !lookup.may_find(&info.path))
+        {
+            // Most paths: nothing is to wait for what comes of a question.
+            self.reject(&info.path);
+            known = Some(Decision::Never);
+        }
         let mut holders = holders.iter().copied();
         let host = match known {
             Some(Decision::Never) => None,
@@ -190,10 +214,6 @@ impl Deltas {
     }
 
     fn record_decisions(&self, wanted: &[Arc<PathInfo>], found: Vec<Decision>) {
-        let mut decided = self.decided.lock();
-        if decided.len() + wanted.len() > MAX_DECISIONS {
-            decided.clear();
-        }
         for (info, decision) in wanted.iter().zip(found) {
             match &decision {
                 Decision::Differences(base) => log::debug!(
@@ -205,8 +225,16 @@ impl Deltas {
                 Decision::Rebuild(_) => log::debug!("{} may be made from what is here", info.path),
                 Decision::Never | Decision::NoRebuild => {}
             }
-            decided.insert(info.path.clone(), decision);
+            self.remember(&info.path, decision);
         }
+    }
+
+    fn remember(&self, path: &StorePath, decision: Decision) {
+        let mut decided = self.decided.lock();
+        if decided.len() >= MAX_DECISIONS {
+            decided.clear();
+        }
+        decided.insert(path.clone(), decision);
     }
 
     /// How that host is asked.
@@ -238,15 +266,13 @@ impl Deltas {
 
     /// It does not come as differences after all.
     pub(in crate::transfer) fn reject(&self, path: &StorePath) {
-        self.decided.lock().insert(path.clone(), Decision::Never);
+        self.remember(path, Decision::Never);
     }
 
     /// It cannot be made from what is here alone.
     pub(in crate::transfer) fn reject_rebuild(&self, path: &StorePath, reason: &str) {
         log::debug!("{path} cannot be made from what is here: {reason}");
-        self.decided
-            .lock()
-            .insert(path.clone(), Decision::NoRebuild);
+        self.remember(path, Decision::NoRebuild);
     }
 
     /// A NAR of `size` bytes has come as differences of `wire_len` bytes.

@@ -75,6 +75,11 @@ pub trait BaseLookup: Send + Sync {
     /// [`BASES_MAX`](super::BASES_MAX) of each. Blocks.
     fn find(&self, wanted: &[StorePath]) -> Vec<Vec<Base>>;
 
+    /// Whether another version of this path may be here, as far as is known without waiting.
+    fn may_find(&self, _wanted: &StorePath) -> bool {
+        true
+    }
+
     /// Opens the NAR of one of them. Blocks.
     ///
     /// # Errors

@@ -111,6 +111,8 @@ pub(super) struct Readahead {
     workers: Arc<Workers>,
     /// The caller has begun to fetch.
     has_fetched: AtomicBool,
+    /// What is here is looked up.
+    has_prepared: AtomicBool,
     partials: Option<Arc<Partials>>,
 }
 
@@ -127,6 +129,7 @@ impl Readahead {
             workers: Arc::new(Workers::new(queue.clone())),
             queue,
             has_fetched: AtomicBool::new(false),
+            has_prepared: AtomicBool::new(false),
             partials: context.partials.clone(),
         }
     }
@@ -136,6 +139,9 @@ impl Readahead {
         let partials = self.partials.as_ref();
         if partials.is_some_and(|partials| partials.may_have(info)) {
             return;
+        }
+        if !self.has_prepared.load(Ordering::Relaxed) && self.queue.deltas.prepare() {
+            self.has_prepared.store(true, Ordering::Relaxed);
         }
         self.queue.expect(info, holders);
         if self.has_fetched.load(Ordering::Relaxed) {
