@@ -99,7 +99,7 @@ impl LocalSegments {
                     }
                 }
                 let all = |out: &mut dyn Write| Ok(out.write_all(&listing)?);
-                body.fill(*level, listing.len() as u64, all)
+                body.fill(*level, Some(listing.len() as u64), all)
             }
             Request::Chunk {
                 path,
@@ -108,7 +108,7 @@ impl LocalSegments {
                 level,
             } => {
                 let segment = segment(&self.layout(path)?, *start, *len)?;
-                body.fill(*level, *len, |out| {
+                body.fill(*level, Some(*len), |out| {
                     let mut take = |bytes: &[u8]| out.write_all(bytes);
                     Ok(self.store.read_segment(&segment, false, &mut take)?)
                 })
@@ -128,7 +128,7 @@ impl LocalSegments {
                 self.store
                     .read_segment(&segment, *contents_only, &mut take)?;
                 let digest = hasher.finalize();
-                body.fill(0, 32, |out| Ok(out.write_all(&digest)?))
+                body.fill(0, Some(32), |out| Ok(out.write_all(&digest)?))
             }
             Request::Delta { part, base, level } => {
                 for NarRange { len, .. } in [part, base] {
@@ -156,7 +156,7 @@ impl LocalSegments {
             Request::Nars { paths, level } => {
                 // What came before stays of use.
                 let mut refused = Ok(());
-                body.fill_unknown(*level, |out| {
+                body.fill(*level, None, |out| {
                     refused = paths.iter().try_for_each(|path| self.dump(path, out));
                     Ok(())
                 })?;
@@ -261,26 +261,8 @@ struct Body {
 }
 
 impl Body {
-    /// Makes the whole body of what `write` writes, `len` bytes.
+    /// Makes the whole body of what `write` writes, `len` bytes if that is known.
     fn fill(
-        &mut self,
-        level: u8,
-        len: u64,
-        write: impl FnOnce(&mut dyn Write) -> Result<(), Refusal>,
-    ) -> Result<(), Refusal> {
-        self.fill_with(level, Some(len), write)
-    }
-
-    /// The same of what has any length.
-    fn fill_unknown(
-        &mut self,
-        level: u8,
-        write: impl FnOnce(&mut dyn Write) -> Result<(), Refusal>,
-    ) -> Result<(), Refusal> {
-        self.fill_with(level, None, write)
-    }
-
-    fn fill_with(
         &mut self,
         level: u8,
         len: Option<u64>,
