@@ -14,11 +14,13 @@
 //! | [`resolver`] | which paths there are, and where |
 //! | [`transfer`] | bytes of paths: choose hosts, read ahead, stream or put parts together, verify; restore to disk |
 //! | [`cache`] | answers that were given already, in memory and on disk |
+//! | [`push_queue`] | paths that are to be sent to hosts in the background, on disk |
 //! | [`pool`] | hosts, their connections, failover |
 //! | [`remote`] | typed client of one serve connection, and of one shell |
 //! | [`transport`] | a host becomes a pair of byte streams: OpenSSH, or a local child process |
 //! | [`ipc`] | how front ends reach their engine: its socket, who starts it, the connection |
 //! | `watch` | a value that changes, and tasks that are woken in order |
+//! | `sqlite` | databases of ours that several processes use |
 //! | [`folder`] | which folders and files other users cannot have a hand in |
 //! | [`local_store`] | a real local Nix store, read only |
 //! | [`wire`] | codecs without IO |
@@ -41,10 +43,12 @@ pub mod local_store;
 pub mod model;
 pub mod pool;
 pub mod progress;
+pub mod push_queue;
 pub mod remote;
 pub mod report;
 pub mod resolver;
 pub mod serve;
+mod sqlite;
 pub mod transfer;
 pub mod transport;
 mod watch;

@@ -62,8 +62,18 @@ const MODULES: &[Module] = &[
         "hosts and failover: bytes are remote's",
     ),
     Module::new(
+        "sqlite",
+        &["folder"],
+        "databases of ours that several processes use: nothing of what is in them",
+    ),
+    Module::new(
+        "push_queue",
+        &["hint", "model", "folder", "sqlite"],
+        "what is to be sent: no host, no store",
+    ),
+    Module::new(
         "cache",
-        &["hint", "model", "folder"],
+        &["hint", "model", "folder", "sqlite"],
         "remembers answers, whoever gave them",
     ),
     Module::new(
@@ -172,8 +182,13 @@ const CRATES: &[CrateUse] = &[
     ),
     CrateUse::new(
         "rusqlite",
-        &["src/cache/disk", "src/local_store/"],
-        "SQLite blocks: two modules fence it",
+        &[
+            "src/cache/disk",
+            "src/local_store/",
+            "src/push_queue/",
+            "src/sqlite",
+        ],
+        "SQLite blocks: these modules fence it",
     ),
     CrateUse::new("moka", &["src/cache/memory"], "the memory tier only"),
     CrateUse::new(

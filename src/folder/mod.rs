@@ -1,5 +1,5 @@
 //! Private folders: what must be true of a folder, of those above it and of a file in it, so that no other
-//! user can replace what is ours; and [locks](lock) between processes.
+//! user can replace what is ours; which private folders a user has; and [locks](lock) between processes.
 //!
 //! That only we can write in a folder is not enough: a user who can write in a folder *above* it can move
 //! ours away and put another one there. So every folder on the path counts, symbolic links followed: each
@@ -13,8 +13,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 pub mod lock;
+mod private;
 mod socket_id;
 
+pub use private::{Environment, FolderError, Purpose};
 pub use socket_id::SocketId;
 
 /// `S_ISVTX`

@@ -12,10 +12,10 @@ use crate::wire::serve::engine::EXTENSION;
 /// This process's own program, even after its file was replaced (Linux).
 const PROC_SELF_EXE: &str = "/proc/self/exe";
 
-/// Environment variables that change what an engine does: where its cache and its runtime folder are, and which user
-/// ssh runs as.
+/// Environment variables that change what an engine does: where its private folders are, and which user ssh runs as.
 const ENVIRONMENT: &[&str] = &[
     "SSH_SUBSTITUTER_CACHE_DIR",
+    "SSH_SUBSTITUTER_STATE_DIR",
     "SSH_SUBSTITUTER_RUNTIME_DIR",
     "NSS_WRAPPER_PASSWD",
 ];

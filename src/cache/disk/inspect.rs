@@ -9,9 +9,10 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 
 use super::shell::EXTENSION;
-use super::{DATABASE_FILE, Disk, FolderError, Unusable, health, open, retry_busy, retry_busy_for};
+use super::{DATABASE_FILE, Disk, FolderError, health, open, retry_busy};
 use crate::hint::without_hint;
 use crate::model::HealthRecord;
+use crate::sqlite::{Unusable, retry_busy_for, with};
 
 /// How long a change is repeated while others write: a user can wait longer than Nix.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -159,7 +160,7 @@ impl Disk {
 
 fn size(path: &Path) -> Option<u64> {
     let length = |path: &Path| std::fs::metadata(path).ok().map(|meta| meta.len());
-    let log = length(&super::with(path, "-wal")).unwrap_or(0);
+    let log = length(&with(path, "-wal")).unwrap_or(0);
     Some(length(path)? + log)
 }
 

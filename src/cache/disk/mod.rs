@@ -12,28 +12,23 @@
 //! | `0x7373_6873` (`sshs`) | 1 | `host_health` |
 //! | | 2 | and `cached_hosts`, `path_infos`, `upkeep`, `host_shell` |
 
-mod folder;
 mod health;
 mod infos;
 mod inspect;
 mod shell;
 
 use parking_lot::Mutex;
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
+use rusqlite::{Connection, TransactionBehavior};
 
-pub use folder::{Environment, FolderError, OVERRIDE};
 pub use infos::{CacheWrite, CachedAnswer, Lifetimes, Lookup};
 pub use inspect::{Cleared, Contents, HostAnswers, InspectError};
 
-use crate::folder::is_own_file;
-use crate::folder::lock::try_lock;
+pub use crate::folder::{Environment, FolderError};
+use crate::sqlite::{self, Unusable, is_damage, retry_busy_for};
 
 /// Marks a database as ours (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x7373_6873;
@@ -43,13 +38,6 @@ const SCHEMA_VERSION: i32 = 2;
 
 /// How long a question is repeated while other processes lock the database.
 const BUSY_RETRY_TIMEOUT: Duration = Duration::from_millis(200);
-
-/// How long SQLite itself waits for a lock. It is not enough: in WAL mode it sometimes does not wait at all
-/// (`SQLITE_BUSY` while a log is recovered, `SQLITE_PROTOCOL` under load).
-const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// How long to wait before a question is repeated.
-const BUSY_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
 const DATABASE_FILE: &str = "cache.sqlite";
 
@@ -80,15 +68,6 @@ enum DiskError {
     },
     #[error("cannot move {} aside: {source}", .path.display())]
     Aside { path: PathBuf, source: io::Error },
-}
-
-/// Why a database that is there cannot be used.
-#[derive(Debug)]
-enum Unusable {
-    Damaged,
-    Foreign,
-    Newer,
-    Other(rusqlite::Error),
 }
 
 impl Disk {
@@ -156,50 +135,6 @@ fn retry_busy<T>(question: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Res
     retry_busy_for(BUSY_RETRY_TIMEOUT, question)
 }
 
-/// The same for at most `limit`.
-fn retry_busy_for<T>(
-    limit: Duration,
-    mut question: impl FnMut() -> rusqlite::Result<T>,
-) -> rusqlite::Result<T> {
-    let started = Instant::now();
-    loop {
-        match question() {
-            Err(error) if is_passing(&error) && started.elapsed() < limit => {
-                std::thread::sleep(BUSY_RETRY_INTERVAL);
-            }
-            result => return result,
-        }
-    }
-}
-
-fn is_passing(error: &rusqlite::Error) -> bool {
-    let locking = error
-        .sqlite_error()
-        .is_some_and(|error| error.extended_code == ffi::SQLITE_PROTOCOL);
-    locking
-        || matches!(
-            error.sqlite_error_code(),
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
-        )
-}
-
-fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-    )
-}
-
-impl From<rusqlite::Error> for Unusable {
-    fn from(error: rusqlite::Error) -> Self {
-        if is_damage(&error) {
-            Self::Damaged
-        } else {
-            Self::Other(error)
-        }
-    }
-}
-
 /// The time by the wall clock, in seconds of Unix time.
 #[must_use]
 pub fn unix_seconds() -> u64 {
@@ -209,26 +144,8 @@ pub fn unix_seconds() -> u64 {
 
 /// Opens the database; creates it if it is missing.
 fn open(path: &Path) -> Result<Connection, Unusable> {
-    if !claim(path)? {
-        return Err(Unusable::Foreign);
-    }
-    let flags = OpenFlags::default() | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let mut db = Connection::open_with_flags(path, flags)?;
-    db.busy_timeout(BUSY_TIMEOUT)?;
-    let number = |db: &Connection, name: &str| {
-        retry_busy(|| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0)))
-    };
-    let application = number(&db, "application_id")?;
-    let tables: i64 =
-        retry_busy(|| db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)))?;
-    if application != APPLICATION_ID && (application != 0 || tables > 0) {
-        return Err(Unusable::Foreign);
-    }
-    if number(&db, "user_version")? > SCHEMA_VERSION {
-        return Err(Unusable::Newer);
-    }
+    let mut db = sqlite::open(path, APPLICATION_ID, SCHEMA_VERSION, BUSY_RETRY_TIMEOUT)?;
     // A lost write costs time only, so none waits for the disk.
-    retry_busy(|| db.pragma_update(None, "journal_mode", "WAL"))?;
     retry_busy(|| db.pragma_update(None, "synchronous", "NORMAL"))?;
     retry_busy(|| {
         let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -248,32 +165,6 @@ fn open(path: &Path) -> Result<Connection, Unusable> {
     Ok(db)
 }
 
-/// Creates the file if it is missing, readable for us alone: SQLite gives the files beside it the same mode.
-/// `false` when something else than a file of ours has its name.
-fn claim(path: &Path) -> rusqlite::Result<bool> {
-    let made = OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(path);
-    match made {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let meta = fs::symlink_metadata(path);
-            let uid = rustix::process::geteuid().as_raw();
-            // A file that is gone by now existed a moment ago, and is not ours to claim.
-            Ok(meta.is_ok_and(|meta| is_own_file(&meta, uid)))
-        }
-        Err(error) => {
-            let code = ffi::Error::new(ffi::SQLITE_CANTOPEN);
-            Err(rusqlite::Error::SqliteFailure(
-                code,
-                Some(error.to_string()),
-            ))
-        }
-    }
-}
-
 /// Moves an unusable database aside and creates a new one. With `damaged` it is known to be unusable even if it
 /// can be opened, unless another process has replaced it meanwhile.
 fn renew(path: &Path, damaged: bool) -> Result<Connection, DiskError> {
@@ -282,7 +173,7 @@ fn renew(path: &Path, damaged: bool) -> Result<Connection, DiskError> {
         source,
     };
     // One process at a time, so that no other one moves the new database aside.
-    let _lock = lock(&path.with_extension("lock")).map_err(failed)?;
+    let _lock = sqlite::lock(&path.with_extension("lock"), BUSY_RETRY_TIMEOUT).map_err(failed)?;
     let suffix = match open(path) {
         Ok(db) if !damaged || is_sound(&db) => return Ok(db),
         Ok(_) | Err(Unusable::Damaged) => "damaged",
@@ -294,13 +185,7 @@ fn renew(path: &Path, damaged: bool) -> Result<Connection, DiskError> {
         }
     };
     log::debug!("{} is {suffix}: moved aside", path.display());
-    for part in ["", "-wal", "-shm"] {
-        // A later one replaces an earlier one, so that they do not pile up.
-        match fs::rename(with(path, part), with(path, &format!(".{suffix}{part}"))) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-    }
+    sqlite::move_aside(path, suffix).map_err(failed)?;
     open(path).map_err(|problem| match problem {
         Unusable::Other(source) => DiskError::Sqlite {
             path: path.to_owned(),
@@ -313,28 +198,6 @@ fn renew(path: &Path, damaged: bool) -> Result<Connection, DiskError> {
 fn is_sound(db: &Connection) -> bool {
     let check = retry_busy(|| db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)));
     check.is_ok_and(|answer: String| answer == "ok")
-}
-
-fn with(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-/// A lock between processes, held until the file is dropped.
-fn lock(path: &Path) -> io::Result<File> {
-    let started = Instant::now();
-    loop {
-        match try_lock(path) {
-            Err(error)
-                if error.kind() == io::ErrorKind::WouldBlock
-                    && started.elapsed() < BUSY_RETRY_TIMEOUT =>
-            {
-                std::thread::sleep(BUSY_RETRY_INTERVAL);
-            }
-            locked => return locked,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 use crate::model::HealthRecord;
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
+use std::time::Instant;
 
 use super::*;
 

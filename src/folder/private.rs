@@ -1,8 +1,11 @@
-//! The private folder of the disk tier.
+//! The private folders of a user: one for what may be lost, one for what may not.
 //!
-//! Tried in this order: `$XDG_CACHE_HOME/ssh-substituter`, `~/.cache/ssh-substituter`, and for root
-//! `/var/cache/ssh-substituter`. The environment variable [`OVERRIDE`] names another folder, which
-//! is then the only one.
+//! | what | override | tried in this order |
+//! | --- | --- | --- |
+//! | [`Purpose::Cache`] | `SSH_SUBSTITUTER_CACHE_DIR` | `$XDG_CACHE_HOME/ssh-substituter`, `~/.cache/ssh-substituter`, for root `/var/cache/ssh-substituter` |
+//! | [`Purpose::State`] | `SSH_SUBSTITUTER_STATE_DIR` | `$XDG_STATE_HOME/ssh-substituter`, `~/.local/state/ssh-substituter`, for root `/var/lib/ssh-substituter` |
+//!
+//! The variable in the second column names the folder itself, which is then the only one.
 
 use std::env;
 use std::fs::{self, DirBuilder, Permissions};
@@ -10,12 +13,51 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::folder::{is_writable_by_others, unsafe_ancestor};
-
-/// Names the folder itself; for tests and unusual systems.
-pub const OVERRIDE: &str = "SSH_SUBSTITUTER_CACHE_DIR";
+use super::{is_writable_by_others, unsafe_ancestor};
 
 const FOLDER_NAME: &str = "ssh-substituter";
+
+/// What a folder is for (the XDG base directory specification has both).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// What may be lost: it costs time only.
+    #[default]
+    Cache,
+    /// What is to be done yet.
+    State,
+}
+
+impl Purpose {
+    /// The environment variable that names the folder itself; for tests and unusual systems.
+    #[must_use]
+    pub fn override_variable(self) -> &'static str {
+        match self {
+            Self::Cache => "SSH_SUBSTITUTER_CACHE_DIR",
+            Self::State => "SSH_SUBSTITUTER_STATE_DIR",
+        }
+    }
+
+    fn xdg_variable(self) -> &'static str {
+        match self {
+            Self::Cache => "XDG_CACHE_HOME",
+            Self::State => "XDG_STATE_HOME",
+        }
+    }
+
+    fn below_home(self) -> &'static str {
+        match self {
+            Self::Cache => ".cache",
+            Self::State => ".local/state",
+        }
+    }
+
+    fn of_system(self) -> &'static str {
+        match self {
+            Self::Cache => "/var/cache",
+            Self::State => "/var/lib",
+        }
+    }
+}
 
 /// Why there is no folder.
 #[derive(Debug, thiserror::Error)]
@@ -39,17 +81,19 @@ pub enum FolderError {
         what: &'static str,
     },
     /// There is no folder to try.
-    #[error("neither XDG_CACHE_HOME nor HOME names a folder to use")]
-    Homeless,
+    #[error("neither {} nor HOME names a folder to use", .0.xdg_variable())]
+    Homeless(Purpose),
 }
 
 /// What the choice depends on; a value, so that tests need not change the process.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
-    /// The folder that [`OVERRIDE`] names.
+    /// What the folder is for.
+    pub purpose: Purpose,
+    /// The folder that [`Purpose::override_variable`] names.
     pub explicit: Option<PathBuf>,
-    /// `$XDG_CACHE_HOME`.
-    pub xdg_cache_home: Option<PathBuf>,
+    /// `$XDG_CACHE_HOME` or `$XDG_STATE_HOME`.
+    pub xdg_home: Option<PathBuf>,
     /// `$HOME`.
     pub home: Option<PathBuf>,
     /// The effective user id.
@@ -57,16 +101,23 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// That of this process.
+    /// That of this process, for the cache.
     #[must_use]
     pub fn of_process() -> Self {
+        Self::of_process_for(Purpose::Cache)
+    }
+
+    /// That of this process.
+    #[must_use]
+    pub fn of_process_for(purpose: Purpose) -> Self {
         let from_env = |name| {
             let value = env::var_os(name).filter(|value| !value.is_empty());
             value.map(PathBuf::from)
         };
         Self {
-            explicit: from_env(OVERRIDE),
-            xdg_cache_home: from_env("XDG_CACHE_HOME"),
+            purpose,
+            explicit: from_env(purpose.override_variable()),
+            xdg_home: from_env(purpose.xdg_variable()),
             home: from_env("HOME"),
             uid: rustix::process::geteuid().as_raw(),
         }
@@ -77,7 +128,7 @@ impl Environment {
     /// # Errors
     /// When no folder can be used; the reason for the last one is given.
     pub fn folder(&self) -> Result<PathBuf, FolderError> {
-        let mut last = FolderError::Homeless;
+        let mut last = FolderError::Homeless(self.purpose);
         for candidate in self.candidates() {
             match self.claim(&candidate) {
                 Err(error) => last = error,
@@ -91,15 +142,18 @@ impl Environment {
         if let Some(explicit) = &self.explicit {
             return vec![explicit.clone()];
         }
-        let xdg = self.xdg_cache_home.clone();
-        let home = self.home.as_ref().map(|home| home.join(".cache"));
+        let xdg = self.xdg_home.clone();
+        let home = self
+            .home
+            .as_ref()
+            .map(|home| home.join(self.purpose.below_home()));
         let bases = xdg.into_iter().chain(home);
         let mut found: Vec<_> = bases
             .filter(|base| base.is_absolute() && self.may_fill(base))
             .map(|base| base.join(FOLDER_NAME))
             .collect();
         if self.uid == 0 {
-            found.push(Path::new("/var/cache").join(FOLDER_NAME));
+            found.push(Path::new(self.purpose.of_system()).join(FOLDER_NAME));
         }
         found
     }
@@ -181,7 +235,7 @@ mod tests {
     fn the_first_place_that_does_is_made_and_private() {
         let temp = tempfile::tempdir().unwrap();
         let mut here = Environment {
-            xdg_cache_home: Some(temp.path().join("xdg")),
+            xdg_home: Some(temp.path().join("xdg")),
             home: Some(temp.path().join("home")),
             uid: uid(),
             ..Environment::default()
@@ -199,7 +253,7 @@ mod tests {
             Some("relative".into()),
             Some(temp.path().join("file")),
         ] {
-            here.xdg_cache_home = unusable;
+            here.xdg_home = unusable;
             let home = temp.path().join("home/.cache/ssh-substituter");
             assert_eq!(here.folder().unwrap(), home);
         }
