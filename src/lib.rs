@@ -13,6 +13,7 @@
 //! | [`backend`] | who answers requests: hosts, an engine, a local store |
 //! | [`resolver`] | which paths there are, and where |
 //! | [`transfer`] | bytes of paths: choose hosts, read ahead, stream or put parts together, verify; restore to disk |
+//! | [`push`] | sends store paths of this machine to hosts |
 //! | [`cache`] | answers that were given already, in memory and on disk |
 //! | [`push_queue`] | paths that are to be sent to hosts in the background, on disk |
 //! | [`pool`] | hosts, their connections, failover |
@@ -44,6 +45,7 @@ pub mod model;
 pub mod pool;
 pub mod progress;
 pub mod push_queue;
+pub mod push;
 pub mod remote;
 pub mod report;
 pub mod resolver;

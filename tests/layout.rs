@@ -100,6 +100,19 @@ const MODULES: &[Module] = &[
         "one path's bytes: no cache, no front end",
     ),
     Module::new(
+        "push",
+        &[
+            "hint",
+            "pool",
+            "remote",
+            "transfer::progress",
+            "local_store",
+            "wire",
+            "model",
+        ],
+        "paths of this machine to hosts: no configuration, no cache, no questions of others",
+    ),
+    Module::new(
         "engine",
         &[
             "hint",
@@ -109,6 +122,7 @@ const MODULES: &[Module] = &[
             "cache",
             "resolver",
             "transfer",
+            "push",
             "backend",
             "serve",
             "ipc",

@@ -9,6 +9,7 @@ mod path_info;
 #[cfg(test)]
 pub(crate) mod samples;
 mod sanitize;
+mod secret_key;
 mod signature;
 mod store_path;
 
@@ -16,5 +17,6 @@ pub use content_address::{AddressError, Content};
 pub use hash::{HashError, NarHash};
 pub use health_record::HealthRecord;
 pub use path_info::PathInfo;
+pub use secret_key::{SecretKey, SecretKeyError};
 pub use signature::{KeyError, PublicKey, SignatureError, verify};
 pub use store_path::{MAX_PATH_LEN, StorePath, StorePathError};

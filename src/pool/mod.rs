@@ -28,13 +28,13 @@ use tokio::sync::OnceCell;
 pub use ask::{AllHostsResting, Answers, Holder, OnReply, OnReplyFuture, Question};
 pub use check::Askable;
 pub use health::HostStore;
-pub use host::{Activity, Banner, Lease, ShellLease, SkippedPath};
+pub use host::{Activity, Banner, Lease, ShellLease, SkippedPath, WriteLease, WriteReplies};
 
 use crate::config::host::{CompressionMode, Host};
 use crate::hint::Hint;
 use crate::model::StorePath;
-use crate::remote::dump;
 pub use crate::remote::{RemoteError, RemoteErrorKind, Verdict};
+use crate::remote::{Request, dump};
 use crate::transport::{Program, Transport};
 use health::HostPersistence;
 use host::HostPool;
@@ -214,6 +214,25 @@ impl Pool {
         dump: Option<&StorePath>,
     ) -> Result<Lease, Arc<RemoteError>> {
         self.lease_with(id, true, dump).await
+    }
+
+    /// A new connection that may write, on which these requests have been sent: one of its own, as it keeps what it
+    /// locks from being collected for as long as it is held. Also while the host rests: no other host could take its
+    /// place.
+    ///
+    /// # Errors
+    /// When the host cannot be connected to, refuses one more channel (see [`RemoteError::verdict`]), or all channels are
+    /// in use as in [`Pool::lease`].
+    pub async fn lease_for_writing(
+        &self,
+        id: HostId,
+        in_background: bool,
+        ahead: &[Request],
+    ) -> Result<WriteLease, Arc<RemoteError>> {
+        self.load().await;
+        let limit = self.limits.connect + self.limits.silence;
+        let host = &self.hosts[id.0];
+        host.lease_for_writing(in_background, limit, ahead).await
     }
 
     async fn lease_with(

@@ -15,10 +15,11 @@ mod verdict;
 
 pub(crate) use error::HANDSHAKE;
 pub use error::{RemoteError, RemoteErrorKind};
-pub use link::{Latency, readable};
+pub use link::{Latency, Writer, readable};
 pub use segment_reader::SegmentReader;
 pub use serve::{
-    ConnectOptions, Connection, ExtensionChannel, LearntProgram, connect, open_extension,
+    Acknowledgements, ConnectOptions, Connection, ExtensionChannel, LearntProgram, WriteConnection,
+    connect, connect_for_writing, lock_valid_paths, open_extension,
 };
 pub(crate) use serve::{closure, dump, extension_question, path_infos, valid_paths};
 pub use shell::{
@@ -27,4 +28,4 @@ pub use shell::{
 };
 pub use verdict::Verdict;
 
-pub use crate::wire::serve::{Request, Unreadable};
+pub use crate::wire::serve::{Request, Unreadable, Version};

@@ -35,8 +35,10 @@ pub enum Program {
     /// non-interactive shell has no Nix in its PATH.
     InUsualPlaces,
     /// What the host's URL says, with `--write` behind `--serve`. Nix always runs that command, so some
-    /// accounts allow nothing else. Nothing is ever written.
+    /// accounts allow nothing else. Only a push writes.
     WithWrite,
+    /// The same through `sh`, as [`Program::InUsualPlaces`].
+    WithWriteInUsualPlaces,
     /// A POSIX shell (`sh`) that reads commands from its stdin, in place of a serve program. An account
     /// without one (a forced command, git-shell, …) starts something else or closes the channel, which
     /// shows only in what comes back.

@@ -15,6 +15,7 @@ type MakeCommand = dyn Fn(&Host) -> Command + Send + Sync;
 pub struct ProcessTransport {
     command: Box<MakeCommand>,
     shell: Option<Box<MakeCommand>>,
+    writes: bool,
 }
 
 impl ProcessTransport {
@@ -24,7 +25,15 @@ impl ProcessTransport {
         Self {
             command: Box::new(command),
             shell: None,
+            writes: false,
         }
+    }
+
+    /// The same, where the command may write: it is also what runs as [`Program::WithWrite`].
+    #[must_use]
+    pub fn with_write(mut self) -> Self {
+        self.writes = true;
+        self
     }
 
     /// The same, with what `shell` gives as [`Program::Shell`].
@@ -42,7 +51,10 @@ impl Transport for ProcessTransport {
             (Program::AsConfigured | Program::InUsualPlaces, _) => &self.command,
             (Program::Shell, Some(shell)) => shell,
             // Locally no account forbids the plain command, and there may be no shell.
-            (Program::WithWrite, _) | (Program::Shell, None) => return Ok(ended()),
+            (Program::WithWrite, _) if self.writes => &self.command,
+            (Program::WithWrite | Program::WithWriteInUsualPlaces, _) | (Program::Shell, None) => {
+                return Ok(ended());
+            }
         };
         let failed = |source| TransportError::local(host, "start the local program", source);
         let mut child = tokio::process::Command::from(command(host))

@@ -121,6 +121,12 @@ impl HostPool {
         };
         self.make_room_for_channel();
         let connection = connect(&*self.transport, &self.host, &options, ahead).await?;
+        self.record_connected(&connection);
+        Ok(connection)
+    }
+
+    /// Takes in what a new connection says of the host.
+    pub(super) fn record_connected(&self, connection: &Connection) {
         self.record_latency(connection.latency());
         self.was_connected.store(true, Ordering::Relaxed);
         if self.health.in_doubt.swap(false, Ordering::Relaxed) {
@@ -134,7 +140,6 @@ impl HostPool {
                 text: text.trim().chars().take(BANNER_QUOTE_CHARS).collect(),
             });
         }
-        Ok(connection)
     }
 }
 

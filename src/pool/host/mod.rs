@@ -7,6 +7,7 @@ mod open_shell;
 mod reports;
 mod reuse;
 mod shells;
+mod write_lease;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -29,6 +30,7 @@ pub use reports::{Banner, SkippedPath};
 use reports::{FailureReports, SkippedPathReports};
 use shells::Shells;
 pub use shells::{Activity, ShellLease};
+pub use write_lease::{WriteLease, WriteReplies};
 
 /// The connection pool of one host.
 pub(super) struct HostPool {
@@ -46,6 +48,8 @@ pub(super) struct HostPool {
     failure_reports: Mutex<FailureReports>,
     latency: Mutex<Latency>,
     program: LearntProgram,
+    /// The same for connections that write.
+    write_program: LearntProgram,
     is_banner_reported: AtomicBool,
     skipped_path_reports: SkippedPathReports,
     /// Whether it ever connected.
@@ -90,6 +94,7 @@ impl HostPool {
             failure_reports: Mutex::default(),
             latency: Mutex::default(),
             program: LearntProgram::default(),
+            write_program: LearntProgram::default(),
             is_banner_reported: AtomicBool::new(false),
             skipped_path_reports: SkippedPathReports::default(),
             was_connected: AtomicBool::new(false),

@@ -1,8 +1,11 @@
 //! The two directions of a link.
 
-use bytes::BytesMut;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::wire::put_u64;
@@ -66,23 +69,55 @@ impl Input {
 /// What goes to the remote. A task of its own writes it, so that a remote that does not read before its reply
 /// is taken cannot block us.
 pub(in crate::remote) struct Output {
-    queue: mpsc::UnboundedSender<Vec<u8>>,
+    queue: mpsc::UnboundedSender<Outgoing>,
+    /// Bytes that the stream has taken.
+    written: Arc<AtomicU64>,
     task: JoinHandle<()>,
+}
+
+/// Bytes on their way out.
+struct Outgoing {
+    bytes: Bytes,
+    /// Given back once they are written, where their number is bounded.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Output {
     pub(in crate::remote) fn new(mut stream: Box<dyn AsyncWrite + Send + Unpin>) -> Self {
-        // Unbounded, but never long: requests are small, and few are in flight.
-        let (queue, mut requests) = mpsc::unbounded_channel::<Vec<u8>>();
+        // Unbounded, but never long: requests are small, and few are in flight. What is long goes through a `Writer`.
+        let (queue, mut requests) = mpsc::unbounded_channel::<Outgoing>();
+        let written = Arc::<AtomicU64>::default();
+        let counted = written.clone();
         let task = tokio::spawn(async move {
-            while let Some(bytes) = requests.recv().await {
+            while let Some(outgoing) = requests.recv().await {
+                let bytes = &outgoing.bytes;
                 // A failure shows as the end of the input.
-                if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
+                if stream.write_all(bytes).await.is_err() || stream.flush().await.is_err() {
                     return;
                 }
+                counted.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             }
         });
-        Self { queue, task }
+        Self {
+            queue,
+            written,
+            task,
+        }
+    }
+
+    /// A way in for many bytes: those that are not written yet are at most `room`.
+    pub(in crate::remote) fn writer(&self, room: usize) -> Writer {
+        Writer {
+            queue: self.queue.clone(),
+            room: Arc::new(Semaphore::new(room)),
+            size: room,
+            written: self.written.clone(),
+        }
+    }
+
+    /// How many bytes the stream has taken so far.
+    pub(in crate::remote) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 
     /// Our hello and the first requests in one write, so that they fit into one packet.
@@ -91,7 +126,7 @@ impl Output {
         put_u64(&mut bytes, CLIENT_MAGIC);
         put_u64(&mut bytes, Version::NEWEST.number());
         ahead.iter().for_each(|request| request.put(&mut bytes));
-        let _ = self.queue.send(bytes);
+        self.send_bytes(bytes);
     }
 
     pub(in crate::remote) fn send(&self, request: &Request) {
@@ -101,11 +136,44 @@ impl Output {
     }
 
     pub(in crate::remote) fn send_bytes(&self, bytes: Vec<u8>) {
-        let _ = self.queue.send(bytes);
+        let _ = self.queue.send(Outgoing {
+            bytes: bytes.into(),
+            _room: None,
+        });
     }
 
     pub(in crate::remote) fn is_closed(&self) -> bool {
         self.queue.is_closed()
+    }
+}
+
+/// Writes many bytes to a remote, no faster than it takes them.
+pub struct Writer {
+    queue: mpsc::UnboundedSender<Outgoing>,
+    room: Arc<Semaphore>,
+    size: usize,
+    written: Arc<AtomicU64>,
+}
+
+impl Writer {
+    /// Sends bytes once there is room for them. `false` when the remote takes no more: reading from it tells why.
+    pub async fn send(&self, bytes: Bytes) -> bool {
+        // More than there can ever be room for waits until nothing else is on its way.
+        let wanted = u32::try_from(bytes.len().min(self.size)).unwrap_or(u32::MAX);
+        let Ok(room) = self.room.clone().acquire_many_owned(wanted).await else {
+            return false;
+        };
+        let outgoing = Outgoing {
+            bytes,
+            _room: Some(room),
+        };
+        self.queue.send(outgoing).is_ok()
+    }
+
+    /// How many bytes the remote's stream has taken so far.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{RemoteError, RemoteErrorKind};
 use crate::config::host::Host;
 use crate::transport::{Channel, Child};
+pub use io::Writer;
 use io::{Input, Output};
 pub use latency::Latency;
 pub(super) use stall_detector::ReadKind;

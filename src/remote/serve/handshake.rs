@@ -79,7 +79,7 @@ pub async fn connect(
 }
 
 /// Exit status and stderr of a program that ended before the handshake.
-fn no_server(result: &Result<Connection, RemoteError>) -> Option<(Option<i32>, &str)> {
+pub(super) fn no_server(result: &Result<Connection, RemoteError>) -> Option<(Option<i32>, &str)> {
     let error = result.as_ref().err()?;
     match error.kind {
         RemoteErrorKind::NoServer { status, .. } => Some((status, &error.stderr)),
@@ -88,14 +88,14 @@ fn no_server(result: &Result<Connection, RemoteError>) -> Option<(Option<i32>, &
 }
 
 /// Whether a shell says that there is no such program. csh exits with 1 and only says so.
-fn is_not_found(status: Option<i32>, stderr: &str) -> bool {
+pub(super) fn is_not_found(status: Option<i32>, stderr: &str) -> bool {
     let stderr = stderr.to_lowercase();
     status == Some(NOT_FOUND_STATUS)
         || stderr.contains("command not found")
         || stderr.contains("unknown command")
 }
 
-async fn attempt(
+pub(super) async fn attempt(
     transport: &dyn Transport,
     host: &Host,
     program: Program,

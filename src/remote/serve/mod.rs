@@ -1,10 +1,11 @@
 //! The client of one serve loop on one host: [`connect`] opens it, [`Connection`] asks it. Where the host has our program,
-//! [`ExtensionChannel`] asks it for parts of NARs.
+//! [`ExtensionChannel`] asks it for parts of NARs. [`WriteConnection`] is one that writes.
 
 mod extension;
 mod handshake;
 mod program;
 mod requests;
+mod write;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -17,6 +18,7 @@ pub use extension::{ExtensionChannel, open_extension};
 pub use handshake::{ConnectOptions, connect};
 pub use program::LearntProgram;
 pub(crate) use requests::{closure, dump, path_infos, valid_paths};
+pub use write::{Acknowledgements, WriteConnection, connect_for_writing, lock_valid_paths};
 
 use super::link::{Latency, Link, ReadKind};
 use super::{RemoteError, RemoteErrorKind};

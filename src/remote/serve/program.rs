@@ -33,6 +33,7 @@ impl LearntProgram {
         match self.0.load(Ordering::Relaxed) {
             1 => Program::InUsualPlaces,
             2 => Program::WithWrite,
+            3 => Program::WithWriteInUsualPlaces,
             _ => Program::AsConfigured,
         }
     }
@@ -42,6 +43,7 @@ impl LearntProgram {
         let number = match program {
             Program::InUsualPlaces => 1,
             Program::WithWrite => 2,
+            Program::WithWriteInUsualPlaces => 3,
             Program::AsConfigured | Program::Shell => 0,
         };
         self.0.store(number, Ordering::Relaxed);
@@ -91,6 +93,7 @@ mod tests {
         for program in [
             Program::InUsualPlaces,
             Program::WithWrite,
+            Program::WithWriteInUsualPlaces,
             Program::AsConfigured,
         ] {
             learnt.record(program);

@@ -18,12 +18,18 @@ pub(super) fn line(host: &Host, program: Program) -> Result<String, TransportErr
         return Ok("sh".to_owned());
     }
     let mut words: Vec<&str> = Vec::new();
-    if program == Program::InUsualPlaces {
+    if matches!(
+        program,
+        Program::InUsualPlaces | Program::WithWriteInUsualPlaces
+    ) {
         words.extend(["sh", "-c", IN_USUAL_PLACES, "sh"]);
     }
     words.extend(host.remote_program.iter().map(String::as_str));
     words.push("--serve");
-    if program == Program::WithWrite {
+    if matches!(
+        program,
+        Program::WithWrite | Program::WithWriteInUsualPlaces
+    ) {
         words.push("--write");
     }
     if let Some(store) = &host.remote_store {
@@ -94,6 +100,11 @@ mod tests {
         assert_eq!(
             line(&host, Program::WithWrite).unwrap(),
             "nix-store --serve --write"
+        );
+        let usual = line(&host, Program::WithWriteInUsualPlaces).unwrap();
+        assert!(
+            usual.ends_with("exec \"$@\"' sh nix-store --serve --write"),
+            "{usual}"
         );
     }
 

@@ -10,7 +10,8 @@
 //!  2 QueryPathInfos  paths                     { path info } ""
 //!  3 DumpStorePath   path                      a NAR, bare
 //!  7 QueryClosure    include-outputs paths     set
-//!  4, 5, 6, 8, 9: write operations
+//!  4 ImportPaths, 9 AddToStoreNar: see `write`
+//!  5, 6, 8: not spoken
 //!
 //! info = deriver references download-size nar-size  [ nar-hash ca sigs ]   (the rest from 2.4)
 //! ```
@@ -33,10 +34,12 @@ pub mod engine;
 pub mod extension;
 mod server;
 mod set;
+mod write;
 
 pub use client::{InfosDecoder, InfosStep, ServerHello, Unreadable};
 pub use server::{Incoming, RequestDecoder, put_info, put_infos_end, put_set, take_client_hello};
 pub use set::SetDecoder;
+pub use write::{put_add_to_store_nar, put_import_end, put_import_start, take_acknowledgement};
 
 use std::fmt;
 

