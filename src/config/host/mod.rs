@@ -39,6 +39,7 @@ mod delta;
 mod error;
 mod params;
 mod ssh_target;
+mod url;
 
 pub use compression::{Compression, CompressionMode};
 pub use delta::DeltaMode;
