@@ -157,10 +157,10 @@ fn what_must_hold_holds_where_downloads_are_continued() {
 
 /// Seeds beyond those of every run that failed once, each for another reason. Where plans are made otherwise they are as
 /// good as any.
-const ONCE_FAILED: [u64; 29] = [
+const ONCE_FAILED: [u64; 30] = [
     7_372, 8_398, 15_533, 103_177, 103_496, 105_261, 109_689, 111_536, 111_762, 115_225, 116_870,
     119_160, 204_930, 205_841, 208_717, 209_130, 210_681, 212_324, 213_001, 305_045, 316_801,
-    322_057, 332_861, 364_758, 402_161, 411_157, 411_625, 417_841, 425_665,
+    322_057, 332_861, 364_758, 402_161, 411_157, 411_625, 417_841, 425_665, 1_015_731,
 ];
 
 #[test]

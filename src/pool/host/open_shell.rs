@@ -48,7 +48,10 @@ impl HostPool {
         }
         // Where it is known, several may be opened at a time.
         let (known, finding_out) = match *by {
-            Some(known) => (Some(known), None),
+            Some(known) => {
+                drop(by);
+                (Some(known), None)
+            }
             None => (None, Some(by)),
         };
         let limit = self.limits.connect + self.limits.silence;
