@@ -31,6 +31,9 @@ pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {
             (Some(Command::Get(args)), _) => {
                 return commands::get(args, &configuration(&cli)?, display).await;
             }
+            (Some(Command::Push(args)), _) => {
+                return commands::push(args, &configuration(&cli)?, display).await;
+            }
             (Some(Command::Status(args)), _) => {
                 return commands::status(args.json, load(&cli)).await;
             }
@@ -57,8 +60,10 @@ pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {
         done.map(|()| 0)
     };
     let result = match &cli.command {
-        // The engine's stdout has no reader; `get` finishes even if its own is closed.
-        Some(Command::Engine { action: None, .. } | Command::Get(_)) => work.await,
+        // The engine's stdout has no reader; `get` and `push` finish even if their own is closed.
+        Some(Command::Engine { action: None, .. } | Command::Get(_) | Command::Push(_)) => {
+            work.await
+        }
         _ => tokio::select! {
             result = work => result,
             // Without a reader, answers that hosts still owe are not needed.
@@ -77,6 +82,11 @@ pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {
 fn load(cli: &Cli) -> Loaded {
     let mut sources = Sources::from_process();
     sources.hosts = cli.hosts.clone();
+    sources.push_hosts = match &cli.command {
+        Some(Command::Push(args)) if args.to.is_empty() => cli.hosts.clone(),
+        Some(Command::Push(args)) => args.to.clone(),
+        _ => Vec::new(),
+    };
     sources.store = match &cli.command {
         Some(Command::Engine { store, .. }) => store.clone(),
         _ => cli.store.clone(),
@@ -94,7 +104,7 @@ fn make_paths_absolute(config: &mut Config) {
         return;
     };
     config.ssh_options = make_absolute(&config.ssh_options, &folder);
-    for host in &mut config.hosts {
+    for host in config.hosts.iter_mut().chain(&mut config.push_hosts) {
         let key = host.ssh_key.as_ref().and_then(|key| key.to_str());
         if let Some(key) = key.and_then(|key| make_file_absolute(key, &folder)) {
             host.ssh_key = Some(key.into());

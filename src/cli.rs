@@ -8,7 +8,7 @@ use clap::{ArgGroup, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::progress;
 
-pub use command_arguments::{CacheAction, ConfigAction, Doctor, Get, Report};
+pub use command_arguments::{CacheAction, ConfigAction, Doctor, Get, Push, Report};
 
 /// Machines that you can ssh into, as one binary cache for Nix.
 #[derive(Debug, Clone, Parser)]
@@ -81,6 +81,9 @@ pub enum LogFormat {
 pub enum Command {
     /// Fetch store paths and all they refer to, with Nix or without
     Get(Get),
+
+    /// Send store paths and all they refer to to hosts
+    Push(Push),
 
     /// Say how the hosts, their connections and the cache are
     Status(Report),

@@ -109,6 +109,7 @@ const MODULES: &[Module] = &[
             "local_store",
             "wire",
             "model",
+            "config::host",
         ],
         "paths of this machine to hosts: no configuration, no cache, no questions of others",
     ),

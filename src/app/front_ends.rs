@@ -1,7 +1,7 @@
 //! The front ends that Nix starts: each with an engine behind it if possible.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,11 +91,7 @@ pub(super) async fn serve(cli: &Cli, display: &Arc<Display>) -> Outcome {
 
 /// `serve-local`: answers from the Nix store on this machine.
 pub(super) async fn serve_local(store: &str) -> Outcome {
-    let root = match store {
-        "local" | "auto" => "/",
-        store => store.strip_prefix("local?root=").unwrap_or(store),
-    };
-    let root = PathBuf::from(root);
+    let root = crate::commands::store_root(store);
     let store = tokio::task::spawn_blocking(move || LocalStore::open(&root)).await??;
     let backend = LocalBackend::new(store);
     let output = Output::new(front::stdout());

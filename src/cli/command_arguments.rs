@@ -35,6 +35,58 @@ pub struct Get {
     pub no_closure: bool,
 }
 
+/// Arguments of `push`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+A host needs nix-store --serve --write, as Nix's own copy to ssh:// does. What it has already is not sent again; run it again to
+go on after an interruption.
+
+On standard output come those of the paths given that all hosts have in the end (with --any: that one host has), one a line.
+
+Exit status: 0 every host has everything (with --any: one host does); 1 it could not begin; 2 the command line is wrong; 3 the
+local store does not have some path; 4 some host could not be reached, or lacks something in the end.")]
+pub struct Push {
+    /// Store paths, as /nix/store/HASH-NAME; also what lies in one, or a symlink that leads there (./result)
+    #[arg(required_unless_present = "stdin", value_name = "PATH")]
+    pub paths: Vec<String>,
+
+    /// Send to this host instead of those in ssh-substituter-push-hosts; repeatable
+    #[arg(long, value_name = "HOST")]
+    pub to: Vec<String>,
+
+    /// Also send the paths that stand on standard input, separated by white space
+    #[arg(long)]
+    pub stdin: bool,
+
+    /// These paths alone, without what they refer to
+    #[arg(long)]
+    pub no_closure: bool,
+
+    /// Also the derivations that built these paths, where they are here, with what those refer to
+    #[arg(long)]
+    pub derivers: bool,
+
+    /// Sign what is sent with the secret key in this file, instead of that in push-signing-key
+    #[arg(long, value_name = "FILE")]
+    pub sign: Option<String>,
+
+    /// It is enough if one host has everything in the end
+    #[arg(long)]
+    pub any: bool,
+
+    /// Only say what is missing where, and how large it is
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Root of the local store: a folder, or `local?root=FOLDER` as in Nix
+    #[arg(long, value_name = "ROOT", default_value = "/")]
+    pub store: String,
+
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arguments of commands that report.
 #[derive(Debug, Clone, Args)]
 #[command(

@@ -3,6 +3,7 @@
 //! | module | command |
 //! | --- | --- |
 //! | `get` | `get`: closures into a folder, a binary cache or this machine's store |
+//! | `push` | `push`: closures of the local store to hosts |
 //! | `status` | `status`: hosts, connections, cache |
 //! | `doctor` | `doctor`: what is wrong with the set-up, and how to fix it |
 //! | `cache` | `cache`: the answers on disk |
@@ -19,9 +20,11 @@ mod format;
 mod get;
 mod output;
 mod probe;
+mod push;
 mod status;
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use cache::cache;
@@ -30,6 +33,7 @@ pub use doctor::doctor;
 pub use engines::{engine_status, engine_stop};
 pub use get::{GetError, NixError, get};
 pub use output::print;
+pub use push::{PushCommandError, push};
 pub use status::status;
 
 use crate::config::{Config, ConfigError};
@@ -43,6 +47,16 @@ pub type Status = Result<u8, Box<dyn Hint>>;
 
 /// A configuration with its warnings, or what is wrong with it.
 pub type Loaded = Result<(Config, Vec<String>), ConfigError>;
+
+/// The root folder that `--store` names.
+#[must_use]
+pub fn store_root(store: &str) -> PathBuf {
+    let root = match store {
+        "local" | "auto" => "/",
+        store => store.strip_prefix("local?root=").unwrap_or(store),
+    };
+    root.into()
+}
 
 /// An engine whose warnings about hosts are logged here, and posted to `messages`.
 #[must_use]

@@ -65,6 +65,10 @@ pub struct Config {
     pub hosts: Vec<Host>,
     /// `trusted-ssh-substituter-hosts`: further hosts that an unprivileged user may choose.
     pub trusted_hosts: Vec<Host>,
+    /// `ssh-substituter-push-hosts`: hosts that `push` sends to, as listed. No two are [the same](Host::same_as).
+    pub push_hosts: Vec<Host>,
+    /// `push-signing-key`: the file of the secret key that signs what `push` sends, an absolute path.
+    pub push_signing_key: Option<PathBuf>,
     /// `use-ssh-substituter`: `false` switches the program off.
     pub enabled: bool,
     /// `ssh-auth-sock`: the ssh agent's socket, an absolute path. An unprivileged user may have
@@ -147,6 +151,8 @@ impl Config {
         let Self {
             hosts,
             trusted_hosts: _,
+            push_hosts,
+            push_signing_key,
             enabled,
             ssh_auth_sock,
             is_client_agent,
@@ -184,8 +190,9 @@ impl Config {
         );
         let times = (connect_timeout, stall_timeout, dead_link_timeout);
         let times = (times, positive_ttl, negative_ttl, engine_idle_timeout);
+        let push = (push_hosts, push_signing_key);
         format!(
-            "{hosts:?} {trust:?} {times:?} {readahead_memory} {readahead_disk} {partial_downloads} {download_speed} {delta_bases:?}"
+            "{hosts:?} {push:?} {trust:?} {times:?} {readahead_memory} {readahead_disk} {partial_downloads} {download_speed} {delta_bases:?}"
         )
     }
 

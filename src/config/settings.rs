@@ -12,6 +12,10 @@ pub enum Key {
     Hosts,
     /// `trusted-ssh-substituter-hosts`
     TrustedHosts,
+    /// `ssh-substituter-push-hosts`
+    PushHosts,
+    /// `push-signing-key`
+    PushSigningKey,
     /// `use-ssh-substituter`
     UseSshSubstituter,
     /// `ssh-auth-sock`
@@ -67,9 +71,11 @@ const OURS: bool = false;
 /// of settings that Nix knows as well are Nix's, but for `connect-timeout`, where older versions of Nix wait without limit.
 // A row is a line.
 #[rustfmt::skip]
-const SETTINGS: [(Key, &str, &str, Shape, bool); 20] = [
+const SETTINGS: [(Key, &str, &str, Shape, bool); 22] = [
     (Key::Hosts, "ssh-substituter-hosts", "", List, OURS),
     (Key::TrustedHosts, "trusted-ssh-substituter-hosts", "", List, OURS),
+    (Key::PushHosts, "ssh-substituter-push-hosts", "", List, OURS),
+    (Key::PushSigningKey, "push-signing-key", "", One, OURS),
     (Key::UseSshSubstituter, "use-ssh-substituter", "true", One, OURS),
     (Key::SshAuthSock, "ssh-auth-sock", "", One, OURS),
     (Key::SshEnvironment, "ssh-environment", "", List, OURS),

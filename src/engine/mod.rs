@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `partial_folder` | files for what interrupted commands have received |
 //! | `server` | the process: serves front ends, ends when nobody uses it |
+//! | `push_pool` | the hosts that paths are sent to |
 //! | `bases` | which other versions of paths this machine has |
 //! | `host_store` | what later processes should know of hosts, in the disk tier |
 //! | `spill_folder` | files for what is read ahead on disk |
@@ -13,6 +14,7 @@
 mod bases;
 mod host_store;
 mod partial_folder;
+mod push_pool;
 mod server;
 mod spill_folder;
 mod ssh;
@@ -20,6 +22,7 @@ mod ssh;
 pub use bases::LocalBases;
 pub use host_store::{record_extension, record_shell, recorded_failures};
 pub use partial_folder::PartialFolder;
+pub use push_pool::push_pool;
 pub use server::{Messages, ServerOptions, serve};
 pub use spill_folder::SpillFolder;
 pub use ssh::{ssh_settings, ssh_transport, store_identity};

@@ -146,6 +146,14 @@ impl LocalStore {
         self.db.ask("list the valid paths", query::all_paths)
     }
 
+    /// Begins the dump of a path whose recorded NAR size the caller knows already; 0 when it is unknown.
+    ///
+    /// # Errors
+    /// When the store's folder cannot be read. Errors in `path`'s own files come with the first chunk.
+    pub fn dump(&self, path: &StorePath, size: u64) -> Result<Dump, LocalStoreError> {
+        Dump::of_files(&self.files, path, size)
+    }
+
     /// The recorded NAR size of a valid path, 0 when none is recorded.
     fn nar_size(&self, path: &StorePath) -> Result<u64, LocalStoreError> {
         let size = self.db.ask("find a path", |db| query::nar_size(db, path))?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::hint::Hint;
 use crate::local_store::LocalStoreError;
 use crate::model::StorePath;
+use crate::remote::RemoteError;
 
 /// Why nothing could be sent anywhere.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +13,9 @@ pub enum PushError {
     /// The local store has no such path, or cannot be read.
     #[error(transparent)]
     Store(#[from] LocalStoreError),
+    /// A root is not valid in the local store.
+    #[error("path {0} is not valid in the local store")]
+    NotValid(StorePath),
     /// Reading it was cut off.
     #[error("reading the local store was cut off")]
     Reading(#[source] tokio::task::JoinError),
@@ -20,11 +24,61 @@ pub enum PushError {
 impl Hint for PushError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Store(LocalStoreError::NotValid { path, .. }) => Some(format!(
-                "build it here first: 'nix-store --realise {path}'; another store is named with --store"
-            )),
+            Self::Store(LocalStoreError::NotValid { path, .. }) | Self::NotValid(path) => {
+                Some(format!(
+                    "build it here first: 'nix-store --realise {path}'; another store is named with --store"
+                ))
+            }
             Self::Store(error) => error.hint(),
             Self::Reading(_) => None,
+        }
+    }
+}
+
+/// Why a host was given up.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum HostFault {
+    /// It could not be reached, or its connections broke and nothing got on.
+    #[error(transparent)]
+    Remote(Arc<RemoteError>),
+    /// It takes nothing at all.
+    #[error("{host} takes no paths: {reason}")]
+    Refused {
+        /// The host as the user named it.
+        host: String,
+        /// What the host said.
+        reason: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// It has refused so many paths that the others were not tried.
+    #[error(
+        "{host} has refused many paths, the others were not tried; of the last one it said: {reason}"
+    )]
+    ManyRefusals {
+        /// The host as the user named it.
+        host: String,
+        /// What the host said last.
+        reason: String,
+    },
+    /// The work for it broke off in this program.
+    #[error("{0}: the push broke off")]
+    Stopped(String),
+}
+
+impl Hint for HostFault {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Remote(error) => error.hint(),
+            Self::Refused { hint, .. } => Some(hint.clone()),
+            Self::ManyRefusals { .. } | Self::Stopped(_) => None,
+        }
+    }
+
+    fn remote_output(&self) -> Option<&str> {
+        match self {
+            Self::Remote(error) => error.remote_output(),
+            _ => None,
         }
     }
 }

@@ -19,12 +19,23 @@
 //! references are valid, so whatever is interrupted leaves valid paths only, and the next push goes on from there.
 
 mod error;
+mod host;
+mod lane;
+mod nars;
+mod plan;
+mod refusal;
 mod report;
+mod schedule;
 
 use std::sync::Arc;
 
-pub use error::{PathFault, PushError};
+pub use error::{HostFault, PathFault, PushError};
 pub use report::{FailedPath, HostReport, PushReport, PushTotals};
+
+use host::{Common, HostPush};
+use nars::Nars;
+use plan::Plan;
+use tokio::task::JoinSet;
 
 use crate::local_store::LocalStore;
 use crate::model::{SecretKey, StorePath};
@@ -94,6 +105,46 @@ pub async fn push(
     store: &Arc<LocalStore>,
     progress: &PushProgress,
 ) -> Result<PushReport, PushError> {
-    let _ = (request, pool, store, progress);
-    Ok(PushReport::default())
+    let (roots, options) = (request.roots.clone(), request.options.clone());
+    let from = store.clone();
+    let read = move || Plan::read(&from, &roots, &options);
+    let mut plan = tokio::task::spawn_blocking(read)
+        .await
+        .map_err(PushError::Reading)??;
+    let gone = std::mem::take(&mut plan.gone);
+    let (paths, nar_bytes) = (plan.items.len(), plan.nar_bytes());
+    let plan = Arc::new(plan);
+    let common = Arc::new(Common {
+        pool: pool.clone(),
+        nars: Nars::new(plan.clone(), store.clone(), request.hosts.len()),
+        plan,
+        options: request.options.clone(),
+        progress: progress.clone(),
+    });
+    let hosts = request.hosts.iter();
+    let hosts: Vec<_> = hosts
+        .map(|host| Arc::new(HostPush::new(common.clone(), *host)))
+        .collect();
+    let mut running = JoinSet::new();
+    for (index, host) in hosts.iter().enumerate() {
+        let host = host.clone();
+        running.spawn(async move { (index, host.run().await) });
+    }
+    let stopped = |host: &Arc<HostPush>| Some(HostFault::Stopped(host.name().to_owned()));
+    let mut faults: Vec<_> = hosts.iter().map(stopped).collect();
+    while let Some(ended) = running.join_next().await {
+        // The panic hook has reported a panic.
+        if let Ok((index, fault)) = ended {
+            faults[index] = fault;
+        }
+    }
+    let reports = hosts.iter().zip(faults);
+    Ok(PushReport {
+        hosts: reports
+            .map(|(host, fault)| HostReport::new(host, fault))
+            .collect(),
+        gone,
+        paths,
+        nar_bytes,
+    })
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::error::PathFault;
+use super::error::{HostFault, PathFault};
+use super::host::HostPush;
 use crate::model::StorePath;
-use crate::pool::{HostId, RemoteError};
+use crate::pool::HostId;
 
 /// What became of a push.
 #[derive(Debug, Default)]
@@ -45,13 +46,42 @@ pub struct HostReport {
     pub wire_bytes: u64,
     /// What it lacks, references first: in a dry run all that would be sent, else what could not be.
     pub missing: Vec<StorePath>,
+    /// The size of the NARs of these, in bytes.
+    pub missing_bytes: u64,
     /// Which of these failed by themselves, and those that refer to them, with the reason.
     pub failed: Vec<FailedPath>,
     /// Why the whole host was given up; then some of `missing` may not have been tried.
-    pub error: Option<Arc<RemoteError>>,
+    pub error: Option<HostFault>,
 }
 
 impl HostReport {
+    pub(super) fn new(host: &HostPush, error: Option<HostFault>) -> Self {
+        let plan = host.plan();
+        let path = |place: usize| plan.info(place).path.clone();
+        host.look(|schedule| {
+            let failed = schedule.faults().iter().map(|(place, fault)| FailedPath {
+                path: path(*place),
+                fault: fault.clone(),
+            });
+            let sent: Vec<_> = schedule.sent_places().collect();
+            Self {
+                host: host.id,
+                name: host.name().to_owned(),
+                there: schedule.there(),
+                sent: sent.len(),
+                sent_bytes: sent.iter().map(|place| plan.info(*place).nar_size).sum(),
+                wire_bytes: host.wire.load(Ordering::Relaxed),
+                missing: schedule.lacking().map(path).collect(),
+                missing_bytes: schedule
+                    .lacking()
+                    .map(|place| plan.info(place).nar_size)
+                    .sum(),
+                failed: failed.collect(),
+                error,
+            }
+        })
+    }
+
     /// Whether the host has everything.
     #[must_use]
     pub fn is_complete(&self) -> bool {

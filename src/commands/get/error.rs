@@ -129,7 +129,7 @@ impl Hint for GetError {
 
 impl GetError {
     /// Whether the command line is to blame.
-    pub(super) fn is_usage(&self) -> bool {
+    pub(in crate::commands) fn is_usage(&self) -> bool {
         matches!(
             self,
             Self::Path(_) | Self::NotInStore { .. } | Self::Links { .. } | Self::Destination { .. }

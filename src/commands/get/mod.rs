@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use error::{GetError, NixError};
+pub(super) use paths::store_path;
 
 use super::format::ways;
 use super::{Status, engine, print};

@@ -13,7 +13,7 @@ const MOST_LINKS: usize = 40;
 ///
 /// # Errors
 /// When it leads somewhere else, or to something that is not a store path.
-pub(super) fn store_path(given: &str, store_dir: &str) -> Result<StorePath, GetError> {
+pub(in crate::commands) fn store_path(given: &str, store_dir: &str) -> Result<StorePath, GetError> {
     let absolute = std::path::absolute(given).map_err(io_error("find", given))?;
     let mut at = normal(&absolute);
     for _ in 0..MOST_LINKS {

@@ -36,6 +36,8 @@ pub struct Sources {
     pub home: Option<PathBuf>,
     /// `--host`, as often as given. Taken as they are, instead of the configured ones.
     pub hosts: Vec<String>,
+    /// `push --to`: hosts in place of the configured ones that a push sends to.
+    pub push_hosts: Vec<String>,
     /// `--store`: a choice among the configured and trusted hosts, separated by white space or
     /// commas.
     pub store: Option<String>,
@@ -62,6 +64,7 @@ impl Sources {
             uid: 0,
             home: None,
             hosts: Vec::new(),
+            push_hosts: Vec::new(),
             store: None,
             options: Vec::new(),
         }
@@ -226,6 +229,10 @@ impl RawConfig {
         if !sources.hosts.is_empty() {
             let hosts = sources.hosts.join(" ");
             self.apply(Key::Hosts.name(), &hosts, Origin::Flag("--host"));
+        }
+        if !sources.push_hosts.is_empty() {
+            let hosts = sources.push_hosts.join(" ");
+            self.apply(Key::PushHosts.name(), &hosts, Origin::Flag("--to"));
         }
         // Flags stand above `_NIX_OPTIONS`, so that hosts they name are not chosen from.
         let hosts = self.settings.get(Key::Hosts);

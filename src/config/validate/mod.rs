@@ -37,6 +37,8 @@ pub(super) fn validate(
     let configured = without_duplicates(configured, &mut warnings);
     let trusted_hosts = hosts(&settings, Key::TrustedHosts)?;
     let trusted_hosts = without_duplicates(trusted_hosts, &mut warnings);
+    let push_hosts = hosts(&settings, Key::PushHosts)?;
+    let push_hosts = without_duplicates(push_hosts, &mut warnings);
     let is_untrusted_choice_of_hosts = untrusted.has_hosts_of_client();
     let hosts = untrusted.choose(configured, &trusted_hosts)?;
     let mut hosts = without_duplicates(hosts, &mut warnings);
@@ -57,6 +59,8 @@ pub(super) fn validate(
     let config = Config {
         hosts,
         trusted_hosts,
+        push_hosts,
+        push_signing_key: parsed(&settings, Key::PushSigningKey, file)?,
         enabled,
         ssh_auth_sock,
         is_client_agent,
@@ -183,6 +187,15 @@ fn socket(text: &str) -> Result<Option<PathBuf>, &'static str> {
         true => Ok(Some(PathBuf::from(text))),
         false if text.is_empty() => Ok(None),
         false => Err("an absolute path without control characters"),
+    }
+}
+
+/// A file; the empty string means none.
+fn file(text: &str) -> Result<Option<PathBuf>, &'static str> {
+    match text {
+        "" => Ok(None),
+        text if text.starts_with('/') && !text.contains(char::is_control) => Ok(Some(text.into())),
+        _ => Err("an absolute path without control characters"),
     }
 }
 

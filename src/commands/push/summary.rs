@@ -1,0 +1,134 @@
+//! What a push came to, in words and as JSON.
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+
+use crate::model::StorePath;
+use crate::progress::text;
+use crate::push::{HostReport, PushReport};
+use crate::report;
+
+/// How many failures are reported one by one.
+const REPORTED_MAX: usize = 10;
+
+/// Reports what failed, each cause once.
+pub(super) fn report_faults(push: &PushReport) {
+    let mut reported = HashSet::new();
+    let mut more = 0;
+    let mut consequences = 0;
+    for failed in push.hosts.iter().flat_map(|host| &host.failed) {
+        if failed.fault.is_consequence() {
+            consequences += 1;
+            log::debug!("{}", failed.fault);
+        } else if reported.insert(report::line(&*failed.fault)) {
+            match reported.len() <= REPORTED_MAX {
+                true => report::error(&*failed.fault),
+                false => more += 1,
+            }
+        }
+    }
+    if more > 0 {
+        log::error!("{more} more paths were not sent");
+    }
+    if consequences > 0 {
+        log::error!("{consequences} paths that refer to these were not sent either");
+    }
+    for fault in push.hosts.iter().filter_map(|host| host.error.as_ref()) {
+        report::error(fault);
+    }
+}
+
+/// Logs a line for each host.
+pub(super) fn log_hosts(push: &PushReport, seconds: f64) {
+    for host in &push.hosts {
+        let HostReport {
+            name,
+            sent,
+            there,
+            sent_bytes,
+            wire_bytes,
+            ..
+        } = host;
+        let planned = sent + host.missing.len();
+        let of = match host.missing.len() {
+            0 => String::new(),
+            _ => format!(" of {planned}"),
+        };
+        let there = match host.error {
+            // It was never asked.
+            Some(_) if *there + sent == 0 => continue,
+            _ => format!("; {there} were there"),
+        };
+        log::info!(
+            "sent {sent}{of} paths, {} ({} on the wire), to {name} in {seconds:.1} s{there}",
+            text::size(*sent_bytes),
+            text::size(*wire_bytes),
+        );
+    }
+}
+
+/// What would be sent where.
+pub(super) fn preview(push: &PushReport) -> String {
+    let mut lines = Vec::new();
+    for host in push.hosts.iter().filter(|host| host.error.is_none()) {
+        let HostReport { name, there, .. } = host;
+        lines.extend(host.missing.iter().map(|path| format!("{path}\t{name}")));
+        lines.push(format!(
+            "total: {} paths to send to {name}, {}; {there} there already",
+            host.missing.len(),
+            text::size(host.missing_bytes),
+        ));
+    }
+    lines.join("\n")
+}
+
+/// The roots that all hosts have, or with `any` that one of them has.
+pub(super) fn roots_there<'a>(
+    push: &'a PushReport,
+    roots: &'a [StorePath],
+    any: bool,
+) -> impl Iterator<Item = &'a StorePath> {
+    let lacking: Vec<HashSet<&StorePath>> = push
+        .hosts
+        .iter()
+        .map(|host| host.missing.iter().collect())
+        .collect();
+    roots.iter().filter(move |path| {
+        let mut has = lacking.iter().map(|lacking| !lacking.contains(path));
+        match any {
+            true => has.any(|has| has),
+            false => has.all(|has| has),
+        }
+    })
+}
+
+/// All of it.
+pub(super) fn json(push: &PushReport, seconds: f64) -> Value {
+    let host = |host: &HostReport| {
+        let failed = host.failed.iter().map(|failed| {
+            let parts = report::parts(&*failed.fault);
+            json!({ "path": failed.path.as_str(), "error": parts.message, "hint": parts.hint })
+        });
+        let error = host.error.as_ref().map(|error| report::parts(error));
+        json!({
+            "host": host.name,
+            "complete": host.is_complete(),
+            "there": host.there,
+            "sent": host.sent,
+            "narBytes": host.sent_bytes,
+            "wireBytes": host.wire_bytes,
+            "missing": host.missing.iter().map(StorePath::as_str).collect::<Value>(),
+            "missingNarBytes": host.missing_bytes,
+            "failed": failed.collect::<Value>(),
+            "error": error.as_ref().map(|parts| &parts.message),
+            "hint": error.as_ref().and_then(|parts| parts.hint.as_ref()),
+        })
+    };
+    json!({
+        "paths": push.paths,
+        "narBytes": push.nar_bytes,
+        "seconds": seconds,
+        "hosts": push.hosts.iter().map(host).collect::<Value>(),
+    })
+}

@@ -1,0 +1,265 @@
+//! One channel to a host: paths go out one behind the other, acknowledgements come back in the same order.
+
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::PathFault;
+use super::host::HostPush;
+use super::schedule::{LARGE, LaneId, Role};
+use crate::model::PathInfo;
+use crate::pool::{WriteLease, WriteReplies};
+use crate::remote::{RemoteError, Version, Writer};
+use crate::transfer::progress::{Outcome, TransferInfo, TransferProgress};
+use crate::wire::serve::{put_add_to_store_nar, put_import_end, put_import_start};
+
+/// How many paths may be on their way on a lane without an acknowledgement. It bounds what is sent again after a failure.
+const IN_FLIGHT_MAX: usize = 512;
+
+/// How a lane ended.
+pub(super) enum LaneEnd {
+    /// There is nothing more to do.
+    Done,
+    /// The connection ended: why, and the path that the host was busy with.
+    Lost(RemoteError, Option<usize>),
+    /// A large NAR turned out wrong here on its way. The connection was closed, so that the host drops it.
+    Withheld(usize, PathFault),
+}
+
+/// A path on its way.
+struct Pending {
+    place: usize,
+    shown: Box<dyn TransferProgress>,
+}
+
+/// A lane that runs.
+struct Lane<'a> {
+    host: &'a HostPush,
+    id: LaneId,
+    role: Role,
+    writer: Writer,
+    version: Version,
+    pending: Mutex<VecDeque<Pending>>,
+    /// One more or one fewer is pending.
+    changed: Notify,
+}
+
+/// Why a lane sends no more.
+enum SendEnd {
+    Finished,
+    /// The host takes no more bytes: what comes back tells why.
+    Closed,
+    Withheld(usize, PathFault),
+}
+
+/// Sends what the host lacks until nothing is left, or this connection ends.
+pub(super) async fn run(host: &HostPush, id: LaneId, role: Role, lease: WriteLease) -> LaneEnd {
+    let version = lease.version();
+    let (writer, mut replies) = lease.split();
+    let lane = Lane {
+        host,
+        id,
+        role,
+        writer,
+        version,
+        pending: Mutex::default(),
+        changed: Notify::new(),
+    };
+    let mut sending = std::pin::pin!(lane.send_all());
+    let withheld = {
+        let mut replying = std::pin::pin!(lane.take_replies(&mut replies));
+        let end = tokio::select! {
+            biased;
+            error = &mut replying => return lane.lost(error),
+            end = &mut sending => end,
+        };
+        match end {
+            SendEnd::Finished => return LaneEnd::Done,
+            SendEnd::Closed => return lane.lost(replying.await),
+            SendEnd::Withheld(place, fault) => {
+                // Those before it are complete: they are worth waiting for.
+                tokio::select! {
+                    biased;
+                    error = &mut replying => return lane.lost(error),
+                    () = lane.until_only_one_is_pending() => LaneEnd::Withheld(place, fault),
+                }
+            }
+        }
+    };
+    withheld
+}
+
+impl Lane<'_> {
+    fn lost(&self, error: RemoteError) -> LaneEnd {
+        let first = self.pending.lock().front().map(|pending| pending.place);
+        LaneEnd::Lost(error, first)
+    }
+
+    async fn until_only_one_is_pending(&self) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.pending.lock().len() <= 1 {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    async fn until_there_is_room(&self) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.pending.lock().len() < IN_FLIGHT_MAX {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Takes acknowledgements as they come. Returns why the connection ended.
+    async fn take_replies(&self, replies: &mut WriteReplies) -> RemoteError {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.pending.lock().is_empty() {
+                tokio::select! {
+                    error = replies.ended() => return error,
+                    () = changed => {}
+                }
+                continue;
+            }
+            if let Err(error) = replies.next().await {
+                return error;
+            }
+            if let Some(Pending { place, shown }) = self.pending.lock().pop_front() {
+                shown.finish(Outcome::Done);
+                self.host.acknowledged(place);
+            }
+            self.changed.notify_waiters();
+        }
+    }
+
+    async fn send_all(&self) -> SendEnd {
+        loop {
+            self.until_there_is_room().await;
+            let Some(place) = self.host.next(self.id, self.role).await else {
+                return SendEnd::Finished;
+            };
+            let info = self.host.plan().info(place);
+            let sent = match info.nar_size < LARGE {
+                true => self.send_small(place).await,
+                false => self.send_large(place).await,
+            };
+            match sent {
+                Ok(true) => {}
+                Ok(false) => return SendEnd::Closed,
+                Err((fault, false)) => self.host.fail_here(place, fault),
+                Err((fault, true)) => return SendEnd::Withheld(place, fault),
+            }
+        }
+    }
+
+    /// Whether the host takes more; or a fault of the path, and whether some of it was sent.
+    async fn send_small(&self, place: usize) -> Result<bool, (PathFault, bool)> {
+        let head = self.head(place).map_err(|fault| (fault, false))?;
+        let nar = self.host.nars().whole(place).await;
+        let nar = nar.map_err(|fault| (fault, false))?;
+        let bytes = nar.len() as u64;
+        self.begin(place);
+        // One write for each path.
+        let mut whole = head;
+        whole.extend_from_slice(&nar);
+        whole.extend_from_slice(&self.tail(place));
+        let sent = self.write(whole.into()).await;
+        self.advance(bytes);
+        Ok(sent)
+    }
+
+    async fn send_large(&self, place: usize) -> Result<bool, (PathFault, bool)> {
+        let head = self.head(place).map_err(|fault| (fault, false))?;
+        let mut stream = self.host.nars().stream(place);
+        // Most of what can go wrong shows with the first bytes.
+        let mut next = stream.next().await.map_err(|fault| (fault, false))?;
+        self.begin(place);
+        if !self.write(head.into()).await {
+            return Ok(false);
+        }
+        while let Some(chunk) = next {
+            let bytes = chunk.len() as u64;
+            if !self.write(chunk).await {
+                return Ok(false);
+            }
+            self.advance(bytes);
+            next = stream.next().await.map_err(|fault| (fault, true))?;
+        }
+        let tail = self.tail(place);
+        Ok(tail.is_empty() || self.write(tail.into()).await)
+    }
+
+    async fn write(&self, bytes: Bytes) -> bool {
+        self.host.count_wire(bytes.len() as u64);
+        self.writer.send(bytes).await
+    }
+
+    /// It is pending from now on: the host may end over its first bytes.
+    fn begin(&self, place: usize) {
+        let info = self.host.plan().info(place);
+        let shown = self.host.show(&TransferInfo {
+            path: info.path.clone(),
+            host: self.host.name().to_owned(),
+            total: info.nar_size,
+        });
+        self.pending.lock().push_back(Pending { place, shown });
+        self.changed.notify_waiters();
+    }
+
+    /// So many more bytes of the last one that was begun.
+    fn advance(&self, bytes: u64) {
+        if let Some(pending) = self.pending.lock().back() {
+            pending.shown.advance(bytes);
+        }
+    }
+
+    fn has_add_to_store_nar(&self) -> bool {
+        self.version >= Version::WITH_ADD_TO_STORE_NAR
+    }
+
+    /// What goes before the NAR.
+    fn head(&self, place: usize) -> Result<Vec<u8>, PathFault> {
+        let info: &Arc<PathInfo> = self.host.plan().signed_info(place);
+        let (Some(hash), 1..) = (info.nar_hash, info.nar_size) else {
+            return Err(PathFault::NoHash(info.path.clone()));
+        };
+        let mut head = Vec::new();
+        if self.has_add_to_store_nar() {
+            put_add_to_store_nar(&mut head, info, &hash);
+        } else {
+            self.host.warn_of_old_version(self.version);
+            put_import_start(&mut head);
+        }
+        Ok(head)
+    }
+
+    /// What goes behind it.
+    fn tail(&self, place: usize) -> Vec<u8> {
+        let mut tail = Vec::new();
+        if !self.has_add_to_store_nar() {
+            put_import_end(&mut tail, self.host.plan().info(place));
+        }
+        tail
+    }
+}
+
+impl HostPush {
+    fn acknowledged(&self, place: usize) {
+        self.failures.store(0, Ordering::Relaxed);
+        let bytes = self.plan().info(place).nar_size;
+        self.totals().sent(bytes);
+        self.with_schedule(|schedule| schedule.sent(place));
+    }
+}

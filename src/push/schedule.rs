@@ -1,0 +1,286 @@
+//! Which path may go to one host next, and on which lane. No IO.
+//!
+//! ```text
+//! Unknown -> Missing -> InFlight(lane) -> Sent
+//!     \-> There      \-> Failed, with what refers to it
+//! ```
+//!
+//! A path may go on a lane once each of its references is there, was acknowledged, or went out before on the same lane,
+//! whose host reads strictly in order. What has to wait is parked at the reference it waits for.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::PathFault;
+use super::plan::Plan;
+
+/// NARs from this size on have lanes of their own, in bytes: at 100 ms and 2 MiB a round trip it keeps a lane busy for
+/// 50 ms.
+pub(super) const LARGE: u64 = 1 << 20;
+
+/// A lane, by a number that is never used again.
+pub(super) type LaneId = usize;
+
+/// What a lane is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Asks, locks, and sends what is small; large ones only once no small one is left, or nobody else takes them.
+    Main,
+    /// Sends large ones.
+    Large,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Unknown,
+    There,
+    Missing,
+    InFlight(LaneId),
+    Sent,
+    Failed,
+}
+
+/// The state of all paths of a plan at one host.
+pub(super) struct Schedule {
+    plan: Arc<Plan>,
+    states: Vec<State>,
+    /// Missing ones that may be able to go: small and large.
+    open: [BTreeSet<usize>; 2],
+    /// Missing ones that wait, by the reference that they wait for.
+    parked: HashMap<usize, Vec<usize>>,
+    /// Small and large ones that are missing, parked ones included.
+    missing: [usize; 2],
+    in_flight: usize,
+    /// Those that refer to a path.
+    referrers: Vec<Vec<usize>>,
+    faults: Vec<(usize, Arc<PathFault>)>,
+    /// How many lanes for large ones there are, or are being opened.
+    large_lanes: usize,
+    asked: bool,
+    given_up: bool,
+}
+
+impl Schedule {
+    pub(super) fn new(plan: Arc<Plan>) -> Self {
+        let mut referrers = vec![Vec::new(); plan.items.len()];
+        for (place, item) in plan.items.iter().enumerate() {
+            for reference in &item.references {
+                referrers[*reference].push(place);
+            }
+        }
+        Self {
+            states: vec![State::Unknown; plan.items.len()],
+            open: Default::default(),
+            parked: HashMap::new(),
+            missing: [0; 2],
+            in_flight: 0,
+            referrers,
+            faults: Vec::new(),
+            large_lanes: 0,
+            asked: false,
+            given_up: false,
+            plan,
+        }
+    }
+
+    fn is_large(&self, place: usize) -> bool {
+        self.plan.info(place).nar_size >= LARGE
+    }
+
+    fn set_missing(&mut self, place: usize) {
+        self.states[place] = State::Missing;
+        let kind = usize::from(self.is_large(place));
+        self.open[kind].insert(place);
+        self.missing[kind] += 1;
+    }
+
+    /// Takes a path out of those that are missing.
+    fn unset_missing(&mut self, place: usize) {
+        let kind = usize::from(self.is_large(place));
+        self.open[kind].remove(&place);
+        self.missing[kind] -= 1;
+    }
+
+    /// What the host has, of all paths of the plan. What is in flight stays so. Returns how many it had before and lacks
+    /// now: they were collected there.
+    pub(super) fn set_valid(&mut self, is_valid: impl Fn(usize) -> bool) -> usize {
+        self.asked = true;
+        let mut lost = 0;
+        for place in 0..self.states.len() {
+            match (self.states[place], is_valid(place)) {
+                (State::Unknown, true) => self.states[place] = State::There,
+                (State::Unknown, false) => self.set_missing(place),
+                (State::Missing, true) => {
+                    self.unset_missing(place);
+                    self.states[place] = State::Sent;
+                    self.unpark(place);
+                }
+                (State::There | State::Sent, false) => {
+                    lost += 1;
+                    self.set_missing(place);
+                }
+                _ => {}
+            }
+        }
+        lost
+    }
+
+    /// The next path for a lane, which is in flight on it from now on.
+    pub(super) fn next(&mut self, lane: LaneId, role: Role) -> Option<usize> {
+        if self.given_up {
+            return None;
+        }
+        let found = match role {
+            Role::Large => self.next_of(lane, 1),
+            Role::Main if self.large_lanes == 0 || self.missing[0] == 0 => {
+                let small = self.next_of(lane, 0);
+                small.or_else(|| self.next_of(lane, 1))
+            }
+            Role::Main => self.next_of(lane, 0),
+        };
+        let place = found?;
+        self.unset_missing(place);
+        self.states[place] = State::InFlight(lane);
+        self.in_flight += 1;
+        self.unpark(place);
+        Some(place)
+    }
+
+    fn next_of(&mut self, lane: LaneId, kind: usize) -> Option<usize> {
+        while let Some(place) = self.open[kind].first().copied() {
+            let references = &self.plan.items[place].references;
+            let waits_for = references.iter().copied().find(|reference| {
+                !matches!(self.states[*reference], State::There | State::Sent)
+                    && self.states[*reference] != State::InFlight(lane)
+            });
+            match waits_for {
+                None => return Some(place),
+                Some(reference) => {
+                    self.open[kind].remove(&place);
+                    self.parked.entry(reference).or_default().push(place);
+                }
+            }
+        }
+        None
+    }
+
+    /// Those that waited for a path may be able to go now.
+    fn unpark(&mut self, reference: usize) {
+        for place in self.parked.remove(&reference).unwrap_or_default() {
+            if self.states[place] == State::Missing {
+                let kind = usize::from(self.is_large(place));
+                self.open[kind].insert(place);
+            }
+        }
+    }
+
+    /// The host has taken it.
+    pub(super) fn sent(&mut self, place: usize) {
+        if let State::InFlight(_) = self.states[place] {
+            self.in_flight -= 1;
+            self.states[place] = State::Sent;
+            self.unpark(place);
+        }
+    }
+
+    /// A lane has ended: what was in flight on it is missing again.
+    pub(super) fn release(&mut self, lane: LaneId) {
+        for place in 0..self.states.len() {
+            if self.states[place] == State::InFlight(lane) {
+                self.in_flight -= 1;
+                self.set_missing(place);
+            }
+        }
+    }
+
+    /// It cannot be sent, and neither can what refers to it. `consequence` makes the fault of one of those, of its place
+    /// and that of the reference.
+    pub(super) fn fail(
+        &mut self,
+        place: usize,
+        fault: Arc<PathFault>,
+        consequence: impl Fn(usize, usize) -> PathFault,
+    ) {
+        let mut due = vec![(place, fault)];
+        while let Some((place, fault)) = due.pop() {
+            match self.states[place] {
+                State::Missing => self.unset_missing(place),
+                State::InFlight(_) => self.in_flight -= 1,
+                _ => continue,
+            }
+            self.states[place] = State::Failed;
+            self.faults.push((place, fault));
+            let referrers = self.referrers[place].iter();
+            due.extend(referrers.map(|next| (*next, Arc::new(consequence(*next, place)))));
+            self.unpark(place);
+        }
+    }
+
+    /// Nothing more is tried.
+    pub(super) fn give_up(&mut self) {
+        self.given_up = true;
+    }
+
+    /// Whether nothing is missing or in flight any more, or nothing more is tried.
+    pub(super) fn is_finished(&self) -> bool {
+        self.given_up || self.asked && self.in_flight == 0 && self.missing == [0, 0]
+    }
+
+    /// Whether large ones are missing.
+    pub(super) fn has_large(&self) -> bool {
+        self.missing[1] > 0
+    }
+
+    /// How many small and large ones are missing.
+    pub(super) fn missing(&self) -> [usize; 2] {
+        self.missing
+    }
+
+    /// How many lanes for large ones there are.
+    pub(super) fn set_large_lanes(&mut self, lanes: usize) {
+        self.large_lanes = lanes;
+    }
+
+    /// A lane for large ones is no more.
+    pub(super) fn lose_large_lane(&mut self) {
+        self.large_lanes = self.large_lanes.saturating_sub(1);
+    }
+
+    /// How many paths the host had from the beginning.
+    pub(super) fn there(&self) -> usize {
+        let there = self.states.iter();
+        there.filter(|state| **state == State::There).count()
+    }
+
+    /// Places of what it has taken.
+    pub(super) fn sent_places(&self) -> impl Iterator<Item = usize> {
+        let states = self.states.iter().enumerate();
+        let sent = states.filter(|(_, state)| **state == State::Sent);
+        sent.map(|(place, _)| place)
+    }
+
+    /// Places of what it lacks.
+    pub(super) fn lacking(&self) -> impl Iterator<Item = usize> {
+        let is_lacking = |state: &State| !matches!(state, State::There | State::Sent);
+        let states = self.states.iter().enumerate();
+        states
+            .filter(move |(_, state)| is_lacking(state))
+            .map(|(place, _)| place)
+    }
+
+    /// Those that are missing and not in flight.
+    pub(super) fn open_places(&self) -> Vec<usize> {
+        let states = self.states.iter().enumerate();
+        let missing = states.filter(|(_, state)| **state == State::Missing);
+        missing.map(|(place, _)| place).collect()
+    }
+
+    /// What failed, with the reasons.
+    pub(super) fn faults(&self) -> &[(usize, Arc<PathFault>)] {
+        &self.faults
+    }
+}
+
+#[cfg(test)]
+#[path = "schedule_tests.rs"]
+mod tests;
