@@ -3,9 +3,8 @@
 use bytes::BytesMut;
 
 use super::{
-    CHUNK, DELTA, FilePart, LIST, MAX_FILE_NAME, MAX_LEVEL, MAX_NAMES, MAX_NAMES_LEN,
-    MAX_NARS, MAX_PARTS, MAX_SURVEYED, NARS, NarPart, NarRange, PARTS, Request, SURVEY,
-    SurveyedPath,
+    CHUNK, DELTA, FilePart, LIST, MAX_FILE_NAME, MAX_LEVEL, MAX_NAMES, MAX_NAMES_LEN, MAX_NARS,
+    MAX_PARTS, MAX_SURVEYED, NARS, NarPart, NarRange, PARTS, Request, SURVEY, SurveyedPath,
 };
 use crate::model::{MAX_PATH_LEN, StorePath, StorePathError};
 use crate::wire::serve::{Incoming as ServeIncoming, RequestDecoder as ServeDecoder};

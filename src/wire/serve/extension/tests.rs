@@ -1,9 +1,12 @@
+use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::reply::BUSY;
 use super::*;
 use crate::wire::nar::layout::{Entry, EntryKind, Layout};
+use crate::wire::serve::Incoming as ServeIncoming;
 use crate::wire::serve::Request as ServeRequest;
+use crate::wire::{WireError, put_string, put_u64};
 
 fn path() -> StorePath {
     StorePath::parse("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a").unwrap()
