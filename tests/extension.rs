@@ -3,6 +3,8 @@
 
 #[path = "extension/compressed.rs"]
 mod compressed;
+#[path = "extension/differences.rs"]
+mod differences;
 #[path = "extension/hosts.rs"]
 mod hosts;
 #[path = "extension/liars.rs"]

@@ -95,18 +95,26 @@ fn packages(sizes: &[usize], others: [&str; 2]) -> (Store, Store, Vec<String>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebuild_of_the_same_is_made_from_what_is_here() {
     let (remote, local, new) = packages(&[30_000, 3 * MIB, 12 * MIB + 1], ["", ""]);
-    for memory in [0, 64 << 20] {
+    // Hosts without a shell serve as well: with Nix's program, and with ours.
+    let hosts: [&[&str]; 2] = [&[], &["one"]];
+    for (memory, ours) in [
+        (0, hosts[0]),
+        (64 << 20, hosts[0]),
+        (0, hosts[1]),
+        (64 << 20, hosts[1]),
+    ] {
         let link = link();
         let account = Account {
             memory,
+            ours,
             ..account(&local)
         };
-        // A host without a shell serves as well.
         let setup = setup_restricted(&[(&remote, &link)], memory, &account);
         fetch(&setup, &remote, &new).await;
         let came = link.came.load(Ordering::SeqCst);
         // The first one comes from the host if it is a small one: nothing is read ahead before it is fetched.
         assert!(came < 40 * KIB, "{came}");
+        assert_eq!(setup.extension_requests("one", 0x5386), 0, "no survey");
         assert_eq!(*setup.told.lock().unwrap(), [] as [String; 0]);
     }
 }

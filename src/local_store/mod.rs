@@ -32,7 +32,7 @@ use db::Database;
 pub use dump::{CHUNK, Dump};
 pub use error::LocalStoreError;
 pub use layout::LayoutLimits;
-pub use segment::ReadError;
+pub use segment::{PathFiles, ReadError};
 
 /// The store schema that is understood; that of Nix since 2.0.
 pub const SCHEMA: u32 = 10;

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{FileType, Mode, OFlags};
@@ -13,6 +13,7 @@ use super::layout::as_path;
 use super::{LocalStore, LocalStoreError};
 use crate::model::StorePath;
 use crate::wire::nar::layout::{FileRange, Piece, Segment};
+use crate::wire::printable;
 
 /// How much of a file is read at once, in bytes.
 const READ_SIZE: usize = 128 << 10;
@@ -36,31 +37,29 @@ impl LocalStore {
     /// Gives the bytes of a segment to `take`, in pieces of at most 128 KiB: all of them, or only those that come from files.
     ///
     /// # Errors
-    /// When its path is not valid any more, when a file vanished, has another length than in the layout, or cannot be read,
-    /// and when `take` fails. What was given before is void then.
+    /// As [`LocalStore::path_files`] and [`PathFiles::read_segment`].
     pub fn read_segment(
         &self,
         segment: &Segment,
         contents_only: bool,
         take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<(), ReadError> {
-        let path = segment.layout().path();
+        let mut files = self.path_files(segment.layout().path())?;
+        files.read_segment(segment, contents_only, take)
+    }
+
+    /// The files of a path, to be read in parts.
+    ///
+    /// # Errors
+    /// [`LocalStoreError::NotValid`] when it is not valid; when the database or the store's folder cannot be read.
+    pub fn path_files(&self, path: &StorePath) -> Result<PathFiles, LocalStoreError> {
         self.check_valid(path)?;
-        let mut files = Files {
+        Ok(PathFiles {
             files: self.files.join(path.base_name()),
             store_dir: self.open_files()?,
             name: self.file_name(path)?,
             folder: None,
-        };
-        let mut buf = Vec::with_capacity(READ_SIZE);
-        for piece in segment.pieces() {
-            match piece {
-                Piece::Framing(_) if contents_only => {}
-                Piece::Framing(bytes) => take(&bytes).map_err(ReadError::Sink)?,
-                Piece::Contents(range) => files.read(&range, &mut buf, take)?,
-            }
-        }
-        Ok(())
+        })
     }
 
     /// The name of a path in the store's folder.
@@ -72,7 +71,7 @@ impl LocalStore {
 }
 
 /// The files of one path, opened without ever following a symlink.
-struct Files {
+pub struct PathFiles {
     files: PathBuf,
     store_dir: OwnedFd,
     name: CString,
@@ -80,8 +79,67 @@ struct Files {
     folder: Option<(Vec<u8>, OwnedFd)>,
 }
 
-impl Files {
-    fn read(
+impl PathFiles {
+    /// Gives the bytes of a segment of the path's NAR to `take`, in pieces of at most 128 KiB: all of them, or only those
+    /// that come from files.
+    ///
+    /// # Errors
+    /// When a file vanished, has another length than in the layout, or cannot be read, and when `take` fails. What was
+    /// given before is void then.
+    pub fn read_segment(
+        &mut self,
+        segment: &Segment,
+        contents_only: bool,
+        take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), ReadError> {
+        let mut buf = Vec::with_capacity(READ_SIZE);
+        for piece in segment.pieces() {
+            match piece {
+                Piece::Framing(_) if contents_only => {}
+                Piece::Framing(bytes) => take(&bytes).map_err(ReadError::Sink)?,
+                Piece::Contents(range) => self.read_listed(&range, &mut buf, take)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives so many bytes of a file from one offset on (`part`), or all that it has, to `take`, in pieces of at most
+    /// 128 KiB. `path` is that of the file below the root, as anybody may name it.
+    ///
+    /// # Errors
+    /// When that names no regular file of the path, it has no such part or cannot be read, and when `take` fails. What was
+    /// given before is void then.
+    pub fn read_file(
+        &mut self,
+        path: &[u8],
+        part: Option<(u64, u64)>,
+        take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), ReadError> {
+        let here = self.files.join(as_path(path));
+        let failed = |error: NodeError| error.at(&here);
+        check_names(path).map_err(failed)?;
+        let (file, size) = self.open(path).map_err(failed)?;
+        let (offset, len) = part.unwrap_or((0, size));
+        if offset.checked_add(len).is_none_or(|end| end > size) {
+            let got = format!("{len} bytes from {offset} on of {size}");
+            return Err(failed(NodeError::Limit("a part of it", got)).into());
+        }
+        let range = FileRange {
+            path: path.to_vec(),
+            size,
+            offset,
+            len,
+        };
+        read(
+            &file,
+            &range,
+            &here,
+            &mut Vec::with_capacity(READ_SIZE),
+            take,
+        )
+    }
+
+    fn read_listed(
         &mut self,
         range: &FileRange,
         buf: &mut Vec<u8>,
@@ -95,29 +153,7 @@ impl Files {
             let expected = "the length that it was listed with";
             return Err(failed(NodeError::Limit(expected, got)).into());
         }
-        let (mut offset, mut left) = (range.offset, range.len);
-        while left > 0 {
-            buf.clear();
-            let read = rustix::io::retry_on_intr(|| {
-                rustix::io::pread(file.as_fd(), spare_capacity(buf), offset)
-            });
-            match read.map_err(|errno| failed(NodeError::Io("read", errno)))? {
-                0 => {
-                    return Err(ReadError::Store(LocalStoreError::Shrank {
-                        path: here,
-                        expected: size,
-                        got: offset,
-                    }));
-                }
-                len => {
-                    let len = usize::try_from(left).map_or(len, |left| left.min(len));
-                    take(&buf[..len]).map_err(ReadError::Sink)?;
-                    offset += len as u64;
-                    left -= len as u64;
-                }
-            }
-        }
-        Ok(())
+        read(&file, range, &here, buf, take)
     }
 
     /// The file at a path below the root, and its length.
@@ -157,6 +193,49 @@ impl Files {
             None => Err(NodeError::Io("open", rustix::io::Errno::NOENT)),
         }
     }
+}
+
+/// Gives a part of an open file, which is at `here`, to `take`.
+fn read(
+    file: &OwnedFd,
+    range: &FileRange,
+    here: &Path,
+    buf: &mut Vec<u8>,
+    take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), ReadError> {
+    let (mut offset, mut left) = (range.offset, range.len);
+    while left > 0 {
+        buf.clear();
+        let read = rustix::io::retry_on_intr(|| {
+            rustix::io::pread(file.as_fd(), spare_capacity(buf), offset)
+        });
+        match read.map_err(|errno| NodeError::Io("read", errno).at(here))? {
+            0 => {
+                return Err(ReadError::Store(LocalStoreError::Shrank {
+                    path: here.to_owned(),
+                    expected: range.size,
+                    got: offset,
+                }));
+            }
+            len => {
+                let len = usize::try_from(left).map_or(len, |left| left.min(len));
+                take(&buf[..len]).map_err(ReadError::Sink)?;
+                offset += len as u64;
+                left -= len as u64;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A name that comes from outside leads nowhere else.
+fn check_names(path: &[u8]) -> Result<(), NodeError> {
+    let leads_away = |name: &[u8]| matches!(name, b"" | b"." | b"..");
+    if !path.is_empty() && path.split(|byte| *byte == b'/').any(leads_away) {
+        let got = printable(path);
+        return Err(NodeError::Limit("a path of a file below the root", got));
+    }
+    Ok(())
 }
 
 fn open_folder(dir: &OwnedFd, name: &std::ffi::CStr) -> Result<OwnedFd, NodeError> {

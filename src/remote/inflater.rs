@@ -57,6 +57,17 @@ impl Inflater {
     }
 }
 
+/// What a whole frame holds, at most `max` bytes; `None` where it is none, holds more, or has too large a window.
+pub(super) fn inflate(frame: &[u8], max: usize) -> Option<Vec<u8>> {
+    let (mut inflater, mut out) = (Inflater::default(), Vec::new());
+    let used = inflater.step(frame, |bytes| {
+        out.extend_from_slice(bytes);
+        out.len() <= max
+    });
+    let whole = used.ok()? == frame.len() && inflater.has_ended() && out.len() <= max;
+    whole.then_some(out)
+}
+
 /// A frame as `zstd -3` makes it.
 #[cfg(test)]
 pub(super) fn frame(contents: &[u8]) -> Vec<u8> {
@@ -67,7 +78,7 @@ pub(super) fn frame(contents: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn inflate(frame: &[u8], piece: usize) -> io::Result<(Vec<u8>, usize, bool)> {
+    fn inflate_in_pieces(frame: &[u8], piece: usize) -> io::Result<(Vec<u8>, usize, bool)> {
         let (mut inflater, mut out, mut used) = (Inflater::default(), Vec::new(), 0);
         for piece in frame.chunks(piece) {
             used += inflater.step(piece, |bytes| {
@@ -88,21 +99,21 @@ mod tests {
             let len = frame.len();
             frame.extend_from_slice(b"what follows");
             for piece in [1, 1000, usize::MAX >> 1] {
-                let (out, used, ended) = inflate(&frame, piece).unwrap();
+                let (out, used, ended) = inflate_in_pieces(&frame, piece).unwrap();
                 assert!(ended && out == contents, "{} {piece}", contents.len());
                 assert_eq!(used, len);
             }
-            let (_, _, ended) = inflate(&frame[..len - 1], 1000).unwrap();
+            let (_, _, ended) = inflate_in_pieces(&frame[..len - 1], 1000).unwrap();
             assert!(!ended);
         }
     }
 
     #[test]
     fn neither_garbage_nor_a_huge_window_is_taken() {
-        assert!(inflate(b"no frame at all", 100).is_err());
+        assert!(inflate_in_pieces(b"no frame at all", 100).is_err());
         let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
         encoder.window_log(WINDOW_LOG_MAX + 1).unwrap();
         std::io::Write::write_all(&mut encoder, &vec![7; 32 << 20]).unwrap();
-        assert!(inflate(&encoder.finish().unwrap(), 1000).is_err());
+        assert!(inflate_in_pieces(&encoder.finish().unwrap(), 1000).is_err());
     }
 }

@@ -5,6 +5,7 @@
 //! come in order. A connection that broke, or whose reply was not read to its end, is poisoned and never
 //! used again: what would come next on it is unknown.
 
+mod differences;
 mod error;
 mod inflater;
 mod link;
@@ -13,13 +14,14 @@ mod serve;
 mod shell;
 mod verdict;
 
+pub use differences::{BasePart, Difference, FileOfPath};
 pub(crate) use error::HANDSHAKE;
 pub use error::{RemoteError, RemoteErrorKind};
 pub use link::{Latency, Writer, readable};
 pub use segment_reader::SegmentReader;
 pub use serve::{
-    Acknowledgements, ConnectOptions, Connection, ExtensionChannel, LearntProgram, WriteConnection,
-    connect, connect_for_writing, lock_valid_paths, open_extension,
+    Acknowledgements, ConnectOptions, Connection, ExtensionChannel, FrameReply, LearntProgram,
+    WriteConnection, connect, connect_for_writing, lock_valid_paths, open_extension,
 };
 pub(crate) use serve::{closure, dump, extension_question, path_infos, valid_paths};
 pub use shell::{

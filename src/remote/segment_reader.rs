@@ -1,4 +1,5 @@
-//! One channel by which parts of NARs come from a host: a shell, or a serve loop of our program.
+//! One channel by which parts of NARs come from a host: a shell, or a serve loop of our program. What it sends of paths that
+//! other versions are here of is in `differences`.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -48,20 +49,6 @@ impl SegmentReader {
     #[must_use]
     pub fn reads_small_files_well(&self) -> bool {
         matches!(self, Self::Extension(_))
-    }
-
-    /// Whether it is a shell.
-    #[must_use]
-    pub fn is_shell(&self) -> bool {
-        matches!(self, Self::Shell(_))
-    }
-
-    /// The shell, if it is one, for what only shells do.
-    pub fn as_shell(&mut self) -> Option<&mut Shell> {
-        match self {
-            Self::Shell(shell) => Some(shell),
-            Self::Extension(_) => None,
-        }
     }
 
     /// How quickly it has answered.

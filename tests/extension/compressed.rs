@@ -1,21 +1,15 @@
-//! Whole NARs as one frame, and parts of NARs as their differences.
+//! Whole NARs as one frame.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ssh_substituter::remote::{DumpsStep, ExtensionChannel, decompress};
-use ssh_substituter::wire::serve::extension::{MAX_DELTA, NarRange};
+use ssh_substituter::remote::{DumpsStep, ExtensionChannel};
 
 use super::rig::{Account, Link, setup_ours};
 use super::support::{DagOptions, Random, Store};
-use super::{MIB, Narrow, list, open, parse, process};
-
-fn range(path: &str, start: u64, len: u64) -> NarRange {
-    let path = parse(path);
-    NarRange { path, start, len }
-}
+use super::{Narrow, open, parse, process};
 
 /// What comes next as one, and how many bytes came for it.
 async fn nars(channel: &mut ExtensionChannel) -> (BytesMut, u64) {
@@ -52,58 +46,6 @@ async fn nars_come_one_behind_the_other_up_to_one_that_is_not_there() {
             assert!(channel.is_clean());
         }
         assert_eq!(nars(&mut channel).await, (BytesMut::new(), 0));
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_part_comes_as_its_differences_from_what_both_have() {
-    let store = Store::new();
-    let [old, new] = [1, 2].map(|number| store.build("tool-1.0", number));
-    let (old_nar, new_nar) = (store.nar(&old), store.nar(&new));
-    let size = new_nar.len() as u64;
-    let (real, narrow) = (process(&store), Narrow(store.root().to_owned(), 64));
-    for mut channel in [open(&real).await, open(&narrow).await] {
-        assert_eq!(list(&mut channel, &new).await.nar_size(), size);
-        let mut wire = 0;
-        for part in [4 * MIB, size] {
-            for start in (0..size).step_by(part as usize) {
-                let len = part.min(size - start);
-                let base_len = len.min(old_nar.len() as u64 - start);
-                channel.request_delta(range(&new, start, len), range(&old, start, base_len), 3);
-            }
-            for start in (0..size as usize).step_by(part as usize) {
-                let frame = channel.delta().await.unwrap().unwrap();
-                let end = (start + part as usize).min(new_nar.len());
-                let base = &old_nar[start..end.min(old_nar.len())];
-                let got = decompress(&frame, base, end - start).unwrap();
-                assert!(got == new_nar[start..end]);
-                wire += frame.len();
-            }
-        }
-        // Twice some changed bytes in files of which 200 kB are like nothing else.
-        assert!(wire < 600_000, "{wire}");
-        // Against nothing it is only compressed.
-        channel.request_delta(range(&new, 0, 1000), range(&old, 0, 0), 1);
-        let frame = channel.delta().await.unwrap().unwrap();
-        assert_eq!(decompress(&frame, b"", 1000).unwrap(), new_nar[..1000]);
-        // What cannot be had costs that reply only.
-        let missing = Random::new(1, "missing").store_path("missing");
-        for (part, base) in [
-            (range(&new, size, 1), range(&old, 0, 1)),
-            (range(&new, 0, 1), range(&old, u64::MAX, 1)),
-            (range(&new, 0, MAX_DELTA + 1), range(&old, 0, 1)),
-            (range(&new, 0, 1), range(&old, 0, MAX_DELTA + 1)),
-            (range(&missing, 0, 1), range(&old, 0, 1)),
-            (range(&new, 0, 1), range(&missing, 0, 1)),
-        ] {
-            channel.request_delta(part, base, 3);
-            assert!(channel.delta().await.unwrap().is_none());
-        }
-        channel.request_delta(range(&new, 0, 9), range(&old, 0, 9), 0);
-        channel.request_delta(range(&new, 0, 9), range(&old, 0, 9), 19);
-        assert!(channel.delta().await.unwrap().is_none());
-        assert!(channel.delta().await.unwrap().is_some());
-        assert!(channel.is_clean());
     }
 }
 

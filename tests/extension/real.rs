@@ -176,6 +176,28 @@ fn doctor_and_status_say_that_it_is_there() {
 }
 
 #[test]
+fn a_forced_account_sends_a_version_bump_as_its_differences() {
+    let store = Store::new();
+    let old = store.build("tool-1.0", 1);
+    let new = store.build("tool-1.0", 2);
+    let log = Scratch::new();
+    let sshd = forced(&store, log.path());
+    let nix = Nix::through(&[]);
+    nix.store().copy_from(&store, &[&old]);
+    let env = nix.store().env();
+    let base = format!("delta-base = {}", nix.store().root().display());
+    let url = sshd.store_url("trusted=true&delta=always");
+    let engines = env.configure_with_engine(&[url], &base);
+    nix.realise(&[&new]).ok();
+    assert!(nix.store().verify_path(&new));
+    let received = &engines.status()[0]["hosts"][0]["received"]["differences"];
+    let bytes = |field: &str| received[field].as_u64().unwrap();
+    assert_eq!(bytes("narBytes"), store.nar_size(&new));
+    assert!(bytes("wireBytes") < 170 << 10, "{received}");
+    assert_eq!(parts(log.path()), (0, 0));
+}
+
+#[test]
 fn nix_itself_never_notices() {
     let store = Store::new();
     let (big, many) = (store.big("big", 9 * MIB), store.many_files(50));

@@ -3,7 +3,8 @@
 use ssh_substituter::wire::nar::layout::{Entry, EntryKind};
 use ssh_substituter::wire::serve::Request;
 use ssh_substituter::wire::serve::extension::{
-    NarRange, Request as Part, Status, put_busy, put_end, put_entry, put_piece_head,
+    FilePart, NarPart, NarRange, Request as Part, Status, SurveyedPath, put_busy, put_end,
+    put_entry, put_piece_head, put_survey_head,
 };
 use ssh_substituter::wire::{put_string, put_u64};
 
@@ -33,14 +34,18 @@ pub fn extension() -> Group {
     Request::DumpStorePath { path: libc() }.put(&mut requests);
     chunk.put(&mut requests);
     digest.put(&mut requests);
-    let range = |path, len| NarRange {
-        path,
-        start: 7,
-        len,
-    };
     let delta = Part::Delta {
-        part: range(hello(), 1 << 20),
-        base: range(libc(), 0),
+        part: NarRange {
+            path: hello(),
+            start: 7,
+            len: 1 << 20,
+        },
+        base: FilePart {
+            path: libc(),
+            name: b"lib/libc.so.6".to_vec(),
+            start: 0,
+            len: 1 << 33,
+        },
         level: 3,
     };
     delta.put(&mut requests);
@@ -49,6 +54,28 @@ pub fn extension() -> Group {
         level: 0,
     };
     nars.put(&mut requests);
+    let survey = Part::Survey {
+        paths: [(hello(), &b"bin/hello\0x\xff y\0"[..]), (libc(), b"")]
+            .map(|(path, names)| SurveyedPath {
+                path,
+                names: names.to_vec(),
+            })
+            .to_vec(),
+        level: 3,
+    };
+    survey.put(&mut requests);
+    let parts = Part::Parts {
+        paths: vec![hello(), libc()],
+        parts: [(0, 112), (1, 1 << 40), (0, 9)]
+            .map(|(index, start)| NarPart {
+                index,
+                start,
+                len: 40,
+            })
+            .to_vec(),
+        level: 19,
+    };
+    parts.put(&mut requests);
     let mut unfit = b"q".to_vec();
     put_u64(&mut unfit, 0x5381);
     put_string(&mut unfit, b"/etc/passwd");
@@ -56,6 +83,25 @@ pub fn extension() -> Group {
     put_u64(&mut unfit, 0x5381);
     put_string(&mut unfit, hello().as_str().as_bytes());
     put_u64(&mut unfit, 20);
+    // A name without an end, and a part of a path that is none of them.
+    Part::Survey {
+        paths: vec![SurveyedPath {
+            path: hello(),
+            names: b"bin".to_vec(),
+        }],
+        level: 0,
+    }
+    .put(&mut unfit);
+    Part::Parts {
+        paths: vec![hello()],
+        parts: vec![NarPart {
+            index: 1,
+            start: 0,
+            len: 1,
+        }],
+        level: 0,
+    }
+    .put(&mut unfit);
     let reply = |tag: u8, status, reason: &str| {
         let mut out = vec![tag];
         if tag == b'b' {
@@ -79,6 +125,13 @@ pub fn extension() -> Group {
     ] {
         put_entry(&mut listing, &Entry { path, kind });
     }
+    // Names, then what is said of their two paths.
+    let mut survey = [&b"s"[..], &11_u16.to_le_bytes(), b"bin/hello\0x\0"].concat();
+    put_survey_head(&mut survey, listing.len() - 1);
+    survey.extend_from_slice(&listing[1..]);
+    survey.extend_from_slice(&[7; 32]);
+    survey.extend_from_slice(&[0; 32]);
+    put_survey_head(&mut survey, 0);
     let words = |tag: u8, words: &[u64]| {
         let mut out = vec![tag];
         words.iter().for_each(|word| put_u64(&mut out, *word));
@@ -93,6 +146,7 @@ pub fn extension() -> Group {
         ("piece-too-long", words(b'r', &[262_145])),
         ("no-such-status", words(b'r', &[0, 4, 0])),
         ("listing", listing),
+        ("survey", survey),
         ("one-file", words(b'l', &[1, 0, 77])),
         ("twice", words(b'l', &[0, 0, 0, 0])),
     ]

@@ -62,10 +62,15 @@ impl Setup {
 
     /// Whether this host was asked for whole NARs as one by the extension.
     pub fn was_asked_for_nars(&self, host: &str) -> bool {
+        self.extension_requests(host, 0x5385) > 0
+    }
+
+    /// How often it was asked for this by the extension.
+    pub fn extension_requests(&self, host: &str, op: u64) -> usize {
         let asked = self.asked.lock().unwrap();
         let all = asked.get(host).map_or(&[][..], Vec::as_slice);
-        let op = 0x5385_u64.to_le_bytes();
-        all.windows(op.len()).any(|part| part == op)
+        let op = op.to_le_bytes();
+        all.windows(op.len()).filter(|part| *part == op).count()
     }
 
     /// Parts of NARs that this host was asked for by the extension: how many, and how many of them compressed.

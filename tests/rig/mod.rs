@@ -46,6 +46,7 @@ struct Hosts {
     faults: HashMap<String, Arc<Mutex<Option<Fault>>>>,
     links: HashMap<String, Arc<Link>>,
     opened: Mutex<Vec<String>>,
+    is_other_version: bool,
 }
 
 #[async_trait]
@@ -64,6 +65,7 @@ impl Transport for Hosts {
             stream: channel.stdin,
             host: host.name.clone(),
             asked: self.asked.clone(),
+            is_other_version: self.is_other_version,
         });
         Ok(channel)
     }
@@ -76,6 +78,17 @@ struct Recorded {
     stream: Box<dyn AsyncWrite + Send + Unpin>,
     host: String,
     asked: Asked,
+    is_other_version: bool,
+}
+
+/// A program with another version of the extension takes the question for this one so.
+fn for_another_version(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let word = b"-ssh-substituter-serve-extension-";
+    if let Some(at) = bytes.windows(word.len()).position(|part| part == word) {
+        bytes[at + word.len()] = b'9';
+    }
+    bytes
 }
 
 impl AsyncWrite for Recorded {
@@ -85,6 +98,10 @@ impl AsyncWrite for Recorded {
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
         let this = self.get_mut();
+        let bytes = &match this.is_other_version {
+            true => for_another_version(bytes),
+            false => bytes.to_vec(),
+        };
         let poll = Pin::new(&mut this.stream).poll_write(context, bytes);
         if let Poll::Ready(Ok(len)) = poll {
             let mut asked = this.asked.lock().unwrap();
@@ -166,6 +183,8 @@ pub struct Account {
     pub fault: Option<Fault>,
     /// The hosts that run our program in place of Nix's.
     pub ours: &'static [&'static str],
+    /// They have another version of the extension.
+    pub is_other_version: bool,
 }
 
 /// One host with a shell, over a link.
@@ -282,6 +301,7 @@ fn build(
             .zip(links.iter().cloned())
             .collect(),
         opened: Mutex::default(),
+        is_other_version: account.is_other_version,
     });
     let notify = Arc::new(move |error: &(dyn Hint + 'static)| {
         tell.lock().unwrap().push(error.to_string());

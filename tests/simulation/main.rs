@@ -18,6 +18,7 @@ mod support;
 
 mod caller;
 mod copies;
+mod differences;
 mod disk;
 mod host;
 mod kept;

@@ -1,7 +1,5 @@
 //! What our program answers beyond the serve protocol: parts of NARs.
 
-use std::io::Write;
-
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use ssh_substituter::model::StorePath;
@@ -10,6 +8,7 @@ use ssh_substituter::wire::serve::extension::{
     Request, Status, put_end, put_entry, put_piece_head,
 };
 
+use super::differences;
 use super::host::Far;
 use super::link::Gone;
 use super::nars::{Item, Kind, Node};
@@ -23,10 +22,18 @@ pub async fn answer(far: &mut Far, request: Request) -> Result<(), Gone> {
     host.note(format_args!("{request:?}"));
     let path = match &request {
         Request::Nars { paths, level } => return nars(far, paths, *level).await,
+        Request::Survey { paths, level } => return differences::survey(far, paths, *level).await,
+        Request::Parts {
+            paths,
+            parts,
+            level,
+        } => return differences::parts(far, paths, parts, *level).await,
+        Request::Delta { part, base, level } => {
+            return differences::delta(far, part, base, *level).await;
+        }
         Request::List { path, .. } | Request::Chunk { path, .. } | Request::Digest { path, .. } => {
             path
         }
-        Request::Delta { part, .. } => &part.path,
     };
     let Some(copy) = host.store.get(path) else {
         return end(far, Status::Absent, "it is not valid").await;
@@ -63,36 +70,9 @@ pub async fn answer(far: &mut Far, request: Request) -> Result<(), Gone> {
             let digest = digest(copy, *start, *len, *contents_only);
             body(far, digest.into(), 0, false).await?;
         }
-        Request::Delta { part, base, level } => {
-            let base = (host.store.get(&base.path), base.start, base.len);
-            let (Some(other), start, len) = base else {
-                return end(far, Status::Absent, "its base is not valid").await;
-            };
-            let ends = [
-                (part.start, part.len, size),
-                (start, len, other.item.size()),
-            ];
-            if ends
-                .iter()
-                .any(|(start, len, size)| start.checked_add(*len).is_none_or(|end| end > *size))
-            {
-                return end(far, Status::Unfit, "it is shorter").await;
-            }
-            let prefix = other.bytes(start, len);
-            let new = copy.bytes(part.start, part.len);
-            body(far, delta(&prefix, &new, *level), 0, true).await?;
-        }
-        Request::Nars { .. } => {}
+        _ => {}
     }
     end(far, Status::Done, "").await
-}
-
-fn delta(prefix: &[u8], new: &[u8], level: u8) -> Bytes {
-    let mut encoder =
-        zstd::Encoder::with_ref_prefix(Vec::new(), i32::from(level), prefix).expect("an encoder");
-    encoder.include_checksum(true).expect("a checksum");
-    encoder.write_all(new).expect("it compresses");
-    encoder.finish().expect("it compresses").into()
 }
 
 /// Whole NARs as one body, up to one that is not there.
@@ -114,7 +94,7 @@ async fn nars(far: &mut Far, paths: &[StorePath], level: u8) -> Result<(), Gone>
     }
 }
 
-fn entries(item: &Item) -> Vec<Entry<'_>> {
+pub fn entries(item: &Item) -> Vec<Entry<'_>> {
     item.nodes.iter().map(entry_of).collect()
 }
 
@@ -168,7 +148,7 @@ async fn raw(far: &mut Far, path: &StorePath, start: u64, len: u64) -> Result<()
     end(far, Status::Done, "").await
 }
 
-async fn body(far: &mut Far, bytes: Bytes, level: u8, is_contents: bool) -> Result<(), Gone> {
+pub async fn body(far: &mut Far, bytes: Bytes, level: u8, is_contents: bool) -> Result<(), Gone> {
     let mut bytes = match level {
         0 => bytes,
         level => zstd::encode_all(&bytes[..], level.into())
@@ -189,7 +169,7 @@ async fn piece(far: &mut Far, bytes: Bytes, is_contents: bool) -> Result<(), Gon
     far.print(bytes, is_contents).await
 }
 
-async fn end(far: &mut Far, status: Status, reason: &str) -> Result<(), Gone> {
+pub async fn end(far: &mut Far, status: Status, reason: &str) -> Result<(), Gone> {
     let mut out = Vec::new();
     put_end(&mut out, status, reason);
     far.print(out.into(), false).await?;

@@ -1,10 +1,11 @@
 //! Rules of the extension by which a host with this program sends parts of NARs. The first byte tells what comes: `q`
-//! requests, `l` a listing, `b` replies that may say that the server is at work, any other replies that may not.
+//! requests, `l` a listing, `s` a survey of two paths (behind a length of two bytes and as many bytes of names, which the
+//! first path was asked for), `b` replies that may say that the server is at work, any other replies that may not.
 //!
 //! 1. However the bytes are cut, the same is decoded; after an error nothing more is. Memory is taken in proportion to the
 //!    bytes that have come.
 //! 2. What is decoded, is encoded to the same bytes (of requests of the serve protocol see [`super::serve_server`]); of a
-//!    listing to one that decodes to the same.
+//!    listing to one that decodes to the same. A survey says as much of each path as it was asked.
 //! 3. No reason is longer than its maximum, no level higher, and the server is not busy more often than it may be.
 
 use bytes::BytesMut;
@@ -13,8 +14,9 @@ use ssh_substituter::wire::Cursor;
 use ssh_substituter::wire::nar::layout::Layout;
 use ssh_substituter::wire::serve::Incoming as ServeIncoming;
 use ssh_substituter::wire::serve::extension::{
-    Incoming, MAX_BUSY, MAX_LEVEL, MAX_NARS, MAX_REASON, ReplyDecoder, ReplyStep, Request,
-    RequestDecoder, Status, parse_listing, put_busy, put_end, put_entry,
+    Incoming, MAX_BUSY, MAX_ENTRIES, MAX_LEVEL, MAX_NAMES, MAX_NAMES_LEN, MAX_NARS, MAX_PARTS,
+    MAX_REASON, MAX_SURVEYED, ReplyDecoder, ReplyStep, Request, RequestDecoder, Status,
+    SurveyedPath, parse_listing, parse_survey, put_busy, put_end, put_entry,
 };
 
 use super::pieces::{cuts, decode};
@@ -26,6 +28,7 @@ pub fn check(input: &[u8]) {
         None => {}
         Some((b'q', rest)) => requests(rest),
         Some((b'l', rest)) => listing(rest),
+        Some((b's', rest)) => survey(rest),
         Some((b'b', rest)) => replies(rest, true),
         Some((_, rest)) => replies(rest, false),
     }
@@ -53,12 +56,26 @@ fn requests(input: &[u8]) {
         if let Request::List { level, .. }
         | Request::Chunk { level, .. }
         | Request::Delta { level, .. }
-        | Request::Nars { level, .. } = request
+        | Request::Nars { level, .. }
+        | Request::Survey { level, .. }
+        | Request::Parts { level, .. } = request
         {
             assert!(*level <= MAX_LEVEL);
         }
-        if let Request::Nars { paths, .. } = request {
-            assert!(paths.len() <= MAX_NARS);
+        match request {
+            Request::Nars { paths, .. } => assert!(paths.len() <= MAX_NARS),
+            Request::Parts { paths, parts, .. } => {
+                assert!(paths.len() <= MAX_NARS && parts.len() <= MAX_PARTS);
+                assert!(parts.iter().all(|part| part.index < paths.len()));
+            }
+            Request::Survey { paths, .. } => {
+                assert!(paths.len() <= MAX_SURVEYED);
+                let names = paths.iter().map(|surveyed| surveyed.names().count());
+                assert!(names.sum::<usize>() <= MAX_NAMES);
+                let len = paths.iter().map(|surveyed| surveyed.names.len());
+                assert!(len.sum::<usize>() <= MAX_NAMES_LEN);
+            }
+            _ => {}
         }
         let mut out = Vec::new();
         request.put(&mut out);
@@ -162,4 +179,29 @@ fn listing(input: &[u8]) {
     let pieces = |layout: &Layout| layout.segment(0, 1 << 20).pieces().collect::<Vec<_>>();
     assert_eq!(pieces(&again), pieces(&layout));
     assert_eq!(again.nar_size(), layout.nar_size());
+}
+
+fn survey(input: &[u8]) {
+    let Some((len, rest)) = input.split_first_chunk() else {
+        return;
+    };
+    let len = rest.len().min(u16::from_le_bytes(*len).into());
+    let (names, said) = rest.split_at(len);
+    let path = || StorePath::parse("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a").unwrap();
+    let asked = [names, b""].map(|names| SurveyedPath {
+        path: path(),
+        names: names.to_vec(),
+    });
+    let surveyed = memory::within(input.len(), || parse_survey(&asked, said));
+    let surveyed = match surveyed {
+        Ok(surveyed) => surveyed,
+        Err(error) => return assert_plain(&error.to_string()),
+    };
+    assert_eq!(surveyed.len(), asked.len());
+    let mut entries = 0;
+    for (asked, said) in asked.iter().zip(&surveyed) {
+        assert_eq!(asked.names().count(), said.digests.len());
+        entries += said.layout.as_ref().map_or(0, Layout::entries);
+    }
+    assert!(entries <= MAX_ENTRIES);
 }

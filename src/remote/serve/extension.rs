@@ -4,7 +4,8 @@
 //! asked for ahead. What the host cannot read costs that reply only.
 
 mod body;
-mod compressed;
+mod differences;
+mod nars;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,14 +22,16 @@ use crate::wire::WireError;
 use crate::wire::nar::layout::{Layout, Segment};
 use crate::wire::serve::Request as ServeRequest;
 use crate::wire::serve::extension::{
-    MAX_LISTING, ReplyDecoder, ReplyStep, Request, Status, feature_path, parse_listing,
+    MAX_LISTING, ReplyDecoder, ReplyStep, Request, Status, SurveyedPath, feature_path,
+    parse_listing,
 };
 use body::{Body, Length};
+pub use differences::FrameReply;
 
 const LISTING: &str = "a listing of files";
 const SEGMENT: &str = "a part of a NAR";
 const DIGEST: &str = "the digest of a part of a NAR";
-const DELTA: &str = "a part of a NAR as its differences";
+const FRAME: &str = "the differences of a path";
 const NARS: &str = "NARs";
 
 /// The level at which listings come: names compress well, and quickly.
@@ -60,6 +63,8 @@ struct PendingReply {
     path: StorePath,
     decoder: ReplyDecoder,
     body: Body,
+    /// Of a survey, what was asked.
+    surveyed: Vec<SurveyedPath>,
     /// How it ended, where it has and what came before was given out first.
     end: Option<(Status, String)>,
 }
@@ -69,7 +74,8 @@ enum Kind {
     Listing,
     Segment,
     Digest,
-    Delta,
+    /// A delta, a survey, or parts of several NARs.
+    Frame,
     Nars,
 }
 
@@ -79,7 +85,7 @@ impl Kind {
             Self::Listing => LISTING,
             Self::Segment => SEGMENT,
             Self::Digest => DIGEST,
-            Self::Delta => DELTA,
+            Self::Frame => FRAME,
             Self::Nars => NARS,
         }
     }
@@ -309,6 +315,7 @@ impl ExtensionChannel {
             path: path.clone(),
             decoder: ReplyDecoder::new(request.may_be_busy()),
             body,
+            surveyed: Vec::new(),
             end: None,
         });
         self.connection.link.output.send_bytes(bytes);
@@ -319,41 +326,59 @@ impl ExtensionChannel {
         &mut self,
         kind: Kind,
     ) -> Result<Option<(PendingReply, Result<(), String>)>, RemoteError> {
+        match self.advance(kind, false).await? {
+            Advance::End(reply, end) => Ok(Some((*reply, end))),
+            Advance::More | Advance::OtherIsDue => Ok(None),
+        }
+    }
+
+    /// Takes in what comes of the oldest outstanding reply: all of it, or in pieces as soon as there is something of its
+    /// body to be given out.
+    async fn advance(&mut self, kind: Kind, in_pieces: bool) -> Result<Advance, RemoteError> {
         let doing = kind.doing();
         if self.broken {
             return Err(self.after_failure(doing));
         }
         loop {
-            let Some(oldest) = self
-                .pending
-                .front_mut()
-                .filter(|oldest| oldest.kind == kind)
-            else {
-                return Ok(None);
+            let oldest = self.pending.front_mut();
+            let Some(oldest) = oldest.filter(|oldest| oldest.kind == kind) else {
+                return Ok(Advance::OtherIsDue);
             };
             let link = &mut self.connection.link;
-            match oldest.step(link.input.buffer()) {
-                Ok(Step::NeedMore) => {
-                    if kind == Kind::Segment {
-                        let len = oldest.body.len();
-                        self.received.store(len, Ordering::Relaxed);
-                    }
+            let step = match oldest.end.take() {
+                Some((status, reason)) => Step::End(status, reason),
+                None => match oldest.step(link.input.buffer()) {
+                    Ok(step) => step,
+                    Err(source) => return Err(self.malformed(doing, source)),
+                },
+            };
+            let has_more = in_pieces && oldest.body.has_more();
+            match step {
+                Step::End(status, reason) if has_more => {
+                    oldest.end = Some((status, reason));
+                    return Ok(Advance::More);
+                }
+                Step::NeedMore if has_more => return Ok(Advance::More),
+                Step::NeedMore => {
+                    self.received.store(oldest.body.len(), Ordering::Relaxed);
                     let filled = link.fill(doing, ReadKind::Stream).await;
                     self.broken = filled.is_err();
                     filled?;
                 }
                 // It is not silent, and not slow.
-                Ok(Step::Busy) => link.finish_reply(),
-                Ok(Step::End(status, reason)) => {
+                Step::Busy => link.finish_reply(),
+                Step::End(status, reason) => {
                     link.finish_reply();
                     self.received.store(0, Ordering::Relaxed);
                     let end = match status {
                         Status::Done => Ok(()),
                         _ => Err(readable(reason.as_bytes())),
                     };
-                    return Ok(self.pending.pop_front().map(|reply| (reply, end)));
+                    return Ok(match self.pending.pop_front() {
+                        Some(reply) => Advance::End(Box::new(reply), end),
+                        None => Advance::OtherIsDue,
+                    });
                 }
-                Err(source) => return Err(self.malformed(doing, source)),
             }
         }
     }
@@ -367,6 +392,16 @@ impl ExtensionChannel {
         self.broken = true;
         self.connection.malformed(doing, source)
     }
+}
+
+/// How far a reply is.
+enum Advance {
+    /// Something of its body can be given out.
+    More,
+    /// It has come whole, and why it is none, if it is not.
+    End(Box<PendingReply>, Result<(), String>),
+    /// The oldest outstanding reply is of another kind, or there is none.
+    OtherIsDue,
 }
 
 enum Step {

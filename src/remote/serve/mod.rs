@@ -14,7 +14,7 @@ use bytes::BytesMut;
 use tokio::time::Instant;
 
 pub(crate) use extension::extension_question;
-pub use extension::{ExtensionChannel, open_extension};
+pub use extension::{ExtensionChannel, FrameReply, open_extension};
 pub use handshake::{ConnectOptions, connect};
 pub use program::LearntProgram;
 pub(crate) use requests::{closure, dump, path_infos, valid_paths};

@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use super::output::{Output, Step};
 use super::{ENTRIES_MAX, LISTING, LISTING_MAX, PendingReply, SEGMENT, Shell, command, listing};
 use crate::model::StorePath;
-use crate::remote::inflater::Inflater;
+use crate::remote::inflater::inflate;
 use crate::remote::{RemoteError, RemoteErrorKind};
 use crate::wire::WireError;
 use crate::wire::nar::layout::{Entry, FileRange, Layout};
@@ -198,17 +198,6 @@ fn split_name(path: &[u8]) -> (&[u8], &[u8]) {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (path, b""),
     }
-}
-
-/// What a frame holds, at most `max` bytes.
-fn inflate(frame: &[u8], max: usize) -> Option<Vec<u8>> {
-    let (mut inflater, mut out) = (Inflater::default(), Vec::new());
-    let used = inflater.step(frame, |bytes| {
-        out.extend_from_slice(bytes);
-        out.len() <= max
-    });
-    let whole = used.ok()? == frame.len() && inflater.has_ended() && out.len() <= max;
-    whole.then_some(out)
 }
 
 #[cfg(test)]

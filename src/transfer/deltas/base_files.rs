@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -94,6 +94,26 @@ impl BaseFiles {
         }
     }
 
+    /// `len` bytes of a file from offset `start` on.
+    ///
+    /// # Errors
+    /// When it cannot be read, or has another size by now.
+    pub(super) fn part(&self, path: &[u8], (start, len): (u64, u64)) -> io::Result<Vec<u8>> {
+        let mut file = self.open(path)?;
+        if self.size(path) != Some(file.metadata()?.len()) {
+            return Err(io::Error::other("it has another size by now"));
+        }
+        file.seek(SeekFrom::Start(start))?;
+        let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        let mut part = Vec::new();
+        part.try_reserve_exact(len)?;
+        file.take(len as u64).read_to_end(&mut part)?;
+        match part.len() == len {
+            true => Ok(part),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
     /// The SHA-256 of a file.
     ///
     /// # Errors
@@ -172,9 +192,12 @@ mod tests {
         assert_eq!(files.contents(b"a/b/c").unwrap(), b"contents");
         let digest: [u8; 32] = Sha256::digest("contents").into();
         assert_eq!(files.digest(b"a/b/c").unwrap(), digest);
+        assert_eq!(files.part(b"a/b/c", (3, 4)).unwrap(), b"tent");
+        assert!(files.part(b"a/b/c", (3, 6)).is_err());
         for other in ["longer than it was", "short"] {
             fs::write(inner.join("c"), other).unwrap();
             assert!(files.contents(b"a/b/c").is_err());
+            assert!(files.part(b"a/b/c", (0, 1)).is_err());
         }
         let single = BaseFiles::list(&root.path().join("empty")).unwrap();
         assert_eq!(single.iter().collect::<Vec<_>>(), [(&b""[..], 0)]);

@@ -184,9 +184,9 @@ impl Deltas {
         is_slow
             && info.nar_size >= MIN_SIZE
             && mode != DeltaMode::Off
-            && pool.may_compress_by_shell(host)
+            && pool.may_compress(host)
             && pool.is_healthy(host)
-            // One for a shell, one for everything else.
+            // One for this, one for everything else.
             && pool.background_limit(host) >= 2
             && !bookkeeping.sent_wrong_content(host, &info.path)
     }

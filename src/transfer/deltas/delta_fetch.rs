@@ -1,4 +1,4 @@
-//! Some paths on one shell, put together from what is here and what the host sends.
+//! Some paths from one host, put together from what is here and what the host sends.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,13 +11,15 @@ use tokio::time::timeout;
 use super::chosen_base::ChosenBase;
 use super::delta_options::DeltaOptions;
 use super::fault::{DeltaFault, unsuitable};
-use super::plan::{Plan, Request, Spared, Step};
+use super::plan::{Patching, Plan, Request, Spared, Step};
 use crate::model::{PathInfo, StorePath};
-use crate::remote::{CommandOutput, Shell, Surveyed, decompress};
+use crate::remote::{BasePart, Difference, SegmentReader, Surveyed};
 use crate::wire::nar::layout::{Layout, Piece};
 
-/// How many requests may be outstanding, and how many bytes of files they bring if there are several.
+/// How many requests may be outstanding, and how many bytes of files they bring if there are more than two: the host makes
+/// the next while the one before is passed on here.
 const MAX_OUTSTANDING: usize = 32;
+const ALWAYS_OUTSTANDING: usize = 2;
 const MAX_OUTSTANDING_BYTES: u64 = 8 << 20;
 
 /// Files up to this size, in bytes, are compared by their digests before anything else, since most of a new version are
@@ -68,18 +70,18 @@ pub(in crate::transfer) struct DeltaFetch {
 impl DeltaFetch {
     /// Asks for what the plan is made from. The paths are in the same store directory, and come from the same host.
     pub(in crate::transfer) fn start(
-        shell: &mut Shell,
+        reader: &mut SegmentReader,
         wanted: Vec<Wanted>,
         options: DeltaOptions,
     ) -> Self {
-        let compared = wanted.iter().flat_map(|(info, base)| {
+        let compared = wanted.iter().enumerate().flat_map(|(index, (_, base))| {
             let most = if base.at_host { DIGEST_MAX } else { LOCAL_MAX };
             let files = base.files.iter();
             let files =
                 files.filter(move |(path, size)| (1..=most).contains(size) && !path.is_empty());
-            files.map(|(path, _)| (&info.path, path))
+            files.map(move |(path, _)| (index, path))
         });
-        shell.request_survey(&paths(&wanted), compared);
+        reader.request_survey(&paths(&wanted), compared);
         Self {
             wanted: wanted.into(),
             options,
@@ -94,7 +96,7 @@ impl DeltaFetch {
         }
     }
 
-    /// Whether nothing is to be requested any more: the shell may be asked for something else.
+    /// Whether nothing is to be requested any more: the host may be asked for something else.
     pub(in crate::transfer) fn has_requested_all(&self) -> bool {
         self.is_planned && self.plan.requests.is_empty()
     }
@@ -107,24 +109,24 @@ impl DeltaFetch {
     /// Appends the next bytes of a NAR.
     ///
     /// # Errors
-    /// When the host fails, or what it sends and what is here do not make the NAR that is next. The shell may then have
-    /// replies outstanding.
+    /// When the host fails, or what it sends and what is here do not make the NAR that is next. Replies may
+    /// then be outstanding.
     pub(in crate::transfer) async fn more(
         &mut self,
-        shell: &mut Shell,
+        reader: &mut SegmentReader,
         out: &mut BytesMut,
     ) -> Result<Brought, DeltaFault> {
         if !self.is_planned {
-            self.make_plan(shell).await?;
+            self.make_plan(reader).await?;
         }
-        self.request_more(shell);
+        self.request_more(reader);
         if let Some((nar, fault)) = self.refused.pop_front() {
             return Ok(Brought::Refused(nar, fault));
         }
         if self.step.1.is_empty() {
             match self.plan.steps.pop_front() {
                 None => return Ok(Brought::End),
-                Some((nar, step)) => self.step = (nar, self.bytes_of(nar, step, shell).await?),
+                Some((nar, step)) => self.step = (nar, self.bytes_of(nar, step, reader).await?),
             }
         }
         // Whoever takes it hashes it at once.
@@ -138,7 +140,7 @@ impl DeltaFetch {
         &mut self,
         nar: usize,
         step: Step,
-        shell: &mut Shell,
+        reader: &mut SegmentReader,
     ) -> Result<Bytes, DeltaFault> {
         let (request, len) = match step {
             Step::Framing(bytes) => return Ok(bytes.into()),
@@ -146,7 +148,7 @@ impl DeltaFetch {
             Step::Remote { request, len } => (request, len),
         };
         while self.received <= request {
-            self.receive(shell).await?;
+            self.receive(reader).await?;
         }
         let wrong = || unsuitable("the plan needs more than was asked for");
         let bytes = self.ready.get_mut(&request).ok_or_else(wrong)?;
@@ -161,16 +163,20 @@ impl DeltaFetch {
         Ok(part)
     }
 
-    async fn make_plan(&mut self, shell: &mut Shell) -> Result<(), DeltaFault> {
-        let survey = output(shell).await?;
-        self.wire_len += survey.bytes.len() as u64;
-        let (wanted, patch_min) = (self.wanted.clone(), self.options.patch_min);
+    async fn make_plan(&mut self, reader: &mut SegmentReader) -> Result<(), DeltaFault> {
+        let survey = difference(reader).await?;
+        self.wire_len += survey.wire_len();
+        let wanted = self.wanted.clone();
+        let patching = Patching {
+            min: self.options.patch_min,
+            in_parts: reader.patches_parts(),
+        };
         let planned = spawn_blocking(move || {
             let (mut plan, mut refused) = (Plan::default(), VecDeque::new());
             let surveyed = survey.surveyed(&paths(&wanted));
             let surveyed = surveyed.ok_or_else(|| unsuitable("the host cannot list the paths"))?;
             for (nar, (wanted, surveyed)) in wanted.iter().zip(surveyed).enumerate() {
-                if let Err(fault) = add_to_plan(&mut plan, nar, wanted, surveyed, patch_min) {
+                if let Err(fault) = add_to_plan(&mut plan, nar, wanted, surveyed, patching) {
                     refused.push_back((nar, fault));
                 }
             }
@@ -182,29 +188,32 @@ impl DeltaFetch {
         Ok(())
     }
 
-    fn request_more(&mut self, shell: &mut Shell) {
-        let (Some((near, _)), level) = (self.wanted.first(), self.options.level) else {
-            return;
-        };
+    fn request_more(&mut self, reader: &mut SegmentReader) {
+        let (wanted, level) = (self.wanted.clone(), self.options.level);
+        let paths = paths(&wanted);
         let mut bytes: u64 = self.outstanding.iter().map(Request::len).sum();
         while let Some(next) = self.plan.requests.front() {
             bytes += next.len();
             let has_room =
                 self.outstanding.len() < MAX_OUTSTANDING && bytes <= MAX_OUTSTANDING_BYTES;
-            if !self.outstanding.is_empty() && !has_room {
+            if self.outstanding.len() >= ALWAYS_OUTSTANDING && !has_room {
                 return;
             }
             match next {
-                Request::Ranges(ranges) => shell.request_ranges(&near.path, ranges, level),
+                Request::Ranges(files) => reader.request_files(&paths, files, level),
                 Request::Patch {
-                    nar,
                     file,
                     base_file,
-                    ..
+                    base_part: (start, len),
                 } => {
-                    if let Some((_, base)) = self.wanted.get(*nar) {
-                        let base = (&base.path, &**base_file);
-                        shell.request_patch(&near.path, file, base, level);
+                    if let Some((_, base)) = wanted.get(file.index) {
+                        let base = BasePart {
+                            path: &base.path,
+                            file: base_file,
+                            start: *start,
+                            len: *len,
+                        };
+                        reader.request_patch(&paths, file, base, level);
                     }
                 }
             }
@@ -213,56 +222,33 @@ impl DeltaFetch {
     }
 
     /// Takes the reply to the oldest request.
-    async fn receive(&mut self, shell: &mut Shell) -> Result<(), DeltaFault> {
-        let output = output(shell).await?;
-        self.wire_len += output.bytes.len() as u64;
+    async fn receive(&mut self, reader: &mut SegmentReader) -> Result<(), DeltaFault> {
+        let reply = difference(reader).await?;
+        self.wire_len += reply.wire_len();
         let request = self.outstanding.pop_front();
         let request = request.ok_or_else(|| unsuitable("nothing is outstanding"))?;
         let wanted = self.wanted.clone();
         let memory = match &request {
-            Request::Patch { base_size, .. } => self.options.memory.reserve(*base_size).await,
+            Request::Patch {
+                file, base_part, ..
+            } => {
+                let bytes = base_part.1.saturating_add(file.range.len);
+                self.options.memory.reserve(bytes).await
+            }
             Request::Ranges(_) => None,
         };
-        let decoded = spawn_blocking(move || match request {
-            Request::Ranges(ranges) => {
-                let len = ranges.iter().map(|range| range.len).sum();
-                let contents = output.contents(len);
-                contents.ok_or_else(|| unsuitable("its files cannot be read, or not compressed"))
-            }
-            Request::Patch {
-                nar,
-                file,
-                base_file,
-                ..
-            } => {
-                let (_, base) = wanted
-                    .get(nar)
-                    .ok_or_else(|| unsuitable("nobody wants it"))?;
-                if output.status != 0 {
-                    return Err(unsuitable("the host's zstd makes no patches"));
-                }
-                let old = base.files.contents(&base_file);
-                let path = String::from_utf8_lossy(&base_file).into_owned();
-                let old = old.map_err(|error| {
-                    unsuitable(format!("{path} of {} cannot be used: {error}", base.path))
-                })?;
-                let len = usize::try_from(file.size).unwrap_or(usize::MAX);
-                decompress(&output.bytes, &old, len).map_err(|error| {
-                    unsuitable(format!(
-                        "{path} of {} is not what the host has: {}",
-                        base.path, error.0
-                    ))
-                })
-            }
+        let decoded = spawn_blocking(move || {
+            let decoded = decode(&request, &reply, &wanted);
+            drop(memory);
+            decoded
         });
         let decoded = decoded
             .await
             .map_err(|error| unsuitable(error.to_string()))??;
-        drop(memory);
         self.ready.insert(self.received, decoded.into());
         self.received += 1;
         // Requested while this is passed on.
-        self.request_more(shell);
+        self.request_more(reader);
         Ok(())
     }
 
@@ -289,6 +275,29 @@ impl DeltaFetch {
     }
 }
 
+/// What a reply brings. Blocks.
+fn decode(request: &Request, reply: &Difference, wanted: &[Wanted]) -> Result<Vec<u8>, DeltaFault> {
+    let (file, base_file, base_part) = match request {
+        Request::Ranges(_) => return reply.contents(request.len()).map_err(unsuitable),
+        Request::Patch {
+            file,
+            base_file,
+            base_part,
+        } => (file, base_file, *base_part),
+    };
+    let (_, base) = wanted
+        .get(file.index)
+        .ok_or_else(|| unsuitable("nobody wants it"))?;
+    let name = || {
+        let file = String::from_utf8_lossy(base_file);
+        format!("{file} of {}", base.path)
+    };
+    let old = base.files.part(base_file, base_part);
+    let old = old.map_err(|error| unsuitable(format!("{} cannot be used: {error}", name())))?;
+    let patched = reply.patched(&old, request.len());
+    patched.map_err(|error| unsuitable(format!("{} is not what the host has: {error}", name())))
+}
+
 fn paths(wanted: &[Wanted]) -> Vec<&StorePath> {
     wanted.iter().map(|(info, _)| &info.path).collect()
 }
@@ -299,7 +308,7 @@ fn add_to_plan(
     nar: usize,
     (info, base): &Wanted,
     surveyed: Surveyed,
-    patch_min: u64,
+    patching: Patching,
 ) -> Result<(), DeltaFault> {
     let layout = surveyed.layout;
     let layout = layout.filter(|layout| layout.nar_size() == info.nar_size);
@@ -310,8 +319,8 @@ fn add_to_plan(
         let size = base.files.size(path);
         size.is_some() && sizes.get(path) == size.as_ref() && base.has(path, *theirs)
     });
-    let patch_min = base.at_host.then_some(patch_min);
-    let planned = plan.add(nar, &layout, &base.files, &same, patch_min);
+    let patching = base.at_host.then_some(patching);
+    let planned = plan.add(nar, &layout, &base.files, &same, patching);
     let Spared { spared, contents } = planned;
     if !planned.is_worth_it() {
         let reason = format!("{spared} of {contents} bytes are spared");
@@ -340,15 +349,15 @@ fn append(out: &mut BytesMut, bytes: Bytes) {
     }
 }
 
-/// The next output of the shell.
-async fn output(shell: &mut Shell) -> Result<CommandOutput, DeltaFault> {
-    let meter = shell.meter();
-    let output = shell.output();
-    tokio::pin!(output);
+/// What the host sends next.
+async fn difference(reader: &mut SegmentReader) -> Result<Difference, DeltaFault> {
+    let meter = reader.meter();
+    let reply = reader.difference();
+    tokio::pin!(reply);
     let mut before = None;
     loop {
-        match timeout(SILENCE_MAX, &mut output).await {
-            Ok(Ok(Some(output))) => return Ok(output),
+        match timeout(SILENCE_MAX, &mut reply).await {
+            Ok(Ok(Some(reply))) => return Ok(reply),
             Ok(Ok(None)) => return Err(unsuitable("nothing is outstanding")),
             Ok(Err(error)) => return Err(DeltaFault::Remote(error.into())),
             Err(_) => {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How many MiB of files here are held at a time, for patches to be applied to.
-const MEMORY_MIB: u32 = 128;
+/// How many MiB of files are held at a time for patches: those here, and what they become. A larger file counts as so much.
+const MEMORY_MIB: u32 = 64;
 
 /// How a host is asked.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ pub(in crate::transfer) struct DeltaOptions {
     pub(super) memory: PatchMemory,
 }
 
-/// The memory for files that patches are applied to, for all paths together.
+/// The memory for patches, for all paths together.
 #[derive(Debug, Clone)]
 pub(super) struct PatchMemory(Arc<Semaphore>);
 
@@ -28,7 +28,7 @@ impl Default for PatchMemory {
 }
 
 impl PatchMemory {
-    /// Waits until a file of so many bytes may be held. It may be as long as this lives.
+    /// Waits until so many bytes may be held. It may be as long as this lives.
     pub(super) async fn reserve(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
         let mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
         let mib = mib.saturating_add(1).min(MEMORY_MIB);

@@ -3,7 +3,7 @@
 //! A rebuild, or the next version, of a path that is in a store here shares most of its bytes with it. Over a slow link
 //! the host is asked for the differences only: a file that is the same here is copied, one that is similar comes as
 //! `zstd --patch-from` makes it of the two versions that the host has, and the rest comes compressed. Nothing but a shell
-//! with `zstd` is needed there, and nothing is written there.
+//! with `zstd`, or our program, is needed there, and nothing is written there.
 //!
 //! What is put together is verified as everything is, by the NAR hash. When it cannot be, the version here is blamed and
 //! not the host, and the path comes in another way.
@@ -26,7 +26,7 @@
 //! | `base_files` | the files of a version here |
 //! | `matching` | which file there is another version of which file here; pure |
 //! | `plan` | where each byte of the NARs comes from; pure |
-//! | `delta_fetch` | some paths on one shell |
+//! | `delta_fetch` | some paths from one host, over one channel |
 
 mod base_files;
 mod candidates;

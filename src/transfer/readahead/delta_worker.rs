@@ -95,24 +95,20 @@ impl Batch {
     }
 
     /// Asks for what is needed first.
-    fn begin(mut self, queue: &ReadaheadQueue, shell: &mut ShellLease) -> Option<Begun> {
+    fn begin(mut self, queue: &ReadaheadQueue, shell: &mut ShellLease) -> Begun {
         let options = queue.deltas.options(self.host);
-        let Some(by_shell) = shell.as_shell() else {
-            self.fail_all();
-            return None;
-        };
         let meter = Arc::new(AtomicU64::new(0));
         for assigned in self.tasks.iter().flatten() {
             assigned.task.set_chunk_meter(assigned.owner, &meter);
         }
-        let fetch = DeltaFetch::start(by_shell, std::mem::take(&mut self.wanted), options);
-        Some(Begun {
+        let fetch = DeltaFetch::start(shell, std::mem::take(&mut self.wanted), options);
+        Begun {
             batch: self,
             fetch,
             meter,
             buf: BytesMut::new(),
             accounted: 0,
-        })
+        }
     }
 
     /// Others may bring them.
@@ -159,14 +155,14 @@ struct Begun {
     accounted: u64,
 }
 
-/// Why a shell cannot be used further.
+/// The channel cannot be used further.
 struct ShellLost;
 
-/// Brings NARs, and those that follow them from the same host, over one shell.
+/// Brings NARs, and those that follow them from the same host, over one channel.
 async fn work(queue: &Arc<ReadaheadQueue>, mut batch: Batch) {
     let host = batch.host;
     let mut shell = match queue.bookkeeping.pool.shell(host).await {
-        Ok(Some(shell)) if shell.has_zstd() && shell.is_shell() => shell,
+        Ok(Some(shell)) if shell.has_zstd() => shell,
         // Failures are reported by the pool.
         _ => {
             for wanted in &batch.wanted {
@@ -175,7 +171,7 @@ async fn work(queue: &Arc<ReadaheadQueue>, mut batch: Batch) {
             return batch.fail_all();
         }
     };
-    let mut next = batch.begin(queue, &mut shell);
+    let mut next = Some(batch.begin(queue, &mut shell));
     while let Some(mut begun) = next.take() {
         match bring(queue, &mut shell, &mut begun).await {
             Ok(behind) => next = behind,
@@ -183,7 +179,7 @@ async fn work(queue: &Arc<ReadaheadQueue>, mut batch: Batch) {
         }
         if next.is_none() && !shell.has_waiters() {
             let batch = Batch::next(queue, Some(host));
-            next = batch.and_then(|batch| batch.begin(queue, &mut shell));
+            next = batch.map(|batch| batch.begin(queue, &mut shell));
         }
     }
 }
@@ -197,12 +193,8 @@ async fn bring(
     let (activity, host) = (shell.activity(), begun.batch.host);
     let mut next = None;
     loop {
-        let Some(by_shell) = shell.as_shell() else {
-            begun.batch.fail_all();
-            return Err(ShellLost);
-        };
         let before = begun.buf.len();
-        let nar = match begun.fetch.more(by_shell, &mut begun.buf).await {
+        let nar = match begun.fetch.more(shell, &mut begun.buf).await {
             Ok(Brought::Bytes(nar)) => nar,
             Ok(Brought::Refused(nar, fault)) => {
                 begun.batch.give_up(queue, nar, Some(fault)).await;
@@ -224,7 +216,7 @@ async fn bring(
         begun.feed(queue, nar, host).await?;
         if next.is_none() && begun.fetch.has_requested_all() && !shell.has_waiters() {
             let batch = Batch::next(queue, Some(host));
-            next = batch.and_then(|batch| batch.begin(queue, shell));
+            next = batch.map(|batch| batch.begin(queue, shell));
         }
     }
 }

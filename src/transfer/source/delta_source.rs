@@ -64,9 +64,6 @@ impl<'a> DeltaSource<'a> {
                 }
                 Taken::NeedMore => {}
             }
-            let Some(shell) = shell.as_shell() else {
-                return Err(None);
-            };
             match fetch.more(shell, &mut self.buf).await? {
                 Brought::Bytes(_) => {}
                 Brought::Refused(_, fault) => return Err(Some(fault)),
@@ -76,7 +73,7 @@ impl<'a> DeltaSource<'a> {
     }
 }
 
-/// A shell, which is asked for what is needed first.
+/// A channel, which is asked for what is needed first.
 async fn open(
     deltas: &Deltas,
     info: &PathInfo,
@@ -87,8 +84,7 @@ async fn open(
         Ok(Some(mut shell)) if shell.has_zstd() => {
             let options = deltas.options(base.host);
             let info = Arc::new(info.clone());
-            let by_shell = shell.as_shell().ok_or(None)?;
-            let fetch = DeltaFetch::start(by_shell, vec![(info, base.clone())], options);
+            let fetch = DeltaFetch::start(&mut shell, vec![(info, base.clone())], options);
             Ok((fetch, shell))
         }
         // Failures are reported by the pool.

@@ -49,6 +49,11 @@ impl Body {
         self.taken + self.out.len() as u64
     }
 
+    /// Whether something has come that was not given out.
+    pub(super) fn has_more(&self) -> bool {
+        !self.out.is_empty()
+    }
+
     /// Gives out what has come of it since this was called last, and how many bytes came for that.
     pub(super) fn take(&mut self) -> (Vec<u8>, u64) {
         self.taken = self.len();

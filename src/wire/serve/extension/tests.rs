@@ -1,15 +1,18 @@
+use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::reply::BUSY;
 use super::*;
 use crate::wire::nar::layout::{Entry, EntryKind, Layout};
+use crate::wire::serve::Incoming as ServeIncoming;
 use crate::wire::serve::Request as ServeRequest;
+use crate::wire::{WireError, put_string, put_u64};
 
 fn path() -> StorePath {
     StorePath::parse("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a").unwrap()
 }
 
-fn requests() -> [Request; 5] {
+fn requests() -> [Request; 7] {
     let path = path();
     [
         Request::List {
@@ -34,16 +37,37 @@ fn requests() -> [Request; 5] {
                 start: 7,
                 len: 1 << 20,
             },
-            base: NarRange {
+            base: FilePart {
                 path: path.clone(),
+                name: b"bin/a".to_vec(),
                 start: 1 << 33,
                 len: 0,
             },
             level: 19,
         },
         Request::Nars {
-            paths: vec![path; 3],
+            paths: vec![path.clone(); 3],
             level: 0,
+        },
+        Request::Survey {
+            paths: [&b""[..], b"a\0b c\xff\0"]
+                .map(|names| SurveyedPath {
+                    path: path.clone(),
+                    names: names.to_vec(),
+                })
+                .to_vec(),
+            level: 3,
+        },
+        Request::Parts {
+            paths: vec![path; 2],
+            parts: [(1, 9), (0, 1 << 40), (1, 0)]
+                .map(|(index, start)| NarPart {
+                    index,
+                    start,
+                    len: 7,
+                })
+                .to_vec(),
+            level: 1,
         },
     ]
 }
@@ -205,6 +229,91 @@ fn a_listing_makes_the_same_layout() {
     put_u64(&mut other, 4);
     put_string(&mut other, b"");
     assert!(parse_listing(path(), &other).is_err());
+}
+
+#[test]
+fn a_survey_says_of_each_path_what_it_was_asked() {
+    let asked = |names: &[u8]| SurveyedPath {
+        path: path(),
+        names: names.to_vec(),
+    };
+    let listing = {
+        let (mut listing, path) = (Vec::new(), &b""[..]);
+        let kind = EntryKind::Directory;
+        put_entry(&mut listing, &Entry { path, kind });
+        listing
+    };
+    let mut survey = Vec::new();
+    put_survey_head(&mut survey, 0);
+    put_survey_head(&mut survey, listing.len());
+    survey.extend_from_slice(&listing);
+    survey.extend_from_slice(&[7; 32]);
+    survey.extend_from_slice(&NO_DIGEST);
+    let paths = [asked(b""), asked(b"a\0b\0")];
+    let [none, one] = &parse_survey(&paths, &survey).unwrap()[..] else {
+        panic!("two paths");
+    };
+    assert!(none.layout.is_none() && none.digests.is_empty());
+    assert_eq!(one.layout.as_ref().map(Layout::entries), Some(1));
+    assert_eq!(one.digests, [Some([7; 32]), None]);
+    for wrong in [
+        &survey[..survey.len() - 1],
+        &[&survey[..], b"\0"].concat(),
+        &[0xff; 8],
+    ] {
+        assert!(parse_survey(&paths, wrong).is_err());
+    }
+    assert!(parse_survey(&paths[..1], &survey).is_err());
+    // What is no listing costs its own path only.
+    survey[16] = 9;
+    let surveyed = parse_survey(&paths, &survey).unwrap();
+    assert!(surveyed[1].layout.is_none() && surveyed[1].digests.len() == 2);
+}
+
+#[test]
+fn what_a_survey_or_parts_ask_for_has_limits() {
+    let decode = |request: &Request| {
+        let mut bytes = Vec::new();
+        request.put(&mut bytes);
+        RequestDecoder::new(true).step(&mut BytesMut::from(&bytes[..]))
+    };
+    let survey = |names: Vec<u8>, count: usize| {
+        let surveyed = SurveyedPath {
+            path: path(),
+            names,
+        };
+        decode(&Request::Survey {
+            paths: vec![surveyed; count],
+            level: 3,
+        })
+    };
+    let half = |len: usize| [&vec![b'a'; len - 1][..], b"\0"].concat();
+    assert!(survey(half(MAX_NAMES_LEN / 2), 2).is_ok());
+    assert!(survey(half(MAX_NAMES_LEN / 2 + 1), 2).is_err());
+    assert!(survey(vec![0; MAX_NAMES / 2], 2).is_ok());
+    assert!(survey(vec![0; MAX_NAMES / 2 + 1], 2).is_err());
+    assert!(survey(Vec::new(), MAX_SURVEYED).is_ok());
+    assert!(survey(Vec::new(), MAX_SURVEYED + 1).is_err());
+    let endless = survey(b"a\0b".to_vec(), 1).unwrap();
+    assert!(matches!(endless, Some(Incoming::Unfit(_))), "{endless:?}");
+    let parts = |index, count| {
+        let part = NarPart {
+            index,
+            start: 0,
+            len: 1,
+        };
+        decode(&Request::Parts {
+            paths: vec![path()],
+            parts: vec![part; count],
+            level: 0,
+        })
+    };
+    assert!(matches!(
+        parts(0, MAX_PARTS),
+        Ok(Some(Incoming::Extension(_)))
+    ));
+    assert!(parts(0, MAX_PARTS + 1).is_err());
+    assert!(matches!(parts(1, 1), Ok(Some(Incoming::Unfit(_)))));
 }
 
 #[test]
