@@ -124,6 +124,8 @@ const MODULES: &[Module] = &[
             "resolver",
             "transfer",
             "push",
+            "push_queue",
+            "folder",
             "backend",
             "serve",
             "ipc",

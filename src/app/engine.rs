@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use tokio::sync::Notify;
@@ -10,7 +11,8 @@ use tokio::sync::Notify;
 use super::{Outcome, configuration, interrupted, load};
 use crate::cli::Cli;
 use crate::commands::engine;
-use crate::engine::{Messages, ServerOptions, serve};
+use crate::engine::{Ended, Messages, PushSender, ServerOptions, serve};
+use crate::folder::{Environment, Purpose};
 use crate::hint::Hint;
 use crate::ipc::{Identity, SocketId, SocketPath, own_socket};
 use crate::report;
@@ -48,6 +50,8 @@ pub(super) async fn run(cli: &Cli) -> Outcome {
         interrupted().await;
         on_signal.notify_one();
     });
+    let state = Environment::of_process_for(Purpose::State);
+    let push_sender = PushSender::new(&config, state);
     let (cli, expected) = (cli.clone(), config.identity());
     let options = ServerOptions {
         identity,
@@ -59,9 +63,34 @@ pub(super) async fn run(cli: &Cli) -> Outcome {
         }),
         render: report::line,
         messages,
+        push_sender: push_sender.clone(),
         stop,
     };
-    Ok(serve(listener, engine, options).await?)
+    let ended = serve(listener, engine, options).await?;
+    if ended == Ended::ByItself && push_sender.has_work() {
+        start_another();
+    }
+    Ok(())
+}
+
+/// Starts an engine with the program and the configuration as they are by now: what is queued to be pushed must not wait for
+/// the next command.
+fn start_another() {
+    // Linux adds this to the path of a program whose file was replaced.
+    let program = std::env::current_exe().unwrap_or_default();
+    let program = program.to_string_lossy().into_owned();
+    let program = program.strip_suffix(" (deleted)").unwrap_or(&program);
+    let started = Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .current_dir("/")
+        .spawn();
+    match started {
+        Ok(child) => log::debug!("engine {} goes on with the queue", child.id()),
+        Err(error) => log::debug!("no engine goes on with the queue: {program}: {error}"),
+    }
 }
 
 /// The listening socket on standard input.

@@ -4,6 +4,7 @@
 //! | module | what it does |
 //! | --- | --- |
 //! | `partial_folder` | files for what interrupted commands have received |
+//! | `push_sender` | sends what is queued to be pushed |
 //! | `server` | the process: serves front ends, ends when nobody uses it |
 //! | `push_pool` | the hosts that paths are sent to |
 //! | `bases` | which other versions of paths this machine has |
@@ -15,6 +16,7 @@ mod bases;
 mod host_store;
 mod partial_folder;
 mod push_pool;
+mod push_sender;
 mod server;
 mod spill_folder;
 mod ssh;
@@ -23,7 +25,8 @@ pub use bases::LocalBases;
 pub use host_store::{record_extension, record_shell, recorded_failures};
 pub use partial_folder::PartialFolder;
 pub use push_pool::push_pool;
-pub use server::{Messages, ServerOptions, serve};
+pub use push_sender::{PATH_TRIES_MAX, PushSender};
+pub use server::{Ended, Messages, ServerOptions, serve};
 pub use spill_folder::SpillFolder;
 pub use ssh::{ssh_settings, ssh_transport, store_identity};
 

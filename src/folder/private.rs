@@ -3,7 +3,7 @@
 //! | what | override | tried in this order |
 //! | --- | --- | --- |
 //! | [`Purpose::Cache`] | `SSH_SUBSTITUTER_CACHE_DIR` | `$XDG_CACHE_HOME/ssh-substituter`, `~/.cache/ssh-substituter`, for root `/var/cache/ssh-substituter` |
-//! | [`Purpose::State`] | `SSH_SUBSTITUTER_STATE_DIR` | `$XDG_STATE_HOME/ssh-substituter`, `~/.local/state/ssh-substituter`, for root `/var/lib/ssh-substituter` |
+//! | [`Purpose::State`] | `SSH_SUBSTITUTER_STATE_DIR` | for root `/var/lib/ssh-substituter`, `$XDG_STATE_HOME/ssh-substituter`, `~/.local/state/ssh-substituter` |
 //!
 //! The variable in the second column names the folder itself, which is then the only one.
 
@@ -138,6 +138,16 @@ impl Environment {
         Err(last)
     }
 
+    /// The same if it is there: nothing is made.
+    ///
+    /// # Errors
+    /// When it is there and cannot be used.
+    pub fn existing_folder(&self) -> Result<Option<PathBuf>, FolderError> {
+        let mut candidates = self.candidates().into_iter();
+        let there = candidates.find(|path| fs::symlink_metadata(path).is_ok());
+        there.map(|path| self.claim(&path)).transpose()
+    }
+
     fn candidates(&self) -> Vec<PathBuf> {
         if let Some(explicit) = &self.explicit {
             return vec![explicit.clone()];
@@ -153,7 +163,12 @@ impl Environment {
             .map(|base| base.join(FOLDER_NAME))
             .collect();
         if self.uid == 0 {
-            found.push(Path::new(self.purpose.of_system()).join(FOLDER_NAME));
+            let system = Path::new(self.purpose.of_system()).join(FOLDER_NAME);
+            match self.purpose {
+                Purpose::Cache => found.push(system),
+                // The same one with HOME (in a shell) and without it (in a service).
+                Purpose::State => found.insert(0, system),
+            }
         }
         found
     }
@@ -271,6 +286,11 @@ mod tests {
             Path::new("/.cache/ssh-substituter")
         );
         assert_eq!(Environment::default().candidates(), [var]);
+        let state = Environment {
+            purpose: Purpose::State,
+            ..here(Path::new("/"))
+        };
+        assert_eq!(state.candidates()[0], Path::new("/var/lib/ssh-substituter"));
         // A folder that is surely not root's: one of ours, or made somebody's.
         let temp = tempfile::tempdir().unwrap();
         if uid() == 0 {

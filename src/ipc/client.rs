@@ -16,7 +16,8 @@ use super::connect::connect;
 use super::{Identity, IpcError};
 use crate::wire::put_u64;
 use crate::wire::serve::engine::{
-    EXTENSION, Frame, hello_number, put_attach, put_forget, put_status, put_stop, split_number,
+    EXTENSION, Frame, hello_number, put_attach, put_forget, put_push, put_status, put_stop,
+    split_number,
 };
 use crate::wire::serve::{CLIENT_MAGIC, Request, SERVER_MAGIC, ServerHello, Version};
 
@@ -106,6 +107,16 @@ impl Client {
         let mut out = hello();
         put_forget(&mut out, host);
         Self::call_at(socket, &out).await.map(|(_, text)| text)
+    }
+
+    /// Tells the engine at a socket that something was added to the queue of paths to push.
+    ///
+    /// # Errors
+    /// As [`Client::forget`].
+    pub async fn push(socket: &Path, is_urgent: bool) -> Result<(), IpcError> {
+        let mut out = hello();
+        put_push(&mut out, is_urgent);
+        Self::call_at(socket, &out).await.map(drop)
     }
 
     async fn call_at(socket: &Path, call: &[u8]) -> Result<(Self, String), IpcError> {

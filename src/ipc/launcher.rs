@@ -4,16 +4,20 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::client::Client;
 use super::connect::connect;
 use super::identity::own_program_path;
 use super::{Identity, IpcError, SocketId, SocketPath};
+
+/// How long an engine may take to answer that it heard of the queue: it looks there by itself after a while.
+const PUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Environment variable of a new engine: the socket that was made for it. By the time the engine could look at its
 /// path, another socket may have replaced it.
@@ -75,6 +79,35 @@ pub async fn connect_or_spawn(
         done => return done,
     };
     attach(launcher.spawn_or_connect(&socket, unresponsive).await?).await
+}
+
+/// Tells the engine for this identity that something was added to the queue of paths to push; starts one if there is none,
+/// which looks there by itself.
+///
+/// # Errors
+/// When no engine can be reached or started.
+pub async fn wake_or_spawn(
+    identity: &Identity,
+    launcher: &Launcher,
+    is_urgent: bool,
+) -> Result<(), IpcError> {
+    let socket = SocketPath::of(identity)?;
+    match push_at(&socket.path(), is_urgent).await {
+        // It is ending, or has ended.
+        Err(IpcError::Closed | IpcError::Io(_)) => {}
+        Err(error) if error.is_not_listening() => {
+            if push_at(&socket.managed_path(), is_urgent).await.is_ok() {
+                return Ok(());
+            }
+        }
+        done => return done,
+    }
+    launcher.spawn_or_connect(&socket, None).await.map(drop)
+}
+
+async fn push_at(socket: &Path, is_urgent: bool) -> Result<(), IpcError> {
+    let pushed = timeout(PUSH_TIMEOUT, Client::push(socket, is_urgent)).await;
+    pushed.unwrap_or(Err(IpcError::Silent(PUSH_TIMEOUT)))
 }
 
 /// Starts engines: this very program, with these arguments.

@@ -35,6 +35,6 @@ pub use channel::{Channel, Received};
 pub use client::Client;
 pub use error::IpcError;
 pub use identity::Identity;
-pub use launcher::{Launcher, connect_or_spawn, current_folder, own_socket};
+pub use launcher::{Launcher, connect_or_spawn, current_folder, own_socket, wake_or_spawn};
 pub use message_dedup::MessageDedup;
 pub use socket_path::{SocketLock, SocketPath};

@@ -12,6 +12,7 @@
 //! | `lane` | one channel to a host: paths go out, acknowledgements come back |
 //! | `schedule` | which path may go on which lane; no IO |
 //! | `refusal` | what a host that refused a path meant |
+//! | `key_file` | the secret key that signs |
 //! | `report` | what became of it |
 //! | `error` | what can go wrong |
 //!
@@ -20,6 +21,7 @@
 
 mod error;
 mod host;
+mod key_file;
 mod lane;
 mod nars;
 mod plan;
@@ -30,6 +32,7 @@ mod schedule;
 use std::sync::Arc;
 
 pub use error::{HostFault, PathFault, PushError};
+pub use key_file::{KeyFileError, read_secret_key};
 pub use report::{FailedPath, HostReport, PushReport, PushTotals};
 
 use host::{Common, HostPush};

@@ -31,7 +31,7 @@ CREATE TABLE queue (
     reason TEXT,
     UNIQUE (path, store, host)
 ) STRICT;
-CREATE INDEX queue_due ON queue (due_at);
+CREATE INDEX queue_of_host ON queue (host, due_at);
 CREATE TABLE given_up (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     path TEXT NOT NULL,
@@ -145,10 +145,34 @@ pub(super) fn add(
 }
 
 pub(super) fn entries(db: &Connection) -> rusqlite::Result<Vec<Entry>> {
-    let mut select = db.prepare(
-        "SELECT id, store, path, host, queued_at, tries, due_at, reason FROM queue ORDER BY id",
-    )?;
-    let rows = select.query_map([], entry)?;
+    select(db, "ORDER BY id", params![])
+}
+
+pub(super) fn due_for(
+    db: &Connection,
+    host: &str,
+    now: SystemTime,
+    most: usize,
+) -> rusqlite::Result<Vec<Entry>> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let which = "WHERE host = ?1 AND due_at <= ?2 ORDER BY id LIMIT ?3";
+    select(db, which, params![host, millis(now), most])
+}
+
+pub(super) fn hosts(db: &Connection) -> rusqlite::Result<Vec<(String, SystemTime)>> {
+    let mut select = db.prepare("SELECT host, min(due_at) FROM queue GROUP BY host")?;
+    let rows = select.query_map([], |row| Ok((row.get(0)?, time(row.get(1)?))))?;
+    rows.collect()
+}
+
+fn select(
+    db: &Connection,
+    which: &str,
+    values: &[&dyn rusqlite::ToSql],
+) -> rusqlite::Result<Vec<Entry>> {
+    let columns = "id, store, path, host, queued_at, tries, due_at, reason";
+    let mut select = db.prepare(&format!("SELECT {columns} FROM queue {which}"))?;
+    let rows = select.query_map(values, entry)?;
     Ok(rows
         .collect::<rusqlite::Result<Vec<_>>>()?
         .into_iter()

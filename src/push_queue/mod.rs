@@ -119,7 +119,9 @@ impl PushQueue {
     /// # Errors
     /// As [`PushQueue::open`].
     pub fn open_existing(environment: &Environment) -> Result<Option<Self>, QueueError> {
-        let folder = environment.folder()?;
+        let Some(folder) = environment.existing_folder()? else {
+            return Ok(None);
+        };
         match folder.join(DATABASE_FILE).try_exists() {
             Ok(false) => Ok(None),
             _ => Self::open(environment).map(Some),
@@ -155,6 +157,22 @@ impl PushQueue {
     /// When the file cannot be read.
     pub fn entries(&self) -> Result<Vec<Entry>, QueueError> {
         self.ask(database::entries)
+    }
+
+    /// At most `most` entries of a host that are due by now, in the order in which they were added.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn due_for(&self, host: &str, most: usize) -> Result<Vec<Entry>, QueueError> {
+        self.ask(|db| database::due_for(db, host, now(), most))
+    }
+
+    /// The hosts that are to get something, and when the first of it is due.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn hosts(&self) -> Result<Vec<(String, SystemTime)>, QueueError> {
+        self.ask(database::hosts)
     }
 
     /// How many there are, and when the first one is due.

@@ -1,12 +1,10 @@
 //! Why a push could not begin.
 
 use std::io;
-use std::path::PathBuf;
 
 use crate::commands::GetError;
 use crate::hint::Hint;
-use crate::model::SecretKeyError;
-use crate::push::PushError;
+use crate::push::{KeyFileError, PushError};
 
 /// Why a push could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -26,22 +24,9 @@ pub enum PushCommandError {
     /// Standard input has no end.
     #[error("standard input: expected less than {0} bytes of paths, got more")]
     LongStdin(u64),
-    /// The key cannot be read.
-    #[error("cannot read the secret key in {}", file.display())]
-    KeyFile {
-        /// The file.
-        file: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The file holds no secret key.
-    #[error("no secret key in {}: expected NAME:BASE64 of 64 bytes", file.display())]
-    Key {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong.
-        source: SecretKeyError,
-    },
+    /// There is no key to sign with.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
     /// The local store cannot be read, or does not have a path.
     #[error(transparent)]
     Push(#[from] PushError),
@@ -52,10 +37,7 @@ impl Hint for PushCommandError {
         match self {
             Self::Given(error) => error.hint(),
             Self::Push(error) => error.hint(),
-            Self::KeyFile { .. } | Self::Key { .. } => Some(
-                "make one with 'nix-store --generate-binary-cache-key NAME SECRET-FILE PUBLIC-FILE'"
-                    .to_owned(),
-            ),
+            Self::Key(error) => error.hint(),
             Self::SwitchedOff | Self::NoHosts | Self::Stdin(_) | Self::LongStdin(_) => None,
         }
     }

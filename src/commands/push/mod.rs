@@ -11,8 +11,6 @@ mod interrupted;
 mod summary;
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,9 +29,11 @@ use crate::engine::push_pool;
 use crate::front;
 use crate::hint::Hint;
 use crate::local_store::{LocalStore, LocalStoreError, StoreLayout};
-use crate::model::{SecretKey, StorePath};
+use crate::model::StorePath;
 use crate::progress::Display;
-use crate::push::{self, PushError, PushOptions, PushProgress, PushReport, PushRequest};
+use crate::push::{
+    self, PushError, PushOptions, PushProgress, PushReport, PushRequest, read_secret_key,
+};
 use crate::report;
 use interrupted::RunGuard;
 
@@ -46,9 +46,6 @@ const EXIT_UNSENT: u8 = 4;
 
 /// Longest list of paths on standard input, in bytes.
 const STDIN_MAX: u64 = 64 << 20;
-
-/// Longest key file, in bytes.
-const KEY_FILE_MAX: u64 = 4096;
 
 /// Sends what `args` ask for, and prints those of the paths given that are there in the end.
 ///
@@ -102,7 +99,11 @@ async fn prepare_and_send(
     }
     let file = args.sign.as_deref().map(Path::new);
     let key = match file.or(config.push_signing_key.as_deref()) {
-        Some(file) => Some(Arc::new(secret_key(file).await?)),
+        Some(file) => {
+            let file = file.to_owned();
+            let key = spawn_blocking(move || read_secret_key(&file)).await;
+            Some(Arc::new(key.map_err(PushError::Reading)??))
+        }
         None => None,
     };
     let root = store_root(&args.store);
@@ -200,24 +201,4 @@ async fn roots(args: &Push, config: &Config) -> Result<Vec<StorePath>, PushComma
         }
     }
     Ok(roots)
-}
-
-async fn secret_key(file: &Path) -> Result<SecretKey, PushCommandError> {
-    let io = |source| PushCommandError::KeyFile {
-        file: file.to_owned(),
-        source,
-    };
-    let from = file.to_owned();
-    let read = move || {
-        let mut text = String::new();
-        let mut opened = File::open(from)?.take(KEY_FILE_MAX);
-        opened.read_to_string(&mut text).map(|_| text)
-    };
-    let text = spawn_blocking(read).await.map_err(PushError::Reading)?;
-    text.map_err(io)?
-        .parse()
-        .map_err(|source| PushCommandError::Key {
-            file: file.to_owned(),
-            source,
-        })
 }

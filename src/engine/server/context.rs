@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::callers::Callers;
 use super::messages::Messages;
 use super::transfer_registry::TransferRegistry;
-use crate::engine::Engine;
+use crate::engine::{Engine, PushSender};
 use crate::hint::Hint;
 use crate::ipc::{Identity, SocketId, SocketPath};
 
@@ -30,6 +30,8 @@ pub struct ServerOptions {
     pub render: fn(&(dyn Hint + 'static)) -> String,
     /// Messages for the users of all clients.
     pub messages: Messages,
+    /// Sends what is queued to be pushed.
+    pub push_sender: Arc<PushSender>,
     /// Ends the process when notified.
     pub stop: Arc<Notify>,
 }
@@ -103,6 +105,7 @@ impl ServerContext {
             "readaheadDiskBytes": on_disk,
             "readaheadDiskLimit": disk_total,
             "partialBytes": self.engine.transfers.kept(false),
+            "push": self.options.push_sender.status(),
             "residentBytes": resident_bytes(),
         })
     }

@@ -47,8 +47,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// How long to wait after accepting a connection failed (too many open files, say).
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Serves on `listener` until there has been no client for the idle timeout, until there is none and program or
-/// configuration have changed, or until it is told to stop.
+/// Serves on `listener` until there has been no client and nothing to push for the idle timeout, until there is no client and
+/// program or configuration have changed, or until it is told to stop.
 ///
 /// # Errors
 /// When the listener cannot be used.
@@ -56,16 +56,27 @@ pub async fn serve(
     listener: StdUnixListener,
     engine: Engine,
     options: ServerOptions,
-) -> io::Result<()> {
+) -> io::Result<Ended> {
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
     let context = Arc::new(ServerContext::new(engine, options));
-    accept_until_unused(&context, &listener).await;
+    let sends = tokio::spawn(context.options.push_sender.clone().run());
+    let ended = accept_until_unused(&context, &listener).await;
+    sends.abort();
     context.engine.resolver.flush().await;
-    Ok(())
+    Ok(ended)
 }
 
-async fn accept_until_unused(context: &Arc<ServerContext>, listener: &UnixListener) {
+/// Why an engine has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Told,
+    /// Nobody needed it, or program or configuration have changed.
+    ByItself,
+}
+
+async fn accept_until_unused(context: &Arc<ServerContext>, listener: &UnixListener) -> Ended {
     let mut sessions = JoinSet::new();
     let mut check = tokio::time::interval(CHECK_INTERVAL);
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
@@ -95,7 +106,7 @@ async fn accept_until_unused(context: &Arc<ServerContext>, listener: &UnixListen
             () = context.options.stop.notified() => {
                 log::debug!("told to stop");
                 remove_socket(context);
-                return;
+                return Ended::Told;
             }
         }
         if !sessions.is_empty() {
@@ -109,7 +120,7 @@ async fn accept_until_unused(context: &Arc<ServerContext>, listener: &UnixListen
             && remove_socket(context)
         {
             log::debug!("ends: {reason}");
-            return;
+            return Ended::ByItself;
         }
     }
 }
@@ -124,7 +135,7 @@ fn sweep_runtime_dir() {
 fn reason_to_end(context: &ServerContext) -> Option<&'static str> {
     let (options, idle) = (&context.options, context.idle_time());
     let is_outdated = || options.identity.is_outdated() || !(options.is_current)();
-    if idle >= options.idle_timeout {
+    if idle >= options.idle_timeout && !options.push_sender.has_work() {
         Some("nobody was there for long")
     } else if idle >= CHECK_INTERVAL && is_outdated() {
         Some("program or configuration have changed")

@@ -196,6 +196,11 @@ impl Session {
                 };
                 Ok(self.output.frame(&Frame::Text(text)).await?)
             }
+            Call::Push(is_urgent) => {
+                self.context.options.push_sender.wake(is_urgent);
+                let text = format!("engine {} looks into the queue", std::process::id());
+                Ok(self.output.frame(&Frame::Text(text)).await?)
+            }
             Call::Stop => {
                 let text = format!("engine {} ends", std::process::id());
                 self.output.frame(&Frame::Text(text)).await?;

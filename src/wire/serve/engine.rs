@@ -74,6 +74,7 @@ const ATTACH: u64 = 0x5301;
 const STATUS: u64 = 0x5302;
 const STOP: u64 = 0x5303;
 const FORGET: u64 = 0x5304;
+const PUSH: u64 = 0x5305;
 
 /// The number in a hello: this version, with the extension or without.
 #[must_use]
@@ -104,6 +105,8 @@ pub enum Call {
     Stop,
     /// Asks it to forget what is remembered of this host, or of all with `None`.
     Forget(Option<String>),
+    /// Tells it that something was added to the queue of paths to push, and whether that is urgent.
+    Push(bool),
     /// A request of the serve protocol.
     Serve(Incoming),
 }
@@ -132,6 +135,12 @@ pub fn put_forget(out: &mut Vec<u8>, host: Option<&str>) {
     put_string(out, host.unwrap_or_default().as_bytes());
 }
 
+/// Appends a call to send what is queued to be pushed.
+pub fn put_push(out: &mut Vec<u8>, is_urgent: bool) {
+    put_u64(out, PUSH);
+    put_u64(out, u64::from(is_urgent));
+}
+
 /// Decodes calls, one after the other.
 #[derive(Debug, Default)]
 pub struct CallDecoder {
@@ -153,7 +162,7 @@ impl CallDecoder {
 
 fn is_own(buf: &[u8]) -> bool {
     let number = Cursor::new(buf).u64();
-    matches!(number, Ok(ATTACH | STATUS | STOP | FORGET))
+    matches!(number, Ok(ATTACH | STATUS | STOP | FORGET | PUSH))
 }
 
 fn own_call(c: &mut Cursor<'_>) -> Result<Call, Stop> {
@@ -167,6 +176,7 @@ fn own_call(c: &mut Cursor<'_>) -> Result<Call, Stop> {
             let host = c.text("name of a host", MAX_TEXT)?.to_owned();
             Call::Forget(Some(host).filter(|host| !host.is_empty()))
         }
+        PUSH => Call::Push(c.u64()? != 0),
         _ => Call::Stop,
     })
 }
