@@ -24,6 +24,7 @@ mod delay_line;
 mod engine;
 mod generations;
 mod lab;
+mod push;
 mod realise;
 mod restricted;
 mod run;
@@ -145,6 +146,12 @@ fn measure(lab: &Lab, table: &mut Table) {
     // Nix 1.11 with its own agent took 146 and 30 s.
     text_protocol::front_end(lab, table, false, 0, 146.0 / 6.0);
     text_protocol::front_end(lab, table, true, 100, 30.0 / 6.0);
+    push::small(lab, table, 0, 1.0);
+    push::small(lab, table, 20, 1.0 / 8.0);
+    push::small(lab, table, 100, 1.0 / 20.0);
+    push::large(lab, table, 0, 1.0);
+    push::large(lab, table, 100, 1.0 / 4.0);
+    push::many(lab, table);
     engine::dag(lab, table);
     engine::text_protocol(lab, table);
     engine::first_answer(lab, table);

@@ -33,7 +33,7 @@ const OF_HOST: [(&str, &str); 7] = [
     ),
     ("quota exceeded", "make room there; what has come is kept"),
     (
-        "writing paths is not allowed",
+        "paths is not allowed",
         "the account there starts nix-store --serve without --write: put --write behind it where it stands (authorized_keys, ForceCommand), or on NixOS set nix.sshServe.write = true",
     ),
     (
@@ -159,7 +159,7 @@ mod tests {
         for stderr in [
             "error: writing to file: No space left on device",
             "error: executing SQLite statement: database or disk is full (in '/nix/var/nix/db/db.sqlite')",
-            "error: writing paths is not allowed",
+            "error: importing paths is not allowed",
             "error: creating directory '/nix/store': Read-only file system",
             "error: cannot connect to socket at '/nix/var/nix/daemon-socket/socket': Connection refused",
         ] {
