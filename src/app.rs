@@ -31,6 +31,13 @@ pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {
             (Some(Command::Get(args)), _) => {
                 return commands::get(args, &configuration(&cli)?, display).await;
             }
+            (Some(Command::Push(args)), _) if args.queue => {
+                let (config, sender) = (configuration(&cli)?, front_ends::queue_sender(&cli)?);
+                return commands::push_queue(args, &config, &sender).await;
+            }
+            (Some(Command::Push(args)), _) if args.wait => {
+                return commands::push_wait(args, &front_ends::queue_sender(&cli)?).await;
+            }
             (Some(Command::Push(args)), _) => {
                 return commands::push(args, &configuration(&cli)?, display).await;
             }

@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Outcome, configuration};
+use super::{Outcome, configuration, load};
 use crate::backend::{
     Backend, EngineBackend, HostsBackend, LocalBackend, MakeDirect, MakeForHosts, OwnLoginBackend,
 };
-use crate::cli::{Cli, LogFormat};
-use crate::commands::engine;
-use crate::config::{Config, ProgressMode};
+use crate::cli::{Cli, Command, LogFormat};
+use crate::commands::{QueueSender, engine};
+use crate::config::{Config, ConfigError, ProgressMode};
 use crate::front;
 use crate::ipc::{Identity, Launcher, MessageDedup, connect_or_spawn};
 use crate::local_store::LocalStore;
@@ -193,16 +193,39 @@ async fn backend(
 
 /// Whether an engine may serve this configuration, or why not.
 fn may_use_engine(config: &Config) -> Result<(), &'static str> {
+    if config.hosts.is_empty() {
+        return Err("there are no hosts");
+    }
+    may_have_engine(config)
+}
+
+/// Whether there may be an engine with this configuration, or why not.
+fn may_have_engine(config: &Config) -> Result<(), &'static str> {
     if !config.engine {
         Err("it is switched off")
     } else if config.is_untrusted_choice {
         // An engine serves all clients; this choice is only for the one that made it.
         Err("hosts are the choice of an unprivileged user")
-    } else if config.hosts.is_empty() {
-        Err("there are no hosts")
     } else {
         Ok(())
     }
+}
+
+/// Who sends what is queued to be pushed: the engine that serves this user's front ends, or this process.
+pub(super) fn queue_sender(cli: &Cli) -> Result<QueueSender, ConfigError> {
+    // The hosts of one push do not make another engine.
+    let mut plain = cli.clone();
+    if let Some(Command::Push(push)) = &mut plain.command {
+        push.to.clear();
+    }
+    let config = load(&plain)?.0.without_client_agent();
+    Ok(match may_have_engine(&config) {
+        Ok(()) => QueueSender::Engine(Identity::of_process(&config), launcher(&plain)),
+        Err(reason) => {
+            log::debug!("works without an engine: {reason}");
+            QueueSender::Here(Box::new(config))
+        }
+    })
 }
 
 /// A backend that asks the hosts from this process.

@@ -43,11 +43,15 @@ go on after an interruption.
 
 On standard output come those of the paths given that all hosts have in the end (with --any: that one host has), one a line.
 
-Exit status: 0 every host has everything (with --any: one host does); 1 it could not begin; 2 the command line is wrong; 3 the
-local store does not have some path; 4 some host could not be reached, or lacks something in the end.")]
+With --queue nothing is sent at once: the paths are written down, and the engine sends them in the background, again and again if
+need be. 'push --wait' waits for that, 'status' shows it.
+
+Exit status: 0 every host has everything (with --any: one host does; with --queue: all is written down); 1 it could not begin; 2
+the command line is wrong; 3 the local store does not have some path; 4 some host could not be reached, or lacks something in
+the end.")]
 pub struct Push {
     /// Store paths, as /nix/store/HASH-NAME; also what lies in one, or a symlink that leads there (./result)
-    #[arg(required_unless_present = "stdin", value_name = "PATH")]
+    #[arg(required_unless_present_any = ["stdin", "wait"], value_name = "PATH")]
     pub paths: Vec<String>,
 
     /// Send to this host instead of those in ssh-substituter-push-hosts; repeatable
@@ -85,6 +89,18 @@ pub struct Push {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+
+    /// Only write down what is to be sent, and return at once
+    #[arg(long, conflicts_with_all = ["no_closure", "derivers", "sign", "any", "dry_run", "json", "wait"])]
+    pub queue: bool,
+
+    /// Wait until all that was queued is sent
+    #[arg(long, conflicts_with_all = ["paths", "stdin", "to", "no_closure", "derivers", "sign", "any", "dry_run", "json"])]
+    pub wait: bool,
+
+    /// Wait no longer than so many seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    pub timeout: Option<u64>,
 }
 
 /// Arguments of commands that report.

@@ -33,7 +33,7 @@ pub use doctor::doctor;
 pub use engines::{engine_status, engine_stop};
 pub use get::{GetError, NixError, get};
 pub use output::print;
-pub use push::{PushCommandError, push};
+pub use push::{PushCommandError, QueueSender, push, push_queue, push_wait};
 pub use status::status;
 
 use crate::config::{Config, ConfigError};

@@ -266,16 +266,14 @@ pub(super) fn remember(
     Ok(())
 }
 
-pub(super) fn given_up_since(db: &Connection, id: i64) -> rusqlite::Result<Vec<GivenUp>> {
-    let mut select =
-        db.prepare("SELECT id, path, host, reason, at FROM given_up WHERE id > ?1 ORDER BY id")?;
-    let rows = select.query_map([id], |row| {
+pub(super) fn given_up(db: &Connection) -> rusqlite::Result<Vec<GivenUp>> {
+    let mut select = db.prepare("SELECT path, host, reason, at FROM given_up ORDER BY id")?;
+    let rows = select.query_map([], |row| {
         Ok(GivenUp {
-            id: row.get(0)?,
-            path: row.get(1)?,
-            host: row.get(2)?,
-            reason: row.get(3)?,
-            at: time(row.get(4)?),
+            path: row.get(0)?,
+            host: row.get(1)?,
+            reason: row.get(2)?,
+            at: time(row.get(3)?),
         })
     })?;
     rows.collect()

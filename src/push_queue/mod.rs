@@ -74,8 +74,6 @@ pub struct Entry {
 /// A path that a host was to get, and does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenUp {
-    /// Its number; those that were given up later have larger ones.
-    pub id: i64,
     /// The path.
     pub path: String,
     /// The host.
@@ -183,12 +181,24 @@ impl PushQueue {
         self.ask(database::outlook)
     }
 
-    /// Those that were given up after the one with this number, the oldest first; 0 for all that are remembered.
+    /// Those that were given up and that nobody was told of, the oldest first.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn given_up_since(&self, id: i64) -> Result<Vec<GivenUp>, QueueError> {
-        self.ask(|db| database::given_up_since(db, id))
+    pub fn given_up(&self) -> Result<Vec<GivenUp>, QueueError> {
+        self.ask(database::given_up)
+    }
+
+    /// The same, for who tells them: they are forgotten.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn take_given_up(&self) -> Result<Vec<GivenUp>, QueueError> {
+        self.change(|db| {
+            let all = database::given_up(db)?;
+            database::forget(db, now() + Duration::from_secs(1))?;
+            Ok(all)
+        })
     }
 
     /// These were sent: they leave the queue.

@@ -74,7 +74,7 @@ fn what_is_added_is_there_until_it_was_sent_to_every_host() {
     assert_eq!(left, entries[3..]);
     queue.remove_sent(&left).unwrap();
     assert_eq!(queue.outlook().unwrap(), (0, None));
-    assert!(queue.given_up_since(0).unwrap().is_empty());
+    assert!(queue.given_up().unwrap().is_empty());
 }
 
 #[test]
@@ -114,14 +114,14 @@ fn what_was_given_up_is_remembered_with_its_reason() {
         .unwrap();
     let entries = queue.entries().unwrap();
     queue.give_up(&entries[..2], &"long ".repeat(1000)).unwrap();
-    let given_up = queue.given_up_since(0).unwrap();
+    let given_up = queue.given_up().unwrap();
     assert_eq!(given_up.len(), 2);
     assert_eq!(given_up[0].path, path(1).as_str());
     assert_eq!(given_up[0].reason.len(), REASON_MAX);
-    let last = given_up[1].id;
-    assert!(queue.given_up_since(last).unwrap().is_empty());
+    assert_eq!(queue.take_given_up().unwrap(), given_up);
+    assert!(queue.given_up().unwrap().is_empty(), "told once");
     queue.give_up(&entries[2..3], "gone").unwrap();
-    assert_eq!(queue.given_up_since(last).unwrap().len(), 1);
+    assert_eq!(queue.given_up().unwrap().len(), 1);
 }
 
 #[test]

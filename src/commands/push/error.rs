@@ -5,6 +5,7 @@ use std::io;
 use crate::commands::GetError;
 use crate::hint::Hint;
 use crate::push::{KeyFileError, PushError};
+use crate::push_queue::QueueError;
 
 /// Why a push could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,9 @@ pub enum PushCommandError {
     /// There is no key to sign with.
     #[error(transparent)]
     Key(#[from] KeyFileError),
+    /// The queue cannot be used.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
     /// The local store cannot be read, or does not have a path.
     #[error(transparent)]
     Push(#[from] PushError),
@@ -38,6 +42,7 @@ impl Hint for PushCommandError {
             Self::Given(error) => error.hint(),
             Self::Push(error) => error.hint(),
             Self::Key(error) => error.hint(),
+            Self::Queue(error) => error.hint(),
             Self::SwitchedOff | Self::NoHosts | Self::Stdin(_) | Self::LongStdin(_) => None,
         }
     }

@@ -3,11 +3,13 @@
 //! | module | what it does |
 //! | --- | --- |
 //! | `summary` | what is printed in the end: text, JSON, a preview |
+//! | `queue` | `push --queue` and `push --wait` |
 //! | `interrupted` | the message when a run is interrupted |
 //! | `error` | what can go wrong before anything is sent |
 
 mod error;
 mod interrupted;
+mod queue;
 mod summary;
 
 use std::collections::BTreeSet;
@@ -19,6 +21,7 @@ use tokio::io::AsyncReadExt;
 use tokio::task::spawn_blocking;
 
 pub use error::PushCommandError;
+pub use queue::{QueueSender, push_queue, push_wait};
 
 use super::get::store_path;
 use super::output::{print_json, print_json_error};
