@@ -6,6 +6,7 @@ mod support;
 mod faults;
 mod hosts;
 mod plain;
+mod queue;
 mod signing;
 
 use std::path::PathBuf;

@@ -35,6 +35,11 @@ impl NixEnv {
         self.scratch.path().join("conf")
     }
 
+    /// The program's private folder for what is to be done yet.
+    pub fn state_dir(&self) -> PathBuf {
+        self.scratch.path().join("state")
+    }
+
     /// Folder of this environment; what is put there goes with it.
     pub fn folder(&self) -> &Path {
         self.scratch.path()
@@ -66,6 +71,8 @@ impl NixEnv {
             .env("LANG", "C.UTF-8")
             .env("HOME", self.scratch.path().join("home"))
             .env("XDG_RUNTIME_DIR", self.scratch.path().join("run"))
+            // That of root would be the machine's own.
+            .env("SSH_SUBSTITUTER_STATE_DIR", self.state_dir())
             .env("NIX_CONF_DIR", self.conf_dir())
             .current_dir(self.scratch.path());
         command

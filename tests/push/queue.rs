@@ -1,0 +1,202 @@
+//! `push --queue` and `push --wait`, with the engine in between: hosts that are down, engines that are killed, paths that
+//! vanish.
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::support::relay::Relay;
+use super::support::{Engines, SHORT, is_root, run};
+use super::{Got, Site, parts, verified};
+
+/// How fast links to hosts are, in bytes a second, where that does not matter.
+const FAST: u64 = 100_000_000;
+
+/// A site whose first host is reached through a relay, with engines behind its commands.
+struct Queued {
+    engines: Engines,
+    relay: Relay,
+    site: Site,
+}
+
+impl Queued {
+    fn new(rate: u64) -> Self {
+        let site = Site::new(1);
+        let port = site.hosts[0].sshd.port();
+        let relay = Relay::new(port, rate);
+        let url = relay.url(port, &site.hosts[0].url(""));
+        let lines = format!("ssh-substituter-push-hosts = {url}\n");
+        let engines = site.env.configure_with_engine(&[], &lines);
+        Self {
+            engines,
+            relay,
+            site,
+        }
+    }
+
+    fn queue(&self, paths: &[String]) -> Got {
+        let mut args = vec!["--queue"];
+        args.extend(paths.iter().map(String::as_str));
+        self.site.push(&args)
+    }
+
+    fn wait(&self, args: &[&str]) -> Got {
+        let mut command = self.site.env.program();
+        command.args(["push", "--wait"]).args(args);
+        Got(super::run_with_timeout(command, super::LIMIT))
+    }
+
+    /// How many entries the queue has.
+    fn queued(&self) -> i64 {
+        let db = Connection::open(self.site.env.state_dir().join("push-queue.sqlite")).unwrap();
+        db.query_row("SELECT count(*) FROM queue", [], |row| row.get(0))
+            .unwrap()
+    }
+
+    /// The roots of the collector in the local store that are ours.
+    fn roots(&self) -> Vec<PathBuf> {
+        let auto = self.site.store.root().join("nix/var/nix/gcroots/auto");
+        let entries = fs::read_dir(auto).into_iter().flatten().flatten();
+        let ours = entries.filter(|entry| {
+            let name = entry.file_name();
+            name.to_string_lossy().starts_with("ssh-substituter-")
+        });
+        ours.map(|entry| entry.path()).collect()
+    }
+
+    fn kill_engines(&self) {
+        for pid in self.engines.pids() {
+            let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+            kill_process(pid, Signal::KILL).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_is_queued_is_sent_in_the_background() {
+    let queued = Queued::new(FAST);
+    let dag = parts(&queued.site.store, 8, 20_000);
+    let got = queued.queue(&[dag.root.clone()]).status(0);
+    assert_eq!((got.stdout(), got.stderr()), (String::new(), String::new()));
+    queued.wait(&[]).status(0);
+    assert_eq!(verified(queued.site.there()).len(), dag.paths.len());
+    assert_eq!((queued.queued(), queued.roots().len()), (0, 0));
+    let sent = |queued: &Queued| queued.engines.status()[0]["push"]["sentPaths"].clone();
+    assert_eq!(sent(&queued), dag.paths.len());
+    // What is there already costs nothing.
+    queued.queue(&dag.paths).status(0);
+    queued.wait(&[]).status(0);
+    assert_eq!(sent(&queued), dag.paths.len());
+}
+
+#[test]
+fn a_host_that_is_down_gets_it_when_it_is_back_and_the_collector_takes_nothing_meanwhile() {
+    let queued = Queued::new(FAST);
+    let dag = parts(&queued.site.store, 3, 2000);
+    queued.relay.cut();
+    queued.queue(&[dag.root.clone()]).status(0);
+    let got = queued.wait(&["--timeout", "1"]).status(4);
+    let host = queued.site.hosts[0].sshd.user().to_owned();
+    let _ = host;
+    let got = got.says(&[&dag.root, "is not sent to", "yet:", "stay queued"]);
+    assert!(!got.stderr().contains("panicked"));
+    assert_eq!(queued.queued(), 1);
+    // As root, as the daemon runs the hook.
+    assert_eq!(queued.roots().len(), 1);
+    let mut collect = queued.site.store.command("nix-store");
+    collect.arg("--gc");
+    run(collect, SHORT);
+    assert!(
+        dag.paths
+            .iter()
+            .all(|path| queued.site.store.is_valid(path))
+    );
+
+    queued.relay.mend();
+    queued.wait(&[]).status(0);
+    assert_eq!(verified(queued.site.there()).len(), dag.paths.len());
+    assert_eq!((queued.queued(), queued.roots().len()), (0, 0));
+}
+
+#[test]
+fn engines_that_are_killed_lose_nothing() {
+    let queued = Queued::new(3_000_000);
+    let dag = parts(&queued.site.store, 40, 100_000);
+    let (some, others) = dag.paths.split_at(20);
+    queued.queue(some).status(0);
+    let mut random = super::Random::new(7, "kills");
+    for number in 0..5 {
+        thread::sleep(Duration::from_millis(random.below(300) as u64));
+        queued.kill_engines();
+        // Starts another one.
+        queued.queue(&others[number..=number]).status(0);
+    }
+    queued.kill_engines();
+    queued.queue(others).status(0);
+    queued.wait(&[]).status(0);
+    assert_eq!(verified(queued.site.there()).len(), dag.paths.len());
+    assert_eq!(queued.queued(), 0);
+    // What was on its way when an engine was killed comes again, and no more: a kill costs the NARs of a moment.
+    let (came, useful) = (queued.relay.came(), dag.paths.len() as u64 * 100_000);
+    assert!(came < useful * 2, "{came} bytes for {useful}");
+}
+
+#[test]
+fn a_path_that_has_vanished_here_is_told_and_dropped() {
+    let queued = Queued::new(FAST);
+    let gone = queued.site.store.add_text("gone", "x", &[]);
+    let stays = queued.site.store.add_text("stays", "y", &[]);
+    queued.relay.cut();
+    queued.queue(&[gone.clone(), stays.clone()]).status(0);
+    // Without the root, which keeps it.
+    for root in queued.roots() {
+        fs::remove_file(root).unwrap();
+    }
+    queued.site.store.delete(&[&gone]);
+    queued.relay.mend();
+    queued
+        .wait(&[])
+        .status(4)
+        .says(&[&gone, "was not sent", "not in the local store any more"]);
+    assert_eq!(verified(queued.site.there()), [stays]);
+    queued.wait(&[]).status(0);
+    // Known at once.
+    queued
+        .queue(&[gone.clone()])
+        .status(3)
+        .says(&[&gone, "not valid"]);
+    assert_eq!(queued.queued(), 0);
+}
+
+#[test]
+fn without_an_engine_who_waits_sends() {
+    let site = Site::new(1);
+    let path = site.store.add_text("x", "y", &[]);
+    site.push(&["--queue", &path]).status(0);
+    assert!(site.there().all_paths().is_empty());
+    let mut command = site.env.program();
+    command.args(["push", "--wait"]);
+    Got(super::run_with_timeout(command, super::LIMIT)).status(0);
+    assert_eq!(verified(site.there()), [path]);
+}
+
+#[test]
+fn to_queue_takes_a_moment_and_no_ssh() {
+    assert!(is_root() || cfg!(unix));
+    let queued = Queued::new(FAST);
+    let paths: Vec<String> = (0..20)
+        .map(|number| queued.site.store.add_text(&format!("p{number}"), "x", &[]))
+        .collect();
+    // No ssh can be started, and nothing is waited for.
+    queued.relay.cut();
+    let logins = queued.site.hosts[0].sshd.logins();
+    let started = Instant::now();
+    queued.queue(&paths).status(0);
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(queued.site.hosts[0].sshd.logins(), logins);
+    assert_eq!(queued.queued(), 20);
+}
