@@ -10,9 +10,10 @@ use ssh_substituter::model::{NarHash, PathInfo, StorePath, verify};
 use ssh_substituter::wire::nar::{Decoder, Event, failing_nar};
 use ssh_substituter::wire::serve::{
     CLIENT_MAGIC, Incoming, InfosDecoder, InfosStep, Request, RequestDecoder, SERVER_MAGIC,
-    ServerHello, SetDecoder, Version, put_info, put_infos_end, put_set, take_client_hello,
+    ServerHello, SetDecoder, Version, put_add_to_store_nar, put_import_end, put_import_start,
+    put_info, put_infos_end, put_set, take_acknowledgement, take_client_hello,
 };
-use ssh_substituter::wire::{WireError, put_u64};
+use ssh_substituter::wire::{WireError, put_string, put_u64};
 
 fn golden(name: &str) -> Vec<u8> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
@@ -228,6 +229,82 @@ fn a_whole_conversation_of_a_real_client_is_understood() {
     }
     assert!(server.is_at_end());
     assert_eq!(out, golden("nix-copy.reply.bin"));
+}
+
+#[test]
+fn paths_are_sent_as_a_real_client_sends_them() {
+    let mut client = Trickle::new(golden("nix-copy-to.request.bin"));
+    client.decode(take_client_hello).unwrap();
+    let mut decoder = RequestDecoder::default();
+    let first = client.decode(|buf| decoder.step(buf)).unwrap();
+    let Incoming::Request(Request::QueryValidPaths { paths, .. }) = first else {
+        panic!("{first:?}");
+    };
+    assert_eq!(paths.len(), 4);
+    let mut known = Trickle::new(golden("path-infos-2.7.reply.bin"));
+    let known = infos(&mut known, Version::new(2, 7));
+    let mut rest = [&client.buf[..], client.rest.as_slice()].concat();
+    for name in [
+        "golden-motd",
+        "golden-script",
+        "golden-pkg",
+        "golden-pkg-dev",
+    ] {
+        let info = known.iter().find(|info| info.path.name() == name).unwrap();
+        let mut ours = Vec::new();
+        put_add_to_store_nar(&mut ours, info, &info.nar_hash.unwrap());
+        let theirs = &rest[..ours.len()];
+        // Nix sends when it registered the path itself, and whether it built it.
+        let own = |bytes: &[u8]| {
+            let mut head = Vec::new();
+            put_u64(&mut head, 9);
+            put_string(&mut head, info.path.as_str().as_bytes());
+            put_string(
+                &mut head,
+                info.deriver
+                    .as_ref()
+                    .map_or("", StorePath::as_str)
+                    .as_bytes(),
+            );
+            put_string(&mut head, &[0; 64]);
+            put_set(&mut head, &info.references);
+            let mut bytes = bytes.to_vec();
+            bytes[head.len()..head.len() + 8].fill(0);
+            bytes[head.len() + 16..head.len() + 24].fill(0);
+            bytes
+        };
+        assert_eq!(own(&ours), own(theirs), "{name}");
+        let mut nar_of = Trickle::new(rest.split_off(ours.len()));
+        assert_eq!(nar(&mut nar_of).len() as u64, info.nar_size, "{name}");
+        rest = [&nar_of.buf[..], nar_of.rest.as_slice()].concat();
+    }
+    assert!(rest.is_empty());
+    let mut server = Trickle::new(golden("nix-copy-to.reply.bin"));
+    let mut hello = ServerHello::default();
+    server.decode(|buf| hello.step(buf)).unwrap();
+    assert!(set(&mut server).is_empty());
+    for _ in 0..4 {
+        server.decode(take_acknowledgement).unwrap();
+    }
+    assert!(server.is_at_end());
+}
+
+#[test]
+fn paths_are_imported_as_nix_exports_them() {
+    let theirs = golden("export-script.bin");
+    let mut known = Trickle::new(golden("path-infos-2.7.reply.bin"));
+    let known = infos(&mut known, Version::new(2, 7));
+    let is_it = |info: &&PathInfo| info.path.name() == "golden-script";
+    let info = known.iter().find(is_it).unwrap();
+    let mut ours = Vec::new();
+    put_import_start(&mut ours);
+    // The operation; what follows is what `nix-store --export` prints.
+    let mut ours = ours.split_off(8);
+    let mut archive = Trickle::new(theirs[8..].to_vec());
+    ours.extend(nar(&mut archive));
+    // Nix's own signature of an export is of the past.
+    put_import_end(&mut ours, info);
+    assert_eq!(ours, theirs);
 }
 
 #[test]

@@ -243,3 +243,60 @@ fn a_store_that_cannot_be_written_to_ends_it_at_once() {
     let got = site.push(&[&dag.root]).status(4);
     assert!(got.stderr().lines().count() < 12, "{}", got.stderr());
 }
+
+#[test]
+fn the_collector_takes_nothing_that_is_locked_or_was_sent() {
+    let site = Site::new(1);
+    let dag = parts(&site.store, 60, 2_000_000);
+    let before: Vec<_> = dag.paths[..10].to_vec();
+    let unlike = site.store.big("unlike", 1000);
+    let copied = [&before[..], std::slice::from_ref(&unlike)].concat();
+    site.there().copy_from(&site.store, &copied);
+    let log = site.file("log");
+    let mut child = start(site.command(&[&dag.root]), &log);
+    wait_until("a few paths", || arrived(site.there()) >= 25);
+    kill(child.id(), Signal::STOP);
+    let mut command = site.there().command("nix-store");
+    command.arg("--gc");
+    super::support::run(command, super::LIMIT);
+    assert!(!site.there().is_valid(&unlike), "it collects");
+    for path in &before {
+        assert!(site.there().is_valid(path), "{path} was locked");
+    }
+    kill(child.id(), Signal::CONT);
+    wait_until("its end", || child.try_wait().unwrap().is_some());
+    let said = fs::read_to_string(&log).unwrap();
+    assert!(child.wait().unwrap().success(), "{said}");
+    assert!(said.contains("sent 51 paths"), "{said}");
+    let all = verified(site.there());
+    assert!(dag.paths.iter().all(|path| all.contains(path)));
+}
+
+#[test]
+fn an_old_server_takes_paths_by_import_and_what_is_lost_is_told_once() {
+    let store = Store::new();
+    // The real server, which says that it is older than it is.
+    let line = format!(
+        "ForceCommand nix-store --store '{}' --serve --write | (dd bs=1 count=8 2>/dev/null; dd bs=1 count=8 of=/dev/null 2>/dev/null; printf '\\004\\002\\000\\000\\000\\000\\000\\000'; exec cat)",
+        store.uri()
+    );
+    let sshd = Sshd::builder().line(line).start();
+    let site = Site::of(vec![Host { store, sshd }]);
+    let dag = site.store.dag(30, DagOptions::default());
+    let large = parts(&site.store, 4, 3_000_000);
+    site.store.sign("cache.example.org-1", &[&large.root]);
+    let got = site.push(&[&dag.root, &large.root]).status(0);
+    let lost = "its serve protocol is 2.4, older than 2.5 (Nix 2.2): signatures and content addresses of what is sent are lost there";
+    assert_eq!(got.stderr().matches(lost).count(), 1, "{}", got.stderr());
+    assert_eq!(verified(site.there()), site.store.all_paths());
+    for path in dag.paths.iter().chain(&large.paths) {
+        assert_eq!(site.there().references(path), site.store.references(path));
+    }
+    // A wrong one is withheld here: the import knows no hash.
+    let wrong = site.store.big("wrong", 4 << 20);
+    site.store.corrupt(&wrong);
+    site.push(&[&wrong])
+        .status(4)
+        .says(&["its content has changed here"]);
+    assert!(!site.there().is_valid(&wrong));
+}

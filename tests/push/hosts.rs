@@ -1,6 +1,8 @@
 //! Several hosts.
 
-use super::support::{DagOptions, Host, Sshd, Store};
+use std::process::Stdio;
+
+use super::support::{DagOptions, Host, Relay, Sshd, Store, wait_until};
 use super::{Site, parts, verified};
 
 #[test]
@@ -50,4 +52,33 @@ fn one_that_fails_costs_itself_and_decides_the_status() {
         .status(0)
         .says(&["connection refused"]);
     assert_eq!(got.stdout(), format!("{}\n", dag.root));
+}
+
+#[test]
+fn a_slow_host_does_not_hold_up_a_fast_one() {
+    let site = Site::new(2);
+    let port = site.hosts[1].sshd.port();
+    let relay = Relay::upwards(port, 1_000_000);
+    let urls = [
+        site.hosts[0].url(""),
+        relay.url(port, &site.hosts[1].url("")),
+    ];
+    let hosts = format!("ssh-substituter-push-hosts = {}", urls.join(" "));
+    site.env.configure(&[], &hosts);
+    let dag = parts(&site.store, 20, 4_000_000);
+    let mut command = site.command(&[&dag.root]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    wait_until("all of it at the fast one", || {
+        site.hosts[0].store.root().join("nix/var/nix/db").exists()
+            && site.hosts[0].store.is_valid(&dag.root)
+    });
+    assert!(relay.came() < 60_000_000, "{}", relay.came());
+    assert!(
+        child.try_wait().unwrap().is_none(),
+        "the slow one is not done"
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(verified(&site.hosts[0].store), site.store.all_paths());
 }

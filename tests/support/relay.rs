@@ -1,4 +1,4 @@
-//! A slow way to an sshd: it lets so many bytes a second through, counts those that come back, and can be cut.
+//! A slow way to an sshd: it lets so many bytes a second through in one direction, counts them, and can be cut.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -18,6 +18,8 @@ pub struct Relay {
 struct Line {
     /// Bytes a second.
     rate: u64,
+    /// Whether that is for what goes to the server, and not for what comes from it.
+    is_upwards: bool,
     came: AtomicU64,
     is_cut: AtomicBool,
     /// When the next piece may pass.
@@ -27,10 +29,20 @@ struct Line {
 
 impl Relay {
     pub fn new(upstream: u16, rate: u64) -> Self {
+        Self::with(upstream, rate, false)
+    }
+
+    /// Slow for what goes to the server, which is also what is counted.
+    pub fn upwards(upstream: u16, rate: u64) -> Self {
+        Self::with(upstream, rate, true)
+    }
+
+    fn with(upstream: u16, rate: u64, is_upwards: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let line = Arc::new(Line {
             rate,
+            is_upwards,
             came: AtomicU64::new(0),
             is_cut: AtomicBool::new(false),
             next: Mutex::new(Instant::now()),
@@ -46,7 +58,7 @@ impl Relay {
         url.replace(&format!(":{upstream}"), &format!(":{}", self.port))
     }
 
-    /// Bytes that have come from the host so far.
+    /// Bytes that have passed in the slow direction so far, from the host as a rule.
     pub fn came(&self) -> u64 {
         self.line.came.load(Ordering::SeqCst)
     }
@@ -79,14 +91,17 @@ fn accept(listener: &TcpListener, upstream: u16, line: &Arc<Line>) {
             .unwrap()
             .extend([copy(&client), copy(&server)]);
         let (from, to) = (copy(&client), copy(&server));
-        thread::spawn(move || pass(from, to, |_| {}));
-        let line = line.clone();
-        thread::spawn(move || pass(server, client, |len| line.passes(len)));
+        let (up, down) = (line.clone(), line.clone());
+        thread::spawn(move || pass(from, to, |len| up.passes(len, true)));
+        thread::spawn(move || pass(server, client, |len| down.passes(len, false)));
     }
 }
 
 impl Line {
-    fn passes(&self, len: usize) {
+    fn passes(&self, len: usize, is_upwards: bool) {
+        if is_upwards != self.is_upwards {
+            return;
+        }
         let wait = {
             let mut next = self.next.lock().unwrap();
             let now = Instant::now();
