@@ -40,11 +40,15 @@ impl Roots {
 
     fn try_make(&self, store: &Path, path: &StorePath) -> io::Result<()> {
         let auto = store.join(AUTO);
+        // Nix makes it with the first root.
+        if let Some(folder) = auto.parent()
+            && folder.is_dir()
+        {
+            exists_or(fs::create_dir(&auto))?;
+        }
         if rustix::fs::access(&auto, rustix::fs::Access::WRITE_OK).is_err() {
-            return Err(io::Error::other(format!(
-                "{} cannot be written",
-                auto.display()
-            )));
+            let text = format!("{} cannot be written", auto.display());
+            return Err(io::Error::other(text));
         }
         let ours = self.link(store, path);
         if let Some(folder) = ours.parent() {

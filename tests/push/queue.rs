@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::support::relay::Relay;
-use super::support::{Engines, SHORT, is_root, run};
+use super::support::{Engines, Relay, SHORT, run};
 use super::{Got, Site, parts, verified};
 
 /// How fast links to hosts are, in bytes a second, where that does not matter.
@@ -27,7 +26,7 @@ impl Queued {
     fn new(rate: u64) -> Self {
         let site = Site::new(1);
         let port = site.hosts[0].sshd.port();
-        let relay = Relay::new(port, rate);
+        let relay = Relay::upwards(port, rate);
         let url = relay.url(port, &site.hosts[0].url(""));
         let lines = format!("ssh-substituter-push-hosts = {url}\n");
         let engines = site.env.configure_with_engine(&[], &lines);
@@ -100,10 +99,7 @@ fn a_host_that_is_down_gets_it_when_it_is_back_and_the_collector_takes_nothing_m
     queued.relay.cut();
     queued.queue(&[dag.root.clone()]).status(0);
     let got = queued.wait(&["--timeout", "1"]).status(4);
-    let host = queued.site.hosts[0].sshd.user().to_owned();
-    let _ = host;
-    let got = got.says(&[&dag.root, "is not sent to", "yet:", "stay queued"]);
-    assert!(!got.stderr().contains("panicked"));
+    got.says(&[&dag.root, "is not sent to", "yet:", "stay queued"]);
     assert_eq!(queued.queued(), 1);
     // As root, as the daemon runs the hook.
     assert_eq!(queued.roots().len(), 1);
@@ -186,7 +182,6 @@ fn without_an_engine_who_waits_sends() {
 
 #[test]
 fn to_queue_takes_a_moment_and_no_ssh() {
-    assert!(is_root() || cfg!(unix));
     let queued = Queued::new(FAST);
     let paths: Vec<String> = (0..20)
         .map(|number| queued.site.store.add_text(&format!("p{number}"), "x", &[]))
