@@ -1,5 +1,6 @@
-//! `status`: hosts, connections, engines, cache.
+//! `status`: hosts, connections, engines, what is queued to be pushed, cache.
 
+mod queue;
 mod text;
 
 use std::sync::Arc;
@@ -13,11 +14,13 @@ use super::{Loaded, Status, engines, print};
 use crate::cache::disk::{Contents, InspectError, unix_seconds};
 use crate::engine::shared_disk;
 use crate::report;
+use queue::QueueReport;
 
 /// What `status` shows.
 struct StatusReport {
     hosts: Vec<Probed>,
     engines: Vec<Value>,
+    queue: QueueReport,
     cache: Result<Contents, InspectError>,
 }
 
@@ -40,9 +43,11 @@ pub async fn status(json: bool, loaded: Loaded) -> Status {
     let engines = engines::running().await;
     let hosts = prober.all(&[]).await;
     let cache = spawn_blocking(move || disk.contents()).await?;
+    let queue = spawn_blocking(QueueReport::read).await?;
     let found = StatusReport {
         hosts,
         engines,
+        queue,
         cache,
     };
     if json {
@@ -66,6 +71,7 @@ impl StatusReport {
         json!({
             "hosts": self.hosts.iter().map(|host| self.host(host)).collect::<Value>(),
             "engines": self.engines,
+            "pushQueue": self.queue.json(),
             "cache": cache,
         })
     }

@@ -49,6 +49,12 @@ impl Queued {
         Got(super::run_with_timeout(command, super::LIMIT))
     }
 
+    fn status(&self, args: &[&str]) -> String {
+        let mut command = self.site.env.program();
+        command.arg("status").args(args);
+        run(command, SHORT)
+    }
+
     /// How many entries the queue has.
     fn queued(&self) -> i64 {
         let db = Connection::open(self.site.env.state_dir().join("push-queue.sqlite")).unwrap();
@@ -100,6 +106,16 @@ fn a_host_that_is_down_gets_it_when_it_is_back_and_the_collector_takes_nothing_m
     queued.queue(&[dag.root.clone()]).status(0);
     let got = queued.wait(&["--timeout", "1"]).status(4);
     got.says(&[&dag.root, "is not sent to", "yet:", "stay queued"]);
+    let status = queued.status(&[]);
+    for words in [
+        "\nto push to ",
+        ": 1 path, for up to ",
+        " in vain, next try ",
+    ] {
+        assert!(status.contains(words), "{words:?}: {status}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&queued.status(&["--json"])).unwrap();
+    assert_eq!(json["pushQueue"]["hosts"][0]["paths"], 1);
     assert_eq!(queued.queued(), 1);
     // As root, as the daemon runs the hook.
     assert_eq!(queued.roots().len(), 1);
@@ -154,6 +170,9 @@ fn a_path_that_has_vanished_here_is_told_and_dropped() {
     }
     queued.site.store.delete(&[&gone]);
     queued.relay.mend();
+    // It is noticed by the engine, which tells whoever asks.
+    let told = "it is not in the local store any more";
+    super::support::wait_until("it is given up", || queued.status(&[]).contains(told));
     queued
         .wait(&[])
         .status(4)

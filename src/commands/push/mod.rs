@@ -21,6 +21,7 @@ use tokio::io::AsyncReadExt;
 use tokio::task::spawn_blocking;
 
 pub use error::PushCommandError;
+pub(in crate::commands) use queue::environment as queue_environment;
 pub use queue::{QueueSender, push_queue, push_wait};
 
 use super::get::store_path;

@@ -46,6 +46,7 @@ impl StatusReport {
         if self.engines.is_empty() {
             text.push_str("no engine runs\n");
         }
+        text.push_str(&self.queue.text());
         text.push_str(&self.cache_line());
         text.push('\n');
         text
