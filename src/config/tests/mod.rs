@@ -83,6 +83,7 @@ impl Machine {
             uid: self.uid,
             home: Some(self.path("home")),
             hosts: self.hosts.clone(),
+            push_hosts: Vec::new(),
             store: self.store.clone(),
             options: self.options.clone(),
         })
