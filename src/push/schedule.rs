@@ -44,8 +44,8 @@ enum State {
 pub(super) struct Schedule {
     plan: Arc<Plan>,
     states: Vec<State>,
-    /// Missing ones that may be able to go: small and large.
-    open: [BTreeSet<usize>; 2],
+    /// Missing ones that may be able to go, small and large, in the order in which they go: see [`Schedule::rank`].
+    open: [BTreeSet<(u64, usize)>; 2],
     /// Missing ones that wait, by the reference that they wait for.
     parked: HashMap<usize, Vec<usize>>,
     /// Small and large ones that are missing, parked ones included.
@@ -87,17 +87,26 @@ impl Schedule {
         self.plan.info(place).nar_size >= LARGE
     }
 
+    /// Where it stands in the order: small ones as in the plan, large ones by their size, since the largest takes
+    /// longest whatever else goes beside it.
+    fn rank(&self, place: usize) -> (u64, usize) {
+        match self.is_large(place) {
+            true => (u64::MAX - self.plan.info(place).nar_size, place),
+            false => (0, place),
+        }
+    }
+
     fn set_missing(&mut self, place: usize) {
         self.states[place] = State::Missing;
         let kind = usize::from(self.is_large(place));
-        self.open[kind].insert(place);
+        self.open[kind].insert(self.rank(place));
         self.missing[kind] += 1;
     }
 
     /// Takes a path out of those that are missing.
     fn unset_missing(&mut self, place: usize) {
         let kind = usize::from(self.is_large(place));
-        self.open[kind].remove(&place);
+        self.open[kind].remove(&self.rank(place));
         self.missing[kind] -= 1;
     }
 
@@ -147,7 +156,7 @@ impl Schedule {
     }
 
     fn next_of(&mut self, lane: LaneId, kind: usize) -> Option<usize> {
-        while let Some(place) = self.open[kind].first().copied() {
+        while let Some((_, place)) = self.open[kind].first().copied() {
             let references = &self.plan.items[place].references;
             let waits_for = references.iter().copied().find(|reference| {
                 !matches!(self.states[*reference], State::There | State::Sent)
@@ -156,7 +165,7 @@ impl Schedule {
             match waits_for {
                 None => return Some(place),
                 Some(reference) => {
-                    self.open[kind].remove(&place);
+                    self.open[kind].pop_first();
                     self.parked.entry(reference).or_default().push(place);
                 }
             }
@@ -169,7 +178,7 @@ impl Schedule {
         for place in self.parked.remove(&reference).unwrap_or_default() {
             if self.states[place] == State::Missing {
                 let kind = usize::from(self.is_large(place));
-                self.open[kind].insert(place);
+                self.open[kind].insert(self.rank(place));
             }
         }
     }

@@ -113,3 +113,20 @@ fn what_was_there_is_not_sent() {
     assert!(one.is_finished());
     assert_eq!(one.lacking().count(), 0);
 }
+
+#[test]
+fn the_largest_goes_first() {
+    let mut one = schedule(&[
+        (LARGE, &[]),
+        (3 * LARGE, &[]),
+        (2 * LARGE, &[]),
+        (4 * LARGE, &[0]),
+    ]);
+    one.set_large_lanes(1);
+    let order: Vec<_> = std::iter::from_fn(|| one.next(1, Role::Large)).collect();
+    assert_eq!(
+        order,
+        [1, 2, 0, 3],
+        "one that waits goes behind its reference on the same lane"
+    );
+}

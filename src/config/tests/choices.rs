@@ -249,3 +249,25 @@ fn sources_of_the_process_are_real() {
     assert_eq!(sources.uid, rustix::process::geteuid().as_raw());
     assert!(sources.hosts.is_empty() && sources.store.is_none() && sources.options.is_empty());
 }
+
+#[test]
+fn a_push_goes_where_the_configuration_says_and_no_client_of_the_daemon_chooses() {
+    let machine = Machine::new()
+        .file(
+            "system/nix.conf",
+            "ssh-substituter-push-hosts = a ssh://b?priority=-1\npush-signing-key = /k",
+        )
+        .env(
+            "_NIX_OPTIONS",
+            "untrusted-ssh-substituter-push-hosts=evil\nuntrusted-push-signing-key=/evil",
+        );
+    let config = machine.config();
+    let hosts: Vec<_> = config.push_hosts.iter().map(ToString::to_string).collect();
+    assert_eq!(hosts, ["a", "b"], "as listed: all get it");
+    assert_eq!(config.push_signing_key, Some("/k".into()));
+    let error = Machine::new()
+        .option("push-signing-key", "k")
+        .load()
+        .unwrap_err();
+    assert!(error.to_string().contains("an absolute path"), "{error}");
+}
