@@ -37,6 +37,8 @@ let
   // lib.optionalAttrs (cfg.trustInNix && cfg.trustedPublicKeys != [ ]) {
     extra-trusted-public-keys = cfg.trustedPublicKeys;
   }
+  // lib.optionalAttrs (cfg.pushHosts != [ ]) { ssh-substituter-push-hosts = cfg.pushHosts; }
+  // lib.optionalAttrs (cfg.pushSigningKey != null) { push-signing-key = cfg.pushSigningKey; }
   // lib.optionalAttrs (cfg.engine == "off") { engine = "off"; };
 
   show =
@@ -50,6 +52,17 @@ let
   lines = lib.mapAttrsToList (name: value: "${name} = ${show value}") (cfg.settings // own);
 
   daemon = (config.systemd.services.nix-daemon or { }).environment or { };
+  isManaged = cfg.engine == "systemd";
+  sameAsDaemon = {
+    path = [ config.programs.ssh.package ];
+    environment = lib.filterAttrs (
+      name: _:
+      lib.elem name [
+        "NIX_SSHOPTS"
+        "SSH_AUTH_SOCK"
+      ]
+    ) daemon;
+  };
 in
 {
   options.services.ssh-substituter = {
@@ -117,6 +130,35 @@ in
       description = "Place among the substituters, smaller ones first; `null` leaves it to Nix, which takes 0.";
     };
 
+    pushHosts = mkOption {
+      type = types.listOf word;
+      default = [ ];
+      example = [ "ssh://nix@cache.example.org?ssh-key=/etc/nix/push_key" ];
+      description = ''
+        The hosts that {command}`ssh-substituter push` sends to. The account there runs `nix-store --serve --write`
+        ({option}`nix.sshServe.write`).
+      '';
+    };
+
+    pushSigningKey = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "/etc/nix/push.secret";
+      description = ''
+        File of the secret key that signs what is pushed, as {command}`nix-store --generate-binary-cache-key` makes it. A
+        string, so that it does not get into the store.
+      '';
+    };
+
+    pushBuilds = mkOption {
+      type = types.bool;
+      default = false;
+      description = ''
+        Whether all that is built on this machine is sent to {option}`services.ssh-substituter.pushHosts`, in the background: it
+        sets {option}`nix.settings.post-build-hook`.
+      '';
+    };
+
     engine = mkOption {
       type = types.enum [
         "auto"
@@ -151,8 +193,12 @@ in
   config = lib.mkIf cfg.enable {
     assertions = [
       {
-        assertion = cfg.hosts != [ ] || cfg.trustedHosts != [ ];
-        message = "services.ssh-substituter: no host is named in hosts or trustedHosts.";
+        assertion = cfg.hosts != [ ] || cfg.trustedHosts != [ ] || cfg.pushHosts != [ ];
+        message = "services.ssh-substituter: no host is named in hosts, trustedHosts or pushHosts.";
+      }
+      {
+        assertion = cfg.pushBuilds -> cfg.pushHosts != [ ];
+        message = "services.ssh-substituter.pushBuilds: no host is named in pushHosts.";
       }
       {
         assertion = lib.intersectLists (lib.attrNames cfg.settings) (lib.attrNames own) == [ ];
@@ -173,23 +219,25 @@ in
     environment.etc."nix/ssh-substituter.conf".text = lib.concatMapStrings (line: line + "\n") lines;
 
     nix.settings = {
-      substituters = [ url ];
+      substituters = lib.optional (cfg.hosts != [ ] || cfg.trustedHosts != [ ]) url;
       trusted-public-keys = lib.optionals (!cfg.trustInNix) cfg.trustedPublicKeys;
+    }
+    // lib.optionalAttrs cfg.pushBuilds {
+      post-build-hook = "${cfg.package}/libexec/ssh-substituter/post-build-hook";
     };
 
-    systemd = lib.mkIf (cfg.engine == "systemd") {
-      packages = [ cfg.package ];
-      sockets.ssh-substituter-engine.wantedBy = [ "sockets.target" ];
+    systemd = {
+      packages = lib.optional (isManaged || cfg.pushBuilds) cfg.package;
+      sockets = lib.optionalAttrs isManaged {
+        ssh-substituter-engine.wantedBy = [ "sockets.target" ];
+      };
       # An engine serves those with the same ssh, agent and options as itself.
-      services.ssh-substituter-engine = {
-        path = [ config.programs.ssh.package ];
-        environment = lib.filterAttrs (
-          name: _:
-          lib.elem name [
-            "NIX_SSHOPTS"
-            "SSH_AUTH_SOCK"
-          ]
-        ) daemon;
+      services =
+        lib.optionalAttrs isManaged { ssh-substituter-engine = sameAsDaemon; }
+        // lib.optionalAttrs cfg.pushBuilds { ssh-substituter-push = sameAsDaemon; };
+      # What is left after a restart of the machine.
+      timers = lib.optionalAttrs cfg.pushBuilds {
+        ssh-substituter-push.wantedBy = [ "timers.target" ];
       };
     };
   };

@@ -48,14 +48,20 @@ rustPlatform.buildRustPackage {
       --fish packaging/completions/ssh-substituter.fish \
       --zsh packaging/completions/_ssh-substituter
 
+    install -D -m 755 -t $out/libexec/ssh-substituter packaging/hooks/post-build-hook
+    substituteInPlace $out/libexec/ssh-substituter/post-build-hook \
+      --replace-fail "ssh-substituter push" "$out/bin/ssh-substituter push"
+
     # Last, so that the user's or the daemon's own ssh comes first: it knows their configuration.
     wrapProgram $out/bin/ssh-substituter --suffix PATH : ${lib.makeBinPath [ openssh ]}
   ''
   + lib.optionalString stdenv.hostPlatform.isLinux ''
     for manager in system user; do
-      install -D -m 644 -t $out/lib/systemd/$manager packaging/systemd/$manager/ssh-substituter-engine.*
+      install -D -m 644 -t $out/lib/systemd/$manager packaging/systemd/$manager/ssh-substituter-*.*
       sed -i "s|^ExecStart=.*|ExecStart=$out/bin/ssh-substituter engine|" \
         $out/lib/systemd/$manager/ssh-substituter-engine.service
+      sed -i "s|^ExecStart=.*|ExecStart=$out/bin/ssh-substituter push --wait --timeout 3600|" \
+        $out/lib/systemd/$manager/ssh-substituter-push.service
     done
   '';
 

@@ -34,6 +34,9 @@ _ssh__substituter() {
             ssh__substituter,help)
                 cmd="ssh__substituter__subcmd__help"
                 ;;
+            ssh__substituter,push)
+                cmd="ssh__substituter__subcmd__push"
+                ;;
             ssh__substituter,serve-local)
                 cmd="ssh__substituter__subcmd__serve__subcmd__local"
                 ;;
@@ -112,6 +115,9 @@ _ssh__substituter() {
             ssh__substituter__subcmd__help,help)
                 cmd="ssh__substituter__subcmd__help__subcmd__help"
                 ;;
+            ssh__substituter__subcmd__help,push)
+                cmd="ssh__substituter__subcmd__help__subcmd__push"
+                ;;
             ssh__substituter__subcmd__help,serve-local)
                 cmd="ssh__substituter__subcmd__help__subcmd__serve__subcmd__local"
                 ;;
@@ -143,7 +149,7 @@ _ssh__substituter() {
 
     case "${cmd}" in
         ssh__substituter)
-            opts="-v -q -h -V --query --substitute --serve --write --store --host --option --verbose --quiet --log-format --help --version get status doctor cache config serve-local engine help"
+            opts="-v -q -h -V --query --substitute --serve --write --store --host --option --verbose --quiet --log-format --help --version get push status doctor cache config serve-local engine help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -638,7 +644,7 @@ _ssh__substituter() {
             return 0
             ;;
         ssh__substituter__subcmd__help)
-            opts="get status doctor cache config serve-local engine help"
+            opts="get push status doctor cache config serve-local engine help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -819,6 +825,20 @@ _ssh__substituter() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        ssh__substituter__subcmd__help__subcmd__push)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         ssh__substituter__subcmd__help__subcmd__serve__subcmd__local)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -840,6 +860,51 @@ _ssh__substituter() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ssh__substituter__subcmd__push)
+            opts="-v -q -h -V --to --stdin --no-closure --derivers --sign --any --dry-run --store --json --queue --wait --timeout --host --option --verbose --quiet --log-format --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sign)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --store)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --option)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "bar raw internal-json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -39,6 +39,7 @@ complete -c ssh-substituter -n "__fish_ssh_substituter_needs_command" -s q -l qu
 complete -c ssh-substituter -n "__fish_ssh_substituter_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ssh-substituter -n "__fish_ssh_substituter_needs_command" -s V -l version -d 'Print version'
 complete -c ssh-substituter -n "__fish_ssh_substituter_needs_command" -f -a "get" -d 'Fetch store paths and all they refer to, with Nix or without'
+complete -c ssh-substituter -n "__fish_ssh_substituter_needs_command" -f -a "push" -d 'Send store paths and all they refer to to hosts'
 complete -c ssh-substituter -n "__fish_ssh_substituter_needs_command" -f -a "status" -d 'Say how the hosts, their connections and the cache are'
 complete -c ssh-substituter -n "__fish_ssh_substituter_needs_command" -f -a "doctor" -d 'Check the whole set-up, and say how to fix what is wrong'
 complete -c ssh-substituter -n "__fish_ssh_substituter_needs_command" -f -a "cache" -d 'The answers that are kept on disk'
@@ -59,6 +60,27 @@ complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand get" -s 
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand get" -s q -l quiet -d 'Say errors only'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand get" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand get" -s V -l version -d 'Print version'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l to -d 'Send to this host instead of those in ssh-substituter-push-hosts; repeatable' -r -f -a "(__fish_print_hostnames)"
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l sign -d 'Sign what is sent with the secret key in this file, instead of that in push-signing-key' -r
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l store -d 'Root of the local store: a folder, or `local?root=FOLDER` as in Nix' -r -f -a "(__fish_complete_directories)"
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l timeout -d 'Wait no longer than so many seconds' -r
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l host -d 'Use this host instead of the configured ones; repeatable' -r -f -a "(__fish_print_hostnames)"
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l option -d 'Set a configuration option, as in nix.conf' -r
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l log-format -d 'How progress and messages are shown: bars (on a terminal), plain lines, or as Nix does for other programs' -r -f -a "bar\t'Bars on a terminal, plain lines elsewhere'
+raw\t'Plain lines'
+internal-json\t'Lines of JSON after `@nix`, as Nix prints them'"
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l stdin -d 'Also send the paths that stand on standard input, separated by white space'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l no-closure -d 'These paths alone, without what they refer to'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l derivers -d 'Also the derivations that built these paths, where they are here, with what those refer to'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l any -d 'It is enough if one host has everything in the end'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l dry-run -d 'Only say what is missing where, and how large it is'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l json -d 'As JSON'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l queue -d 'Only write down what is to be sent, and return at once'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l wait -d 'Wait until all that was queued is sent'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -s v -l verbose -d 'Say more; twice for everything'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -s q -l quiet -d 'Say errors only'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -s V -l version -d 'Print version'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand status" -l host -d 'Use this host instead of the configured ones; repeatable' -r -f -a "(__fish_print_hostnames)"
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand status" -l option -d 'Set a configuration option, as in nix.conf' -r
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand status" -l log-format -d 'How progress and messages are shown: bars (on a terminal), plain lines, or as Nix does for other programs' -r -f -a "bar\t'Bars on a terminal, plain lines elsewhere'
@@ -190,14 +212,15 @@ complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand engine; 
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand engine; and __fish_seen_subcommand_from help" -f -a "stop" -d 'End all engines of this user; what they serve goes on without them'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand engine; and __fish_seen_subcommand_from help" -f -a "status" -d 'Print how all engines of this user are, as a JSON list'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand engine; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get status doctor cache config serve-local engine help" -f -a "get" -d 'Fetch store paths and all they refer to, with Nix or without'
-complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get status doctor cache config serve-local engine help" -f -a "status" -d 'Say how the hosts, their connections and the cache are'
-complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get status doctor cache config serve-local engine help" -f -a "doctor" -d 'Check the whole set-up, and say how to fix what is wrong'
-complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get status doctor cache config serve-local engine help" -f -a "cache" -d 'The answers that are kept on disk'
-complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get status doctor cache config serve-local engine help" -f -a "config" -d 'The configuration'
-complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get status doctor cache config serve-local engine help" -f -a "serve-local" -d 'Serve a local store on stdin and stdout, read only, as `nix-store --serve` does'
-complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get status doctor cache config serve-local engine help" -f -a "engine" -d 'Serve all processes of this user until nobody needs it; front ends start it by themselves'
-complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get status doctor cache config serve-local engine help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local engine help" -f -a "get" -d 'Fetch store paths and all they refer to, with Nix or without'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local engine help" -f -a "push" -d 'Send store paths and all they refer to to hosts'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local engine help" -f -a "status" -d 'Say how the hosts, their connections and the cache are'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local engine help" -f -a "doctor" -d 'Check the whole set-up, and say how to fix what is wrong'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local engine help" -f -a "cache" -d 'The answers that are kept on disk'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local engine help" -f -a "config" -d 'The configuration'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local engine help" -f -a "serve-local" -d 'Serve a local store on stdin and stdout, read only, as `nix-store --serve` does'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local engine help" -f -a "engine" -d 'Serve all processes of this user until nobody needs it; front ends start it by themselves'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local engine help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and __fish_seen_subcommand_from cache" -f -a "stats" -d 'Say how many answers of which host there are, and how large the file is'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and __fish_seen_subcommand_from cache" -f -a "clear" -d 'Forget all answers, or those of one host'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and __fish_seen_subcommand_from cache" -f -a "path" -d 'Print the path of the file'

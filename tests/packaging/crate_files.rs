@@ -31,6 +31,7 @@ fn the_crate_has_what_packagers_install_and_no_more() {
         "README.md",
         "packaging/completions/_ssh-substituter",
         "packaging/deb/copyright",
+        "packaging/hooks/post-build-hook",
         "packaging/man/ssh-substituter.1",
         "packaging/systemd/system/ssh-substituter-engine.service",
         "src/main.rs",

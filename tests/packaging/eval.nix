@@ -34,6 +34,10 @@ let
         default = { };
       };
       nix.settings.substituters = mkOption { type = types.listOf types.str; };
+      nix.settings.post-build-hook = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+      };
       nix.settings.trusted-public-keys = mkOption { type = types.listOf types.str; };
       programs.ssh.package = mkOption {
         type = types.str;
@@ -44,6 +48,10 @@ let
         default = [ ];
       };
       systemd.sockets = mkOption {
+        type = types.attrsOf types.anything;
+        default = { };
+      };
+      systemd.timers = mkOption {
         type = types.attrsOf types.anything;
         default = { };
       };

@@ -106,6 +106,43 @@ fn systemd_may_hold_the_engine_s_socket() {
 }
 
 #[test]
+fn what_is_built_may_be_pushed() {
+    let machine = machine(&json!({
+        "pushHosts": ["ssh://nix@a?ssh-key=/k", "b"],
+        "pushSigningKey": "/etc/nix/push.secret",
+        "pushBuilds": true,
+    }));
+    assert_eq!(machine["failed"], json!([]));
+    let conf = machine["conf"][CONF].as_str().unwrap();
+    for line in [
+        "push-signing-key = /etc/nix/push.secret\n",
+        "ssh-substituter-push-hosts = ssh://nix@a?ssh-key=/k b\n",
+    ] {
+        assert!(conf.contains(line), "{conf}");
+    }
+    // Nobody is asked for paths.
+    assert_eq!(
+        machine["settings"]["substituters"],
+        json!(["https://cache.nixos.org/"])
+    );
+    assert_eq!(
+        machine["settings"]["post-build-hook"],
+        "/pkg/libexec/ssh-substituter/post-build-hook"
+    );
+    let systemd = &machine["systemd"];
+    let unit = "ssh-substituter-push";
+    assert_eq!(systemd["packages"], json!(["/pkg"]));
+    assert_eq!(
+        systemd["timers"][unit]["wantedBy"],
+        json!(["timers.target"])
+    );
+    assert_eq!(
+        systemd["services"][unit],
+        json!({ "path": ["/openssh"], "environment": { "NIX_SSHOPTS": "-4" } })
+    );
+}
+
+#[test]
 fn what_cannot_work_is_refused_or_warned_of() {
     for (settings, why) in [
         (json!({ "hosts": ["a b"] }), "not of type `"),

@@ -82,6 +82,7 @@ fn the_package_installs_what_it_names() {
         installShellCompletion() {
             while (($#)); do install -D -m 644 "$2" "$out/completions/$1"; shift 2; done
         }
+        substituteInPlace() { sed -i "s|$3|$4|" "$1"; }
         wrapProgram() { printf '%s\n' "$@" >"$out/wrapped"; }
     "#;
     let mut bash = Command::new(tool("bash"));
@@ -101,21 +102,32 @@ fn the_package_installs_what_it_names() {
         "completions/--zsh",
         "lib/systemd/system/ssh-substituter-engine.socket",
         "lib/systemd/user/ssh-substituter-engine.socket",
+        "lib/systemd/system/ssh-substituter-push.timer",
+        "lib/systemd/user/ssh-substituter-push.timer",
     ] {
         assert!(at(file).is_file(), "{file}");
     }
     let program = at("bin/ssh-substituter");
     for manager in ["system", "user"] {
-        let unit = at(&format!(
-            "lib/systemd/{manager}/ssh-substituter-engine.service"
-        ));
-        let unit = fs::read_to_string(unit).unwrap();
-        let started: Vec<&str> = unit
-            .lines()
-            .filter(|line| line.starts_with("Exec"))
-            .collect();
-        assert_eq!(started, [format!("ExecStart={} engine", program.display())]);
+        for (unit, arguments) in [
+            ("engine", "engine"),
+            ("push", "push --wait --timeout 3600"),
+        ] {
+            let unit = at(&format!(
+                "lib/systemd/{manager}/ssh-substituter-{unit}.service"
+            ));
+            let unit = fs::read_to_string(unit).unwrap();
+            let started: Vec<&str> = unit
+                .lines()
+                .filter(|line| line.starts_with("Exec"))
+                .collect();
+            let expected = format!("ExecStart={} {arguments}", program.display());
+            assert_eq!(started, [expected]);
+        }
     }
+    let hook = fs::read_to_string(at("libexec/ssh-substituter/post-build-hook")).unwrap();
+    let line = format!("\n{} push --queue -- $OUT_PATHS\n", program.display());
+    assert!(hook.contains(&line), "{hook}");
     let wrapped = fs::read_to_string(at("wrapped")).unwrap();
     assert!(
         wrapped.contains("--suffix\nPATH\n:\n/openssh/bin\n"),
