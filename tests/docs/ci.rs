@@ -29,6 +29,10 @@ impl Site {
             stage.write(machine, "/etc/hostname", &format!("{machine}\n"));
             stage.write(machine, "/srv/default.nix", PACKAGE);
         }
+        // For the jobs that fill its store.
+        let nix_conf = stage.read(HOST, "/etc/nix/nix.conf");
+        let nix_conf = format!("{nix_conf}trusted-users = root nix\n");
+        stage.write(HOST, "/etc/nix/nix.conf", &nix_conf);
         stage.host(HOST);
         stage.run(HOST, "root", "NIX_REMOTE= nix-build --no-out-link /srv");
         stage.run("runner", "root", page.block("ci-key"));
@@ -128,6 +132,89 @@ fn a_job_on_gitlab_fetches_from_the_build_server() {
     let script = format!("cd /srv\n{}", site.job("gitlab").join("\n"));
     let built = site.step("root", &env, &script);
     site.was_fetched(&built);
+}
+
+/// The build server lets the job write, and the job builds something that nobody has.
+fn lets_write(site: &Site) {
+    let public = site.stage.read("runner", "/root/ci_key.pub");
+    let blob = public.split(' ').nth(1).expect("a key");
+    let line = site.page.block("authorized_keys-write");
+    site.stage
+        .authorize(HOST, "nix", &line.replace("AAAA…", blob));
+    let another = PACKAGE.replace("\"package\"", "\"another\"");
+    site.stage.write("runner", "/srv/default.nix", &another);
+}
+
+/// What the job has built is at the build server, and valid.
+fn was_sent(site: &Site, built: &str) {
+    let path = built
+        .lines()
+        .find(|line| line.starts_with("/nix/store/"))
+        .unwrap_or_else(|| panic!("{built}"));
+    let text = site.stage.run(HOST, "root", &format!("cat {path}"));
+    assert_eq!(text, "built on runner");
+    let verify = format!("NIX_REMOTE= nix-store --verify-path {path}");
+    site.stage.run(HOST, "root", &verify);
+}
+
+#[test]
+fn a_job_on_github_fills_the_cache() {
+    let site = Site::new();
+    lets_write(&site);
+    let nix_conf = site.stage.read("runner", "/etc/nix/nix.conf");
+    site.stage.write(
+        "runner",
+        "/etc/nix/nix.conf",
+        &format!("{nix_conf}trusted-users = root alice\n"),
+    );
+    site.stage.nix_daemon("runner");
+    let env = [
+        ("CACHE_SSH_KEY", site.secret.as_str()),
+        ("CACHE_HOST_KEY", &site.host_key),
+    ];
+    site.step("root", &env, &site.job("github")[1]);
+    let jobs = site.job("github-push");
+    let [set_up, build, wait] = &jobs[..] else {
+        panic!("{jobs:?}");
+    };
+    let hook = include_str!("../../packaging/hooks/post-build-hook");
+    let checked_out = "/root/ssh-substituter/packaging/hooks/post-build-hook";
+    site.stage.write("runner", checked_out, hook);
+    site.step("root", &[], set_up);
+    let steps = YamlLoader::load_from_str(site.page.block("github-push")).expect("YAML");
+    let config = steps[0][1]["env"]["NIX_CONFIG"].as_str();
+    let env = [("NIX_CONFIG", config.expect("a variable").trim_end())];
+    let built = site.step("alice", &env, &format!("cp /srv/default.nix .\n{build}"));
+    site.step("root", &[], wait);
+    was_sent(&site, &built);
+}
+
+#[test]
+fn a_job_on_gitlab_fills_the_cache() {
+    let site = Site::new();
+    lets_write(&site);
+    site.stage.run("runner", "root", INSTALL);
+    let hook = include_str!("../../packaging/hooks/post-build-hook");
+    let installed = "/usr/local/lib/ssh-substituter/post-build-hook";
+    site.stage.write("runner", installed, hook);
+    site.stage
+        .run("runner", "root", &format!("chmod 755 {installed}"));
+    let documents = YamlLoader::load_from_str(site.page.block("gitlab-push")).expect("YAML");
+    let config = documents[0]["build"]["variables"]["NIX_CONFIG"]
+        .as_str()
+        .expect("a variable");
+    // The machines share /usr/lib with this one.
+    let config = config.replace("/usr/lib/", "/usr/local/lib/");
+    site.stage
+        .write("runner", "/builds/key", &format!("{}\n", site.secret));
+    let env = [
+        ("CACHE_SSH_KEY", "/builds/key"),
+        ("CACHE_HOST_KEY", &site.host_key),
+        ("NIX_CONFIG", config.trim_end()),
+    ];
+    let script = format!("cd /srv\n{}", site.job("gitlab-push").join("\n"));
+    let built = site.step("root", &env, &script);
+    was_sent(&site, &built);
 }
 
 #[test]

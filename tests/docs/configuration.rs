@@ -17,6 +17,7 @@ pub fn load(folder: &Path) -> Result<Config, String> {
         uid: 0,
         home: None,
         hosts: Vec::new(),
+        push_hosts: Vec::new(),
         store: None,
         options: Vec::new(),
     };

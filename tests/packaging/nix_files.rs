@@ -109,10 +109,7 @@ fn the_package_installs_what_it_names() {
     }
     let program = at("bin/ssh-substituter");
     for manager in ["system", "user"] {
-        for (unit, arguments) in [
-            ("engine", "engine"),
-            ("push", "push --wait --timeout 3600"),
-        ] {
+        for (unit, arguments) in [("engine", "engine"), ("push", "push --wait --timeout 3600")] {
             let unit = at(&format!(
                 "lib/systemd/{manager}/ssh-substituter-{unit}.service"
             ));
