@@ -27,7 +27,7 @@ fn check(block: &Block) -> Checked {
         }
         ("conf", "ssh_config") => ssh_config(&block.text),
         ("conf", "sshd_config") => sshd_config(&block.text),
-        ("conf", "authorized_keys") => authorized_keys(&block.text),
+        ("conf", "authorized_keys" | "authorized_keys-write") => authorized_keys(&block.text),
         ("nix", _) => nix(&block.text),
         ("yaml", _) => yaml(&block.text),
         ("json", _) => serde_json::from_str::<serde_json::Value>(&block.text)

@@ -195,7 +195,7 @@ fn a_job_on_gitlab_fills_the_cache() {
     lets_write(&site);
     site.stage.run("runner", "root", INSTALL);
     let hook = include_str!("../../packaging/hooks/post-build-hook");
-    let installed = "/usr/local/lib/ssh-substituter/post-build-hook";
+    let installed = "/opt/ssh-substituter/post-build-hook";
     site.stage.write("runner", installed, hook);
     site.stage
         .run("runner", "root", &format!("chmod 755 {installed}"));
@@ -204,7 +204,7 @@ fn a_job_on_gitlab_fills_the_cache() {
         .as_str()
         .expect("a variable");
     // The machines share /usr/lib with this one.
-    let config = config.replace("/usr/lib/", "/usr/local/lib/");
+    let config = config.replace("/usr/lib/", "/opt/");
     site.stage
         .write("runner", "/builds/key", &format!("{}\n", site.secret));
     let env = [
