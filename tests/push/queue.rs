@@ -140,13 +140,13 @@ fn a_host_that_is_down_gets_it_when_it_is_back_and_the_collector_takes_nothing_m
 #[test]
 fn engines_that_are_killed_lose_nothing() {
     let (seed, kills) = (number("QUEUE_SEED", 1), number("QUEUE_KILLS", 5) as usize);
-    let queued = Queued::new(3_000_000);
+    let queued = Queued::new(1_000_000);
     let dag = parts(&queued.site.store, 35 + kills, 100_000);
     let (some, others) = dag.paths.split_at(20);
     queued.queue(some).status(0);
     let mut random = super::Random::new(seed, "kills");
     for path in &others[..kills] {
-        thread::sleep(Duration::from_millis(random.below(300) as u64));
+        thread::sleep(Duration::from_millis(random.below(900) as u64));
         queued.kill_engines();
         // Starts another one.
         queued.queue(std::slice::from_ref(path)).status(0);
