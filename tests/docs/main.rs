@@ -18,6 +18,7 @@ mod links;
 mod messages;
 mod moving;
 mod pages;
+mod push;
 mod readme;
 mod restricted;
 mod settings;
