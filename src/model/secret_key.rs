@@ -110,11 +110,9 @@ mod tests {
         let fingerprint = samples::signed().fingerprint().unwrap();
         let signature = key.sign(&fingerprint);
         assert_eq!(key.sign(&fingerprint), signature);
-        assert_eq!(
-            verify(&[public.clone()], &[signature.clone()], &fingerprint),
-            Ok(())
-        );
-        assert!(verify(&[public], &[signature], "1;other").is_err());
+        let (keys, signatures) = ([public], [signature]);
+        assert_eq!(verify(&keys, &signatures, &fingerprint), Ok(()));
+        assert!(verify(&keys, &signatures, "1;other").is_err());
         assert!(!format!("{key:?}").contains(&secret[2..]));
     }
 

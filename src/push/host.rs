@@ -8,34 +8,21 @@
 //! All lanes stay open until the end, since each keeps what it has locked or added from being collected. A lane that is
 //! opened again locks everything again, and hears what is there by now.
 
-use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::lane::{self, LaneEnd};
-use super::nars::Nars;
-use super::plan::Plan;
-use super::refusal::{self, Refusal};
-use super::schedule::{LaneId, Role, Schedule};
-use super::{HostFault, PathFault, PushOptions, PushProgress, PushTotals};
-use crate::pool::{HostId, Pool, WriteLease};
-use crate::remote::{RemoteError, RemoteErrorKind, Version, lock_valid_paths};
-use crate::transfer::progress::{TransferInfo, TransferProgress};
-
-/// How often a host may fail without taking a single path in between.
-const FAILURES_MAX: u32 = 3;
-
-/// How long to wait after the first such failure; doubled with each further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-
-/// How many paths may be refused one by one: each costs a connection.
-const REFUSALS_MAX: usize = 100;
+use super::failures::{Ended, Failures};
+use super::lane;
+use super::schedule::{Role, Schedule};
+use super::target::{Common, Target};
+use super::{FailedPath, HostFault, HostReport};
+use crate::pool::WriteLease;
+use crate::remote::{RemoteError, Request, lock_valid_paths};
 
 /// Lanes for large NARs where the round trip is short: `nix-store` unpacks in one thread.
 const LARGE_LANES_NEAR: usize = 3;
@@ -46,136 +33,7 @@ const ROUND_TRIP_OF_LANE: Duration = Duration::from_millis(25);
 /// Most of them.
 const LARGE_LANES_MAX: usize = 8;
 
-/// What the hosts of a push share.
-pub(super) struct Common {
-    pub(super) pool: Arc<Pool>,
-    pub(super) plan: Arc<Plan>,
-    pub(super) nars: Nars,
-    pub(super) options: PushOptions,
-    pub(super) progress: PushProgress,
-}
-
-/// A push to one host.
-pub(super) struct HostPush {
-    common: Arc<Common>,
-    pub(super) id: HostId,
-    name: String,
-    schedule: Mutex<Schedule>,
-    /// The schedule has changed.
-    changed: Notify,
-    pub(super) wire: AtomicU64,
-    /// In a row, without an acknowledgement in between.
-    pub(super) failures: AtomicU32,
-    is_old_version_told: AtomicBool,
-    lanes: AtomicU64,
-}
-
-/// How a lane ended that ran in a task of its own.
-struct Ended {
-    id: LaneId,
-    role: Role,
-    /// When it was opened.
-    since: Instant,
-    /// The error when it could not be opened.
-    end: Result<LaneEnd, Arc<RemoteError>>,
-}
-
-/// What has failed so far.
-#[derive(Default)]
-struct Failures {
-    last: Option<Instant>,
-    refusals: usize,
-    /// Paths that were sent once more after a reference of theirs was gone.
-    retried: HashSet<usize>,
-}
-
-impl HostPush {
-    pub(super) fn new(common: Arc<Common>, id: HostId) -> Self {
-        Self {
-            name: common.pool.host(id).to_string(),
-            schedule: Mutex::new(Schedule::new(common.plan.clone())),
-            changed: Notify::new(),
-            wire: AtomicU64::new(0),
-            failures: AtomicU32::new(0),
-            is_old_version_told: AtomicBool::new(false),
-            lanes: AtomicU64::new(0),
-            common,
-            id,
-        }
-    }
-
-    pub(super) fn plan(&self) -> &Plan {
-        &self.common.plan
-    }
-
-    pub(super) fn nars(&self) -> &Nars {
-        &self.common.nars
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(super) fn totals(&self) -> &PushTotals {
-        &self.common.progress.totals
-    }
-
-    pub(super) fn show(&self, info: &TransferInfo) -> Box<dyn TransferProgress> {
-        self.common.progress.transfers.start(info)
-    }
-
-    pub(super) fn count_wire(&self, bytes: u64) {
-        self.wire.fetch_add(bytes, Ordering::Relaxed);
-        let all = &self.totals().wire_bytes;
-        all.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Old servers take less of what is known of a path.
-    pub(super) fn warn_of_old_version(&self, version: Version) {
-        if !self.is_old_version_told.swap(true, Ordering::Relaxed) {
-            log::warn!(
-                "{}: its serve protocol is {version}, older than 2.5 (Nix 2.2): signatures and content addresses of what is sent are lost there",
-                self.name
-            );
-        }
-    }
-
-    /// Changes the schedule; lanes look at it anew.
-    pub(super) fn with_schedule<T>(&self, change: impl FnOnce(&mut Schedule) -> T) -> T {
-        let changed = change(&mut self.schedule.lock());
-        self.changed.notify_waiters();
-        changed
-    }
-
-    /// The next path for a lane, once there is one; `None` when all is done.
-    pub(super) async fn next(&self, lane: LaneId, role: Role) -> Option<usize> {
-        loop {
-            let mut changed = std::pin::pin!(self.changed.notified());
-            changed.as_mut().enable();
-            {
-                let mut schedule = self.schedule.lock();
-                if let Some(place) = schedule.next(lane, role) {
-                    return Some(place);
-                }
-                if schedule.is_finished() {
-                    return None;
-                }
-            }
-            changed.await;
-        }
-    }
-
-    /// It cannot be sent from here, to whichever host.
-    pub(super) fn fail_here(&self, place: usize, fault: PathFault) {
-        let path = |place: usize| self.plan().info(place).path.clone();
-        let consequence = |place, reference| PathFault::Reference {
-            host: self.name.clone(),
-            path: path(place),
-            reference: path(reference),
-        };
-        self.with_schedule(|schedule| schedule.fail(place, Arc::new(fault), consequence));
-    }
-
+impl Target {
     /// Sends what the host lacks. Returns why the host was given up, if it was.
     pub(super) async fn run(self: &Arc<Self>) -> Option<HostFault> {
         let mut lanes = JoinSet::new();
@@ -191,7 +49,7 @@ impl HostPush {
             Ok(lease) => lease,
             Err(error) => return Some(HostFault::Remote(error)),
         };
-        let missing = self.schedule.lock().missing();
+        let missing = self.look(Schedule::missing);
         if self.common.options.dry_run || missing == [0, 0] {
             return None;
         }
@@ -204,17 +62,17 @@ impl HostPush {
         }
         let mut failures = Failures::default();
         while let Some(ended) = lanes.join_next().await {
-            if self.schedule.lock().is_finished() {
+            if self.look(Schedule::is_finished) {
                 return None;
             }
             // The panic hook has reported a panic.
             let Ok(ended) = ended else {
-                return Some(HostFault::Stopped(self.name.clone()));
+                return Some(HostFault::Stopped(self.name().to_owned()));
             };
             let role = ended.role;
             self.with_schedule(|schedule| schedule.release(ended.id));
-            match self.settle(ended, &mut failures) {
-                Ok(Some(pause)) if role == Role::Main || self.schedule.lock().has_large() => {
+            match failures.settle(self, ended) {
+                Ok(Some(pause)) if role == Role::Main || self.look(Schedule::has_large) => {
                     self.spawn(lanes, role, None, pause);
                 }
                 Ok(_) => self.with_schedule(Schedule::lose_large_lane),
@@ -226,7 +84,7 @@ impl HostPush {
 
     /// Says how much is to be sent.
     fn announce(&self) {
-        let open = self.schedule.lock().open_places();
+        let open = self.look(Schedule::open_places);
         let bytes = open.iter().map(|place| self.plan().info(*place).nar_size);
         let (paths, bytes) = (open.len(), bytes.sum());
         self.totals().plan(paths);
@@ -259,13 +117,13 @@ impl HostPush {
         self.with_schedule(|schedule| {
             let lost = schedule.set_valid(|place| valid.contains(&paths[place]));
             if lost > 0 {
-                log::debug!("{}: {lost} paths were collected meanwhile", self.name);
+                log::debug!("{}: {lost} paths were collected meanwhile", self.name());
             }
         });
         Ok(lease)
     }
 
-    async fn open(&self, ahead: &[crate::remote::Request]) -> Result<WriteLease, Arc<RemoteError>> {
+    async fn open(&self, ahead: &[Request]) -> Result<WriteLease, Arc<RemoteError>> {
         let Common { pool, options, .. } = &*self.common;
         pool.lease_for_writing(self.id, options.in_background, ahead)
             .await
@@ -304,129 +162,29 @@ impl HostPush {
         });
     }
 
-    /// What follows from the end of a lane: how long to wait before it is opened again, or `None` when it is not.
-    fn settle(&self, ended: Ended, failures: &mut Failures) -> Result<Option<Duration>, HostFault> {
-        let at_once = Some(Duration::from_millis(1));
-        match ended.end {
-            Ok(LaneEnd::Done) => Ok(None),
-            Ok(LaneEnd::Withheld(place, fault)) => {
-                self.fail_here(place, fault);
-                Ok(at_once)
-            }
-            Ok(LaneEnd::Lost(error, first)) => {
-                let refusal = refusal::read(&self.name, &error.stderr);
-                match (refusal.filter(|_| is_end(&error)), first) {
-                    (Some(refusal), Some(first)) => {
-                        self.refused(first, refusal, failures)?;
-                        Ok(at_once)
-                    }
-                    _ => self.pause(Arc::new(error), ended.since, failures).map(Some),
-                }
-            }
-            // The host lets us in, and allows no more channels.
-            Err(error) if ended.role == Role::Large => {
-                log::debug!("{error}; going on with fewer channels");
-                Ok(None)
-            }
-            Err(error) => self.pause(error, ended.since, failures).map(Some),
-        }
+    /// What became of it.
+    pub(super) fn report(&self, error: Option<HostFault>) -> HostReport {
+        let plan = self.plan();
+        let path = |place: usize| plan.info(place).path.clone();
+        let bytes = |place: usize| plan.info(place).nar_size;
+        self.look(|schedule| HostReport {
+            host: self.id,
+            name: self.name().to_owned(),
+            there: schedule.there(),
+            sent: schedule.sent_places().count(),
+            sent_bytes: schedule.sent_places().map(bytes).sum(),
+            wire_bytes: self.wire.load(Ordering::Relaxed),
+            missing: schedule.lacking().map(path).collect(),
+            missing_bytes: schedule.lacking().map(bytes).sum(),
+            failed: schedule
+                .faults()
+                .iter()
+                .map(|(place, fault)| FailedPath {
+                    path: path(*place),
+                    fault: fault.clone(),
+                })
+                .collect(),
+            error,
+        })
     }
-
-    /// How long to wait before the next connection, after one that was lost.
-    fn pause(
-        &self,
-        error: Arc<RemoteError>,
-        since: Instant,
-        failures: &mut Failures,
-    ) -> Result<Duration, HostFault> {
-        // Those that were open at the same time are lost together, which counts once.
-        let counts = failures.last.is_none_or(|last| since > last);
-        if counts {
-            failures.last = Some(Instant::now());
-            self.failures.fetch_add(1, Ordering::Relaxed);
-        }
-        let count = self.failures.load(Ordering::Relaxed);
-        if count > FAILURES_MAX || !may_pass(&error) {
-            return Err(HostFault::Remote(error));
-        }
-        if counts {
-            log::warn!("{error}; going on from what {} has", self.name);
-        }
-        Ok(FIRST_PAUSE * 2_u32.pow(count.saturating_sub(1).min(FAILURES_MAX)))
-    }
-
-    /// The host has refused a path.
-    fn refused(
-        &self,
-        place: usize,
-        refusal: Refusal,
-        failures: &mut Failures,
-    ) -> Result<(), HostFault> {
-        failures.refusals += 1;
-        let (reason, hint, unsigned) = match refusal {
-            Refusal::Host { reason, hint } => {
-                let host = self.name.clone();
-                return Err(HostFault::Refused { host, reason, hint });
-            }
-            // It may have been collected there; the next connection asks again what is there.
-            Refusal::Reference { .. } if failures.retried.insert(place) => return Ok(()),
-            Refusal::Reference { reason } => (reason, None, false),
-            Refusal::Path {
-                reason,
-                hint,
-                unsigned,
-            } => (reason, hint, unsigned),
-        };
-        let fault = |place: usize| PathFault::Refused {
-            host: self.name.clone(),
-            path: self.plan().info(place).path.clone(),
-            reason: reason.clone(),
-            hint: hint.clone(),
-        };
-        if unsigned {
-            let keys = self.keys_of(place);
-            let open = self.look(Schedule::open_places);
-            for other in open {
-                let info = self.plan().info(other);
-                if info.ca.is_none() && self.keys_of(other).is_subset(&keys) {
-                    self.fail_here(other, fault(other));
-                }
-            }
-        }
-        self.fail_here(place, fault(place));
-        if failures.refusals >= REFUSALS_MAX {
-            let host = self.name.clone();
-            return Err(HostFault::ManyRefusals { host, reason });
-        }
-        Ok(())
-    }
-
-    /// The names of the keys that have signed a path.
-    fn keys_of(&self, place: usize) -> HashSet<&str> {
-        let sigs = self.plan().signed_info(place).sigs.iter();
-        sigs.filter_map(|sig| sig.split_once(':').map(|(name, _)| name))
-            .collect()
-    }
-
-    /// Looks at the schedule.
-    pub(super) fn look<T>(&self, at: impl FnOnce(&Schedule) -> T) -> T {
-        at(&self.schedule.lock())
-    }
-}
-
-/// Whether the host's program ended.
-fn is_end(error: &RemoteError) -> bool {
-    matches!(error.kind, RemoteErrorKind::Disconnected { .. })
-}
-
-/// Whether such a failure may be over with the next connection.
-fn may_pass(error: &RemoteError) -> bool {
-    matches!(
-        error.kind,
-        RemoteErrorKind::Disconnected { .. }
-            | RemoteErrorKind::LinkDead { .. }
-            | RemoteErrorKind::LinkStopped { .. }
-            | RemoteErrorKind::NoServer { .. }
-            | RemoteErrorKind::Transport(_)
-    )
 }

@@ -3,14 +3,13 @@
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::PathFault;
-use super::host::HostPush;
 use super::schedule::{LARGE, LaneId, Role};
+use super::target::Target;
 use crate::model::PathInfo;
 use crate::pool::{WriteLease, WriteReplies};
 use crate::remote::{RemoteError, Version, Writer};
@@ -38,7 +37,7 @@ struct Pending {
 
 /// A lane that runs.
 struct Lane<'a> {
-    host: &'a HostPush,
+    host: &'a Target,
     id: LaneId,
     role: Role,
     writer: Writer,
@@ -57,7 +56,7 @@ enum SendEnd {
 }
 
 /// Sends what the host lacks until nothing is left, or this connection ends.
-pub(super) async fn run(host: &HostPush, id: LaneId, role: Role, lease: WriteLease) -> LaneEnd {
+pub(super) async fn run(host: &Target, id: LaneId, role: Role, lease: WriteLease) -> LaneEnd {
     let version = lease.version();
     let (writer, mut replies) = lease.split();
     let lane = Lane {
@@ -70,27 +69,24 @@ pub(super) async fn run(host: &HostPush, id: LaneId, role: Role, lease: WriteLea
         changed: Notify::new(),
     };
     let mut sending = std::pin::pin!(lane.send_all());
-    let withheld = {
-        let mut replying = std::pin::pin!(lane.take_replies(&mut replies));
-        let end = tokio::select! {
-            biased;
-            error = &mut replying => return lane.lost(error),
-            end = &mut sending => end,
-        };
-        match end {
-            SendEnd::Finished => return LaneEnd::Done,
-            SendEnd::Closed => return lane.lost(replying.await),
-            SendEnd::Withheld(place, fault) => {
-                // Those before it are complete: they are worth waiting for.
-                tokio::select! {
-                    biased;
-                    error = &mut replying => return lane.lost(error),
-                    () = lane.until_only_one_is_pending() => LaneEnd::Withheld(place, fault),
-                }
+    let mut replying = std::pin::pin!(lane.take_replies(&mut replies));
+    let end = tokio::select! {
+        biased;
+        error = &mut replying => return lane.lost(error),
+        end = &mut sending => end,
+    };
+    match end {
+        SendEnd::Finished => LaneEnd::Done,
+        SendEnd::Closed => lane.lost(replying.await),
+        SendEnd::Withheld(place, fault) => {
+            // Those before it are complete: they are worth waiting for.
+            tokio::select! {
+                biased;
+                error = &mut replying => lane.lost(error),
+                () = lane.until_only_one_is_pending() => LaneEnd::Withheld(place, fault),
             }
         }
-    };
-    withheld
+    }
 }
 
 impl Lane<'_> {
@@ -252,14 +248,5 @@ impl Lane<'_> {
             put_import_end(&mut tail, self.host.plan().info(place));
         }
         tail
-    }
-}
-
-impl HostPush {
-    fn acknowledged(&self, place: usize) {
-        self.failures.store(0, Ordering::Relaxed);
-        let bytes = self.plan().info(place).nar_size;
-        self.totals().sent(bytes);
-        self.with_schedule(|schedule| schedule.sent(place));
     }
 }

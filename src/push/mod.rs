@@ -8,7 +8,9 @@
 //! | --- | --- |
 //! | `plan` | the closure of the roots in the local store, references first |
 //! | `nars` | reads and verifies NARs, once for all hosts |
-//! | `host` | one host: asks, opens lanes, begins again after a failure |
+//! | `host` | one host: asks, opens lanes |
+//! | `failures` | what follows when a lane ends: begin again, leave a path out, give up |
+//! | `target` | what the lanes to one host share |
 //! | `lane` | one channel to a host: paths go out, acknowledgements come back |
 //! | `schedule` | which path may go on which lane; no IO |
 //! | `refusal` | what a host that refused a path meant |
@@ -20,6 +22,7 @@
 //! references are valid, so whatever is interrupted leaves valid paths only, and the next push goes on from there.
 
 mod error;
+mod failures;
 mod host;
 mod key_file;
 mod lane;
@@ -28,6 +31,7 @@ mod plan;
 mod refusal;
 mod report;
 mod schedule;
+mod target;
 
 use std::sync::Arc;
 
@@ -35,9 +39,9 @@ pub use error::{HostFault, PathFault, PushError};
 pub use key_file::{KeyFileError, read_secret_key};
 pub use report::{FailedPath, HostReport, PushReport, PushTotals};
 
-use host::{Common, HostPush};
 use nars::Nars;
 use plan::Plan;
+use target::{Common, Target};
 use tokio::task::JoinSet;
 
 use crate::local_store::LocalStore;
@@ -126,14 +130,14 @@ pub async fn push(
     });
     let hosts = request.hosts.iter();
     let hosts: Vec<_> = hosts
-        .map(|host| Arc::new(HostPush::new(common.clone(), *host)))
+        .map(|host| Arc::new(Target::new(common.clone(), *host)))
         .collect();
     let mut running = JoinSet::new();
     for (index, host) in hosts.iter().enumerate() {
         let host = host.clone();
         running.spawn(async move { (index, host.run().await) });
     }
-    let stopped = |host: &Arc<HostPush>| Some(HostFault::Stopped(host.name().to_owned()));
+    let stopped = |host: &Arc<Target>| Some(HostFault::Stopped(host.name().to_owned()));
     let mut faults: Vec<_> = hosts.iter().map(stopped).collect();
     while let Some(ended) = running.join_next().await {
         // The panic hook has reported a panic.
@@ -143,9 +147,7 @@ pub async fn push(
     }
     let reports = hosts.iter().zip(faults);
     Ok(PushReport {
-        hosts: reports
-            .map(|(host, fault)| HostReport::new(host, fault))
-            .collect(),
+        hosts: reports.map(|(host, fault)| host.report(fault)).collect(),
         gone,
         paths,
         nar_bytes,

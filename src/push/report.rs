@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::{HostFault, PathFault};
-use super::host::HostPush;
 use crate::model::StorePath;
 use crate::pool::HostId;
 
@@ -55,33 +54,6 @@ pub struct HostReport {
 }
 
 impl HostReport {
-    pub(super) fn new(host: &HostPush, error: Option<HostFault>) -> Self {
-        let plan = host.plan();
-        let path = |place: usize| plan.info(place).path.clone();
-        host.look(|schedule| {
-            let failed = schedule.faults().iter().map(|(place, fault)| FailedPath {
-                path: path(*place),
-                fault: fault.clone(),
-            });
-            let sent: Vec<_> = schedule.sent_places().collect();
-            Self {
-                host: host.id,
-                name: host.name().to_owned(),
-                there: schedule.there(),
-                sent: sent.len(),
-                sent_bytes: sent.iter().map(|place| plan.info(*place).nar_size).sum(),
-                wire_bytes: host.wire.load(Ordering::Relaxed),
-                missing: schedule.lacking().map(path).collect(),
-                missing_bytes: schedule
-                    .lacking()
-                    .map(|place| plan.info(place).nar_size)
-                    .sum(),
-                failed: failed.collect(),
-                error,
-            }
-        })
-    }
-
     /// Whether the host has everything.
     #[must_use]
     pub fn is_complete(&self) -> bool {

@@ -18,6 +18,7 @@ mod links;
 mod messages;
 mod moving;
 mod pages;
+mod push;
 mod push_queue;
 mod readme;
 mod restricted;

@@ -68,7 +68,7 @@ fn an_untrusted_account_needs_signatures_and_gets_them() {
             .says(&["does not take", "signature", "--sign FILE"]);
         assert!(got.stderr().lines().count() < 20, "{}", got.stderr());
     }
-    assert_eq!(verified(site.there()), [text.clone()]);
+    assert_eq!(verified(site.there()), [&*text]);
     let got = site.push(&["--sign", &secret, &dag.root]).status(0);
     assert_eq!(got.stdout(), format!("{}\n", dag.root));
     for path in &dag.paths {

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
-use super::super::plan::Plan;
 use super::{LARGE, Role, Schedule};
 use crate::push::PathFault;
+use crate::push::plan::Plan;
 
 fn schedule(items: &[(u64, &[usize])]) -> Schedule {
     let mut schedule = Schedule::new(Arc::new(Plan::made_up(items)));
