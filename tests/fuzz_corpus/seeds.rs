@@ -3,7 +3,7 @@
 
 use ssh_substituter::model::{PathInfo, StorePath};
 use ssh_substituter::wire::nar::{Checkpoint, Completion};
-use ssh_substituter::wire::serve::engine::{Frame, put_attach, put_forget, put_status, put_stop};
+use ssh_substituter::wire::serve::engine::{Frame, put_attach, put_forget, put_push, put_status, put_stop};
 use ssh_substituter::wire::serve::{
     CLIENT_MAGIC, Request, SERVER_MAGIC, Version, put_info, put_infos_end, put_set,
 };
@@ -293,6 +293,8 @@ fn engine() -> Group {
     let mut forget = b"c".to_vec();
     put_forget(&mut forget, None);
     put_forget(&mut forget, Some("u@a:22"));
+    put_push(&mut forget, false);
+    put_push(&mut forget, true);
     let words = |tag: u8, words: &[u64]| {
         let mut out = vec![tag];
         words.iter().for_each(|word| put_u64(&mut out, *word));

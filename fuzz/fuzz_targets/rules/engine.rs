@@ -10,7 +10,7 @@
 use bytes::BytesMut;
 use ssh_substituter::wire::serve::engine::{
     Call, CallDecoder, Frame, MAX_PIECE, MAX_STATUS, MAX_TEXT, hello_number, put_attach,
-    put_forget, put_status, put_stop, split_number,
+    put_forget, put_push, put_status, put_stop, split_number,
 };
 use ssh_substituter::wire::serve::{Incoming, Version};
 
@@ -47,6 +47,7 @@ fn calls(input: &[u8]) {
             Call::Status => put_status(&mut out),
             Call::Stop => put_stop(&mut out),
             Call::Forget(host) => put_forget(&mut out, host.as_deref()),
+            Call::Push(is_urgent) => put_push(&mut out, *is_urgent),
         }
         assert_eq!(out, span);
     }

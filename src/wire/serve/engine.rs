@@ -176,7 +176,11 @@ fn own_call(c: &mut Cursor<'_>) -> Result<Call, Stop> {
             let host = c.text("name of a host", MAX_TEXT)?.to_owned();
             Call::Forget(Some(host).filter(|host| !host.is_empty()))
         }
-        PUSH => Call::Push(c.u64()? != 0),
+        PUSH => match c.u64()? {
+            0 => Call::Push(false),
+            1 => Call::Push(true),
+            other => return Err(WireError::new("urgency of a push", "0 or 1", other).into()),
+        },
         _ => Call::Stop,
     })
 }

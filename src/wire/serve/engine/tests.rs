@@ -59,6 +59,7 @@ fn calls_and_requests_come_in_turns() {
     for host in [None, Some("u@h:22")] {
         put_forget(&mut bytes, host);
     }
+    put_push(&mut bytes, true);
     put_stop(&mut bytes);
     let (mut buf, mut out) = (BytesMut::new(), Vec::new());
     let mut decoder = CallDecoder::default();
