@@ -25,6 +25,7 @@
 //! | `chosen_base` | the version here that one path comes from, and its files as the host has them |
 //! | `base_files` | the files of a version here |
 //! | `matching` | which file there is another version of which file here; pure |
+//! | `patching` | which files come as patches, and in which parts; pure |
 //! | `plan` | where each byte of the NARs comes from; pure |
 //! | `delta_fetch` | some paths from one host, over one channel |
 
@@ -35,6 +36,7 @@ mod delta_fetch;
 mod delta_options;
 mod fault;
 mod matching;
+mod patching;
 mod plan;
 mod rebuild;
 mod rewrite;
