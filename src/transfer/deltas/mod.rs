@@ -82,6 +82,11 @@ pub trait BaseLookup: Send + Sync {
         true
     }
 
+    /// Whether questions, and reading the files of what is found, may take long, and are asked where that is allowed.
+    fn may_block(&self) -> bool {
+        true
+    }
+
     /// Opens the NAR of one of them. Blocks.
     ///
     /// # Errors
