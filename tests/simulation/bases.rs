@@ -20,6 +20,27 @@ use super::store::Copy;
 /// What is larger has no other version: it would take a run too long.
 const LARGEST: u64 = 30 << 20;
 
+/// Adds some paths that are large enough to come as differences.
+pub fn add_paths(seed: u64, paths: &mut Vec<Path>) {
+    let mut random = Random::new(seed ^ 0x7061_7468);
+    let all = catalogue();
+    for _ in 0..random.between(1, 5) {
+        let of = random.pick(&[
+            &all.small,
+            &all.medium,
+            &all.medium,
+            &all.streamed,
+            &all.large,
+        ]);
+        let item = &of[random.index(of.len())];
+        let is_new = !paths.iter().any(|path| Arc::ptr_eq(&path.item, item));
+        if is_new && item.size() >= 64 << 10 {
+            let (item, references) = (item.clone(), Vec::new());
+            paths.push(Path { item, references });
+        }
+    }
+}
+
 /// Other versions of paths.
 #[derive(Debug, Clone)]
 pub struct BasesPlan {

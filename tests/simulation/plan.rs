@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bases::BasesPlan;
+use super::bases::{self, BasesPlan};
 pub use super::copies::Copy;
 use super::copies::keep_closed;
 use super::disk::DiskPlan;
@@ -143,13 +143,17 @@ pub const FIRST_OURS: u64 = 1 << 33;
 /// From this seed on, no account has a shell.
 pub const FIRST_WITHOUT_SHELLS: u64 = 1 << 34;
 
-/// From this seed on, hosts run our program, and there are other versions of paths.
+/// From this seed on, most hosts run our program, there are more paths of some size, and other versions of most.
 pub const FIRST_DIFFERENCES: u64 = 1 << 35;
 
 impl Plan {
     pub fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let paths = paths(&mut random);
+        let mut paths = paths(&mut random);
+        let has_bases = seed >= FIRST_DIFFERENCES;
+        if has_bases {
+            bases::add_paths(seed, &mut paths);
+        }
         let total: u64 = paths.iter().map(|path| path.item.size()).sum();
         let faults = if random.chance(25) {
             0
@@ -184,7 +188,6 @@ impl Plan {
         let memory = random.pick(&[0, 1 << 20, 16 << 20, 64 << 20, 512 << 20]);
         let is_continued = (FIRST_CONTINUED..FIRST_COMPRESSING).contains(&seed);
         let kept = is_continued.then(|| KeptPlan::new(seed, &paths));
-        let has_bases = seed >= FIRST_DIFFERENCES;
         let bases = has_bases.then(|| BasesPlan::new(seed, &paths, hosts.len()));
         Self {
             seed,
