@@ -309,7 +309,10 @@ async fn a_pool_keeps_shells_and_remembers_who_has_one() {
     let id = pool.hosts().next().unwrap();
     let (one, two) = tokio::join!(pool.shell(id), pool.shell(id));
     let (mut one, mut two) = (one.unwrap().unwrap(), two.unwrap().unwrap());
-    let layout = list(one.as_shell().unwrap(), &path).await;
+    let listed = one
+        .list(&ssh_substituter::model::StorePath::parse(&path).unwrap())
+        .await;
+    let layout = listed.unwrap().expect("a listing");
     two.request(&layout.segment(0, u64::MAX), Some(3));
     // Dropped with something owed: it is closed.
     drop(two);

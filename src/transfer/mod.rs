@@ -16,6 +16,7 @@
 //! | `hosts` | which host has what, which sent something wrong, how fast each one is |
 //! | `unpack` | restores a NAR to disk |
 
+mod blocking;
 mod caller;
 mod chunks;
 mod deltas;

@@ -16,6 +16,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bases;
 mod caller;
 mod copies;
 mod differences;
@@ -131,6 +132,16 @@ fn what_must_hold_holds_where_hosts_compress() {
 fn what_must_hold_holds_where_hosts_run_our_program() {
     let count = variable("SIM_OUR_SEEDS").unwrap_or(300);
     let failed = run_all(plan::FIRST_OURS..plan::FIRST_OURS + count);
+    let text = |report: &Report| format!("SIM_SEED={}: {:#?}", report.seed, report.offences);
+    let failed: Vec<_> = failed.iter().map(text).collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// The same where there are other versions of paths, here and at hosts that run our program.
+#[test]
+fn what_must_hold_holds_where_paths_come_as_differences() {
+    let count = variable("SIM_DIFFERENCES_SEEDS").unwrap_or(200);
+    let failed = run_all(plan::FIRST_DIFFERENCES..plan::FIRST_DIFFERENCES + count);
     let text = |report: &Report| format!("SIM_SEED={}: {:#?}", report.seed, report.offences);
     let failed: Vec<_> = failed.iter().map(text).collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));

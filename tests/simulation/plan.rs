@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bases::{self, BasesPlan};
 pub use super::copies::Copy;
 use super::copies::keep_closed;
 use super::disk::DiskPlan;
@@ -27,6 +28,8 @@ pub struct Plan {
     pub disk: DiskPlan,
     /// What is kept of downloads that were interrupted; `None` where nothing is kept.
     pub kept: Option<KeptPlan>,
+    /// Other versions of paths; `None` where nothing comes as differences.
+    pub bases: Option<BasesPlan>,
 }
 
 /// A path that there is somewhere.
@@ -140,10 +143,17 @@ pub const FIRST_OURS: u64 = 1 << 33;
 /// From this seed on, no account has a shell.
 pub const FIRST_WITHOUT_SHELLS: u64 = 1 << 34;
 
+/// From this seed on, most hosts run our program, there are more paths of some size, and other versions of most.
+pub const FIRST_DIFFERENCES: u64 = 1 << 35;
+
 impl Plan {
     pub fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let paths = paths(&mut random);
+        let mut paths = paths(&mut random);
+        let has_bases = seed >= FIRST_DIFFERENCES;
+        if has_bases {
+            bases::add_paths(seed, &mut paths);
+        }
         let total: u64 = paths.iter().map(|path| path.item.size()).sum();
         let faults = if random.chance(25) {
             0
@@ -161,8 +171,9 @@ impl Plan {
                 host.login = Login::Forced;
             }
             host.has_zstd = seed >= FIRST_COMPRESSING && !(seed >> number).is_multiple_of(4);
-            host.is_ours = (FIRST_OURS..FIRST_WITHOUT_SHELLS).contains(&seed)
-                && !(seed >> number).is_multiple_of(3);
+            let may_be_ours = (FIRST_OURS..FIRST_WITHOUT_SHELLS).contains(&seed);
+            host.is_ours = (may_be_ours && !(seed >> number).is_multiple_of(3))
+                || (seed >= FIRST_DIFFERENCES && !(seed >> number).is_multiple_of(7));
             if host.is_ours && host.login == Login::Shell {
                 host.login = Login::Forced;
             }
@@ -177,9 +188,11 @@ impl Plan {
         let memory = random.pick(&[0, 1 << 20, 16 << 20, 64 << 20, 512 << 20]);
         let is_continued = (FIRST_CONTINUED..FIRST_COMPRESSING).contains(&seed);
         let kept = is_continued.then(|| KeptPlan::new(seed, &paths));
+        let bases = has_bases.then(|| BasesPlan::new(seed, &paths, hosts.len()));
         Self {
             seed,
             kept,
+            bases,
             paths,
             hosts,
             callers,

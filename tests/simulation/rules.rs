@@ -252,6 +252,11 @@ impl Judge<'_> {
     /// Whether a wrong byte is noticed before it is passed on: it comes in chunks, and all who have it can tell what they
     /// have, all the time.
     fn can_compare(&self, path: usize) -> bool {
+        // What comes as differences, comes from one host.
+        let mut bases = self.plan.bases.iter().flat_map(|bases| &bases.bases);
+        if bases.any(|base| base.path == path) {
+            return false;
+        }
         let has = |host: &&plan::Host| host.copies.iter().any(|copy| copy.path == path);
         let first = self.plan.hosts.iter().find(has);
         let can = |host: &plan::Host| {

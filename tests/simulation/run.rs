@@ -10,10 +10,11 @@ use ssh_substituter::engine::ResolverLookup;
 use ssh_substituter::hint::Hint;
 use ssh_substituter::pool::{Limits, Pool};
 use ssh_substituter::resolver::{Resolver, Trust};
-use ssh_substituter::transfer::Transfers;
+use ssh_substituter::transfer::{BaseLookup, Transfers};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::bases::Bases;
 use super::caller::{self, Core};
 use super::disk::Disk;
 use super::host::Host;
@@ -64,13 +65,19 @@ async fn simulate(plan: Plan, keeps_text: bool) -> Report {
     let hosts: Vec<_> = plan
         .hosts
         .iter()
-        .map(|host| far(&plan, host, start, &trace))
+        .enumerate()
+        .map(|(number, host)| far(&plan, number, host, start, &trace))
         .collect();
     let mut background = JoinSet::new();
     for host in &hosts {
         background.spawn(host.clone().live());
     }
-    let (core, pool) = core(&plan, &hosts, &trace);
+    let bases = plan.bases.as_ref();
+    let bases = bases.map(|bases| Bases::new(bases, &plan.paths));
+    if let Some(bases) = &bases {
+        background.spawn(bases.clone().live(start));
+    }
+    let (core, pool) = core(&plan, &hosts, bases, &trace);
     let mut callers = JoinSet::new();
     for (number, caller) in plan.callers.iter().enumerate() {
         callers.spawn(caller::run(core.clone(), number, caller.clone()));
@@ -131,7 +138,13 @@ async fn simulate(plan: Plan, keeps_text: bool) -> Report {
     }
 }
 
-fn far(plan: &Plan, host: &plan::Host, start: Instant, trace: &Arc<Trace>) -> Arc<Host> {
+fn far(
+    plan: &Plan,
+    number: usize,
+    host: &plan::Host,
+    start: Instant,
+    trace: &Arc<Trace>,
+) -> Arc<Host> {
     let copies = host.copies.iter().map(|copy| {
         let path = &plan.paths[copy.path];
         let references = path
@@ -147,17 +160,30 @@ fn far(plan: &Plan, host: &plan::Host, start: Instant, trace: &Arc<Trace>) -> Ar
             wrong: copy.wrong,
         }
     });
-    let mut store = Store::new("", copies);
+    let bases = plan.bases.iter();
+    let bases = bases.flat_map(|bases| bases.at_host(number, start));
+    let mut store = Store::new("", copies.chain(bases));
     store.has_zstd = host.has_zstd;
     Host::new(host.clone(), store, start, trace.clone())
 }
 
 /// The core over these hosts, put together as an engine puts it together.
-fn core(plan: &Plan, hosts: &[Arc<Host>], trace: &Arc<Trace>) -> (Arc<Core>, Arc<Pool>) {
-    let parsed = plan.hosts.iter().map(|host| {
+fn core(
+    plan: &Plan,
+    hosts: &[Arc<Host>],
+    bases: Option<Arc<Bases>>,
+    trace: &Arc<Trace>,
+) -> (Arc<Core>, Arc<Pool>) {
+    let parsed = plan.hosts.iter().enumerate().map(|(number, host)| {
+        let is_always = plan
+            .bases
+            .as_ref()
+            .is_some_and(|bases| bases.always[number]);
         let spec = format!(
-            "ssh://{}?max-connections={}",
-            host.name, host.max_connections
+            "ssh://{}?max-connections={}{}",
+            host.name,
+            host.max_connections,
+            if is_always { "&delta=always" } else { "" }
         );
         config::host::Host::parse(&spec).expect("a host")
     });
@@ -182,7 +208,8 @@ fn core(plan: &Plan, hosts: &[Arc<Host>], trace: &Arc<Trace>) -> (Arc<Core>, Arc
     let resolver = Arc::new(Resolver::new(pool.clone(), trust));
     let answers = Box::new(ResolverLookup(resolver.clone()));
     let disk = Arc::new(Disk::new(plan.disk.fault));
-    let transfers = Transfers::new(pool.clone(), plan.memory, answers);
+    let bases = bases.map(|bases| bases as Arc<dyn BaseLookup>);
+    let transfers = Transfers::with_bases(pool.clone(), plan.memory, answers, bases);
     let transfers = transfers.with_disk(disk, plan.disk.bytes);
     let core = Core {
         transfers: match &plan.kept {

@@ -47,6 +47,7 @@ impl Judge<'_> {
             + self.given_up()
             + self.collected()
             + self.resent()
+            + self.patched_in_vain()
             + self.lost_on_disk();
         let most = useful * tenths / 10 + excused + SLACK;
         (self.sent > most).then(|| {
@@ -81,6 +82,21 @@ impl Judge<'_> {
         let largest = sizes.filter(|size| *size >= WHOLE).max().unwrap_or(0);
         let outages = self.plan.hosts.iter().map(|host| host.outages.len() as u64);
         largest * outages.sum::<u64>()
+    }
+
+    /// What is put together from another version that has changed or gone comes once more in another way, for each who fetches
+    /// it.
+    fn patched_in_vain(&self) -> u64 {
+        let bases = self.plan.bases.iter().flat_map(|bases| &bases.bases);
+        let bad = bases.filter(|base| base.is_bad());
+        let all = bad.map(|base| {
+            let fetches = self
+                .outcomes
+                .iter()
+                .filter(|outcome| outcome.path == base.path);
+            self.plan.paths[base.path].item.size() * fetches.count() as u64
+        });
+        all.sum()
     }
 
     /// What was read ahead on a disk that fails comes again.

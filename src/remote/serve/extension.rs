@@ -6,27 +6,28 @@
 mod body;
 mod differences;
 mod nars;
+mod replies;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use super::requests::valid_paths;
 use super::{ConnectOptions, Connection, connect};
 use crate::config::host::Host;
 use crate::model::StorePath;
-use crate::remote::link::{Latency, ReadKind, readable};
+use crate::remote::link::Latency;
 use crate::remote::{ReceivedSegment, RemoteError, RemoteErrorKind};
 use crate::transport::Transport;
 use crate::wire::WireError;
 use crate::wire::nar::layout::{Layout, Segment};
 use crate::wire::serve::Request as ServeRequest;
 use crate::wire::serve::extension::{
-    MAX_LISTING, ReplyDecoder, ReplyStep, Request, Status, SurveyedPath, feature_path,
-    parse_listing,
+    MAX_LISTING, ReplyDecoder, Request, feature_path, parse_listing,
 };
 use body::{Body, Length};
 pub use differences::FrameReply;
+use replies::{Kind, PendingReply};
 
 const LISTING: &str = "a listing of files";
 const SEGMENT: &str = "a part of a NAR";
@@ -55,40 +56,6 @@ pub struct ExtensionChannel {
     pending: VecDeque<PendingReply>,
     broken: bool,
     received: Arc<AtomicU64>,
-}
-
-/// A reply that is outstanding.
-struct PendingReply {
-    kind: Kind,
-    path: StorePath,
-    decoder: ReplyDecoder,
-    body: Body,
-    /// Of a survey, what was asked.
-    surveyed: Vec<SurveyedPath>,
-    /// How it ended, where it has and what came before was given out first.
-    end: Option<(Status, String)>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Listing,
-    Segment,
-    Digest,
-    /// A delta, a survey, or parts of several NARs.
-    Frame,
-    Nars,
-}
-
-impl Kind {
-    fn doing(self) -> &'static str {
-        match self {
-            Self::Listing => LISTING,
-            Self::Segment => SEGMENT,
-            Self::Digest => DIGEST,
-            Self::Frame => FRAME,
-            Self::Nars => NARS,
-        }
-    }
 }
 
 /// Connects to `host` as [`connect`] does, for parts of NARs. `None` where the host's program does not speak the extension;
@@ -321,68 +288,6 @@ impl ExtensionChannel {
         self.connection.link.output.send_bytes(bytes);
     }
 
-    /// The oldest outstanding reply once it has come whole, and why it is none, if it is not; `None` when another one is due.
-    async fn reply(
-        &mut self,
-        kind: Kind,
-    ) -> Result<Option<(PendingReply, Result<(), String>)>, RemoteError> {
-        match self.advance(kind, false).await? {
-            Advance::End(reply, end) => Ok(Some((*reply, end))),
-            Advance::More | Advance::OtherIsDue => Ok(None),
-        }
-    }
-
-    /// Takes in what comes of the oldest outstanding reply: all of it, or in pieces as soon as there is something of its
-    /// body to be given out.
-    async fn advance(&mut self, kind: Kind, in_pieces: bool) -> Result<Advance, RemoteError> {
-        let doing = kind.doing();
-        if self.broken {
-            return Err(self.after_failure(doing));
-        }
-        loop {
-            let oldest = self.pending.front_mut();
-            let Some(oldest) = oldest.filter(|oldest| oldest.kind == kind) else {
-                return Ok(Advance::OtherIsDue);
-            };
-            let link = &mut self.connection.link;
-            let step = match oldest.end.take() {
-                Some((status, reason)) => Step::End(status, reason),
-                None => match oldest.step(link.input.buffer()) {
-                    Ok(step) => step,
-                    Err(source) => return Err(self.malformed(doing, source)),
-                },
-            };
-            let has_more = in_pieces && oldest.body.has_more();
-            match step {
-                Step::End(status, reason) if has_more => {
-                    oldest.end = Some((status, reason));
-                    return Ok(Advance::More);
-                }
-                Step::NeedMore if has_more => return Ok(Advance::More),
-                Step::NeedMore => {
-                    self.received.store(oldest.body.len(), Ordering::Relaxed);
-                    let filled = link.fill(doing, ReadKind::Stream).await;
-                    self.broken = filled.is_err();
-                    filled?;
-                }
-                // It is not silent, and not slow.
-                Step::Busy => link.finish_reply(),
-                Step::End(status, reason) => {
-                    link.finish_reply();
-                    self.received.store(0, Ordering::Relaxed);
-                    let end = match status {
-                        Status::Done => Ok(()),
-                        _ => Err(readable(reason.as_bytes())),
-                    };
-                    return Ok(match self.pending.pop_front() {
-                        Some(reply) => Advance::End(Box::new(reply), end),
-                        None => Advance::OtherIsDue,
-                    });
-                }
-            }
-        }
-    }
-
     fn after_failure(&mut self, doing: &'static str) -> RemoteError {
         let source = WireError::new("reply", "one after a reply", "one after a failure");
         self.malformed(doing, source)
@@ -391,35 +296,5 @@ impl ExtensionChannel {
     fn malformed(&mut self, doing: &'static str, source: WireError) -> RemoteError {
         self.broken = true;
         self.connection.malformed(doing, source)
-    }
-}
-
-/// How far a reply is.
-enum Advance {
-    /// Something of its body can be given out.
-    More,
-    /// It has come whole, and why it is none, if it is not.
-    End(Box<PendingReply>, Result<(), String>),
-    /// The oldest outstanding reply is of another kind, or there is none.
-    OtherIsDue,
-}
-
-enum Step {
-    NeedMore,
-    Busy,
-    End(Status, String),
-}
-
-impl PendingReply {
-    /// Takes what is there.
-    fn step(&mut self, buf: &mut bytes::BytesMut) -> Result<Step, WireError> {
-        loop {
-            match self.decoder.step(buf)? {
-                None => return Ok(Step::NeedMore),
-                Some(ReplyStep::Body(bytes)) => self.body.put(&bytes)?,
-                Some(ReplyStep::Busy) => return Ok(Step::Busy),
-                Some(ReplyStep::End(status, reason)) => return Ok(Step::End(status, reason)),
-            }
-        }
     }
 }

@@ -13,6 +13,7 @@ use super::{BASES_MAX, Base, BaseLookup};
 use crate::config::host::DeltaMode;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::{HostId, Pool};
+use crate::transfer::blocking;
 use crate::transfer::chunks::FAR;
 use crate::transfer::hosts::{HostBookkeeping, Way};
 
@@ -108,7 +109,7 @@ impl Deltas {
             return true;
         };
         let is_useful = self.may_rebuild_any();
-        if is_useful {
+        if is_useful && lookup.may_block() {
             // It goes on by itself.
             drop(tokio::task::spawn_blocking(move || lookup.find(&[])));
         }
@@ -244,6 +245,7 @@ impl Deltas {
             level: self.pool().host(host).compression.level,
             patch_min: (rate as f64 * PATCH_SECS) as u64,
             memory: self.memory.clone(),
+            may_block: self.may_block(),
         }
     }
 
@@ -301,13 +303,19 @@ impl Deltas {
         }
     }
 
+    fn may_block(&self) -> bool {
+        self.lookup
+            .as_ref()
+            .is_some_and(|lookup| lookup.may_block())
+    }
+
     /// The other versions of these paths that are here.
     async fn look_up(&self, wanted: &[Arc<PathInfo>]) -> Vec<Vec<Base>> {
         let Some(lookup) = self.lookup.clone() else {
             return vec![Vec::new(); wanted.len()];
         };
         let paths: Vec<StorePath> = wanted.iter().map(|info| info.path.clone()).collect();
-        let found = tokio::task::spawn_blocking(move || lookup.find(&paths)).await;
+        let found = blocking::run(self.may_block(), move || lookup.find(&paths)).await;
         let mut found = found.unwrap_or_default();
         found.resize_with(wanted.len(), Vec::new);
         for (info, bases) in wanted.iter().zip(&mut found) {
@@ -349,7 +357,7 @@ impl Deltas {
                 found.map(|(info, bases)| chosen_base::choose(host, info, bases, &at_host));
             chosen.collect()
         };
-        let chosen = tokio::task::spawn_blocking(choose).await;
+        let chosen = blocking::run(self.may_block(), choose).await;
         chosen.unwrap_or_else(|_| none())
     }
 

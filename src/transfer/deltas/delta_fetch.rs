@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::chosen_base::ChosenBase;
 use super::delta_options::DeltaOptions;
 use super::fault::{DeltaFault, unsuitable};
-use super::plan::{Patching, Plan, Request, Spared, Step};
+use super::patching::Patching;
+use super::plan::{Plan, Request, Spared, Step};
 use crate::model::{PathInfo, StorePath};
 use crate::remote::{BasePart, Difference, SegmentReader, Surveyed};
+use crate::transfer::blocking;
 use crate::wire::nar::layout::{Layout, Piece};
 
 /// How many requests may be outstanding, and how many bytes of files they bring if there are more than two: the host makes
@@ -171,7 +172,7 @@ impl DeltaFetch {
             min: self.options.patch_min,
             in_parts: reader.patches_parts(),
         };
-        let planned = spawn_blocking(move || {
+        let planned = blocking::run(self.options.may_block, move || {
             let (mut plan, mut refused) = (Plan::default(), VecDeque::new());
             let surveyed = survey.surveyed(&paths(&wanted));
             let surveyed = surveyed.ok_or_else(|| unsuitable("the host cannot list the paths"))?;
@@ -237,7 +238,7 @@ impl DeltaFetch {
             }
             Request::Ranges(_) => None,
         };
-        let decoded = spawn_blocking(move || {
+        let decoded = blocking::run(self.options.may_block, move || {
             let decoded = decode(&request, &reply, &wanted);
             drop(memory);
             decoded
@@ -262,7 +263,7 @@ impl DeltaFetch {
         let wanted = self.wanted.get(nar);
         let base = wanted.map(|(_, base)| base.clone());
         let base = base.ok_or_else(|| unsuitable("nobody wants it"))?;
-        let read = spawn_blocking(move || {
+        let read = blocking::run(self.options.may_block, move || {
             let name = String::from_utf8_lossy(&path).into_owned();
             match base.contents(&path, digest) {
                 Ok(Some(contents)) => Ok(contents),

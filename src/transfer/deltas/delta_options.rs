@@ -15,6 +15,8 @@ pub(in crate::transfer) struct DeltaOptions {
     /// The size in bytes from which files come as patches.
     pub(in crate::transfer) patch_min: u64,
     pub(super) memory: PatchMemory,
+    /// Reading the files here may take long.
+    pub(super) may_block: bool,
 }
 
 /// The memory for patches, for all paths together.

@@ -25,6 +25,7 @@
 //! | `chosen_base` | the version here that one path comes from, and its files as the host has them |
 //! | `base_files` | the files of a version here |
 //! | `matching` | which file there is another version of which file here; pure |
+//! | `patching` | which files come as patches, and in which parts; pure |
 //! | `plan` | where each byte of the NARs comes from; pure |
 //! | `delta_fetch` | some paths from one host, over one channel |
 
@@ -35,6 +36,7 @@ mod delta_fetch;
 mod delta_options;
 mod fault;
 mod matching;
+mod patching;
 mod plan;
 mod rebuild;
 mod rewrite;
@@ -77,6 +79,11 @@ pub trait BaseLookup: Send + Sync {
 
     /// Whether another version of this path may be here, as far as is known without waiting.
     fn may_find(&self, _wanted: &StorePath) -> bool {
+        true
+    }
+
+    /// Whether questions, and reading the files of what is found, may take long, and are asked where that is allowed.
+    fn may_block(&self) -> bool {
         true
     }
 

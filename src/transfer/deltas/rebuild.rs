@@ -46,6 +46,11 @@ impl Rebuild {
         })
     }
 
+    /// Whether this has to be done where it may take long.
+    pub(in crate::transfer) fn may_block(&self) -> bool {
+        self.lookup.may_block()
+    }
+
     /// Opens the version here. Of a NAR that cannot be held back until it is verified, it is found out first whether it
     /// becomes the right one. Blocks.
     ///

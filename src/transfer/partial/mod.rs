@@ -28,6 +28,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
 use crate::model::{NarHash, PathInfo};
+use crate::transfer::blocking;
 pub(super) use keeper::Keeper;
 pub(super) use proof::prove;
 
@@ -206,10 +207,6 @@ impl Partials {
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        if !self.files.may_block() {
-            return work();
-        }
-        let done = tokio::task::spawn_blocking(work).await;
-        done.unwrap_or_else(|error| Err(io::Error::other(error)))
+        blocking::run(self.files.may_block(), work).await?
     }
 }

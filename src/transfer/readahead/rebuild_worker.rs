@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BytesMut;
-use tokio::task::spawn_blocking;
 
 use super::queue::ReadaheadQueue;
 use super::task::{FeedOutcome, OwnerId, ReadaheadTask};
+use crate::transfer::blocking;
 use crate::transfer::deltas::Rebuild;
 
 /// Makes one after the other.
@@ -25,11 +25,11 @@ pub(super) async fn run(queue: Arc<ReadaheadQueue>) {
         let (task, owner) = (assigned.task.clone(), assigned.owner);
         let meter = Arc::new(AtomicU64::new(0));
         task.set_chunk_meter(owner, &meter);
-        let made = spawn_blocking({
+        let made = blocking::run(rebuild.may_block(), {
             let (task, rebuild) = (task.clone(), rebuild.clone());
             move || make(&task, owner, &rebuild, &meter)
         });
-        match made.await.map_err(io::Error::other).and_then(|made| made) {
+        match made.await.and_then(|made| made) {
             Ok(is_whole) => {
                 if is_whole {
                     queue

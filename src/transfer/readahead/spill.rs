@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::budget::ByteBudget;
+use crate::transfer::blocking;
 
 /// How long nothing is written to disk after it has failed: it may be full.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(60);
@@ -107,7 +108,7 @@ impl Spill {
         let may_block = disk.may_block();
         self.files.fetch_add(1, Ordering::Relaxed);
         let count = FileCount(self.files.clone());
-        let file = run(may_block, move || disk.create(size)).await?;
+        let file = blocking::run(may_block, move || disk.create(size)).await??;
         Ok(OpenSpill {
             file,
             may_block,
@@ -127,7 +128,7 @@ impl OpenSpill {
         mut at: u64,
     ) -> io::Result<Vec<u64>> {
         let this = self.clone();
-        run(self.may_block, move || {
+        blocking::run(self.may_block, move || {
             let mut digests = Vec::with_capacity(pieces.len());
             for piece in pieces {
                 this.file.write_at(&piece, at)?;
@@ -136,7 +137,7 @@ impl OpenSpill {
             }
             Ok(digests)
         })
-        .await
+        .await?
     }
 
     /// Reads a piece of `len` bytes.
@@ -150,7 +151,7 @@ impl OpenSpill {
         expected: u64,
     ) -> io::Result<Bytes> {
         let this = self.clone();
-        run(self.may_block, move || {
+        blocking::run(self.may_block, move || {
             let mut bytes = vec![0; len];
             this.file.read_at(&mut bytes, at)?;
             match digest(&bytes) == expected {
@@ -158,19 +159,8 @@ impl OpenSpill {
                 false => Err(io::Error::other("what is read is not what was written")),
             }
         })
-        .await
+        .await?
     }
-}
-
-async fn run<T: Send + 'static>(
-    may_block: bool,
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    if !may_block {
-        return work();
-    }
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 /// Notices what a disk loses; nobody else can write to the file.

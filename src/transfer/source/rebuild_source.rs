@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::BytesMut;
-use tokio::task::spawn_blocking;
 
 use super::{Source, SourceProgress, Step, Stop};
 use crate::model::PathInfo;
+use crate::transfer::blocking;
 use crate::transfer::deltas::{Deltas, Rebuild, RewrittenNar};
 use crate::transfer::progress::TransferProgress;
 use crate::transfer::verify::{Taken, Verifier};
@@ -72,7 +72,7 @@ impl<'a> RebuildSource<'a> {
             self.progress.set_host(self.rebuild.host);
         }
         let (rebuild, info) = (self.rebuild.clone(), self.info.clone());
-        let more = spawn_blocking(move || {
+        let more = blocking::run(self.rebuild.may_block(), move || {
             let mut nar = match nar {
                 Some(nar) => nar,
                 None => rebuild.open(&info)?,
@@ -80,7 +80,7 @@ impl<'a> RebuildSource<'a> {
             let bytes = nar.next()?;
             Ok::<_, io::Error>((nar, bytes))
         });
-        let (nar, bytes) = more.await.map_err(io::Error::other)??;
+        let (nar, bytes) = more.await??;
         self.nar = Some(nar);
         Ok(bytes)
     }

@@ -2,7 +2,8 @@
 //! several NARs as one. Each comes whole by [`ExtensionChannel::frame`], in its turn, and is decompressed by whoever asked.
 
 use super::body::{Body, Length};
-use super::{ExtensionChannel, FRAME, Kind};
+use super::replies::Kind;
+use super::{ExtensionChannel, FRAME};
 use crate::model::StorePath;
 use crate::remote::RemoteError;
 use crate::remote::inflater::inflate;

@@ -3,7 +3,8 @@
 use bytes::BytesMut;
 
 use super::body::{Body, Length};
-use super::{Advance, ExtensionChannel, Kind, NARS};
+use super::replies::{Advance, Kind};
+use super::{ExtensionChannel, NARS};
 use crate::model::StorePath;
 use crate::remote::{DumpsStep, RemoteError};
 use crate::wire::serve::extension::Request;
