@@ -3,7 +3,9 @@
 
 use ssh_substituter::model::{PathInfo, StorePath};
 use ssh_substituter::wire::nar::{Checkpoint, Completion};
-use ssh_substituter::wire::serve::engine::{Frame, put_attach, put_forget, put_push, put_status, put_stop};
+use ssh_substituter::wire::serve::engine::{
+    Frame, put_attach, put_forget, put_push, put_status, put_stop,
+};
 use ssh_substituter::wire::serve::{
     CLIENT_MAGIC, Request, SERVER_MAGIC, Version, put_info, put_infos_end, put_set,
 };

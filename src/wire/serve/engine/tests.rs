@@ -80,6 +80,7 @@ fn calls_and_requests_come_in_turns() {
         served,
         Call::Forget(None),
         Call::Forget(Some("u@h:22".to_owned())),
+        Call::Push(true),
         Call::Stop,
     ];
     assert_eq!(out, all);
