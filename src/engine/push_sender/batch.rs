@@ -207,7 +207,11 @@ fn record(queue: &PushQueue, entries: Vec<Entry>, fates: Vec<Fate>) -> Result<()
             }
             Fate::PutOff(reason, _) => {
                 log::debug!("{} is sent to {} later: {reason}", entry.path, entry.host);
-                queue.put_off(&[entry.clone()], &reason, pause_after(entry.tries))?;
+                queue.put_off(
+                    std::slice::from_ref(&entry),
+                    &reason,
+                    pause_after(entry.tries),
+                )?;
             }
             Fate::GivenUp(reason) => give_up(queue, entry, &reason)?,
         }
@@ -221,5 +225,5 @@ fn give_up(queue: &PushQueue, entry: Entry, reason: &str) -> Result<(), QueueErr
         entry.path,
         entry.host
     );
-    queue.give_up(&[entry], reason)
+    queue.give_up(std::slice::from_ref(&entry), reason)
 }
