@@ -88,7 +88,7 @@ impl Queued {
 fn what_is_queued_is_sent_in_the_background() {
     let queued = Queued::new(FAST);
     let dag = parts(&queued.site.store, 8, 20_000);
-    let got = queued.queue(&[dag.root.clone()]).status(0);
+    let got = queued.queue(std::slice::from_ref(&dag.root)).status(0);
     assert_eq!((got.stdout(), got.stderr()), (String::new(), String::new()));
     queued.wait(&[]).status(0);
     assert_eq!(verified(queued.site.there()).len(), dag.paths.len());
@@ -106,7 +106,7 @@ fn a_host_that_is_down_gets_it_when_it_is_back_and_the_collector_takes_nothing_m
     let queued = Queued::new(FAST);
     let dag = parts(&queued.site.store, 3, 2000);
     queued.relay.cut();
-    queued.queue(&[dag.root.clone()]).status(0);
+    queued.queue(std::slice::from_ref(&dag.root)).status(0);
     let got = queued.wait(&["--timeout", "1"]).status(4);
     got.says(&[&dag.root, "is not sent to", "yet:", "stay queued"]);
     let status = queued.status(&[]);
@@ -191,7 +191,7 @@ fn a_path_that_has_vanished_here_is_told_and_dropped() {
     queued.wait(&[]).status(0);
     // Known at once.
     queued
-        .queue(&[gone.clone()])
+        .queue(std::slice::from_ref(&gone))
         .status(3)
         .says(&[&gone, "not valid"]);
     assert_eq!(queued.queued(), 0);
