@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::support::{Engines, Relay, SHORT, number, run, show};
+use super::support::{Engines, Relay, SHORT, number, run, show, wait_until};
 use super::{Got, Site, parts, verified};
 
 /// How fast links to hosts are, in bytes a second, where that does not matter.
@@ -168,6 +168,26 @@ fn engines_that_are_killed_lose_nothing() {
 }
 
 #[test]
+fn an_engine_whose_configuration_has_changed_hands_the_queue_on() {
+    let queued = Queued::new(FAST);
+    let path = queued.site.store.add_text("x", "y", &[]);
+    queued.relay.cut();
+    queued.queue(std::slice::from_ref(&path)).status(0);
+    let before = queued.engines.pid();
+    let file = queued.site.env.conf_dir().join("ssh-substituter.conf");
+    let changed = fs::read_to_string(&file).unwrap() + "connect-timeout = 7\n";
+    fs::write(&file, changed).unwrap();
+    wait_until("another engine runs", || {
+        let pids = queued.engines.pids();
+        pids.len() == 1 && pids[0] != before
+    });
+    // Nobody calls it.
+    queued.relay.mend();
+    wait_until("it is sent", || queued.queued() == 0);
+    assert_eq!(verified(queued.site.there()), [path]);
+}
+
+#[test]
 fn a_path_that_has_vanished_here_is_told_and_dropped() {
     let queued = Queued::new(FAST);
     let gone = queued.site.store.add_text("gone", "x", &[]);
@@ -182,7 +202,7 @@ fn a_path_that_has_vanished_here_is_told_and_dropped() {
     queued.relay.mend();
     // It is noticed by the engine, which tells whoever asks.
     let told = "it is not in the local store any more";
-    super::support::wait_until("it is given up", || queued.status(&[]).contains(told));
+    wait_until("it is given up", || queued.status(&[]).contains(told));
     queued
         .wait(&[])
         .status(4)
