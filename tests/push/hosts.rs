@@ -59,14 +59,14 @@ fn one_that_fails_costs_itself_and_decides_the_status() {
 fn a_slow_host_does_not_hold_up_a_fast_one() {
     let site = Site::new(2);
     let port = site.hosts[1].sshd.port();
-    let relay = Relay::upwards(port, 1_000_000);
+    let relay = Relay::upwards(port, 500_000);
     let urls = [
         site.hosts[0].url(""),
         relay.url(port, &site.hosts[1].url("")),
     ];
     let hosts = format!("ssh-substituter-push-hosts = {}", urls.join(" "));
     site.env.configure(&[], &hosts);
-    let dag = parts(&site.store, 20, 4_000_000);
+    let dag = parts(&site.store, 8, 16_000_000);
     let mut command = site.command(&[&dag.root]);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
@@ -74,7 +74,7 @@ fn a_slow_host_does_not_hold_up_a_fast_one() {
         site.hosts[0].store.root().join("nix/var/nix/db").exists()
             && site.hosts[0].store.is_valid(&dag.root)
     });
-    assert!(relay.came() < 60_000_000, "{}", relay.came());
+    assert!(relay.came() < 24_000_000, "{}", relay.came());
     assert!(
         child.try_wait().unwrap().is_none(),
         "the slow one is not done"
