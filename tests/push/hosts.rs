@@ -114,6 +114,9 @@ fn two_equally_fast_hosts_take_about_as_long_as_one_and_each_nar_is_read_once() 
         );
     }
     assert!(!said.contains("is read once more"), "{said}");
+    let relation =
+        |word: &str| said.contains(&format!(" {word} {}@127.0.0.1:", site.hosts[0].sshd.user()));
+    assert!(relation("to") && !relation("from"), "{said}");
     // 1.15 is the goal; a loaded machine takes its part.
     assert!(together < alone.mul_f64(1.5), "{alone:?}, {together:?}");
     eprintln!("one host: {alone:?}, two: {together:?}");
