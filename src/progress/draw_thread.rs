@@ -70,6 +70,11 @@ impl DrawThread {
         this.state.lock().tracker.show_wire_bytes(count);
     }
 
+    /// Transfers go to their hosts.
+    pub(super) fn sends(this: &Arc<Self>) {
+        this.state.lock().tracker.sends();
+    }
+
     /// Changes the tracker, and wakes the thread.
     fn change<T>(this: &Arc<Self>, change: impl FnOnce(&mut Tracker) -> T) -> T {
         let mut state = this.state.lock();

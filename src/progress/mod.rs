@@ -140,6 +140,14 @@ impl Display {
         }
     }
 
+    /// Shows transfers as such that go to their hosts, and do not come from them. To be called in the mode that is to be
+    /// used.
+    pub fn show_as_sent(&self) {
+        if let Some(draw_thread) = &*self.draw_thread.lock() {
+            DrawThread::sends(draw_thread);
+        }
+    }
+
     /// Takes the bars away, and draws no more. Waits for what is still to be written as [`drain`] does.
     pub fn close(&self) {
         self.set_mode(Mode::Off);

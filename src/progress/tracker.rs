@@ -56,6 +56,8 @@ pub(super) struct Tracker {
     line_timer: LineTimer,
     events: Events,
     pending: Vec<Output>,
+    /// `from`, or `to` where paths are sent.
+    direction: &'static str,
     /// Something has changed that the running transfers do not show.
     changed: bool,
 }
@@ -75,7 +77,7 @@ struct Running {
 }
 
 impl Running {
-    fn status(&mut self, now: Instant) -> TransferStatus<'_> {
+    fn status(&mut self, now: Instant, direction: &'static str) -> TransferStatus<'_> {
         let done = self.bytes();
         let (rate, silence) = self.rate_meter.record(now, done);
         self.senders.record(done, now);
@@ -84,6 +86,7 @@ impl Running {
             done,
             total: self.total,
             host: &self.hosts,
+            direction,
             rate,
             silence,
             wire: None,
@@ -106,12 +109,19 @@ impl Tracker {
             line_timer: LineTimer::new(now),
             events: Events::new(std::process::id()),
             pending: Vec::new(),
+            direction: "from",
             changed: false,
         }
     }
 
     pub(super) fn style(&self) -> Style {
         self.style
+    }
+
+    /// Transfers go to their hosts from now on, and do not come from them.
+    pub(super) fn sends(&mut self) {
+        self.direction = "to";
+        self.events.sends();
     }
 
     #[cfg(test)]
@@ -191,7 +201,7 @@ impl Tracker {
         running.senders.record(bytes, now);
         let from = match running.senders.all() {
             hosts if hosts.is_empty() => hosts,
-            hosts => format!(" from {hosts}"),
+            hosts => format!(" {} {hosts}", self.direction),
         };
         let counts = (bytes, running.total);
         if self.style == Style::Lines
@@ -260,7 +270,7 @@ impl Tracker {
         let mut rows = Vec::new();
         for running in &mut self.running {
             let (name, started) = (running.name.clone(), running.started);
-            let status = running.status(now);
+            let status = running.status(now, self.direction);
             if now.duration_since(started) >= MIN_BAR_AGE {
                 rows.push(Row::new(&name, &status));
             }
@@ -285,7 +295,7 @@ impl Tracker {
         for running in &mut self.running {
             let is_due = running.line_timer.is_due(now, intervals);
             let name = is_due.then(|| running.name.clone());
-            let status = running.status(now);
+            let status = running.status(now, self.direction);
             due.extend(name.map(|name| format!("{name}: {}", status.describe())));
         }
         due.into_iter()

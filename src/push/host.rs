@@ -86,9 +86,8 @@ impl Target {
     fn announce(&self) {
         let open = self.look(Schedule::open_places);
         let bytes = open.iter().map(|place| self.plan().info(*place).nar_size);
-        let (paths, bytes) = (open.len(), bytes.sum());
-        self.totals().plan(paths);
-        self.common.progress.transfers.expected(paths as u64, bytes);
+        let (paths, bytes) = self.totals().plan(open.len() as u64, bytes.sum());
+        self.common.progress.transfers.expected(paths, bytes);
     }
 
     /// How many lanes large NARs are worth, besides the main one.

@@ -75,6 +75,8 @@ pub struct FailedPath {
 pub struct PushTotals {
     /// Paths that are to be sent, counted for each host.
     pub planned: AtomicU64,
+    /// Bytes of their NARs.
+    pub planned_bytes: AtomicU64,
     /// Those that hosts have taken.
     pub sent: AtomicU64,
     /// Bytes of their NARs.
@@ -84,8 +86,12 @@ pub struct PushTotals {
 }
 
 impl PushTotals {
-    pub(super) fn plan(&self, paths: usize) {
-        self.planned.fetch_add(paths as u64, Ordering::Relaxed);
+    /// So many more are to be sent; the sums with them.
+    pub(super) fn plan(&self, paths: u64, nar_bytes: u64) -> (u64, u64) {
+        (
+            self.planned.fetch_add(paths, Ordering::Relaxed) + paths,
+            self.planned_bytes.fetch_add(nar_bytes, Ordering::Relaxed) + nar_bytes,
+        )
     }
 
     pub(super) fn sent(&self, nar_bytes: u64) {

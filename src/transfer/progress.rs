@@ -30,8 +30,8 @@ pub trait Progress: Send + Sync {
     /// [`finish`](TransferProgress::finish) counts as a failure.
     fn start(&self, transfer: &TransferInfo) -> Box<dyn TransferProgress>;
 
-    /// So many paths, with so many bytes of NARs together, are to be fetched in all. Called once by a command
-    /// that knows beforehand; what is fetched without it adds up as it comes.
+    /// So many paths, with so many bytes of NARs together, are to be fetched (or sent) in all. Called by a
+    /// command that knows beforehand; what is fetched without it adds up as it comes.
     fn expected(&self, _paths: u64, _bytes: u64) {}
 }
 

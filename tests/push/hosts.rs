@@ -1,6 +1,7 @@
 //! Several hosts.
 
 use std::process::Stdio;
+use std::time::Instant;
 
 use super::support::{DagOptions, Host, Relay, Sshd, Store, wait_until};
 use super::{Site, parts, verified};
@@ -58,14 +59,14 @@ fn one_that_fails_costs_itself_and_decides_the_status() {
 fn a_slow_host_does_not_hold_up_a_fast_one() {
     let site = Site::new(2);
     let port = site.hosts[1].sshd.port();
-    let relay = Relay::upwards(port, 1_000_000);
+    let relay = Relay::upwards(port, 500_000);
     let urls = [
         site.hosts[0].url(""),
         relay.url(port, &site.hosts[1].url("")),
     ];
     let hosts = format!("ssh-substituter-push-hosts = {}", urls.join(" "));
     site.env.configure(&[], &hosts);
-    let dag = parts(&site.store, 20, 4_000_000);
+    let dag = parts(&site.store, 8, 16_000_000);
     let mut command = site.command(&[&dag.root]);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
@@ -73,7 +74,7 @@ fn a_slow_host_does_not_hold_up_a_fast_one() {
         site.hosts[0].store.root().join("nix/var/nix/db").exists()
             && site.hosts[0].store.is_valid(&dag.root)
     });
-    assert!(relay.came() < 60_000_000, "{}", relay.came());
+    assert!(relay.came() < 24_000_000, "{}", relay.came());
     assert!(
         child.try_wait().unwrap().is_none(),
         "the slow one is not done"
@@ -81,4 +82,42 @@ fn a_slow_host_does_not_hold_up_a_fast_one() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(verified(&site.hosts[0].store), site.store.all_paths());
+}
+
+#[test]
+fn two_equally_fast_hosts_take_about_as_long_as_one_and_each_nar_is_read_once() {
+    let site = Site::new(2);
+    let relays = site.hosts.iter().map(|host| {
+        let port = host.sshd.port();
+        (Relay::upwards(port, 8_000_000), port, host.url(""))
+    });
+    let relays: Vec<_> = relays.collect();
+    let urls = relays
+        .iter()
+        .map(|(relay, port, url)| relay.url(*port, url));
+    let urls: Vec<_> = urls.collect();
+    let [one, both] = [5_000_000, 5_000_001].map(|size| parts(&site.store, 8, size));
+    let timed = |urls: &[String], root: &str| {
+        let hosts = format!("ssh-substituter-push-hosts = {}", urls.join(" "));
+        site.env.configure(&[], &hosts);
+        let began = Instant::now();
+        let said = site.push(&["-vv", root]).status(0).stderr();
+        (began.elapsed(), said)
+    };
+    let (alone, _) = timed(&urls[..1], &one.root);
+    let (together, said) = timed(&urls, &both.root);
+    for path in &both.paths[..8] {
+        assert_eq!(
+            said.matches(&format!("{path} is read from 0")).count(),
+            1,
+            "{said}"
+        );
+    }
+    assert!(!said.contains("is read once more"), "{said}");
+    let relation =
+        |word: &str| said.contains(&format!(" {word} {}@127.0.0.1:", site.hosts[0].sshd.user()));
+    assert!(relation("to") && !relation("from"), "{said}");
+    // 1.15 is the goal; a loaded machine takes its part.
+    assert!(together < alone.mul_f64(1.5), "{alone:?}, {together:?}");
+    eprintln!("one host: {alone:?}, two: {together:?}");
 }

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod disk;
 mod faults;
 mod hosts;
 mod plain;

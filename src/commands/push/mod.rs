@@ -132,6 +132,7 @@ async fn prepare_and_send(
         },
     };
     let guard = RunGuard::new();
+    display.show_as_sent();
     let progress = PushProgress {
         transfers: display.clone(),
         totals: guard.totals.clone(),

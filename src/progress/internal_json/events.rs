@@ -13,6 +13,8 @@ pub(in crate::progress) struct Events {
     counts: [u64; 4],
     transfers: HashMap<u64, Activity>,
     text: String,
+    /// Whether transfers go to their hosts.
+    is_sent: bool,
 }
 
 /// A running transfer as an activity of Nix.
@@ -35,7 +37,13 @@ impl Events {
             counts: [0; 4],
             transfers: HashMap::new(),
             text: String::new(),
+            is_sent: false,
         }
+    }
+
+    /// Transfers go to their hosts from now on.
+    pub(in crate::progress) fn sends(&mut self) {
+        self.is_sent = true;
     }
 
     /// So much is to come in all.
@@ -67,7 +75,7 @@ impl Events {
             activity.hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
             let overall = self.begin_overall(None);
             let ids = [self.new_id(), self.new_id()];
-            for event in json::start_transfer(ids, overall, &activity.path, hosts) {
+            for event in json::start_transfer(ids, overall, &activity.path, (hosts, self.is_sent)) {
                 self.put(&event);
             }
             activity.ids = Some(ids);

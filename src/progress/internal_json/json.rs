@@ -49,24 +49,28 @@ pub(super) fn progress(id: u64, counts: [u64; 4]) -> Value {
     json!({"action": "result", "fields": counts, "id": id, "type": PROGRESS})
 }
 
-/// A path comes from a host, or from several: its two activities begin.
+/// A path comes from a host, or from several, or goes there: its two activities begin.
 pub(super) fn start_transfer(
     ids: [u64; 2],
     overall: u64,
     path: &str,
-    hosts: &[&str],
+    (hosts, is_sent): (&[&str], bool),
 ) -> [Value; 2] {
     let urls: Vec<String> = hosts.iter().map(|host| format!("ssh://{host}")).collect();
-    let from = urls.join(", ");
-    let text = format!("copying path '{path}' from '{from}'");
+    let hosts = urls.join(", ");
+    let (direction, from, to) = match is_sent {
+        true => ("to", "local", hosts.as_str()),
+        false => ("from", hosts.as_str(), "local"),
+    };
+    let text = format!("copying path '{path}' {direction} '{hosts}'");
     let [substitute, copy] = ids;
     [
         json!({
-            "action": "start", "fields": [path, from], "id": substitute, "level": ALWAYS,
+            "action": "start", "fields": [path, hosts], "id": substitute, "level": ALWAYS,
             "parent": overall, "text": "", "type": SUBSTITUTE,
         }),
         json!({
-            "action": "start", "fields": [path, from, "local"], "id": copy, "level": INFO,
+            "action": "start", "fields": [path, from, to], "id": copy, "level": INFO,
             "parent": substitute, "text": text, "type": COPY_PATH,
         }),
     ]

@@ -250,6 +250,7 @@ mod tests {
         Row::new(
             name,
             &TransferStatus {
+                direction: "from",
                 done: done * MIB,
                 total: total * MIB,
                 host,

@@ -14,6 +14,8 @@ pub(in crate::progress) struct TransferStatus<'a> {
     pub(in crate::progress) total: u64,
     /// The hosts they come from; empty when that is not known.
     pub(in crate::progress) host: &'a str,
+    /// `from`, or `to` where they go there.
+    pub(in crate::progress) direction: &'static str,
     /// Bytes a second.
     pub(in crate::progress) rate: f64,
     /// How long nothing has come.
@@ -36,7 +38,7 @@ impl TransferStatus<'_> {
             let _ = write!(text, ", {} over the line", size(wire));
         }
         if !self.host.is_empty() {
-            let _ = write!(text, " from {}", self.host);
+            let _ = write!(text, " {} {}", self.direction, self.host);
         }
         self.write_rate(&mut text);
         text
@@ -83,6 +85,7 @@ mod tests {
     #[test]
     fn a_status_tells_what_is_known() {
         let status = TransferStatus {
+            direction: "from",
             done: 120 << 20,
             total: 400 << 20,
             host: "build1",

@@ -122,6 +122,7 @@ impl Totals {
         let wire = self.wire_bytes.as_ref();
         let wire = wire.map(|count| count.load(Ordering::Relaxed));
         TransferStatus {
+            direction: "",
             // More may come than was expected.
             done: if total > 0 { done.min(total) } else { done },
             total,

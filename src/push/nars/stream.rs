@@ -138,6 +138,7 @@ impl NarStream {
             taken: vec![Some(0)],
             ..State::default()
         };
+        log::debug!("{} is read from {offset}", info.path);
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             room: Condvar::new(),
