@@ -146,7 +146,8 @@ impl ExtensionChannel {
         self.pending.len()
     }
 
-    /// How many bytes have come of the oldest outstanding segment; to look at while [`ExtensionChannel::segment`] waits.
+    /// How many bytes have come of the oldest outstanding segment; to look at while [`ExtensionChannel::segment`] waits. Of what the
+    /// host works on, such as frames, each word that it does counts as one more.
     #[must_use]
     pub fn meter(&self) -> Arc<AtomicU64> {
         self.received.clone()
@@ -283,6 +284,7 @@ impl ExtensionChannel {
             decoder: ReplyDecoder::new(request.may_be_busy()),
             body,
             surveyed: Vec::new(),
+            busy: 0,
             end: None,
         });
         self.connection.link.output.send_bytes(bytes);

@@ -10,9 +10,10 @@ use crate::wire::serve::extension::put_piece_head;
 /// How long a piece of a body is at most, in bytes: what a pipe holds on Linux.
 const PIECE: usize = 64 << 10;
 
-/// Windows of deltas, as powers of two: what zstd has at least, and 64 MiB.
+/// Windows of deltas, as powers of two: what zstd has at least, and more than the longest part of a base. No more memory is
+/// taken than what is in them.
 const MIN_WINDOW_LOG: u32 = 10;
-const MAX_WINDOW_LOG: u32 = 26;
+const MAX_WINDOW_LOG: u32 = 27;
 
 /// Cuts a body into pieces.
 pub(super) struct Body {

@@ -18,6 +18,8 @@ pub(super) struct PendingReply {
     pub(super) body: Body,
     /// Of a survey, what was asked.
     pub(super) surveyed: Vec<SurveyedPath>,
+    /// How often the host has said that it is at work.
+    pub(super) busy: u64,
     /// How it ended, where it has and what came before was given out first.
     pub(super) end: Option<(Status, String)>,
 }
@@ -98,13 +100,17 @@ impl ExtensionChannel {
                 }
                 Step::NeedMore if has_more => return Ok(Advance::More),
                 Step::NeedMore => {
-                    self.received.store(oldest.body.len(), Ordering::Relaxed);
+                    let signs = oldest.body.len() + oldest.busy;
+                    self.received.store(signs, Ordering::Relaxed);
                     let filled = link.fill(doing, ReadKind::Stream).await;
                     self.broken = filled.is_err();
                     filled?;
                 }
                 // It is not silent, and not slow.
-                Step::Busy => link.finish_reply(),
+                Step::Busy => {
+                    link.finish_reply();
+                    oldest.busy += 1;
+                }
                 Step::End(status, reason) => {
                     link.finish_reply();
                     self.received.store(0, Ordering::Relaxed);
