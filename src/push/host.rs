@@ -40,6 +40,10 @@ impl Target {
         let fault = self.drive(&mut lanes).await;
         if fault.is_some() {
             self.with_schedule(Schedule::give_up);
+            let lacking: Vec<_> = self.look(|schedule| schedule.lacking().collect());
+            lacking
+                .into_iter()
+                .for_each(|place| self.nars().not_wanted(place));
         }
         fault
     }
@@ -113,6 +117,10 @@ impl Target {
         let mut lease = self.open(&[request]).await?;
         let valid = lease.finish_valid_paths(paths).await?;
         let valid: HashSet<_> = valid.into_iter().collect();
+        if !self.was_asked.swap(true, Ordering::Relaxed) {
+            let places = (0..paths.len()).filter(|place| valid.contains(&paths[*place]));
+            places.for_each(|place| self.nars().not_wanted(place));
+        }
         self.with_schedule(|schedule| {
             let lost = schedule.set_valid(|place| valid.contains(&paths[place]));
             if lost > 0 {

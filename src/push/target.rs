@@ -37,6 +37,8 @@ pub(super) struct Target {
     pub(super) failures: AtomicU32,
     /// How many lanes there have been.
     pub(super) lanes: AtomicU64,
+    /// Whether it has answered what it has.
+    pub(super) was_asked: AtomicBool,
     is_old_version_told: AtomicBool,
 }
 
@@ -49,6 +51,7 @@ impl Target {
             wire: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             lanes: AtomicU64::new(0),
+            was_asked: AtomicBool::new(false),
             is_old_version_told: AtomicBool::new(false),
             common,
             id,

@@ -7,6 +7,7 @@ mod stream;
 
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use super::plan::Plan;
 use crate::local_store::{LocalStore, LocalStoreError};
 use crate::model::{NarHash, PathInfo};
 pub(super) use stream::NarStream;
-use stream::Shared;
+use stream::{Patience, SHARED_AHEAD_MAX, Shared};
 
 /// How many bytes of small NARs are kept for hosts that have not asked for them yet.
 const KEPT_MAX: u64 = 16 << 20;
@@ -29,8 +30,31 @@ pub(super) struct Nars {
     store: Arc<LocalStore>,
     /// How many hosts there are.
     hosts: usize,
+    /// How many of them may want a path.
+    wanted_by: Vec<AtomicUsize>,
+    /// Until when nobody waits for slower hosts: it was in vain.
+    patience: Arc<Patience>,
     small: Mutex<Small>,
-    streams: Mutex<HashMap<usize, Weak<Shared>>>,
+    streams: Mutex<Streams>,
+}
+
+/// Large NARs that are read for several hosts.
+#[derive(Default)]
+struct Streams {
+    running: HashMap<usize, Weak<Shared>>,
+    /// The last ones, for hosts that begin after others are done with them, and how many bytes each may hold.
+    kept: VecDeque<(Arc<Shared>, u64)>,
+}
+
+impl Streams {
+    fn keep(&mut self, stream: &Arc<Shared>, size: u64) {
+        self.kept
+            .push_back((stream.clone(), size.min(SHARED_AHEAD_MAX as u64)));
+        let bytes = |kept: &VecDeque<(_, u64)>| kept.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        while bytes(&self.kept) > KEPT_MAX {
+            self.kept.pop_front();
+        }
+    }
 }
 
 /// A small NAR, once it has been read.
@@ -47,13 +71,24 @@ struct Small {
 
 impl Nars {
     pub(super) fn new(plan: Arc<Plan>, store: Arc<LocalStore>, hosts: usize) -> Self {
+        let wanted_by = plan.items.iter().map(|_| AtomicUsize::new(hosts));
         Self {
+            wanted_by: wanted_by.collect(),
+            patience: Arc::default(),
             plan,
             store,
             hosts,
             small: Mutex::default(),
             streams: Mutex::default(),
         }
+    }
+
+    /// A host does not want that path, which it might have.
+    pub(super) fn not_wanted(&self, place: usize) {
+        let count = &self.wanted_by[place];
+        let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+            count.checked_sub(1)
+        });
     }
 
     /// A whole NAR, verified. To be asked for once by each host.
@@ -103,15 +138,20 @@ impl Nars {
     /// A NAR that is passed on while it is read: by a reader that other hosts share, where it has not gone on yet.
     pub(super) fn stream(&self, place: usize) -> NarStream {
         let mut streams = self.streams.lock();
-        let running = streams.get(&place).and_then(Weak::upgrade);
+        let running = streams.running.get(&place).and_then(Weak::upgrade);
         if let Some(stream) = running.and_then(NarStream::join) {
             return stream;
         }
         let (store, info) = (self.store.clone(), self.plan.info(place).clone());
-        let stream = NarStream::start(store, info, self.hosts > 1);
-        if self.hosts > 1 {
-            streams.retain(|_, stream| stream.strong_count() > 0);
-            streams.insert(place, Arc::downgrade(stream.shared()));
+        let hosts = self.wanted_by[place].load(Ordering::Relaxed).max(1);
+        let stream = NarStream::start(store, info, hosts, &self.patience);
+        if hosts > 1 {
+            streams
+                .running
+                .retain(|_, stream| stream.strong_count() > 0);
+            let shared = stream.shared();
+            streams.running.insert(place, Arc::downgrade(shared));
+            streams.keep(shared, self.plan.info(place).nar_size);
         }
         stream
     }

@@ -1,7 +1,8 @@
 //! A large NAR on its way: one thread reads it, one or more hosts take it.
 //!
 //! What is read and not yet taken by all is bounded. While it is full the reader waits for the slowest host, but not
-//! while another one has nothing to do: then the slowest one is left behind and reads by itself from where it is.
+//! while another one has nothing to do: then the slowest one is left behind and reads by itself from where it is. The
+//! beginning is kept for a moment for those that begin a little later.
 
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -18,10 +19,13 @@ use crate::push::PathFault;
 
 /// How many bytes may be read ahead for one host, and for several.
 const AHEAD_MAX: usize = 1 << 20;
-const SHARED_AHEAD_MAX: usize = 4 << 20;
+pub(super) const SHARED_AHEAD_MAX: usize = 4 << 20;
 
 /// How long a host that has nothing to do waits for one that is slower.
 const LAG: Duration = Duration::from_millis(300);
+
+/// For how long nobody waits again for hosts that begin later, once that was in vain.
+const PAUSE_OF_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often the reader looks whether it has to.
 const TICK: Duration = Duration::from_millis(50);
@@ -34,12 +38,32 @@ pub(super) struct Shared {
     /// There is more to take, or the end.
     more: Notify,
     max: usize,
+    /// How many hosts are likely to want it.
+    hosts: usize,
+    patience: Arc<Patience>,
     store: Arc<LocalStore>,
     info: PathInfo,
 }
 
+/// Whether it is worth waiting for hosts that begin later.
+#[derive(Default)]
+pub(super) struct Patience(Mutex<Option<Instant>>);
+
+impl Patience {
+    /// Whether it was in vain a moment ago.
+    fn is_over(&self) -> bool {
+        self.0.lock().is_some_and(|until| Instant::now() < until)
+    }
+
+    fn was_in_vain(&self) {
+        *self.0.lock() = Some(Instant::now() + PAUSE_OF_PATIENCE);
+    }
+}
+
 #[derive(Default)]
 struct State {
+    /// Others may still join: nothing is dropped.
+    is_open: bool,
     /// How many chunks all hosts have taken.
     first: usize,
     chunks: VecDeque<Bytes>,
@@ -53,6 +77,9 @@ struct State {
 impl State {
     /// Drops what all have taken.
     fn drop_taken(&mut self) {
+        if self.is_open {
+            return;
+        }
         let Some(least) = self.taken.iter().flatten().min().copied() else {
             return;
         };
@@ -64,14 +91,17 @@ impl State {
         }
     }
 
-    /// Leaves the slowest behind where another one has taken everything.
-    fn leave_slowest_behind(&mut self) {
+    /// Whether some host has taken everything.
+    fn is_one_starved(&self) -> bool {
         let read = self.first + self.chunks.len();
+        self.taken.contains(&Some(read))
+    }
+
+    /// Leaves the slowest behind: those that another one waits for.
+    fn leave_slowest_behind(&mut self) {
         let first = self.first;
-        if self.taken.contains(&Some(read)) {
-            for taken in &mut self.taken {
-                taken.take_if(|taken| *taken == first);
-            }
+        for taken in &mut self.taken {
+            taken.take_if(|taken| *taken == first);
         }
         self.drop_taken();
     }
@@ -81,18 +111,33 @@ impl Shared {
     /// Passes a chunk on. `false` when nobody wants any more.
     fn push(&self, chunk: Bytes) -> bool {
         let mut state = self.state.lock();
-        let mut waited_since = (state.first, Instant::now());
+        let mut starved_since = None;
         while state.bytes >= self.max {
             if state.taken.iter().all(Option::is_none) {
                 return false;
             }
-            self.room.wait_for(&mut state, TICK);
-            if state.first != waited_since.0 {
-                waited_since = (state.first, Instant::now());
-            } else if waited_since.1.elapsed() >= LAG {
-                state.leave_slowest_behind();
-                self.more.notify_waiters();
+            // Only then does waiting cost anything.
+            if !state.is_one_starved() {
+                starved_since = None;
+            } else {
+                let since: Instant = *starved_since.get_or_insert_with(Instant::now);
+                let waited = since.elapsed() >= LAG;
+                if state.is_open && (waited || self.patience.is_over()) {
+                    if waited {
+                        self.patience.was_in_vain();
+                    }
+                    state.is_open = false;
+                    state.drop_taken();
+                    starved_since = None;
+                    continue;
+                }
+                if waited {
+                    state.leave_slowest_behind();
+                    self.more.notify_waiters();
+                    continue;
+                }
             }
+            self.room.wait_for(&mut state, TICK);
         }
         if state.taken.iter().all(Option::is_none) {
             return false;
@@ -129,12 +174,24 @@ enum Taken {
 
 impl NarStream {
     /// Begins to read.
-    pub(super) fn start(store: Arc<LocalStore>, info: PathInfo, is_shared: bool) -> Self {
-        Self::start_at(store, info, is_shared, 0)
+    pub(super) fn start(
+        store: Arc<LocalStore>,
+        info: PathInfo,
+        hosts: usize,
+        patience: &Arc<Patience>,
+    ) -> Self {
+        Self::start_at(store, info, (hosts, patience), 0)
     }
 
-    fn start_at(store: Arc<LocalStore>, info: PathInfo, is_shared: bool, offset: u64) -> Self {
+    fn start_at(
+        store: Arc<LocalStore>,
+        info: PathInfo,
+        (hosts, patience): (usize, &Arc<Patience>),
+        offset: u64,
+    ) -> Self {
+        let is_shared = hosts > 1;
         let state = State {
+            is_open: is_shared,
             taken: vec![Some(0)],
             ..State::default()
         };
@@ -148,6 +205,8 @@ impl NarStream {
             } else {
                 AHEAD_MAX
             },
+            hosts,
+            patience: patience.clone(),
             store,
             info,
         });
@@ -181,12 +240,16 @@ impl NarStream {
     /// Joins a reader of whose chunks none is gone yet.
     pub(super) fn join(shared: Arc<Shared>) -> Option<Self> {
         let mut state = shared.state.lock();
-        let is_wanted = state.taken.iter().any(Option::is_some);
-        if state.first > 0 || !is_wanted {
+        // Once nobody wants it any more, only what was read to its end is whole.
+        let is_wanted = state.taken.iter().any(Option::is_some) || state.end.is_some();
+        if !state.is_open || !is_wanted {
             return None;
         }
         let index = state.taken.len();
         state.taken.push(Some(0));
+        state.is_open = state.taken.len() < shared.hosts;
+        state.drop_taken();
+        shared.room.notify_one();
         drop(state);
         Some(Self {
             shared,
@@ -226,7 +289,8 @@ impl NarStream {
                 Taken::LeftBehind => {
                     let (store, info) = (self.shared.store.clone(), self.shared.info.clone());
                     log::debug!("{} is read once more for a slower host", info.path);
-                    *self = Self::start_at(store, info, false, self.offset);
+                    let patience = self.shared.patience.clone();
+                    *self = Self::start_at(store, info, (1, &patience), self.offset);
                 }
                 Taken::NotYet => {}
             }
