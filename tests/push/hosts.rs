@@ -119,5 +119,4 @@ fn two_equally_fast_hosts_take_about_as_long_as_one_and_each_nar_is_read_once() 
     assert!(relation("to") && !relation("from"), "{said}");
     // 1.15 is the goal; a loaded machine takes its part.
     assert!(together < alone.mul_f64(1.5), "{alone:?}, {together:?}");
-    eprintln!("one host: {alone:?}, two: {together:?}");
 }
