@@ -1,16 +1,17 @@
 //! Programs that claim to be ours, and send what was not asked for.
 
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::BytesMut;
 use ssh_substituter::config::host::Host;
-use ssh_substituter::remote::RemoteErrorKind;
+use ssh_substituter::remote::{BasePart, FileOfPath, RemoteErrorKind, SegmentReader};
 use ssh_substituter::transport::{Channel, Program, Transport, TransportError};
-use ssh_substituter::wire::nar::layout::{Entry, EntryKind, Layout};
+use ssh_substituter::wire::nar::layout::{Entry, EntryKind, FileRange, Layout};
 use ssh_substituter::wire::put_u64;
 use ssh_substituter::wire::serve::extension::{
-    Incoming, RequestDecoder, Status, put_busy, put_end, put_entry, put_piece_head,
+    Incoming, RequestDecoder, Status, max_frame_len, put_busy, put_end, put_entry, put_piece_head,
 };
 use ssh_substituter::wire::serve::{
     Incoming as ServeIncoming, Request as ServeRequest, SERVER_MAGIC, Version, put_set,
@@ -222,4 +223,79 @@ async fn what_it_says_of_a_refusal_cannot_steer_a_terminal() {
     assert!(channel.is_clean(), "the next reply may be read");
     let text = error.to_string();
     assert!(text.contains("gone") && !text.contains('\x1b'), "{text:?}");
+}
+
+/// Somebody who wants differences of a file of [`LEN`] bytes.
+struct Wanting(SegmentReader);
+
+impl Wanting {
+    async fn from(lie: Vec<u8>) -> Self {
+        let channel = open(&Liar(lie)).await;
+        Self(SegmentReader::Extension(Box::new(channel)))
+    }
+
+    fn request_patch(&mut self) {
+        let path = parse(PATH);
+        let base = BasePart {
+            path: &path,
+            file: b"",
+            start: 0,
+            len: LEN,
+        };
+        self.0.request_patch(&[&path], &file(), base, 3);
+    }
+}
+
+fn file() -> FileOfPath {
+    FileOfPath {
+        index: 0,
+        nar_start: 0,
+        range: FileRange {
+            path: Vec::new(),
+            size: LEN,
+            offset: 0,
+            len: LEN,
+        },
+    }
+}
+
+#[tokio::test]
+async fn differences_that_are_none_are_noticed() {
+    let path = parse(PATH);
+    let longest = usize::try_from(max_frame_len(LEN)).unwrap();
+    let mut wanting = Wanting::from(reply(&vec![7; longest + 1])).await;
+    wanting.request_patch();
+    let error = wanting.0.difference().await.unwrap_err();
+    assert!(
+        matches!(error.kind, RemoteErrorKind::Protocol { .. }),
+        "{error}"
+    );
+    assert!(!wanting.0.is_clean());
+    // What may be the fault of a file here costs the path only.
+    let too_much = frame(&vec![7; longest]);
+    for lie in [&b"no frame"[..], b"", &frame(b"too little"), &too_much] {
+        let mut wanting = Wanting::from(reply(lie)).await;
+        let reader = &mut wanting.0;
+        reader.request_survey(&[&path], std::iter::once((0, &b"a"[..])));
+        let survey = reader.difference().await.unwrap().unwrap();
+        assert!(survey.surveyed(&[&path]).is_none());
+        reader.request_files(&[&path], &[file()], 3);
+        let files = reader.difference().await.unwrap().unwrap();
+        assert!(files.contents(LEN).is_err());
+        wanting.request_patch();
+        let patch = wanting.0.difference().await.unwrap().unwrap();
+        assert!(patch.patched(&[7; 1000], LEN).is_err());
+        assert!(wanting.0.is_clean());
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_is_at_work_is_seen_to_be() {
+    let mut wanting = Wanting::from(busy(3)).await;
+    let meter = wanting.0.meter();
+    wanting.request_patch();
+    let difference = wanting.0.difference();
+    let waited = tokio::time::timeout(Duration::from_secs(1), difference);
+    assert!(waited.await.is_err());
+    assert_eq!(meter.load(Ordering::Relaxed), 3);
 }

@@ -3,10 +3,11 @@
 use std::process::Command;
 
 use bytes::BytesMut;
+use ssh_substituter::model::StorePath;
 use ssh_substituter::transport::Program;
 use ssh_substituter::wire::serve::Request as ServeRequest;
 use ssh_substituter::wire::serve::extension::{
-    ReplyDecoder, ReplyStep, Request, Status, feature_path,
+    NarPart, ReplyDecoder, ReplyStep, Request, Status, SurveyedPath, feature_path,
 };
 use tokio::time::Instant;
 
@@ -69,6 +70,42 @@ async fn our_program_sends_parts_as_the_real_one() {
             level: 0,
         });
     }
+    let surveyed = |path: &StorePath| {
+        let found = both.items.iter().find(|item| item.path == *path);
+        let nodes = found.map_or(&[][..], |item| &item.nodes[..]);
+        let mut names: Vec<u8> = nodes
+            .iter()
+            .flat_map(|node| [node.path.as_bytes(), b"\0"].concat())
+            .collect();
+        names.extend_from_slice(b"no/such\0");
+        SurveyedPath {
+            path: path.clone(),
+            names,
+        }
+    };
+    let mut paths: Vec<_> = both.items.iter().map(|item| item.path.clone()).collect();
+    let part = |index: usize, start| NarPart {
+        index,
+        start,
+        len: 50,
+    };
+    let mut parts: Vec<_> = (0..paths.len()).map(|index| part(index, 7)).collect();
+    parts.push(part(0, 40));
+    requests.push(Request::Parts {
+        paths: paths.clone(),
+        parts: parts.clone(),
+        level: 0,
+    });
+    paths.push(nowhere());
+    requests.push(Request::Survey {
+        paths: paths.iter().map(surveyed).collect(),
+        level: 0,
+    });
+    requests.push(Request::Parts {
+        parts: vec![part(paths.len() - 1, 0)],
+        paths,
+        level: 0,
+    });
     requests.iter().for_each(|request| request.put(&mut sent));
     let mut command = Command::new(support::program());
     command.args(["serve-local", "--store", &root]);
