@@ -101,7 +101,7 @@ impl Nars {
             let (store, plan) = (self.store.clone(), self.plan.clone());
             let read = move || read_whole(&store, plan.info(place));
             let read = tokio::task::spawn_blocking(read).await;
-            read.unwrap_or_else(|_| Err(PathFault::NoHash(self.plan.info(place).path.clone())))
+            read.unwrap_or_else(|_| Err(broken_off(self.plan.info(place))))
         };
         cell.get_or_init(read).await.clone()
     }
@@ -206,6 +206,16 @@ fn unreadable(info: &PathInfo, source: LocalStoreError) -> PathFault {
             source: Arc::new(source),
         },
     }
+}
+
+/// Its reading broke off in this program, which the panic hook has reported.
+fn broken_off(info: &PathInfo) -> PathFault {
+    let source = LocalStoreError::Io {
+        action: "read",
+        path: info.path.as_str().into(),
+        source: std::io::ErrorKind::Interrupted.into(),
+    };
+    unreadable(info, source)
 }
 
 fn changed(info: &PathInfo, hash: Option<NarHash>, size: u64) -> PathFault {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use tokio::sync::Notify;
 
-use super::read;
+use super::{broken_off, read};
 use crate::local_store::LocalStore;
 use crate::model::PathInfo;
 use crate::push::PathFault;
@@ -155,6 +155,20 @@ impl Shared {
     }
 }
 
+/// Ends a NAR whose reader breaks off, so that nobody waits for it for ever.
+struct EndGuard(Arc<Shared>);
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state
+            .end
+            .get_or_insert_with(|| Err(broken_off(&self.0.info)));
+        drop(state);
+        self.0.more.notify_waiters();
+    }
+}
+
 /// One host's way through a NAR.
 pub(in crate::push) struct NarStream {
     shared: Arc<Shared>,
@@ -217,6 +231,7 @@ impl NarStream {
         };
         // Ends soon after the last host has let go of it.
         drop(tokio::task::spawn_blocking(move || {
+            let _guard = EndGuard(shared.clone());
             let mut skip = offset;
             let mut pass_on = |mut chunk: Bytes| {
                 let skipped = skip.min(chunk.len() as u64);
@@ -241,7 +256,8 @@ impl NarStream {
     pub(super) fn join(shared: Arc<Shared>) -> Option<Self> {
         let mut state = shared.state.lock();
         // Once nobody wants it any more, only what was read to its end is whole.
-        let is_wanted = state.taken.iter().any(Option::is_some) || state.end.is_some();
+        let is_wanted =
+            state.taken.iter().any(Option::is_some) || matches!(state.end, Some(Ok(())));
         if !state.is_open || !is_wanted {
             return None;
         }
