@@ -229,7 +229,12 @@ fn a_store_whose_files_are_nowhere_to_be_found() {
     let url = format!("{}&remote-program={program}", moved(&sshd));
     let machine = Machine::new(&[url]);
     let well = machine.doctor(&[]).healthy();
-    let finding = well.has("note", "has a shell, and no store path is in ");
+    // Or in that of this machine, where the account looks as well.
+    let words = match fs::read_dir("/nix/store").is_ok_and(|store| store.count() > 1) {
+        true => "has a shell, but nothing that it serves is in ",
+        false => "has a shell, and no store path is in ",
+    };
+    let finding = well.has("note", words);
     assert!(
         finding["fix"]
             .as_str()
