@@ -109,6 +109,11 @@ impl HostPool {
         self.health.breaker.lock().since_failure(Instant::now())
     }
 
+    /// Whether it has failed after that moment, and did not answer since.
+    pub(super) fn has_failed_since(&self, moment: Instant) -> bool {
+        self.standing() != Standing::Healthy && self.since_failure() < moment.elapsed()
+    }
+
     /// That it is not asked, and why.
     pub(in crate::pool) fn resting_error(&self) -> Arc<RemoteError> {
         let kind = RemoteErrorKind::Resting {

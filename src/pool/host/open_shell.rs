@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::MutexGuard;
+use tokio::time::Instant;
 
 use super::HostPool;
 use super::shells::{ChunksBy, ShellLease};
@@ -35,7 +36,10 @@ impl HostPool {
         &self,
         even_if_resting: bool,
     ) -> Result<Option<ShellLease>, Arc<RemoteError>> {
+        let began = Instant::now();
         let check = || match even_if_resting {
+            // One that waited for others would fail as they did.
+            true if self.has_failed_since(began) => Err(self.resting_error()),
             true => Ok(()),
             false => self.check_not_resting(),
         };
@@ -46,12 +50,9 @@ impl HostPool {
         if *by == Some(ChunksBy::Nothing) {
             return Ok(None);
         }
-        // Where it is known, several may be opened at a time.
+        // Held until it is open, also where it is known: one opens after the other.
         let (known, finding_out) = match *by {
-            Some(known) => {
-                drop(by);
-                (Some(known), None)
-            }
+            Some(known) => (Some(known), None),
             None => (None, Some(by)),
         };
         let limit = self.limits.connect + self.limits.silence;
