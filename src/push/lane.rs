@@ -124,8 +124,10 @@ impl Lane<'_> {
             changed.as_mut().enable();
             if self.pending.lock().is_empty() {
                 tokio::select! {
-                    error = replies.ended() => return error,
+                    biased;
+                    // First: what a quick host answers may be there before this task looks again.
                     () = changed => {}
+                    error = replies.ended() => return error,
                 }
                 continue;
             }
