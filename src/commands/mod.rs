@@ -10,6 +10,7 @@
 //! | `config` | `config show`: the settings in force |
 //! | `engines` | `engine status`, `engine stop`: the running engines |
 //! | `probe` | the state of all hosts |
+//! | `run_guard` | what is logged when a command is interrupted |
 //! | `output`, `format` | printing, and what tables, times and counts look like |
 
 mod cache;
@@ -21,6 +22,7 @@ mod get;
 mod output;
 mod probe;
 mod push;
+mod run_guard;
 mod status;
 
 use std::error::Error;

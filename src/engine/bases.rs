@@ -50,10 +50,7 @@ impl LocalBases {
     }
 
     fn store(&self, root: &Path) -> Option<LocalStore> {
-        let layout = StoreLayout {
-            store_dir: self.store_dir.clone(),
-            ..StoreLayout::default()
-        };
+        let layout = StoreLayout::with_store_dir(&self.store_dir);
         let store = LocalStore::open_with(root, layout);
         // Most machines without Nix have none.
         store.inspect_err(|error| log::debug!("{error}")).ok()

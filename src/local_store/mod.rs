@@ -46,6 +46,17 @@ pub struct StoreLayout {
     pub state_dir: String,
 }
 
+impl StoreLayout {
+    /// The usual layout, with another store directory.
+    #[must_use]
+    pub fn with_store_dir(store_dir: &str) -> Self {
+        Self {
+            store_dir: store_dir.to_owned(),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for StoreLayout {
     fn default() -> Self {
         Self {

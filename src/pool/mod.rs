@@ -26,6 +26,7 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 
 pub use ask::{AllHostsResting, Answers, Holder, OnReply, OnReplyFuture, Question};
+pub use backoff::exponential;
 pub use check::Askable;
 pub use health::HostStore;
 pub use host::{Activity, Banner, Lease, ShellLease, SkippedPath, WriteLease, WriteReplies};

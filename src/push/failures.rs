@@ -12,6 +12,7 @@ use super::refusal::{self, Refusal};
 use super::schedule::{LaneId, Role, Schedule};
 use super::target::Target;
 use super::{HostFault, PathFault};
+use crate::pool::exponential;
 use crate::remote::{RemoteError, RemoteErrorKind};
 
 /// How often a host may fail without taking a single path in between.
@@ -95,7 +96,7 @@ impl Failures {
         if counts {
             log::warn!("{error}; going on from what {} has", target.name());
         }
-        Ok(FIRST_PAUSE * 2_u32.pow(count.saturating_sub(1).min(FAILURES_MAX)))
+        Ok(exponential(FIRST_PAUSE, Duration::MAX, count))
     }
 
     /// The host has refused a path.

@@ -21,6 +21,13 @@ struct Site {
     host_key: String,
 }
 
+/// Makes a user one of the daemon's trusted users.
+fn trust(stage: &Stage, machine: &str, user: &str) {
+    let nix_conf = stage.read(machine, "/etc/nix/nix.conf");
+    let nix_conf = format!("{nix_conf}trusted-users = root {user}\n");
+    stage.write(machine, "/etc/nix/nix.conf", &nix_conf);
+}
+
 impl Site {
     fn new() -> Self {
         let page = Page::open("docs/ci.md");
@@ -30,9 +37,7 @@ impl Site {
             stage.write(machine, "/srv/default.nix", PACKAGE);
         }
         // For the jobs that fill its store.
-        let nix_conf = stage.read(HOST, "/etc/nix/nix.conf");
-        let nix_conf = format!("{nix_conf}trusted-users = root nix\n");
-        stage.write(HOST, "/etc/nix/nix.conf", &nix_conf);
+        trust(&stage, HOST, "nix");
         stage.host(HOST);
         stage.run(HOST, "root", "NIX_REMOTE= nix-build --no-out-link /srv");
         stage.run("runner", "root", page.block("ci-key"));
@@ -49,6 +54,12 @@ impl Site {
             stage,
             page,
         }
+    }
+
+    /// As install-nix-action leaves the runner.
+    fn install_nix(&self) {
+        trust(&self.stage, "runner", "alice");
+        self.stage.nix_daemon("runner");
     }
 
     /// The scripts of a job, in order.
@@ -87,14 +98,7 @@ fn a_job_on_github_fetches_from_the_build_server() {
     };
     // There is no Rust on the machine; what the step leaves is there.
     assert!(install.contains("cargo install"));
-    // As install-nix-action leaves it.
-    let nix_conf = site.stage.read("runner", "/etc/nix/nix.conf");
-    site.stage.write(
-        "runner",
-        "/etc/nix/nix.conf",
-        &format!("{nix_conf}trusted-users = root alice\n"),
-    );
-    site.stage.nix_daemon("runner");
+    site.install_nix();
     let env = [
         ("CACHE_SSH_KEY", site.secret.as_str()),
         ("CACHE_HOST_KEY", &site.host_key),
@@ -161,13 +165,7 @@ fn was_sent(site: &Site, built: &str) {
 fn a_job_on_github_fills_the_cache() {
     let site = Site::new();
     lets_write(&site);
-    let nix_conf = site.stage.read("runner", "/etc/nix/nix.conf");
-    site.stage.write(
-        "runner",
-        "/etc/nix/nix.conf",
-        &format!("{nix_conf}trusted-users = root alice\n"),
-    );
-    site.stage.nix_daemon("runner");
+    site.install_nix();
     let env = [
         ("CACHE_SSH_KEY", site.secret.as_str()),
         ("CACHE_HOST_KEY", &site.host_key),

@@ -1,41 +1,11 @@
 //! Our own disk is full: the front end of Nix 1.x restores paths itself, and Nix 2 has its store on such a disk.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use crate::hosts::World;
 use crate::run::Caller;
-use crate::support::{SHORT, Scratch, program, run_with_timeout, tool};
-
-/// A small file system of its own. Only root can make one, and not in every container.
-struct Tiny(PathBuf);
-
-impl Tiny {
-    fn new(folder: PathBuf, kib: u64) -> Option<Self> {
-        mount(&format!("size={kib}k"), &folder).then_some(Self(folder))
-    }
-
-    fn grow(&self) {
-        assert!(mount("remount,size=64m", &self.0), "grow a file system");
-    }
-}
-
-fn mount(options: &str, folder: &Path) -> bool {
-    let mut command = Command::new(tool("mount"));
-    command
-        .args(["-t", "tmpfs", "-o", options, "tmpfs"])
-        .arg(folder);
-    run_with_timeout(command, SHORT).status.success()
-}
-
-impl Drop for Tiny {
-    fn drop(&mut self) {
-        let mut command = Command::new(tool("umount"));
-        command.arg("--lazy").arg(&self.0);
-        let _ = run_with_timeout(command, SHORT);
-    }
-}
+use crate::support::{SHORT, Scratch, Tiny, program, run_with_timeout};
 
 /// `--substitute PATH DEST`, as Nix 1.x calls it; with a limit in KiB for each file in place of a full disk.
 fn substitute(
@@ -84,7 +54,7 @@ pub fn fills_up_at_every_place(world: &World) -> usize {
         let whole = world.size(path) / 1024;
         for kib in [4, whole / 2, whole - 8] {
             let scratch = Scratch::new();
-            let tiny = Tiny::new(scratch.folder("tiny"), kib);
+            let tiny = Tiny::new(scratch.folder("tiny"), &format!("{kib}k"));
             let folder = scratch.path().join("tiny");
             let dest = folder.join("dest");
             let limit = tiny.is_none().then_some(kib);
@@ -95,7 +65,7 @@ pub fn fills_up_at_every_place(world: &World) -> usize {
             assert!(stderr.contains(full), "{stderr}");
             assert_eq!(entries(&folder), 0, "{path} into {kib} KiB: left-overs");
             if let Some(tiny) = &tiny {
-                tiny.grow();
+                tiny.grow("64m");
             }
             let (success, stdout, stderr) = substitute(&caller, path, &dest, None);
             assert!(success, "{stderr}");
@@ -113,14 +83,14 @@ pub fn fills_up_under_nix(world: &World) -> bool {
     let caller = Caller::new(&world.urls(), None);
     let root = caller.nix.store().root().to_owned();
     let targets = [&world.closure.small[..], &world.closure.large].concat();
-    let Some(tiny) = Tiny::new(root.clone(), 5 << 10) else {
+    let Some(tiny) = Tiny::new(root.clone(), "5m") else {
         return false;
     };
     fs::create_dir_all(root.join("nix/store")).expect("make the folder of a store");
     let ran = caller.realise(&targets);
     assert!(!ran.success());
     assert!(ran.stderr().contains("No space left"), "{}", ran.stderr());
-    tiny.grow();
+    tiny.grow("64m");
     let ran = caller.realise(&targets);
     assert!(ran.success(), "{}", ran.stderr());
     let hashes: Vec<String> = targets.iter().map(|path| world.hash(path)).collect();

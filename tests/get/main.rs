@@ -12,10 +12,10 @@ mod to_cache;
 mod to_folder;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::Duration;
 
-use support::{Host, Masters, NixEnv, Store, run_with_timeout};
+use support::{Got, Host, Masters, NixEnv, Store, run_with_timeout};
 
 /// How long one run may take on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -71,35 +71,6 @@ impl Site {
         let mut args = vec!["--to", text(folder)];
         args.extend(paths);
         self.get(&args)
-    }
-}
-
-/// What a run gave.
-struct Got(Output);
-
-impl Got {
-    /// Panics, with what was printed, unless it ended with this status.
-    #[track_caller]
-    fn status(self, status: i32) -> Self {
-        assert_eq!(self.0.status.code(), Some(status), "{}", self.stderr());
-        self
-    }
-
-    fn stdout(&self) -> String {
-        String::from_utf8_lossy(&self.0.stdout).into_owned()
-    }
-
-    fn stderr(&self) -> String {
-        String::from_utf8_lossy(&self.0.stderr).into_owned()
-    }
-
-    /// Panics unless stderr holds all of these.
-    #[track_caller]
-    fn says(self, words: &[&str]) -> Self {
-        for word in words {
-            assert!(self.stderr().contains(word), "{word:?}: {}", self.stderr());
-        }
-        self
     }
 }
 

@@ -11,10 +11,10 @@ mod queue;
 mod signing;
 
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::Duration;
 
-use support::{Dag, Host, Masters, NixEnv, Random, Store, run_with_timeout};
+use support::{Dag, Got, Host, Masters, NixEnv, Random, Store, run_with_timeout};
 
 /// How long one run may take on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -71,40 +71,6 @@ impl Site {
 
     fn push(&self, args: &[&str]) -> Got {
         Got(run_with_timeout(self.command(args), LIMIT))
-    }
-}
-
-/// What a run gave.
-struct Got(Output);
-
-impl Got {
-    /// Panics, with what was printed, unless it ended with this status.
-    #[track_caller]
-    fn status(self, status: i32) -> Self {
-        assert_eq!(self.0.status.code(), Some(status), "{}", self.stderr());
-        self
-    }
-
-    fn stdout(&self) -> String {
-        String::from_utf8_lossy(&self.0.stdout).into_owned()
-    }
-
-    fn stderr(&self) -> String {
-        String::from_utf8_lossy(&self.0.stderr).into_owned()
-    }
-
-    /// Panics unless stderr holds all of these.
-    #[track_caller]
-    fn says(self, words: &[&str]) -> Self {
-        for word in words {
-            assert!(self.stderr().contains(word), "{word:?}: {}", self.stderr());
-        }
-        self
-    }
-
-    fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.stdout())
-            .unwrap_or_else(|error| panic!("{error}: {}", self.stdout()))
     }
 }
 

@@ -11,6 +11,7 @@
 mod builds;
 mod claims;
 mod dag;
+mod got;
 mod host;
 mod nix;
 mod ports;
@@ -22,11 +23,13 @@ mod serve_client;
 mod signals;
 mod sshd;
 mod store;
+mod tiny;
 mod trees;
 mod user;
 mod watchdog;
 
 pub use dag::{Dag, DagOptions};
+pub use got::Got;
 pub use host::{Engines, Host, Masters, substituter};
 pub use nix::{Nix, NixEnv, Ran};
 pub use ports::closed_port;
@@ -41,6 +44,7 @@ pub use serve_client::{Came, ServeClient, Talk, guard};
 pub use signals::default_signals;
 pub use sshd::{Sshd, SshdBuilder, joint_ssh_config};
 pub use store::{Entry, Store};
+pub use tiny::Tiny;
 pub use trees::{Random, canonicalise};
 pub use user::{TempUser, is_root};
 

@@ -3,6 +3,7 @@
 use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
 
+use crate::commands::run_guard::RunProgress;
 use crate::progress::text;
 use crate::transfer::Transfers;
 
@@ -72,32 +73,9 @@ impl RunTotals {
     }
 }
 
-/// Held while a run lasts. Dropped before [`end`](Self::end), as by Ctrl-C, it logs what is there.
-pub(super) struct RunGuard {
-    pub(super) totals: Arc<RunTotals>,
-    ended: bool,
-}
-
-impl RunGuard {
-    pub(super) fn new() -> Self {
-        Self {
-            totals: Arc::default(),
-            ended: false,
-        }
-    }
-
-    /// The run has ended, and reports its result itself.
-    pub(super) fn end(mut self) {
-        self.ended = true;
-    }
-}
-
-impl Drop for RunGuard {
-    fn drop(&mut self) {
-        // The panic hook has reported a panic.
-        if !self.ended && !std::thread::panicking() {
-            log::warn!("{}", message(self.totals.counts()));
-        }
+impl RunProgress for RunTotals {
+    fn interrupted(&self) -> String {
+        message(self.counts())
     }
 }
 

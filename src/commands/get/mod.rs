@@ -36,6 +36,7 @@ pub(super) use paths::store_path;
 use super::format::ways;
 use super::{Status, engine, print};
 use crate::cli::Get;
+use crate::commands::run_guard::RunGuard;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::model::StorePath;
@@ -49,7 +50,7 @@ use destination::nix_store::NixStore;
 use destination::{Destination, Nowhere};
 use fetcher::Fetcher;
 use host_totals::HostTotals;
-use interrupted::{RunGuard, RunTotals};
+use interrupted::RunTotals;
 use plan::{Missing, Plan};
 
 /// Exit status when the command line is wrong.
@@ -82,7 +83,7 @@ pub async fn get(args: &Get, config: &Config, display: &Arc<Display>) -> Status 
         return Err("no hosts to ask: see --host and ssh-substituter-hosts".into());
     }
     let started = Instant::now();
-    let guard = RunGuard::new();
+    let guard = RunGuard::<RunTotals>::new();
     let totals = guard.totals.clone();
     let code = fetch(
         args,

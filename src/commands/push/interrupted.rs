@@ -1,37 +1,14 @@
 //! The message when a push is interrupted.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::commands::run_guard::RunProgress;
 use crate::progress::text;
 use crate::push::PushTotals;
 
-/// Held while a push runs. Dropped before [`end`](Self::end), as by Ctrl-C, it logs what is there.
-pub(super) struct RunGuard {
-    pub(super) totals: Arc<PushTotals>,
-    ended: bool,
-}
-
-impl RunGuard {
-    pub(super) fn new() -> Self {
-        Self {
-            totals: Arc::default(),
-            ended: false,
-        }
-    }
-
-    /// The push has ended, and reports its result itself.
-    pub(super) fn end(mut self) {
-        self.ended = true;
-    }
-}
-
-impl Drop for RunGuard {
-    fn drop(&mut self) {
-        // The panic hook has reported a panic.
-        if !self.ended && !std::thread::panicking() {
-            log::warn!("{}", message(&self.totals));
-        }
+impl RunProgress for PushTotals {
+    fn interrupted(&self) -> String {
+        message(self)
     }
 }
 

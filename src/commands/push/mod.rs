@@ -21,11 +21,12 @@ use tokio::io::AsyncReadExt;
 use tokio::task::spawn_blocking;
 
 pub use error::PushCommandError;
-pub(in crate::commands) use queue::environment as queue_environment;
 pub use queue::{QueueSender, push_queue, push_wait};
+pub(in crate::commands) use queue::{queue_environment, queued_host};
 
 use super::get::store_path;
 use super::output::{print_json, print_json_error};
+use super::run_guard::RunGuard;
 use super::{Status, print, store_root};
 use crate::cli::Push;
 use crate::config::Config;
@@ -36,10 +37,10 @@ use crate::local_store::{LocalStore, LocalStoreError, StoreLayout};
 use crate::model::StorePath;
 use crate::progress::Display;
 use crate::push::{
-    self, PushError, PushOptions, PushProgress, PushReport, PushRequest, read_secret_key,
+    self, PushError, PushOptions, PushProgress, PushReport, PushRequest, PushTotals,
+    read_secret_key,
 };
 use crate::report;
-use interrupted::RunGuard;
 
 /// Exit status when the command line is wrong.
 const EXIT_USAGE: u8 = 2;
@@ -111,10 +112,7 @@ async fn prepare_and_send(
         None => None,
     };
     let root = store_root(&args.store);
-    let layout = StoreLayout {
-        store_dir: config.store_dir.clone(),
-        ..StoreLayout::default()
-    };
+    let layout = StoreLayout::with_store_dir(&config.store_dir);
     let store = spawn_blocking(move || LocalStore::open_with(&root, layout));
     let store = store.await.map_err(PushError::Reading)?;
     let store = Arc::new(store.map_err(PushError::Store)?);
@@ -131,7 +129,7 @@ async fn prepare_and_send(
             ..PushOptions::default()
         },
     };
-    let guard = RunGuard::new();
+    let guard = RunGuard::<PushTotals>::new();
     display.show_as_sent();
     let progress = PushProgress {
         transfers: display.clone(),

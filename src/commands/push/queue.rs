@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep};
 
 use super::{EXIT_ABSENT, EXIT_UNSENT, PushCommandError, code_of, roots};
 use crate::cli::Push;
-use crate::commands::format::counted;
+use crate::commands::format::{counted, shorten};
 use crate::commands::{Status, store_root};
 use crate::config::Config;
 use crate::config::host::Host;
@@ -78,10 +78,7 @@ async fn add(args: &Push, config: &Config) -> Result<(usize, Vec<StorePath>), Pu
     }
     let hosts: Vec<String> = config.push_hosts.iter().map(Host::url).collect();
     let root = store_root(&args.store);
-    let layout = StoreLayout {
-        store_dir: config.store_dir.clone(),
-        ..StoreLayout::default()
-    };
+    let layout = StoreLayout::with_store_dir(&config.store_dir);
     let add = move || -> Result<_, PushCommandError> {
         let root = absolute(&root);
         let store = LocalStore::open_with(&root, layout).map_err(PushError::Store)?;
@@ -89,7 +86,7 @@ async fn add(args: &Push, config: &Config) -> Result<(usize, Vec<StorePath>), Pu
         let absent = roots.into_iter().filter(|root| !valid.contains(root));
         let absent = absent.collect();
         if !valid.is_empty() {
-            PushQueue::open(&environment())?.add(&root, &valid, &hosts)?;
+            PushQueue::open(&queue_environment())?.add(&root, &valid, &hosts)?;
         }
         Ok((valid.len(), absent))
     };
@@ -113,7 +110,7 @@ pub async fn push_wait(args: &Push, sender: &QueueSender) -> Status {
 
 /// Whether all was sent.
 async fn wait(args: &Push, sender: &QueueSender) -> Result<bool, PushCommandError> {
-    let queue = blocking(|| PushQueue::open_existing(&environment())).await?;
+    let queue = blocking(|| PushQueue::open_existing(&queue_environment())).await?;
     let Some(queue) = queue.map(Arc::new) else {
         return Ok(true);
     };
@@ -127,13 +124,13 @@ async fn wait(args: &Push, sender: &QueueSender) -> Result<bool, PushCommandErro
     if !before.is_empty() {
         wake(sender, true).await;
     }
-    let _here = match sender {
-        QueueSender::Here(config) if !before.is_empty() => {
-            let sender = PushSender::new(config, environment());
-            Some(AbortOnDrop(tokio::spawn(sender.run())))
-        }
-        _ => None,
-    };
+    // Ends what is in it when it is dropped.
+    let mut here = JoinSet::new();
+    if let QueueSender::Here(config) = sender
+        && !before.is_empty()
+    {
+        here.spawn(PushSender::new(config, queue_environment()).run());
+    }
     let tries: HashMap<i64, u32> = before.iter().map(|entry| (entry.id, entry.tries)).collect();
     let in_vain = |entry: &Entry| {
         let before = tries.get(&entry.id).copied().unwrap_or(0);
@@ -141,10 +138,6 @@ async fn wait(args: &Push, sender: &QueueSender) -> Result<bool, PushCommandErro
     };
     let (mut woken, mut told) = (started, started);
     let left = loop {
-        let (count, _) = on(&queue, PushQueue::outlook).await?;
-        if count == 0 {
-            break Vec::new();
-        }
         let left = on(&queue, PushQueue::entries).await?;
         let is_over = limit.is_some_and(|limit| started.elapsed() >= limit);
         if is_over || left.iter().all(in_vain) {
@@ -156,7 +149,7 @@ async fn wait(args: &Push, sender: &QueueSender) -> Result<bool, PushCommandErro
         }
         if told.elapsed() >= TELL_INTERVAL {
             told = Instant::now();
-            log::info!("{} to be sent yet", counted(count, "path"));
+            log::info!("{} to be sent yet", counted(left.len() as u64, "path"));
         }
         sleep(LOOK_INTERVAL).await;
     };
@@ -165,13 +158,13 @@ async fn wait(args: &Push, sender: &QueueSender) -> Result<bool, PushCommandErro
         log::error!(
             "{} was not sent to {}: {}",
             path.path,
-            shown(&path.host),
+            queued_host(&path.host),
             path.reason
         );
     }
     for entry in &left {
         let reason = entry.reason.as_deref().unwrap_or("its turn has not come");
-        let host = shown(&entry.host);
+        let host = queued_host(&entry.host);
         log::error!("{} is not sent to {host} yet: {reason}", entry.path);
     }
     if !left.is_empty() {
@@ -182,8 +175,8 @@ async fn wait(args: &Push, sender: &QueueSender) -> Result<bool, PushCommandErro
 }
 
 /// A host of the queue, for people.
-fn shown(host: &str) -> String {
-    Host::parse(host).map_or_else(|_| host.to_owned(), |host| host.to_string())
+pub(in crate::commands) fn queued_host(host: &str) -> String {
+    Host::parse(host).map_or_else(|_| shorten(host, 300), |host| host.to_string())
 }
 
 async fn wake(sender: &QueueSender, is_urgent: bool) {
@@ -195,7 +188,7 @@ async fn wake(sender: &QueueSender, is_urgent: bool) {
 }
 
 /// Where the queue is.
-pub(in crate::commands) fn environment() -> Environment {
+pub(in crate::commands) fn queue_environment() -> Environment {
     Environment::of_process_for(Purpose::State)
 }
 
@@ -216,12 +209,4 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, PushCommandError> {
     let done = spawn_blocking(work).await.map_err(PushError::Reading)?;
     Ok(done?)
-}
-
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }

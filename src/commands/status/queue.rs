@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use crate::commands::format::{counted, long_time, shorten};
-use crate::config::host::Host;
+use crate::commands::push::{queue_environment, queued_host as shown};
 use crate::push_queue::{Entry, GivenUp, PushQueue, QueueError};
 use crate::report;
 
@@ -34,7 +34,7 @@ impl QueueReport {
     /// Reads the queue. Blocks.
     pub(super) fn read() -> Self {
         let read = || {
-            let environment = crate::commands::push::queue_environment();
+            let environment = queue_environment();
             let Some(queue) = PushQueue::open_existing(&environment)? else {
                 return Ok((BTreeMap::new(), Vec::new()));
             };
@@ -125,9 +125,4 @@ fn by_host(entries: Vec<Entry>, now: SystemTime) -> BTreeMap<String, Waiting> {
         }
     }
     hosts
-}
-
-/// A host of the queue, for people.
-fn shown(host: &str) -> String {
-    Host::parse(host).map_or_else(|_| shorten(host, 300), |host| host.to_string())
 }

@@ -84,14 +84,9 @@ impl PushSender {
                 return entries.iter().map(fate).collect();
             }
         };
-        let (root, store_dir) = (store.to_owned(), self.config.store_dir.clone());
-        let opened = spawn_blocking(move || {
-            let layout = StoreLayout {
-                store_dir,
-                ..StoreLayout::default()
-            };
-            LocalStore::open_with(&root, layout)
-        });
+        let layout = StoreLayout::with_store_dir(&self.config.store_dir);
+        let root = store.to_owned();
+        let opened = spawn_blocking(move || LocalStore::open_with(&root, layout));
         let local = match opened.await {
             Ok(Ok(local)) => Arc::new(local),
             Ok(Err(error)) => return all(error.to_string(), Whose::Path),

@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::Config;
 use crate::folder::Environment;
-use crate::pool::Pool;
+use crate::pool::{Pool, exponential};
 use crate::push::PushTotals;
 use crate::push_queue::{PushQueue, QueueError};
 use batch::HostOutcome;
@@ -212,8 +212,7 @@ fn note(rest: &mut HostRest, outcome: HostOutcome) {
 
 /// The pause after a failure that had so many before it.
 fn pause_after(failures: u32) -> Duration {
-    let doubled = FIRST_PAUSE.saturating_mul(1 << failures.min(16));
-    doubled.min(LONGEST_PAUSE)
+    exponential(FIRST_PAUSE, LONGEST_PAUSE, failures.saturating_add(1))
 }
 
 /// Runs what blocks.
