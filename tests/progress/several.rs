@@ -74,9 +74,11 @@ fn by_host(text: &str) -> Vec<(String, f64)> {
     let (_, list) = text
         .rsplit_once(" from ")
         .unwrap_or_else(|| panic!("{text}"));
+    // What was compressed on its way is told behind the hosts, in brackets of its own.
+    let list = list.split_once(") (").map_or(list, |(hosts, _)| hosts);
     let one = |item: &str| {
         let (host, size) = item.split_once(" (")?;
-        let size = size.strip_suffix(" MiB)")?;
+        let size = size.trim_end_matches(')').strip_suffix(" MiB")?;
         Some((host.to_owned(), size.parse().ok()?))
     };
     let all = list.split(", ").map(one).collect::<Option<_>>();
