@@ -71,6 +71,14 @@ pub struct Limits {
     pub hedge: Duration,
 }
 
+impl Limits {
+    /// Within this time a host that is asked for something has sent a first byte, or has failed.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.connect + self.silence
+    }
+}
+
 /// The hosts, in order of preference.
 pub struct Pool {
     hosts: Vec<Arc<HostPool>>,
@@ -145,6 +153,12 @@ impl Pool {
     #[must_use]
     pub fn host(&self, id: HostId) -> &Host {
         &self.hosts[id.0].host
+    }
+
+    /// Within this time a host that is asked for something has sent a first byte, or has failed.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.limits.patience()
     }
 
     /// How many hosts give no answer: they rest, failed, or sent an unreadable reply.
@@ -231,7 +245,7 @@ impl Pool {
         ahead: &[Request],
     ) -> Result<WriteLease, Arc<RemoteError>> {
         self.load().await;
-        let limit = self.limits.connect + self.limits.silence;
+        let limit = self.limits.patience();
         let host = &self.hosts[id.0];
         host.lease_for_writing(in_background, limit, ahead).await
     }
@@ -245,7 +259,7 @@ impl Pool {
         let request = path.map(dump);
         self.load().await;
         // Longer than a host may be silent on a channel that is in use.
-        let limit = self.limits.connect + self.limits.silence;
+        let limit = self.limits.patience();
         let host = &self.hosts[id.0];
         host.lease(in_background, limit, request.as_slice()).await
     }

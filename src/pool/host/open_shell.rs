@@ -55,7 +55,7 @@ impl HostPool {
             Some(known) => (Some(known), None),
             None => (None, Some(by)),
         };
-        let limit = self.limits.connect + self.limits.silence;
+        let limit = self.limits.patience();
         let permit = self.channel_permit(true, limit).await?;
         let opened = match self.shells.take_idle() {
             Some(idle) => Some(idle),

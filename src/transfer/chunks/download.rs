@@ -23,6 +23,8 @@ pub(in crate::transfer) struct ChunkedDownload {
     pub(super) scheduler: Arc<Scheduler>,
     pub(super) nar: Arc<ChunkedNar>,
     limit: Duration,
+    /// The first chunk has come.
+    is_under_way: bool,
     buf: BytesMut,
 }
 
@@ -33,6 +35,7 @@ impl ChunkedDownload {
             scheduler,
             nar,
             limit: FIRST_CHUNK_TIMEOUT,
+            is_under_way: false,
             buf: BytesMut::new(),
         }
     }
@@ -45,17 +48,23 @@ impl ChunkedDownload {
     /// Appends the next chunk to the buffer, and gives its sender. `None` when no more comes, be it complete or not.
     pub(in crate::transfer) async fn more(&mut self) -> Option<HostId> {
         let (chunk, host) = loop {
-            let before = self.received();
+            let before = (self.received(), self.scheduler.received());
             match timeout(self.limit, self.chunk()).await {
                 Ok(chunk) => break chunk?,
                 // The chunk is on its way over a slow link, or has come and is held back until it is confirmed, which has
                 // a limit of its own.
-                Err(_) if self.received() != before || self.nar.waits_for_check() => {}
-                Err(_) => return None,
+                Err(_) if self.received() != before.0 || self.nar.waits_for_check() => {}
+                // Later on others may come first.
+                Err(_) if self.is_under_way && self.scheduler.received() != before.1 => {}
+                Err(_) => {
+                    log::debug!("{}: no more chunks come", self.nar.info.path);
+                    return None;
+                }
             }
         };
-        // Later stalls are noticed by the channels.
-        self.limit = Duration::MAX;
+        // Stalls of a host are noticed by its channels, within this time.
+        self.is_under_way = true;
+        self.limit = 2 * self.scheduler.bookkeeping.pool.patience();
         match chunk.try_into_mut() {
             Ok(chunk) if self.buf.is_empty() => self.buf = chunk,
             Ok(chunk) => self.buf.extend_from_slice(&chunk),

@@ -3,6 +3,7 @@
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -208,11 +209,17 @@ impl Scheduler {
             > 2.0 * latency.as_secs_f64() + MAX_BACKLOG_SECS
     }
 
-    /// Whether to request one more chunk from this host, with so many bytes not requested from any host. It is not worth
-    /// it when the others will have brought all of them long before.
-    fn is_worth_asking(&self, host: HostId, bytes: u64, others: &[HostId]) -> bool {
-        let mut others = others.to_vec();
-        others.retain(|other| self.bookkeeping.pool.is_healthy(*other));
+    /// Whether to request one more chunk of a path from this host, with so many bytes not requested from any host. It is
+    /// not worth it when the others will have brought all of them long before.
+    fn is_worth_asking(
+        &self,
+        host: HostId,
+        path: &StorePath,
+        bytes: u64,
+        others: &[HostId],
+    ) -> bool {
+        // What is left to a host that brings nothing any more would never come.
+        let others = self.usable(path, others);
         let chunk = bytes.min(CHUNK_SIZE);
         !self
             .bookkeeping
@@ -253,8 +260,9 @@ impl Scheduler {
             return NextAction::None;
         }
         for nar in active {
-            let is_worth_asking =
-                |bytes: u64, others: &[HostId]| self.is_worth_asking(host, bytes, others);
+            let is_worth_asking = |bytes: u64, others: &[HostId]| {
+                self.is_worth_asking(host, &nar.info.path, bytes, others)
+            };
             match nar.next(host, channel, is_worth_asking) {
                 NextRequest::Nothing => {}
                 NextRequest::Chunk(chunk, segment) => {
@@ -311,9 +319,19 @@ impl Scheduler {
         hosts
     }
 
+    /// How many bytes have come of all NARs that are wanted now.
+    pub(super) fn received(&self) -> u64 {
+        let state = self.state.lock();
+        let received = |nar: &Arc<ChunkedNar>| nar.received().load(Ordering::Relaxed);
+        state.active.iter().map(received).sum()
+    }
+
     /// Whether some host may still bring a part of it.
     pub(super) fn can_bring(&self, nar: &ChunkedNar) -> bool {
         let mut hosts = self.with_channels(nar.hosts()).into_iter();
         hosts.any(|host| nar.may_come_from(host))
     }
 }
+
+#[cfg(test)]
+mod tests;
