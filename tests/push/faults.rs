@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::support::{DagOptions, Host, Sshd, Store, default_signals, descendants, wait_until};
 use super::{Site, parts, verified};
 
-fn start(mut command: Command, log: &Path) -> Child {
+pub fn start(mut command: Command, log: &Path) -> Child {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     command.stderr(fs::File::create(log).unwrap());
     command.spawn().unwrap()
@@ -38,7 +38,7 @@ fn serve_loops(sshd: &Sshd) -> Vec<u32> {
         .collect()
 }
 
-fn kill(pid: u32, signal: Signal) {
+pub fn kill(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     let _ = kill_process(pid, signal);
 }
