@@ -11,71 +11,85 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rig::{Account, Fault, Link, Setup, setup_account};
+use rig::{Account, Fault, Link, builds, setup_account, slow_line, slow_link};
 use support::{Host, Nix, Random, Scratch, Store};
 
 const KIB: u64 = 1 << 10;
-
-/// 20 ms away, with 5 MB/s.
-fn link() -> Arc<Link> {
-    let mut link = Link::slow(5_000_000);
-    link.latency = Duration::from_millis(20);
-    Arc::new(link)
-}
-
-/// An account for which these stores hold other versions.
-fn account(bases: &[&Store]) -> Account {
-    Account {
-        bases: bases.iter().map(|store| store.root().to_owned()).collect(),
-        ..Account::default()
-    }
-}
-
-/// Fetches the path, which must come as it is. Gives how many bytes came over the link.
-async fn fetch(setup: &Setup, link: &Link, store: &Store, path: &str) -> u64 {
-    let before = link.came.load(Ordering::SeqCst);
-    setup.expect(&[path.to_owned()]).await;
-    let (nar, result) = setup.fetch(path).await;
-    assert!(result.is_ok(), "{path}: {:?}", result.err());
-    assert!(nar == store.nar(path), "{path}: wrong content");
-    link.came.load(Ordering::SeqCst) - before
-}
-
-/// A host with two builds of a package, and a store here with the first one.
-fn builds() -> (Store, Store, String) {
-    let (remote, local) = (Store::new(), Store::new());
-    remote.build("tool-1.0", 1);
-    local.build("tool-1.0", 1);
-    let new = remote.build("tool-1.0", 2);
-    (remote, local, new)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebuild_comes_as_its_differences() {
     let (remote, local, new) = builds();
     for memory in [0, 64 << 20] {
-        let link = link();
+        let link = slow_line();
         let account = Account {
             memory,
-            ..account(&[&local])
+            ..Account::with_bases(&[&local])
         };
         let setup = setup_account(&remote, &link, &account);
-        let came = fetch(&setup, &link, &remote, &new).await;
+        let came = setup.fetch_counted(&link, &remote, &new).await;
         assert!(came < 200 * KIB, "{came}");
-        assert_eq!(*setup.told.lock().unwrap(), [] as [String; 0]);
+        setup.assert_told_nothing();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_host_has_no_version_of_is_compared_file_by_file() {
+async fn what_the_host_has_no_version_of_is_compared_by_files_and_blocks() {
     let (remote, local) = (Store::new(), Store::new());
     local.build("tool-1.0", 1);
     let new = remote.build("tool-1.0", 2);
-    let link = link();
-    let setup = setup_account(&remote, &link, &account(&[&local]));
-    let came = fetch(&setup, &link, &remote, &new).await;
-    // Two large ones differ.
-    assert!((9_000 * KIB..9_700 * KIB).contains(&came), "{came}");
+    let link = slow_line();
+    let setup = setup_account(&remote, &link, &Account::with_bases(&[&local]));
+    let came = setup.fetch_counted(&link, &remote, &new).await;
+    // Two large ones differ, in three blocks of 256 KiB each.
+    assert!((1_500 * KIB..2_000 * KIB).contains(&came), "{came}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_too_large_for_a_patch_comes_block_by_block() {
+    let size = 150 << 20;
+    let local = Store::new();
+    let old = local.one_file(1, size, (5, 0));
+    // Blocks of 256 KiB: one in each place where hashes have changed; the two around what was inserted.
+    for (number, change, at_host, most) in [
+        (2, (5, 0), true, 1400 * KIB),
+        (3, (5, 30_000), false, 2000 * KIB),
+    ] {
+        let remote = Store::new();
+        if at_host {
+            remote.copy_from(&local, &[&old]);
+        }
+        let new = remote.one_file(number, size, change);
+        let link = slow_line();
+        let account = Account {
+            memory: 64 << 20,
+            ..Account::with_bases(&[&local])
+        };
+        let setup = setup_account(&remote, &link, &account);
+        let came = setup.fetch_counted(&link, &remote, &new).await;
+        eprintln!("{number}: {came}");
+        assert!(came < most, "{number}: {came}");
+        setup.assert_told_nothing();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_makes_no_digests_costs_no_path() {
+    let (remote, local) = (Store::new(), Store::new());
+    let size = 8 << 20;
+    local.one_file(1, size, (2, 0));
+    let new = remote.one_file(2, size, (2, 0));
+    for script in ["exit 1", "exec echo hello", "head -c 5; exit 1", ":"] {
+        let programs = program("sha256sum", script);
+        let account = Account {
+            programs: Some(programs.path().to_owned()),
+            ..Account::with_bases(&[&local])
+        };
+        let link = slow_line();
+        let setup = setup_account(&remote, &link, &account);
+        let came = setup.fetch_counted(&link, &remote, &new).await;
+        assert!(came > size as u64, "{script}: {came}");
+        setup.assert_told_nothing();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,9 +106,9 @@ async fn another_version_is_found_by_its_name() {
         )
         .unwrap();
     });
-    let link = link();
-    let setup = setup_account(&remote, &link, &account(&[&local]));
-    let came = fetch(&setup, &link, &remote, &new).await;
+    let link = slow_line();
+    let setup = setup_account(&remote, &link, &Account::with_bases(&[&local]));
+    let came = setup.fetch_counted(&link, &remote, &new).await;
     assert!(came < 60 * KIB, "{came}");
 }
 
@@ -114,21 +128,20 @@ async fn neither_a_fast_link_nor_a_host_that_says_so_gets_differences() {
         let link = Arc::new(link);
         let account = Account {
             params,
-            ..account(&[&local])
+            ..Account::with_bases(&[&local])
         };
         let setup = setup_account(&remote, &link, &account);
-        let came = fetch(&setup, &link, &remote, &new).await;
+        let came = setup.fetch_counted(&link, &remote, &new).await;
         assert!(came > 9_000 * KIB, "{params}: {came}");
     }
 }
 
 /// Has the path come in another way, which nobody has to be told of.
 async fn falls_back(remote: &Store, new: &str, account: &Account) {
-    let link = link();
+    let link = slow_line();
     let setup = setup_account(remote, &link, account);
-    fetch(&setup, &link, remote, new).await;
-    let told = setup.told.lock().unwrap().clone();
-    assert_eq!(told, [] as [String; 0]);
+    setup.fetch_counted(&link, remote, new).await;
+    setup.assert_told_nothing();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,16 +149,10 @@ async fn a_version_here_that_is_not_what_it_should_be_costs_no_path() {
     for file in ["bin/tool", "share/data"] {
         for memory in [0, 64 << 20] {
             let (remote, local, new) = builds();
-            let path = local.physical(&local.all_paths()[0]).join(file);
-            let mut bytes = fs::read(&path).unwrap();
-            for at in (0..bytes.len()).step_by(1000) {
-                bytes[at] ^= 1;
-            }
-            fs::remove_file(&path).unwrap();
-            fs::write(&path, bytes).unwrap();
+            local.damage(&local.all_paths()[0], file);
             let account = Account {
                 memory,
-                ..account(&[&local])
+                ..Account::with_bases(&[&local])
             };
             falls_back(&remote, &new, &account).await;
         }
@@ -158,18 +165,17 @@ async fn a_version_that_is_registered_and_gone_costs_no_path() {
         let (remote, local, new) = builds();
         let store = if at_host { &remote } else { &local };
         let old = local.all_paths().remove(0);
-        let gone = store.physical(&old);
-        assert!(
-            Command::new("chmod")
-                .args(["-R", "u+w"])
-                .arg(&gone)
-                .status()
-                .unwrap()
-                .success()
-        );
-        fs::remove_dir_all(gone).unwrap();
-        falls_back(&remote, &new, &account(&[&local])).await;
+        store.remove_files(&old);
+        falls_back(&remote, &new, &Account::with_bases(&[&local])).await;
     }
+}
+
+/// A folder with a program of that name.
+fn program(name: &str, script: &str) -> Scratch {
+    let programs = Scratch::new();
+    let file = programs.write(name, format!("#!/bin/sh\n{script}\n"));
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    programs
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,17 +207,14 @@ async fn a_zstd_that_makes_no_patches_costs_no_path() {
             format!("case \"$*\" in *patch*) kill -9 $$;; esac; exec {zstd} \"$@\""),
         ),
     ] {
-        let programs = Scratch::new();
-        let file = programs.path().join("zstd");
-        fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        let programs = program("zstd", &script);
         let account = Account {
             programs: Some(programs.path().to_owned()),
-            ..account(&[&local])
+            ..Account::with_bases(&[&local])
         };
-        let link = link();
+        let link = slow_line();
         let setup = setup_account(&remote, &link, &account);
-        let came = fetch(&setup, &link, &remote, &new).await;
+        let came = setup.fetch_counted(&link, &remote, &new).await;
         assert!(came > 5_000 * KIB, "{name}: {came}");
     }
 }
@@ -221,15 +224,13 @@ async fn a_link_that_breaks_costs_no_path() {
     let (remote, local, new) = builds();
     for cut in [2_000, 20_000, 60_000, 110_000] {
         for memory in [0, 64 << 20] {
-            let mut link = Link::slow(5_000_000).cut([cut]);
-            link.latency = Duration::from_millis(20);
-            let link = Arc::new(link);
+            let link = Arc::new(slow_link().cut([cut]));
             let account = Account {
                 memory,
-                ..account(&[&local])
+                ..Account::with_bases(&[&local])
             };
             let setup = setup_account(&remote, &link, &account);
-            fetch(&setup, &link, &remote, &new).await;
+            setup.fetch_counted(&link, &remote, &new).await;
             assert_eq!(link.breaks(), 1, "{cut}");
         }
     }
@@ -245,11 +246,11 @@ async fn a_byte_that_is_wrong_costs_no_path() {
             let account = Account {
                 memory,
                 fault: Some(Fault::Flip(at)),
-                ..account(&[&local])
+                ..Account::with_bases(&[&local])
             };
-            let link = link();
+            let link = slow_line();
             let setup = setup_account(&remote, &link, &account);
-            fetch(&setup, &link, &remote, &new).await;
+            setup.fetch_counted(&link, &remote, &new).await;
         }
     }
 }
@@ -260,10 +261,10 @@ async fn over_any_line_where_the_host_url_says_so() {
     let link = Arc::new(Link::default());
     let account = Account {
         params: "&delta=always",
-        ..account(&[&local])
+        ..Account::with_bases(&[&local])
     };
     let setup = setup_account(&remote, &link, &account);
-    let came = fetch(&setup, &link, &remote, &new).await;
+    let came = setup.fetch_counted(&link, &remote, &new).await;
     assert!(came < 200 * KIB, "{came}");
 }
 
@@ -278,10 +279,10 @@ async fn many_paths_come_one_behind_the_other() {
         local.build(name, 1);
     }
     let new: Vec<String> = names.iter().map(|name| remote.build(name, 2)).collect();
-    let link = link();
+    let link = slow_line();
     let account = Account {
         memory: 256 << 20,
-        ..account(&[&local])
+        ..Account::with_bases(&[&local])
     };
     let setup = setup_account(&remote, &link, &account);
     setup.expect(&new).await;

@@ -150,6 +150,45 @@ impl SegmentReader {
         }
     }
 
+    /// Asks for the SHA-256 of each block of `block` bytes of a whole file, the last one shorter; then as often
+    /// [`SegmentReader::block_digests`] as there are some left. Costs the host reading the file, and a shell two processes for
+    /// each block.
+    pub fn request_block_digests(&mut self, paths: &[&StorePath], file: &FileOfPath, block: u64) {
+        let Some(path) = paths.get(file.index) else {
+            return;
+        };
+        match self {
+            Self::Shell(shell) => {
+                shell.request_block_digests(path, &in_folder(paths, file), block);
+            }
+            Self::Extension(channel) => {
+                let (end, mut at) = (file.nar_start + file.range.size, file.nar_start);
+                while at < end {
+                    let len = block.clamp(1, end - at);
+                    channel.request_part_digest(path, (at, len));
+                    at += len;
+                }
+            }
+        }
+    }
+
+    /// The SHA-256 of the next of `left` blocks, of at least one; `None` for one of which the host cannot tell.
+    ///
+    /// # Errors
+    /// When the link breaks or falls silent, or what comes is no digest. It is to be dropped then.
+    pub async fn block_digests(
+        &mut self,
+        left: usize,
+    ) -> Result<Vec<Option<[u8; 32]>>, RemoteError> {
+        Ok(match self {
+            Self::Shell(shell) => match shell.output().await? {
+                Some(output) => output.block_digests(left),
+                None => vec![None; left],
+            },
+            Self::Extension(channel) => vec![channel.digest().await?],
+        })
+    }
+
     /// The next outstanding one of these. `None` when there is none. May be dropped and called again.
     ///
     /// # Errors

@@ -2,48 +2,30 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use ssh_substituter::remote::{BasePart, Difference, FileOfPath, SegmentReader};
 use ssh_substituter::wire::nar::layout::{FileRange, Layout, Piece};
 
-use super::rig::{Account, Fault, Link, Setup, setup_ours};
+use super::rig::{Account, Fault, Link, Setup, builds, setup_ours, slow_line, slow_link};
 use super::support::{Random, Store};
 use super::{MIB, Narrow, open, parse, process};
 
 const KIB: u64 = 1 << 10;
 
 /// What is asked for.
+const DIGEST: u64 = 0x5383;
 const DELTA: u64 = 0x5384;
 const SURVEY: u64 = 0x5386;
 const PARTS: u64 = 0x5387;
 
-/// 20 ms away, with 5 MB/s.
-fn link() -> Arc<Link> {
-    let mut link = Link::slow(5_000_000);
-    link.latency = Duration::from_millis(20);
-    Arc::new(link)
-}
-
 /// An account that runs our program, for which this store here holds other versions.
 fn account(base: &Store) -> Account {
     Account {
-        bases: vec![base.root().to_owned()],
         ours: &["one"],
-        ..Account::default()
+        ..Account::with_bases(&[base])
     }
-}
-
-/// A host with two builds of a package, and a store here with the first one.
-fn builds() -> (Store, Store, String) {
-    let (remote, local) = (Store::new(), Store::new());
-    remote.build("tool-1.0", 1);
-    local.build("tool-1.0", 1);
-    let new = remote.build("tool-1.0", 2);
-    (remote, local, new)
 }
 
 fn setup(remote: &Store, link: &Arc<Link>, account: &Account) -> Setup {
@@ -51,42 +33,35 @@ fn setup(remote: &Store, link: &Arc<Link>, account: &Account) -> Setup {
     setup_ours(&hosts, std::slice::from_ref(link), account.memory, account)
 }
 
-/// Fetches the path, which must come as it is and without a word. Gives how many bytes came over the link.
-async fn fetch(setup: &Setup, link: &Link, store: &Store, path: &str) -> u64 {
-    let before = link.came.load(Ordering::SeqCst);
-    setup.expect(&[path.to_owned()]).await;
-    setup.fetch_right(store, path).await;
-    link.came.load(Ordering::SeqCst) - before
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebuild_comes_as_its_differences() {
     let (remote, local, new) = builds();
     for memory in [0, 64 << 20] {
-        let link = link();
+        let link = slow_line();
         let account = Account {
             memory,
             ..account(&local)
         };
         let setup = setup(&remote, &link, &account);
-        let came = fetch(&setup, &link, &remote, &new).await;
+        let came = setup.fetch_counted(&link, &remote, &new).await;
         assert!(came < 170 * KIB, "{came}");
         assert_eq!(setup.extension_requests("one", SURVEY), 1);
         assert!(setup.extension_requests("one", DELTA) >= 2);
-        assert_eq!(*setup.told.lock().unwrap(), [] as [String; 0]);
+        setup.assert_told_nothing();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_host_has_no_version_of_is_compared_file_by_file() {
+async fn what_the_host_has_no_version_of_is_compared_by_files_and_blocks() {
     let (remote, local) = (Store::new(), Store::new());
     local.build("tool-1.0", 1);
     let new = remote.build("tool-1.0", 2);
-    let link = link();
+    let link = slow_line();
     let setup = setup(&remote, &link, &account(&local));
-    let came = fetch(&setup, &link, &remote, &new).await;
-    // Two large ones differ.
-    assert!((9_000 * KIB..9_700 * KIB).contains(&came), "{came}");
+    let came = setup.fetch_counted(&link, &remote, &new).await;
+    // Two large ones differ, in three blocks of 256 KiB each.
+    assert!((1_500 * KIB..2_000 * KIB).contains(&came), "{came}");
+    assert_eq!(setup.extension_requests("one", DIGEST), 12 + 24);
     assert_eq!(setup.extension_requests("one", DELTA), 0);
     assert!(setup.extension_requests("one", PARTS) > 0);
 }
@@ -102,7 +77,7 @@ async fn many_paths_come_one_behind_the_other() {
         local.build(name, 1);
     }
     let new: Vec<String> = names.iter().map(|name| remote.build(name, 2)).collect();
-    let link = link();
+    let link = slow_line();
     let account = Account {
         memory: 256 << 20,
         ..account(&local)
@@ -119,11 +94,10 @@ async fn many_paths_come_one_behind_the_other() {
 
 /// Has the path come in another way, which nobody has to be told of.
 async fn falls_back(remote: &Store, new: &str, account: &Account) {
-    let link = link();
+    let link = slow_line();
     let setup = setup(remote, &link, account);
-    fetch(&setup, &link, remote, new).await;
-    let told = setup.told.lock().unwrap().clone();
-    assert_eq!(told, [] as [String; 0]);
+    setup.fetch_counted(&link, remote, new).await;
+    setup.assert_told_nothing();
     assert_eq!(setup.extension_requests("one", SURVEY), 1);
     assert!(setup.parts("one").0 > 0, "in another way");
 }
@@ -132,13 +106,7 @@ async fn falls_back(remote: &Store, new: &str, account: &Account) {
 async fn a_version_here_that_is_not_what_it_should_be_costs_no_path() {
     for memory in [0, 64 << 20] {
         let (remote, local, new) = builds();
-        let path = local.physical(&local.all_paths()[0]).join("bin/tool");
-        let mut bytes = fs::read(&path).unwrap();
-        for at in (0..bytes.len()).step_by(1000) {
-            bytes[at] ^= 1;
-        }
-        fs::remove_file(&path).unwrap();
-        fs::write(&path, bytes).unwrap();
+        local.damage(&local.all_paths()[0], "bin/tool");
         let account = Account {
             memory,
             ..account(&local)
@@ -147,20 +115,12 @@ async fn a_version_here_that_is_not_what_it_should_be_costs_no_path() {
     }
 }
 
-fn remove(store: &Store, path: &str) {
-    let gone = store.physical(path);
-    let mut writable = Command::new("chmod");
-    writable.args(["-R", "u+w"]).arg(&gone);
-    assert!(writable.status().unwrap().success());
-    fs::remove_dir_all(gone).unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_has_gone_from_the_host_meanwhile_costs_no_path() {
     for memory in [0, 64 << 20] {
         let (remote, local, new) = builds();
         // Its files are gone, and it is registered still.
-        remove(&remote, &local.all_paths()[0]);
+        remote.remove_files(&local.all_paths()[0]);
         let account = Account {
             memory,
             ..account(&local)
@@ -175,23 +135,21 @@ async fn links_that_break_and_bytes_that_are_wrong_cost_no_path() {
     let mut random = Random::new(1, "flips");
     for cut in [2_000, 20_000, 60_000, 110_000] {
         for memory in [0, 64 << 20] {
-            let mut broken = Link::slow(5_000_000).cut([cut]);
-            broken.latency = Duration::from_millis(20);
-            let broken = Arc::new(broken);
+            let broken = Arc::new(slow_link().cut([cut]));
             let whole = Account {
                 memory,
                 ..account(&local)
             };
             let setup_broken = setup(&remote, &broken, &whole);
-            fetch(&setup_broken, &broken, &remote, &new).await;
+            setup_broken.fetch_counted(&broken, &remote, &new).await;
             assert_eq!(broken.breaks(), 1, "{cut}");
-            let link = link();
+            let link = slow_line();
             let flipped = Account {
                 fault: Some(Fault::Flip(2_000 + random.below(120_000) as u64)),
                 ..whole
             };
             let setup = setup(&remote, &link, &flipped);
-            fetch(&setup, &link, &remote, &new).await;
+            setup.fetch_counted(&link, &remote, &new).await;
         }
     }
 }
@@ -199,50 +157,35 @@ async fn links_that_break_and_bytes_that_are_wrong_cost_no_path() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_with_another_version_of_the_extension_is_not_asked() {
     let (remote, local, new) = builds();
-    let link = link();
+    let link = slow_line();
     let account = Account {
         is_other_version: true,
         memory: 64 << 20,
         ..account(&local)
     };
     let setup = setup(&remote, &link, &account);
-    fetch(&setup, &link, &remote, &new).await;
+    setup.fetch_counted(&link, &remote, &new).await;
     for op in 0x5381..=0x53ff {
         assert_eq!(setup.extension_requests("one", op), 0, "{op:x}");
     }
     assert_eq!(setup.dumps("one", &[new]).len(), 1);
-    assert_eq!(*setup.told.lock().unwrap(), [] as [String; 0]);
-}
-
-/// A path with one file of `size` bytes, `insert` of which are in no other one.
-fn one_file(store: &Store, number: u64, size: usize, insert: usize) -> String {
-    let path = Random::new(number, "large").store_path("large-1.0");
-    store.add_made(path, |folder| {
-        let mut bytes = vec![0; size];
-        Random::new(1, "large").fill(&mut bytes);
-        let mut own = vec![0; insert];
-        Random::new(number, "own").fill(&mut own);
-        let middle = size / 3;
-        let bytes = [&bytes[..middle], &own, &bytes[middle..]].concat();
-        fs::create_dir(folder).unwrap();
-        fs::write(folder.join("data"), bytes).unwrap();
-    })
+    setup.assert_told_nothing();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_too_large_for_one_patch_comes_in_several() {
     let (remote, local) = (Store::new(), Store::new());
     let size = 150 << 20;
-    let old = one_file(&local, 1, size, 0);
+    let old = local.one_file(1, size, (0, 0));
     remote.copy_from(&local, &[&old]);
-    let new = one_file(&remote, 2, size, 30_000);
-    let link = link();
+    let new = remote.one_file(2, size, (0, 30_000));
+    let link = slow_line();
     let account = Account {
         memory: 64 << 20,
         ..account(&local)
     };
     let setup = setup(&remote, &link, &account);
-    let came = fetch(&setup, &link, &remote, &new).await;
+    let came = setup.fetch_counted(&link, &remote, &new).await;
     assert!(came < 400 * KIB, "{came}");
     assert_eq!(setup.extension_requests("one", DELTA), 7);
 }

@@ -171,6 +171,7 @@ pub fn differences() -> Group {
     let survey = format!("{listing}{digests}");
     let text = "one line\nanother line\n".repeat(20);
     let len = (text.len() as u16).to_le_bytes();
+    let blocks = format!("b{digest}  -\n{digest}  -\nno digest");
     let versions = [&b"v"[..], &len, text.as_bytes(), b"new\n", text.as_bytes()].concat();
     let contents = zstd::encode_all(format!("{text}0").as_bytes(), 3).expect("compress");
     let contents = [&b"c"[..], &len, &contents].concat();
@@ -179,6 +180,7 @@ pub fn differences() -> Group {
     vec![
         ("listing", listing.into_bytes()),
         ("survey", survey.into_bytes()),
+        ("blocks", blocks.into_bytes()),
         ("versions", versions),
         ("contents", contents),
         ("patch", patch),

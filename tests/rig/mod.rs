@@ -1,9 +1,10 @@
 //! Hosts of a pool without ssh: real `nix-store --serve` processes, with faults on the way from them and a record of what is
 //! asked of them.
 
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 mod asked;
+mod differences;
 mod fault;
 mod link;
 
@@ -32,6 +33,7 @@ use ssh_substituter::transport::process::ProcessTransport;
 use ssh_substituter::transport::{Channel, Program, Transport, TransportError};
 use tokio::io::AsyncWrite;
 
+pub use differences::{builds, slow_line, slow_link};
 pub use fault::Fault;
 use fault::Faulty;
 pub use link::Link;

@@ -1,6 +1,6 @@
 //! Rules of what the commands of a host's shell print when a path comes as its differences, and of patches. The first byte
 //! tells what comes: `s` a survey of two paths (compressed here first), `S` the same as a frame, `c` the contents of files as a
-//! frame behind two bytes with their length, `p` a patch against [`BASE`] in the same way, any other two
+//! frame behind two bytes with their length, `p` a patch against [`BASE`] in the same way, `b` the digests of blocks, any other two
 //! versions of a file, behind two bytes with the length of the old one.
 //!
 //! 1. Nothing longer comes out than is wanted, and memory is taken in proportion to what there is.
@@ -31,6 +31,7 @@ pub fn check(input: &[u8]) {
     match kind {
         b's' => survey(compressed(rest), Some(rest.len())),
         b'S' => survey(rest.to_vec(), None),
+        b'b' => block_digests(rest),
         b'c' | b'p' => frame(rest, *kind == b'p'),
         _ => versions(rest),
     }
@@ -82,6 +83,17 @@ fn survey(frame: Vec<u8>, len: Option<usize>) {
     }
     // What there is of them is what came.
     assert!(len.is_none_or(|len| entries + names <= len));
+}
+
+fn block_digests(input: &[u8]) {
+    let output = output(input.to_vec());
+    for count in [0, 1, 100] {
+        let digests = output.block_digests(count);
+        assert_eq!(digests.len(), count);
+        // Each is in what came.
+        let known = digests.iter().flatten();
+        assert!(known.count() * 64 <= input.len());
+    }
 }
 
 fn frame(input: &[u8], is_patch: bool) {

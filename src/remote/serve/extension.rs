@@ -217,14 +217,29 @@ impl ExtensionChannel {
     }
 
     fn request_digest_of(&mut self, segment: &Segment, contents_only: bool) {
+        let part = (segment.start(), segment.len());
+        self.request_digest_at(segment.layout().path(), part, contents_only);
+    }
+
+    /// As [`ExtensionChannel::request_digest`], of so many bytes of the NAR of `path` from that offset on.
+    pub(in crate::remote) fn request_part_digest(&mut self, path: &StorePath, part: (u64, u64)) {
+        self.request_digest_at(path, part, false);
+    }
+
+    fn request_digest_at(
+        &mut self,
+        path: &StorePath,
+        (start, len): (u64, u64),
+        contents_only: bool,
+    ) {
         let request = Request::Digest {
-            path: segment.layout().path().clone(),
-            start: segment.start(),
-            len: segment.len(),
+            path: path.clone(),
+            start,
+            len,
             contents_only,
         };
         let body = Body::new(Length::Exactly(DIGEST_LEN), 0);
-        self.send((Kind::Digest, segment.layout().path()), &request, body);
+        self.send((Kind::Digest, path), &request, body);
     }
 
     /// The next outstanding segment. Empty when there is none. May be dropped and called again.

@@ -18,6 +18,9 @@ use crate::wire::nar::layout::{Entry, FileRange, Layout};
 /// A line of `sha256sum`: 64 digits, two characters, the name.
 const DIGEST_LINE: usize = 66;
 
+/// A line of `sha256sum` of what it reads: 64 digits, two characters, `-`, a line feed.
+const BLOCK_LINE: usize = 68;
+
 /// What a command printed.
 #[derive(Debug)]
 pub struct CommandOutput {
@@ -88,6 +91,19 @@ impl Shell {
         let base = (base.base_name().as_bytes(), base_file);
         command::patch(&mut lines, &file.path, base, level, number);
         self.request_output(near, number, frame_max(file.size), lines);
+    }
+
+    /// Asks for the SHA-256 of each block of `block` bytes of a whole file; [`Shell::output`], then
+    /// [`CommandOutput::block_digests`]. Its path begins in the folder that `near` is in. Costs the host reading the file, and two
+    /// processes for each block.
+    pub fn request_block_digests(&mut self, near: &StorePath, file: &FileRange, block: u64) {
+        let mut lines = self.enter_folder_of(near);
+        let number = self.number();
+        let block = block.max(1);
+        command::block_digests(&mut lines, &file.path, (file.size, block), number);
+        let count = usize::try_from(file.size.div_ceil(block)).unwrap_or(usize::MAX);
+        let max = count.saturating_mul(BLOCK_LINE).saturating_add(1024);
+        self.request_output(near, number, max, lines);
     }
 
     /// The commands that go to the folder that a path is in.
@@ -177,6 +193,19 @@ impl CommandOutput {
             Surveyed { layout, digests }
         });
         Some(surveyed.collect())
+    }
+
+    /// The SHA-256 of each of so many blocks; `None` where it is not known.
+    #[must_use]
+    pub fn block_digests(&self, count: usize) -> Vec<Option<[u8; 32]>> {
+        let digest = |line: &[u8]| {
+            let hex = line.strip_suffix(b"  -\n")?;
+            data_encoding::HEXLOWER.decode(hex).ok()?.try_into().ok()
+        };
+        let lines = self.bytes.chunks(BLOCK_LINE).take(count);
+        let mut digests: Vec<_> = lines.map(digest).collect();
+        digests.resize(count, None);
+        digests
     }
 
     /// `len` bytes of files; `None` where the files could not be read, have other lengths, or were not compressed rightly.
@@ -279,5 +308,36 @@ mod tests {
             status: 0,
         };
         assert!(cut.surveyed(&paths).is_none());
+    }
+
+    #[test]
+    fn blocks_of_a_file_are_hashed() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = "7rjj86a15146cq1d3qy068lml7n7ykzm-x";
+        let odd: &[u8] = b"7rjj86a15146cq1d3qy068lml7n7ykzm-x/- it's \n*";
+        let contents: Vec<u8> = (0..200_001_u32).map(|n| (n / 7) as u8).collect();
+        fs::create_dir(folder.path().join(name)).unwrap();
+        fs::write(folder.path().join(name).join("- it's \n*"), &contents).unwrap();
+
+        let nonce = "0123456789abcdef0123456789abcdef";
+        let digests = |file: &[u8], size, count| {
+            let mut script = format!("n={nonce};LC_ALL=C\n").into_bytes();
+            script.extend(command::set_up(&[folder.path().to_str().unwrap().into()]));
+            command::enter(&mut script, name.as_bytes(), false);
+            command::block_digests(&mut script, file, (size, 50_000), 7);
+            let output = run(&script, nonce, 7);
+            assert_eq!(output.status, 0);
+            output.block_digests(count)
+        };
+        let expected = contents.chunks(50_000);
+        let expected = expected.map(|block| Some(Sha256::digest(block).into()));
+        assert_eq!(digests(odd, 200_001, 5), expected.collect::<Vec<_>>());
+        // Which is the digest of nothing.
+        let gone = digests(b"7rjj86a15146cq1d3qy068lml7n7ykzm-x/gone", 60_000, 2);
+        assert!(
+            gone.iter()
+                .all(|digest| *digest == Some(Sha256::digest("").into()))
+        );
+        assert_eq!(digests(odd, 60_000, 4)[2..], [None, None]);
     }
 }

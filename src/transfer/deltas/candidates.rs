@@ -244,6 +244,7 @@ impl Deltas {
         DeltaOptions {
             level: self.pool().host(host).compression.level,
             patch_min: (rate as f64 * PATCH_SECS) as u64,
+            rate,
             memory: self.memory.clone(),
             may_block: self.may_block(),
         }

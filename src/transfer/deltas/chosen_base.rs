@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -10,6 +11,12 @@ use super::base_files::BaseFiles;
 use super::rewrite::HashRewrites;
 use crate::model::{PathInfo, StorePath};
 use crate::pool::HostId;
+
+/// The length of a hash in a store path, in bytes.
+const HASH_LEN: u64 = 32;
+
+/// A path, and the version here that it comes from.
+pub(in crate::transfer) type Wanted = (Arc<PathInfo>, Arc<ChosenBase>);
 
 /// A version here, for one path on one host.
 #[derive(Debug)]
@@ -37,22 +44,56 @@ impl ChosenBase {
             || rewrites.is_some_and(|rewrites| is_it(self.files.digest_with(path, rewrites)))
     }
 
-    /// The contents that a file here has with this digest, as they are or with other hashes of store paths in them; `None`
-    /// where neither has it. Blocks.
+    /// The contents that a file here has with this digest, as they are or with other hashes of store paths in them. Blocks.
     ///
     /// # Errors
-    /// When it cannot be read, or has another size by now.
-    pub(super) fn contents(&self, path: &[u8], digest: [u8; 32]) -> io::Result<Option<Vec<u8>>> {
+    /// When it cannot be read, or neither has this digest.
+    pub(super) fn contents(&self, path: &[u8], digest: [u8; 32]) -> io::Result<Vec<u8>> {
         let mut contents = self.files.contents(path)?;
         let is_it = |contents: &[u8]| <[u8; 32]>::from(Sha256::digest(contents)) == digest;
         if is_it(&contents) {
-            return Ok(Some(contents));
+            return Ok(contents);
         }
         if let Some(rewrites) = &self.rewrites {
             rewrites.apply(&mut contents);
         }
-        Ok(is_it(&contents).then_some(contents))
+        match is_it(&contents) {
+            true => Ok(contents),
+            false => Err(changed()),
+        }
     }
+
+    /// `len` bytes of a file here from offset `start` on, as they are or with other hashes of store paths in them. Blocks.
+    ///
+    /// # Errors
+    /// When they cannot be read, or the file has another size by now.
+    pub(super) fn part(
+        &self,
+        path: &[u8],
+        (start, len): (u64, u64),
+        is_rewritten: bool,
+    ) -> io::Result<Vec<u8>> {
+        let rewrites = self.rewrites.as_ref().filter(|_| is_rewritten);
+        let Some(rewrites) = rewrites else {
+            return self.files.part(path, (start, len));
+        };
+        // One may begin before them, or end behind them.
+        let from = start.saturating_sub(HASH_LEN);
+        let size = self.files.size(path).unwrap_or_default();
+        let end = size.min(start.saturating_add(len).saturating_add(HASH_LEN));
+        let mut part = self.files.part(path, (from, end.saturating_sub(from)))?;
+        rewrites.apply(&mut part);
+        // Both lie in what was read.
+        let skip = usize::try_from(start - from).unwrap_or(usize::MAX);
+        part.drain(..skip.min(part.len()));
+        part.truncate(usize::try_from(len).unwrap_or(usize::MAX));
+        Ok(part)
+    }
+}
+
+/// A file here that is not what it was when it was compared.
+pub(super) fn changed() -> io::Error {
+    io::Error::other("it has changed")
 }
 
 /// The first version that the host has too; else the most similar one that is here. Blocks.

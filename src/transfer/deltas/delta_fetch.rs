@@ -1,21 +1,19 @@
 //! Some paths from one host, put together from what is here and what the host sends.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::time::timeout;
 
-use super::chosen_base::ChosenBase;
+use super::chosen_base::{ChosenBase, Wanted};
 use super::delta_options::DeltaOptions;
 use super::fault::{DeltaFault, unsuitable};
-use super::patching::Patching;
-use super::plan::{Plan, Request, Spared, Step};
-use crate::model::{PathInfo, StorePath};
-use crate::remote::{BasePart, Difference, SegmentReader, Surveyed};
+use super::plan::{Plan, Request, Step};
+use super::planning::{self, paths};
+use super::replies::difference;
+use crate::remote::{BasePart, Difference, SegmentReader};
 use crate::transfer::blocking;
-use crate::wire::nar::layout::{Layout, Piece};
 
 /// How many requests may be outstanding, and how many bytes of files they bring if there are more than two: the host makes
 /// the next while the one before is passed on here.
@@ -23,21 +21,8 @@ const MAX_OUTSTANDING: usize = 32;
 const ALWAYS_OUTSTANDING: usize = 2;
 const MAX_OUTSTANDING_BYTES: u64 = 8 << 20;
 
-/// Files up to this size, in bytes, are compared by their digests before anything else, since most of a new version are
-/// the same. A larger one comes as a patch at once, which costs the host about as much.
-const DIGEST_MAX: u64 = 4 << 20;
-
-/// The largest file that is copied from here, in bytes: it is held in memory.
-const LOCAL_MAX: u64 = 128 << 20;
-
 /// How many bytes are passed on at once.
 const PIECE_SIZE: usize = 1 << 20;
-
-/// How long the host may send nothing: it works that long on the largest patch.
-const SILENCE_MAX: Duration = Duration::from_secs(15);
-
-/// A path, and the version here that it comes from.
-pub(in crate::transfer) type Wanted = (Arc<PathInfo>, Arc<ChosenBase>);
 
 /// What a [`DeltaFetch`] brought.
 pub(in crate::transfer) enum Brought {
@@ -75,14 +60,7 @@ impl DeltaFetch {
         wanted: Vec<Wanted>,
         options: DeltaOptions,
     ) -> Self {
-        let compared = wanted.iter().enumerate().flat_map(|(index, (_, base))| {
-            let most = if base.at_host { DIGEST_MAX } else { LOCAL_MAX };
-            let files = base.files.iter();
-            let files =
-                files.filter(move |(path, size)| (1..=most).contains(size) && !path.is_empty());
-            files.map(move |(path, _)| (index, path))
-        });
-        reader.request_survey(&paths(&wanted), compared);
+        planning::request(reader, &wanted);
         Self {
             wanted: wanted.into(),
             options,
@@ -145,7 +123,16 @@ impl DeltaFetch {
     ) -> Result<Bytes, DeltaFault> {
         let (request, len) = match step {
             Step::Framing(bytes) => return Ok(bytes.into()),
-            Step::Local { path, digest } => return Ok(self.local(nar, path, digest).await?.into()),
+            Step::Local { path, digest } => {
+                let name = String::from_utf8_lossy(&path).into_owned();
+                let read = move |base: &ChosenBase| base.contents(&path, digest);
+                return Ok(self.local(nar, name, read).await?.into());
+            }
+            Step::Block(block) => {
+                let name = String::from_utf8_lossy(&block.file).into_owned();
+                let read = move |base: &ChosenBase| block.contents(base);
+                return Ok(self.local(nar, name, read).await?.into());
+            }
             Step::Remote { request, len } => (request, len),
         };
         while self.received <= request {
@@ -165,26 +152,9 @@ impl DeltaFetch {
     }
 
     async fn make_plan(&mut self, reader: &mut SegmentReader) -> Result<(), DeltaFault> {
-        let survey = difference(reader).await?;
-        self.wire_len += survey.wire_len();
-        let wanted = self.wanted.clone();
-        let patching = Patching {
-            min: self.options.patch_min,
-            in_parts: reader.patches_parts(),
-        };
-        let planned = blocking::run(self.options.may_block, move || {
-            let (mut plan, mut refused) = (Plan::default(), VecDeque::new());
-            let surveyed = survey.surveyed(&paths(&wanted));
-            let surveyed = surveyed.ok_or_else(|| unsuitable("the host cannot list the paths"))?;
-            for (nar, (wanted, surveyed)) in wanted.iter().zip(surveyed).enumerate() {
-                if let Err(fault) = add_to_plan(&mut plan, nar, wanted, surveyed, patching) {
-                    refused.push_back((nar, fault));
-                }
-            }
-            Ok::<_, DeltaFault>((plan, refused))
-        });
-        let planned = planned.await;
-        (self.plan, self.refused) = planned.map_err(|error| unsuitable(error.to_string()))??;
+        let planned = planning::make(reader, self.wanted.clone(), &self.options).await?;
+        self.wire_len += planned.wire_len;
+        (self.plan, self.refused) = (planned.plan, planned.refused);
         self.is_planned = true;
         Ok(())
     }
@@ -253,23 +223,18 @@ impl DeltaFetch {
         Ok(())
     }
 
-    /// A file from here, which must be what it was when it was compared.
+    /// Bytes of the file of that name from here, which must be what they were when they were compared.
     async fn local(
         &self,
         nar: usize,
-        path: Vec<u8>,
-        digest: [u8; 32],
+        name: String,
+        read: impl FnOnce(&ChosenBase) -> io::Result<Vec<u8>> + Send + 'static,
     ) -> Result<Vec<u8>, DeltaFault> {
         let wanted = self.wanted.get(nar);
         let base = wanted.map(|(_, base)| base.clone());
         let base = base.ok_or_else(|| unsuitable("nobody wants it"))?;
         let read = blocking::run(self.options.may_block, move || {
-            let name = String::from_utf8_lossy(&path).into_owned();
-            match base.contents(&path, digest) {
-                Ok(Some(contents)) => Ok(contents),
-                Ok(None) => Err(format!("{name} of {} has changed", base.path)),
-                Err(error) => Err(format!("{name} of {} cannot be read: {error}", base.path)),
-            }
+            read(&base).map_err(|error| format!("{name} of {} cannot be used: {error}", base.path))
         });
         let read = read.await.map_err(|error| unsuitable(error.to_string()))?;
         read.map_err(unsuitable)
@@ -299,75 +264,10 @@ fn decode(request: &Request, reply: &Difference, wanted: &[Wanted]) -> Result<Ve
     patched.map_err(|error| unsuitable(format!("{} is not what the host has: {error}", name())))
 }
 
-fn paths(wanted: &[Wanted]) -> Vec<&StorePath> {
-    wanted.iter().map(|(info, _)| &info.path).collect()
-}
-
-/// Plans a NAR.
-fn add_to_plan(
-    plan: &mut Plan,
-    nar: usize,
-    (info, base): &Wanted,
-    surveyed: Surveyed,
-    patching: Patching,
-) -> Result<(), DeltaFault> {
-    let layout = surveyed.layout;
-    let layout = layout.filter(|layout| layout.nar_size() == info.nar_size);
-    let layout = layout.ok_or_else(|| unsuitable("the host cannot list it"))?;
-    let (sizes, mut same) = (sizes(&layout), surveyed.digests);
-    // The host may name anything.
-    same.retain(|path, theirs| {
-        let size = base.files.size(path);
-        size.is_some() && sizes.get(path) == size.as_ref() && base.has(path, *theirs)
-    });
-    let patching = base.at_host.then_some(patching);
-    let planned = plan.add(nar, &layout, &base.files, &same, patching);
-    let Spared { spared, contents } = planned;
-    if !planned.is_worth_it() {
-        let reason = format!("{spared} of {contents} bytes are spared");
-        return Err(unsuitable(reason));
-    }
-    let (path, base) = (&info.path, &base.path);
-    log::debug!("{path}: {spared} of {contents} bytes are here or similar to {base}");
-    Ok(())
-}
-
-/// How long the files of a path are.
-fn sizes(layout: &Layout) -> HashMap<Vec<u8>, u64> {
-    let pieces = layout.segment(0, u64::MAX).pieces();
-    let sizes = pieces.filter_map(|piece| match piece {
-        Piece::Contents(file) => Some((file.path, file.size)),
-        Piece::Framing(_) => None,
-    });
-    sizes.collect()
-}
-
 fn append(out: &mut BytesMut, bytes: Bytes) {
     match bytes.try_into_mut() {
         Ok(bytes) if out.is_empty() => *out = bytes,
         Ok(bytes) => out.extend_from_slice(&bytes),
         Err(bytes) => out.extend_from_slice(&bytes),
-    }
-}
-
-/// What the host sends next.
-async fn difference(reader: &mut SegmentReader) -> Result<Difference, DeltaFault> {
-    let meter = reader.meter();
-    let reply = reader.difference();
-    tokio::pin!(reply);
-    let mut before = None;
-    loop {
-        match timeout(SILENCE_MAX, &mut reply).await {
-            Ok(Ok(Some(reply))) => return Ok(reply),
-            Ok(Ok(None)) => return Err(unsuitable("nothing is outstanding")),
-            Ok(Err(error)) => return Err(DeltaFault::Remote(error.into())),
-            Err(_) => {
-                let now = meter.load(std::sync::atomic::Ordering::Relaxed);
-                if before.replace(now) == Some(now) || now == 0 {
-                    let secs = SILENCE_MAX.as_secs();
-                    return Err(unsuitable(format!("the host sent nothing for {secs} s")));
-                }
-            }
-        }
     }
 }

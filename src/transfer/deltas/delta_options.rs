@@ -14,6 +14,8 @@ pub(in crate::transfer) struct DeltaOptions {
     pub(in crate::transfer) level: u8,
     /// The size in bytes from which files come as patches.
     pub(in crate::transfer) patch_min: u64,
+    /// How many bytes of files come in a second; 0 where that is not known.
+    pub(super) rate: u64,
     pub(super) memory: PatchMemory,
     /// Reading the files here may take long.
     pub(super) may_block: bool,

@@ -13,7 +13,8 @@
 //! ```text
 //!   decide ──▶ Rebuild: the version here with other hashes in it, if that is the wanted NAR; else
 //!   decide ──▶ request a survey of some paths: their listings, and the digests of files that the versions here have
-//!          ──▶ Plan: framing | file from here | file from the host (a patch, or compressed in groups)
+//!          ──▶ the digests of the blocks of large files that are not the same here, and cannot come as patches
+//!          ──▶ Plan: framing | file or block from here | from the host (a patch, or compressed in groups)
 //!          ──▶ DeltaFetch brings the NARs in order
 //! ```
 //!
@@ -24,12 +25,16 @@
 //! | `candidates` | which paths are fetched so, and from which version here |
 //! | `chosen_base` | the version here that one path comes from, and its files as the host has them |
 //! | `base_files` | the files of a version here |
+//! | `blocks` | which blocks of a file are here, where it is not |
 //! | `matching` | which file there is another version of which file here; pure |
 //! | `patching` | which files come as patches, and in which parts; pure |
 //! | `plan` | where each byte of the NARs comes from; pure |
+//! | `planning` | asks what there is, and makes the plan |
+//! | `replies` | waits for what a host sends, as long as it does |
 //! | `delta_fetch` | some paths from one host, over one channel |
 
 mod base_files;
+mod blocks;
 mod candidates;
 mod chosen_base;
 mod delta_fetch;
@@ -38,7 +43,9 @@ mod fault;
 mod matching;
 mod patching;
 mod plan;
+mod planning;
 mod rebuild;
+mod replies;
 mod rewrite;
 
 use std::io;
@@ -47,8 +54,8 @@ use std::path::PathBuf;
 use crate::model::{NarHash, PathInfo, StorePath};
 
 pub(in crate::transfer) use candidates::{DeltaState, Deltas};
-pub(in crate::transfer) use chosen_base::ChosenBase;
-pub(in crate::transfer) use delta_fetch::{Brought, DeltaFetch, Wanted};
+pub(in crate::transfer) use chosen_base::{ChosenBase, Wanted};
+pub(in crate::transfer) use delta_fetch::{Brought, DeltaFetch};
 pub(in crate::transfer) use fault::DeltaFault;
 pub(in crate::transfer) use rebuild::{Rebuild, RewrittenNar};
 

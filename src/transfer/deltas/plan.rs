@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::base_files::BaseFiles;
+use super::blocks::Block;
 use super::matching::Matching;
 use super::patching::Patching;
 use crate::remote::FileOfPath;
@@ -25,6 +26,8 @@ pub(super) enum Step {
         path: Vec<u8>,
         digest: [u8; 32],
     },
+    /// A part of a file, from here.
+    Block(Block),
     /// So many bytes of the reply to a request.
     Remote {
         request: usize,
@@ -67,6 +70,15 @@ pub(super) struct Plan {
     group: Option<(usize, u64)>,
 }
 
+/// What of a NAR is known to be here.
+#[derive(Debug, Default)]
+pub(super) struct Here {
+    /// Files that are the same, with their digests.
+    pub(super) same: HashMap<Vec<u8>, [u8; 32]>,
+    /// Files of which some blocks are: lengths in bytes, in order, and where each is, if it is here.
+    pub(super) blocks: HashMap<Vec<u8>, Vec<(u64, Option<Block>)>>,
+}
+
 /// How much of a NAR need not come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Spared {
@@ -89,22 +101,23 @@ enum Way {
     Local(Vec<u8>, [u8; 32]),
     /// A whole file, where it begins in the NAR, and the file here with its size.
     Patch(FileRange, u64, Vec<u8>, u64),
+    Block(Block),
+    /// A part of a file, and where it begins in the NAR.
     Group(FileRange, u64),
 }
 
 impl Plan {
-    /// Plans the NAR of `layout`, which has that number, if that is worth it; gives what it spares. `same` are files that are
-    /// known to be the same here, with their digests; `patching` is `None` where the host does not have the version that is
+    /// Plans the NAR of `layout`, which has that number, if that is worth it; gives what it spares. `patching` is `None` where the host does not have the version that is
     /// here. Before anything is taken off the plan.
     pub(super) fn add(
         &mut self,
         nar: usize,
         layout: &Layout,
         base: &BaseFiles,
-        same: &HashMap<Vec<u8>, [u8; 32]>,
+        here: &Here,
         patching: Option<Patching>,
     ) -> Spared {
-        let (ways, spared) = ways(layout, base, same, patching);
+        let (ways, spared) = ways(layout, base, here, patching);
         if !spared.is_worth_it() {
             return spared;
         }
@@ -114,6 +127,7 @@ impl Plan {
                 Way::Local(path, digest) => {
                     self.steps.push_back((nar, Step::Local { path, digest }));
                 }
+                Way::Block(block) => self.steps.push_back((nar, Step::Block(block))),
                 Way::Patch(file, nar_start, base_file, base_size) => {
                     let Some(patching) = patching else { continue };
                     for ((offset, len), base_part) in patching.parts(file.size, base_size) {
@@ -140,18 +154,18 @@ impl Plan {
         spared
     }
 
-    /// Adds a whole file.
+    /// Adds a file, or a part of one.
     fn add_to_group(&mut self, nar: usize, file: &FileRange, nar_start: u64) {
-        let mut offset = 0;
-        while offset < file.size {
+        let mut done = 0;
+        while done < file.len {
             let (number, filled) = self.group_with_room();
-            let len = (file.size - offset).min(GROUP_SIZE - filled);
+            let len = (file.len - done).min(GROUP_SIZE - filled);
             if let Some(Request::Ranges(files)) = self.requests.get_mut(number) {
                 files.push(FileOfPath {
                     index: nar,
-                    nar_start: nar_start + offset,
+                    nar_start: nar_start + done,
                     range: FileRange {
-                        offset,
+                        offset: file.offset + done,
                         len,
                         ..file.clone()
                     },
@@ -160,7 +174,7 @@ impl Plan {
             let request = number;
             self.steps.push_back((nar, Step::Remote { request, len }));
             self.group = Some((number, filled + len));
-            offset += len;
+            done += len;
         }
     }
 
@@ -181,7 +195,7 @@ impl Plan {
 fn ways(
     layout: &Layout,
     base: &BaseFiles,
-    same: &HashMap<Vec<u8>, [u8; 32]>,
+    here: &Here,
     patching: Option<Patching>,
 ) -> (Vec<Way>, Spared) {
     let (mut ways, mut spared) = (Vec::new(), Spared::default());
@@ -198,9 +212,31 @@ fn ways(
         let nar_start = at;
         at += file.len;
         spared.contents += file.len;
-        if let Some(digest) = same.get(&file.path) {
+        if let Some(digest) = here.same.get(&file.path) {
             spared.spared += file.len;
             ways.push(Way::Local(file.path, *digest));
+            continue;
+        }
+        if let Some(blocks) = here.blocks.get(&file.path) {
+            let mut offset = 0;
+            for (len, block) in blocks {
+                match block {
+                    Some(block) => {
+                        spared.spared += len;
+                        ways.push(Way::Block(block.clone()));
+                    }
+                    None => {
+                        let (file, len) = (file.clone(), *len);
+                        let part = FileRange {
+                            offset,
+                            len,
+                            ..file
+                        };
+                        ways.push(Way::Group(part, nar_start + offset));
+                    }
+                }
+                offset += len;
+            }
             continue;
         }
         let other = patching.and_then(|patching| {

@@ -1,6 +1,6 @@
 //! Commands whose output a shell with `zstd` compresses, other than segments.
 
-use super::{LINE_MAX, put_compress, put_path, put_print, put_reads, put_trailer, put_word};
+use super::{LINE_MAX, dd, put_compress, put_path, put_print, put_reads, put_trailer, put_word};
 use crate::wire::nar::layout::{FileRange, Piece};
 
 /// Lists everything at and below the paths of these names, which are in one folder, and gives the digests of those of these
@@ -72,6 +72,27 @@ pub(in crate::remote::shell) fn patch(
     put_path(out, file);
     out.extend_from_slice(b" 2>/dev/null\n");
     put_trailer(out, number, "$?", "");
+    out.push(b'\n');
+}
+
+/// Prints what `sha256sum` makes of each block of `block` bytes of a file of `size` bytes, by its path from where the shell is;
+/// nothing where the shell is not where it should be. Two processes for each block.
+pub(in crate::remote::shell) fn block_digests(
+    out: &mut Vec<u8>,
+    file: &[u8],
+    (size, block): (u64, u64),
+    number: u32,
+) {
+    let line = format!(
+        "[ \"$e\" = 0 ]&&{{ o=0;while [ \"$o\" -lt {size} ];do {} ",
+        dd()
+    );
+    out.extend_from_slice(line.as_bytes());
+    out.extend_from_slice(format!("skip=\"$o\" count={block} if=").as_bytes());
+    put_word(out, file);
+    let line = format!("|sha256sum||break;o=$((o+{block}));done;}} 2>/dev/null\n");
+    out.extend_from_slice(line.as_bytes());
+    put_trailer(out, number, "0", "");
     out.push(b'\n');
 }
 

@@ -22,7 +22,11 @@ fn plan(
     patching: Option<Patching>,
 ) -> (Plan, Spared) {
     let mut plan = Plan::default();
-    let spared = plan.add(0, layout, base, same, patching);
+    let here = Here {
+        same: same.clone(),
+        ..Here::default()
+    };
+    let spared = plan.add(0, layout, base, &here, patching);
     (plan, spared)
 }
 
@@ -47,6 +51,7 @@ fn text(plan: &Plan) -> (Vec<String>, Vec<String>) {
     let steps = plan.steps.iter().filter_map(|(_, step)| match step {
         Step::Framing(_) => None,
         Step::Local { path, .. } => Some(String::from_utf8_lossy(path).into_owned()),
+        Step::Block(block) => Some(format!("{}@{:?}", block.part.0, block.part.1)),
         Step::Remote { request, len } => Some(format!("{request}:{len}")),
     });
     let range = |FileOfPath { range, .. }: &FileOfPath| {
@@ -90,10 +95,13 @@ fn small_files_of_several_nars_come_together() {
         layout(&[("a", 20), ("b", 1000)]),
     ];
     let base = BaseFiles::of_sizes(&[("b", 1000)]);
-    let same = HashMap::from([(b"b".to_vec(), [7; 32])]);
+    let here = Here {
+        same: HashMap::from([(b"b".to_vec(), [7; 32])]),
+        ..Here::default()
+    };
     let mut planned = Plan::default();
     for (nar, layout) in layouts.iter().enumerate() {
-        let spared = planned.add(nar, layout, &base, &same, WHOLE);
+        let spared = planned.add(nar, layout, &base, &here, WHOLE);
         assert!(spared.is_worth_it());
     }
     let (steps, requests) = text(&planned);
