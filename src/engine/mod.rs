@@ -8,12 +8,14 @@
 //! | `server` | the process: serves front ends, ends when nobody uses it |
 //! | `push_pool` | the hosts that paths are sent to |
 //! | `bases` | which other versions of paths this machine has |
+//! | `local_names` | which paths have given hash parts, as this machine knows |
 //! | `host_store` | what later processes should know of hosts, in the disk tier |
 //! | `spill_folder` | files for what is read ahead on disk |
 //! | `ssh` | how hosts are reached by ssh |
 
 mod bases;
 mod host_store;
+mod local_names;
 mod partial_folder;
 mod push_pool;
 mod push_sender;
@@ -22,6 +24,7 @@ mod spill_folder;
 mod ssh;
 
 pub use bases::LocalBases;
+pub use local_names::LocalNames;
 pub use host_store::{record_extension, record_shell, recorded_failures};
 pub use partial_folder::PartialFolder;
 pub use push_pool::push_pool;

@@ -22,12 +22,14 @@
 //! | `signatures` | verifies many signatures off the runtime's threads |
 //! | `trust` | which content is accepted from which host |
 //! | `closure` | closures of paths |
+//! | `names` | paths of which only the hash parts are known |
 
 mod cache;
 mod checks;
 mod closure;
 mod counts;
 mod found;
+mod names;
 mod prefetch;
 mod questions;
 mod signatures;
@@ -39,6 +41,7 @@ use std::sync::Arc;
 pub use cache::KeyedDisk;
 pub use counts::Counts;
 pub use found::{Found, NotFound};
+pub use names::NameSource;
 pub use trust::{Distrust, Reason, Trust, Why};
 
 use crate::cache::Lifetimes;
@@ -47,6 +50,7 @@ use crate::pool::{HostId, Pool, RemoteError};
 use cache::PathInfoCache;
 use checks::{Checks, Recheck};
 use counts::Counters;
+use names::Names;
 use prefetch::Prefetches;
 use questions::InFlightQuestions;
 
@@ -63,6 +67,7 @@ struct ResolverCore {
     checks: Checks,
     prefetches: Prefetches,
     recheck: Recheck,
+    names: Names,
     counters: Counters,
 }
 
@@ -92,6 +97,7 @@ impl Resolver {
                 checks: Checks::default(),
                 prefetches: Prefetches::new(hosts),
                 recheck: Recheck::default(),
+                names: Names::default(),
                 counters: Counters::default(),
             }),
         }
