@@ -2,6 +2,7 @@
 
 mod engine;
 mod front_ends;
+mod http;
 mod signals;
 
 pub use signals::interrupted;
@@ -53,6 +54,7 @@ pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {
                 return commands::show_config(*json, load(&cli)).await;
             }
             (Some(Command::ServeLocal { store, .. }), _) => front_ends::serve_local(store).await,
+            (Some(Command::Http { listen }), _) => http::run(&cli, listen).await,
             (Some(Command::Engine { action, .. }), _) => match action {
                 None => engine::run(&cli).await,
                 Some(EngineAction::Stop) => return commands::engine_stop().await,
@@ -67,10 +69,13 @@ pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {
         done.map(|()| 0)
     };
     let result = match &cli.command {
-        // The engine's stdout has no reader; `get` and `push` finish even if their own is closed.
-        Some(Command::Engine { action: None, .. } | Command::Get(_) | Command::Push(_)) => {
-            work.await
-        }
+        // The stdout of servers has no reader; `get` and `push` finish even if their own is closed.
+        Some(
+            Command::Engine { action: None, .. }
+            | Command::Http { .. }
+            | Command::Get(_)
+            | Command::Push(_),
+        ) => work.await,
         _ => tokio::select! {
             result = work => result,
             // Without a reader, answers that hosts still owe are not needed.

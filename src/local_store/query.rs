@@ -67,7 +67,10 @@ pub(super) fn with_hash(
     let mut paths = BTreeSet::new();
     for hash in hashes {
         // A full stop comes next to a hyphen.
-        let range = [format!("{store_dir}/{hash}-"), format!("{store_dir}/{hash}.")];
+        let range = [
+            format!("{store_dir}/{hash}-"),
+            format!("{store_dir}/{hash}."),
+        ];
         let mut rows = find.query(range)?;
         while let Some(row) = rows.next()? {
             let text: Option<String> = row.get(0).ok();

@@ -83,7 +83,14 @@ mod tests {
     #[test]
     fn what_is_none_is_refused() {
         let long = format!("{HASH}a");
-        for text in ["", &HASH[1..], &long, &HASH.replace('7', "e"), &HASH.to_uppercase(), &HASH.replace("7r", "ä")] {
+        for text in [
+            "",
+            &HASH[1..],
+            &long,
+            &HASH.replace('7', "e"),
+            &HASH.to_uppercase(),
+            &HASH.replace("7r", "ä"),
+        ] {
             assert_eq!(text.parse::<HashPart>(), Err(HashPartError), "{text}");
         }
     }

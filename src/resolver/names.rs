@@ -95,12 +95,16 @@ impl Resolver {
         let mut answers = self.core.ask_for_names(search, hash);
         let mut named = 0;
         loop {
-            let has_more = |answers: &Named| answers.get(&hash).is_some_and(|all| all.len() > named);
+            let has_more =
+                |answers: &Named| answers.get(&hash).is_some_and(|all| all.len() > named);
             let mine = |answers: &Named| answers.get(&hash).cloned().unwrap_or_default();
             // When all hosts have answered, nobody has it.
             let all = answers.wait_for(has_more, mine).await.ok()?;
             named = all.len();
-            let new: Vec<StorePath> = all.into_iter().filter(|path| !tried.contains(path)).collect();
+            let new: Vec<StorePath> = all
+                .into_iter()
+                .filter(|path| !tried.contains(path))
+                .collect();
             if let Some(found) = self.first_found(&new).await {
                 return Some(found);
             }

@@ -22,8 +22,8 @@ use crate::pool::{HostId, Pool};
 use disk_tier::DiskTier;
 pub use disk_tier::KeyedDisk;
 use host_answer::CheckOutcome;
-use name_index::NameIndex;
 pub(super) use host_answer::{AnswerKind, HostAnswer};
+use name_index::NameIndex;
 pub(super) use path_record::PathRecord;
 use recently_gone::RecentlyGone;
 
@@ -275,7 +275,8 @@ impl PathInfoCache {
             },
         };
         if let AnswerKind::Has(info) | AnswerKind::Unverified(info) = &kind {
-            self.names.record(std::iter::once(&info.path).chain(&info.references));
+            self.names
+                .record(std::iter::once(&info.path).chain(&info.references));
         }
         let answer = HostAnswer {
             host,
