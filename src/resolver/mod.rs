@@ -22,6 +22,7 @@
 //! | `signatures` | verifies many signatures off the runtime's threads |
 //! | `trust` | which content is accepted from which host |
 //! | `closure` | closures of paths |
+//! | `gather` | questions of many callers that go out together |
 //! | `names` | paths of which only the hash parts are known |
 
 mod cache;
@@ -29,6 +30,7 @@ mod checks;
 mod closure;
 mod counts;
 mod found;
+mod gather;
 mod names;
 mod prefetch;
 mod questions;

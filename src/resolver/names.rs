@@ -11,14 +11,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
-use tokio::task::{JoinSet, spawn_blocking, yield_now};
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout};
 
+use super::counts::Counters;
+use super::gather::{Batch, Gather};
 use super::{Found, Resolver, ResolverCore};
 use crate::model::{HashPart, StorePath};
 use crate::pool::NAMES_AT_ONCE;
-use crate::watch;
 
 /// How long this machine's own store may hold up an answer, and for how long it is not asked again after it has.
 const LOCAL_TIMEOUT: Duration = Duration::from_millis(300);
@@ -26,7 +26,15 @@ const LOCAL_TIMEOUT: Duration = Duration::from_millis(300);
 const LOCAL_PAUSE: Duration = Duration::from_secs(60);
 
 /// How many questions for names may be on their way to each host. What is asked meanwhile goes out together.
-const QUESTIONS_AT_ONCE: usize = 2;
+const NAMES_ON_THEIR_WAY: usize = 2;
+
+/// The same for questions about paths of known names; and how long one holds up others at most.
+const PATHS_ON_THEIR_WAY: usize = 4;
+/// See [`PATHS_ON_THEIR_WAY`].
+const HOLD_UP_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How many paths are asked about at a time.
+const PATHS_AT_ONCE: usize = 1000;
 
 /// Names of paths that this machine knows.
 pub trait NameSource: Send + Sync {
@@ -42,21 +50,11 @@ struct NameSearch {
     store_dir: String,
     local: Option<Arc<dyn NameSource>>,
     local_rests_until: Mutex<Option<Instant>>,
-    /// The batch that has not gone out yet: more hash parts may join.
-    gathering: Mutex<Option<Arc<NameBatch>>>,
-    permits: Semaphore,
+    /// Questions for names, with the paths that hosts have named.
+    names: Gather<HashPart, Vec<StorePath>>,
+    /// Questions about paths.
+    paths: Gather<StorePath, Option<Found>>,
 }
-
-/// Hash parts that hosts are asked about together.
-struct NameBatch {
-    hashes: Mutex<Vec<HashPart>>,
-    answers: watch::Sender<Named>,
-}
-
-/// The paths that hosts have named.
-type Named = HashMap<HashPart, Vec<StorePath>>;
-
-type Answers = watch::Receiver<Named>;
 
 impl Resolver {
     /// From now on, paths can be found by their hash parts: what hosts name is remembered. Their store directory is
@@ -67,8 +65,8 @@ impl Resolver {
             store_dir: store_dir.to_owned(),
             local,
             local_rests_until: Mutex::default(),
-            gathering: Mutex::default(),
-            permits: Semaphore::new(QUESTIONS_AT_ONCE),
+            names: Gather::new(NAMES_ON_THEIR_WAY, NAMES_AT_ONCE),
+            paths: Gather::new(PATHS_ON_THEIR_WAY, PATHS_AT_ONCE),
         };
         self.core.names.0.get_or_init(search);
     }
@@ -82,43 +80,60 @@ impl Resolver {
         let search = self.core.names.0.get()?;
         let mut tried = Vec::new();
         if let Some(named) = self.core.cache.names.get(hash) {
-            if let Some(found) = self.first_found(&[named.clone()]).await {
+            if let Some(found) = self.find_together(search, &named).await {
                 return Some(found);
             }
             tried.push(named);
         }
         let local = search.local_names(hash).await;
-        if !local.is_empty() {
-            // A hash part belongs to one name, and this machine's store knows it: hosts would name the same.
-            return self.first_found(&local).await;
+        // A hash part belongs to one name, and this machine's store knows it: hosts would name the same.
+        if let Some(named) = local.first() {
+            return match tried.contains(named) {
+                true => None,
+                false => self.find_together(search, named).await,
+            };
         }
-        let mut answers = self.core.ask_for_names(search, hash);
-        let mut named = 0;
+        let core = self.core.clone();
+        let mut answers = search.names.join(hash, |batch| {
+            tokio::spawn(core.run_names(batch));
+        });
+        let mut seen = 0;
         loop {
-            let has_more =
-                |answers: &Named| answers.get(&hash).is_some_and(|all| all.len() > named);
+            let has_more = |answers: &Named| answers.get(&hash).is_some_and(|all| all.len() > seen);
             let mine = |answers: &Named| answers.get(&hash).cloned().unwrap_or_default();
             // When all hosts have answered, nobody has it.
-            let all = answers.wait_for(has_more, mine).await.ok()?;
-            named = all.len();
-            let new: Vec<StorePath> = all
-                .into_iter()
-                .filter(|path| !tried.contains(path))
-                .collect();
-            if let Some(found) = self.first_found(&new).await {
-                return Some(found);
+            let named = answers.wait_for(has_more, mine).await.ok()?;
+            seen = named.len();
+            for path in named {
+                if !tried.contains(&path) {
+                    if let Some(found) = self.find_together(search, &path).await {
+                        return Some(found);
+                    }
+                    tried.push(path);
+                }
             }
-            tried.extend(new);
         }
     }
 
-    async fn first_found(&self, paths: &[StorePath]) -> Option<Found> {
-        match paths {
-            [] => None,
-            paths => self.find(paths).await.into_iter().next(),
+    /// Finds one path, together with others that are asked for at that time.
+    async fn find_together(&self, search: &NameSearch, path: &StorePath) -> Option<Found> {
+        self.core.verify_ahead(std::iter::once(path)).await;
+        if let Some(answer) = self.core.remembered(path) {
+            Counters::add(&self.core.counters.memory, 1);
+            return answer;
         }
+        let core = self.core.clone();
+        let mut answers = search.paths.join(path.clone(), |batch| {
+            tokio::spawn(core.run_paths(batch));
+        });
+        let has = |answers: &FoundPaths| answers.contains_key(path);
+        let mine = |answers: &FoundPaths| answers.get(path).cloned().flatten();
+        answers.wait_for(has, mine).await.ok().flatten()
     }
 }
+
+type Named = HashMap<HashPart, Vec<StorePath>>;
+type FoundPaths = HashMap<StorePath, Option<Found>>;
 
 impl NameSearch {
     async fn local_names(&self, hash: HashPart) -> Vec<StorePath> {
@@ -142,43 +157,13 @@ impl NameSearch {
 }
 
 impl ResolverCore {
-    /// Adds a hash part to the batch that is about to go out. Its answers end when all hosts have answered.
-    fn ask_for_names(self: &Arc<Self>, search: &NameSearch, hash: HashPart) -> Answers {
-        let mut gathering = search.gathering.lock();
-        let start = || {
-            let batch = Arc::new(NameBatch {
-                hashes: Mutex::default(),
-                answers: watch::Sender::new(HashMap::new()),
-            });
-            tokio::spawn(self.clone().run_name_batch(batch.clone()));
-            batch
-        };
-        let batch = gathering.get_or_insert_with(start).clone();
-        let mut hashes = batch.hashes.lock();
-        if !hashes.contains(&hash) {
-            hashes.push(hash);
-        }
-        if hashes.len() >= NAMES_AT_ONCE {
-            *gathering = None;
-        }
-        batch.answers.subscribe()
-    }
-
-    /// Asks all hosts about a batch. Only this task keeps it, so that those who wait notice its end.
-    async fn run_name_batch(self: Arc<Self>, batch: Arc<NameBatch>) {
+    /// Asks all hosts for names.
+    async fn run_names(self: Arc<Self>, batch: Arc<Batch<HashPart, Vec<StorePath>>>) {
         let Some(search) = self.names.0.get() else {
             return;
         };
-        // Lets questions join that come at the same moment, or while others are on their way.
-        yield_now().await;
-        let Ok(_permit) = search.permits.acquire().await else {
-            return;
-        };
-        let hashes = {
-            let mut gathering = search.gathering.lock();
-            gathering.take_if(|open| Arc::ptr_eq(open, &batch));
-            std::mem::take(&mut *batch.hashes.lock())
-        };
+        let (hashes, _permit) = search.names.close(&batch).await;
+        log::debug!("asks hosts for the names of {} paths", hashes.len());
         let hashes: Arc<[HashPart]> = hashes.into();
         let mut asking = JoinSet::new();
         for host in self.pool.hosts() {
@@ -191,27 +176,53 @@ impl ResolverCore {
         }
         while let Some(named) = asking.join_next().await {
             match named {
-                Ok(Ok(names)) => batch.add(names.unwrap_or_default()),
+                Ok(Ok(names)) => batch.answer(|answers| add(answers, names.unwrap_or_default())),
                 Ok(Err((host, error))) => self.pool.record_failure(host, &error).await,
                 // The panic hook has reported it.
                 Err(_) => {}
             }
         }
     }
-}
 
-impl NameBatch {
-    fn add(&self, names: Vec<StorePath>) {
-        if names.is_empty() {
+    /// Asks about paths, each of which is answered as soon as it can be.
+    async fn run_paths(self: Arc<Self>, batch: Arc<Batch<StorePath, Option<Found>>>) {
+        let Some(search) = self.names.0.get() else {
             return;
+        };
+        let (paths, permit) = search.paths.close(&batch).await;
+        let mut asking = JoinSet::new();
+        for path in paths {
+            let core = self.clone();
+            asking.spawn(async move {
+                let found = core.ask(vec![path.clone()]).await.remove(&path);
+                (path, found)
+            });
         }
-        self.answers.send_modify(|answers| {
-            for path in names {
-                let named = answers.entry(HashPart::from(&path)).or_default();
-                if !named.contains(&path) {
-                    named.push(path);
+        let answer_all = async {
+            while let Some(answered) = asking.join_next().await {
+                if let Ok((path, found)) = answered {
+                    batch.answer(|answers| {
+                        answers.insert(path, found);
+                    });
                 }
             }
-        });
+        };
+        tokio::pin!(answer_all);
+        // A host that is slow with some paths does not hold up questions about others.
+        let is_done = timeout(HOLD_UP_TIMEOUT, &mut answer_all).await.is_ok();
+        drop(permit);
+        if !is_done {
+            answer_all.await;
+        }
+    }
+}
+
+/// Adds what a host has named.
+fn add(answers: &mut Named, names: Vec<StorePath>) {
+    for path in names {
+        let named = answers.entry(HashPart::from(&path)).or_default();
+        if !named.contains(&path) {
+            named.push(path);
+        }
     }
 }
