@@ -20,11 +20,13 @@
 //! | `nar_name` | what NARs are called |
 //! | `range` | parts of bodies |
 //! | `nar_body` | the bytes of a NAR |
+//! | `passwords` | who may read, from other machines |
 //! | `host_check` | which names a server on loopback answers to |
 
 mod host_check;
 mod nar_body;
 mod nar_name;
+mod passwords;
 mod range;
 mod route;
 mod server;
@@ -33,10 +35,12 @@ mod service;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use passwords::{Passwords, PasswordsError};
 pub use server::{HttpError, bind, serve};
 pub use service::Service;
 
 use crate::backend::Backend;
+use crate::model::SecretKey;
 
 /// Makes backends for those who connect.
 pub trait Clients: Send + Sync {
@@ -55,6 +59,10 @@ pub trait Client: Send + Sync {
 pub struct Options {
     /// The folder that all store paths are in.
     pub store_dir: String,
+    /// Signs what is served, besides the signatures that it has.
+    pub signing_key: Option<SecretKey>,
+    /// What clients need that come from other machines.
+    pub passwords: Option<Passwords>,
 }
 
 /// What has been served since the start.

@@ -175,3 +175,49 @@ impl NarSink for PartSink {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn sink(skip: u64, left: u64) -> (PartSink, mpsc::Receiver<Result<Bytes, BrokeOff>>) {
+        let (taker, pieces) = mpsc::channel(PIECES_AHEAD);
+        (PartSink { taker, skip, left }, pieces)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_ends_the_transfer() {
+        let (mut sink, _pieces) = sink(0, 100);
+        let piece = || Piece::verified(Bytes::from_static(b"0123456789"));
+        sink.write(piece()).await.unwrap();
+        let begun = Instant::now();
+        let error = sink.write(piece()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() >= TAKE_TIMEOUT);
+    }
+
+    #[tokio::test]
+    async fn only_what_is_wanted_is_passed_on() {
+        for (skip, left, passed) in [(0, 20, 20), (0, 5, 5), (3, 4, 4), (10, 10, 10), (12, 3, 3)] {
+            let (mut sink, mut pieces) = sink(skip, left);
+            let write = async {
+                for piece in [&b"0123456789"[..], b"abcdefghij"] {
+                    // It may have had enough.
+                    let _ = sink.write(Piece::verified(Bytes::from_static(piece))).await;
+                }
+                drop(sink);
+            };
+            let mut came = Vec::new();
+            let read = async {
+                while let Some(Ok(bytes)) = pieces.recv().await {
+                    came.extend_from_slice(&bytes);
+                }
+            };
+            tokio::join!(write, read);
+            let start = usize::try_from(skip).unwrap();
+            assert_eq!(came, b"0123456789abcdefghij"[start..start + passed]);
+        }
+    }
+}

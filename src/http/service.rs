@@ -81,6 +81,16 @@ impl Service {
             let why = "this server answers to names and addresses of loopback alone\n";
             return text(StatusCode::MISDIRECTED_REQUEST, TEXT, why);
         }
+        if !self.may_read(request, local) {
+            let mut refused = text(
+                StatusCode::UNAUTHORIZED,
+                TEXT,
+                "a name and a password are needed\n",
+            );
+            let asked = "Basic realm=\"ssh-substituter\", charset=\"UTF-8\"";
+            set(&mut refused, header::WWW_AUTHENTICATE, asked);
+            return refused;
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refused = text(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -107,6 +117,33 @@ impl Service {
         }
     }
 
+    /// Whether the client may read. Passwords are for clients that come from other machines.
+    fn may_read<B>(&self, request: &Request<B>, local: IpAddr) -> bool {
+        match &self.options.passwords {
+            Some(passwords) if !local.to_canonical().is_loopback() => {
+                passwords.allow(request.headers())
+            }
+            _ => true,
+        }
+    }
+
+    /// Adds the signature of this server. Content-addressed paths need none; those of hosts that are not trusted are checked
+    /// against their address only when they are delivered, so nothing may be signed of them before.
+    fn sign(&self, info: &mut PathInfo) {
+        let Some(key) = &self.options.signing_key else {
+            return;
+        };
+        if info.content().is_ok() {
+            return;
+        }
+        if let Some(fingerprint) = info.fingerprint() {
+            let signature = key.sign(&fingerprint);
+            if !info.sigs.contains(&signature) {
+                info.sigs.push(signature);
+            }
+        }
+    }
+
     fn cache_info(&self) -> Response<ResponseBody> {
         let info = format!(
             "StoreDir: {}\nWantMassQuery: 1\nPriority: {PRIORITY}\n",
@@ -117,7 +154,8 @@ impl Service {
 
     async fn narinfo(&self, hash: HashPart, client: &dyn Client) -> Option<Response<ResponseBody>> {
         let info = client.backend().info_by_hash(hash).await;
-        let info = info.map_err(|error| log::error!("{error}")).ok()??;
+        let mut info = info.map_err(|error| log::error!("{error}")).ok()??;
+        self.sign(&mut info);
         let Some(nar_hash) = servable(&info) else {
             log::warn!(
                 "{}: not served, since its host is too old to report its NAR hash",
@@ -228,3 +266,6 @@ fn set(response: &mut Response<ResponseBody>, name: HeaderName, value: &str) {
         response.headers_mut().insert(name, value);
     }
 }
+
+#[cfg(test)]
+mod tests;

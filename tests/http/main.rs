@@ -6,6 +6,7 @@ mod narinfo;
 mod refusals;
 mod server;
 mod together;
+mod trust;
 mod with_nix;
 
 #[path = "../support/mod.rs"]
