@@ -2,14 +2,17 @@
 
 mod engine;
 mod front_ends;
+mod http;
 mod signals;
 
 pub use signals::interrupted;
 
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::cli::{Cli, Command, ConfigAction, EngineAction};
+use crate::cli::{Cli, Command, ConfigAction, EngineAction, KeyAction};
 use crate::commands::{self, Loaded};
 use crate::config::{Config, ConfigError, Sources};
 use crate::front;
@@ -53,6 +56,11 @@ pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {
                 return commands::show_config(*json, load(&cli)).await;
             }
             (Some(Command::ServeLocal { store, .. }), _) => front_ends::serve_local(store).await,
+            (Some(Command::Key { action }), _) => {
+                let KeyAction::Generate { name, file } = action;
+                return commands::generate_key(name, file).await;
+            }
+            (Some(Command::Http { listen }), _) => http::run(&cli, listen).await,
             (Some(Command::Engine { action, .. }), _) => match action {
                 None => engine::run(&cli).await,
                 Some(EngineAction::Stop) => return commands::engine_stop().await,
@@ -67,10 +75,13 @@ pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {
         done.map(|()| 0)
     };
     let result = match &cli.command {
-        // The engine's stdout has no reader; `get` and `push` finish even if their own is closed.
-        Some(Command::Engine { action: None, .. } | Command::Get(_) | Command::Push(_)) => {
-            work.await
-        }
+        // The stdout of servers has no reader; `get` and `push` finish even if their own is closed.
+        Some(
+            Command::Engine { action: None, .. }
+            | Command::Http { .. }
+            | Command::Get(_)
+            | Command::Push(_),
+        ) => work.await,
         _ => tokio::select! {
             result = work => result,
             // Without a reader, answers that hosts still owe are not needed.
@@ -125,4 +136,14 @@ fn configuration(cli: &Cli) -> Result<Config, ConfigError> {
         log::warn!("{warning}");
     }
     Ok(config)
+}
+
+/// The listening socket that is standard input, where another process has made one for this one.
+fn inherited_socket() -> io::Result<Option<OwnedFd>> {
+    let stdin = io::stdin();
+    let listens = rustix::net::sockopt::socket_acceptconn(stdin.as_fd());
+    match listens.unwrap_or(false) {
+        true => Ok(Some(stdin.as_fd().try_clone_to_owned()?)),
+        false => Ok(None),
+    }
 }

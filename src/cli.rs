@@ -2,13 +2,14 @@
 
 mod command_arguments;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::progress;
 
-pub use command_arguments::{CacheAction, ConfigAction, Doctor, Get, Push, Report};
+pub use command_arguments::{CacheAction, ConfigAction, Doctor, Get, KeyAction, Push, Report};
 
 /// Machines that you can ssh into, as one binary cache for Nix.
 #[derive(Debug, Clone, Parser)]
@@ -118,6 +119,20 @@ pub enum Command {
         /// Accepted likewise; nothing is ever written
         #[arg(long, hide = true)]
         write: bool,
+    },
+
+    /// Serve store paths as a binary cache over HTTP, for 'substituters = http://127.0.0.1:5001' in nix.conf
+    Http {
+        /// Address and port to listen on; repeatable. Port 0 takes any that is free, and says which
+        #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:5001")]
+        listen: Vec<SocketAddr>,
+    },
+
+    /// Keys that sign store paths
+    Key {
+        /// What to do with them
+        #[command(subcommand)]
+        action: KeyAction,
     },
 
     /// Serve all processes of this user until nobody needs it; front ends start it by themselves

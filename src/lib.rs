@@ -10,6 +10,7 @@
 //! | [`commands`] | what people do by hand: fetch, look, check |
 //! | [`engine`] | resolver, transfers and pool, built from a configuration; the same as a process of its own |
 //! | [`serve`] | the serve protocol, over any backend |
+//! | [`http`] | a binary cache over HTTP, over any backend |
 //! | [`backend`] | who answers requests: hosts, an engine, a local store |
 //! | [`resolver`] | which paths there are, and where |
 //! | [`transfer`] | bytes of paths: choose hosts, read ahead, stream or put parts together, verify; restore to disk |
@@ -39,6 +40,7 @@ pub mod engine;
 pub mod folder;
 pub mod front;
 pub mod hint;
+pub mod http;
 pub mod ipc;
 pub mod local_store;
 pub mod model;

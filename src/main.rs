@@ -14,8 +14,8 @@ const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a process may take to end, and to remove what it made, after a signal.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(80);
 
-/// The same for an engine, which writes its answers to disk first. No user waits for it.
-const ENGINE_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same for an engine and a server, which write their answers to disk first. No user waits for it.
+const SERVER_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = cli::parse();
@@ -26,7 +26,10 @@ fn main() -> ExitCode {
     }
     display.log_to_stderr(level(cli.verbose, cli.quiet));
     let restores = cli.substitute.is_some() || matches!(cli.command, Some(cli::Command::Get(_)));
-    let is_engine = matches!(cli.command, Some(cli::Command::Engine { action: None, .. }));
+    let is_server = matches!(
+        cli.command,
+        Some(cli::Command::Engine { action: None, .. } | cli::Command::Http { .. })
+    );
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -48,9 +51,9 @@ fn main() -> ExitCode {
             // The panic hook has reported a panic.
             code = &mut work => (code.unwrap_or(ExitCode::from(101)), CLEAN_UP_TIMEOUT),
             number = interrupted() => {
-                let end = Instant::now() + if is_engine { ENGINE_SHUTDOWN_TIMEOUT } else { SHUTDOWN_TIMEOUT };
+                let end = Instant::now() + if is_server { SERVER_SHUTDOWN_TIMEOUT } else { SHUTDOWN_TIMEOUT };
                 unpack::leave_behind(end);
-                if !is_engine {
+                if !is_server {
                     // Dropping the work ends its child processes.
                     work.abort();
                 }

@@ -159,6 +159,11 @@ const MODULES: &[Module] = &[
         "one protocol, over any backend and any stream",
     ),
     Module::new(
+        "http",
+        &["hint", "backend", "transfer", "wire", "model"],
+        "a binary cache over any backend: it knows no ssh and no configuration",
+    ),
+    Module::new(
         "front",
         &["hint", "backend", "serve", "transfer", "wire", "model"],
         "front ends know no ssh: they decode requests and ask a backend",
@@ -206,6 +211,13 @@ const CRATES: &[CrateUse] = &[
             "src/sqlite",
         ],
         "SQLite blocks: these modules fence it",
+    ),
+    CrateUse::new("hyper", &["src/http/"], "HTTP is spoken in one place"),
+    CrateUse::new("hyper_util", &["src/http/"], "HTTP is spoken in one place"),
+    CrateUse::new(
+        "http_body_util",
+        &["src/http/"],
+        "HTTP is spoken in one place",
     ),
     CrateUse::new("moka", &["src/cache/memory"], "the memory tier only"),
     CrateUse::new(

@@ -34,6 +34,12 @@ _ssh__substituter() {
             ssh__substituter,help)
                 cmd="ssh__substituter__subcmd__help"
                 ;;
+            ssh__substituter,http)
+                cmd="ssh__substituter__subcmd__http"
+                ;;
+            ssh__substituter,key)
+                cmd="ssh__substituter__subcmd__key"
+                ;;
             ssh__substituter,push)
                 cmd="ssh__substituter__subcmd__push"
                 ;;
@@ -115,6 +121,12 @@ _ssh__substituter() {
             ssh__substituter__subcmd__help,help)
                 cmd="ssh__substituter__subcmd__help__subcmd__help"
                 ;;
+            ssh__substituter__subcmd__help,http)
+                cmd="ssh__substituter__subcmd__help__subcmd__http"
+                ;;
+            ssh__substituter__subcmd__help,key)
+                cmd="ssh__substituter__subcmd__help__subcmd__key"
+                ;;
             ssh__substituter__subcmd__help,push)
                 cmd="ssh__substituter__subcmd__help__subcmd__push"
                 ;;
@@ -142,6 +154,21 @@ _ssh__substituter() {
             ssh__substituter__subcmd__help__subcmd__engine,stop)
                 cmd="ssh__substituter__subcmd__help__subcmd__engine__subcmd__stop"
                 ;;
+            ssh__substituter__subcmd__help__subcmd__key,generate)
+                cmd="ssh__substituter__subcmd__help__subcmd__key__subcmd__generate"
+                ;;
+            ssh__substituter__subcmd__key,generate)
+                cmd="ssh__substituter__subcmd__key__subcmd__generate"
+                ;;
+            ssh__substituter__subcmd__key,help)
+                cmd="ssh__substituter__subcmd__key__subcmd__help"
+                ;;
+            ssh__substituter__subcmd__key__subcmd__help,generate)
+                cmd="ssh__substituter__subcmd__key__subcmd__help__subcmd__generate"
+                ;;
+            ssh__substituter__subcmd__key__subcmd__help,help)
+                cmd="ssh__substituter__subcmd__key__subcmd__help__subcmd__help"
+                ;;
             *)
                 ;;
         esac
@@ -149,7 +176,7 @@ _ssh__substituter() {
 
     case "${cmd}" in
         ssh__substituter)
-            opts="-v -q -h -V --query --substitute --serve --write --store --host --option --verbose --quiet --log-format --help --version get push status doctor cache config serve-local engine help"
+            opts="-v -q -h -V --query --substitute --serve --write --store --host --option --verbose --quiet --log-format --help --version get push status doctor cache config serve-local http key engine help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -644,7 +671,7 @@ _ssh__substituter() {
             return 0
             ;;
         ssh__substituter__subcmd__help)
-            opts="get push status doctor cache config serve-local engine help"
+            opts="get push status doctor cache config serve-local http key engine help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -825,6 +852,48 @@ _ssh__substituter() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        ssh__substituter__subcmd__help__subcmd__http)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ssh__substituter__subcmd__help__subcmd__key)
+            opts="generate"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ssh__substituter__subcmd__help__subcmd__key__subcmd__generate)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         ssh__substituter__subcmd__help__subcmd__push)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -856,6 +925,130 @@ _ssh__substituter() {
         ssh__substituter__subcmd__help__subcmd__status)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ssh__substituter__subcmd__http)
+            opts="-v -q -h -V --listen --host --option --verbose --quiet --log-format --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --option)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "bar raw internal-json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ssh__substituter__subcmd__key)
+            opts="-v -q -h -V --host --option --verbose --quiet --log-format --help --version generate help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --option)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "bar raw internal-json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ssh__substituter__subcmd__key__subcmd__generate)
+            opts="-v -q -h -V --host --option --verbose --quiet --log-format --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --option)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "bar raw internal-json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ssh__substituter__subcmd__key__subcmd__help)
+            opts="generate help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ssh__substituter__subcmd__key__subcmd__help__subcmd__generate)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ssh__substituter__subcmd__key__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

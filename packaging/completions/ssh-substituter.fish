@@ -45,6 +45,8 @@ complete -c ssh-substituter -n "__fish_ssh_substituter_needs_command" -f -a "doc
 complete -c ssh-substituter -n "__fish_ssh_substituter_needs_command" -f -a "cache" -d 'The answers that are kept on disk'
 complete -c ssh-substituter -n "__fish_ssh_substituter_needs_command" -f -a "config" -d 'The configuration'
 complete -c ssh-substituter -n "__fish_ssh_substituter_needs_command" -f -a "serve-local" -d 'Serve a local store on stdin and stdout, read only, as `nix-store --serve` does'
+complete -c ssh-substituter -n "__fish_ssh_substituter_needs_command" -f -a "http" -d 'Serve store paths as a binary cache over HTTP, for \'substituters = http://127.0.0.1:5001\' in nix.conf'
+complete -c ssh-substituter -n "__fish_ssh_substituter_needs_command" -f -a "key" -d 'Keys that sign store paths'
 complete -c ssh-substituter -n "__fish_ssh_substituter_needs_command" -f -a "engine" -d 'Serve all processes of this user until nobody needs it; front ends start it by themselves'
 complete -c ssh-substituter -n "__fish_ssh_substituter_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand get" -l to -d 'Put them into a folder laid out as a store (DIR/nix/store), or with file:///DIR into a binary cache' -r -f -a "(__fish_complete_directories)"
@@ -179,6 +181,38 @@ complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand serve-lo
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand serve-local" -s q -l quiet -d 'Say errors only'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand serve-local" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand serve-local" -s V -l version -d 'Print version'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand http" -l listen -d 'Address and port to listen on; repeatable. Port 0 takes any that is free, and says which' -r
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand http" -l host -d 'Use this host instead of the configured ones; repeatable' -r -f -a "(__fish_print_hostnames)"
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand http" -l option -d 'Set a configuration option, as in nix.conf' -r
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand http" -l log-format -d 'How progress and messages are shown: bars (on a terminal), plain lines, or as Nix does for other programs' -r -f -a "bar\t'Bars on a terminal, plain lines elsewhere'
+raw\t'Plain lines'
+internal-json\t'Lines of JSON after `@nix`, as Nix prints them'"
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand http" -s v -l verbose -d 'Say more; twice for everything'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand http" -s q -l quiet -d 'Say errors only'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand http" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand http" -s V -l version -d 'Print version'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand key; and not __fish_seen_subcommand_from generate help" -l host -d 'Use this host instead of the configured ones; repeatable' -r -f -a "(__fish_print_hostnames)"
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand key; and not __fish_seen_subcommand_from generate help" -l option -d 'Set a configuration option, as in nix.conf' -r
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand key; and not __fish_seen_subcommand_from generate help" -l log-format -d 'How progress and messages are shown: bars (on a terminal), plain lines, or as Nix does for other programs' -r -f -a "bar\t'Bars on a terminal, plain lines elsewhere'
+raw\t'Plain lines'
+internal-json\t'Lines of JSON after `@nix`, as Nix prints them'"
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand key; and not __fish_seen_subcommand_from generate help" -s v -l verbose -d 'Say more; twice for everything'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand key; and not __fish_seen_subcommand_from generate help" -s q -l quiet -d 'Say errors only'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand key; and not __fish_seen_subcommand_from generate help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand key; and not __fish_seen_subcommand_from generate help" -s V -l version -d 'Print version'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand key; and not __fish_seen_subcommand_from generate help" -f -a "generate" -d 'Make a pair of keys in Nix\'s format: the secret one in FILE, the public one in FILE.pub and on standard output'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand key; and not __fish_seen_subcommand_from generate help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand key; and __fish_seen_subcommand_from generate" -l host -d 'Use this host instead of the configured ones; repeatable' -r -f -a "(__fish_print_hostnames)"
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand key; and __fish_seen_subcommand_from generate" -l option -d 'Set a configuration option, as in nix.conf' -r
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand key; and __fish_seen_subcommand_from generate" -l log-format -d 'How progress and messages are shown: bars (on a terminal), plain lines, or as Nix does for other programs' -r -f -a "bar\t'Bars on a terminal, plain lines elsewhere'
+raw\t'Plain lines'
+internal-json\t'Lines of JSON after `@nix`, as Nix prints them'"
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand key; and __fish_seen_subcommand_from generate" -s v -l verbose -d 'Say more; twice for everything'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand key; and __fish_seen_subcommand_from generate" -s q -l quiet -d 'Say errors only'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand key; and __fish_seen_subcommand_from generate" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand key; and __fish_seen_subcommand_from generate" -s V -l version -d 'Print version'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "generate" -d 'Make a pair of keys in Nix\'s format: the secret one in FILE, the public one in FILE.pub and on standard output'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand engine; and not __fish_seen_subcommand_from stop status help" -l host -d 'Use this host instead of the configured ones; repeatable' -r -f -a "(__fish_print_hostnames)"
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand engine; and not __fish_seen_subcommand_from stop status help" -l option -d 'Set a configuration option, as in nix.conf' -r
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand engine; and not __fish_seen_subcommand_from stop status help" -l log-format -d 'How progress and messages are shown: bars (on a terminal), plain lines, or as Nix does for other programs' -r -f -a "bar\t'Bars on a terminal, plain lines elsewhere'
@@ -212,18 +246,21 @@ complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand engine; 
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand engine; and __fish_seen_subcommand_from help" -f -a "stop" -d 'End all engines of this user; what they serve goes on without them'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand engine; and __fish_seen_subcommand_from help" -f -a "status" -d 'Print how all engines of this user are, as a JSON list'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand engine; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local engine help" -f -a "get" -d 'Fetch store paths and all they refer to, with Nix or without'
-complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local engine help" -f -a "push" -d 'Send store paths and all they refer to to hosts'
-complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local engine help" -f -a "status" -d 'Say how the hosts, their connections and the cache are'
-complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local engine help" -f -a "doctor" -d 'Check the whole set-up, and say how to fix what is wrong'
-complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local engine help" -f -a "cache" -d 'The answers that are kept on disk'
-complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local engine help" -f -a "config" -d 'The configuration'
-complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local engine help" -f -a "serve-local" -d 'Serve a local store on stdin and stdout, read only, as `nix-store --serve` does'
-complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local engine help" -f -a "engine" -d 'Serve all processes of this user until nobody needs it; front ends start it by themselves'
-complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local engine help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local http key engine help" -f -a "get" -d 'Fetch store paths and all they refer to, with Nix or without'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local http key engine help" -f -a "push" -d 'Send store paths and all they refer to to hosts'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local http key engine help" -f -a "status" -d 'Say how the hosts, their connections and the cache are'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local http key engine help" -f -a "doctor" -d 'Check the whole set-up, and say how to fix what is wrong'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local http key engine help" -f -a "cache" -d 'The answers that are kept on disk'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local http key engine help" -f -a "config" -d 'The configuration'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local http key engine help" -f -a "serve-local" -d 'Serve a local store on stdin and stdout, read only, as `nix-store --serve` does'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local http key engine help" -f -a "http" -d 'Serve store paths as a binary cache over HTTP, for \'substituters = http://127.0.0.1:5001\' in nix.conf'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local http key engine help" -f -a "key" -d 'Keys that sign store paths'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local http key engine help" -f -a "engine" -d 'Serve all processes of this user until nobody needs it; front ends start it by themselves'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and not __fish_seen_subcommand_from get push status doctor cache config serve-local http key engine help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and __fish_seen_subcommand_from cache" -f -a "stats" -d 'Say how many answers of which host there are, and how large the file is'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and __fish_seen_subcommand_from cache" -f -a "clear" -d 'Forget all answers, or those of one host'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and __fish_seen_subcommand_from cache" -f -a "path" -d 'Print the path of the file'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Print all settings that are in force, and where each comes from'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "generate" -d 'Make a pair of keys in Nix\'s format: the secret one in FILE, the public one in FILE.pub and on standard output'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and __fish_seen_subcommand_from engine" -f -a "stop" -d 'End all engines of this user; what they serve goes on without them'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand help; and __fish_seen_subcommand_from engine" -f -a "status" -d 'Print how all engines of this user are, as a JSON list'

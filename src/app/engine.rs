@@ -1,14 +1,14 @@
 //! The engine's process.
 
-use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::{Outcome, configuration, interrupted, load};
+use super::http::HttpServer;
+use super::{Outcome, configuration, inherited_socket, interrupted, load};
 use crate::cli::Cli;
 use crate::commands::engine;
 use crate::engine::{Ended, Messages, PushSender, ServerOptions, serve};
@@ -27,7 +27,7 @@ pub(super) async fn run(cli: &Cli) -> Outcome {
     let config = configuration(cli)?.without_client_agent();
     let identity = Identity::of_process(&config);
     let socket_path = SocketPath::of(&identity)?;
-    let (listener, is_managed, socket) = match inherited_listener()? {
+    let (listener, is_managed, socket) = match inherited_socket()?.map(UnixListener::from) {
         Some(listener) => {
             let is_ours = listener.local_addr()?.as_pathname() == Some(&socket_path.path());
             (listener, !is_ours, own_socket().or(socket_path.id()))
@@ -44,6 +44,13 @@ pub(super) async fn run(cli: &Cli) -> Outcome {
     );
     let messages = Messages::default();
     let engine = engine(&config, Some(messages.clone()));
+    let http = HttpServer::of_settings(&config, &engine).unwrap_or_else(|error| {
+        // Front ends need the engine all the same.
+        report::warn(&*error);
+        None
+    });
+    let serves_http = http.is_some();
+    let http = http.map(|server| tokio::spawn(server.run()));
     let stop = Arc::new(Notify::new());
     let on_signal = stop.clone();
     tokio::spawn(async move {
@@ -57,7 +64,10 @@ pub(super) async fn run(cli: &Cli) -> Outcome {
         identity,
         socket_path: (!is_managed).then_some(socket_path),
         socket,
-        idle_timeout: config.engine_idle_timeout,
+        idle_timeout: match serves_http {
+            true => Duration::MAX,
+            false => config.engine_idle_timeout,
+        },
         is_current: Box::new(move || {
             load(&cli).is_ok_and(|(config, _)| config.without_client_agent().identity() == expected)
         }),
@@ -66,15 +76,20 @@ pub(super) async fn run(cli: &Cli) -> Outcome {
         push_sender: push_sender.clone(),
         stop,
     };
-    let ended = serve(listener, engine, options).await?;
-    if ended == Ended::ByItself && push_sender.has_work() {
+    let ended = serve(listener, engine, options).await;
+    if let Some(http) = http {
+        // The next engine takes its port.
+        http.abort();
+        let _ = http.await;
+    }
+    if ended? == Ended::ByItself && (push_sender.has_work() || serves_http) {
         start_another();
     }
     Ok(())
 }
 
-/// Starts an engine with the program and the configuration as they are by now: what is queued to be pushed must not wait for
-/// the next command.
+/// Starts an engine with the program and the configuration as they are by now: what is queued to be pushed, and clients over
+/// HTTP, must not wait for the next command.
 fn start_another() {
     // Linux adds this to the path of a program whose file was replaced.
     let program = std::env::current_exe().unwrap_or_default();
@@ -88,19 +103,9 @@ fn start_another() {
         .current_dir("/")
         .spawn();
     match started {
-        Ok(child) => log::debug!("engine {} goes on with the queue", child.id()),
-        Err(error) => log::debug!("no engine goes on with the queue: {program}: {error}"),
+        Ok(child) => log::debug!("engine {} goes on", child.id()),
+        Err(error) => log::debug!("no engine goes on: {program}: {error}"),
     }
-}
-
-/// The listening socket on standard input.
-fn inherited_listener() -> io::Result<Option<UnixListener>> {
-    let stdin = io::stdin();
-    let listens = rustix::net::sockopt::socket_acceptconn(stdin.as_fd());
-    if !listens.unwrap_or(false) {
-        return Ok(None);
-    }
-    Ok(Some(stdin.as_fd().try_clone_to_owned()?.into()))
 }
 
 /// Makes a socket, if no engine runs yet.

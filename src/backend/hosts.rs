@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Backend, BackendError, DeliveryError, Undelivered};
-use crate::model::{PathInfo, StorePath};
+use crate::model::{HashPart, PathInfo, StorePath};
 use crate::resolver::{Found, Resolver};
 use crate::transfer::progress::Progress;
 use crate::transfer::{Caller, FetchRequest, NarSink, ResumePoint, Transfers};
@@ -60,6 +60,14 @@ impl HostsBackend {
         if advertised.len() < MAX_ADVERTISED {
             advertised.insert(found.info.path.clone(), found);
         }
+    }
+
+    /// What the caller gets to know of a path. It is read ahead, and delivered as advertised.
+    fn advertise(&self, found: Found) -> PathInfo {
+        self.caller.expect(&found.to_fetch, &found.holders);
+        let info = found.info.sanitized();
+        self.remember(found);
+        info
     }
 
     /// What was advertised for the path, else what can be found now.
@@ -137,14 +145,13 @@ impl Backend for HostsBackend {
     }
 
     async fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<PathInfo>, BackendError> {
-        let found = self.resolver.find(paths).await;
-        let mut infos = Vec::with_capacity(found.len());
-        for found in found {
-            self.caller.expect(&found.to_fetch, &found.holders);
-            infos.push(found.info.sanitized());
-            self.remember(found);
-        }
-        Ok(infos)
+        let found = self.resolver.find(paths).await.into_iter();
+        Ok(found.map(|found| self.advertise(found)).collect())
+    }
+
+    async fn info_by_hash(&self, hash: HashPart) -> Result<Option<PathInfo>, BackendError> {
+        let found = self.resolver.find_by_hash(hash).await;
+        Ok(found.map(|found| self.advertise(found)))
     }
 
     async fn closure(

@@ -10,10 +10,10 @@ use tokio::sync::mpsc;
 
 use super::{Backend, BackendError, DeliveryError, NarSegments, Undelivered};
 use crate::local_store::{Dump, LocalStore, LocalStoreError};
-use crate::model::{PathInfo, StorePath};
+use crate::model::{HashPart, PathInfo, StorePath};
 use crate::transfer::{NarSink, Piece};
 use crate::wire::nar::{Completion, failing_nar};
-use crate::wire::serve::extension::is_feature_path;
+use crate::wire::serve::extension::{is_feature_path, is_name_question};
 use segments::LocalSegments;
 
 /// How many chunks of a NAR may be read before the sink has taken them.
@@ -59,6 +59,15 @@ impl Backend for LocalBackend {
         // That is how a caller learns that parts can be had.
         let features = paths.iter().filter(|path| is_feature_path(path));
         valid.extend(features.cloned());
+        let asked: Vec<HashPart> = paths
+            .iter()
+            .filter(|path| is_name_question(path))
+            .map(HashPart::from)
+            .collect();
+        if !asked.is_empty() {
+            let named = self.blocking(move |store| store.valid_with_hash(&asked));
+            valid.extend(named.await?);
+        }
         valid.sort();
         valid.dedup();
         Ok(valid)
@@ -72,6 +81,14 @@ impl Backend for LocalBackend {
         let paths = paths.to_vec();
         self.blocking(move |store| store.query_path_infos(&paths))
             .await
+    }
+
+    async fn info_by_hash(&self, hash: HashPart) -> Result<Option<PathInfo>, BackendError> {
+        let infos = self.blocking(move |store| {
+            let paths = store.valid_with_hash(&[hash])?;
+            store.query_path_infos(&paths)
+        });
+        Ok(infos.await?.into_iter().next())
     }
 
     async fn closure(

@@ -24,7 +24,7 @@ pub use local::LocalBackend;
 pub use own_login::{MakeForHosts, OwnLoginBackend};
 pub use segments::{NarSegments, SegmentReply};
 
-use crate::model::{PathInfo, StorePath};
+use crate::model::{HashPart, PathInfo, StorePath};
 use crate::transfer::NarSink;
 
 /// Answers the requests of one caller.
@@ -41,6 +41,15 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// When nothing can be answered any more.
     async fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<PathInfo>, BackendError>;
+
+    /// The path info of the path that has this hash part. None either where this backend cannot find paths by their hash parts
+    /// alone.
+    ///
+    /// # Errors
+    /// When nothing can be answered any more.
+    async fn info_by_hash(&self, _hash: HashPart) -> Result<Option<PathInfo>, BackendError> {
+        Ok(None)
+    }
 
     /// These paths and all they refer to; sorted, each once.
     ///

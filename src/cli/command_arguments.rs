@@ -1,5 +1,7 @@
 //! The arguments of the commands for people.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 /// Arguments of `get`.
@@ -156,5 +158,17 @@ pub enum ConfigAction {
         /// As JSON
         #[arg(long)]
         json: bool,
+    },
+}
+
+/// What to do with keys.
+#[derive(Debug, Clone, Subcommand)]
+pub enum KeyAction {
+    /// Make a pair of keys in Nix's format: the secret one in FILE, the public one in FILE.pub and on standard output
+    Generate {
+        /// Its name, usually that of the cache and a number, as cache.example.org-1
+        name: String,
+        /// Where to put the secret key; nothing may be there
+        file: PathBuf,
     },
 }

@@ -8,6 +8,7 @@
 //! | `doctor` | `doctor`: what is wrong with the set-up, and how to fix it |
 //! | `cache` | `cache`: the answers on disk |
 //! | `config` | `config show`: the settings in force |
+//! | `key` | `key generate`: keys that sign store paths |
 //! | `engines` | `engine status`, `engine stop`: the running engines |
 //! | `probe` | the state of all hosts |
 //! | `run_guard` | what is logged when a command is interrupted |
@@ -19,6 +20,7 @@ mod doctor;
 mod engines;
 mod format;
 mod get;
+mod key;
 mod output;
 mod probe;
 mod push;
@@ -34,6 +36,7 @@ pub use config::show_config;
 pub use doctor::doctor;
 pub use engines::{engine_status, engine_stop};
 pub use get::{GetError, NixError, get};
+pub use key::{KeyError, generate_key};
 pub use output::print;
 pub use push::{PushCommandError, QueueSender, push, push_queue, push_wait};
 pub use status::status;

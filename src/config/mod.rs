@@ -33,6 +33,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -121,6 +122,12 @@ pub struct Config {
     pub engine_idle_timeout: Duration,
     /// `progress`: what front ends that Nix starts show of transfers.
     pub progress: ProgressMode,
+    /// `http-listen`: addresses on which the engine serves a binary cache over HTTP. None by default.
+    pub http_listen: Vec<SocketAddr>,
+    /// `http-signing-key`: the file of the secret key that signs what is served over HTTP, an absolute path.
+    pub http_signing_key: Option<PathBuf>,
+    /// `http-password-file`: the file of the names and passwords that clients from other machines need, an absolute path.
+    pub http_password_file: Option<PathBuf>,
     /// An unprivileged client of Nix's daemon has chosen hosts or an agent, for itself alone.
     pub is_untrusted_choice: bool,
     /// It has chosen hosts.
@@ -173,6 +180,9 @@ impl Config {
             engine: _,
             engine_idle_timeout,
             progress: _,
+            http_listen,
+            http_signing_key,
+            http_password_file,
             is_untrusted_choice,
             is_untrusted_choice_of_hosts: _,
             store_dir,
@@ -191,8 +201,9 @@ impl Config {
         let times = (connect_timeout, stall_timeout, dead_link_timeout);
         let times = (times, positive_ttl, negative_ttl, engine_idle_timeout);
         let push = (push_hosts, push_signing_key);
+        let http = (http_listen, http_signing_key, http_password_file);
         format!(
-            "{hosts:?} {push:?} {trust:?} {times:?} {readahead_memory} {readahead_disk} {partial_downloads} {download_speed} {delta_bases:?}"
+            "{hosts:?} {push:?} {http:?} {trust:?} {times:?} {readahead_memory} {readahead_disk} {partial_downloads} {download_speed} {delta_bases:?}"
         )
     }
 

@@ -52,6 +52,12 @@ pub enum Key {
     EngineIdleTimeout,
     /// `progress`
     Progress,
+    /// `http-listen`
+    HttpListen,
+    /// `http-signing-key`
+    HttpSigningKey,
+    /// `http-password-file`
+    HttpPasswordFile,
 }
 
 /// Whether `extra-` can add to a value.
@@ -71,7 +77,7 @@ const OURS: bool = false;
 /// of settings that Nix knows as well are Nix's, but for `connect-timeout`, where older versions of Nix wait without limit.
 // A row is a line.
 #[rustfmt::skip]
-const SETTINGS: [(Key, &str, &str, Shape, bool); 22] = [
+const SETTINGS: [(Key, &str, &str, Shape, bool); 25] = [
     (Key::Hosts, "ssh-substituter-hosts", "", List, OURS),
     (Key::TrustedHosts, "trusted-ssh-substituter-hosts", "", List, OURS),
     (Key::PushHosts, "ssh-substituter-push-hosts", "", List, OURS),
@@ -94,6 +100,9 @@ const SETTINGS: [(Key, &str, &str, Shape, bool); 22] = [
     (Key::Engine, "engine", "auto", One, OURS),
     (Key::EngineIdleTimeout, "engine-idle-timeout", "300", One, OURS),
     (Key::Progress, "progress", "auto", One, OURS),
+    (Key::HttpListen, "http-listen", "", List, OURS),
+    (Key::HttpSigningKey, "http-signing-key", "", One, OURS),
+    (Key::HttpPasswordFile, "http-password-file", "", One, OURS),
 ];
 
 const PUBLIC_KEY: &str = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";

@@ -7,13 +7,17 @@
 //! | `push_sender` | sends what is queued to be pushed |
 //! | `server` | the process: serves front ends, ends when nobody uses it |
 //! | `push_pool` | the hosts that paths are sent to |
+//! | `callers` | which connections belong to one caller |
 //! | `bases` | which other versions of paths this machine has |
+//! | `local_names` | which paths have given hash parts, as this machine knows |
 //! | `host_store` | what later processes should know of hosts, in the disk tier |
 //! | `spill_folder` | files for what is read ahead on disk |
 //! | `ssh` | how hosts are reached by ssh |
 
 mod bases;
+mod callers;
 mod host_store;
+mod local_names;
 mod partial_folder;
 mod push_pool;
 mod push_sender;
@@ -22,7 +26,9 @@ mod spill_folder;
 mod ssh;
 
 pub use bases::LocalBases;
+pub use callers::{CallerConnection, Callers};
 pub use host_store::{record_extension, record_shell, recorded_failures};
+pub use local_names::LocalNames;
 pub use partial_folder::PartialFolder;
 pub use push_pool::push_pool;
 pub use push_sender::{PATH_TRIES_MAX, PushSender};

@@ -26,7 +26,7 @@ mod segment;
 
 use std::path::{Path, PathBuf};
 
-use crate::model::{PathInfo, StorePath};
+use crate::model::{HashPart, PathInfo, StorePath};
 use db::Database;
 
 pub use dump::{CHUNK, Dump};
@@ -71,6 +71,7 @@ impl Default for StoreLayout {
 pub struct LocalStore {
     root: PathBuf,
     files: PathBuf,
+    store_dir: String,
     db: Database,
 }
 
@@ -99,7 +100,12 @@ impl LocalStore {
         check_schema(&folder.join("schema"))?;
         let db = Database::new(folder.join("db.sqlite"));
         db.ask("find the valid paths", query::probe)?;
-        Ok(Self { root, files, db })
+        Ok(Self {
+            root,
+            files,
+            store_dir: layout.store_dir,
+            db,
+        })
     }
 
     /// Those of `paths` that are valid, sorted, each once.
@@ -146,6 +152,29 @@ impl LocalStore {
         })?;
         log_left_out(&left_out);
         Ok(closure)
+    }
+
+    /// The valid paths that have one of these hash parts, sorted.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn valid_with_hash(&self, hashes: &[HashPart]) -> Result<Vec<StorePath>, LocalStoreError> {
+        let dir = &self.store_dir;
+        self.db.ask("find paths by their hash parts", |db| {
+            query::with_hash(db, dir, hashes, query::VALID)
+        })
+    }
+
+    /// The same of valid paths and of the outputs of valid derivations, there or not: what Nix builds here it knows by name
+    /// beforehand.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn known_with_hash(&self, hashes: &[HashPart]) -> Result<Vec<StorePath>, LocalStoreError> {
+        let dir = &self.store_dir;
+        self.db.ask("find names by hash parts", |db| {
+            query::with_hash(db, dir, hashes, query::KNOWN)
+        })
     }
 
     /// All valid paths, those that were registered last first. What the database holds that is no store path is left

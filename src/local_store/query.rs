@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Statement};
 
 use super::LocalStoreError;
 use super::db::QueryError;
-use crate::model::{NarHash, PathInfo, StorePath};
+use crate::model::{HashPart, NarHash, PathInfo, StorePath};
 
 /// Finds out whether the database can be read and is one of Nix.
 pub(super) fn probe(db: &Connection) -> Result<(), QueryError> {
@@ -47,6 +47,37 @@ pub(super) fn all_paths(db: &Connection) -> Result<Vec<StorePath>, QueryError> {
         paths.extend(text.and_then(|text| StorePath::parse(&text).ok()));
     }
     Ok(paths)
+}
+
+/// Finds valid paths between two strings.
+pub(super) const VALID: &str = "select path from ValidPaths where path >= ?1 and path < ?2";
+
+/// Finds valid paths and outputs of valid derivations between two strings.
+pub(super) const KNOWN: &str = "select path from ValidPaths where path >= ?1 and path < ?2 \
+    union select path from DerivationOutputs where path >= ?1 and path < ?2";
+
+/// What `sql` finds with these hash parts, sorted.
+pub(super) fn with_hash(
+    db: &Connection,
+    store_dir: &str,
+    hashes: &[HashPart],
+    sql: &str,
+) -> Result<Vec<StorePath>, QueryError> {
+    let mut find = db.prepare(sql)?;
+    let mut paths = BTreeSet::new();
+    for hash in hashes {
+        // A full stop comes next to a hyphen.
+        let range = [
+            format!("{store_dir}/{hash}-"),
+            format!("{store_dir}/{hash}."),
+        ];
+        let mut rows = find.query(range)?;
+        while let Some(row) = rows.next()? {
+            let text: Option<String> = row.get(0).ok();
+            paths.extend(text.and_then(|text| StorePath::parse(&text).ok()));
+        }
+    }
+    Ok(paths.into_iter().collect())
 }
 
 pub(super) fn nar_size(db: &Connection, path: &StorePath) -> Result<Option<u64>, QueryError> {

@@ -4,6 +4,7 @@ mod base64;
 mod content_address;
 mod fingerprint;
 mod hash;
+mod hash_part;
 mod health_record;
 mod path_info;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod store_path;
 
 pub use content_address::{AddressError, Content};
 pub use hash::{HashError, NarHash};
+pub use hash_part::{HashPart, HashPartError};
 pub use health_record::HealthRecord;
 pub use path_info::PathInfo;
 pub use secret_key::{SecretKey, SecretKeyError};

@@ -69,6 +69,35 @@ impl FromStr for SecretKey {
 }
 
 impl SecretKey {
+    /// A key with this name, made of 32 random bytes that nobody else knows.
+    ///
+    /// # Errors
+    /// When the name is empty or holds a colon, white space or a control character, or the bytes are all zeros.
+    pub fn from_seed(name: &str, seed: [u8; 32]) -> Result<Self, SecretKeyError> {
+        let unfit = |c: char| c == ':' || c.is_whitespace() || c.is_control();
+        if name.is_empty() || name.contains(unfit) {
+            return Err(SecretKeyError::NoName);
+        }
+        if seed == [0; 32] {
+            return Err(SecretKeyError::NoKey);
+        }
+        let pair = ed25519_compact::KeyPair::from_seed(ed25519_compact::Seed::new(seed));
+        let (name, key) = (name.into(), pair.sk);
+        Ok(Self { name, key })
+    }
+
+    /// The secret itself, as Nix keeps it: `NAME:BASE64`.
+    #[must_use]
+    pub fn to_secret_text(&self) -> String {
+        format!("{}:{}", self.name, BASE64.encode(&*self.key))
+    }
+
+    /// The public key, as in `trusted-public-keys`: `NAME:BASE64`.
+    #[must_use]
+    pub fn to_public_text(&self) -> String {
+        format!("{}:{}", self.name, BASE64.encode(&*self.key.public_key()))
+    }
+
     /// What stands before the colon.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -114,6 +143,21 @@ mod tests {
         assert_eq!(verify(&keys, &signatures, &fingerprint), Ok(()));
         assert!(verify(&keys, &signatures, "1;other").is_err());
         assert!(!format!("{key:?}").contains(&secret[2..]));
+    }
+
+    #[test]
+    fn a_new_key_is_a_pair() {
+        let key = SecretKey::from_seed("k-1", [7; 32]).unwrap();
+        let (secret, public) = pair();
+        assert_eq!(key.to_secret_text(), secret.replace("k:", "k-1:"));
+        let public = public.to_string().replace("k:", "k-1:");
+        assert_eq!(key.to_public_text(), public);
+        let again: SecretKey = key.to_secret_text().parse().unwrap();
+        assert_eq!(again.sign("1;x"), key.sign("1;x"));
+        for name in ["", "a:b", "a b", "a\n"] {
+            assert!(SecretKey::from_seed(name, [7; 32]).is_err(), "{name:?}");
+        }
+        assert!(SecretKey::from_seed("k", [0; 32]).is_err());
     }
 
     #[test]

@@ -147,7 +147,7 @@ fn check(path: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn is_base32(byte: u8) -> bool {
+pub(super) fn is_base32(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'a'..=b'z') && !b"eotu".contains(&byte)
 }
 

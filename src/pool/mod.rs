@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `ask` | one question to all hosts, with hedging |
 //! | `check` | whether hosts still have paths |
+//! | `names` | which paths of a host have given hash parts |
 //! | `host` | one host's connection pool: leases, shells, failures |
 //! | `channels` | how many channels to a host there may be, and who gets one |
 //! | `health` | the circuit breaker, and what later processes learn of it |
@@ -17,6 +18,7 @@ mod check;
 mod health;
 mod host;
 mod idle_list;
+mod names;
 mod single_flight;
 
 use std::sync::Arc;
@@ -30,6 +32,7 @@ pub use backoff::exponential;
 pub use check::Askable;
 pub use health::HostStore;
 pub use host::{Activity, Banner, Lease, ShellLease, SkippedPath, WriteLease, WriteReplies};
+pub use names::NAMES_AT_ONCE;
 
 use crate::config::host::{CompressionMode, Host};
 use crate::hint::Hint;

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 
 use super::{DumpsStep, ExtensionChannel, Latency, ReceivedSegment, RemoteError, Shell};
 use crate::config::host::Host;
-use crate::model::StorePath;
+use crate::model::{HashPart, StorePath};
 use crate::wire::nar::layout::{Layout, Segment};
 
 /// Brings listings, segments and digests in the order in which they were asked for.
@@ -81,6 +81,19 @@ impl SegmentReader {
     /// When the link breaks, falls silent, or what comes is no listing.
     pub async fn list(&mut self, path: &StorePath) -> Result<Option<Layout>, RemoteError> {
         either!(self, reader => reader.list(path).await)
+    }
+
+    /// The paths in the host's store that have one of these hash parts; see [`Shell::names`] and [`ExtensionChannel::names`].
+    /// A shell may name what is not valid.
+    ///
+    /// # Errors
+    /// When the link breaks, falls silent, or what comes is no answer.
+    pub async fn names(
+        &mut self,
+        store_dir: &str,
+        hashes: &[HashPart],
+    ) -> Result<Vec<StorePath>, RemoteError> {
+        either!(self, reader => reader.names(store_dir, hashes).await)
     }
 
     /// Asks for a segment, with a `level` (of zstd) compressed on its way.

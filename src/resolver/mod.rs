@@ -22,12 +22,16 @@
 //! | `signatures` | verifies many signatures off the runtime's threads |
 //! | `trust` | which content is accepted from which host |
 //! | `closure` | closures of paths |
+//! | `gather` | questions of many callers that go out together |
+//! | `names` | paths of which only the hash parts are known |
 
 mod cache;
 mod checks;
 mod closure;
 mod counts;
 mod found;
+mod gather;
+mod names;
 mod prefetch;
 mod questions;
 mod signatures;
@@ -39,6 +43,7 @@ use std::sync::Arc;
 pub use cache::KeyedDisk;
 pub use counts::Counts;
 pub use found::{Found, NotFound};
+pub use names::NameSource;
 pub use trust::{Distrust, Reason, Trust, Why};
 
 use crate::cache::Lifetimes;
@@ -47,6 +52,7 @@ use crate::pool::{HostId, Pool, RemoteError};
 use cache::PathInfoCache;
 use checks::{Checks, Recheck};
 use counts::Counters;
+use names::Names;
 use prefetch::Prefetches;
 use questions::InFlightQuestions;
 
@@ -63,6 +69,7 @@ struct ResolverCore {
     checks: Checks,
     prefetches: Prefetches,
     recheck: Recheck,
+    names: Names,
     counters: Counters,
 }
 
@@ -92,6 +99,7 @@ impl Resolver {
                 checks: Checks::default(),
                 prefetches: Prefetches::new(hosts),
                 recheck: Recheck::default(),
+                names: Names::default(),
                 counters: Counters::default(),
             }),
         }

@@ -365,6 +365,7 @@ impl PrefetchTask {
     }
 
     fn enter(&self, closure: Vec<StorePath>, wanted: &[StorePath]) {
+        self.core.cache.names.record(closure.iter());
         self.prefetch.phase.lock().closure = Some(Closure {
             whole: Arc::new(closure),
             wanted: Arc::new(wanted.iter().cloned().collect()),

@@ -12,6 +12,7 @@
 //! length has a maximum that is checked before anything is allocated or waited for.
 
 pub mod nar;
+pub mod narinfo;
 pub mod serve;
 pub mod text;
 

@@ -2,6 +2,7 @@
 
 mod public_keys;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -81,6 +82,9 @@ pub(super) fn validate(
         engine: parsed(&settings, Key::Engine, engine)?,
         engine_idle_timeout: timeout(&settings, Key::EngineIdleTimeout)?,
         progress: parsed(&settings, Key::Progress, progress)?,
+        http_listen: http_listen(&settings)?,
+        http_signing_key: parsed(&settings, Key::HttpSigningKey, file)?,
+        http_password_file: parsed(&settings, Key::HttpPasswordFile, file)?,
         is_untrusted_choice: is_client_agent || is_untrusted_choice_of_hosts,
         is_untrusted_choice_of_hosts,
         store_dir: store_dir(sources)?,
@@ -225,6 +229,17 @@ fn delta_bases(settings: &Settings) -> Result<Vec<PathBuf>, ConfigError> {
         false => Err(invalid_value(key.name(), word, origin, "absolute paths")),
     };
     words.map(folder).collect()
+}
+
+fn http_listen(settings: &Settings) -> Result<Vec<SocketAddr>, ConfigError> {
+    let key = Key::HttpListen;
+    let words = settings.get(key).words();
+    let address = |(word, origin): (&str, &Origin)| {
+        let expected = "addresses and ports, as 127.0.0.1:5001 or [::1]:5001";
+        let address = word.parse();
+        address.map_err(|_| invalid_value(key.name(), word, origin, expected))
+    };
+    words.map(address).collect()
 }
 
 fn ssh_environment(settings: &Settings) -> Result<Vec<String>, ConfigError> {

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use super::callers::Callers;
 use super::messages::Messages;
 use super::transfer_registry::TransferRegistry;
-use crate::engine::{Engine, PushSender};
+use crate::engine::{Callers, Engine, PushSender};
 use crate::hint::Hint;
 use crate::ipc::{Identity, SocketId, SocketPath};
 
@@ -40,7 +39,7 @@ pub struct ServerOptions {
 pub(super) struct ServerContext {
     pub(super) engine: Engine,
     pub(super) options: ServerOptions,
-    pub(super) callers: Arc<Callers>,
+    pub(super) callers: Arc<Callers<u64>>,
     pub(super) transfers: Arc<TransferRegistry>,
     started: Instant,
     /// When the last client that used the engine went away.

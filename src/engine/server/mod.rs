@@ -6,11 +6,9 @@
 //! | `session` | one connection |
 //! | `client_output` | frames and NARs to one client |
 //! | `write_timeout` | how long a client may take to read |
-//! | `callers` | which connections belong to one caller |
 //! | `transfer_registry` | the transfers that run |
 //! | `messages` | messages for the users of all clients |
 
-mod callers;
 mod client_output;
 mod context;
 mod messages;

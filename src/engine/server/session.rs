@@ -12,12 +12,12 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::callers::CallerConnection;
 use super::client_output::{ClientOutput, NarPipe, NarSender};
 use super::context::{InUse, ServerContext};
 use super::transfer_registry::{CurrentHost, SessionProgress};
 use super::write_timeout::writer_with_timeout;
 use crate::backend::{Backend, BackendError, DeliveryError, HostsBackend};
+use crate::engine::CallerConnection;
 use crate::ipc::Channel;
 use crate::pool::{HostId, Pool};
 use crate::serve::{MissingHash, Output, ServeError, put_reply, serve};
@@ -129,7 +129,7 @@ struct Attached {
     current_host: Arc<CurrentHost>,
     /// Hosts that do not let the engine in, as reported to the client.
     reported_refusing: Vec<HostId>,
-    _connection: CallerConnection,
+    _connection: CallerConnection<u64>,
     _in_use: InUse,
 }
 

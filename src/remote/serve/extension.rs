@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicU64;
 use super::requests::valid_paths;
 use super::{ConnectOptions, Connection, connect};
 use crate::config::host::Host;
-use crate::model::StorePath;
+use crate::model::{HashPart, StorePath};
 use crate::remote::link::Latency;
 use crate::remote::{ReceivedSegment, RemoteError, RemoteErrorKind};
 use crate::transport::Transport;
@@ -23,7 +23,7 @@ use crate::wire::WireError;
 use crate::wire::nar::layout::{Layout, Segment};
 use crate::wire::serve::Request as ServeRequest;
 use crate::wire::serve::extension::{
-    MAX_LISTING, ReplyDecoder, Request, feature_path, parse_listing,
+    MAX_LISTING, ReplyDecoder, Request, feature_path, name_question, parse_listing,
 };
 use body::{Body, Length};
 pub use differences::FrameReply;
@@ -189,6 +189,29 @@ impl ExtensionChannel {
             log::debug!("{}: {path} is not read in chunks: {error}", self.host());
         }
         Ok(layout.ok())
+    }
+
+    /// The valid paths that have one of these hash parts. Nothing when replies are outstanding.
+    ///
+    /// # Errors
+    /// When the connection breaks, falls silent, or what comes is no answer. It is unusable then.
+    pub async fn names(
+        &mut self,
+        store_dir: &str,
+        hashes: &[HashPart],
+    ) -> Result<Vec<StorePath>, RemoteError> {
+        if self.broken || !self.pending.is_empty() || hashes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let questions = hashes.iter().copied();
+        let questions: Vec<StorePath> = questions
+            .filter_map(|hash| name_question(store_dir, hash))
+            .collect();
+        self.broken = true;
+        self.connection.send(&valid_paths(&questions));
+        let names = self.connection.finish_names(hashes).await?;
+        self.broken = false;
+        Ok(names)
     }
 
     /// Asks for a segment, which then comes by [`ExtensionChannel::segment`]; with a `level` (of zstd) compressed on its way.

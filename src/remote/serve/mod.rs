@@ -22,7 +22,7 @@ pub use write::{Acknowledgements, WriteConnection, connect_for_writing, lock_val
 
 use super::link::{Latency, Link, ReadKind};
 use super::{RemoteError, RemoteErrorKind};
-use crate::model::{PathInfo, StorePath};
+use crate::model::{HashPart, PathInfo, StorePath};
 use crate::wire::WireError;
 use crate::wire::serve::{InfosDecoder, InfosStep, Request, SetDecoder, Unreadable, Version};
 use requests::{INFOS_AT_ONCE, path_of_closure, references};
@@ -161,6 +161,31 @@ impl Connection {
         let valid = valid.await?;
         self.finish_reply();
         Ok(valid)
+    }
+
+    /// Reads the reply to [`valid_paths`] for [name questions](crate::wire::serve::extension::name_question): the paths
+    /// with these hash parts.
+    ///
+    /// # Errors
+    /// As [`Connection::query_path_infos`].
+    pub(super) async fn finish_names(
+        &mut self,
+        hashes: &[HashPart],
+    ) -> Result<Vec<StorePath>, RemoteError> {
+        let mut decoder = SetDecoder::default();
+        let mut keep = |bytes: &[u8]| match StorePath::from_bytes(bytes) {
+            Ok(path) if hashes.contains(&HashPart::from(&path)) => Ok(Some(path)),
+            _ => {
+                let got = String::from_utf8_lossy(bytes).into_owned();
+                let want = "a path with a hash part that was asked for";
+                Err(WireError::new("name of a path", want, got))
+            }
+        };
+        let doing = "the reply to a question for names";
+        let names = self.decode(doing, |buf| decoder.step(buf, &mut keep));
+        let names = names.await?;
+        self.finish_reply();
+        Ok(names)
     }
 
     /// Infos of those of `paths` that the remote has, in no particular order, each at most once. Unreadable ones

@@ -5,6 +5,7 @@
 //! cannot be taken for contents of a file; no command spells it out, so that an echo of the command
 //! cannot be taken for it.
 
+use crate::model::HashPart;
 use crate::wire::nar::layout::{FileRange, Piece, Segment};
 
 mod compressed;
@@ -74,9 +75,32 @@ pub(super) fn list(name: &[u8], number: u32, max: usize) -> Vec<u8> {
 
 /// Names what is in a folder, each with a zero byte behind it, at most `max` bytes of it.
 pub(super) fn names(dir: &[u8], number: u32, max: usize) -> Vec<u8> {
-    let mut out = b"find ".to_vec();
-    put_word(&mut out, dir);
-    let rest = format!("/ -mindepth 1 -maxdepth 1 -printf '%f\\0'|head -c {max};");
+    names_like(std::slice::from_ref(&dir.to_vec()), &[], number, max)
+}
+
+/// As [`names`], of several folders, and only what begins with one of these hash parts, if there are any.
+pub(super) fn names_like(
+    dirs: &[Vec<u8>],
+    hashes: &[HashPart],
+    number: u32,
+    max: usize,
+) -> Vec<u8> {
+    // Patterns are compared byte by byte then, which is faster.
+    let mut out = b"LC_ALL=C find".to_vec();
+    for dir in dirs {
+        out.push(b' ');
+        put_word(&mut out, dir);
+        out.push(b'/');
+    }
+    out.extend_from_slice(b" -mindepth 1 -maxdepth 1");
+    for (at, hash) in hashes.iter().enumerate() {
+        let before = if at == 0 { "\\(" } else { "-o" };
+        out.extend_from_slice(format!(" {before} -name '{hash}-*'").as_bytes());
+    }
+    if !hashes.is_empty() {
+        out.extend_from_slice(b" \\)");
+    }
+    let rest = format!(" -printf '%f\\0' 2>/dev/null|head -c {max};");
     out.extend_from_slice(rest.as_bytes());
     put_trailer(&mut out, number, "9", "");
     out.push(b'\n');

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 
 use super::{ENTRIES_MAX, LISTING, LISTING_MAX, Shell, command, listing};
-use crate::model::StorePath;
+use crate::model::{HashPart, StorePath};
 use crate::remote::link::ReadKind;
 use crate::remote::{RemoteError, RemoteErrorKind};
 use crate::wire::WireError;
@@ -11,6 +11,9 @@ use crate::wire::nar::layout::Layout;
 
 /// How many bytes of names are read of one folder of [`Shell::sample`].
 const SAMPLE_MAX: usize = 16 << 10;
+
+/// How many bytes of names are read in answer to [`Shell::names`].
+const NAMES_MAX: usize = 32 << 10;
 
 impl Shell {
     /// Lists the files of `path`. `None` when it is not there, cannot be listed whole, has more than
@@ -56,16 +59,32 @@ impl Shell {
             let number = self.number();
             let line = command::names(&dir, number, SAMPLE_MAX);
             let (names, end) = self.read_output(line, number, SAMPLE_MAX).await?;
-            let names = names.strip_suffix(end.as_bytes()).unwrap_or_default();
-            // The last one may have been cut.
-            let names = names.split_inclusive(|byte| *byte == 0);
-            let paths = names.filter_map(|name| {
-                let name = std::str::from_utf8(name.strip_suffix(b"\0")?).ok()?;
-                StorePath::parse(&format!("{store_dir}/{name}")).ok()
-            });
-            all.push((String::from_utf8_lossy(&dir).into_owned(), paths.collect()));
+            let paths = store_paths(&names, &end, store_dir);
+            all.push((String::from_utf8_lossy(&dir).into_owned(), paths));
         }
         Ok(all)
+    }
+
+    /// The paths that lie in the host's store directory and have one of these hash parts, at most some 60: valid ones and
+    /// what else is there. Of very many names (32 KiB) the last are left out.
+    ///
+    /// # Errors
+    /// As [`Shell::list`].
+    pub async fn names(
+        &mut self,
+        store_dir: &str,
+        hashes: &[HashPart],
+    ) -> Result<Vec<StorePath>, RemoteError> {
+        if self.broken || !self.pending.is_empty() || hashes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let number = self.number();
+        let dirs = self.locations.dirs(store_dir);
+        let line = command::names_like(&dirs, hashes, number, NAMES_MAX);
+        let (names, end) = self.read_output(line, number, NAMES_MAX).await?;
+        let mut paths = store_paths(&names, &end, store_dir);
+        paths.retain(|path| hashes.contains(&path.into()));
+        Ok(paths)
     }
 
     /// Runs a command and reads its output, at most `max` bytes and then the end marker, which is returned too.
@@ -92,4 +111,16 @@ impl Shell {
         self.broken = false;
         Ok((self.link.input.buffer().split(), end))
     }
+}
+
+/// The store paths among names that were read, each with a zero byte behind it, up to their end marker.
+fn store_paths(names: &[u8], end: &str, store_dir: &str) -> Vec<StorePath> {
+    let names = names.strip_suffix(end.as_bytes()).unwrap_or_default();
+    // The last one may have been cut.
+    let names = names.split_inclusive(|byte| *byte == 0);
+    let paths = names.filter_map(|name| {
+        let name = std::str::from_utf8(name.strip_suffix(b"\0")?).ok()?;
+        StorePath::parse(&format!("{store_dir}/{name}")).ok()
+    });
+    paths.collect()
 }

@@ -2,6 +2,7 @@
 
 mod disk_tier;
 mod host_answer;
+mod name_index;
 mod path_record;
 mod recently_gone;
 
@@ -22,6 +23,7 @@ use disk_tier::DiskTier;
 pub use disk_tier::KeyedDisk;
 use host_answer::CheckOutcome;
 pub(super) use host_answer::{AnswerKind, HostAnswer};
+use name_index::NameIndex;
 pub(super) use path_record::PathRecord;
 use recently_gone::RecentlyGone;
 
@@ -38,6 +40,8 @@ pub(super) struct PathInfoCache {
     trust: Trust,
     paths: Arc<MemoryCache<Arc<PathRecord>>>,
     disk_tier: Arc<DiskTier>,
+    /// What hosts have named.
+    pub(super) names: NameIndex,
     /// Answers that were forgotten a moment ago: the disk tier may still have them.
     gone: Mutex<RecentlyGone>,
     /// The generation of callers: refusals were reported to those of one generation.
@@ -61,6 +65,7 @@ impl PathInfoCache {
                 |record: &Arc<PathRecord>| record.weight(),
             )),
             disk_tier: Arc::new(DiskTier::new(disk, lifetimes)),
+            names: NameIndex::default(),
             gone: Mutex::default(),
             caller_generation: AtomicU64::new(0),
             reported: Mutex::default(),
@@ -269,6 +274,10 @@ impl PathInfoCache {
                 }
             },
         };
+        if let AnswerKind::Has(info) | AnswerKind::Unverified(info) = &kind {
+            self.names
+                .record(std::iter::once(&info.path).chain(&info.references));
+        }
         let answer = HostAnswer {
             host,
             kind,

@@ -3,7 +3,13 @@
 //!
 //! A server that speaks it says so in answer to an ordinary QueryValidPaths for [`feature_path`], a store path that no store
 //! has: it counts the path as valid. `nix-store --serve` of any version answers that it is not, and a client that never asks
-//! never notices the extension. Requests are those of the serve protocol, and these:
+//! never notices the extension.
+//!
+//! Such a server also knows names. Asked by QueryValidPaths for a [`name_question`], a store path that no store has either, it
+//! adds the valid path that has the same hash part, if there is one. For any other server that is an ordinary path that is not
+//! valid.
+//!
+//! Requests are those of the serve protocol, and these:
 //!
 //! ```text
 //! op      request                                  body of the reply
@@ -71,7 +77,7 @@ pub use reply::{ReplyDecoder, ReplyStep, Status, put_busy, put_end, put_piece_he
 pub use request::{FilePart, NarPart, NarRange, Request, SurveyedPath};
 pub use survey::{MAX_SURVEY, NO_DIGEST, SurveyOf, parse_survey, put_survey_head};
 
-use crate::model::StorePath;
+use crate::model::{HashPart, StorePath};
 use crate::wire::nar::{MAX_DEPTH, MAX_NAME};
 
 /// Longest piece of a body, in bytes.
@@ -90,6 +96,9 @@ pub const MAX_BUSY: u32 = 720;
 /// The base name of the path that only a server with this version of the extension counts as valid. No content has such a
 /// hash, and no store such a path.
 const FEATURE: &str = "00000000000000000000000000000000-ssh-substituter-serve-extension-2";
+
+/// The name of the paths that ask for names.
+const NAME_QUESTION: &str = "ssh-substituter-which-name";
 
 /// Most bytes of a delta, and of what it is made against: the host holds both, and as much again as zstd's tables take.
 pub const MAX_DELTA: u64 = 64 << 20;
@@ -127,6 +136,18 @@ pub fn feature_path(store_dir: &str) -> Option<StorePath> {
 #[must_use]
 pub fn is_feature_path(path: &StorePath) -> bool {
     path.base_name() == FEATURE
+}
+
+/// The path in `store_dir` that asks for the name of the path with this hash part. `None` where that is no folder of a store.
+#[must_use]
+pub fn name_question(store_dir: &str, hash: HashPart) -> Option<StorePath> {
+    hash.with_name(store_dir, NAME_QUESTION)
+}
+
+/// Whether a path asks for a name, in any store directory.
+#[must_use]
+pub fn is_name_question(path: &StorePath) -> bool {
+    path.name() == NAME_QUESTION
 }
 
 /// The longest frame that a body of `len` bytes may come as, in bytes. What zstd cannot compress grows by less.

@@ -1,22 +1,7 @@
-//! Narinfo files: what a binary cache says of a path.
-//!
-//! ```text
-//! StorePath: /nix/store/HASH-NAME
-//! URL: nar/FILEHASH.nar.zst
-//! Compression: zstd
-//! FileHash: sha256:BASE32
-//! FileSize: BYTES
-//! NarHash: sha256:BASE32
-//! NarSize: BYTES
-//! References: HASH-NAME HASH-NAME …
-//! Deriver: HASH-NAME.drv
-//! Sig: NAME:BASE64                  one for each signature
-//! CA: fixed:r:sha256:…
-//! ```
-
-use std::fmt::Write as _;
+//! Narinfo files, as `crate::wire::narinfo` lays them out, of compressed NARs.
 
 use crate::model::{NarHash, PathInfo, StorePath};
+use crate::wire::narinfo::{self, NarFile};
 
 /// A compressed NAR.
 #[derive(Debug, Clone)]
@@ -38,35 +23,16 @@ impl Packed {
     }
 }
 
-/// The text of a narinfo. Signatures are passed on as they came: Nix checks them.
+/// The text of a narinfo.
 pub(super) fn render(info: &PathInfo, packed: &Packed) -> String {
-    let references: Vec<_> = info.references.iter().map(StorePath::base_name).collect();
-    let mut text = format!(
-        "StorePath: {}\nURL: {}\nCompression: zstd\nFileHash: {}\nFileSize: {}\nNarHash: {}\nNarSize: {}\nReferences: {}\n",
-        info.path,
-        packed.url(),
-        packed.file_hash,
-        packed.file_size,
-        packed.nar_hash,
-        packed.nar_size,
-        references.join(" "),
-    );
-    // Writing to a string cannot fail.
-    if let Some(deriver) = &info.deriver {
-        let _ = writeln!(text, "Deriver: {}", deriver.base_name());
-    }
-    for sig in info.sigs.iter().filter(|sig| is_one_line(sig)) {
-        let _ = writeln!(text, "Sig: {sig}");
-    }
-    if let Some(ca) = info.ca.as_ref().filter(|ca| is_one_line(ca)) {
-        let _ = writeln!(text, "CA: {ca}");
-    }
-    text
-}
-
-/// Whether text from a host cannot become a line of its own.
-fn is_one_line(text: &str) -> bool {
-    !text.chars().any(char::is_control)
+    let nar = NarFile {
+        url: &packed.url(),
+        compression: "zstd",
+        file: Some((packed.file_hash, packed.file_size)),
+        nar_hash: packed.nar_hash,
+        nar_size: packed.nar_size,
+    };
+    narinfo::render(info, &nar)
 }
 
 /// What is needed of a path that is there already.

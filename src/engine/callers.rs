@@ -1,7 +1,9 @@
-//! The callers: clients that were started by the same process are one caller, with one readahead.
+//! The callers: clients that belong together are one caller, with one readahead. Front ends do that were started by the same
+//! process, connections over HTTP that come from the same address.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,10 +12,10 @@ use crate::transfer::{Caller, Transfers};
 /// How long a caller without connections is remembered: Nix 1.x starts a process for each path.
 const KEEP_WITHOUT_CONNECTION: Duration = Duration::from_secs(30);
 
-/// All callers.
-pub(super) struct Callers {
+/// All callers, by what they have in common.
+pub struct Callers<K: Clone + Eq + Hash> {
     transfers: Arc<Transfers>,
-    entries: Mutex<HashMap<u64, Entry>>,
+    entries: Mutex<HashMap<K, Entry>>,
 }
 
 struct Entry {
@@ -23,17 +25,20 @@ struct Entry {
     last_closed: Instant,
 }
 
-/// One connection of a caller.
-pub(super) struct CallerConnection {
-    callers: Arc<Callers>,
-    id: u64,
-    pub(super) caller: Arc<Caller>,
+/// One connection of a caller, which ends when this is dropped.
+pub struct CallerConnection<K: Clone + Eq + Hash> {
+    callers: Arc<Callers<K>>,
+    id: K,
+    /// The caller.
+    pub caller: Arc<Caller>,
     /// The caller had no connection before: this is another command, or the same one again.
-    pub(super) is_new: bool,
+    pub is_new: bool,
 }
 
-impl Callers {
-    pub(super) fn new(transfers: Arc<Transfers>) -> Self {
+impl<K: Clone + Eq + Hash> Callers<K> {
+    /// Callers of what `transfers` fetch; none yet.
+    #[must_use]
+    pub fn new(transfers: Arc<Transfers>) -> Self {
         Self {
             transfers,
             entries: Mutex::default(),
@@ -41,14 +46,15 @@ impl Callers {
     }
 
     /// Adds a connection of the caller `id`.
-    pub(super) fn connect(self: &Arc<Self>, id: u64) -> CallerConnection {
+    #[must_use]
+    pub fn connect(self: &Arc<Self>, id: K) -> CallerConnection<K> {
         let mut entries = self.entries.lock();
         let new = || Entry {
             caller: Arc::new(self.transfers.caller()),
             connections: 0,
             last_closed: Instant::now(),
         };
-        let entry = entries.entry(id).or_insert_with(new);
+        let entry = entries.entry(id.clone()).or_insert_with(new);
         let is_new = entry.connections == 0;
         entry.connections += 1;
         CallerConnection {
@@ -60,7 +66,8 @@ impl Callers {
     }
 
     /// How many connections there are, and of how many callers.
-    pub(super) fn count(&self) -> (usize, usize) {
+    #[must_use]
+    pub fn count(&self) -> (usize, usize) {
         let entries = self.entries.lock();
         let connections = entries.values().map(|entry| entry.connections);
         let present = entries.values().filter(|entry| entry.connections > 0);
@@ -69,7 +76,7 @@ impl Callers {
 
     /// Removes callers that have gone, and drops what was read ahead for those that fetch nothing. To be called
     /// periodically.
-    pub(super) fn remove_gone(&self) {
+    pub fn remove_gone(&self) {
         let mut gone = Vec::new();
         let mut entries = self.entries.lock();
         entries.retain(|_, entry| {
@@ -88,7 +95,7 @@ impl Callers {
     }
 }
 
-impl Drop for CallerConnection {
+impl<K: Clone + Eq + Hash> Drop for CallerConnection<K> {
     fn drop(&mut self) {
         if let Some(entry) = self.callers.entries.lock().get_mut(&self.id) {
             entry.connections -= 1;

@@ -1,0 +1,63 @@
+//! What a URL asks for.
+
+use super::nar_name::NarName;
+use crate::model::HashPart;
+
+/// What a URL asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Route {
+    /// `/nix-cache-info`: which store this is a cache of.
+    CacheInfo,
+    /// `/HASH.narinfo`: what a path is.
+    Narinfo(HashPart),
+    /// `/nar/…`: its NAR.
+    Nar(NarName),
+    /// `/healthz`: whether the server runs.
+    Health,
+}
+
+impl Route {
+    /// The meaning of the path of a URL; `None` where it has none. `store_dir` is that of all store paths.
+    pub(super) fn parse(path: &str, store_dir: &str) -> Option<Self> {
+        let path = path.strip_prefix('/')?;
+        match path {
+            "nix-cache-info" => return Some(Self::CacheInfo),
+            "healthz" => return Some(Self::Health),
+            _ => {}
+        }
+        if let Some(hash) = path.strip_suffix(".narinfo") {
+            return Some(Self::Narinfo(hash.parse().ok()?));
+        }
+        NarName::parse(path, store_dir).map(Self::Nar)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_cache_has_is_found() {
+        let hash = "7rjj86a15146cq1d3qy068lml7n7ykzm";
+        let route = |path: &str| Route::parse(path, "/nix/store");
+        assert_eq!(route("/nix-cache-info"), Some(Route::CacheInfo));
+        assert_eq!(route("/healthz"), Some(Route::Health));
+        let narinfo = Route::Narinfo(hash.parse().unwrap());
+        assert_eq!(route(&format!("/{hash}.narinfo")), Some(narinfo));
+        for path in [
+            "",
+            "*",
+            "nix-cache-info",
+            "/nix-cache-info/",
+            "/.narinfo",
+            "/x.narinfo",
+            "/nar/",
+            "/nar/x.nar",
+            "/etc/passwd",
+            "/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a",
+        ] {
+            assert_eq!(route(path), None, "{path}");
+        }
+        assert_eq!(route(&format!("//{hash}.narinfo")), None);
+    }
+}

@@ -1,0 +1,13 @@
+//! The binary cache over HTTP: real hosts behind it, a real Nix in front of it, and a client that sees each header and byte.
+
+mod hosts;
+mod nar;
+mod narinfo;
+mod refusals;
+mod server;
+mod together;
+mod trust;
+mod with_nix;
+
+#[path = "../support/mod.rs"]
+mod support;
