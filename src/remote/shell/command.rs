@@ -7,8 +7,10 @@
 
 use crate::wire::nar::layout::{FileRange, Piece, Segment};
 
+mod blocks;
 mod compressed;
 
+pub(super) use blocks::{FIRST_PIPE, take_blocks};
 pub(super) use compressed::{dumps, patch, read_ranges, survey};
 
 /// How much of a command line is names, in bytes: far below the limits of Linux (2 MiB) and others.
