@@ -226,9 +226,10 @@ const CRATES: &[CrateUse] = &[
             "src/commands/get/destination/binary_cache/pack",
             "src/backend/local/segments",
             "src/remote/inflater",
+            "src/remote/blocks/encoder",
             "src/remote/shell/frame",
         ],
-        "binary caches are compressed in one place, parts of NARs in one, and what hosts compress is decompressed in two: as it comes, and whole",
+        "binary caches are compressed in one place, parts of NARs in one, what is sent in one, and what hosts compress is decompressed in two: as it comes, and whole",
     ),
 ];
 

@@ -75,6 +75,20 @@ pub(super) fn counted(count: u64, word: &str) -> String {
     format!("{} {word}{s}", grouped(count))
 }
 
+/// The verb for so many.
+pub(super) fn are(count: u64) -> &'static str {
+    if count == 1 { "is" } else { "are" }
+}
+
+/// `3 paths`; `2 of 3 paths` where some are missing.
+pub(super) fn counted_of(done: usize, missing: usize) -> String {
+    let all = (done + missing) as u64;
+    match missing {
+        0 => counted(all, "path"),
+        _ => format!("{} of {}", grouped(done as u64), counted(all, "path")),
+    }
+}
+
 /// `1,234,567`
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -113,6 +127,10 @@ mod tests {
     fn numbers_and_times_are_for_people() {
         assert_eq!(counted(1, "answer"), "1 answer");
         assert_eq!(counted(0, "answer"), "0 answers");
+        assert_eq!((are(1), are(2)), ("is", "are"));
+        assert_eq!(counted_of(1, 0), "1 path");
+        assert_eq!(counted_of(0, 1), "0 of 1 path");
+        assert_eq!(counted_of(1, 1), "1 of 2 paths");
         assert_eq!(grouped(1_234_567), "1,234,567");
         assert_eq!(grouped(123), "123");
         assert_eq!(short_time(Duration::from_micros(380)), "0.4 ms");

@@ -26,22 +26,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 pub use ask::{AllHostsResting, Answers, Holder, OnReply, OnReplyFuture, Question};
 pub use backoff::exponential;
 pub use check::Askable;
 pub use health::HostStore;
+<<<<<<< HEAD
 pub use host::{Activity, Banner, Lease, ShellLease, SkippedPath, WriteLease, WriteReplies};
 pub use names::NAMES_AT_ONCE;
+=======
+pub use host::{
+    Activity, Banner, BlockLease, Lease, ShellLease, SkippedPath, WriteLease, WriteReplies,
+};
+>>>>>>> push
 
 use crate::config::host::{CompressionMode, Host};
 use crate::hint::Hint;
 use crate::model::StorePath;
 pub use crate::remote::{RemoteError, RemoteErrorKind, Verdict};
-use crate::remote::{Request, dump};
+use crate::remote::{Request, Version, dump};
 use crate::transport::{Program, Transport};
 use health::HostPersistence;
 use host::HostPool;
+
+/// How long it is remembered that a host took bytes slowly: its link may be another one later.
+const SLOW_UPLOAD_KEPT: Duration = Duration::from_secs(600);
 
 /// Tells the user of a failure that does not stop the work.
 pub type Notify = Arc<dyn Fn(&(dyn Hint + 'static)) + Send + Sync>;
@@ -251,6 +261,38 @@ impl Pool {
         let limit = self.limits.patience();
         let host = &self.hosts[id.0];
         host.lease_for_writing(in_background, limit, ahead).await
+    }
+
+    /// A new connection that may write and takes blocks, through a shell of the account: over so many channels beside the
+    /// shell's own, or over that alone. For a host that another connection has agreed on `version` with. `None` when it has no
+    /// shell, or lacks what is needed: of a shell's own channel alone, `zstd`.
+    ///
+    /// # Errors
+    /// As [`Pool::lease_for_writing`].
+    pub async fn lease_blocks(
+        &self,
+        id: HostId,
+        in_background: bool,
+        version: Version,
+        pipes: usize,
+    ) -> Result<Option<BlockLease>, Arc<RemoteError>> {
+        self.load().await;
+        let limit = self.limits.connect + self.limits.silence;
+        let host = &self.hosts[id.0];
+        host.lease_blocks((in_background, limit), version, pipes)
+            .await
+    }
+
+    /// How many bytes a second a host took, where those were few, some minutes ago at most.
+    #[must_use]
+    pub fn slow_upload(&self, id: HostId) -> Option<u64> {
+        let (rate, seen) = (*self.hosts[id.0].slow_upload.lock())?;
+        (seen.elapsed() < SLOW_UPLOAD_KEPT).then_some(rate)
+    }
+
+    /// Remembers that a host takes that few bytes a second.
+    pub fn record_slow_upload(&self, id: HostId, rate: u64) {
+        *self.hosts[id.0].slow_upload.lock() = Some((rate, Instant::now()));
     }
 
     async fn lease_with(

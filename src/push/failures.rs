@@ -52,7 +52,9 @@ impl Failures {
     ) -> Result<Option<Duration>, HostFault> {
         let at_once = Some(Duration::from_millis(1));
         match ended.end {
-            Ok(LaneEnd::Done) => Ok(None),
+            Ok(LaneEnd::Done | LaneEnd::Impossible(_)) => Ok(None),
+            // The lane that takes blocks has all the others.
+            Ok(LaneEnd::Left) => Ok(at_once.filter(|_| ended.role == Role::Main)),
             Ok(LaneEnd::Withheld(place, fault)) => {
                 target.fail_here(place, fault);
                 Ok(at_once)
@@ -77,7 +79,7 @@ impl Failures {
     }
 
     /// How long to wait before the next connection, after one that was lost.
-    fn pause(
+    pub(super) fn pause(
         &mut self,
         target: &Target,
         error: Arc<RemoteError>,
@@ -146,13 +148,18 @@ impl Failures {
     }
 }
 
+/// Whether the host's program ended since it refuses something.
+pub(super) fn is_refusal(host: &str, error: &RemoteError) -> bool {
+    is_end(error) && refusal::read(host, &error.stderr).is_some()
+}
+
 /// Whether the host's program ended.
 fn is_end(error: &RemoteError) -> bool {
     matches!(error.kind, RemoteErrorKind::Disconnected { .. })
 }
 
 /// Whether such a failure may be over with the next connection.
-fn may_pass(error: &RemoteError) -> bool {
+pub(super) fn may_pass(error: &RemoteError) -> bool {
     matches!(
         error.kind,
         RemoteErrorKind::Disconnected { .. }

@@ -5,19 +5,23 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex as AsyncMutex, Notify};
 
 use super::PathFault;
+use super::carrier::{Carrier, Out};
 use super::schedule::{LARGE, LaneId, Role};
 use super::target::Target;
 use crate::model::PathInfo;
-use crate::pool::{WriteLease, WriteReplies};
-use crate::remote::{RemoteError, Version, Writer};
+use crate::pool::WriteReplies;
+use crate::remote::{RemoteError, Version};
 use crate::transfer::progress::{Outcome, TransferInfo, TransferProgress};
 use crate::wire::serve::{put_add_to_store_nar, put_import_end, put_import_start};
 
 /// How many paths may be on their way on a lane without an acknowledgement. It bounds what is sent again after a failure.
 const IN_FLIGHT_MAX: usize = 512;
+
+/// With fewer bytes of a NAR left than that, it goes to its end where it began, although all others go by another lane now.
+const LEFT_MIN: u64 = 4 << 20;
 
 /// How a lane ended.
 pub(super) enum LaneEnd {
@@ -27,6 +31,10 @@ pub(super) enum LaneEnd {
     Lost(RemoteError, Option<usize>),
     /// A large NAR turned out wrong here on its way. The connection was closed, so that the host drops it.
     Withheld(usize, PathFault),
+    /// A large NAR is to go by another lane from its beginning. The connection was closed, so that the host drops it.
+    Left,
+    /// It takes blocks, and the host does not: why.
+    Impossible(&'static str),
 }
 
 /// A path on its way.
@@ -40,7 +48,7 @@ struct Lane<'a> {
     host: &'a Target,
     id: LaneId,
     role: Role,
-    writer: Writer,
+    out: AsyncMutex<Out>,
     version: Version,
     pending: Mutex<VecDeque<Pending>>,
     /// One more or one fewer is pending.
@@ -52,18 +60,31 @@ enum SendEnd {
     Finished,
     /// The host takes no more bytes: what comes back tells why.
     Closed,
-    Withheld(usize, PathFault),
+    Stopped(usize, Stop),
+}
+
+/// Why a NAR is not sent to its end.
+enum Stop {
+    /// It turned out wrong here, before any of it was sent.
+    Unsent(PathFault),
+    /// The same on its way.
+    Withheld(PathFault),
+    /// It goes by another lane.
+    Left,
 }
 
 /// Sends what the host lacks until nothing is left, or this connection ends.
-pub(super) async fn run(host: &Target, id: LaneId, role: Role, lease: WriteLease) -> LaneEnd {
-    let version = lease.version();
-    let (writer, mut replies) = lease.split();
+pub(super) async fn run(host: &Target, id: LaneId, role: Role, carrier: Carrier) -> LaneEnd {
+    let Carrier {
+        out,
+        mut replies,
+        version,
+    } = carrier;
     let lane = Lane {
         host,
         id,
         role,
-        writer,
+        out: AsyncMutex::new(out),
         version,
         pending: Mutex::default(),
         changed: Notify::new(),
@@ -78,12 +99,16 @@ pub(super) async fn run(host: &Target, id: LaneId, role: Role, lease: WriteLease
     match end {
         SendEnd::Finished => LaneEnd::Done,
         SendEnd::Closed => lane.lost(replying.await),
-        SendEnd::Withheld(place, fault) => {
+        SendEnd::Stopped(place, stop) => {
             // Those before it are complete: they are worth waiting for.
             tokio::select! {
                 biased;
-                error = &mut replying => lane.lost(error),
-                () = lane.until_only_one_is_pending() => LaneEnd::Withheld(place, fault),
+                error = &mut replying => return lane.lost(error),
+                () = lane.until_only_one_is_pending() => {}
+            }
+            match stop {
+                Stop::Unsent(fault) | Stop::Withheld(fault) => LaneEnd::Withheld(place, fault),
+                Stop::Left => LaneEnd::Left,
             }
         }
     }
@@ -110,7 +135,7 @@ impl Lane<'_> {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
-            if self.pending.lock().len() < IN_FLIGHT_MAX {
+            if self.has_room() {
                 return;
             }
             changed.await;
@@ -137,6 +162,9 @@ impl Lane<'_> {
             if let Some(Pending { place, shown }) = self.pending.lock().pop_front() {
                 shown.finish(Outcome::Done);
                 self.host.acknowledged(place);
+                if self.role == Role::Blocks {
+                    self.host.acknowledged_blocks();
+                }
             }
             self.changed.notify_waiters();
         }
@@ -144,8 +172,17 @@ impl Lane<'_> {
 
     async fn send_all(&self) -> SendEnd {
         loop {
+            if !self.has_room() && !self.flush().await {
+                return SendEnd::Closed;
+            }
             self.until_there_is_room().await;
-            let Some(place) = self.host.next(self.id, self.role).await else {
+            let place = match self.host.next_now(self.id, self.role) {
+                Some(place) => Some(place),
+                // It may wait for what is on its way.
+                None if !self.flush().await => return SendEnd::Closed,
+                None => self.host.next(self.id, self.role).await,
+            };
+            let Some(place) = place else {
                 return SendEnd::Finished;
             };
             let info = self.host.plan().info(place);
@@ -156,17 +193,18 @@ impl Lane<'_> {
             match sent {
                 Ok(true) => {}
                 Ok(false) => return SendEnd::Closed,
-                Err((fault, false)) => self.host.fail_here(place, fault),
-                Err((fault, true)) => return SendEnd::Withheld(place, fault),
+                Err(Stop::Unsent(fault)) => self.host.fail_here(place, fault),
+                Err(_) if !self.flush().await => return SendEnd::Closed,
+                Err(stop) => return SendEnd::Stopped(place, stop),
             }
         }
     }
 
-    /// Whether the host takes more; or a fault of the path, and whether some of it was sent.
-    async fn send_small(&self, place: usize) -> Result<bool, (PathFault, bool)> {
-        let head = self.head(place).map_err(|fault| (fault, false))?;
+    /// Whether the host takes more; or why not all of it was sent.
+    async fn send_small(&self, place: usize) -> Result<bool, Stop> {
+        let head = self.head(place).map_err(Stop::Unsent)?;
         let nar = self.host.nars().whole(place).await;
-        let nar = nar.map_err(|fault| (fault, false))?;
+        let nar = nar.map_err(Stop::Unsent)?;
         let bytes = nar.len() as u64;
         self.begin(place);
         // One write for each path.
@@ -178,11 +216,12 @@ impl Lane<'_> {
         Ok(sent)
     }
 
-    async fn send_large(&self, place: usize) -> Result<bool, (PathFault, bool)> {
-        let head = self.head(place).map_err(|fault| (fault, false))?;
+    async fn send_large(&self, place: usize) -> Result<bool, Stop> {
+        let head = self.head(place).map_err(Stop::Unsent)?;
         let mut stream = self.host.nars().stream(place);
         // Most of what can go wrong shows with the first bytes.
-        let mut next = stream.next().await.map_err(|fault| (fault, false))?;
+        let mut next = stream.next().await.map_err(Stop::Unsent)?;
+        let mut left = self.host.plan().info(place).nar_size;
         self.begin(place);
         if !self.write(head.into()).await {
             return Ok(false);
@@ -193,15 +232,26 @@ impl Lane<'_> {
                 return Ok(false);
             }
             self.advance(bytes);
-            next = stream.next().await.map_err(|fault| (fault, true))?;
+            left = left.saturating_sub(bytes);
+            if left > LEFT_MIN && self.host.is_left_to_another(self.id, place) {
+                return Err(Stop::Left);
+            }
+            next = stream.next().await.map_err(Stop::Withheld)?;
         }
         let tail = self.tail(place);
         Ok(tail.is_empty() || self.write(tail.into()).await)
     }
 
     async fn write(&self, bytes: Bytes) -> bool {
-        self.host.count_wire(bytes.len() as u64);
-        self.writer.send(bytes).await
+        self.out.lock().await.send(self.host, bytes).await
+    }
+
+    async fn flush(&self) -> bool {
+        self.out.lock().await.flush(self.host).await
+    }
+
+    fn has_room(&self) -> bool {
+        self.pending.lock().len() < IN_FLIGHT_MAX
     }
 
     /// It is pending from now on: the host may end over its first bytes.

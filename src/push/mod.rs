@@ -12,6 +12,10 @@
 //! | `failures` | what follows when a lane ends: begin again, leave a path out, give up |
 //! | `target` | what the lanes to one host share |
 //! | `lane` | one channel to a host: paths go out, acknowledgements come back |
+//! | `blocks` | a lane that takes blocks: when it pays, what follows when it ends |
+//! | `block_state` | what it has come to |
+//! | `carrier` | what carries a lane's operations: a connection, or blocks |
+//! | `pace` | whether the link is slow |
 //! | `schedule` | which path may go on which lane; no IO |
 //! | `refusal` | what a host that refused a path meant |
 //! | `key_file` | the secret key that signs |
@@ -21,12 +25,16 @@
 //! A host needs nothing but `nix-store --serve --write`. It registers a path only when all of it came and its
 //! references are valid, so whatever is interrupted leaves valid paths only, and the next push goes on from there.
 
+mod block_state;
+mod blocks;
+mod carrier;
 mod error;
 mod failures;
 mod host;
 mod key_file;
 mod lane;
 mod nars;
+mod pace;
 mod plan;
 mod refusal;
 mod report;
@@ -37,7 +45,7 @@ use std::sync::Arc;
 
 pub use error::{HostFault, PathFault, PushError};
 pub use key_file::{KeyFileError, read_secret_key};
-pub use report::{FailedPath, HostReport, PushReport, PushTotals};
+pub use report::{CompressedBytes, FailedPath, HostReport, PushReport, PushTotals};
 
 use nars::Nars;
 use plan::Plan;

@@ -43,6 +43,8 @@ pub struct HostReport {
     pub sent_bytes: u64,
     /// Bytes that were written to it, before ssh: requests, and what was sent twice.
     pub wire_bytes: u64,
+    /// What of these went compressed.
+    pub compressed: CompressedBytes,
     /// What it lacks, references first: in a dry run all that would be sent, else what could not be.
     pub missing: Vec<StorePath>,
     /// The size of the NARs of these, in bytes.
@@ -59,6 +61,15 @@ impl HostReport {
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.error.is_none()
     }
+}
+
+/// What went compressed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CompressedBytes {
+    /// How many bytes it is as it is.
+    pub bytes: u64,
+    /// How many were written for it.
+    pub wire_bytes: u64,
 }
 
 /// A path that a host does not have in the end.

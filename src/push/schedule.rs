@@ -28,6 +28,8 @@ pub(super) enum Role {
     Main,
     /// Sends large ones.
     Large,
+    /// Takes blocks: sends the largest first, or everything.
+    Blocks,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,12 @@ pub(super) struct Schedule {
     faults: Vec<(usize, Arc<PathFault>)>,
     /// How many lanes for large ones there are, or are being opened.
     large_lanes: usize,
+    /// The lane that takes blocks gets these.
+    wide: BTreeSet<usize>,
+    /// Everything goes by this lane, which takes blocks, or is to as soon as it is open.
+    only: Option<LaneId>,
+    /// What does not go by a lane that takes blocks.
+    plain: BTreeSet<usize>,
     asked: bool,
     given_up: bool,
 }
@@ -77,6 +85,9 @@ impl Schedule {
             referrers,
             faults: Vec::new(),
             large_lanes: 0,
+            wide: BTreeSet::new(),
+            only: None,
+            plain: BTreeSet::new(),
             asked: false,
             given_up: false,
             plan,
@@ -139,13 +150,20 @@ impl Schedule {
         if self.given_up {
             return None;
         }
-        let found = match role {
-            Role::Large => self.next_of(lane, 1),
-            Role::Main if self.large_lanes == 0 || self.missing[0] == 0 => {
-                let small = self.next_of(lane, 0);
-                small.or_else(|| self.next_of(lane, 1))
+        let found = match (role, self.only) {
+            (Role::Blocks, Some(only)) if only == lane => {
+                let small = self.next_of(lane, 0, Self::is_plain);
+                small.or_else(|| self.next_of(lane, 1, Self::is_plain))
             }
-            Role::Main => self.next_of(lane, 0),
+            (Role::Main, Some(_)) => self.next_plain(lane),
+            (_, Some(_)) => None,
+            (Role::Blocks, None) => self.next_of(lane, 1, Self::is_plain),
+            (Role::Large, None) => self.next_of(lane, 1, Self::is_wide),
+            (Role::Main, None) if self.large_lanes == 0 || self.missing[0] == 0 => {
+                let small = self.next_of(lane, 0, Self::is_wide);
+                small.or_else(|| self.next_of(lane, 1, Self::is_wide))
+            }
+            (Role::Main, None) => self.next_of(lane, 0, Self::is_wide),
         };
         let place = found?;
         self.unset_missing(place);
@@ -155,22 +173,56 @@ impl Schedule {
         Some(place)
     }
 
-    fn next_of(&mut self, lane: LaneId, kind: usize) -> Option<usize> {
-        while let Some((_, place)) = self.open[kind].first().copied() {
-            let references = &self.plan.items[place].references;
-            let waits_for = references.iter().copied().find(|reference| {
-                !matches!(self.states[*reference], State::There | State::Sent)
-                    && self.states[*reference] != State::InFlight(lane)
-            });
-            match waits_for {
+    /// The first one of that kind that can go, other than those for which `is_not_for` it.
+    fn next_of(
+        &mut self,
+        lane: LaneId,
+        kind: usize,
+        is_not_for: fn(&Self, usize) -> bool,
+    ) -> Option<usize> {
+        let mut from = (0, 0);
+        while let Some((rank, place)) = self.open[kind].range(from..).next().copied() {
+            from = (rank, place + 1);
+            if is_not_for(self, place) {
+                continue;
+            }
+            match self.waits_for(lane, place) {
                 None => return Some(place),
                 Some(reference) => {
-                    self.open[kind].pop_first();
+                    self.open[kind].remove(&(rank, place));
                     self.parked.entry(reference).or_default().push(place);
                 }
             }
         }
         None
+    }
+
+    /// The first one that can go and does not go by a lane that takes blocks.
+    fn next_plain(&self, lane: LaneId) -> Option<usize> {
+        let mut plain = self.plain.iter().copied();
+        plain.find(|place| {
+            self.states[*place] == State::Missing && self.waits_for(lane, *place).is_none()
+        })
+    }
+
+    /// Whether it does not go by lanes that take blocks.
+    pub(super) fn is_plain(&self, place: usize) -> bool {
+        self.plain.contains(&place)
+    }
+
+    /// Whether it is left to the lane that takes blocks.
+    fn is_wide(&self, place: usize) -> bool {
+        self.wide.contains(&place) && !self.is_plain(place)
+    }
+
+    /// A reference for which that path has to wait on that lane.
+    fn waits_for(&self, lane: LaneId, place: usize) -> Option<usize> {
+        let references = self.plan.items[place].references.iter().copied();
+        let mut late = references.filter(|reference| {
+            !matches!(self.states[*reference], State::There | State::Sent)
+                && self.states[*reference] != State::InFlight(lane)
+        });
+        late.next()
     }
 
     /// Those that waited for a path may be able to go now.
@@ -245,6 +297,11 @@ impl Schedule {
         self.missing
     }
 
+    /// How many lanes for large ones there are now.
+    pub(super) fn large_lanes(&self) -> usize {
+        self.large_lanes
+    }
+
     /// How many lanes for large ones there are.
     pub(super) fn set_large_lanes(&mut self, lanes: usize) {
         self.large_lanes = lanes;
@@ -253,6 +310,32 @@ impl Schedule {
     /// A lane for large ones is no more.
     pub(super) fn lose_large_lane(&mut self) {
         self.large_lanes = self.large_lanes.saturating_sub(1);
+    }
+
+    /// A lane that takes blocks is being opened, for these first of all.
+    pub(super) fn leave_wide(&mut self, places: BTreeSet<usize>) {
+        self.wide = places;
+    }
+
+    /// From now on everything goes by that lane, which takes blocks.
+    pub(super) fn leave_all_to(&mut self, lane: LaneId) {
+        self.only = Some(lane);
+    }
+
+    /// Whether everything goes by another lane than that.
+    pub(super) fn is_left_to_another(&self, lane: LaneId) -> bool {
+        self.only.is_some_and(|only| only != lane)
+    }
+
+    /// There is no lane that takes blocks any more.
+    pub(super) fn lose_blocks(&mut self) {
+        self.wide.clear();
+        self.only = None;
+    }
+
+    /// It does not go by lanes that take blocks.
+    pub(super) fn set_plain(&mut self, place: usize) {
+        self.plain.insert(place);
     }
 
     /// How many paths the host had from the beginning.

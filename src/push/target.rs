@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
+use super::block_state::BlockState;
 use super::nars::Nars;
 use super::plan::Plan;
 use super::schedule::{LaneId, Role, Schedule};
-use super::{PathFault, PushOptions, PushProgress, PushTotals};
+use super::{CompressedBytes, PathFault, PushOptions, PushProgress, PushTotals};
 use crate::pool::{HostId, Pool};
-use crate::remote::Version;
+use crate::remote::{Compress, SentBlock, Version};
 use crate::transfer::progress::{TransferInfo, TransferProgress};
 
 /// What the hosts of a push share.
@@ -40,6 +41,12 @@ pub(super) struct Target {
     /// Whether it has answered what it has.
     pub(super) was_asked: AtomicBool,
     is_old_version_told: AtomicBool,
+    /// How blocks are compressed, if they are.
+    compress: Mutex<Option<Compress>>,
+    /// What went compressed.
+    compressed: Mutex<CompressedBytes>,
+    /// What lanes that take blocks have come to.
+    pub(super) blocks: Mutex<BlockState>,
 }
 
 impl Target {
@@ -53,6 +60,9 @@ impl Target {
             lanes: AtomicU64::new(0),
             was_asked: AtomicBool::new(false),
             is_old_version_told: AtomicBool::new(false),
+            compress: Mutex::default(),
+            compressed: Mutex::default(),
+            blocks: Mutex::default(),
             common,
             id,
         }
@@ -82,6 +92,31 @@ impl Target {
         self.wire.fetch_add(bytes, Ordering::Relaxed);
         let all = &self.totals().wire_bytes;
         all.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A block was written.
+    pub(super) fn count_block(&self, block: SentBlock) {
+        self.count_wire(block.wire_bytes);
+        if block.is_compressed {
+            let mut compressed = self.compressed.lock();
+            compressed.bytes += block.bytes;
+            compressed.wire_bytes += block.wire_bytes;
+        }
+    }
+
+    /// What went compressed.
+    pub(super) fn compressed(&self) -> CompressedBytes {
+        *self.compressed.lock()
+    }
+
+    /// How blocks are compressed from now on; as they are without.
+    pub(super) fn set_compress(&self, compress: Option<Compress>) {
+        *self.compress.lock() = compress;
+    }
+
+    /// How blocks are compressed.
+    pub(super) fn compress(&self) -> Option<Compress> {
+        *self.compress.lock()
     }
 
     /// Old servers take less of what is known of a path.
@@ -117,6 +152,16 @@ impl Target {
             }
             changed.await;
         }
+    }
+
+    /// The next path for a lane, if there is one now.
+    pub(super) fn next_now(&self, lane: LaneId, role: Role) -> Option<usize> {
+        self.schedule.lock().next(lane, role)
+    }
+
+    /// Whether a path that is on its way on that lane is better sent anew by the lane that takes blocks.
+    pub(super) fn is_left_to_another(&self, lane: LaneId, place: usize) -> bool {
+        self.look(|schedule| schedule.is_left_to_another(lane) && !schedule.is_plain(place))
     }
 
     /// It cannot be sent from here, to whichever host.

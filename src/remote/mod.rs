@@ -5,6 +5,8 @@
 //! come in order. A connection that broke, or whose reply was not read to its end, is poisoned and never
 //! used again: what would come next on it is unknown.
 
+mod blocks;
+mod compressible;
 mod differences;
 mod error;
 mod inflater;
@@ -14,6 +16,8 @@ mod serve;
 mod shell;
 mod verdict;
 
+pub use blocks::{BlockConnection, BlockOptions, BlockWriter, Compress, SentBlock, open_blocks};
+pub use compressible::{SLOW, is_incompressible};
 pub use differences::{BasePart, Difference, FileOfPath};
 pub(crate) use error::HANDSHAKE;
 pub use error::{RemoteError, RemoteErrorKind};

@@ -32,7 +32,7 @@ fn what_was_built_goes_to_the_host() {
         if page != "README.md" {
             let text = stage.run("laptop", "root", Page::open(page).block("push-dry-run"));
             assert!(
-                text.contains(&built) && text.contains("1 paths to send"),
+                text.contains(&built) && text.contains("1 path to send"),
                 "{text}"
             );
             assert!(!stage.has(HOST, &built));

@@ -15,7 +15,7 @@ fn a_folder_serves_what_it_has_as_older_versions() {
     let said = first.stderr();
     assert!(!said.contains("as differences"), "{said}");
     let second = site.get_to(&folder, &[&new]).status(0);
-    second.says(&["fetched 1 paths", " as differences (", " over the line)"]);
+    second.says(&["fetched 1 path,", " as differences (", " over the line)"]);
 }
 
 #[test]
@@ -32,10 +32,10 @@ fn the_bytes_on_the_line_are_told() {
     });
     let got = site.get_to(&site.folder("out"), &[&path]).status(0);
     let said = got.stderr();
-    let is_progress = |line: &&str| line.contains("0 of 1 paths: ") && line.contains(" left");
+    let is_progress = |line: &&str| line.contains("0 of 1 path: ") && line.contains(" left");
     let progress: Vec<&str> = said.lines().filter(is_progress).collect();
     // At first what was read ahead has come and is not delivered yet.
     let last = progress.last().expect("it takes longer than two seconds");
     assert!(last.contains("over the line"), "{said}");
-    got.says(&["fetched 1 paths", " compressed (", " over the line)"]);
+    got.says(&["fetched 1 path,", " compressed (", " over the line)"]);
 }

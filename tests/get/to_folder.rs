@@ -139,7 +139,7 @@ fn what_is_right_stays_and_what_is_wrong_is_replaced() {
     fs::remove_file(&registration).unwrap();
     flip(&place(1));
     let got = site.get_to(&folder, &[&dag.root]).status(0);
-    got.says(&["fetched 1 paths", "; 29 were there"]);
+    got.says(&["fetched 1 path,", "; 29 were there"]);
     assert_eq!(fs::read(&registration).unwrap(), registered);
     load(&site, &folder);
     verify(&site, &folder);
@@ -154,7 +154,7 @@ fn what_was_registered_before_stays_registered() {
     site.get_to(&folder, &[&one]).status(0);
     site.get_to(&folder, &[&two])
         .status(0)
-        .says(&["fetched 1 paths"]);
+        .says(&["fetched 1 path,"]);
     load(&site, &folder);
     let all = run(nix(&site, &folder, "nix", &["path-info", "--all"]), LIMIT);
     let mut all: Vec<_> = all.lines().collect();
@@ -219,7 +219,7 @@ fn without_the_closure_only_the_paths_come() {
     let got = site
         .get(&["--no-closure", "--to", text(&folder), &dag.root])
         .status(0);
-    got.says(&["fetched 1 paths"]);
+    got.says(&["fetched 1 path,"]);
     assert_eq!(
         names(&folder.join("nix/store")),
         base_names(std::slice::from_ref(&dag.root))

@@ -115,7 +115,7 @@ fn get_shows_how_much_came_from_each_host() {
     env.configure(&both(&hosts, &env), "");
     both_are_known(&env, &path);
     let stderr = said(get(&env, &["-v"], &path, &env.folder().join("out")));
-    let summary = stderr.lines().find(|line| line.contains("fetched 1 paths"));
+    let summary = stderr.lines().find(|line| line.contains("fetched 1 path,"));
     let summary = summary.unwrap_or_else(|| panic!("{stderr}"));
     let (summary, _) = summary.split_once("; 0 were there").unwrap();
     assert_shares(summary, &hosts, 100.0);

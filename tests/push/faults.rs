@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::support::{DagOptions, Host, Sshd, Store, default_signals, descendants, wait_until};
 use super::{Site, parts, verified};
 
-pub fn start(mut command: Command, log: &Path) -> Child {
+pub(super) fn start(mut command: Command, log: &Path) -> Child {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     command.stderr(fs::File::create(log).unwrap());
     command.spawn().unwrap()
@@ -38,7 +38,7 @@ fn serve_loops(sshd: &Sshd) -> Vec<u32> {
         .collect()
 }
 
-pub fn kill(pid: u32, signal: Signal) {
+pub(super) fn kill(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     let _ = kill_process(pid, signal);
 }
@@ -130,7 +130,7 @@ fn content_that_has_changed_is_not_sent_and_named() {
     let got = site.push(&[&small, &over, &fine]).status(4).says(&[
         &format!("{small} is not sent: its content has changed here"),
         &format!("{large} is not sent: its content has changed here"),
-        "1 paths that refer to these were not sent either",
+        "1 path that refers to these was not sent either",
         "nix-store --repair-path",
     ]);
     assert_eq!(got.stdout(), format!("{fine}\n"));

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use super::destination::{Destination, ReferencesFirst};
 use super::error::GetError;
 use super::interrupted::RunTotals;
+use crate::commands::format::counted;
 use crate::model::StorePath;
 use crate::report;
 use crate::resolver::{Found, Resolver};
@@ -83,10 +84,8 @@ impl Fetcher {
             }
         }
         if failures > MAX_REPORTED {
-            log::error!(
-                "{} more paths could not be fetched",
-                failures - MAX_REPORTED
-            );
+            let more = counted((failures - MAX_REPORTED) as u64, "more path");
+            log::error!("{more} could not be fetched");
         }
         let open = schedule
             .items

@@ -3,6 +3,7 @@
 use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
 
+use crate::commands::format::{are, counted};
 use crate::commands::run_guard::RunProgress;
 use crate::progress::text;
 use crate::transfer::Transfers;
@@ -99,8 +100,9 @@ fn message(
             format!("they and {kept} of others stay, and the same command goes on from there")
         }
     };
-    let there = registered.0;
-    format!("interrupted: {there} of {paths} paths to be fetched are there ({part}); {next}")
+    let (there, all) = (registered.0, paths as u64);
+    let (paths, are) = (counted(all, "path"), are(all));
+    format!("interrupted: {there} of {paths} to be fetched {are} there ({part}); {next}")
 }
 
 #[cfg(test)]

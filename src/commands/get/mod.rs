@@ -33,7 +33,7 @@ use std::time::Instant;
 pub use error::{GetError, NixError};
 pub(super) use paths::store_path;
 
-use super::format::ways;
+use super::format::{are, counted, counted_of, ways};
 use super::{Status, engine, print};
 use crate::cli::Get;
 use crate::commands::run_guard::RunGuard;
@@ -220,18 +220,13 @@ async fn carry_out(
         Some(ways) => format!(" ({ways})"),
         None => String::new(),
     };
-    let of = if paths == planned {
-        String::new()
-    } else {
-        format!(" of {planned}")
-    };
     let from = match host_totals.hosts() {
         hosts if hosts.is_empty() => String::new(),
         hosts => format!(" from {hosts}"),
     };
     log::info!(
-        "fetched {}{of} paths, {} in {:.1} s{from}{ways}; {there} were there",
-        paths,
+        "fetched {}, {} in {:.1} s{from}{ways}; {there} were there",
+        counted_of(paths, planned.saturating_sub(paths)),
         text::size(bytes),
         started.elapsed().as_secs_f64(),
     );
@@ -258,8 +253,8 @@ fn preview(plan: &Plan, config: &Config) -> String {
         lines.push(format!("{}\t{size}\t{host}", found.info.path));
     }
     lines.push(format!(
-        "total: {} paths to fetch, {}; {} there already",
-        plan.fetch.len(),
+        "total: {} to fetch, {}; {} there already",
+        counted(plan.fetch.len() as u64, "path"),
         text::size(plan.bytes()),
         plan.there.len(),
     ));
@@ -285,9 +280,7 @@ fn report_missing(missing: &[Missing], engine: &Engine) {
         }
     }
     if missing.len() > MAX_MISSING_REPORTED {
-        log::error!(
-            "{} more paths are missing",
-            missing.len() - MAX_MISSING_REPORTED
-        );
+        let more = (missing.len() - MAX_MISSING_REPORTED) as u64;
+        log::error!("{} {} missing", counted(more, "more path"), are(more));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::commands::format::{are, counted};
 use crate::commands::run_guard::RunProgress;
 use crate::progress::text;
 use crate::push::PushTotals;
@@ -23,7 +24,8 @@ fn message(totals: &PushTotals) -> String {
         0 => "the same command begins again",
         _ => "they stay, and the same command goes on with the others",
     };
-    format!("interrupted: {sent} of {planned} paths to be sent are there ({bytes}); {next}")
+    let (paths, are) = (counted(planned, "path"), are(planned));
+    format!("interrupted: {sent} of {paths} to be sent {are} there ({bytes}); {next}")
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
+use crate::commands::format::{counted, counted_of};
 use crate::model::StorePath;
 use crate::progress::text;
-use crate::push::{HostReport, PushReport};
+use crate::push::{CompressedBytes, HostReport, PushReport};
 use crate::report;
 
 /// How many failures are reported one by one.
@@ -29,10 +30,16 @@ pub(super) fn report_faults(push: &PushReport) {
         }
     }
     if more > 0 {
-        log::error!("{more} more paths were not sent");
+        let were = if more == 1 { "was" } else { "were" };
+        log::error!("{} {were} not sent", counted(more, "more path"));
     }
     if consequences > 0 {
-        log::error!("{consequences} paths that refer to these were not sent either");
+        let (refer, were) = match consequences {
+            1 => ("refers", "was"),
+            _ => ("refer", "were"),
+        };
+        let paths = counted(consequences, "path");
+        log::error!("{paths} that {refer} to these {were} not sent either");
     }
     for fault in push.hosts.iter().filter_map(|host| host.error.as_ref()) {
         report::error(fault);
@@ -48,23 +55,34 @@ pub(super) fn log_hosts(push: &PushReport, seconds: f64) {
             there,
             sent_bytes,
             wire_bytes,
+            compressed,
             ..
         } = host;
-        let planned = sent + host.missing.len();
-        let of = match host.missing.len() {
-            0 => String::new(),
-            _ => format!(" of {planned}"),
-        };
         let there = match host.error {
             // It was never asked.
             Some(_) if *there + sent == 0 => continue,
             _ => format!("; {there} were there"),
         };
         log::info!(
-            "sent {sent}{of} paths, {} ({} on the wire), to {name} in {seconds:.1} s{there}",
+            "sent {}, {} ({} on the wire{}), to {name} in {seconds:.1} s{there}",
+            counted_of(*sent, host.missing.len()),
             text::size(*sent_bytes),
             text::size(*wire_bytes),
+            compressed_text(compressed),
         );
+    }
+}
+
+/// How much went compressed, if any did.
+fn compressed_text(compressed: &CompressedBytes) -> String {
+    let CompressedBytes { bytes, wire_bytes } = *compressed;
+    match bytes {
+        0 => String::new(),
+        _ => format!(
+            "; {} compressed to {}",
+            text::size(bytes),
+            text::size(wire_bytes)
+        ),
     }
 }
 
@@ -75,8 +93,8 @@ pub(super) fn preview(push: &PushReport) -> String {
         let HostReport { name, there, .. } = host;
         lines.extend(host.missing.iter().map(|path| format!("{path}\t{name}")));
         lines.push(format!(
-            "total: {} paths to send to {name}, {}; {there} there already",
-            host.missing.len(),
+            "total: {} to send to {name}, {}; {there} there already",
+            counted(host.missing.len() as u64, "path"),
             text::size(host.missing_bytes),
         ));
     }
@@ -118,6 +136,10 @@ pub(super) fn json(push: &PushReport, seconds: f64) -> Value {
             "sent": host.sent,
             "narBytes": host.sent_bytes,
             "wireBytes": host.wire_bytes,
+            "compressed": {
+                "narBytes": host.compressed.bytes,
+                "wireBytes": host.compressed.wire_bytes,
+            },
             "missing": host.missing.iter().map(StorePath::as_str).collect::<Value>(),
             "missingNarBytes": host.missing_bytes,
             "failed": failed.collect::<Value>(),

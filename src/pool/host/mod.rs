@@ -30,7 +30,7 @@ pub use reports::{Banner, SkippedPath};
 use reports::{FailureReports, SkippedPathReports};
 use shells::Shells;
 pub use shells::{Activity, ShellLease};
-pub use write_lease::{WriteLease, WriteReplies};
+pub use write_lease::{BlockLease, WriteLease, WriteReplies};
 
 /// The connection pool of one host.
 pub(super) struct HostPool {
@@ -68,6 +68,8 @@ pub(super) struct HostPool {
     is_without_answer: AtomicBool,
     /// Replies in a row that could not be read.
     unreadable_replies: AtomicU32,
+    /// How many bytes a second it took, where those were few, and when.
+    pub(super) slow_upload: Mutex<Option<(u64, Instant)>>,
 }
 
 impl HostPool {
@@ -105,6 +107,7 @@ impl HostPool {
             may_join_since: Mutex::default(),
             is_without_answer: AtomicBool::new(false),
             unreadable_replies: AtomicU32::new(0),
+            slow_upload: Mutex::default(),
         }
     }
 

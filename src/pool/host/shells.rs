@@ -31,11 +31,12 @@ pub(super) struct Shells {
 /// A shell, or a serve loop that takes its place, that is lent to one user. When it is dropped it goes back to its host if
 /// nothing is outstanding, and is closed otherwise.
 pub struct ShellLease {
-    // Taken only by drop.
+    // Taken only by drop and `into_parts`.
     shell: Option<SegmentReader>,
     idle: Arc<IdleList<SegmentReader>>,
     channels: Arc<ChannelPermits>,
-    _permit: ChannelPermit,
+    // Taken only by drop and `into_parts`.
+    permit: Option<ChannelPermit>,
 }
 
 impl Shells {
@@ -58,7 +59,7 @@ impl Shells {
             shell: Some(shell),
             idle: self.idle.clone(),
             channels: channels.clone(),
-            _permit: permit,
+            permit: Some(permit),
         }
     }
 
@@ -102,6 +103,12 @@ impl Shells {
 }
 
 impl ShellLease {
+    /// Takes it for good, with the permit for its channel.
+    pub(super) fn into_parts(mut self) -> (SegmentReader, ChannelPermit) {
+        let shell = self.shell.take().expect("only drop takes it");
+        (shell, self.permit.take().expect("only drop takes it"))
+    }
+
     /// Whether somebody waits for a channel to this host, except for work in the background.
     #[must_use]
     pub fn has_waiters(&self) -> bool {

@@ -8,8 +8,8 @@ use crate::model::StorePath;
 use crate::pool::channels::ChannelPermit;
 use crate::remote::Version;
 use crate::remote::{
-    Acknowledgements, ConnectOptions, RemoteError, Request, Verdict, WriteConnection, Writer,
-    connect_for_writing,
+    Acknowledgements, BlockConnection, BlockOptions, BlockWriter, ConnectOptions, RemoteError,
+    Request, SegmentReader, Verdict, WriteConnection, Writer, connect_for_writing, open_blocks,
 };
 
 impl HostPool {
@@ -90,7 +90,77 @@ impl WriteLease {
         let (writer, acknowledgements) = self.connection.split();
         let replies = WriteReplies {
             acknowledgements,
-            _permit: self.permit,
+            _permits: vec![self.permit],
+            host_pool: self.host_pool,
+        };
+        (writer, replies)
+    }
+}
+
+impl HostPool {
+    /// As [`Pool::lease_blocks`](crate::pool::Pool::lease_blocks); `limit` as in `ChannelPermits::acquire`.
+    pub(in crate::pool) async fn lease_blocks(
+        self: &Arc<Self>,
+        (in_background, limit): (bool, Duration),
+        version: Version,
+        pipes: usize,
+    ) -> Result<Option<BlockLease>, Arc<RemoteError>> {
+        let Some(shell) = self.shell(true).await? else {
+            return Ok(None);
+        };
+        let (SegmentReader::Shell(shell), permit) = shell.into_parts() else {
+            return Ok(None);
+        };
+        let has_zstd = shell.has_zstd();
+        if pipes == 0 && !has_zstd {
+            return Ok(None);
+        }
+        let mut permits = vec![permit];
+        for _ in 0..pipes {
+            permits.push(self.channel_permit(in_background, limit).await?);
+        }
+        let _opening = self.channels.opening();
+        self.make_room_for_channel();
+        let options = BlockOptions {
+            connect: self.limits.connect,
+            silence: self.limits.silence,
+            version,
+            pipes,
+        };
+        let connection = open_blocks(*shell, &self.transport, &self.host, &options)
+            .await
+            .map_err(Arc::new)?;
+        Ok(connection.map(|connection| BlockLease {
+            connection,
+            permits,
+            has_zstd,
+            host_pool: self.clone(),
+        }))
+    }
+}
+
+/// A connection that writes in blocks, with the permits for its channels.
+pub struct BlockLease {
+    connection: BlockConnection,
+    permits: Vec<ChannelPermit>,
+    has_zstd: bool,
+    host_pool: Arc<HostPool>,
+}
+
+impl BlockLease {
+    /// Whether blocks may be compressed.
+    #[must_use]
+    pub fn has_zstd(&self) -> bool {
+        self.has_zstd
+    }
+
+    /// The way out, and what comes back.
+    #[must_use]
+    pub fn split(self) -> (BlockWriter, WriteReplies) {
+        let (writer, acknowledgements) = self.connection.split();
+        let replies = WriteReplies {
+            acknowledgements,
+            _permits: self.permits,
             host_pool: self.host_pool,
         };
         (writer, replies)
@@ -100,7 +170,7 @@ impl WriteLease {
 /// The replies on a connection that writes. Dropping it closes the connection.
 pub struct WriteReplies {
     acknowledgements: Acknowledgements,
-    _permit: ChannelPermit,
+    _permits: Vec<ChannelPermit>,
     host_pool: Arc<HostPool>,
 }
 

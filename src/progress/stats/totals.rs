@@ -109,6 +109,7 @@ impl Totals {
     /// `12 of 40 paths`, or `12 paths`.
     pub(in crate::progress) fn name(&self) -> String {
         match (self.paths(), self.expected) {
+            ((done, 1), Some(_)) => format!("{done} of 1 path"),
             ((done, all), Some(_)) => format!("{done} of {all} paths"),
             ((1, _), None) => "1 path".to_owned(),
             ((done, _), None) => format!("{done} paths"),

@@ -75,6 +75,14 @@ pub(in crate::remote) struct Output {
     task: JoinHandle<()>,
 }
 
+/// What a client says first.
+pub(in crate::remote) fn hello() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    put_u64(&mut bytes, CLIENT_MAGIC);
+    put_u64(&mut bytes, Version::NEWEST.number());
+    bytes
+}
+
 /// Bytes on their way out.
 struct Outgoing {
     bytes: Bytes,
@@ -120,11 +128,14 @@ impl Output {
         self.written.load(Ordering::Relaxed)
     }
 
+    /// The same to look at.
+    pub(in crate::remote) fn counter(&self) -> Arc<AtomicU64> {
+        self.written.clone()
+    }
+
     /// Our hello and the first requests in one write, so that they fit into one packet.
     pub(in crate::remote) fn send_hello(&self, ahead: &[Request]) {
-        let mut bytes = Vec::new();
-        put_u64(&mut bytes, CLIENT_MAGIC);
-        put_u64(&mut bytes, Version::NEWEST.number());
+        let mut bytes = hello();
         ahead.iter().for_each(|request| request.put(&mut bytes));
         self.send_bytes(bytes);
     }

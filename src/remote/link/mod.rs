@@ -1,5 +1,6 @@
 //! One channel to a program on a host, whatever it speaks.
 
+mod data_channels;
 mod io;
 mod latency;
 mod stall_detector;
@@ -12,7 +13,9 @@ use tokio::time::Instant;
 use super::{RemoteError, RemoteErrorKind};
 use crate::config::host::Host;
 use crate::transport::{Channel, Child};
+pub(super) use data_channels::DataChannels;
 pub use io::Writer;
+pub(super) use io::hello;
 use io::{Input, Output};
 pub use latency::Latency;
 pub(super) use stall_detector::ReadKind;

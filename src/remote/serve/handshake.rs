@@ -111,15 +111,9 @@ pub(super) async fn attempt(
     let channel = timeout_at(deadline + TRANSPORT_GRACE, transport.open(host, program))
         .await
         .map_err(|_| timed_out())??;
-    let mut connection = Connection {
-        link: Link::new(host, channel, options.silence),
-        version: Version::NEWEST,
-        banner: Vec::new(),
-        pending_replies: 1 + ahead.len(),
-        asked_at: None,
-        unreadable: Vec::new(),
-        remote_cache_since: None,
-    };
+    let link = Link::new(host, channel, options.silence);
+    let mut connection = Connection::new(link, Version::NEWEST);
+    connection.pending_replies = 1 + ahead.len();
     ahead
         .iter()
         .for_each(|request| connection.record_request(request));

@@ -18,6 +18,7 @@ pub use extension::{ExtensionChannel, FrameReply, open_extension};
 pub use handshake::{ConnectOptions, connect};
 pub use program::LearntProgram;
 pub(crate) use requests::{closure, dump, path_infos, valid_paths};
+pub(super) use write::OUTGOING_MAX;
 pub use write::{Acknowledgements, WriteConnection, connect_for_writing, lock_valid_paths};
 
 use super::link::{Latency, Link, ReadKind};
@@ -56,6 +57,19 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// On this link, with that version as long as nothing else is known. No reply is pending.
+    fn new(link: Link, version: Version) -> Self {
+        Self {
+            link,
+            version,
+            banner: Vec::new(),
+            pending_replies: 0,
+            asked_at: None,
+            unreadable: Vec::new(),
+            remote_cache_since: None,
+        }
+    }
+
     /// The host, for messages.
     #[must_use]
     pub fn host(&self) -> &str {

@@ -1,22 +1,22 @@
 //! The write side of a serve connection: requests go out without waiting, acknowledgements come back in their order.
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::Connection;
 use super::handshake::{ConnectOptions, attempt, is_not_found, no_server};
 use crate::config::host::Host;
 use crate::model::StorePath;
-use crate::remote::RemoteError;
-use crate::remote::link::{ReadKind, Writer};
+use crate::remote::link::{DataChannels, EXIT_TIMEOUT, Link, ReadKind, Writer};
+use crate::remote::{HANDSHAKE, RemoteError, RemoteErrorKind};
 use crate::transport::{Program, Transport};
 use crate::wire::WireError;
-use crate::wire::serve::{Request, Version, take_acknowledgement};
+use crate::wire::serve::{Request, ServerHello, Version, take_acknowledgement};
 
 /// What is being read while paths are on their way.
 const DOING: &str = "an acknowledgement";
 
 /// How many bytes may wait to be written to a host, for each connection. A pipe to ssh takes 64 KiB at a time.
-const OUTGOING_MAX: usize = 1 << 20;
+pub(in crate::remote) const OUTGOING_MAX: usize = 1 << 20;
 
 /// A serve loop that may write, after the handshake. It keeps what it was asked to lock from being collected for as long
 /// as it runs. It is never used for anything else, and never again.
@@ -85,15 +85,61 @@ impl WriteConnection {
     pub fn split(self) -> (Writer, Acknowledgements) {
         (
             self.0.link.output.writer(OUTGOING_MAX),
-            Acknowledgements(self.0),
+            Acknowledgements::of(self.0),
         )
     }
 }
 
 /// The replies to write operations. Dropping it closes the connection: what has not come whole is not registered there.
-pub struct Acknowledgements(Connection);
+pub struct Acknowledgements {
+    connection: Connection,
+    /// Where the hello was written before the host's had come: what comes of it, as long as it has not.
+    hello: Option<ServerHello>,
+    /// The channels by which operations go out, where the connection itself carries none.
+    data: DataChannels,
+}
 
 impl Acknowledgements {
+    fn of(connection: Connection) -> Self {
+        Self {
+            connection,
+            hello: None,
+            data: DataChannels::default(),
+        }
+    }
+
+    /// The replies on this link to what goes out in blocks. The host is expected to agree on that version.
+    pub(in crate::remote) fn of_blocks(link: Link, data: DataChannels, version: Version) -> Self {
+        Self {
+            connection: Connection::new(link, version),
+            hello: Some(ServerHello::default()),
+            data,
+        }
+    }
+
+    fn written(&self) -> u64 {
+        self.connection.link.output.written() + self.data.written()
+    }
+
+    /// Takes the host's hello, where it is to come yet. Whether it has come.
+    fn take_hello(&mut self) -> Result<bool, Box<RemoteError>> {
+        let Some(hello) = &mut self.hello else {
+            return Ok(true);
+        };
+        match hello.step(self.connection.link.input.buffer()) {
+            Ok(None) => Ok(false),
+            Ok(Some(theirs)) => {
+                if Version::NEWEST.negotiate(theirs) != Some(self.connection.version()) {
+                    let kind = RemoteErrorKind::Version(theirs);
+                    return Err(Box::new(self.connection.link.error(kind)));
+                }
+                self.hello = None;
+                Ok(true)
+            }
+            Err(source) => Err(Box::new(self.connection.malformed(HANDSHAKE, source))),
+        }
+    }
+
     /// Waits for the next acknowledgement. Only while one is due: a host that neither takes bytes nor answers for as long
     /// as it may be silent has failed. May be dropped and called again.
     ///
@@ -101,18 +147,24 @@ impl Acknowledgements {
     /// When the connection ends, with what the host wrote to stderr; when it is silent, or sends something else.
     pub async fn next(&mut self) -> Result<(), RemoteError> {
         loop {
-            match take_acknowledgement(self.0.link.input.buffer()) {
-                Ok(Some(())) => {
-                    self.0.link.finish_reply();
-                    return Ok(());
+            if self.take_hello().map_err(|error| *error)? {
+                match take_acknowledgement(self.connection.link.input.buffer()) {
+                    Ok(Some(())) => {
+                        self.connection.link.finish_reply();
+                        return Ok(());
+                    }
+                    Ok(None) => {}
+                    Err(source) => return Err(self.connection.malformed(DOING, source)),
                 }
-                Ok(None) => {}
-                Err(source) => return Err(self.0.malformed(DOING, source)),
             }
-            let written = self.0.link.output.written();
-            let filled = self.0.link.fill(DOING, ReadKind::Reply).await;
+            let written = self.written();
+            let filled = tokio::select! {
+                biased;
+                filled = self.connection.link.fill(DOING, ReadKind::Reply) => filled,
+                error = self.data.ended() => return Err(self.data_ended(error).await),
+            };
             if let Err(error) = filled {
-                let moves = self.0.link.output.written() != written;
+                let moves = self.written() != written;
                 if !(error.is_silence() && moves) {
                     return Err(error);
                 }
@@ -124,13 +176,35 @@ impl Acknowledgements {
     /// again.
     pub async fn ended(&mut self) -> RemoteError {
         let began = Instant::now();
-        match self.0.link.input.fill().await {
-            Ok(1..) => {
-                let error = WireError::new("acknowledgement", "none that is not due", "bytes");
-                self.0.malformed(DOING, error)
+        loop {
+            let filled = tokio::select! {
+                biased;
+                filled = self.connection.link.input.fill() => filled,
+                error = self.data.ended() => return self.data_ended(error).await,
+            };
+            let link = &mut self.connection.link;
+            match filled {
+                Ok(1..) => {}
+                end => return link.ended(DOING, began, end.err()).await,
             }
-            Ok(0) => self.0.link.ended(DOING, began, None).await,
-            Err(source) => self.0.link.ended(DOING, began, Some(source)).await,
+            match self.take_hello() {
+                Ok(_) if self.connection.link.input.is_empty() => {}
+                Ok(_) => {
+                    let error = WireError::new("acknowledgement", "none that is not due", "bytes");
+                    return self.connection.malformed(DOING, error);
+                }
+                Err(error) => return *error,
+            }
+        }
+    }
+
+    /// Why a channel ended by which operations go out: the host's program has ended as a rule, and tells.
+    async fn data_ended(&mut self, error: RemoteError) -> RemoteError {
+        let (link, began) = (&mut self.connection.link, Instant::now());
+        let end = async { while let Ok(1..) = link.input.fill().await {} };
+        match timeout(EXIT_TIMEOUT, end).await {
+            Ok(()) => link.ended(DOING, began, None).await,
+            Err(_) => error,
         }
     }
 }

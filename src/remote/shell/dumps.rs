@@ -14,9 +14,9 @@ use super::{PendingReply, SEGMENT, Shell};
 use crate::config::host::Host;
 use crate::model::StorePath;
 use crate::remote::inflater::Inflater;
+use crate::remote::link::hello;
 use crate::remote::{RemoteError, RemoteErrorKind};
-use crate::wire::put_u64;
-use crate::wire::serve::{CLIENT_MAGIC, Request, SERVER_MAGIC, Version};
+use crate::wire::serve::{Request, SERVER_MAGIC};
 
 /// Magic and version of the server, in bytes.
 const HELLO_LEN: usize = 16;
@@ -104,6 +104,20 @@ impl Dumps {
     }
 }
 
+/// The words that start the serve program of `host`, which may write or not.
+pub(super) fn serve_words(host: &Host, writes: bool) -> Vec<&str> {
+    let program = host.remote_program.iter().map(String::as_str);
+    let mut words: Vec<&str> = program.collect();
+    words.push("--serve");
+    if writes {
+        words.push("--write");
+    }
+    if let Some(store) = &host.remote_store {
+        words.extend(["--store", store]);
+    }
+    words
+}
+
 impl Shell {
     /// Asks the store of `host` for the dumps of these paths, of `len` bytes together, as one frame of level `level`;
     /// they then come by [`Shell::dumps`], in their turn among what was asked for.
@@ -111,21 +125,13 @@ impl Shell {
         let Some(first) = paths.first() else {
             return;
         };
-        let mut requests = Vec::new();
-        put_u64(&mut requests, CLIENT_MAGIC);
-        put_u64(&mut requests, Version::NEWEST.number());
+        let mut requests = hello();
         for path in paths {
             let path = path.clone();
             Request::DumpStorePath { path }.put(&mut requests);
         }
         let number = self.number();
-        let program = host.remote_program.iter().map(String::as_str);
-        let mut words: Vec<&str> = program.collect();
-        words.push("--serve");
-        if let Some(store) = &host.remote_store {
-            words.extend(["--store", store]);
-        }
-        let line = command::dumps(&requests, &words, level, number);
+        let line = command::dumps(&requests, &serve_words(host, false), level, number);
         self.pending.push_back(PendingReply::Dumps(Box::new(Dumps {
             first: first.clone(),
             trailer: trailer_of(&self.nonce, number),
@@ -175,6 +181,7 @@ mod tests {
     use super::super::command::trailer;
     use super::*;
     use crate::remote::inflater::frame;
+    use crate::wire::put_u64;
 
     const NONCE: &str = "0123456789abcdef0123456789abcdef";
 

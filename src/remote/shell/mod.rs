@@ -9,6 +9,7 @@
 //! broke is poisoned.
 
 mod assembly;
+mod blocks;
 mod command;
 mod digest;
 mod dumps;

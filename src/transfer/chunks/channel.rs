@@ -11,8 +11,8 @@ use super::chunked_nar::ChunkedNar;
 use super::scheduler::{NextAction, Scheduler};
 use super::window::ChannelId;
 use crate::pool::{HostId, ShellLease};
-use crate::remote::{ReceivedSegment, RemoteError, RemoteErrorKind};
-use crate::transfer::hosts::{OutstandingBytes, Way, is_incompressible};
+use crate::remote::{ReceivedSegment, RemoteError, RemoteErrorKind, is_incompressible};
+use crate::transfer::hosts::{OutstandingBytes, Way};
 
 /// How many requests a channel may have outstanding: one on its way, one to follow without a pause.
 const MAX_OUTSTANDING: usize = 2;

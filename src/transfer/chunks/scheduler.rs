@@ -13,8 +13,9 @@ use super::window::{CHUNK_SIZE, ChannelId};
 use crate::config::host::CompressionMode;
 use crate::model::{NarHash, PathInfo, StorePath};
 use crate::pool::HostId;
+use crate::remote::SLOW;
 use crate::transfer::error::{HostFault, PathFault};
-use crate::transfer::hosts::{HostBookkeeping, SLOW};
+use crate::transfer::hosts::HostBookkeeping;
 use crate::watch;
 use crate::wire::nar::layout::{Layout, Segment};
 

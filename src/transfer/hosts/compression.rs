@@ -5,13 +5,11 @@ use std::collections::HashMap;
 
 use crate::config::host::CompressionMode;
 use crate::pool::HostId;
+use crate::remote::SLOW;
 
 /// Throughput of a near host, in bytes a second, from which on nothing is compressed: hosts compress about 200 MB/s, and
 /// have better things to do.
 const FAST: u64 = 60_000_000;
-
-/// A throughput in bytes a second, below which compressing gains more than starting programs costs.
-pub(in crate::transfer) const SLOW: u64 = 30_000_000;
 
 /// How many bytes come in the better way before the other one is tried again; doubled each time.
 const FIRST_TRIAL_AFTER: u64 = 64 << 20;
@@ -21,9 +19,6 @@ const MAX_TRIAL_AFTER: u64 = 1 << 30;
 
 /// The weight of a new measurement.
 const NEW_RATE_WEIGHT: f64 = 0.3;
-
-/// Compressed to more than that, contents are not worth it.
-const POOR_RATIO: f64 = 0.95;
 
 /// What came of both ways on one host.
 #[derive(Debug, Default)]
@@ -141,11 +136,6 @@ impl CompressionChoices {
     pub(in crate::transfer) fn record_broken(&self, host: HostId) {
         self.0.lock().entry(host).or_default().is_broken = true;
     }
-}
-
-/// Whether contents of `bytes` bytes that came as `wire_len` bytes were not worth compressing.
-pub(in crate::transfer) fn is_incompressible(bytes: u64, wire_len: u64) -> bool {
-    wire_len as f64 > POOR_RATIO * bytes as f64
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ mod traffic;
 
 pub use bookkeeping::HolderLookup;
 pub(super) use bookkeeping::HostBookkeeping;
-pub(super) use compression::{SLOW, is_incompressible};
 pub(super) use throughput::OutstandingBytes;
 pub(super) use traffic::Way;
 pub use traffic::{HostTraffic, WayTraffic};
