@@ -25,9 +25,18 @@ let
   // lib.optionalAttrs cfg.trustInNix { trusted = "true"; }
   // lib.optionalAttrs (cfg.maxConnections != null) { max-connections = toString cfg.maxConnections; }
   // lib.optionalAttrs (cfg.priority != null) { priority = toString cfg.priority; };
-  url =
+  httpUrl =
+    let
+      own =
+        lib.optional cfg.trustInNix "trusted=true"
+        ++ lib.optional (cfg.priority != null) "priority=${toString cfg.priority}";
+    in
+    "http://${cfg.http.listen}" + lib.optionalString (own != [ ]) "?${lib.concatStringsSep "&" own}";
+  sshUrl =
     "ssh://localhost?"
     + lib.concatStringsSep "&" (lib.mapAttrsToList (name: value: "${name}=${encode value}") parameters);
+
+  url = if cfg.http.enable then httpUrl else sshUrl;
 
   own = {
     ssh-substituter-hosts = cfg.hosts;
@@ -172,6 +181,35 @@ in
       '';
     };
 
+    http = {
+      enable = mkOption {
+        type = types.bool;
+        default = false;
+        description = ''
+          Whether Nix asks the hosts through a binary cache over HTTP on this machine, {command}`ssh-substituter http`, instead of
+          starting this program itself. The cache runs as a user of its own, whose key for ssh is
+          {file}`/var/lib/ssh-substituter/id_ed25519.pub`: root needs none.
+        '';
+      };
+
+      listen = mkOption {
+        type = word;
+        default = "127.0.0.1:5001";
+        description = ''
+          Address and port. Whoever reaches an address that is not of loopback gets every path that the hosts have.
+        '';
+      };
+
+      publicKey = mkOption {
+        type = types.nullOr key;
+        default = null;
+        description = ''
+          The key with which the cache signs what it serves, as in {file}`/var/lib/ssh-substituter/http.secret.pub`. It is added to
+          {option}`nix.settings.trusted-public-keys`.
+        '';
+      };
+    };
+
     settings = mkOption {
       type = types.attrsOf (
         types.oneOf [
@@ -220,21 +258,35 @@ in
 
     nix.settings = {
       substituters = lib.optional (cfg.hosts != [ ] || cfg.trustedHosts != [ ]) url;
-      trusted-public-keys = lib.optionals (!cfg.trustInNix) cfg.trustedPublicKeys;
+      trusted-public-keys =
+        lib.optionals (!cfg.trustInNix) cfg.trustedPublicKeys
+        ++ lib.optional (cfg.http.enable && cfg.http.publicKey != null) cfg.http.publicKey;
     }
     // lib.optionalAttrs cfg.pushBuilds {
       post-build-hook = "${cfg.package}/libexec/ssh-substituter/post-build-hook";
     };
 
     systemd = {
-      packages = lib.optional (isManaged || cfg.pushBuilds) cfg.package;
-      sockets = lib.optionalAttrs isManaged {
-        ssh-substituter-engine.wantedBy = [ "sockets.target" ];
-      };
+      packages = lib.optional (isManaged || cfg.pushBuilds || cfg.http.enable) cfg.package;
+      sockets =
+        lib.optionalAttrs isManaged { ssh-substituter-engine.wantedBy = [ "sockets.target" ]; }
+        // lib.optionalAttrs cfg.http.enable {
+          ssh-substituter-http = {
+            wantedBy = [ "sockets.target" ];
+            # An empty one takes the place of the unit's own.
+            listenStreams = [
+              ""
+              cfg.http.listen
+            ];
+          };
+        };
       # An engine serves those with the same ssh, agent and options as itself.
       services =
         lib.optionalAttrs isManaged { ssh-substituter-engine = sameAsDaemon; }
-        // lib.optionalAttrs cfg.pushBuilds { ssh-substituter-push = sameAsDaemon; };
+        // lib.optionalAttrs cfg.pushBuilds { ssh-substituter-push = sameAsDaemon; }
+        // lib.optionalAttrs cfg.http.enable {
+          ssh-substituter-http.path = [ config.programs.ssh.package ];
+        };
       # What is left after a restart of the machine.
       timers = lib.optionalAttrs cfg.pushBuilds {
         ssh-substituter-push.wantedBy = [ "timers.target" ];

@@ -63,6 +63,9 @@ rustPlatform.buildRustPackage {
       sed -i "s|^ExecStart=.*|ExecStart=$out/bin/ssh-substituter push --wait --timeout 3600|" \
         $out/lib/systemd/$manager/ssh-substituter-push.service
     done
+    sed -i -e "s,^ExecStart=ssh-substituter ,ExecStart=$out/bin/ssh-substituter ," \
+      -e "s,|| ssh-substituter key ,|| $out/bin/ssh-substituter key ," \
+      $out/lib/systemd/system/ssh-substituter-http.service
   '';
 
   meta = {

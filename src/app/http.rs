@@ -11,8 +11,11 @@ use crate::commands::engine;
 use crate::config::Config;
 use crate::engine::{CallerConnection, Callers, Engine, LocalNames};
 use crate::hint::Hint;
-use crate::http::{Client, Clients, HttpError, Options, Passwords, Service, bind, serve};
+use crate::http::{
+    Client, Clients, HttpError, OpenToOthers, Options, Passwords, Service, bind, serve,
+};
 use crate::push::read_secret_key;
+use crate::report;
 use crate::resolver::Resolver;
 use crate::transfer::Transfers;
 use crate::transfer::progress::NoProgress;
@@ -118,11 +121,8 @@ impl HttpServer {
 
 fn announce(address: SocketAddr) {
     log::info!("serves on http://{address}");
-    if !address.ip().is_loopback() {
-        log::warn!(
-            "{address} is not of this machine alone: whoever reaches it can get every path that the hosts have \
-             (hint: see docs/http.md, \"Who may connect\")"
-        );
+    if !address.ip().to_canonical().is_loopback() {
+        report::warn(&OpenToOthers(address));
     }
 }
 

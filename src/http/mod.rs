@@ -36,7 +36,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use passwords::{Passwords, PasswordsError};
-pub use server::{HttpError, bind, serve};
+pub use server::{HttpError, OpenToOthers, bind, serve};
 pub use service::Service;
 
 use crate::backend::Backend;

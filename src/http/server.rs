@@ -66,6 +66,19 @@ impl Hint for HttpError {
     }
 }
 
+/// The server answers to other machines.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0} is not of this machine alone: whoever reaches it can get every path that the hosts have"
+)]
+pub struct OpenToOthers(pub SocketAddr);
+
+impl Hint for OpenToOthers {
+    fn hint(&self) -> Option<String> {
+        Some("see docs/http.md, \"Who may connect\"".to_owned())
+    }
+}
+
 /// Listens on an address; port 0 takes any that is free.
 ///
 /// # Errors

@@ -13,6 +13,7 @@ mod commands;
 mod configuration;
 mod daemon;
 mod examples;
+mod http;
 mod laptop;
 mod links;
 mod messages;

@@ -18,6 +18,7 @@ const QUOTED: &[&str] = &[
     "src/engine/",
     "src/cache/",
     "src/model/hash.rs",
+    "src/model/hash_part.rs",
 ];
 
 /// Where a message is put together from parts.

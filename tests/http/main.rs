@@ -5,6 +5,7 @@ mod nar;
 mod narinfo;
 mod refusals;
 mod server;
+mod sockets;
 mod together;
 mod trust;
 mod with_nix;

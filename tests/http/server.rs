@@ -40,14 +40,17 @@ impl Server {
     }
 
     /// A server that this command starts, with its first address.
-    pub fn of(env: &NixEnv, mut command: Command) -> Self {
+    fn of(env: &NixEnv, mut command: Command) -> Self {
+        command.stdin(Stdio::null());
+        Self::with_stdin(env, command)
+    }
+
+    /// The same, with the standard input that the command has.
+    pub fn with_stdin(env: &NixEnv, mut command: Command) -> Self {
         let number = fs::read_dir(env.folder()).expect("read a folder").count();
         let log = env.folder().join(format!("http-{number}.log"));
         let output = File::create(&log).expect("make a log");
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(output);
+        command.stdout(Stdio::null()).stderr(output);
         let child = command.spawn().expect("start the server");
         let guarded = guard(child.id());
         let mut address = None;

@@ -106,6 +106,43 @@ fn systemd_may_hold_the_engine_s_socket() {
 }
 
 #[test]
+fn nix_may_ask_over_http() {
+    let machine = machine(&json!({
+        "hosts": ["a"],
+        "http": { "enable": true, "publicKey": KEY },
+    }));
+    assert_eq!(machine["failed"], json!([]));
+    let settings = &machine["settings"];
+    let all = strings(&settings["substituters"]);
+    assert!(all.contains(&"http://127.0.0.1:5001"), "{all:?}");
+    assert!(!all.iter().any(|url| url.starts_with("ssh://")), "{all:?}");
+    assert!(strings(&settings["trusted-public-keys"]).contains(&KEY));
+    let systemd = &machine["systemd"];
+    assert_eq!(systemd["packages"], json!(["/pkg"]));
+    let unit = "ssh-substituter-http";
+    assert_eq!(
+        systemd["sockets"][unit],
+        json!({ "wantedBy": ["sockets.target"], "listenStreams": ["", "127.0.0.1:5001"] })
+    );
+    assert_eq!(systemd["services"][unit], json!({ "path": ["/openssh"] }));
+    for (settings, url) in [
+        (json!({ "trustInNix": true }), "http://[::1]:1?trusted=true"),
+        (json!({ "priority": 50 }), "http://[::1]:1?priority=50"),
+        (
+            json!({ "trustInNix": true, "priority": 50 }),
+            "http://[::1]:1?trusted=true&priority=50",
+        ),
+    ] {
+        let mut settings = settings;
+        settings["hosts"] = json!(["a"]);
+        settings["http"] = json!({ "enable": true, "listen": "[::1]:1" });
+        let machine = self::machine(&settings);
+        let all = strings(&machine["settings"]["substituters"]);
+        assert!(all.contains(&url), "{url}: {all:?}");
+    }
+}
+
+#[test]
 fn what_is_built_may_be_pushed() {
     let machine = machine(&json!({
         "pushHosts": ["ssh://nix@a?ssh-key=/k", "b"],

@@ -102,6 +102,7 @@ fn the_package_installs_what_it_names() {
         "completions/--zsh",
         "lib/systemd/system/ssh-substituter-engine.socket",
         "lib/systemd/user/ssh-substituter-engine.socket",
+        "lib/systemd/system/ssh-substituter-http.socket",
         "lib/systemd/system/ssh-substituter-push.timer",
         "lib/systemd/user/ssh-substituter-push.timer",
     ] {
@@ -122,6 +123,19 @@ fn the_package_installs_what_it_names() {
             assert_eq!(started, [expected]);
         }
     }
+    let unit = fs::read_to_string(at("lib/systemd/system/ssh-substituter-http.service")).unwrap();
+    let commands = unit.lines().filter(|line| line.starts_with("Exec"));
+    let ours = commands.filter(|line| line.contains("/bin/ssh-substituter"));
+    let (ours, shown) = (ours.collect::<Vec<_>>(), program.display());
+    assert_eq!(ours.len(), 2, "{unit}");
+    assert!(
+        ours[0].contains(&format!("|| {shown} key generate ")),
+        "{unit}"
+    );
+    assert!(
+        ours[1].starts_with(&format!("ExecStart={shown} http ")),
+        "{unit}"
+    );
     let hook = fs::read_to_string(at("libexec/ssh-substituter/post-build-hook")).unwrap();
     let line = format!("\n{} push --queue -- $OUT_PATHS\n", program.display());
     assert!(hook.contains(&line), "{hook}");
