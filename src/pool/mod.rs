@@ -32,14 +32,10 @@ pub use ask::{AllHostsResting, Answers, Holder, OnReply, OnReplyFuture, Question
 pub use backoff::exponential;
 pub use check::Askable;
 pub use health::HostStore;
-<<<<<<< HEAD
-pub use host::{Activity, Banner, Lease, ShellLease, SkippedPath, WriteLease, WriteReplies};
-pub use names::NAMES_AT_ONCE;
-=======
 pub use host::{
     Activity, Banner, BlockLease, Lease, ShellLease, SkippedPath, WriteLease, WriteReplies,
 };
->>>>>>> push
+pub use names::NAMES_AT_ONCE;
 
 use crate::config::host::{CompressionMode, Host};
 use crate::hint::Hint;

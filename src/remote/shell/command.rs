@@ -11,12 +11,8 @@ use crate::wire::nar::layout::{FileRange, Piece, Segment};
 mod blocks;
 mod compressed;
 
-<<<<<<< HEAD
-pub(super) use compressed::{block_digests, dumps, patch, read_ranges, survey};
-=======
 pub(super) use blocks::{FIRST_PIPE, take_blocks};
-pub(super) use compressed::{dumps, patch, read_ranges, survey};
->>>>>>> push
+pub(super) use compressed::{block_digests, dumps, patch, read_ranges, survey};
 
 /// How much of a command line is names, in bytes: far below the limits of Linux (2 MiB) and others.
 const LINE_MAX: usize = 64 << 10;
