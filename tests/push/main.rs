@@ -10,6 +10,7 @@ mod hosts;
 mod plain;
 mod queue;
 mod signing;
+mod wide;
 
 use std::path::PathBuf;
 use std::process::Command;
