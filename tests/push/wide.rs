@@ -98,9 +98,11 @@ fn whatever_is_killed_nothing_is_half_and_nothing_is_left() {
     for (number, victim) in ["cat", "nix-store", "sh", "head"].into_iter().enumerate() {
         let wide = site.store.big(victim, 60_000_000 + number as u64);
         let mut child = start(site.command(&[&wide]), &log);
-        wait_until("blocks that go", || !far.running("head").is_empty());
-        for pid in far.running(victim) {
-            kill(pid, Signal::KILL);
+        wait_until("channels for blocks", || far.running("cat").len() == 6);
+        let mut killed = Vec::new();
+        while killed.is_empty() && child.try_wait().unwrap().is_none() {
+            killed = far.running(victim);
+            killed.iter().for_each(|pid| kill(*pid, Signal::KILL));
         }
         wait_until("its end", || child.try_wait().unwrap().is_some());
         let said = fs::read_to_string(&log).unwrap();
@@ -110,7 +112,7 @@ fn whatever_is_killed_nothing_is_half_and_nothing_is_left() {
     }
     let wide = site.store.big("last", 60_000_009);
     let mut child = start(site.command(&[&wide]), &log);
-    wait_until("blocks that go", || !far.running("head").is_empty());
+    wait_until("channels for blocks", || far.running("cat").len() == 6);
     kill(child.id(), Signal::KILL);
     child.wait().unwrap();
     far.is_left_clean();
