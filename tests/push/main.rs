@@ -11,6 +11,7 @@ mod plain;
 mod queue;
 mod signing;
 mod troubles;
+mod wide;
 
 use std::path::PathBuf;
 use std::process::Command;

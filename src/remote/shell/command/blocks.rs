@@ -59,3 +59,152 @@ pub(in crate::remote::shell) fn take_blocks(words: &[&str], pipes: usize, number
     out.extend_from_slice(b";kill $$;};exit;}\n");
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::process::{Child, ChildStdin, Command, Stdio};
+
+    use super::*;
+    use crate::remote::shell::command::{NONCE, trailer};
+
+    /// A shell that runs these lines.
+    fn shell(program: &str, lines: &[u8]) -> (Child, ChildStdin) {
+        let mut child = Command::new(program)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(lines).unwrap();
+        (child, stdin)
+    }
+
+    /// What it prints up to that text.
+    fn read_to(child: &mut Child, end: &str) -> String {
+        let mut text = Vec::new();
+        while !text.ends_with(end.as_bytes()) {
+            let mut byte = [0];
+            child
+                .stdout
+                .as_mut()
+                .unwrap()
+                .read_exact(&mut byte)
+                .unwrap();
+            text.push(byte[0]);
+        }
+        text.truncate(text.len() - end.len());
+        String::from_utf8(text).unwrap()
+    }
+
+    fn rest(child: &mut Child) -> Vec<u8> {
+        let mut rest = Vec::new();
+        let stdout = child.stdout.as_mut().unwrap();
+        stdout.read_to_end(&mut rest).unwrap();
+        child.wait().unwrap();
+        rest
+    }
+
+    fn block(kind: char, bytes: &[u8]) -> Vec<u8> {
+        [format!("{kind} {}\n", bytes.len()).as_bytes(), bytes].concat()
+    }
+
+    const SHELLS: [&str; 2] = ["sh", "bash"];
+
+    /// A shell with pipes, or without, that has said that it is ready, and its process id.
+    fn ready(program: &str, words: &[&str], pipes: usize) -> (Child, ChildStdin, String) {
+        let nonce = "a".repeat(NONCE);
+        let mut lines = format!("n={nonce}\n").into_bytes();
+        lines.extend(take_blocks(words, pipes, 7));
+        let (mut child, stdin) = shell(program, &lines);
+        let pid = read_to(&mut child, &trailer(&nonce, 7, 0));
+        assert_eq!(pid, child.id().to_string());
+        (child, stdin, pid)
+    }
+
+    #[test]
+    fn blocks_come_out_as_what_they_hold() {
+        let long = vec![b'l'; 300_000];
+        let frame = crate::remote::inflater::frame(&long);
+        for program in SHELLS {
+            let (mut child, mut stdin, _) = ready(program, &["cat"], 0);
+            for block in [block('r', b"one "), block('z', &frame), block('r', b" \n")] {
+                stdin.write_all(&block).unwrap();
+            }
+            drop(stdin);
+            assert!(rest(&mut child) == [b"one ", &long[..], b" \n"].concat());
+        }
+    }
+
+    #[test]
+    fn pipes_are_read_in_turn_and_end_with_the_last_who_writes() {
+        for program in SHELLS {
+            let (mut child, mut stdin, pid) = ready(program, &["cat"], 2);
+            let writers = (0..2).map(|pipe| {
+                let line = format!("exec cat >/proc/{pid}/fd/{}\n", FIRST_PIPE + pipe);
+                let (mut writer, stdin) = shell("sh", format!("echo go;{line}").as_bytes());
+                read_to(&mut writer, "go\n");
+                (writer, stdin)
+            });
+            let mut writers: Vec<_> = writers.collect();
+            // Only once both have opened it: `cat` runs then.
+            for (writer, _) in &writers {
+                let name = format!("/proc/{}/comm", writer.id());
+                while std::fs::read_to_string(&name).unwrap() != "cat\n" {
+                    std::thread::yield_now();
+                }
+            }
+            stdin.write_all(b"\n").unwrap();
+            for (number, word) in ["a", "b", "c", "d"].iter().enumerate() {
+                let (_, pipe) = &mut writers[number % 2];
+                pipe.write_all(&block('r', word.as_bytes())).unwrap();
+            }
+            for (mut writer, pipe) in writers {
+                drop(pipe);
+                writer.wait().unwrap();
+            }
+            assert_eq!(rest(&mut child), b"abcd");
+            drop(stdin);
+        }
+    }
+
+    #[test]
+    fn a_program_that_ends_ends_all_of_it_at_once() {
+        for program in SHELLS {
+            let (mut child, stdin, _) = ready(program, &["head", "-c", "3"], 0);
+            let mut input = stdin;
+            input.write_all(&block('r', b"12345")).unwrap();
+            // Nothing more comes, and the input stays open.
+            assert_eq!(rest(&mut child), b"123");
+            drop(input);
+        }
+    }
+
+    #[test]
+    fn a_channel_that_is_closed_before_its_pipes_are_used_ends_it() {
+        for program in SHELLS {
+            let (mut child, stdin, _) = ready(program, &["cat"], 2);
+            drop(stdin);
+            assert_eq!(rest(&mut child), b"");
+        }
+    }
+
+    #[test]
+    fn a_head_that_takes_more_than_it_passes_on_is_found() {
+        let nonce = "a".repeat(NONCE);
+        for (tool, pipes) in [
+            ("head(){ cat;}", 0),
+            ("head(){ cat;}", 2),
+            ("mkfifo(){ false;}", 2),
+            ("mktemp(){ false;}", 2),
+        ] {
+            let mut lines = format!("n={nonce}\n{tool}\n").into_bytes();
+            lines.extend(take_blocks(&["cat"], pipes, 7));
+            let (mut child, stdin) = shell("sh", &lines);
+            read_to(&mut child, &trailer(&nonce, 7, 1));
+            drop(stdin);
+            assert_eq!(rest(&mut child), b"", "{tool}");
+        }
+    }
+}
