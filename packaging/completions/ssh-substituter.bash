@@ -1061,7 +1061,7 @@ _ssh__substituter() {
             return 0
             ;;
         ssh__substituter__subcmd__push)
-            opts="-v -q -h -V --to --stdin --no-closure --derivers --sign --any --dry-run --store --json --queue --wait --timeout --host --option --verbose --quiet --log-format --help --version"
+            opts="-v -q -h -V --to --stdin --no-closure --derivers --outputs --sign --any --dry-run --store --json --queue --wait --timeout --host --option --verbose --quiet --log-format --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -74,6 +74,7 @@ internal-json\t'Lines of JSON after `@nix`, as Nix prints them'"
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l stdin -d 'Also send the paths that stand on standard input, separated by white space'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l no-closure -d 'These paths alone, without what they refer to'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l derivers -d 'Also the derivations that built these paths, where they are here, with what those refer to'
+complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l outputs -d 'A derivation among these paths stands for its outputs that are here'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l any -d 'It is enough if one host has everything in the end'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l dry-run -d 'Only say what is missing where, and how large it is'
 complete -c ssh-substituter -n "__fish_ssh_substituter_using_subcommand push" -l json -d 'As JSON'

@@ -72,6 +72,10 @@ pub struct Push {
     #[arg(long)]
     pub derivers: bool,
 
+    /// A derivation among these paths stands for its outputs that are here
+    #[arg(long)]
+    pub outputs: bool,
+
     /// Sign what is sent with the secret key in this file, instead of that in push-signing-key
     #[arg(long, value_name = "FILE")]
     pub sign: Option<String>,
@@ -97,7 +101,7 @@ pub struct Push {
     pub queue: bool,
 
     /// Wait until all that was queued is sent
-    #[arg(long, conflicts_with_all = ["paths", "stdin", "to", "no_closure", "derivers", "sign", "any", "dry_run", "json"])]
+    #[arg(long, conflicts_with_all = ["paths", "stdin", "to", "no_closure", "derivers", "outputs", "sign", "any", "dry_run", "json"])]
     pub wait: bool,
 
     /// Wait no longer than so many seconds

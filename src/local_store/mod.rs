@@ -154,6 +154,20 @@ impl LocalStore {
         Ok(closure)
     }
 
+    /// The valid outputs of a derivation; all of them if none is valid. Nothing of one that is not valid itself, or whose
+    /// outputs are not known before it is built.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn outputs(&self, derivation: &StorePath) -> Result<Vec<StorePath>, LocalStoreError> {
+        let find = |db: &_| query::outputs(db, derivation);
+        let mut outputs = self.db.ask("find the outputs of a derivation", find)?;
+        if outputs.iter().any(|(_, is_valid)| *is_valid) {
+            outputs.retain(|(_, is_valid)| *is_valid);
+        }
+        Ok(outputs.into_iter().map(|(path, _)| path).collect())
+    }
+
     /// The valid paths that have one of these hash parts, sorted.
     ///
     /// # Errors

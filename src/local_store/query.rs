@@ -49,6 +49,25 @@ pub(super) fn all_paths(db: &Connection) -> Result<Vec<StorePath>, QueryError> {
     Ok(paths)
 }
 
+/// The outputs that a valid derivation is known to have, and whether each is valid.
+pub(super) fn outputs(
+    db: &Connection,
+    derivation: &StorePath,
+) -> Result<Vec<(StorePath, bool)>, QueryError> {
+    let mut find = db.prepare(
+        "select o.path, exists (select 1 from ValidPaths v where v.path = o.path) \
+         from ValidPaths d join DerivationOutputs o on o.drv = d.id where d.path = ?",
+    )?;
+    let mut rows = find.query([derivation.as_str()])?;
+    let mut outputs = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (text, is_valid): (Option<String>, bool) = (row.get(0).ok(), row.get(1)?);
+        let path = text.and_then(|text| StorePath::parse(&text).ok());
+        outputs.extend(path.map(|path| (path, is_valid)));
+    }
+    Ok(outputs)
+}
+
 /// Finds valid paths between two strings.
 pub(super) const VALID: &str = "select path from ValidPaths where path >= ?1 and path < ?2";
 

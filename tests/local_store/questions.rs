@@ -119,6 +119,25 @@ fn put_infos(out: &mut Vec<u8>, infos: &[PathInfo]) {
 }
 
 #[test]
+fn a_derivation_has_the_outputs_that_were_built() {
+    let Fixture {
+        store, drv, out, ..
+    } = fixture();
+    let ours = store.open();
+    let names = |paths: Vec<StorePath>| paths.iter().map(|path| path.name().to_owned()).collect();
+    let built: BTreeSet<String> = names(ours.outputs(&drv).unwrap());
+    assert_eq!(built, ["thing", "thing-dev"].map(str::to_owned).into());
+    assert_eq!(ours.outputs(&out).unwrap(), []);
+    // Of one that was not built all are told, so that what is missing can be named.
+    let expression =
+        r#"derivation { name = "x"; system = "a"; builder = "/b"; outputs = [ "out" "dev" ]; }"#;
+    let other = store.nix("nix-instantiate", &["-E", expression]);
+    let other = StorePath::parse(&other).unwrap();
+    let unbuilt: BTreeSet<String> = names(ours.outputs(&other).unwrap());
+    assert_eq!(unbuilt, ["x", "x-dev"].map(str::to_owned).into());
+}
+
+#[test]
 fn answers_are_those_of_nix() {
     let Fixture {
         store,

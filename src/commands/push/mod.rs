@@ -113,9 +113,17 @@ async fn prepare_and_send(
     };
     let root = store_root(&args.store);
     let layout = StoreLayout::with_store_dir(&config.store_dir);
-    let store = spawn_blocking(move || LocalStore::open_with(&root, layout));
-    let store = store.await.map_err(PushError::Reading)?;
-    let store = Arc::new(store.map_err(PushError::Store)?);
+    let for_derivations = args.outputs;
+    let open = move || -> Result<_, PushCommandError> {
+        let store = LocalStore::open_with(&root, layout).map_err(PushError::Store)?;
+        let roots = match for_derivations {
+            true => outputs(&store, roots)?,
+            false => roots,
+        };
+        Ok((store, roots))
+    };
+    let (store, roots) = spawn_blocking(open).await.map_err(PushError::Reading)??;
+    let store = Arc::new(store);
     let notify = Arc::new(|error: &(dyn Hint + 'static)| report::warn(error));
     let pool = push_pool(config, notify);
     let request = PushRequest {
@@ -181,6 +189,22 @@ async fn finish(args: &Push, display: &Arc<Display>, done: Done) -> Status {
         }
     }
     Ok(if is_enough { 0 } else { EXIT_UNSENT })
+}
+
+/// These paths, with their outputs in the place of derivations. Blocks.
+fn outputs(store: &LocalStore, roots: Vec<StorePath>) -> Result<Vec<StorePath>, PushCommandError> {
+    let mut all = Vec::new();
+    for root in roots {
+        let outputs = match root.is_derivation() {
+            true => store.outputs(&root).map_err(PushError::Store)?,
+            false => Vec::new(),
+        };
+        match outputs.is_empty() {
+            true => all.push(root),
+            false => all.extend(outputs),
+        }
+    }
+    Ok(all)
 }
 
 /// The paths that are given as arguments and on standard input, each once, in their order.

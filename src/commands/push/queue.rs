@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep};
 
-use super::{EXIT_ABSENT, EXIT_UNSENT, PushCommandError, code_of, roots};
+use super::{EXIT_ABSENT, EXIT_UNSENT, PushCommandError, code_of, outputs, roots};
 use crate::cli::Push;
 use crate::commands::format::{counted, shorten};
 use crate::commands::{Status, store_root};
@@ -79,9 +79,14 @@ async fn add(args: &Push, config: &Config) -> Result<(usize, Vec<StorePath>), Pu
     let hosts: Vec<String> = config.push_hosts.iter().map(Host::url).collect();
     let root = store_root(&args.store);
     let layout = StoreLayout::with_store_dir(&config.store_dir);
+    let for_derivations = args.outputs;
     let add = move || -> Result<_, PushCommandError> {
         let root = absolute(&root);
         let store = LocalStore::open_with(&root, layout).map_err(PushError::Store)?;
+        let roots = match for_derivations {
+            true => outputs(&store, roots)?,
+            false => roots,
+        };
         let valid = store.query_valid_paths(&roots).map_err(PushError::Store)?;
         let absent = roots.into_iter().filter(|root| !valid.contains(root));
         let absent = absent.collect();
