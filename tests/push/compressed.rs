@@ -193,6 +193,24 @@ fn an_account_that_cannot_gets_all_as_it_is_silently() {
 }
 
 #[test]
+fn what_only_the_shell_says_is_there_is_sent_again() {
+    // Behind the shell another store answers.
+    let other = Store::new();
+    let script = format!(
+        "[ \"$LC_ALL\" != C ]||exec \"$real\" --serve --write --store '{}'\nexec \"$real\" \"$@\"",
+        other.uri()
+    );
+    let folder = fake("nix-store", &script);
+    let site = compressing(host_with(folder.path()));
+    let dag = site.store.dag(30, DagOptions::default());
+    let words = site.store.words("words", 6 * MIB);
+    let got = site.push(&["-v", &dag.root, &words]).status(0);
+    assert_eq!(verified(site.there()), site.store.all_paths());
+    got.says(&["what it took by a shell is not there", "sent 31 paths"]);
+    assert_eq!(verified(&other), site.store.all_paths());
+}
+
+#[test]
 fn a_path_that_is_refused_or_changes_costs_itself() {
     let site = compressing(Host::new());
     let low = site.store.add_text("low", "low", &[]);

@@ -1,6 +1,6 @@
-//! How a host is to compress what it sends.
+//! How a host is to compress what it sends, and what is sent to it.
 
-/// When a host compresses what its shell sends.
+/// When a host compresses what its shell sends, or gets compressed what is sent to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum CompressionMode {
     /// Where that is faster than to send it as it is.

@@ -130,3 +130,61 @@ fn the_largest_goes_first() {
         "one that waits goes behind its reference on the same lane"
     );
 }
+
+#[test]
+fn the_lane_that_takes_blocks_gets_the_wide_ones_or_everything() {
+    let items: [(u64, &[usize]); 4] = [(9 * LARGE, &[]), (LARGE, &[]), (1, &[]), (2 * LARGE, &[2])];
+    let mut one = schedule(&items);
+    one.set_large_lanes(1);
+    one.leave_wide([0].into());
+    assert_eq!(one.next(1, Role::Large), Some(1));
+    assert_eq!(
+        one.next(1, Role::Large),
+        None,
+        "0 is left to the blocks, 3 waits for 2"
+    );
+    assert_eq!(one.next(2, Role::Blocks), Some(0));
+    assert_eq!(one.next(0, Role::Main), Some(2));
+    one.sent(2);
+    assert_eq!(
+        one.next(2, Role::Blocks),
+        Some(3),
+        "then what else is large"
+    );
+    let mut one = schedule(&items);
+    one.set_large_lanes(1);
+    one.leave_all_to(2);
+    assert_eq!(
+        [one.next(0, Role::Main), one.next(1, Role::Large)],
+        [None, None]
+    );
+    assert_eq!(one.next(3, Role::Blocks), None, "another one of these");
+    let order: Vec<_> = std::iter::from_fn(|| one.next(2, Role::Blocks)).collect();
+    assert_eq!(order, [2, 0, 3, 1]);
+    assert!(one.is_left_to_another(0) && !one.is_left_to_another(2));
+    // It is no more.
+    one.release(2);
+    one.lose_blocks();
+    assert_eq!(one.next(1, Role::Large), Some(0));
+    assert_eq!(one.next(0, Role::Main), Some(2));
+}
+
+#[test]
+fn what_was_refused_by_way_of_blocks_goes_without() {
+    let mut one = schedule(&[(1, &[]), (1, &[0]), (LARGE, &[]), (1, &[])]);
+    one.leave_all_to(2);
+    assert_eq!(one.next(2, Role::Blocks), Some(0));
+    one.release(2);
+    one.set_plain(0);
+    one.set_plain(2);
+    one.leave_all_to(3);
+    assert_eq!(one.next(3, Role::Blocks), Some(3));
+    assert_eq!(one.next(3, Role::Blocks), None, "1 waits for 0");
+    assert_eq!(
+        [one.next(0, Role::Main), one.next(0, Role::Main)],
+        [Some(0), Some(2)]
+    );
+    assert_eq!(one.next(0, Role::Main), None);
+    one.sent(0);
+    assert_eq!(one.next(3, Role::Blocks), Some(1));
+}
