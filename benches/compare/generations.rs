@@ -21,19 +21,34 @@ const SIZES: [usize; 5] = [20_000, 60_000, 200_000, 600_000, 2_000_000];
 /// How many different words a file has: `zstd -3` makes a third of it.
 const WORDS: usize = 700;
 
-/// Makes one generation; its root. In an update each path has one file that is another version.
-fn generation(store: &Store, count: usize, number: u64, is_update: bool) -> String {
+/// How a generation differs from others.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// In hashes of a dependency.
+    Rebuild,
+    /// Also in one file of each path, which is another version.
+    Update,
+}
+
+/// Makes one generation, unless the store has it; its root.
+pub fn generation(store: &Store, count: usize, number: u64, kind: Kind) -> String {
     let dependency = Random::new(number, "dependency").store_path("dependency");
-    let dependency = store.add_made(dependency, |file| {
-        fs::write(file, format!("generation {number}\n")).expect("write a file");
-    });
+    let is_there = store.is_valid(&dependency);
+    if !is_there {
+        store.add_made(dependency.clone(), |file| {
+            fs::write(file, format!("generation {number}\n")).expect("write a file");
+        });
+    }
     let of = |index: usize| Package {
         name: format!("package-{}", letters(index)),
         size: SIZES[index % 5],
         number,
-        is_update,
+        kind,
     };
-    let packages = (0..count).map(|index| of(index).add_to(store, &dependency));
+    let packages = (0..count).map(|index| match is_there {
+        true => of(index).path(),
+        false => of(index).add_to(store, &dependency),
+    });
     let paths: Vec<String> = packages.collect();
     let references: Vec<&str> = paths.iter().map(String::as_str).collect();
     store.add_text(
@@ -57,17 +72,20 @@ struct Package {
     name: String,
     size: usize,
     number: u64,
-    is_update: bool,
+    kind: Kind,
 }
 
 impl Package {
+    fn path(&self) -> String {
+        Random::new(self.number, &self.name).store_path(&self.name)
+    }
+
     /// Its files hold the hash of the dependency, which is what a rebuild changes; and that is registered, as Nix does.
     fn add_to(&self, store: &Store, dependency: &str) -> String {
         let Self {
             name, size, number, ..
         } = self;
-        let path = Random::new(*number, name).store_path(name);
-        store.add_made_with(path, &[dependency], |folder| {
+        store.add_made_with(self.path(), &[dependency], |folder| {
             fs::create_dir(folder).expect("make a folder");
             for (index, share) in [2, 4, 8, 16, 32, 32].into_iter().enumerate() {
                 let mut random = Random::new(7, &format!("{name}{index}"));
@@ -75,7 +93,7 @@ impl Package {
                 while text.len() < size / share {
                     text.extend_from_slice(format!("{:x} ", random.below(WORDS)).as_bytes());
                 }
-                if self.is_update && index == 2 {
+                if self.kind == Kind::Update && index == 2 {
                     let at = text.len() / 3;
                     text.splice(at..at, format!("version {number} ").into_bytes());
                 }
@@ -97,13 +115,13 @@ pub fn rebuilds(lab: &Lab, table: &mut Table) {
         return;
     }
     let host = lab.host();
-    let old = generation(&host.store, count, 1, false);
+    let old = generation(&host.store, count, 1, Kind::Rebuild);
     if wanted[0] {
-        let new = [generation(&host.store, count, 2, false)];
+        let new = [generation(&host.store, count, 2, Kind::Rebuild)];
         rebuild_of(lab, table, &rebuild, (&old, &new));
     }
     if wanted[1] {
-        let new = [generation(&host.store, count, 3, true)];
+        let new = [generation(&host.store, count, 3, Kind::Update)];
         let mut runs = Runs::default();
         for _ in 0..lab.options.runs {
             runs.push("ours, old one here", with_old_one(host, &old, &new));

@@ -34,6 +34,7 @@ mod stream;
 mod support;
 mod table;
 mod text_protocol;
+mod ways;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -141,6 +142,8 @@ fn measure(lab: &Lab, table: &mut Table) {
         restricted::two_hosts(lab, table, even);
     }
     generations::rebuilds(lab, table);
+    ways::fast_lines(lab, table);
+    ways::interrupted(lab, table);
     debian::packages(lab, table);
     text_protocol::cached(lab, table);
     // Nix 1.11 with its own agent took 146 and 30 s.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::hosts::World;
 use crate::run::Caller;
-use crate::support::{SHORT, Scratch, Tiny, program, run_with_timeout};
+use crate::support::{Host, Masters, NixEnv, SHORT, Scratch, Tiny, program, run_with_timeout};
 
 /// `--substitute PATH DEST`, as Nix 1.x calls it; with a limit in KiB for each file in place of a full disk.
 fn substitute(
@@ -97,6 +97,109 @@ pub fn fills_up_under_nix(world: &World) -> bool {
     caller.has(&targets, &hashes).expect("all is there");
     hang_up(world);
     true
+}
+
+/// The ways in which paths come that are not whole: as differences, compressed, made from what is here.
+pub struct Beside {
+    host: Host,
+    env: NixEnv,
+    _masters: Masters,
+    /// Each with an older version, the smaller one first.
+    paths: Vec<(String, String)>,
+}
+
+impl Beside {
+    pub fn new() -> Self {
+        let (host, env) = (Host::new(), NixEnv::new());
+        let store = &host.store;
+        let built = [1, 2].map(|number| store.build("tool-1.0", number));
+        let rebuilt = [1, 2].map(|number| store.package(number, 12_000_000, ""));
+        let ways = "trusted=true&compression=zstd&delta=always";
+        env.configure(&[host.url(ways)], "");
+        Self {
+            _masters: env.masters(),
+            paths: [built, rebuilt].map(Into::into).to_vec(),
+            host,
+            env,
+        }
+    }
+
+    /// `get --to FOLDER PATH`: whether it succeeded, and what it said.
+    fn get(&self, folder: &Path, path: &str) -> (bool, String) {
+        let mut command = self.env.program();
+        command.args(["get", "--to"]).arg(folder).arg(path);
+        let output = run_with_timeout(command, SHORT);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), said)
+    }
+
+    fn is_right(&self, folder: &Path, path: &str) -> bool {
+        let mut command = self.env.command("nix-store");
+        command.arg("--dump");
+        command.arg(folder.join(path.trim_start_matches('/')));
+        run_with_timeout(command, SHORT).stdout == self.host.store.nar(path)
+    }
+
+    /// The disk of the destination fills up beside the older version; gives how many cases there were.
+    pub fn destination_fills_up(&self) -> usize {
+        let mut cases = 0;
+        for (old, new) in &self.paths {
+            let size = self.host.store.nar_size(new) / 1024;
+            for room in [64, size / 2, size - 64] {
+                let scratch = Scratch::new();
+                let folder = scratch.folder("tiny");
+                // As much again for folders, locks and what is rounded up.
+                let Some(tiny) = Tiny::new(folder.clone(), "64m") else {
+                    return cases;
+                };
+                let (success, said) = self.get(&folder, old);
+                assert!(success, "{said}");
+                let used = used(&folder);
+                tiny.grow(&format!("{}k", used + room));
+                let (success, said) = self.get(&folder, new);
+                assert!(!success, "{new} into {room} KiB: {said}");
+                assert!(said.contains("No space left"), "{said}");
+                assert!(!folder.join(new.trim_start_matches('/')).exists());
+                assert!(self.is_right(&folder, old), "the older one is as it was");
+                tiny.grow("64m");
+                let (success, said) = self.get(&folder, new);
+                assert!(success, "{said}");
+                assert!(self.is_right(&folder, new));
+                cases += 1;
+            }
+        }
+        cases
+    }
+
+    /// The disk of the cache folder is full from the beginning, or fills up with what is written there: nothing is lost but
+    /// time. Whether it could be tried.
+    pub fn cache_is_full(&self) -> bool {
+        for size in ["16k", "200k", "3m"] {
+            let scratch = Scratch::new();
+            let (cache, out) = (scratch.folder("cache"), scratch.path().join("out"));
+            let Some(_tiny) = Tiny::new(cache.clone(), size) else {
+                return false;
+            };
+            for (old, new) in &self.paths {
+                for path in [old, new] {
+                    let mut command = self.env.program();
+                    command.env("SSH_SUBSTITUTER_CACHE_DIR", cache.join("own"));
+                    command.args(["get", "--to"]).arg(&out).arg(path);
+                    let output = run_with_timeout(command, SHORT);
+                    let said = String::from_utf8_lossy(&output.stderr);
+                    assert!(output.status.success(), "{size}: {said}");
+                    assert!(self.is_right(&out, path), "{size}: {path}");
+                }
+            }
+        }
+        true
+    }
+}
+
+/// How much of a file system is used, in KiB.
+fn used(folder: &Path) -> u64 {
+    let stat = rustix::fs::statvfs(folder).expect("look at a file system");
+    (stat.f_blocks - stat.f_bfree) * stat.f_frsize / 1024
 }
 
 fn hang_up(world: &World) {

@@ -9,6 +9,7 @@
 mod disk;
 mod engine;
 mod hosts;
+mod liar;
 mod plan;
 mod plan_folder;
 mod proxy;
@@ -94,8 +95,18 @@ fn a_full_disk_fails_the_path_and_leaves_nothing() {
 }
 
 #[test]
+fn a_full_disk_beside_differences_fails_the_path_or_costs_time() {
+    let beside = disk::Beside::new();
+    let cases = beside.destination_fills_up();
+    let cache = beside.cache_is_full();
+    show(&format!(
+        "disk full beside differences: {cases} places; the cache folder: {cache} (needs a small file system to be mounted)\n"
+    ));
+}
+
+#[test]
 fn what_fails_while_paths_come_compressed_and_as_differences_costs_time_only() {
-    let (seed, runs) = (number("FAULT_SEED", 1), number("FAULT_WAYS_RUNS", 8));
+    let (seed, runs) = (number("FAULT_SEED", 1), number("FAULT_WAYS_RUNS", 10));
     let tally = ways::go(seed, runs);
     let table = tally.table(seed, runs);
     show(&table);

@@ -1,5 +1,6 @@
 //! What goes wrong while paths come compressed, in runs and as differences: processes of the hosts are killed and frozen,
-//! connections are cut, and the versions here and there are damaged and deleted. One of three hosts stays well.
+//! connections are cut, programs print wrong bytes, and the versions here and there are damaged and deleted. One of three hosts
+//! stays well.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,13 +14,19 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::engine::Engine;
+use crate::liar::Liars;
 use crate::proxy::Proxy;
 use crate::relay::signal;
 use crate::run::{Caller, SetOnDrop};
-use crate::support::{Host, Random, SHORT, Store, descendants, run};
+use crate::support::{Host, Random, SHORT, Sshd, Store, descendants, program, run};
 
-/// Packages of which there is a build here and at the hosts, and another one at the hosts.
+/// Packages of which there is a build here and at the hosts, and another one at the hosts; and of which the other one is the
+/// same but for hashes of store paths.
 const PACKAGES: usize = 6;
+const REBUILT: [usize; 2] = [400_000, 9_000_001];
+
+/// Our program, as a process of the host whose account runs nothing else.
+const OURS: &str = "ssh-substituter";
 
 /// The ways in which bytes come, as the engine calls them.
 const WAYS: [&str; 3] = ["raw", "compressed", "differences"];
@@ -44,13 +51,17 @@ enum Trouble {
     DeleteThere,
     /// One of them gets a wrong byte.
     SpoilThere,
+    /// The next program of that name at the host with a shell prints a wrong byte.
+    Wrong(&'static str),
 }
 
-const ALL: [Trouble; 11] = [
+const ALL: [Trouble; 17] = [
     Trouble::Kill("zstd"),
     Trouble::Kill("zstd"),
     Trouble::Kill("sh"),
     Trouble::Kill("nix-store"),
+    Trouble::Kill(OURS),
+    Trouble::Freeze(OURS),
     Trouble::Freeze("zstd"),
     Trouble::Freeze("sh"),
     Trouble::Cut,
@@ -58,6 +69,10 @@ const ALL: [Trouble; 11] = [
     Trouble::DeleteHere,
     Trouble::DeleteThere,
     Trouble::SpoilThere,
+    Trouble::Wrong("zstd"),
+    Trouble::Wrong("zstd"),
+    Trouble::Wrong("sha256sum"),
+    Trouble::Wrong("find"),
 ];
 
 /// What happens when, and to which host or package.
@@ -65,13 +80,19 @@ const ALL: [Trouble; 11] = [
 struct Planned {
     trouble: Trouble,
     after: Duration,
+    /// And once something is compressed at a host.
+    while_compressing: bool,
     host: usize,
     package: usize,
+    random: u64,
 }
 
 /// The hosts, and what they and this machine have.
 struct World {
+    /// The second one's account runs our program and nothing else.
     hosts: Vec<(Host, Proxy)>,
+    /// Programs of the first one.
+    liars: Liars,
     /// Another store of this machine, with the old builds.
     here: Store,
     /// Has them too and is never touched.
@@ -86,14 +107,25 @@ impl World {
     fn new() -> Self {
         let builds = |store: &Store, number: usize| -> Vec<String> {
             let name = |package: usize| format!("package{package}-1.0");
-            let packages = 0..PACKAGES;
-            packages
-                .map(|package| store.build(&name(package), number))
-                .collect()
+            let built = (0..PACKAGES).map(|package| store.build(&name(package), number));
+            let rebuilt = REBUILT.map(|size| store.package(number as u64, size, ""));
+            built.chain(rebuilt).collect()
         };
+        let liars = Liars::new(&["zstd", "sha256sum", "find"]);
         let hosts: Vec<_> = (0..3)
-            .map(|_| {
-                let host = Host::new();
+            .map(|number| {
+                let store = Store::new();
+                let (ours, root) = (program().display(), store.root().display());
+                let sshd = match number {
+                    0 => Sshd::builder().env("PATH", &liars.path()),
+                    1 => Sshd::builder()
+                        .line(format!("ForceCommand {ours} serve-local --store {root}")),
+                    _ => Sshd::builder(),
+                };
+                let host = Host {
+                    store,
+                    sshd: sshd.start(),
+                };
                 let proxy = Proxy::new(host.sshd.port());
                 (host, proxy)
             })
@@ -110,6 +142,7 @@ impl World {
         let hashes = new.iter().map(|path| spare.nar_hash(path)).collect();
         Self {
             hosts,
+            liars,
             here,
             spare,
             old,
@@ -134,6 +167,9 @@ impl World {
     fn happen(&self, planned: Planned, is_over: &AtomicBool) -> (bool, Option<u32>) {
         let (host, proxy) = &self.hosts[planned.host];
         let old = &self.old[planned.package];
+        if planned.while_compressing {
+            self.next_process("zstd", is_over);
+        }
         match planned.trouble {
             Trouble::Kill(name) => match self.next_process(name, is_over) {
                 Some(pid) => {
@@ -160,6 +196,17 @@ impl World {
             Trouble::SpoilThere => {
                 host.store.corrupt(old);
                 (true, None)
+            }
+            Trouble::Wrong(name) => {
+                self.liars.arm(name, planned.random);
+                let started = Instant::now();
+                while self.liars.is_armed(name)
+                    && started.elapsed() < WAIT
+                    && !is_over.load(Ordering::SeqCst)
+                {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                (self.liars.disarm(name), None)
             }
             Trouble::DeleteHere => (remove(&self.here, old), None),
             Trouble::DeleteThere => (remove(&host.store, old), None),
@@ -191,7 +238,9 @@ impl World {
             let store = match planned.trouble {
                 Trouble::SpoilHere | Trouble::DeleteHere => &self.here,
                 Trouble::SpoilThere | Trouble::DeleteThere => &self.hosts[planned.host].0.store,
-                Trouble::Kill(_) | Trouble::Freeze(_) | Trouble::Cut => continue,
+                Trouble::Kill(_) | Trouble::Freeze(_) | Trouble::Wrong(_) | Trouble::Cut => {
+                    continue;
+                }
             };
             let old = &self.old[planned.package];
             remove(store, old);
@@ -254,7 +303,8 @@ pub fn go(seed: u64, runs: u64) -> Tally {
     let mut left = Vec::new();
     for number in 0..runs {
         let mut plan = Vec::new();
-        let first = random.below(PACKAGES);
+        let packages = PACKAGES + REBUILT.len();
+        let first = random.below(packages);
         for at in 0..4 {
             if left.is_empty() {
                 left = ALL.to_vec();
@@ -262,9 +312,12 @@ pub fn go(seed: u64, runs: u64) -> Tally {
             plan.push(Planned {
                 trouble: left.swap_remove(random.below(left.len())),
                 after: Duration::from_millis(random.below(1500) as u64),
+                while_compressing: random.below(2) == 0,
                 host: random.below(2),
                 // Not the same one twice.
-                package: (first + at) % PACKAGES,
+                package: (first + at) % packages,
+                // Shells count to so much.
+                random: random.next() >> 1,
             });
         }
         let engine = [Engine::Off, Engine::Well][number as usize % 2];
