@@ -219,6 +219,11 @@ const CRATES: &[CrateUse] = &[
         &["src/http/"],
         "HTTP is spoken in one place",
     ),
+    CrateUse::new(
+        "prometheus_client",
+        &["src/http/metrics"],
+        "numbers for others are put together in one place",
+    ),
     CrateUse::new("moka", &["src/cache/memory"], "the memory tier only"),
     CrateUse::new(
         "zstd",

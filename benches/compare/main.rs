@@ -23,6 +23,7 @@ mod debian;
 mod delay_line;
 mod engine;
 mod generations;
+mod http;
 mod lab;
 mod push;
 mod realise;
@@ -141,6 +142,10 @@ fn measure(lab: &Lab, table: &mut Table) {
         restricted::one_host(lab, table, 100, even);
         restricted::two_hosts(lab, table, even);
     }
+    http::dag(lab, table, 0, 1.2);
+    http::dag(lab, table, 100, 1.0 / 30.0);
+    http::big(lab, table, 1.3);
+    http::questions(lab, table, 100);
     generations::rebuilds(lab, table);
     ways::fast_lines(lab, table);
     ways::interrupted(lab, table);

@@ -8,7 +8,7 @@ use crate::support::{Masters, Nix, Sshd, Store};
 use crate::table::{Goal, Row, Table};
 
 /// How long one run may take.
-const LIMIT: Duration = Duration::from_secs(400);
+pub const LIMIT: Duration = Duration::from_secs(400);
 /// Where ssh-ng works it takes seconds; where not, it hangs.
 const NG_LIMIT: Duration = Duration::from_secs(90);
 /// How much our process may hold: 64 MiB and the budget for reading ahead.
@@ -52,7 +52,7 @@ impl Ours {
     }
 }
 
-fn realise(
+pub fn realise(
     nix: &Nix,
     link: &Link,
     paths: &[impl AsRef<str>],

@@ -9,16 +9,20 @@ use crate::backend::{Backend, HostsBackend};
 use crate::cli::Cli;
 use crate::commands::engine;
 use crate::config::Config;
-use crate::engine::{CallerConnection, Callers, Engine, LocalNames};
+use crate::engine::{
+    CallerConnection, Callers, Engine, LocalNames, RunningTransfer, SessionProgress,
+    TransferRegistry,
+};
 use crate::hint::Hint;
 use crate::http::{
-    Client, Clients, HttpError, OpenToOthers, Options, Passwords, Service, bind, serve,
+    Client, Clients, HostStatus, HttpError, OpenToOthers, Options, Passwords, Service, Status,
+    TransferStatus, bind, serve,
 };
+use crate::pool::{HostId, Pool};
 use crate::push::read_secret_key;
 use crate::report;
 use crate::resolver::Resolver;
 use crate::transfer::Transfers;
-use crate::transfer::progress::NoProgress;
 
 /// How often what clients have left is removed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
@@ -92,6 +96,8 @@ impl HttpServer {
             callers: Arc::new(Callers::new(transfers.clone())),
             resolver,
             transfers,
+            pool: engine.pool().clone(),
+            registry: Arc::default(),
         });
         Ok(Self {
             listeners,
@@ -142,6 +148,8 @@ fn options(config: &Config) -> Result<Options, Box<dyn Hint>> {
 struct EngineClients {
     resolver: Arc<Resolver>,
     transfers: Arc<Transfers>,
+    pool: Arc<Pool>,
+    registry: Arc<TransferRegistry>,
     callers: Arc<Callers<IpAddr>>,
 }
 
@@ -155,14 +163,48 @@ impl Clients for EngineClients {
         Box::new(EngineClient {
             resolver: self.resolver.clone(),
             transfers: self.transfers.clone(),
+            registry: self.registry.clone(),
             connection,
         })
+    }
+
+    fn status(&self) -> Status {
+        let transfers = self.registry.running().into_iter();
+        let transfer = |running: RunningTransfer| TransferStatus {
+            path: running.info.path.to_string(),
+            host: running.info.host,
+            bytes: running.bytes,
+            size: running.info.total,
+            time: running.time,
+        };
+        Status {
+            hosts: self.pool.hosts().map(|id| self.host_status(id)).collect(),
+            transfers: transfers.map(transfer).collect(),
+            readahead: self.transfers.memory(),
+        }
+    }
+}
+
+impl EngineClients {
+    fn host_status(&self, id: HostId) -> HostStatus {
+        let traffic = self.transfers.traffic(id);
+        let ways = [traffic.raw, traffic.compressed, traffic.differences];
+        HostStatus {
+            name: self.pool.host(id).to_string(),
+            is_well: self.pool.is_healthy(id),
+            latency: self.pool.latency(id),
+            rate: self.transfers.rate(id),
+            connections: self.pool.connections(id),
+            nar_bytes: ways.iter().map(|way| way.nar_bytes).sum(),
+            wire_bytes: ways.iter().map(|way| way.wire_bytes).sum(),
+        }
     }
 }
 
 struct EngineClient {
     resolver: Arc<Resolver>,
     transfers: Arc<Transfers>,
+    registry: Arc<TransferRegistry>,
     connection: CallerConnection<IpAddr>,
 }
 
@@ -170,11 +212,7 @@ impl Client for EngineClient {
     fn backend(&self) -> Box<dyn Backend> {
         let (resolver, transfers) = (self.resolver.clone(), self.transfers.clone());
         let caller = self.connection.caller.clone();
-        Box::new(HostsBackend::new(
-            resolver,
-            transfers,
-            caller,
-            Arc::new(NoProgress),
-        ))
+        let progress = Arc::new(SessionProgress::new(self.registry.clone()));
+        Box::new(HostsBackend::new(resolver, transfers, caller, progress))
     }
 }

@@ -12,6 +12,7 @@
 //! | `local_names` | which paths have given hash parts, as this machine knows |
 //! | `host_store` | what later processes should know of hosts, in the disk tier |
 //! | `spill_folder` | files for what is read ahead on disk |
+//! | `transfer_registry` | the transfers that run |
 //! | `ssh` | how hosts are reached by ssh |
 
 mod bases;
@@ -24,6 +25,7 @@ mod push_sender;
 mod server;
 mod spill_folder;
 mod ssh;
+mod transfer_registry;
 
 pub use bases::LocalBases;
 pub use callers::{CallerConnection, Callers};
@@ -35,6 +37,7 @@ pub use push_sender::{PATH_TRIES_MAX, PushSender};
 pub use server::{Ended, Messages, ServerOptions, serve};
 pub use spill_folder::SpillFolder;
 pub use ssh::{ssh_settings, ssh_transport, store_identity};
+pub use transfer_registry::{RunningTransfer, SessionProgress, TransferRegistry};
 
 use std::path::Path;
 use std::sync::Arc;

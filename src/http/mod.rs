@@ -6,6 +6,8 @@
 //! GET /HASH.narinfo            what a path is (`crate::wire::narinfo`); 404 where no host has it now
 //! GET /nar/NARHASH-HASH-NAME.nar
 //!                              its NAR, uncompressed; all of it or one range
+//! GET /                        a page for people
+//! GET /metrics                 numbers for Prometheus
 //! GET /healthz                 200 while the server runs
 //! ```
 //!
@@ -20,32 +22,44 @@
 //! | `nar_name` | what NARs are called |
 //! | `range` | parts of bodies |
 //! | `nar_body` | the bytes of a NAR |
+//! | `page` | a page for people |
+//! | `metrics` | numbers for Prometheus |
+//! | `status` | what these tell of |
 //! | `passwords` | who may read, from other machines |
 //! | `host_check` | which names a server on loopback answers to |
 
 mod host_check;
+mod metrics;
 mod nar_body;
 mod nar_name;
+mod page;
 mod passwords;
 mod range;
 mod route;
 mod server;
 mod service;
+mod status;
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use passwords::{Passwords, PasswordsError};
 pub use server::{HttpError, OpenToOthers, bind, serve};
 pub use service::Service;
+pub use status::{HostStatus, Status, TransferStatus};
 
 use crate::backend::Backend;
 use crate::model::SecretKey;
+
+/// By what the server names itself, before a slash and its version, in the Server header of all responses.
+pub const SERVER_NAME: &str = "ssh-substituter";
 
 /// Makes backends for those who connect.
 pub trait Clients: Send + Sync {
     /// A connection from this address has begun.
     fn connect(&self, peer: IpAddr) -> Box<dyn Client>;
+
+    /// How the hosts and the transfers are, for people.
+    fn status(&self) -> Status;
 }
 
 /// One connection. It has ended when this is dropped.
@@ -63,31 +77,4 @@ pub struct Options {
     pub signing_key: Option<SecretKey>,
     /// What clients need that come from other machines.
     pub passwords: Option<Passwords>,
-}
-
-/// What has been served since the start.
-#[derive(Debug, Default)]
-pub struct Counters {
-    narinfos: AtomicU64,
-    narinfos_missing: AtomicU64,
-    nars: AtomicU64,
-    bytes: AtomicU64,
-}
-
-impl Counters {
-    fn add_narinfo(&self, is_there: bool) {
-        let counter = match is_there {
-            true => &self.narinfos,
-            false => &self.narinfos_missing,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn add_nar(&self) {
-        self.nars.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn add_bytes(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
 }

@@ -15,7 +15,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::Counters;
+use super::status::Counters;
 use crate::backend::{Backend, DeliveryError};
 use crate::model::StorePath;
 use crate::transfer::{NarSink, Piece};

@@ -12,6 +12,10 @@ pub(super) enum Route {
     Narinfo(HashPart),
     /// `/nar/…`: its NAR.
     Nar(NarName),
+    /// `/`: a page for people.
+    Page,
+    /// `/metrics`: numbers for Prometheus.
+    Metrics,
     /// `/healthz`: whether the server runs.
     Health,
 }
@@ -22,6 +26,8 @@ impl Route {
         let path = path.strip_prefix('/')?;
         match path {
             "nix-cache-info" => return Some(Self::CacheInfo),
+            "" => return Some(Self::Page),
+            "metrics" => return Some(Self::Metrics),
             "healthz" => return Some(Self::Health),
             _ => {}
         }
@@ -42,6 +48,8 @@ mod tests {
         let route = |path: &str| Route::parse(path, "/nix/store");
         assert_eq!(route("/nix-cache-info"), Some(Route::CacheInfo));
         assert_eq!(route("/healthz"), Some(Route::Health));
+        assert_eq!(route("/metrics"), Some(Route::Metrics));
+        assert_eq!(route("/"), Some(Route::Page));
         let narinfo = Route::Narinfo(hash.parse().unwrap());
         assert_eq!(route(&format!("/{hash}.narinfo")), Some(narinfo));
         for path in [

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::nar_body::{NarBody, Wanted};
 use super::nar_name::NarName;
 use super::range::Range;
 use super::route::Route;
-use super::{Client, Clients, Counters, Options, host_check};
-use crate::model::{HashPart, NarHash, PathInfo};
+use super::status::Counters;
+use super::{Client, Clients, Options, host_check, metrics, page};
+use crate::model::{HashPart, NarHash, PathInfo, SecretKey};
 use crate::wire::narinfo::{self, NarFile};
 
 /// `Priority` in `nix-cache-info`: before cache.nixos.org, which has 40.
@@ -66,6 +68,8 @@ impl Service {
             request.uri().path(),
             response.status().as_u16()
         );
+        let server = concat!("ssh-substituter/", env!("CARGO_PKG_VERSION"));
+        set(&mut response, header::SERVER, server);
         let caching = response.headers_mut().entry(header::CACHE_CONTROL);
         caching.or_insert(HeaderValue::from_static(NOT_AT_ALL));
         response
@@ -103,6 +107,11 @@ impl Service {
         match Route::parse(request.uri().path(), &self.options.store_dir) {
             None => absent(),
             Some(Route::Health) => text(StatusCode::OK, TEXT, "ok\n"),
+            Some(Route::Page) => self.page(request),
+            Some(Route::Metrics) => {
+                let numbers = metrics::render(&self.clients.status(), self.counters.served());
+                text(StatusCode::OK, metrics::CONTENT_TYPE, numbers)
+            }
             Some(Route::CacheInfo) => self.cache_info(),
             Some(Route::Narinfo(hash)) => {
                 let found = self.narinfo(hash, client).await;
@@ -150,6 +159,23 @@ impl Service {
             self.options.store_dir
         );
         text(StatusCode::OK, "text/x-nix-cache-info", info)
+    }
+
+    fn page<B>(&self, request: &Request<B>) -> Response<ResponseBody> {
+        let header = request.headers().get(header::HOST);
+        let header = header.and_then(|host| host.to_str().ok());
+        let authority = request.uri().authority().map(Authority::as_str);
+        let key = self.options.signing_key.as_ref();
+        let key = key.map(SecretKey::to_public_text);
+        let page = page::render(
+            &self.clients.status(),
+            self.counters.served(),
+            authority.or(header).unwrap_or("ADDRESS:PORT"),
+            key.as_deref(),
+        );
+        let mut response = text(StatusCode::OK, "text/html; charset=utf-8", page);
+        set(&mut response, header::CONTENT_SECURITY_POLICY, page::POLICY);
+        response
     }
 
     async fn narinfo(&self, hash: HashPart, client: &dyn Client) -> Option<Response<ResponseBody>> {

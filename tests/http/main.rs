@@ -1,8 +1,10 @@
 //! The binary cache over HTTP: real hosts behind it, a real Nix in front of it, and a client that sees each header and byte.
 
+mod doctor;
 mod hosts;
 mod nar;
 mod narinfo;
+mod page;
 mod refusals;
 mod server;
 mod sockets;

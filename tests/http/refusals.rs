@@ -18,7 +18,6 @@ fn all_that_is_no_path_of_a_host_is_not_found() {
     let url = format!("/{}", client.get(&narinfo(&path)).status(200).field("URL"));
     for path in [
         &*narinfo(ABSENT),
-        "/",
         "/nar/",
         "/index.html",
         "/..",

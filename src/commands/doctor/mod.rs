@@ -40,7 +40,7 @@ use finding::Findings;
 pub async fn doctor(args: &Doctor, loaded: Loaded) -> Status {
     let sources = Sources::from_process();
     let mut all = Vec::new();
-    let nix = nix::Nix::find().await;
+    let mut nix = nix::Nix::find().await;
     all.extend(configuration::check(&sources, &loaded, &nix));
     let config = loaded.map_or_else(|_| Config::without_hosts(), |(config, _)| config);
     let disk = shared_disk();

@@ -12,8 +12,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::sync::{Mutex, broadcast};
 
-use super::transfer_registry::CurrentHost;
 use super::write_timeout::with_write_timeout;
+use crate::engine::transfer_registry::CurrentHost;
 use crate::ipc::Channel;
 use crate::transfer::{NarSink, Piece};
 use crate::wire::serve::engine::Frame;

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::messages::Messages;
-use super::transfer_registry::TransferRegistry;
-use crate::engine::{Callers, Engine, PushSender};
+use crate::engine::{Callers, Engine, PushSender, TransferRegistry};
 use crate::hint::Hint;
 use crate::ipc::{Identity, SocketId, SocketPath};
 
@@ -96,7 +95,7 @@ impl ServerContext {
             "clients": connections,
             "callers": callers,
             "hosts": self.engine.hosts(),
-            "transfers": self.transfers.running(),
+            "transfers": self.transfers.running_as_json(),
             "delivered": self.transfers.delivered(),
             "answers": self.engine.answers(),
             "readaheadBytes": used,

@@ -6,14 +6,12 @@
 //! | `session` | one connection |
 //! | `client_output` | frames and NARs to one client |
 //! | `write_timeout` | how long a client may take to read |
-//! | `transfer_registry` | the transfers that run |
 //! | `messages` | messages for the users of all clients |
 
 mod client_output;
 mod context;
 mod messages;
 mod session;
-mod transfer_registry;
 mod write_timeout;
 
 pub use context::ServerOptions;

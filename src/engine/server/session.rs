@@ -14,10 +14,10 @@ use tokio::time::timeout;
 
 use super::client_output::{ClientOutput, NarPipe, NarSender};
 use super::context::{InUse, ServerContext};
-use super::transfer_registry::{CurrentHost, SessionProgress};
 use super::write_timeout::writer_with_timeout;
 use crate::backend::{Backend, BackendError, DeliveryError, HostsBackend};
 use crate::engine::CallerConnection;
+use crate::engine::transfer_registry::{CurrentHost, SessionProgress};
 use crate::ipc::Channel;
 use crate::pool::{HostId, Pool};
 use crate::serve::{MissingHash, Output, ServeError, put_reply, serve};

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::backend::{Backend, BackendError, Undelivered};
-use crate::http::Passwords;
+use crate::http::{Passwords, Status};
 use crate::model::StorePath;
 use crate::transfer::NarSink;
 
@@ -39,6 +39,10 @@ impl Client for Nothing {
 impl Clients for Nothing {
     fn connect(&self, _: IpAddr) -> Box<dyn Client> {
         Box::new(Self)
+    }
+
+    fn status(&self) -> Status {
+        Status::default()
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Read from the files that Nix reads; Nix itself is asked for its version only.
 
+mod http;
 mod units;
 
 use std::ffi::OsStr;
@@ -28,6 +29,8 @@ pub(super) struct Nix {
     program: Option<PathBuf>,
     /// What it prints for `--version`.
     said: String,
+    /// Whether Nix checks signatures of what comes from this program over HTTP; `None` when nothing does.
+    asks_over_http: Option<bool>,
 }
 
 /// A substituter of Nix that is (or is meant to be) this program.
@@ -51,7 +54,11 @@ impl Nix {
                 .unwrap_or_default(),
             None => String::new(),
         };
-        Self { program, said }
+        Self {
+            program,
+            said,
+            asks_over_http: None,
+        }
     }
 
     /// Whether it is Nix 1.x, which finds its substituters in another way.
@@ -67,12 +74,16 @@ impl Nix {
     }
 
     /// Whether Nix checks signatures of what comes through this program; `None` when nothing does.
+    /// Call [`check`](Self::check) before.
     pub(super) fn asks_for_signatures(&self, sources: &Sources) -> Option<bool> {
         let ours = our_substituters(sources).unwrap_or_default();
-        (!ours.is_empty()).then(|| ours.iter().any(|substituter| !substituter.trusted))
+        let by_ssh = ours.iter().map(|substituter| !substituter.trusted);
+        by_ssh
+            .chain(self.asks_over_http)
+            .reduce(|one, other| one || other)
     }
 
-    pub(super) async fn check(&self, sources: &Sources, config: &Config) -> Vec<Finding> {
+    pub(super) async fn check(&mut self, sources: &Sources, config: &Config) -> Vec<Finding> {
         let Some(program) = &self.program else {
             let text =
                 "nix-store is not in the PATH: only 'ssh-substituter get --to' is of use here";
@@ -98,7 +109,7 @@ impl Nix {
         all
     }
 
-    async fn substituters(&self, sources: &Sources, config: &Config) -> Vec<Finding> {
+    async fn substituters(&mut self, sources: &Sources, config: &Config) -> Vec<Finding> {
         let mut all = Vec::new();
         // A configuration that Nix cannot read is reported elsewhere.
         let (Ok(mut switch), Ok(ours)) = (
@@ -119,7 +130,11 @@ impl Nix {
                 "remove that line",
             ));
         }
-        if ours.is_empty() {
+        let over_http = http::check(sources, config).await;
+        let (over_http, asks) = over_http.unwrap_or_default();
+        self.asks_over_http = asks;
+        all.extend(over_http);
+        if ours.is_empty() && asks.is_none() {
             let own_program = own_program().display().to_string();
             let folder = sources
                 .files()
@@ -380,6 +395,7 @@ mod tests {
         let nix = |said: &str| Nix {
             program: None,
             said: said.to_owned(),
+            asks_over_http: None,
         };
         assert!(nix("nix-store (Nix) 1.11.16").is_nix1());
         for said in [

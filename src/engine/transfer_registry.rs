@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -12,12 +12,25 @@ use crate::transfer::progress::{ByHost, Outcome, Progress, TransferInfo, Transfe
 
 /// All transfers that run, and counts of those that have ended.
 #[derive(Default)]
-pub(super) struct TransferRegistry {
+pub struct TransferRegistry {
     running: Mutex<BTreeMap<u64, Running>>,
     next_id: AtomicU64,
     done: AtomicU64,
     failed: AtomicU64,
     bytes: AtomicU64,
+}
+
+/// A transfer that runs.
+#[derive(Debug, Clone)]
+pub struct RunningTransfer {
+    /// What is transferred, and where its bytes come from now.
+    pub info: TransferInfo,
+    /// How many bytes have come from which host.
+    pub bytes_by_host: BTreeMap<String, u64>,
+    /// How many have come.
+    pub bytes: u64,
+    /// For how long it has run.
+    pub time: Duration,
 }
 
 struct Running {
@@ -44,18 +57,32 @@ impl Running {
 
 impl TransferRegistry {
     /// The transfers that run, oldest first.
-    pub(super) fn running(&self) -> Value {
+    #[must_use]
+    pub fn running(&self) -> Vec<RunningTransfer> {
         let mut running = self.running.lock();
         let transfers = running.values_mut().map(|running| {
             running.count();
             let sums = running.by_host.sums();
+            RunningTransfer {
+                info: running.info.clone(),
+                bytes_by_host: sums.map(|(host, sum)| (host.to_owned(), sum)).collect(),
+                bytes: running.received.load(Ordering::Relaxed),
+                time: running.started.elapsed(),
+            }
+        });
+        transfers.collect()
+    }
+
+    /// The same as JSON.
+    pub(super) fn running_as_json(&self) -> Value {
+        let transfers = self.running().into_iter().map(|running| {
             json!({
                 "path": running.info.path.as_str(),
                 "host": running.info.host,
-                "bytesByHost": sums.collect::<BTreeMap<_, _>>(),
-                "bytes": running.received.load(Ordering::Relaxed),
+                "bytesByHost": running.bytes_by_host,
+                "bytes": running.bytes,
                 "narSize": running.info.total,
-                "seconds": running.started.elapsed().as_secs_f64(),
+                "seconds": running.time.as_secs_f64(),
             })
         });
         transfers.collect()
@@ -72,9 +99,18 @@ impl TransferRegistry {
 }
 
 /// Registers the transfers of one connection, and keeps their current host for the client.
-pub(super) struct SessionProgress {
+pub struct SessionProgress {
     pub(super) registry: Arc<TransferRegistry>,
     pub(super) host: Arc<CurrentHost>,
+}
+
+impl SessionProgress {
+    /// Registers transfers in `registry`.
+    #[must_use]
+    pub fn new(registry: Arc<TransferRegistry>) -> Self {
+        let host = Arc::default();
+        Self { registry, host }
+    }
 }
 
 /// The host that the NAR on a connection comes from.
