@@ -188,7 +188,7 @@ in
         description = ''
           Whether Nix asks the hosts through a binary cache over HTTP on this machine, {command}`ssh-substituter http`, instead of
           starting this program itself. The cache runs as a user of its own, whose key for ssh is
-          {file}`/var/lib/ssh-substituter/id_ed25519.pub`: root needs none.
+          {file}`/var/lib/ssh-substituter-http/id_ed25519.pub`: root needs none.
         '';
       };
 
@@ -204,7 +204,7 @@ in
         type = types.nullOr key;
         default = null;
         description = ''
-          The key with which the cache signs what it serves, as in {file}`/var/lib/ssh-substituter/http.secret.pub`. It is added to
+          The key with which the cache signs what it serves, as in {file}`/var/lib/ssh-substituter-http/http.secret.pub`. It is added to
           {option}`nix.settings.trusted-public-keys`.
         '';
       };

@@ -27,6 +27,8 @@ const NAR: &str = "application/x-nix-nar";
 
 /// The name of a NAR says what is in it.
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
+/// The same where a password is needed: a cache in between is not to give it to others.
+const FOR_ONE: &str = "private, max-age=31536000, immutable";
 /// Whether a host has a path now is asked anew.
 const NOT_AT_ALL: &str = "no-store";
 
@@ -249,7 +251,11 @@ impl Service {
         set(&mut response, header::CONTENT_LENGTH, &len.to_string());
         set(&mut response, header::ACCEPT_RANGES, "bytes");
         set(&mut response, header::ETAG, &tag);
-        set(&mut response, header::CACHE_CONTROL, FOR_EVER);
+        let caching = match self.options.passwords {
+            Some(_) => FOR_ONE,
+            None => FOR_EVER,
+        };
+        set(&mut response, header::CACHE_CONTROL, caching);
         if status == StatusCode::PARTIAL_CONTENT {
             let last = start + len - 1;
             let range = format!("bytes {start}-{last}/{size}");
