@@ -22,6 +22,8 @@ pub enum Engine {
     Killed(Duration),
     /// It is frozen (SIGSTOP) so long after Nix began, until Nix has ended.
     Frozen(Duration),
+    /// In its place a server over HTTP, to which nothing happens.
+    Http,
 }
 
 impl Engine {
@@ -39,7 +41,7 @@ impl Engine {
     /// What stands in the configuration.
     pub fn setting(self) -> &'static str {
         match self {
-            Self::Off => "off",
+            Self::Off | Self::Http => "off",
             _ => "auto",
         }
     }
@@ -72,7 +74,7 @@ impl Engines {
     /// Does to the engine what is to be done, unless `is_over` before. Whether it was done.
     pub fn trouble(&mut self, planned: Engine, is_over: &AtomicBool) -> bool {
         let (after, what) = match planned {
-            Engine::Off | Engine::Well => return false,
+            Engine::Off | Engine::Well | Engine::Http => return false,
             Engine::Killed(after) => (after, Signal::KILL),
             Engine::Frozen(after) => (after, Signal::STOP),
         };

@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use crate::plan::{Fault, Kind};
 use crate::plan_folder::PlanFolder;
@@ -191,6 +192,11 @@ impl World {
             run(command, SHORT);
         }
         format!("{url}?trusted=true")
+    }
+
+    /// The root of a store that has all paths.
+    pub fn names(&self) -> &Path {
+        self.spare.root()
     }
 
     /// For `ssh-substituter-hosts`.

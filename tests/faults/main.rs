@@ -3,8 +3,9 @@
 //!
 //! Three real hosts (sshd, `nix-store --serve`) serve the same closure to a real Nix, and a relay before each `nix-store`
 //! makes go wrong what a seeded plan says. `FAULT_SEED` chooses another plan, `FAULT_COUNT` the number of faults,
-//! `FAULT_ENGINE=1` puts an engine between Nix's processes and the hosts in the long run too. `FAULT_WAYS_RUNS` is the
-//! number of runs in which paths come compressed and as differences.
+//! `FAULT_ENGINE=1` puts an engine between Nix's processes and the hosts in the long run too, `FAULT_HTTP_COUNT` is the
+//! number of faults behind a server over HTTP. `FAULT_WAYS_RUNS` is the number of runs in which paths come compressed and
+//! as differences.
 
 mod disk;
 mod engine;
@@ -24,14 +25,17 @@ mod ways;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use suite::Between;
 use support::{number, show};
 
 /// Where the table of a run is kept.
 const TABLE: &str = "faults.txt";
 const ENGINE_TABLE: &str = "faults-engine.txt";
+const HTTP_TABLE: &str = "faults-http.txt";
 
-/// Faults in the run with an engine that every `cargo test` has.
+/// Faults in the run with an engine that every `cargo test` has, and in that over HTTP.
 const WITH_ENGINE: u64 = 60;
+const OVER_HTTP: u64 = 60;
 
 /// No test: the other life of this program, see `relay.rs`.
 #[test]
@@ -44,25 +48,36 @@ fn relay_main() {
 
 #[test]
 fn hundreds_of_faults_cost_time_only() {
-    let engine = number("FAULT_ENGINE", 0) > 0;
-    account(number("FAULT_COUNT", 300), engine, TABLE);
+    let between = match number("FAULT_ENGINE", 0) {
+        0 => Between::Nothing,
+        _ => Between::Engine,
+    };
+    account(number("FAULT_COUNT", 300), between, TABLE);
 }
 
 #[test]
 fn faults_with_an_engine_in_between_that_fails_too_cost_time_only() {
-    account(WITH_ENGINE, true, ENGINE_TABLE);
+    account(WITH_ENGINE, Between::Engine, ENGINE_TABLE);
+}
+
+#[test]
+fn faults_behind_a_server_over_http_cost_time_only() {
+    account(
+        number("FAULT_HTTP_COUNT", OVER_HTTP),
+        Between::Http,
+        HTTP_TABLE,
+    );
 }
 
 /// Has so many faults happen, and says what came of it.
-fn account(count: u64, engine: bool, file: &str) {
+fn account(count: u64, between: Between, file: &str) {
     let seed = number("FAULT_SEED", 1);
     show(&format!(
-        "FAULT_SEED={seed} FAULT_COUNT={count} FAULT_ENGINE={}\n",
-        u8::from(engine)
+        "FAULT_SEED={seed}, {count} faults, between Nix and hosts: {between:?}\n"
     ));
     let started = Instant::now();
     let count = usize::try_from(count).expect("a number");
-    let tally = suite::run(seed, count, engine);
+    let tally = suite::run(seed, count, between);
     let table = tally.table(seed, started.elapsed());
     show(&table);
     std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join(file), &table)
@@ -79,7 +94,7 @@ fn account(count: u64, engine: bool, file: &str) {
         tally.unseen()
     );
     assert!(
-        !engine || tally.engines_hit > 0,
+        between != Between::Engine || tally.engines_hit > 0,
         "no engine was hit:\n{table}"
     );
 }

@@ -1,6 +1,7 @@
 //! One run of a real Nix while things go wrong, and what must be so afterwards.
 
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use crate::engine::{Engine, Engines};
 use crate::hosts::World;
 use crate::plan::{Fault, Place};
 use crate::plan_folder::{Event, now};
-use crate::support::{Nix, Ran, Scratch, program, run_with_timeout};
+use crate::support::{HttpServer, Nix, Ran, Scratch, program, run_with_timeout};
 
 /// No run may take longer, whatever goes wrong.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -58,6 +59,8 @@ pub struct Outcome {
 pub struct Caller {
     /// Ends the engines before their folders go.
     engines: Option<Engines>,
+    /// The same.
+    _server: Option<HttpServer>,
     pub nix: Nix,
     // Holds the sockets; must live as long as Nix does.
     runtime: Scratch,
@@ -66,11 +69,12 @@ pub struct Caller {
 
 impl Caller {
     pub fn new(hosts: &str, behind: Option<&str>) -> Self {
-        Self::with(hosts, behind, Engine::Off)
+        Self::with(hosts, behind, (Engine::Off, Path::new("/none")))
     }
 
-    /// The same with an engine, which ends with the value.
-    pub fn with(hosts: &str, behind: Option<&str>, engine: Engine) -> Self {
+    /// The same with an engine or a server over HTTP, which ends with the value. The server knows the names of what is in
+    /// the store at `names`: the shells of these hosts do not find their stores.
+    pub fn with(hosts: &str, behind: Option<&str>, (engine, names): (Engine, &Path)) -> Self {
         let runtime = Scratch::new();
         let folder = runtime.path().to_str().expect("UTF-8 path");
         let substituter = format!(
@@ -78,20 +82,36 @@ impl Caller {
             program().display(),
             behind.unwrap_or_default()
         );
-        let nix = Nix::new()
+        let mut nix = Nix::new()
             .substituters(&substituter)
             .env("SSH_SUBSTITUTER_RUNTIME_DIR", folder)
             .limit(LIMIT);
-        let settings = format!(
+        let mut settings = format!(
             "engine = {}\nssh-substituter-hosts = {hosts}\nconnect-timeout = {CONNECT_TIMEOUT}\n\
              stalled-download-timeout = {STALL_TIMEOUT}\n",
             engine.setting()
         );
+        if engine == Engine::Http {
+            settings += &format!("delta-base = {}\n", names.display());
+        }
         let file = nix.store().env().conf_dir().join("ssh-substituter.conf");
         std::fs::write(file, settings).expect("write the settings");
-        let engines = (engine != Engine::Off).then(|| Engines::of(&nix, runtime.path()));
+        let has_engine = !matches!(engine, Engine::Off | Engine::Http);
+        let engines = has_engine.then(|| Engines::of(&nix, runtime.path()));
+        let server = (engine == Engine::Http).then(|| {
+            let mut command = nix.store().env().program();
+            command.env("SSH_SUBSTITUTER_RUNTIME_DIR", folder);
+            command.args(["http", "--listen", "127.0.0.1:0"]);
+            command.stdin(Stdio::null());
+            HttpServer::start(command, runtime.path())
+        });
+        if let Some(server) = &server {
+            let urls = format!("{} {}", server.trusted(), behind.unwrap_or_default());
+            nix = nix.substituters(&urls);
+        }
         Self {
             engines,
+            _server: server,
             nix,
             runtime,
             engine,
@@ -174,7 +194,11 @@ pub fn go(world: &mut World, plan: &RunPlan) -> Result<Outcome, String> {
         host.arm(faults);
     }
     let cache = plan.cache_behind.then(|| world.binary_cache());
-    let mut caller = Caller::with(&world.urls(), cache.as_deref(), plan.engine);
+    let mut caller = Caller::with(
+        &world.urls(),
+        cache.as_deref(),
+        (plan.engine, world.names()),
+    );
     let started = Instant::now();
     let (ran, engine_hit) = caller.realise_in_trouble(&plan.targets);
     let took = started.elapsed();
@@ -254,10 +278,10 @@ fn check(
     outcome.failed_paths = missing.len();
     // Nothing is left behind that keeps a second try from working.
     let engine = match plan.engine {
-        Engine::Off => Engine::Off,
+        Engine::Off | Engine::Http => plan.engine,
         _ => Engine::Well,
     };
-    let again = Caller::with(&world.urls(), None, engine);
+    let again = Caller::with(&world.urls(), None, (engine, world.names()));
     let second = again.realise(&plan.targets);
     if !second.success() {
         return Err(format!("the second try failed too:\n{}", second.stderr()));

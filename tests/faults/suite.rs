@@ -59,13 +59,25 @@ struct Dealer {
     runs: usize,
     /// For what happens to engines, where there are any.
     engines: Option<Random>,
+    between: Between,
+}
+
+/// What is between Nix's processes and the hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Between {
+    Nothing,
+    /// An engine that fails, too.
+    Engine,
+    /// A server over HTTP.
+    Http,
 }
 
 impl Dealer {
-    fn new(seed: u64, engine: bool) -> Self {
+    fn new(seed: u64, between: Between) -> Self {
         Self {
             // Its own, so that the same faults are dealt with and without engines.
-            engines: engine.then(|| Random::new(seed, "engines")),
+            engines: (between == Between::Engine).then(|| Random::new(seed, "engines")),
+            between,
             random: Random::new(seed, "faults"),
             early: Deck::new(&[When::Handshake, When::Query]),
             small: Deck::new(&[When::Small]),
@@ -83,6 +95,9 @@ impl Dealer {
         };
         if let Some(random) = &mut self.engines {
             plan.engine = Engine::draw(random);
+        }
+        if self.between == Between::Http {
+            plan.engine = Engine::Http;
         }
         plan
     }
@@ -330,9 +345,9 @@ impl Tally {
     }
 }
 
-/// Runs until that many faults have fired, with engines or without.
-pub fn run(seed: u64, count: usize, engine: bool) -> Tally {
-    let dealer = Mutex::new(Dealer::new(seed, engine));
+/// Runs until that many faults have fired.
+pub fn run(seed: u64, count: usize, between: Between) -> Tally {
+    let dealer = Mutex::new(Dealer::new(seed, between));
     let tally = Mutex::new(Tally::default());
     thread::scope(|scope| {
         for _ in 0..WORKERS {

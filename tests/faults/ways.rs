@@ -346,7 +346,7 @@ fn one(
     engine: Engine,
     received: &mut [u64; 3],
 ) -> (Result<(), String>, Vec<bool>) {
-    let caller = Caller::with(&world.urls(), None, engine);
+    let caller = Caller::with(&world.urls(), None, (engine, world.here.root()));
     let conf = caller.nix.store().env().conf_dir();
     let mut settings = fs::OpenOptions::new()
         .append(true)

@@ -13,6 +13,7 @@ mod claims;
 mod dag;
 mod got;
 mod host;
+mod http_server;
 mod nix;
 mod ports;
 mod proc;
@@ -31,6 +32,7 @@ mod watchdog;
 pub use dag::{Dag, DagOptions};
 pub use got::Got;
 pub use host::{Engines, Host, Masters, substituter};
+pub use http_server::HttpServer;
 pub use nix::{Nix, NixEnv, Ran};
 pub use ports::closed_port;
 pub use proc::{
