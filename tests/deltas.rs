@@ -66,7 +66,6 @@ async fn a_file_that_is_too_large_for_a_patch_comes_block_by_block() {
         };
         let setup = setup_account(&remote, &link, &account);
         let came = setup.fetch_counted(&link, &remote, &new).await;
-
         assert!(came < most, "{number}: {came}");
         setup.assert_told_nothing();
     }

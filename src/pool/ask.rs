@@ -14,7 +14,7 @@ use super::host::{EARLY_PROBE_TIMEOUT, HostPool};
 use super::{HostId, Pool};
 use crate::hint::Hint;
 use crate::model::{PathInfo, StorePath};
-use crate::remote::{RemoteError, closure};
+use crate::remote::{RemoteError, closure, path_infos};
 
 /// A host that has a path, and what it knows about it.
 #[derive(Debug, Clone)]
@@ -329,6 +329,32 @@ impl Pool {
 }
 
 impl Pool {
+    /// The closure of `roots` as one host knows it and, in the same round trip, its infos of `paths`.
+    ///
+    /// # Errors
+    /// When the host fails.
+    pub async fn query_closure_with_infos(
+        &self,
+        host: HostId,
+        roots: &[StorePath],
+        paths: &[StorePath],
+    ) -> Result<(Vec<StorePath>, Vec<Arc<PathInfo>>), Arc<RemoteError>> {
+        self.load().await;
+        let (asked, with): (Arc<[StorePath]>, Arc<[StorePath]>) = (roots.into(), paths.into());
+        let requests: Vec<_> = std::iter::once(closure(roots, false))
+            .chain(path_infos(paths))
+            .collect();
+        let exchange = self.hosts[host.0].exchange(&requests, |lease| {
+            let (asked, with) = (asked.clone(), with.clone());
+            Box::pin(async move {
+                let closure = lease.finish_closure(&asked).await?;
+                Ok((closure, lease.finish_path_infos(&with).await?))
+            })
+        });
+        let (closure, infos) = exchange.await?;
+        Ok((closure, infos.into_iter().map(Arc::new).collect()))
+    }
+
     /// The closure of `roots` as one host knows it.
     ///
     /// # Errors

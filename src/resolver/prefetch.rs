@@ -1,6 +1,6 @@
 //! Prefetch of path infos: a caller that asks for a path comes for its closure. When a host has answered that
-//! it has a path, it is asked in the background for the whole closure and all infos in it, so that the next
-//! questions are answered from memory.
+//! it has a path, it is asked in the background for the whole closure and all infos in it, those of its references at once, so
+//! that the next questions are answered from memory.
 //!
 //! Each host that has the path is asked, so that the holders of each path are known. A question that comes
 //! meanwhile waits for the prefetch, within limits. A failure here does no harm: the question is then asked as
@@ -62,6 +62,8 @@ struct HostQueue {
 struct Prefetch {
     host: HostId,
     roots: Vec<StorePath>,
+    /// What these refer to. Their infos are asked for together with the closure, which has to come before any other's.
+    references: Vec<StorePath>,
     begun: Instant,
     phase: Mutex<Phase>,
 }
@@ -173,20 +175,25 @@ impl ResolverCore {
             others.any(|path| !counts(path))
         };
         let mut prefetched = self.prefetches.queues[host.index()].prefetched.lock();
-        let roots: Vec<_> = infos
+        let leading: Vec<_> = infos
             .iter()
             .filter(|info| !prefetched.contains_key(&info.path) && counts(&info.path))
             .filter(leads_on)
-            .map(|info| info.path.clone())
             .collect();
+        let roots: Vec<_> = leading.iter().map(|info| info.path.clone()).collect();
         if roots.is_empty() || roots.len() > ROOTS_MAX {
             return;
         }
         prefetched.extend(roots.iter().map(|root| (root.clone(), false)));
         drop(prefetched);
+        let mut seen: HashSet<&StorePath> = roots.iter().collect();
+        let references = leading.iter().flat_map(|info| &info.references);
+        let references = references.filter(|path| seen.insert(path)).cloned();
+        let references = references.take(PATHS_PER_QUESTION).collect();
         let prefetch = Arc::new(Prefetch {
             host,
             roots,
+            references,
             begun: Instant::now(),
             phase: Mutex::default(),
         });
@@ -271,7 +278,12 @@ struct PrefetchTask {
 
 impl PrefetchTask {
     async fn run(self) {
-        let Prefetch { host, roots, .. } = &*self.prefetch;
+        let Prefetch {
+            host,
+            roots,
+            references,
+            ..
+        } = &*self.prefetch;
         let (core, host) = (&self.core, *host);
         let queue = &core.prefetches.queues[host.index()];
         let _turn = queue.turn.lock().await;
@@ -287,12 +299,16 @@ impl PrefetchTask {
         if open.is_empty() {
             return;
         }
+        core.cache.look_up(&self.unknown(references), false).await;
+        let ahead = self.unknown(references);
         let asked_at = unix_seconds();
         // A failure has been recorded and reported by the pool.
-        let closure = match core.pool.query_closure(host, &open, false).await {
-            Ok(closure) => closure,
+        let asked = core.pool.query_closure_with_infos(host, &open, &ahead);
+        let (closure, infos) = match asked.await {
+            Ok(answer) => answer,
             Err(error) => return self.failed(&open, &error),
         };
+        core.cache.record_answers(host, &ahead, &infos);
         // The host has all of these. Other processes may have left most of the infos on disk.
         core.cache.look_up(&self.unknown(&closure), false).await;
         core.record_check(host, &closure, &closure, asked_at);
@@ -313,7 +329,7 @@ impl PrefetchTask {
         let unknown = self.unknown(&closure);
         self.enter(closure, &unknown);
         self.progress();
-        let mut references = 0;
+        let mut references = references_of(&infos);
         for chunk in unknown.chunks(PATHS_PER_QUESTION) {
             // No real closure has so many.
             if references > REFERENCES_MAX {
@@ -324,10 +340,7 @@ impl PrefetchTask {
                 Ok(infos) => infos,
                 Err(error) => return self.failed(&self.whole(), &error),
             };
-            references += infos
-                .iter()
-                .map(|info| info.references.len())
-                .sum::<usize>();
+            references += references_of(&infos);
             core.cache.record_answers(host, chunk, &infos);
             self.progress();
         }
@@ -387,6 +400,11 @@ impl PrefetchTask {
         }
         self.core.prefetches.notify();
     }
+}
+
+/// How many references they have altogether.
+fn references_of(infos: &[Arc<PathInfo>]) -> usize {
+    infos.iter().map(|info| info.references.len()).sum()
 }
 
 impl Drop for PrefetchTask {
