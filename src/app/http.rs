@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{Outcome, configuration, inherited_socket, interrupted};
@@ -26,6 +27,9 @@ use crate::transfer::Transfers;
 
 /// How often what clients have left is removed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often what is too old of interrupted transfers is removed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Serves until it is interrupted: on the listening socket that is its standard input, which systemd has made, or else on
 /// these addresses.
@@ -113,9 +117,12 @@ impl HttpServer {
     pub(super) async fn run(self) -> Result<(), HttpError> {
         let upkeep = async {
             let mut check = tokio::time::interval(CHECK_INTERVAL);
+            let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
             loop {
-                check.tick().await;
-                self.clients.callers.remove_gone();
+                tokio::select! {
+                    _ = check.tick() => self.clients.callers.remove_gone(),
+                    _ = sweep.tick() => self.clients.transfers.sweep_partials().await,
+                }
             }
         };
         tokio::select! {
@@ -144,7 +151,7 @@ fn options(config: &Config) -> Result<Options, Box<dyn Hint>> {
 }
 
 /// Clients of this process's engine. All connections from one address are one caller: Nix asks what paths are over up to 25
-/// connections, and fetches them over others. Users of the same machine then share one readahead, which costs them nothing.
+/// connections, and fetches them over others. Users of one machine share a readahead then, and its room.
 struct EngineClients {
     resolver: Arc<Resolver>,
     transfers: Arc<Transfers>,
@@ -156,11 +163,8 @@ struct EngineClients {
 impl Clients for EngineClients {
     fn connect(&self, peer: IpAddr) -> Box<dyn Client> {
         let connection = self.callers.connect(peer);
-        if connection.is_new {
-            connection.caller.forget_fetched();
-            self.resolver.new_command();
-        }
         Box::new(EngineClient {
+            begins: AtomicBool::new(connection.is_new),
             resolver: self.resolver.clone(),
             transfers: self.transfers.clone(),
             registry: self.registry.clone(),
@@ -205,11 +209,18 @@ struct EngineClient {
     resolver: Arc<Resolver>,
     transfers: Arc<Transfers>,
     registry: Arc<TransferRegistry>,
+    /// It has asked about no path yet, and no other connection of the caller was there before. Those who only look at the page
+    /// or the numbers begin nothing.
+    begins: AtomicBool,
     connection: CallerConnection<IpAddr>,
 }
 
 impl Client for EngineClient {
     fn backend(&self) -> Box<dyn Backend> {
+        if self.begins.swap(false, Ordering::Relaxed) {
+            self.connection.caller.forget_fetched();
+            self.resolver.new_command();
+        }
         let (resolver, transfers) = (self.resolver.clone(), self.transfers.clone());
         let caller = self.connection.caller.clone();
         let progress = Arc::new(SessionProgress::new(self.registry.clone()));

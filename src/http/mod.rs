@@ -64,7 +64,7 @@ pub trait Clients: Send + Sync {
 
 /// One connection. It has ended when this is dropped.
 pub trait Client: Send + Sync {
-    /// A backend for one request of it.
+    /// A backend for one request of it about a path.
     fn backend(&self) -> Box<dyn Backend>;
 }
 

@@ -50,6 +50,8 @@ fn an_engine_serves_too() {
     assert_eq!(get(&narinfo(&path)).field("StorePath"), path);
     // It does not end by itself.
     std::thread::sleep(std::time::Duration::from_secs(5));
+    let ended = engine.try_wait().expect("look at the engine");
+    assert!(ended.is_none(), "{ended:?}");
     let url = format!("/{}", get(&narinfo(&path)).field("URL"));
     assert_eq!(get(&url).body, host.store.nar(&path));
     engines.stop();
