@@ -160,6 +160,11 @@ impl Beside {
                 assert!(!success, "{new} into {room} KiB: {said}");
                 assert!(said.contains("No space left"), "{said}");
                 assert!(!folder.join(new.trim_start_matches('/')).exists());
+                let left = self::used(&folder) - used;
+                assert!(
+                    left <= 32,
+                    "{new} into {room} KiB: {left} KiB are left over"
+                );
                 assert!(self.is_right(&folder, old), "the older one is as it was");
                 tiny.grow("64m");
                 let (success, said) = self.get(&folder, new);
