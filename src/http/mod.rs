@@ -4,6 +4,7 @@
 //! ```text
 //! GET /nix-cache-info          StoreDir, WantMassQuery, Priority
 //! GET /HASH.narinfo            what a path is (`crate::wire::narinfo`); 404 where no host has it now
+//! GET /HASH.ls                 what is in it (`crate::wire::nar::Listing`); takes all of its NAR from a host
 //! GET /nar/NARHASH-HASH-NAME.nar
 //!                              its NAR, uncompressed; all of it or one range
 //! GET /                        a page for people
@@ -21,6 +22,7 @@
 //! | `route` | what a URL asks for |
 //! | `nar_name` | what NARs are called |
 //! | `range` | parts of bodies |
+//! | `listing` | what is in a path |
 //! | `nar_body` | the bytes of a NAR |
 //! | `page` | a page for people |
 //! | `metrics` | numbers for Prometheus |
@@ -29,6 +31,7 @@
 //! | `host_check` | which names a server on loopback answers to |
 
 mod host_check;
+mod listing;
 mod metrics;
 mod nar_body;
 mod nar_name;

@@ -10,6 +10,8 @@ pub(super) enum Route {
     CacheInfo,
     /// `/HASH.narinfo`: what a path is.
     Narinfo(HashPart),
+    /// `/HASH.ls`: what is in it.
+    Listing(HashPart),
     /// `/nar/…`: its NAR.
     Nar(NarName),
     /// `/`: a page for people.
@@ -34,6 +36,9 @@ impl Route {
         if let Some(hash) = path.strip_suffix(".narinfo") {
             return Some(Self::Narinfo(hash.parse().ok()?));
         }
+        if let Some(hash) = path.strip_suffix(".ls") {
+            return Some(Self::Listing(hash.parse().ok()?));
+        }
         NarName::parse(path, store_dir).map(Self::Nar)
     }
 }
@@ -52,6 +57,8 @@ mod tests {
         assert_eq!(route("/"), Some(Route::Page));
         let narinfo = Route::Narinfo(hash.parse().unwrap());
         assert_eq!(route(&format!("/{hash}.narinfo")), Some(narinfo));
+        let listing = Route::Listing(hash.parse().unwrap());
+        assert_eq!(route(&format!("/{hash}.ls")), Some(listing));
         for path in [
             "",
             "*",
@@ -59,6 +66,7 @@ mod tests {
             "/nix-cache-info/",
             "/.narinfo",
             "/x.narinfo",
+            "/x.ls",
             "/nar/",
             "/nar/x.nar",
             "/etc/passwd",

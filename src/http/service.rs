@@ -14,7 +14,7 @@ use super::nar_name::NarName;
 use super::range::Range;
 use super::route::Route;
 use super::status::Counters;
-use super::{Client, Clients, Options, host_check, metrics, page};
+use super::{Client, Clients, Options, host_check, listing, metrics, page};
 use crate::model::{HashPart, NarHash, PathInfo, SecretKey};
 use crate::wire::narinfo::{self, NarFile};
 
@@ -24,6 +24,7 @@ const PRIORITY: u32 = 30;
 const TEXT: &str = "text/plain; charset=utf-8";
 const NARINFO: &str = "text/x-nix-narinfo";
 const NAR: &str = "application/x-nix-nar";
+const JSON: &str = "application/json";
 
 /// The name of a NAR says what is in it.
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
@@ -119,6 +120,10 @@ impl Service {
                 let found = self.narinfo(hash, client).await;
                 self.counters.add_narinfo(found.is_some());
                 found.unwrap_or_else(absent)
+            }
+            Some(Route::Listing(hash)) => {
+                let listing = listing::of(hash, client).await;
+                listing.map_or_else(absent, |listing| text(StatusCode::OK, JSON, listing))
             }
             Some(Route::Nar(name)) => {
                 let is_head = request.method() == Method::HEAD;

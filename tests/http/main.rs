@@ -2,6 +2,7 @@
 
 mod doctor;
 mod hosts;
+mod listing;
 mod nar;
 mod narinfo;
 mod page;

@@ -1,27 +1,20 @@
 //! The program as an HTTP server, and a client that sees each header and byte.
 
-use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::Sender;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::support::{Masters, NixEnv, guard, kill_tree, wait_until};
+use super::support::{HttpServer, Masters, NixEnv, wait_until};
 
 /// How long a server may be silent before a test fails.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// A server that runs. It ends when this is dropped.
 pub struct Server {
-    child: Child,
-    address: SocketAddr,
-    log: PathBuf,
-    /// Ends the guard of the child when dropped.
-    _guarded: Sender<()>,
+    server: HttpServer,
     _masters: Masters,
 }
 
@@ -36,68 +29,43 @@ impl Server {
         let mut command = env.program();
         command.args(["http", "--listen", "127.0.0.1:0"]);
         command.args(arguments);
-        Self::of(env, command)
-    }
-
-    /// A server that this command starts, with its first address.
-    fn of(env: &NixEnv, mut command: Command) -> Self {
         command.stdin(Stdio::null());
         Self::with_stdin(env, command)
     }
 
-    /// The same, with the standard input that the command has.
-    pub fn with_stdin(env: &NixEnv, mut command: Command) -> Self {
-        let number = fs::read_dir(env.folder()).expect("read a folder").count();
-        let log = env.folder().join(format!("http-{number}.log"));
-        let output = File::create(&log).expect("make a log");
-        command.stdout(Stdio::null()).stderr(output);
-        let child = command.spawn().expect("start the server");
-        let guarded = guard(child.id());
-        let mut address = None;
-        wait_until("the server says where it listens", || {
-            let text = fs::read_to_string(&log).unwrap_or_default();
-            let lines = text.lines().filter(|_| text.ends_with('\n'));
-            let mut said = lines.filter_map(|line| line.split_once("serves on http://"));
-            address = said
-                .next()
-                .and_then(|(_, address)| address.trim().parse().ok());
-            assert!(!text.contains("error:"), "{text}");
-            address.is_some()
-        });
+    /// A server that this command starts, with its first address, and the standard input that the command has.
+    pub fn with_stdin(env: &NixEnv, command: Command) -> Self {
         Self {
-            child,
-            address: address.expect("an address"),
-            log,
-            _guarded: guarded,
+            server: HttpServer::start(command, env.folder()),
             _masters: env.masters(),
         }
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.server.address()
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.server.child.id()
     }
 
     /// For `substituters`.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.address())
     }
 
     /// The same for a client that trusts all it gets.
     pub fn trusted(&self) -> String {
-        format!("{}?trusted=true", self.url())
+        self.server.trusted()
     }
 
     /// What it has written to stderr.
     pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).expect("read a log")
+        self.server.log()
     }
 
     pub fn connect(&self) -> Client {
-        Client::new(self.address)
+        Client::new(self.address())
     }
 
     /// One request on a connection of its own.
@@ -107,19 +75,12 @@ impl Server {
 
     /// Ends it as systemd does. Panics unless it ends by itself.
     pub fn stop(mut self) -> String {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
         kill_process(pid.expect("a process id"), Signal::TERM).expect("signal the server");
         wait_until("the server ends", || {
-            self.child.try_wait().expect("wait").is_some()
+            self.server.child.try_wait().expect("wait").is_some()
         });
         self.log()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        kill_tree(self.child.id());
-        let _ = self.child.wait();
     }
 }
 

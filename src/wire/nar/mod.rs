@@ -22,12 +22,14 @@ mod completion;
 mod decode;
 mod encode;
 pub mod layout;
+mod listing;
 
 pub use completion::{Checkpoint, Completion, NOTICE, failing_nar};
 pub use decode::{Decoder, Event, NarError};
 pub use encode::{
     directory_end, directory_start, entry_end, entry_start, file_end, file_start, magic, symlink,
 };
+pub use listing::{Listing, ListingError};
 
 /// The token that every NAR begins with.
 pub const MAGIC: &[u8] = b"nix-archive-1";
