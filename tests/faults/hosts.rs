@@ -1,6 +1,7 @@
 //! Three hosts with the same closure, each with an sshd, a proxy before it and relays behind it.
 
 use std::fs::{self, Permissions};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -157,6 +158,15 @@ impl World {
     /// The NAR size of a path.
     pub fn size(&self, path: &str) -> u64 {
         self.spare.nar_size(path)
+    }
+
+    /// A fault may have hit a server after its run was looked at.
+    pub fn revive_the_dead(&mut self) {
+        for host in &mut self.hosts {
+            if TcpStream::connect(("127.0.0.1", host.sshd.port())).is_err() {
+                host.revive();
+            }
+        }
     }
 
     /// Undoes what the faults of a run have done to a host.

@@ -190,6 +190,7 @@ impl Drop for SetOnDrop<'_> {
 
 /// Runs Nix as planned, checks, and repairs the hosts.
 pub fn go(world: &mut World, plan: &RunPlan) -> Result<Outcome, String> {
+    world.revive_the_dead();
     for (host, faults) in world.hosts.iter().zip(&plan.faults) {
         host.arm(faults);
     }
@@ -202,6 +203,8 @@ pub fn go(world: &mut World, plan: &RunPlan) -> Result<Outcome, String> {
     let started = Instant::now();
     let (ran, engine_hit) = caller.realise_in_trouble(&plan.targets);
     let took = started.elapsed();
+    // What one that was frozen asks for afterwards would set off faults in the next run.
+    caller.engines = None;
     let events: Vec<Vec<Event>> = world
         .hosts
         .iter()
