@@ -16,6 +16,12 @@ fn with_store(hosts: &[(&str, Does)]) -> (Fake, Arc<FakeStore>) {
     (Fake::new(hosts), FakeStore::new())
 }
 
+/// A pool of hosts that never answer.
+pub(crate) fn silent_hosts(names: &[&str]) -> Pool {
+    let hosts: Vec<_> = names.iter().map(|name| (*name, Does::Hang)).collect();
+    Fake::new(&hosts).pool(None)
+}
+
 /// A pool without a store, and its only host.
 fn one_host(does: Does) -> (Fake, Pool, HostId) {
     let fake = Fake::new(&[("a", does)]);

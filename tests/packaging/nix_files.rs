@@ -137,7 +137,7 @@ fn the_package_installs_what_it_names() {
         "{unit}"
     );
     let hook = fs::read_to_string(at("libexec/ssh-substituter/post-build-hook")).unwrap();
-    let line = format!("\n{} push --queue -- $OUT_PATHS\n", program.display());
+    let line = format!("\n{} push --queue --outputs -- ", program.display());
     assert!(hook.contains(&line), "{hook}");
     let wrapped = fs::read_to_string(at("wrapped")).unwrap();
     assert!(

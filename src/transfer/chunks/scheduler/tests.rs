@@ -1,12 +1,8 @@
-use std::process::Command;
-
 use tokio::time::advance;
 
 use super::*;
-use crate::config::host::Host;
-use crate::pool::{Limits, Pool};
+use crate::pool::tests::silent_hosts;
 use crate::transfer::hosts::HolderLookup;
-use crate::transport::ProcessTransport;
 
 struct NoHolders;
 
@@ -19,15 +15,8 @@ impl HolderLookup for NoHolders {
 }
 
 fn scheduler() -> Scheduler {
-    let hosts = ["ssh://slow", "ssh://fast"].map(|url| Host::parse(url).unwrap());
-    let limits = Limits {
-        connect: Duration::from_secs(1),
-        silence: Duration::from_secs(1),
-        hedge: Duration::from_secs(1),
-    };
-    let transport = Arc::new(ProcessTransport::new(|_| Command::new("false")));
-    let pool = Pool::new(hosts.into(), transport, limits, Arc::new(|_| {}), None);
-    let bookkeeping = HostBookkeeping::new(Arc::new(pool), Box::new(NoHolders));
+    let pool = Arc::new(silent_hosts(&["slow", "fast"]));
+    let bookkeeping = HostBookkeeping::new(pool, Box::new(NoHolders));
     Scheduler::new(Arc::new(bookkeeping))
 }
 
