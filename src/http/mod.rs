@@ -6,6 +6,8 @@
 //! GET /HASH.narinfo            what a path is (`crate::wire::narinfo`); 404 where no host has it now
 //! GET /nar/NARHASH-HASH-NAME.nar
 //!                              its NAR, uncompressed; all of it or one range
+//! GET /nar/NARHASH-HASH-NAME.nar.zst
+//!                              the same, compressed with zstd while it is sent; always all of it
 //! GET /                        a page for people
 //! GET /metrics                 numbers for Prometheus
 //! GET /healthz                 200 while the server runs
@@ -22,6 +24,7 @@
 //! | `nar_name` | what NARs are called |
 //! | `range` | parts of bodies |
 //! | `nar_body` | the bytes of a NAR |
+//! | `packer` | compresses them |
 //! | `page` | a page for people |
 //! | `metrics` | numbers for Prometheus |
 //! | `status` | what these tell of |
@@ -32,6 +35,7 @@ mod host_check;
 mod metrics;
 mod nar_body;
 mod nar_name;
+mod packer;
 mod page;
 mod passwords;
 mod range;
@@ -77,4 +81,17 @@ pub struct Options {
     pub signing_key: Option<SecretKey>,
     /// What clients need that come from other machines.
     pub passwords: Option<Passwords>,
+    /// Which clients are told to fetch NARs compressed.
+    pub packed_for: PackedFor,
+}
+
+/// Which clients are told to fetch NARs compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PackedFor {
+    /// Those that connect to an address which is not of loopback.
+    Others,
+    /// All of them.
+    All,
+    /// None of them.
+    Nobody,
 }

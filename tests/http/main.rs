@@ -4,6 +4,7 @@ mod doctor;
 mod hosts;
 mod nar;
 mod narinfo;
+mod packed;
 mod page;
 mod refusals;
 mod server;
