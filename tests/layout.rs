@@ -233,8 +233,9 @@ const CRATES: &[CrateUse] = &[
             "src/remote/inflater",
             "src/remote/blocks/encoder",
             "src/remote/shell/frame",
+            "src/http/packer",
         ],
-        "binary caches are compressed in one place, parts of NARs in one, what is sent in one, and what hosts compress is decompressed in two: as it comes, and whole",
+        "binary caches are compressed in one place and what is served over HTTP in one, parts of NARs in one, what is sent in one, and what hosts compress is decompressed in two: as it comes, and whole",
     ),
 ];
 

@@ -10,14 +10,15 @@ use crate::backend::{Backend, HostsBackend};
 use crate::cli::Cli;
 use crate::commands::engine;
 use crate::config::Config;
+use crate::config::host::CompressionMode;
 use crate::engine::{
     CallerConnection, Callers, Engine, LocalNames, RunningTransfer, SessionProgress,
     TransferRegistry,
 };
 use crate::hint::Hint;
 use crate::http::{
-    Client, Clients, HostStatus, HttpError, OpenToOthers, Options, Passwords, Service, Status,
-    TransferStatus, bind, serve,
+    Client, Clients, HostStatus, HttpError, OpenToOthers, Options, PackedFor, Passwords, Service,
+    Status, TransferStatus, bind, serve,
 };
 use crate::pool::{HostId, Pool};
 use crate::push::read_secret_key;
@@ -147,6 +148,11 @@ fn options(config: &Config) -> Result<Options, Box<dyn Hint>> {
         store_dir: config.store_dir.clone(),
         signing_key: signing_key.map(read_secret_key).transpose()?,
         passwords: passwords.map(Passwords::read).transpose()?,
+        packed_for: match config.http_compression {
+            CompressionMode::Auto => PackedFor::Others,
+            CompressionMode::Zstd => PackedFor::All,
+            CompressionMode::None => PackedFor::Nobody,
+        },
     })
 }
 

@@ -128,6 +128,8 @@ pub struct Config {
     pub http_signing_key: Option<PathBuf>,
     /// `http-password-file`: the file of the names and passwords that clients from other machines need, an absolute path.
     pub http_password_file: Option<PathBuf>,
+    /// `http-compression`: whether clients over HTTP get NARs compressed; `auto` is those from other machines.
+    pub http_compression: host::CompressionMode,
     /// An unprivileged client of Nix's daemon has chosen hosts or an agent, for itself alone.
     pub is_untrusted_choice: bool,
     /// It has chosen hosts.
@@ -183,6 +185,7 @@ impl Config {
             http_listen,
             http_signing_key,
             http_password_file,
+            http_compression,
             is_untrusted_choice,
             is_untrusted_choice_of_hosts: _,
             store_dir,
@@ -201,7 +204,12 @@ impl Config {
         let times = (connect_timeout, stall_timeout, dead_link_timeout);
         let times = (times, positive_ttl, negative_ttl, engine_idle_timeout);
         let push = (push_hosts, push_signing_key);
-        let http = (http_listen, http_signing_key, http_password_file);
+        let http = (
+            http_listen,
+            http_signing_key,
+            http_password_file,
+            http_compression,
+        );
         format!(
             "{hosts:?} {push:?} {http:?} {trust:?} {times:?} {readahead_memory} {readahead_disk} {partial_downloads} {download_speed} {delta_bases:?}"
         )

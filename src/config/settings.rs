@@ -58,6 +58,8 @@ pub enum Key {
     HttpSigningKey,
     /// `http-password-file`
     HttpPasswordFile,
+    /// `http-compression`
+    HttpCompression,
 }
 
 /// Whether `extra-` can add to a value.
@@ -77,7 +79,7 @@ const OURS: bool = false;
 /// of settings that Nix knows as well are Nix's, but for `connect-timeout`, where older versions of Nix wait without limit.
 // A row is a line.
 #[rustfmt::skip]
-const SETTINGS: [(Key, &str, &str, Shape, bool); 25] = [
+const SETTINGS: [(Key, &str, &str, Shape, bool); 26] = [
     (Key::Hosts, "ssh-substituter-hosts", "", List, OURS),
     (Key::TrustedHosts, "trusted-ssh-substituter-hosts", "", List, OURS),
     (Key::PushHosts, "ssh-substituter-push-hosts", "", List, OURS),
@@ -103,6 +105,7 @@ const SETTINGS: [(Key, &str, &str, Shape, bool); 25] = [
     (Key::HttpListen, "http-listen", "", List, OURS),
     (Key::HttpSigningKey, "http-signing-key", "", One, OURS),
     (Key::HttpPasswordFile, "http-password-file", "", One, OURS),
+    (Key::HttpCompression, "http-compression", "auto", One, OURS),
 ];
 
 const PUBLIC_KEY: &str = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";

@@ -7,6 +7,8 @@
 //! GET /HASH.ls                 what is in it (`crate::wire::nar::Listing`); takes all of its NAR from a host
 //! GET /nar/NARHASH-HASH-NAME.nar
 //!                              its NAR, uncompressed; all of it or one range
+//! GET /nar/NARHASH-HASH-NAME.nar.zst
+//!                              the same, compressed with zstd while it is sent; always all of it
 //! GET /                        a page for people
 //! GET /metrics                 numbers for Prometheus
 //! GET /healthz                 200 while the server runs
@@ -24,6 +26,7 @@
 //! | `range` | parts of bodies |
 //! | `listing` | what is in a path |
 //! | `nar_body` | the bytes of a NAR |
+//! | `packer` | compresses them |
 //! | `page` | a page for people |
 //! | `metrics` | numbers for Prometheus |
 //! | `status` | what these tell of |
@@ -35,6 +38,7 @@ mod listing;
 mod metrics;
 mod nar_body;
 mod nar_name;
+mod packer;
 mod page;
 mod passwords;
 mod range;
@@ -80,4 +84,17 @@ pub struct Options {
     pub signing_key: Option<SecretKey>,
     /// What clients need that come from other machines.
     pub passwords: Option<Passwords>,
+    /// Which clients are told to fetch NARs compressed.
+    pub packed_for: PackedFor,
+}
+
+/// Which clients are told to fetch NARs compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PackedFor {
+    /// Those that connect to an address which is not of loopback.
+    Others,
+    /// All of them.
+    All,
+    /// None of them.
+    Nobody,
 }

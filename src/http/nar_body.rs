@@ -15,6 +15,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::packer::Packer;
 use super::status::Counters;
 use crate::backend::{Backend, DeliveryError};
 use crate::model::StorePath;
@@ -35,6 +36,16 @@ pub(super) struct Wanted {
     pub(super) len: u64,
     /// The size of the NAR.
     pub(super) size: u64,
+    /// Whether they are sent compressed. Then all of them are wanted.
+    pub(super) is_packed: bool,
+}
+
+/// Bytes of a body.
+#[derive(Debug)]
+pub(super) struct Part {
+    bytes: Bytes,
+    /// How many bytes of the NAR are sent with them; of one that is compressed, all with the end of the frame and none before.
+    nar_len: u64,
 }
 
 /// The NAR could not be delivered to its end. It has been logged why.
@@ -45,9 +56,11 @@ pub(super) struct BrokeOff;
 /// The body of a response: part of a NAR.
 pub(super) struct NarBody {
     /// What came first.
-    first: Option<Bytes>,
-    pieces: mpsc::Receiver<Result<Bytes, BrokeOff>>,
+    first: Option<Part>,
+    pieces: mpsc::Receiver<Result<Part, BrokeOff>>,
+    /// How many bytes of the NAR are still wanted.
     left: u64,
+    is_packed: bool,
     counters: Arc<Counters>,
 }
 
@@ -69,6 +82,7 @@ impl NarBody {
             first: Some(first),
             pieces,
             left: wanted.len,
+            is_packed: wanted.is_packed,
             counters,
         })
     }
@@ -87,10 +101,10 @@ impl Body for NarBody {
             None => std::task::ready!(self.pieces.poll_recv(context)),
         };
         Poll::Ready(match piece {
-            Some(Ok(bytes)) => {
-                self.left = self.left.saturating_sub(bytes.len() as u64);
-                self.counters.add_bytes(bytes.len());
-                Some(Ok(Frame::data(bytes)))
+            Some(Ok(part)) => {
+                self.left = self.left.saturating_sub(part.nar_len);
+                self.counters.add_bytes(part.bytes.len());
+                Some(Ok(Frame::data(part.bytes)))
             }
             Some(Err(broke_off)) => Some(Err(broke_off)),
             None if self.left > 0 => Some(Err(BrokeOff)),
@@ -103,7 +117,10 @@ impl Body for NarBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        match self.is_packed {
+            true => SizeHint::default(),
+            false => SizeHint::with_exact(self.left),
+        }
     }
 }
 
@@ -112,12 +129,21 @@ async fn deliver(
     backend: Box<dyn Backend>,
     path: StorePath,
     wanted: Wanted,
-    taker: mpsc::Sender<Result<Bytes, BrokeOff>>,
+    taker: mpsc::Sender<Result<Part, BrokeOff>>,
 ) {
+    let packer = wanted.is_packed.then(|| Packer::new(wanted.size));
+    let packer = match packer.transpose() {
+        Ok(packer) => packer,
+        Err(error) => {
+            log::error!("{path}: cannot compress it: {error}");
+            return;
+        }
+    };
     let mut sink = PartSink {
         taker: taker.clone(),
         skip: wanted.start,
         left: wanted.len,
+        packer,
     };
     // A response that is gone would otherwise be noticed by the next bytes only.
     let delivered = tokio::select! {
@@ -130,7 +156,10 @@ async fn deliver(
     };
     let is_whole = wanted.start + wanted.len == wanted.size;
     match delivered.map_err(|undelivered| undelivered.error) {
-        Ok(()) if sink.left == 0 => return,
+        Ok(()) if sink.left == 0 => match sink.finish(wanted.len).await {
+            Ok(()) => return,
+            Err(error) => log::debug!("{path}: its end could not be sent: {error}"),
+        },
         Ok(()) => log::error!("{path}: {} bytes fewer came than were promised", sink.left),
         // The sink takes no more than was asked for.
         Err(DeliveryError::Sink(_)) if sink.left == 0 && !is_whole => return,
@@ -143,11 +172,32 @@ async fn deliver(
 
 /// Passes on what is wanted of a NAR.
 struct PartSink {
-    taker: mpsc::Sender<Result<Bytes, BrokeOff>>,
+    taker: mpsc::Sender<Result<Part, BrokeOff>>,
     /// How many bytes come before.
     skip: u64,
     /// How many are still wanted.
     left: u64,
+    /// Compresses them.
+    packer: Option<Packer>,
+}
+
+impl PartSink {
+    async fn send(&self, bytes: Bytes, nar_len: u64) -> io::Result<()> {
+        let part = Part { bytes, nar_len };
+        match timeout(TAKE_TIMEOUT, self.taker.send(Ok(part))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// Sends what is left of a compressed NAR, which has so many bytes and is verified.
+    async fn finish(&mut self, nar_len: u64) -> io::Result<()> {
+        match self.packer.take() {
+            Some(packer) => self.send(packer.finish()?, nar_len).await,
+            None => Ok(()),
+        }
+    }
 }
 
 #[async_trait]
@@ -168,10 +218,14 @@ impl NarSink for PartSink {
             bytes.truncate(usize::try_from(self.left).unwrap_or(bytes.len()));
         }
         self.left -= bytes.len() as u64;
-        match timeout(TAKE_TIMEOUT, self.taker.send(Ok(bytes))).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        let Some(packer) = &mut self.packer else {
+            let len = bytes.len() as u64;
+            return self.send(bytes, len).await;
+        };
+        let packed = packer.pack(bytes).await?;
+        match packed.is_empty() {
+            true => Ok(()),
+            false => self.send(packed, 0).await,
         }
     }
 }
@@ -182,9 +236,15 @@ mod tests {
 
     use super::*;
 
-    fn sink(skip: u64, left: u64) -> (PartSink, mpsc::Receiver<Result<Bytes, BrokeOff>>) {
+    fn sink(skip: u64, left: u64) -> (PartSink, mpsc::Receiver<Result<Part, BrokeOff>>) {
         let (taker, pieces) = mpsc::channel(PIECES_AHEAD);
-        (PartSink { taker, skip, left }, pieces)
+        let sink = PartSink {
+            taker,
+            skip,
+            left,
+            packer: None,
+        };
+        (sink, pieces)
     }
 
     #[tokio::test(start_paused = true)]
@@ -211,8 +271,8 @@ mod tests {
             };
             let mut came = Vec::new();
             let read = async {
-                while let Some(Ok(bytes)) = pieces.recv().await {
-                    came.extend_from_slice(&bytes);
+                while let Some(Ok(part)) = pieces.recv().await {
+                    came.extend_from_slice(&part.bytes);
                 }
             };
             tokio::join!(write, read);

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! nar/NARHASH-HASH-NAME.nar        52 and 32 characters of Nix's base32, and the name of the store path
+//! nar/NARHASH-HASH-NAME.nar.zst    the same NAR, compressed
 //! ```
 //!
 //! So any process can serve what another one has advertised, and never serves another NAR in its place.
@@ -16,6 +17,9 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b'?').add(b'%').add(b'#').add(b' ');
 /// How all of them begin.
 const FOLDER: &str = "nar/";
 
+/// How the names of compressed ones end.
+const PACKED: &str = ".zst";
+
 /// Length of the base32 of a NAR hash.
 const HASH_LEN: usize = 52;
 
@@ -24,24 +28,32 @@ const HASH_LEN: usize = 52;
 pub(super) struct NarName {
     pub(super) path: StorePath,
     pub(super) hash: NarHash,
+    /// Whether it is sent compressed with zstd.
+    pub(super) is_packed: bool,
 }
 
 impl NarName {
     /// The URL, relative to the cache.
     pub(super) fn url(&self) -> String {
         let name = utf8_percent_encode(self.path.base_name(), ENCODED);
-        format!("{FOLDER}{}-{name}.nar", self.hash.base32())
+        let end = if self.is_packed { PACKED } else { "" };
+        format!("{FOLDER}{}-{name}.nar{end}", self.hash.base32())
     }
 
     /// From a URL relative to the cache, of paths in `store_dir`.
     pub(super) fn parse(url: &str, store_dir: &str) -> Option<Self> {
         let name = url.strip_prefix(FOLDER)?;
         let name = percent_decode_str(name).decode_utf8().ok()?;
+        let (name, is_packed) = match name.strip_suffix(PACKED) {
+            Some(name) => (name, true),
+            None => (&*name, false),
+        };
         let (hash, rest) = name.strip_suffix(".nar")?.split_at_checked(HASH_LEN)?;
         let name = rest.strip_prefix('-').filter(|name| !name.contains('/'))?;
         Some(Self {
             path: StorePath::parse(&format!("{store_dir}/{name}")).ok()?,
             hash: format!("sha256:{hash}").parse().ok()?,
+            is_packed,
         })
     }
 }
@@ -54,11 +66,16 @@ mod tests {
 
     #[test]
     fn a_url_says_which_nar_of_which_path() {
-        for name in ["hello-2.12", "a?b=c+d", ".p10k.zsh", "a.nar"] {
+        let names = ["hello-2.12", "a?b=c+d", ".p10k.zsh", "a.nar", "a.nar.zst"];
+        for (name, is_packed) in names
+            .into_iter()
+            .flat_map(|name| [(name, false), (name, true)])
+        {
             let path = format!("{DIR}/7rjj86a15146cq1d3qy068lml7n7ykzm-{name}");
             let name = NarName {
                 path: StorePath::parse(&path).unwrap(),
                 hash: NarHash::new([7; 32]),
+                is_packed,
             };
             let url = name.url();
             assert!(!url.contains(['?', '#', ' ']), "{url}");
@@ -76,6 +93,8 @@ mod tests {
             String::new(),
             format!("/{good}"),
             good.replace(".nar", ".nar.xz"),
+            good.replace(".nar", ".zst"),
+            good.replace(".nar", ".nar.zst.zst"),
             good.replace("nar/", "nar/../nar/"),
             good.replace(&hash, &hash[1..]),
             good.replace(&hash, &"e".repeat(52)),

@@ -14,7 +14,7 @@ use super::nar_name::NarName;
 use super::range::Range;
 use super::route::Route;
 use super::status::Counters;
-use super::{Client, Clients, Options, host_check, listing, metrics, page};
+use super::{Client, Clients, Options, PackedFor, host_check, listing, metrics, page};
 use crate::model::{HashPart, NarHash, PathInfo, SecretKey};
 use crate::wire::narinfo::{self, NarFile};
 
@@ -24,6 +24,7 @@ const PRIORITY: u32 = 30;
 const TEXT: &str = "text/plain; charset=utf-8";
 const NARINFO: &str = "text/x-nix-narinfo";
 const NAR: &str = "application/x-nix-nar";
+const PACKED_NAR: &str = "application/zstd";
 const JSON: &str = "application/json";
 
 /// The name of a NAR says what is in it.
@@ -117,7 +118,7 @@ impl Service {
             }
             Some(Route::CacheInfo) => self.cache_info(),
             Some(Route::Narinfo(hash)) => {
-                let found = self.narinfo(hash, client).await;
+                let found = self.narinfo(hash, local, client).await;
                 self.counters.add_narinfo(found.is_some());
                 found.unwrap_or_else(absent)
             }
@@ -185,7 +186,21 @@ impl Service {
         response
     }
 
-    async fn narinfo(&self, hash: HashPart, client: &dyn Client) -> Option<Response<ResponseBody>> {
+    /// Whether a client that came in at this address is told to fetch NARs compressed.
+    fn is_packed_for(&self, local: IpAddr) -> bool {
+        match self.options.packed_for {
+            PackedFor::Others => !local.to_canonical().is_loopback(),
+            PackedFor::All => true,
+            PackedFor::Nobody => false,
+        }
+    }
+
+    async fn narinfo(
+        &self,
+        hash: HashPart,
+        local: IpAddr,
+        client: &dyn Client,
+    ) -> Option<Response<ResponseBody>> {
         let info = client.backend().info_by_hash(hash).await;
         let mut info = info.map_err(|error| log::error!("{error}")).ok()??;
         self.sign(&mut info);
@@ -199,11 +214,16 @@ impl Service {
         let name = NarName {
             path: info.path.clone(),
             hash: nar_hash,
+            is_packed: self.is_packed_for(local),
+        };
+        let (compression, file) = match name.is_packed {
+            true => ("zstd", None),
+            false => ("none", Some((nar_hash, info.nar_size))),
         };
         let nar = NarFile {
             url: &name.url(),
-            compression: "none",
-            file: Some((nar_hash, info.nar_size)),
+            compression,
+            file,
             nar_hash,
             nar_size: info.nar_size,
         };
@@ -226,7 +246,12 @@ impl Service {
             return None;
         }
         let (size, tag) = (info.nar_size, format!("\"{}\"", name.hash.base32()));
-        let (status, start, len) = match range(headers, &tag, size) {
+        let is_packed = name.is_packed;
+        let asked = match is_packed {
+            true => Range::Whole,
+            false => range(headers, &tag, size),
+        };
+        let (status, start, len) = match asked {
             Range::Whole => (StatusCode::OK, 0, size),
             Range::Part { start, len } => (StatusCode::PARTIAL_CONTENT, start, len),
             Range::Unsatisfiable => {
@@ -243,7 +268,12 @@ impl Service {
         let body = match is_head {
             true => Either::Left(Full::default()),
             false => {
-                let wanted = Wanted { start, len, size };
+                let wanted = Wanted {
+                    start,
+                    len,
+                    size,
+                    is_packed,
+                };
                 let body = NarBody::start(backend, name.path, wanted, self.counters.clone());
                 let body = body.await.ok()?;
                 self.counters.add_nar();
@@ -252,10 +282,16 @@ impl Service {
         };
         let mut response = Response::new(body);
         *response.status_mut() = status;
-        set(&mut response, header::CONTENT_TYPE, NAR);
-        set(&mut response, header::CONTENT_LENGTH, &len.to_string());
-        set(&mut response, header::ACCEPT_RANGES, "bytes");
-        set(&mut response, header::ETAG, &tag);
+        if is_packed {
+            // How long it gets is known only at its end.
+            set(&mut response, header::CONTENT_TYPE, PACKED_NAR);
+            set(&mut response, header::ACCEPT_RANGES, "none");
+        } else {
+            set(&mut response, header::CONTENT_TYPE, NAR);
+            set(&mut response, header::CONTENT_LENGTH, &len.to_string());
+            set(&mut response, header::ACCEPT_RANGES, "bytes");
+            set(&mut response, header::ETAG, &tag);
+        }
         let caching = match self.options.passwords {
             Some(_) => FOR_ONE,
             None => FOR_EVER,

@@ -5,6 +5,7 @@ mod hosts;
 mod listing;
 mod nar;
 mod narinfo;
+mod packed;
 mod page;
 mod refusals;
 mod server;

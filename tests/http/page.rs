@@ -1,5 +1,8 @@
 //! The page for people, and the numbers for Prometheus.
 
+use std::fs;
+use std::process::{Command, Output};
+
 use super::server::{Server, narinfo};
 use super::support::{Host, NixEnv, closed_port};
 
@@ -57,4 +60,46 @@ fn the_page_and_the_numbers_tell_what_was_served() {
             "{line}: {numbers}"
         );
     }
+}
+
+/// What a real browser makes of a page; `None` where there is no Chromium.
+fn browse(env: &NixEnv, arguments: &[&str]) -> Option<Output> {
+    let profile = tempfile::tempdir_in(env.folder()).expect("make a folder");
+    let run = Command::new("timeout")
+        .args(["60", "chromium", "--headless", "--no-sandbox"])
+        .args(["--disable-gpu", "--no-first-run", "--disable-sync"])
+        .args(["--disable-background-networking"])
+        .arg("--disable-component-update")
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .args(arguments)
+        .output()
+        .expect("run timeout");
+    // There is no such program.
+    (run.status.code() != Some(127)).then_some(run)
+}
+
+#[test]
+fn a_browser_shows_the_page() {
+    let host = Host::new();
+    let env = NixEnv::new();
+    env.configure(&[host.trusted()], "");
+    let server = Server::start(&env);
+    let url = format!("{}/", server.url());
+    let Some(dumped) = browse(&env, &["--dump-dom", &url]) else {
+        eprintln!("skipped: there is no chromium");
+        return;
+    };
+    let dom = String::from_utf8_lossy(&dumped.stdout);
+    let port = host.sshd.port();
+    for words in [
+        &format!("extra-substituters = {}</pre>", server.url()),
+        &format!("127.0.0.1:{port}</td>"),
+    ] {
+        assert!(dom.contains(words), "{words}: {dumped:?}");
+    }
+    let picture = env.folder().join("page.png");
+    let argument = format!("--screenshot={}", picture.display());
+    let shot = browse(&env, &[&argument, "--window-size=1000,900", &url]);
+    let png = fs::read(&picture).unwrap_or_default();
+    assert!(png.starts_with(b"\x89PNG"), "{shot:?}");
 }

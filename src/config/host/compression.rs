@@ -1,6 +1,6 @@
 //! How a host is to compress what it sends, and what is sent to it.
 
-/// When a host compresses what its shell sends, or gets compressed what is sent to it.
+/// When a host compresses what its shell sends, or gets compressed what is sent to it; or when clients over HTTP get it so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum CompressionMode {
     /// Where that is faster than to send it as it is.
@@ -37,8 +37,8 @@ impl Default for Compression {
 }
 
 impl CompressionMode {
-    /// Reads the value of `compression`.
-    pub(super) fn parse(value: &str) -> Result<Self, &'static str> {
+    /// Reads the value of `compression`, or of `http-compression`.
+    pub(in crate::config) fn parse(value: &str) -> Result<Self, &'static str> {
         match value {
             "auto" => Ok(Self::Auto),
             "zstd" => Ok(Self::Zstd),

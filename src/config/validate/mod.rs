@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::host::Host;
+use super::host::{CompressionMode, Host};
 use super::origin::Origin;
 use super::settings::{Key, Settings, Value};
 use super::sources::{RawConfig, Sources};
@@ -85,6 +85,7 @@ pub(super) fn validate(
         http_listen: http_listen(&settings)?,
         http_signing_key: parsed(&settings, Key::HttpSigningKey, file)?,
         http_password_file: parsed(&settings, Key::HttpPasswordFile, file)?,
+        http_compression: parsed(&settings, Key::HttpCompression, CompressionMode::parse)?,
         is_untrusted_choice: is_client_agent || is_untrusted_choice_of_hosts,
         is_untrusted_choice_of_hosts,
         store_dir: store_dir(sources)?,

@@ -51,6 +51,7 @@ fn service(passwords: Option<Passwords>) -> Service {
         store_dir: "/nix/store".to_owned(),
         signing_key: None,
         passwords,
+        packed_for: PackedFor::Others,
     };
     Service::new(Arc::new(Nothing), options)
 }
@@ -95,4 +96,22 @@ async fn without_a_file_nobody_needs_a_password() {
         seen.insert(status(&service, local, None).await);
     }
     assert_eq!(seen, HashSet::from([200]));
+}
+
+#[test]
+fn nars_are_compressed_for_other_machines_unless_told_otherwise() {
+    let mut service = service(None);
+    for (packed_for, here, elsewhere) in [
+        (PackedFor::Others, false, true),
+        (PackedFor::All, true, true),
+        (PackedFor::Nobody, false, false),
+    ] {
+        service.options.packed_for = packed_for;
+        for local in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(service.is_packed_for(local.parse().unwrap()), here);
+        }
+        for local in ["10.0.0.1", "::ffff:10.0.0.1"] {
+            assert_eq!(service.is_packed_for(local.parse().unwrap()), elsewhere);
+        }
+    }
 }
