@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Command, Output};
 
 use super::server::{Server, narinfo};
-use super::support::{Host, NixEnv, closed_port};
+use super::support::{Host, NixEnv, closed_port, show};
 
 #[test]
 fn the_page_and_the_numbers_tell_what_was_served() {
@@ -86,7 +86,7 @@ fn a_browser_shows_the_page() {
     let server = Server::start(&env);
     let url = format!("{}/", server.url());
     let Some(dumped) = browse(&env, &["--dump-dom", &url]) else {
-        eprintln!("skipped: there is no chromium");
+        show("skipped: there is no chromium\n");
         return;
     };
     let dom = String::from_utf8_lossy(&dumped.stdout);
