@@ -49,6 +49,9 @@ const CHUNKS_PAUSE: Duration = Duration::from_millis(250);
 /// The longest such pause, as a power of two of the first.
 const CHUNKS_PAUSE_DOUBLINGS: u32 = 5;
 
+/// How often chunks may bring nothing before they are not tried any more: each time takes some seconds.
+const MAX_FRUITLESS_CHUNKS: u32 = 2;
+
 /// How long a caller may take nothing before others get the channel that its NAR comes on, if they need
 /// it; doubled with each time, since mostly all that was passed on has to come again then.
 const DISPLACE_AFTER: Duration = Duration::from_secs(3);
@@ -65,8 +68,9 @@ pub(super) struct Fetch<'a> {
     request: &'a FetchRequest<'a>,
     progress: &'a dyn TransferProgress,
     sink: &'a mut dyn NarSink,
-    /// How far it is.
     verifier: Verifier,
+    /// The furthest that it has been, in bytes.
+    furthest: u64,
     /// Keeps what is passed on for a later command.
     keeper: Keeper,
     /// How its files lie at a host that has proven what an earlier command received.
@@ -74,6 +78,7 @@ pub(super) struct Fetch<'a> {
     retries: RetryPolicy,
     /// Chunks brought nothing, and no other source has brought anything since.
     chunks_are_fruitless: bool,
+    fruitless_chunks: u32,
     /// How often chunks broke off after they had brought something.
     chunk_breaks: u32,
     /// How often others got the channel, since the caller took nothing for long.
@@ -103,11 +108,13 @@ impl<'a> Fetch<'a> {
             request,
             progress,
             sink,
+            furthest: verifier.offset(),
             verifier,
             keeper: Keeper::new(partials, request.info, passed_on),
             index: None,
             retries: RetryPolicy::default(),
             chunks_are_fruitless: false,
+            fruitless_chunks: 0,
             chunk_breaks: 0,
             displaced: 0,
             faults: Vec::new(),
@@ -128,7 +135,6 @@ impl<'a> Fetch<'a> {
             None => self.read_ahead(),
         };
         loop {
-            let from = self.verifier.offset();
             let current = match source.take() {
                 Some(source) => source,
                 None => self.next_source().await?,
@@ -138,7 +144,7 @@ impl<'a> Fetch<'a> {
                     self.keeper.remove().await;
                     return Ok(self.verifier.offset());
                 }
-                Some(stop) => self.go_on_after(stop, from).await,
+                Some(stop) => self.go_on_after(stop).await,
             }
         }
     }
@@ -311,7 +317,7 @@ impl<'a> Fetch<'a> {
     }
 
     fn in_chunks(&mut self) -> Option<ChunkSource<'a>> {
-        if self.chunks_are_fruitless {
+        if self.chunks_are_fruitless || self.fruitless_chunks >= MAX_FRUITLESS_CHUNKS {
             return None;
         }
         let (from, holders) = (self.verifier.offset(), self.holders());
@@ -354,13 +360,15 @@ impl<'a> Fetch<'a> {
         self.retries.next(&candidates, self.verifier.offset() > 0)
     }
 
-    /// A source stopped that had begun at the offset `from`: what follows from that for the next one.
-    async fn go_on_after(&mut self, stop: Stop, from: u64) {
+    /// A source stopped: what follows from that for the next one.
+    async fn go_on_after(&mut self, stop: Stop) {
+        // What was held back counts: a host that always breaks at the same byte may pass on a little more each time.
+        let new_bytes = self.verifier.offset() > self.furthest;
+        self.furthest = self.furthest.max(self.verifier.offset());
         // What was kept counts, whether it was passed on before or not.
         if !matches!(stop, Stop::KeptHasEnded) {
             self.progress.lose(self.verifier.roll_back());
         }
-        let new_bytes = self.verifier.offset() > from;
         let is_wrong = match &stop {
             Stop::KeptIsWrong => true,
             Stop::Exhausted => !self.chunks.is_possible(self.info()),
@@ -380,7 +388,10 @@ impl<'a> Fetch<'a> {
                 self.chunk_breaks += 1;
                 sleep(CHUNKS_PAUSE * (1 << doublings)).await;
             }
-            Stop::Exhausted => self.chunks_are_fruitless = true,
+            Stop::Exhausted => {
+                self.chunks_are_fruitless = true;
+                self.fruitless_chunks += 1;
+            }
             Stop::Displaced => {
                 self.displaced += 1;
                 self.chunks_are_fruitless = false;
