@@ -273,7 +273,7 @@ impl Pool {
         pipes: usize,
     ) -> Result<Option<BlockLease>, Arc<RemoteError>> {
         self.load().await;
-        let limit = self.limits.connect + self.limits.silence;
+        let limit = self.limits.patience();
         let host = &self.hosts[id.0];
         host.lease_blocks((in_background, limit), version, pipes)
             .await

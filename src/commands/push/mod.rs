@@ -114,14 +114,7 @@ async fn prepare_and_send(
     let root = store_root(&args.store);
     let layout = StoreLayout::with_store_dir(&config.store_dir);
     let for_derivations = args.outputs;
-    let open = move || -> Result<_, PushCommandError> {
-        let store = LocalStore::open_with(&root, layout).map_err(PushError::Store)?;
-        let roots = match for_derivations {
-            true => outputs(&store, roots)?,
-            false => roots,
-        };
-        Ok((store, roots))
-    };
+    let open = move || open(&root, layout, roots, for_derivations);
     let (store, roots) = spawn_blocking(open).await.map_err(PushError::Reading)??;
     let store = Arc::new(store);
     let notify = Arc::new(|error: &(dyn Hint + 'static)| report::warn(error));
@@ -189,6 +182,22 @@ async fn finish(args: &Push, display: &Arc<Display>, done: Done) -> Status {
         }
     }
     Ok(if is_enough { 0 } else { EXIT_UNSENT })
+}
+
+/// The store with that root and layout, and these paths; with `for_derivations` their outputs in the place of derivations.
+/// Blocks.
+fn open(
+    root: &Path,
+    layout: StoreLayout,
+    roots: Vec<StorePath>,
+    for_derivations: bool,
+) -> Result<(LocalStore, Vec<StorePath>), PushCommandError> {
+    let store = LocalStore::open_with(root, layout).map_err(PushError::Store)?;
+    let roots = match for_derivations {
+        true => outputs(&store, roots)?,
+        false => roots,
+    };
+    Ok((store, roots))
 }
 
 /// These paths, with their outputs in the place of derivations. Blocks.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep};
 
-use super::{EXIT_ABSENT, EXIT_UNSENT, PushCommandError, code_of, outputs, roots};
+use super::{EXIT_ABSENT, EXIT_UNSENT, PushCommandError, code_of, open, roots};
 use crate::cli::Push;
 use crate::commands::format::{counted, shorten};
 use crate::commands::{Status, store_root};
@@ -17,7 +17,7 @@ use crate::config::host::Host;
 use crate::engine::PushSender;
 use crate::folder::{Environment, Purpose};
 use crate::ipc::{Identity, Launcher, wake_or_spawn};
-use crate::local_store::{LocalStore, StoreLayout};
+use crate::local_store::StoreLayout;
 use crate::model::StorePath;
 use crate::push::PushError;
 use crate::push_queue::{Entry, PushQueue, QueueError};
@@ -82,11 +82,7 @@ async fn add(args: &Push, config: &Config) -> Result<(usize, Vec<StorePath>), Pu
     let for_derivations = args.outputs;
     let add = move || -> Result<_, PushCommandError> {
         let root = absolute(&root);
-        let store = LocalStore::open_with(&root, layout).map_err(PushError::Store)?;
-        let roots = match for_derivations {
-            true => outputs(&store, roots)?,
-            false => roots,
-        };
+        let (store, roots) = open(&root, layout, roots, for_derivations)?;
         let valid = store.query_valid_paths(&roots).map_err(PushError::Store)?;
         let absent = roots.into_iter().filter(|root| !valid.contains(root));
         let absent = absent.collect();

@@ -191,7 +191,8 @@ mod tests {
     use super::super::base_files::BaseFiles;
     use super::super::rewrite::HashRewrites;
     use super::*;
-    use crate::model::{PathInfo, StorePath};
+    use crate::model::StorePath;
+    use crate::model::samples::bare;
     use crate::pool::HostId;
 
     const BLOCK: usize = BLOCK_MIN as usize;
@@ -202,16 +203,7 @@ mod tests {
     }
 
     fn base(folder: &Path) -> ChosenBase {
-        let info = |digit| PathInfo {
-            path: path(digit),
-            deriver: None,
-            references: Vec::new(),
-            download_size: 0,
-            nar_size: 0,
-            nar_hash: None,
-            ca: None,
-            sigs: Vec::new(),
-        };
+        let info = |digit| bare(path(digit));
         ChosenBase {
             host: HostId::at(0),
             path: path('1'),
