@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::config::host::Host;
 
+mod awake_timeout;
 mod closing_pipe;
 mod error;
 pub mod openssh;

@@ -24,10 +24,11 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::Master;
 use crate::folder::SocketId;
+use crate::transport::awake_timeout::timeout_awake;
 
 /// A channel that has been silent for so long has its master probed.
 pub(in crate::transport::openssh) const PROBE_AFTER_SILENCE: Duration = Duration::from_secs(5);
@@ -97,7 +98,8 @@ struct ControlStream {
 impl LivenessProbe {
     /// Does not wait for the master: a connection is made by the system.
     async fn new(socket: &Path) -> io::Result<Self> {
-        let socket = timeout(ANSWER_TIMEOUT, UnixStream::connect(socket)).await??;
+        let connected = timeout_awake(ANSWER_TIMEOUT, UnixStream::connect(socket)).await;
+        let socket = connected.ok_or(io::ErrorKind::TimedOut)??;
         Ok(Self {
             stream: tokio::sync::Mutex::new(Some(ControlStream {
                 socket,
@@ -143,13 +145,13 @@ impl LivenessProbe {
         if open.answered.is_some_and(is_recent) {
             return;
         }
-        match timeout(ANSWER_TIMEOUT, open.send_alive_check()).await {
-            Ok(Ok(())) => open.answered = Some(Instant::now()),
-            Ok(Err(error)) => {
+        match timeout_awake(ANSWER_TIMEOUT, open.send_alive_check()).await {
+            Some(Ok(())) => open.answered = Some(Instant::now()),
+            Some(Err(error)) => {
                 log::debug!("an ssh master ended: {error}");
                 *stream = None;
             }
-            Err(_) => {
+            None => {
                 self.unresponsive.send_replace(true);
             }
         }

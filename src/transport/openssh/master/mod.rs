@@ -39,6 +39,7 @@ use super::ssh::{ciphers, diagnose, environment, master_log};
 use crate::config::host::Host;
 use crate::folder::SocketId;
 use crate::folder::lock::lock_until;
+use crate::transport::awake_timeout::timeout_awake;
 use crate::transport::{Phase, TransportError, TransportErrorKind};
 
 /// How long a master may take to answer. A running one takes microseconds.
@@ -290,7 +291,8 @@ impl<'a> Master<'a> {
 /// Whether a master answers on this socket. Takes at most two seconds.
 pub(super) async fn is_answering(socket: &Path) -> bool {
     let session = Session::resume_mux(socket.into(), None);
-    matches!(timeout(MASTER_TIMEOUT, session.check()).await, Ok(Ok(())))
+    let checked = timeout_awake(MASTER_TIMEOUT, session.check()).await;
+    matches!(checked, Some(Ok(())))
 }
 
 /// An ssh that has not gone to the background yet. Dropping it kills it and its proxies; the runtime
