@@ -23,6 +23,9 @@ const IN_FLIGHT_MAX: usize = 512;
 /// With fewer bytes of a NAR left than that, it goes to its end where it began, although all others go by another lane now.
 const LEFT_MIN: u64 = 4 << 20;
 
+/// As many bytes of a NAR tell how small the whole of it may become: fewer tell too little.
+const SAMPLE_MIN: usize = 16 << 10;
+
 /// How a lane ended.
 pub(super) enum LaneEnd {
     /// There is nothing more to do.
@@ -221,25 +224,45 @@ impl Lane<'_> {
         let mut stream = self.host.nars().stream(place);
         // Most of what can go wrong shows with the first bytes.
         let mut next = stream.next().await.map_err(Stop::Unsent)?;
-        let mut left = self.host.plan().info(place).nar_size;
+        let size = self.host.plan().info(place).nar_size;
+        let mut left = size;
+        let mut is_judged = false;
         self.begin(place);
         if !self.write(head.into()).await {
             return Ok(false);
         }
         while let Some(chunk) = next {
             let bytes = chunk.len() as u64;
-            if !self.write(chunk).await {
+            if !self.write(chunk.clone()).await {
                 return Ok(false);
             }
             self.advance(bytes);
             left = left.saturating_sub(bytes);
-            if left > LEFT_MIN && self.host.is_left_to_another(self.id, place) {
-                return Err(Stop::Left);
+            let may_go = left > LEFT_MIN && chunk.len() >= SAMPLE_MIN && !is_judged;
+            if may_go && self.host.is_left_to_another(self.id, place) {
+                is_judged = true;
+                if self.is_less_anew(chunk, size, left).await {
+                    return Err(Stop::Left);
+                }
             }
             next = stream.next().await.map_err(Stop::Withheld)?;
         }
         let tail = self.tail(place);
         Ok(tail.is_empty() || self.write(tail.into()).await)
+    }
+
+    /// Whether a NAR of that size is fewer bytes when all of it goes compressed than what is left of it is as it is, if
+    /// it gets as small as this piece of it.
+    async fn is_less_anew(&self, piece: Bytes, size: u64, left: u64) -> bool {
+        let Some(compress) = self.host.compress() else {
+            return false;
+        };
+        let len = piece.len();
+        let Some(compressed) = compress.len_of(piece).await else {
+            return false;
+        };
+        let anew = u128::from(size) * compressed as u128;
+        anew < u128::from(left) * len as u128
     }
 
     async fn write(&self, bytes: Bytes) -> bool {

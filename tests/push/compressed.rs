@@ -97,6 +97,31 @@ fn the_url_and_the_link_decide() {
     }
 }
 
+#[test]
+fn what_does_not_get_smaller_is_not_begun_anew_when_the_link_is_found_slow() {
+    let site = Site::new(1);
+    let port = site.hosts[0].sshd.port();
+    let relay = Relay::upwards(port, 6_000_000);
+    let url = relay.url(port, &site.hosts[0].url(""));
+    let hosts = format!("ssh-substituter-push-hosts = {url}");
+    site.env.configure(&[], &hosts);
+    let words = site.store.words("words", 60 * MIB);
+    let random: [_; 2] = ["one", "two"].map(|name| site.store.big(name, 30 << 20));
+    let got = site
+        .push(&["-vv", &words, &random[0], &random[1]])
+        .status(0);
+    let said = got.stderr();
+    assert!(
+        said.contains("so they are compressed from now on"),
+        "{said}"
+    );
+    for path in &random {
+        let read = format!("{path} is read from 0");
+        assert_eq!(said.matches(&read).count(), 1, "{said}");
+    }
+    assert_eq!(verified(site.there()), site.store.all_paths());
+}
+
 /// A folder with a program: this script, which gets the real one as `$real`.
 fn fake(name: &str, script: &str) -> Scratch {
     let folder = Scratch::new();

@@ -1,5 +1,8 @@
 //! Whether a block is compressed, by what came of the last ones. [`Encoder`] takes times as arguments.
 
+use bytes::Bytes;
+use tokio::task::spawn_blocking;
+
 use crate::remote::is_incompressible;
 
 /// After how many blocks in a row that went as they are the next one is compressed, to see: doubled while that is in vain.
@@ -15,6 +18,14 @@ pub struct Compress {
     pub level: u8,
     /// How many bytes a second the link takes as they are: an encoder that is slower is of no use. `None`: whatever it takes.
     pub link_rate: Option<u64>,
+}
+
+impl Compress {
+    /// How many bytes these become; `None` when there is no memory for it.
+    pub async fn len_of(self, bytes: Bytes) -> Option<usize> {
+        let frame = spawn_blocking(move || compress(&bytes, self.level));
+        Some(frame.await.ok()??.len())
+    }
 }
 
 /// What came of blocks that were compressed.
