@@ -154,6 +154,10 @@ impl Backend for HostsBackend {
         Ok(found.map(|found| self.advertise(found)))
     }
 
+    async fn build_log(&self, derivation: &StorePath) -> Result<Option<Vec<u8>>, BackendError> {
+        Ok(self.resolver.build_log(derivation).await)
+    }
+
     async fn closure(
         &self,
         paths: &[StorePath],

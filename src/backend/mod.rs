@@ -67,6 +67,14 @@ pub trait Backend: Send + Sync {
     /// When it cannot be delivered, with what completes the bytes that `sink` has got.
     async fn deliver(&self, path: &StorePath, sink: &mut dyn NarSink) -> Result<(), Undelivered>;
 
+    /// The log of how a derivation was built. None either where this backend has no logs.
+    ///
+    /// # Errors
+    /// When nothing can be answered any more.
+    async fn build_log(&self, _derivation: &StorePath) -> Result<Option<Vec<u8>>, BackendError> {
+        Ok(None)
+    }
+
     /// What answers the extension of the serve protocol, where this backend does. It then counts
     /// [`feature_path`](crate::wire::serve::extension::feature_path) as valid.
     fn segments(&self) -> Option<&dyn NarSegments> {

@@ -9,6 +9,7 @@
 //!                              its NAR, uncompressed; all of it or one range
 //! GET /nar/NARHASH-HASH-NAME.nar.zst
 //!                              the same, compressed with zstd while it is sent; always all of it
+//! GET /log/HASH-NAME.drv       how it was built, where a host with a shell knows that
 //! GET /                        a page for people
 //! GET /metrics                 numbers for Prometheus
 //! GET /healthz                 200 while the server runs

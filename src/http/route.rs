@@ -1,7 +1,7 @@
 //! What a URL asks for.
 
 use super::nar_name::NarName;
-use crate::model::HashPart;
+use crate::model::{HashPart, StorePath};
 
 /// What a URL asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub(super) enum Route {
     Listing(HashPart),
     /// `/nar/…`: its NAR.
     Nar(NarName),
+    /// `/log/…`: how a derivation was built.
+    Log(StorePath),
     /// `/`: a page for people.
     Page,
     /// `/metrics`: numbers for Prometheus.
@@ -39,6 +41,10 @@ impl Route {
         if let Some(hash) = path.strip_suffix(".ls") {
             return Some(Self::Listing(hash.parse().ok()?));
         }
+        if let Some(name) = path.strip_prefix("log/") {
+            let path = StorePath::parse(&format!("{store_dir}/{name}")).ok()?;
+            return path.is_derivation().then_some(Self::Log(path));
+        }
         NarName::parse(path, store_dir).map(Self::Nar)
     }
 }
@@ -59,8 +65,15 @@ mod tests {
         assert_eq!(route(&format!("/{hash}.narinfo")), Some(narinfo));
         let listing = Route::Listing(hash.parse().unwrap());
         assert_eq!(route(&format!("/{hash}.ls")), Some(listing));
+        let log = format!("/log/{hash}-a.drv");
+        let derivation = StorePath::parse(&format!("/nix/store/{hash}-a.drv")).unwrap();
+        assert_eq!(route(&log), Some(Route::Log(derivation)));
         for path in [
             "",
+            "/log/",
+            "/log/7rjj86a15146cq1d3qy068lml7n7ykzm-a",
+            "/log/../7rjj86a15146cq1d3qy068lml7n7ykzm-a.drv",
+            "/log/7rjj86a15146cq1d3qy068lml7n7ykzm-a'.drv",
             "*",
             "nix-cache-info",
             "/nix-cache-info/",

@@ -126,6 +126,11 @@ impl Service {
                 let listing = listing::of(hash, client).await;
                 listing.map_or_else(absent, |listing| text(StatusCode::OK, JSON, listing))
             }
+            Some(Route::Log(derivation)) => {
+                let log = client.backend().build_log(&derivation).await;
+                let log = log.map_err(|error| log::error!("{error}")).ok().flatten();
+                log.map_or_else(absent, |log| text(StatusCode::OK, TEXT, log))
+            }
             Some(Route::Nar(name)) => {
                 let is_head = request.method() == Method::HEAD;
                 let found = self.nar(name, request.headers(), is_head, client).await;

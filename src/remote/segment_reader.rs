@@ -96,6 +96,22 @@ impl SegmentReader {
         either!(self, reader => reader.names(store_dir, hashes).await)
     }
 
+    /// The log of how this derivation was built; see [`Shell::build_log`]. Our program has no logs.
+    ///
+    /// # Errors
+    /// When the link breaks, falls silent, or what comes is no answer.
+    pub async fn build_log(
+        &mut self,
+        store: Option<&str>,
+        derivation: &StorePath,
+        max: usize,
+    ) -> Result<Option<Vec<u8>>, RemoteError> {
+        match self {
+            Self::Shell(shell) => shell.build_log(store, derivation, max).await,
+            Self::Extension(_) => Ok(None),
+        }
+    }
+
     /// Asks for a segment, with a `level` (of zstd) compressed on its way.
     pub fn request(&mut self, segment: &Segment, level: Option<u8>) {
         either!(self, reader => reader.request(segment, level));

@@ -23,8 +23,10 @@
 //! | `trust` | which content is accepted from which host |
 //! | `closure` | closures of paths |
 //! | `gather` | questions of many callers that go out together |
+//! | `build_logs` | how derivations were built |
 //! | `names` | paths of which only the hash parts are known |
 
+mod build_logs;
 mod cache;
 mod checks;
 mod closure;

@@ -3,6 +3,7 @@
 mod doctor;
 mod hosts;
 mod listing;
+mod logs;
 mod nar;
 mod narinfo;
 mod packed;

@@ -109,6 +109,22 @@ pub(super) fn names_like(
     out
 }
 
+/// Prints the log of a build as `nix-store` there has it, of at most `max` bytes; nothing where it has none. `store` is what
+/// that is to be passed as `--store`.
+pub(super) fn build_log(store: Option<&str>, path: &str, number: u32, max: usize) -> Vec<u8> {
+    let mut out = b"nix-store".to_vec();
+    if let Some(store) = store {
+        out.extend_from_slice(b" --store ");
+        put_word(&mut out, store.as_bytes());
+    }
+    out.extend_from_slice(b" --read-log ");
+    put_word(&mut out, path.as_bytes());
+    out.extend_from_slice(format!(" </dev/null 2>/dev/null|head -c {max};").as_bytes());
+    put_trailer(&mut out, number, "9", "");
+    out.push(b'\n');
+    out
+}
+
 /// Goes to the path of that name, or to the folder that it is in. When it fails, so does what is read
 /// next.
 pub(super) fn enter(out: &mut Vec<u8>, name: &[u8], is_folder: bool) {

@@ -87,6 +87,27 @@ impl Shell {
         Ok(paths)
     }
 
+    /// The log of how this derivation was built, as `nix-store --read-log` prints it at the host; `None` where it has none. What is
+    /// longer than `max` bytes is cut there. `store` is the host's `remote-store`.
+    ///
+    /// # Errors
+    /// As [`Shell::list`].
+    pub async fn build_log(
+        &mut self,
+        store: Option<&str>,
+        derivation: &StorePath,
+        max: usize,
+    ) -> Result<Option<Vec<u8>>, RemoteError> {
+        if self.broken || !self.pending.is_empty() {
+            return Ok(None);
+        }
+        let number = self.number();
+        let line = command::build_log(store, derivation.as_str(), number, max);
+        let (log, end) = self.read_output(line, number, max).await?;
+        let log = log.strip_suffix(end.as_bytes()).unwrap_or_default();
+        Ok((!log.is_empty()).then(|| log.to_vec()))
+    }
+
     /// Runs a command and reads its output, at most `max` bytes and then the end marker, which is returned too.
     /// The shell is poisoned until the end has come, also if the caller stops waiting.
     async fn read_output(
