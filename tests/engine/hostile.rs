@@ -86,7 +86,7 @@ fn what_cannot_be_understood_ends_the_connection() {
         ("zeros", vec![0; 4096]),
         ("a version of another age", hello(0x0100)),
         ("a version far too high, plainly", hello(0xffff)),
-        ("an unknown operation", number(&[0x5304])),
+        ("an unknown operation", number(&[0x53ff])),
         ("an operation that writes", number(&[9])),
         (
             "an attachment with a huge fingerprint",

@@ -93,8 +93,9 @@ fn a_second_nix_finds_everything_warm() {
     let env = nix.store().env();
     let engines = env.configure_with_engine(&[host.trusted()], "");
     nix.realise(&[&dag.root]).ok();
-    let (first, logins, sessions) = (engines.pid(), host.sshd.logins(), host.sshd.sessions());
-    assert_eq!(engines.status()[0]["delivered"]["paths"], 60);
+    let first = engines.pid();
+    let before = engines.status();
+    assert_eq!(before[0]["delivered"]["paths"], 60);
 
     let all: Vec<&String> = dag.paths.iter().rev().collect();
     nix.store().delete(&all);
@@ -106,8 +107,12 @@ fn a_second_nix_finds_everything_warm() {
     let status = engines.status();
     assert_eq!(engines.pid(), first);
     assert_eq!(status[0]["delivered"]["paths"], 120, "{status:?}");
-    assert_eq!(host.sshd.logins(), logins);
-    assert_eq!(host.sshd.sessions(), sessions);
+    // Not by logins and sessions: on a loaded machine, NARs may be worth some more channels.
+    for asked in ["fromHosts", "askedAhead"] {
+        let count = |status: &[serde_json::Value]| status[0]["answers"][asked].as_u64();
+        assert!(count(&before).is_some());
+        assert_eq!(count(&before), count(&status), "{status:?}");
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@
 //! 0x5303  Stop                            Text; then the engine ends
 //! 0x5304  Forget host                     Text, once what is remembered of that host, as a text that names
 //!                                         it, or of all hosts (an empty text) is forgotten
+//! 0x5305  Push urgent                     Text; the queue of paths to push is looked at
 //! ```
 //!
 //! All that the engine sends are frames, a number and what belongs to it. A reply is *Reply* and
