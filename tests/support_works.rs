@@ -17,6 +17,10 @@ fn a_made_closure_is_right_in_the_eyes_of_nix() {
     for path in [&dag.root, &many, &big, &dag.paths[1], &dag.paths[2]] {
         assert!(store.verify_path(path), "{path}");
         assert_eq!(store.nar(path).len() as u64, store.nar_size(path), "{path}");
+        assert_eq!(store.nar(path), store.nar_by_nix(path), "{path}");
+        let mut command = store.command("nix-store");
+        command.args(["--query", "--size", path]);
+        assert_eq!(run(command, SHORT), store.nar_size(path).to_string());
     }
     let mut command = store.command("nix-store");
     command.args(["--query", "--requisites", &dag.root]);

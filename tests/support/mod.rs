@@ -8,6 +8,7 @@
 
 #![allow(dead_code, unused_imports)]
 
+mod archive;
 mod builds;
 mod claims;
 mod dag;
