@@ -43,7 +43,8 @@ pub(super) async fn run(cli: &Cli) -> Outcome {
         socket_path.path().display()
     );
     let messages = Messages::default();
-    let engine = engine(&config, Some(messages.clone()));
+    let mut engine = engine(&config, Some(messages.clone()));
+    engine.keep_delivered();
     let http = HttpServer::of_settings(&config, &engine).unwrap_or_else(|error| {
         // Front ends need the engine all the same.
         report::warn(&*error);

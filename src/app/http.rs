@@ -48,7 +48,8 @@ pub(super) async fn run(cli: &Cli, listen: &[SocketAddr]) -> Outcome {
         Some(socket) => vec![TcpListener::from(socket)],
         None => bind_all(listen)?,
     };
-    let engine = engine(&config, None);
+    let mut engine = engine(&config, None);
+    engine.keep_delivered();
     let server = HttpServer::new(&config, &engine, listeners)?;
     let served = tokio::select! {
         served = server.run() => served,
@@ -122,7 +123,7 @@ impl HttpServer {
             loop {
                 tokio::select! {
                     _ = check.tick() => self.clients.callers.remove_gone(),
-                    _ = sweep.tick() => self.clients.transfers.sweep_partials().await,
+                    _ = sweep.tick() => self.clients.transfers.sweep().await,
                 }
             }
         };

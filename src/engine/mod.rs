@@ -125,6 +125,13 @@ impl Engine {
         }
     }
 
+    /// Keeps small NARs in memory for a while, for those who want the same. To be called before anything is fetched.
+    pub fn keep_delivered(&mut self) {
+        if let Some(transfers) = Arc::get_mut(&mut self.transfers) {
+            transfers.keep_delivered();
+        }
+    }
+
     /// Keeps what it receives of large NARs in `folder`, where they are put when they are complete, and not in the private
     /// cache folder. To be called before anything is fetched.
     pub fn keep_partials_in(&mut self, folder: &Path, config: &Config) {

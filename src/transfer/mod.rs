@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `fetch` | chooses a source, goes on after a fault, writes to the sink |
 //! | `source` | the trait of what brings bytes, and its implementations |
+//! | `delivered` | small NARs that were delivered of late |
 //! | `readahead` | NARs that are requested before the caller fetches them |
 //! | `chunks` | large NARs over several channels and hosts |
 //! | `deltas` | paths as differences from what this machine has |
@@ -19,6 +20,7 @@
 mod blocking;
 mod caller;
 mod chunks;
+mod delivered;
 mod deltas;
 mod error;
 mod fetch;
@@ -48,12 +50,14 @@ pub use verify::{Checkpoint, Piece, ResumePoint};
 
 use crate::model::PathInfo;
 use crate::pool::{HostId, Pool};
+use crate::wire::nar::Completion;
 use chunks::ChunkedDownloads;
+use delivered::{Delivered, KeepingSink};
 use deltas::Deltas;
 use fetch::Fetch;
 use hosts::HostBookkeeping;
 use partial::Partials;
-use progress::{Outcome, TransferInfo};
+use progress::{Outcome, TransferInfo, TransferProgress};
 use readahead::{Readahead, TransferContext};
 
 /// How much of the reason a NAR quotes that takes the place of an undelivered one, in characters.
@@ -109,8 +113,18 @@ impl Transfers {
         self.context.partials = Some(Arc::new(Partials::new(files)));
     }
 
-    /// Removes what is too old of what interrupted commands have received. To be called now and then.
-    pub async fn sweep_partials(&self) {
+    /// From now on, small NARs that were delivered are kept in memory for a while (at most 32 MiB of them): the next caller that
+    /// wants them gets them from there. Of use where several callers fetch the same.
+    pub fn keep_delivered(&mut self) {
+        self.context.delivered = Some(Arc::default());
+    }
+
+    /// Drops small NARs that nobody wants any more, and removes what is too old of what interrupted commands have received. To be
+    /// called now and then.
+    pub async fn sweep(&self) {
+        if let Some(delivered) = &self.context.delivered {
+            delivered.sweep();
+        }
         if let Some(partials) = &self.context.partials {
             partials.sweep().await;
         }
@@ -184,17 +198,64 @@ impl Transfers {
             host: first.unwrap_or_default(),
             total: info.nar_size,
         });
-        let mut fetch = Fetch::new(&self.context, &request, &*watch, sink);
-        let result = fetch.run().await;
-        let result = result.map_err(|error| {
-            let reason: String = error.to_string().chars().take(REASON_MAX_CHARS).collect();
-            let rest = fetch.verifier().completion(&reason);
-            FailedTransfer { error, rest }
-        });
+        let delivered = self.context.delivered.as_deref();
+        let delivered = delivered.filter(|_| request.resume.is_none() && Delivered::suits(info));
+        let result = match (delivered.and_then(|known| known.get(info)), delivered) {
+            (Some(pieces), _) => {
+                request.caller.readahead.comes_otherwise(info);
+                write_all(info, pieces, &*watch, sink).await
+            }
+            (None, Some(delivered)) => {
+                let bytes = Vec::new();
+                let mut sink = KeepingSink { sink, bytes };
+                let result = self.fetch_from_hosts(&request, &*watch, &mut sink).await;
+                if result.is_ok() {
+                    delivered.keep(info, sink.bytes);
+                }
+                result
+            }
+            (None, None) => self.fetch_from_hosts(&request, &*watch, sink).await,
+        };
         watch.finish(match &result {
             Ok(_) => Outcome::Done,
             Err(_) => Outcome::Failed,
         });
         result
     }
+
+    async fn fetch_from_hosts(
+        &self,
+        request: &FetchRequest<'_>,
+        watch: &dyn TransferProgress,
+        sink: &mut dyn NarSink,
+    ) -> Result<u64, FailedTransfer> {
+        let mut fetch = Fetch::new(&self.context, request, watch, sink);
+        let result = fetch.run().await;
+        result.map_err(|error| {
+            let reason: String = error.to_string().chars().take(REASON_MAX_CHARS).collect();
+            let rest = fetch.verifier().completion(&reason);
+            FailedTransfer { error, rest }
+        })
+    }
+}
+
+/// Writes a NAR that is here; gives its size.
+async fn write_all(
+    info: &PathInfo,
+    pieces: Vec<Piece>,
+    watch: &dyn TransferProgress,
+    sink: &mut dyn NarSink,
+) -> Result<u64, FailedTransfer> {
+    for piece in pieces {
+        watch.advance(piece.bytes.len() as u64);
+        sink.write(piece).await.map_err(|source| FailedTransfer {
+            error: TransferError::Sink {
+                path: info.path.clone(),
+                source,
+            },
+            // Nobody takes it.
+            rest: Completion::default(),
+        })?;
+    }
+    Ok(info.nar_size)
 }

@@ -107,6 +107,10 @@ fn a_second_nix_finds_everything_warm() {
     let status = engines.status();
     assert_eq!(engines.pid(), first);
     assert_eq!(status[0]["delivered"]["paths"], 120, "{status:?}");
+    // What was delivered a moment ago is here yet.
+    let received = |status: &[serde_json::Value]| status[0]["hosts"][0]["received"].clone();
+    assert!(received(&before)["raw"]["narBytes"].as_u64() > Some(10_000));
+    assert_eq!(received(&before), received(&status));
     // Not by logins and sessions: on a loaded machine, NARs may be worth some more channels.
     for asked in ["fromHosts", "askedAhead"] {
         let count = |status: &[serde_json::Value]| status[0]["answers"][asked].as_u64();

@@ -97,7 +97,7 @@ async fn accept_until_unused(context: &Arc<ServerContext>, listener: &UnixListen
             _ = sweep.tick() => {
                 drop(tokio::task::spawn_blocking(sweep_runtime_dir));
                 let transfers = context.engine.transfers.clone();
-                drop(tokio::spawn(async move { transfers.sweep_partials().await }));
+                drop(tokio::spawn(async move { transfers.sweep().await }));
             }
             () = context.options.stop.notified() => {
                 log::debug!("told to stop");

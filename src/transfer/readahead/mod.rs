@@ -40,6 +40,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::chunks::ChunkedDownloads;
+use super::delivered::Delivered;
 use super::deltas::{DeltaState, Deltas};
 use super::hosts::HostBookkeeping;
 use super::partial::Partials;
@@ -64,6 +65,8 @@ pub(super) struct TransferContext {
     in_flight: Arc<InFlight>,
     /// What interrupted commands have received.
     pub(super) partials: Option<Arc<Partials>>,
+    /// Small NARs that were delivered of late.
+    pub(super) delivered: Option<Arc<Delivered>>,
 }
 
 impl TransferContext {
@@ -82,6 +85,7 @@ impl TransferContext {
             spill: None,
             in_flight: Arc::default(),
             partials: None,
+            delivered: None,
         }
     }
 
@@ -114,6 +118,7 @@ pub(super) struct Readahead {
     /// What is here is looked up.
     has_prepared: AtomicBool,
     partials: Option<Arc<Partials>>,
+    delivered: Option<Arc<Delivered>>,
 }
 
 impl Readahead {
@@ -131,13 +136,16 @@ impl Readahead {
             has_fetched: AtomicBool::new(false),
             has_prepared: AtomicBool::new(false),
             partials: context.partials.clone(),
+            delivered: context.delivered.clone(),
         }
     }
 
     /// The caller has asked what this path is.
     pub(super) fn expect(&self, info: &Arc<PathInfo>, holders: &Arc<[HostId]>) {
-        let partials = self.partials.as_ref();
-        if partials.is_some_and(|partials| partials.may_have(info)) {
+        let (partials, delivered) = (self.partials.as_ref(), self.delivered.as_ref());
+        if partials.is_some_and(|partials| partials.may_have(info))
+            || delivered.is_some_and(|delivered| delivered.has(info))
+        {
             return;
         }
         if !self.has_prepared.load(Ordering::Relaxed) && self.queue.deltas.prepare() {
@@ -186,6 +194,16 @@ impl Readahead {
         }
         self.workers.spawn();
         task
+    }
+
+    /// The caller gets this path, but not from here.
+    pub(super) fn comes_otherwise(&self, info: &PathInfo) {
+        let first = !self.has_fetched.swap(true, Ordering::Relaxed);
+        drop(self.queue.fetch(info));
+        if first {
+            self.workers.begin();
+        }
+        self.workers.spawn();
     }
 
     /// Takes back a task that is [queued](ReadaheadHit::Queued). Whether no worker had requested it yet.
