@@ -224,7 +224,11 @@ const CRATES: &[CrateUse] = &[
         &["src/http/metrics"],
         "numbers for others are put together in one place",
     ),
-    CrateUse::new("moka", &["src/cache/memory"], "the memory tier only"),
+    CrateUse::new(
+        "moka",
+        &["src/cache/memory", "src/transfer/delivered"],
+        "the memory tier, and NARs that are kept for others",
+    ),
     CrateUse::new(
         "zstd",
         &[

@@ -119,10 +119,11 @@ fn an_engine_serves_clients_with_an_agent_and_the_agent_only_where_it_is_not_let
         "{}",
         stderr(&output)
     );
+    // On a slow machine the engine may have been refused a moment ago, and nobody logs in for a second.
+    let said = stderr(&output);
     assert!(
-        stderr(&output).contains("cannot be asked"),
-        "{}",
-        stderr(&output)
+        said.contains("cannot be asked") || said.contains("its address refused a login"),
+        "{said}"
     );
     // A new engine only finds noted that the host failed. After so many refusals the address is left alone
     // for some seconds.

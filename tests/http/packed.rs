@@ -93,6 +93,13 @@ fn the_narinfo_names_a_file_that_is_whole_and_any_client_may_ask_for_it() {
         assert_eq!(head.header("content-encoding"), None);
         assert!(is_whole);
         assert!(unpacked(&body).is_some_and(|nar| nar == host.store.nar(&path)));
+        // No length is promised either to who asks for the head alone, and the connection goes on.
+        let mut client = server.connect();
+        for _ in 0..2 {
+            let head = client.request("HEAD", &url, &[]).status(200);
+            assert_eq!(head.header("content-type"), Some("application/zstd"));
+            assert_eq!(head.header("content-length"), None);
+        }
     }
 }
 
