@@ -56,7 +56,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// How long one short command may take on a loaded machine.
-pub const SHORT: Duration = Duration::from_secs(60);
+pub const SHORT: Duration = Duration::from_secs(120);
 
 // Set for integration tests and benchmarks; examples may include this module too.
 const PROGRAM: Option<&str> = option_env!("CARGO_BIN_EXE_ssh-substituter");
