@@ -31,10 +31,14 @@ pub(super) struct Delivered(Cache<NarHash, Bytes>);
 
 impl Default for Delivered {
     fn default() -> Self {
-        let weigh = |_: &NarHash, nar: &Bytes| u32::try_from(nar.len()).unwrap_or(u32::MAX - ENTRY);
+        let weigh = |_: &NarHash, nar: &Bytes| {
+            u32::try_from(nar.len())
+                .unwrap_or(u32::MAX)
+                .saturating_add(ENTRY)
+        };
         let cache = Cache::builder()
             .max_capacity(TOTAL_MAX)
-            .weigher(move |hash, nar| weigh(hash, nar) + ENTRY)
+            .weigher(weigh)
             .time_to_idle(KEPT_FOR);
         Self(cache.build())
     }
@@ -97,19 +101,15 @@ mod tests {
 
     use super::*;
     use crate::model::StorePath;
+    use crate::model::samples::bare;
     use crate::wire::nar::failing_nar;
 
     fn info(nar: &[u8]) -> PathInfo {
         let path = StorePath::parse("/nix/store/7rjj86a15146cq1d3qy068lml7n7ykzm-a").unwrap();
         PathInfo {
-            path,
-            deriver: None,
-            references: Vec::new(),
-            download_size: 0,
             nar_size: nar.len() as u64,
             nar_hash: Some(NarHash::new(Sha256::digest(nar).into())),
-            ca: None,
-            sigs: Vec::new(),
+            ..bare(path)
         }
     }
 
