@@ -20,6 +20,7 @@ use crate::hint::Hint;
 use crate::ipc;
 use crate::progress::Display;
 use crate::report;
+use crate::sys::{processes, sockets};
 use crate::transport::openssh::{make_absolute, make_file_absolute};
 
 /// Exit status when something could not be done.
@@ -29,6 +30,9 @@ type Outcome = Result<(), Box<dyn Hint>>;
 
 /// Runs what the command line asks for.
 pub async fn run(cli: Cli, display: &Arc<Display>) -> ExitCode {
+    if let Err(error) = processes::raise_open_files() {
+        log::debug!("the limit of open files stays as it is: {error}");
+    }
     let work = async {
         let done = match (&cli.command, &cli.substitute) {
             (Some(Command::Get(args)), _) => {
@@ -141,8 +145,7 @@ fn configuration(cli: &Cli) -> Result<Config, ConfigError> {
 /// The listening socket that is standard input, where another process has made one for this one.
 fn inherited_socket() -> io::Result<Option<OwnedFd>> {
     let stdin = io::stdin();
-    let listens = rustix::net::sockopt::socket_acceptconn(stdin.as_fd());
-    match listens.unwrap_or(false) {
+    match sockets::is_listening(&stdin) {
         true => Ok(Some(stdin.as_fd().try_clone_to_owned()?)),
         false => Ok(None),
     }

@@ -23,6 +23,7 @@
 //! | [`ipc`] | how front ends reach their engine: its socket, who starts it, the connection |
 //! | `watch` | a value that changes, and tasks that are woken in order |
 //! | `sqlite` | databases of ours that several processes use |
+//! | `sys` | what the systems that it runs on do differently |
 //! | [`folder`] | which folders and files other users cannot have a hand in |
 //! | [`local_store`] | a real local Nix store, read only |
 //! | [`wire`] | codecs without IO |
@@ -53,6 +54,7 @@ pub mod report;
 pub mod resolver;
 pub mod serve;
 mod sqlite;
+mod sys;
 pub mod transfer;
 pub mod transport;
 mod watch;

@@ -32,6 +32,11 @@ const MODULES: &[Module] = &[
     ),
     Module::new("model", &[], "plain values: everything rests on them"),
     Module::new(
+        "sys",
+        &[],
+        "what systems do differently: nothing of what it is used for",
+    ),
+    Module::new(
         "watch",
         &[],
         "how tasks hear of changes: nothing of what changes",
@@ -48,7 +53,7 @@ const MODULES: &[Module] = &[
     ),
     Module::new(
         "transport",
-        &["hint", "config::host", "folder"],
+        &["hint", "config::host", "folder", "sys"],
         "a host becomes bytes: nothing else is needed",
     ),
     Module::new(
@@ -96,6 +101,7 @@ const MODULES: &[Module] = &[
             "model",
             "watch",
             "config::host",
+            "sys",
         ],
         "one path's bytes: no cache, no front end",
     ),
@@ -132,12 +138,20 @@ const MODULES: &[Module] = &[
             "local_store",
             "wire",
             "model",
+            "sys",
         ],
         "builds resolver, transfers and pool, and serves front ends over a socket: no stdin, no stdout",
     ),
     Module::new(
         "ipc",
-        &["hint", "config", "transport::runtime_dir", "folder", "wire"],
+        &[
+            "hint",
+            "config",
+            "transport::runtime_dir",
+            "folder",
+            "wire",
+            "sys",
+        ],
         "how front ends reach their engine: nothing of what they say to each other",
     ),
     Module::new(
@@ -155,7 +169,7 @@ const MODULES: &[Module] = &[
     ),
     Module::new(
         "serve",
-        &["hint", "backend", "transfer", "wire", "model"],
+        &["hint", "backend", "transfer", "wire", "model", "sys"],
         "one protocol, over any backend and any stream",
     ),
     Module::new(
@@ -165,12 +179,14 @@ const MODULES: &[Module] = &[
     ),
     Module::new(
         "front",
-        &["hint", "backend", "serve", "transfer", "wire", "model"],
+        &[
+            "hint", "backend", "serve", "transfer", "wire", "model", "sys",
+        ],
         "front ends know no ssh: they decode requests and ask a backend",
     ),
     Module::new(
         "progress",
-        &["transfer"],
+        &["transfer", "sys"],
         "draws the trait that transfer owns",
     ),
     Module::anything("commands", "what people do by hand touches every module"),

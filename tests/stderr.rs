@@ -7,14 +7,13 @@ mod support;
 mod talk;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
-use rustix::pipe::PipeFlags;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use ssh_substituter::progress::{Display, Mode, level};
 use ssh_substituter::wire::serve::Version;
@@ -29,11 +28,12 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// Both ends of a pipe that takes nothing more. Nobody reads from it as long as the first one lives.
 fn full_pipe() -> (OwnedFd, OwnedFd) {
-    let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).unwrap();
-    let size = rustix::pipe::fcntl_getpipe_size(&write).unwrap();
-    let mut file = File::from(write);
-    file.write_all(&vec![b'x'; size]).unwrap();
-    (read, file.into())
+    let (read, mut write) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&write, true).unwrap();
+    let full = std::iter::repeat_with(|| write.write(&[b'x'; 4096])).find_map(Result::err);
+    assert_eq!(full.unwrap().kind(), ErrorKind::WouldBlock);
+    rustix::io::ioctl_fionbio(&write, false).unwrap();
+    (read.into(), write.into())
 }
 
 /// Waits for the end, which comes soon; the status.

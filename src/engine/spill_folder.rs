@@ -15,6 +15,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::cache::disk::Environment;
+use crate::sys::{self, files};
 use crate::transfer::{SpillDisk, SpillFile};
 
 /// Where files are made if the private cache folder is in memory, or there is none. Nobody else can open a file without a
@@ -65,13 +66,10 @@ impl SpillFolder {
 
     /// A file in `folder` that no other process can find.
     fn make(&self, folder: impl AsFd) -> io::Result<OwnedFd> {
-        let (flags, mode) = (OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
-        match openat(&folder, ".", flags | OFlags::TMPFILE, mode) {
-            // The file system, or the kernel, knows no files without a name.
-            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {}
-            made => return Ok(made?),
+        match files::unnamed(folder.as_fd()) {
+            Err(Errno::NOTSUP) => self.make_named(folder),
+            made => Ok(made?),
         }
-        self.make_named(folder)
     }
 
     /// The same by a name that it loses at once.
@@ -114,8 +112,8 @@ impl SpillDisk for SpillFolder {
         let file = self.make(&folder)?;
         match fallocate(&file, FallocateFlags::empty(), 0, size) {
             // It is full when it is written to, at worst.
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) if !sys::is_unsupported(error) => return Err(error.into()),
+            _ => {}
         }
         Ok(Box::new(Unnamed(File::from(file))))
     }

@@ -1,17 +1,18 @@
 //! Standard input and output. If they are pipes or sockets, as Nix makes them, no thread stands in between.
 
 use std::io::{self, IsTerminal};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 
 use rustix::fs::FileType;
-use tokio::io::{AsyncRead, AsyncWrite, Interest};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
 use crate::serve::{Output, Splice};
+use crate::sys::pipes;
 
-/// Requested capacity of a pipe, in bytes: fewer wake-ups per megabyte.
+/// Requested capacity of a pipe, in bytes.
 const PIPE_CAPACITY: usize = 1 << 20;
 
 /// Standard input.
@@ -35,8 +36,7 @@ pub fn stdin() -> Box<dyn AsyncRead + Send + Unpin> {
 pub fn stdout() -> Box<dyn AsyncWrite + Send + Unpin> {
     let stdout = io::stdout();
     if let Ok(sender) = sender(stdout.as_fd()) {
-        // The system may have a lower limit, which only costs speed.
-        let _ = rustix::pipe::fcntl_setpipe_size(stdout.as_fd(), PIPE_CAPACITY);
+        pipes::enlarge(&stdout, PIPE_CAPACITY);
         return Box::new(sender);
     }
     if let Ok(socket) = dup(stdout.as_fd()).and_then(socket) {
@@ -71,14 +71,15 @@ pub fn serve_output() -> Output<Box<dyn AsyncWrite + Send + Unpin>> {
 /// Waits until the reader of standard output has gone. Never returns where that cannot be detected (a file, a terminal).
 pub async fn stdout_closed() {
     let stdout = io::stdout();
-    let closed = if let Ok(sender) = sender(stdout.as_fd()) {
-        sender.ready(Interest::ERROR).await.is_ok()
-    } else if let Ok(socket) = dup(stdout.as_fd()).and_then(socket) {
-        socket.ready(Interest::ERROR).await.is_ok()
+    let fd = stdout.as_fd();
+    let closed = if let Ok(sender) = sender(fd) {
+        pipes::closed(fd, |interest| sender.ready(interest)).await
+    } else if let Ok(socket) = dup(fd).and_then(socket) {
+        pipes::closed(fd, |interest| socket.ready(interest)).await
     } else {
-        false
+        Err(io::ErrorKind::Unsupported.into())
     };
-    if !closed {
+    if closed.is_err() {
         std::future::pending().await
     }
 }
@@ -92,7 +93,7 @@ fn sender(fd: BorrowedFd<'_>) -> io::Result<pipe::Sender> {
 /// The path that opens a pipe anew. Only pipes are: opening a terminal may make it the controlling one.
 fn pipe_of(fd: BorrowedFd<'_>) -> io::Result<String> {
     match FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode) {
-        FileType::Fifo => Ok(format!("/proc/self/fd/{}", fd.as_raw_fd())),
+        FileType::Fifo => pipes::path_of(fd),
         _ => Err(io::ErrorKind::InvalidInput.into()),
     }
 }

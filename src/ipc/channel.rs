@@ -6,11 +6,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bytes::BytesMut;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, SendAncillaryBuffer, SendAncillaryMessage, recvmsg,
+    sendmsg,
 };
 use tokio::io::Interest;
 use tokio::net::UnixStream;
+
+use crate::sys::sockets;
 
 /// Buffer for one read, in bytes.
 const READ_SIZE: usize = 32 << 10;
@@ -63,13 +65,13 @@ impl Channel {
                 let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
                 let mut control = RecvAncillaryBuffer::new(&mut space);
                 let mut parts = [IoSliceMut::new(&mut bytes)];
-                let flags = RecvFlags::CMSG_CLOEXEC;
+                let flags = sockets::receive_flags();
                 let got = recvmsg(&self.stream, &mut parts, &mut control, flags)?;
                 let fd = control.drain().find_map(|message| match message {
                     RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
                     _ => None,
                 });
-                Ok((got.bytes, fd))
+                Ok((got.bytes, fd.map(sockets::received).transpose()?))
             })
             .await?;
         buf.extend_from_slice(&bytes[..len]);
@@ -113,6 +115,6 @@ fn send_once(
     bytes: &[u8],
     control: &mut SendAncillaryBuffer<'_, '_, '_>,
 ) -> io::Result<usize> {
-    let flags = SendFlags::NOSIGNAL;
-    Ok(sendmsg(socket, &[IoSlice::new(bytes)], control, flags)?)
+    let bytes = [IoSlice::new(bytes)];
+    Ok(sendmsg(socket, &bytes, control, sockets::send_flags())?)
 }

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rustix::pipe::PipeFlags;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::time::{Instant, timeout_at};
@@ -14,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::channel::Channel;
 use super::connect::connect;
 use super::{Identity, IpcError};
+use crate::sys::pipes;
 use crate::wire::put_u64;
 use crate::wire::serve::engine::{
     EXTENSION, Frame, hello_number, put_attach, put_forget, put_push, put_status, put_stop,
@@ -208,8 +208,6 @@ fn hello() -> Vec<u8> {
 }
 
 fn new_pipe() -> io::Result<(pipe::Receiver, std::os::fd::OwnedFd)> {
-    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    // The system may have a lower limit, which only costs speed.
-    let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_CAPACITY);
+    let (reader, writer) = pipes::with_capacity(PIPE_CAPACITY)?;
     Ok((pipe::Receiver::from_owned_fd(reader)?, writer))
 }

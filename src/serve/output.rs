@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe;
 
+use crate::sys::pipes;
 use crate::transfer::{NarSink, Piece, read_piece};
 
 /// The writing side of a caller's connection.
@@ -45,18 +46,14 @@ impl Splice {
     /// Bytes are moved to `pipe`. `None` where the system cannot do so.
     #[must_use]
     pub fn new(pipe: pipe::Sender) -> Option<Self> {
-        cfg!(target_os = "linux").then_some(Self(pipe))
+        pipes::HAS_SPLICE.then_some(Self(pipe))
     }
 
     /// Moves `len` bytes, all of which are in the pipe already.
-    #[cfg(target_os = "linux")]
     async fn transfer(&self, pipe: &pipe::Receiver, mut len: usize) -> io::Result<()> {
-        use rustix::pipe::{SpliceFlags, splice};
-        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
         while len > 0 {
             self.0.writable().await?;
-            let splice = || Ok(splice(pipe, None, &self.0, None, len, flags)?);
-            match self.0.try_io(splice) {
+            match self.0.try_io(|| pipes::splice(pipe, &self.0, len)) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(moved) => len -= moved,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -64,10 +61,5 @@ impl Splice {
             }
         }
         Ok(())
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    async fn transfer(&self, _: &pipe::Receiver, _: usize) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
     }
 }

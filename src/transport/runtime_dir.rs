@@ -4,7 +4,7 @@
 //! belongs to us and is closed to all others, and no other user may be able to replace it
 //! ([`folder`](crate::folder)); anything else is refused.
 //!
-//! The path is limited: a socket's path has at most 107 bytes (`sun_path`, unix(7)), and ssh binds
+//! The path is limited: a socket's path has at most 107 bytes (`sun_path`, unix(7); 103 on macOS), and ssh binds
 //! it under a name that is 17 bytes longer before it renames it.
 
 use std::env;
@@ -17,12 +17,13 @@ use std::path::{Path, PathBuf};
 
 use crate::folder::unsafe_ancestor;
 use crate::hint::Hint;
+use crate::sys::sockets;
 
 /// Names this folder and nothing else; for tests and unusual systems.
 pub const OVERRIDE_VAR: &str = "SSH_SUBSTITUTER_RUNTIME_DIR";
 
 /// The longest path of a socket, in bytes.
-pub const SOCKET_PATH_MAX: usize = 107 - 17;
+pub const SOCKET_PATH_MAX: usize = sockets::PATH_MAX - 17;
 
 /// The longest file name that is used in the folder for a socket, in bytes.
 pub const SOCKET_NAME_MAX: usize = 20;

@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use rustix::fs::{CWD, FileType, Mode};
-
 use super::site::Site;
 use super::support::{SHORT, Scratch, program, run, tool, wait_until};
 use super::talk::FrontEnd;
@@ -157,8 +155,9 @@ fn a_program_that_cannot_be_started_any_more() {
     let file = site.env.conf_dir().join("ssh-substituter.conf");
     let text = fs::read(&file).expect("read the configuration");
     fs::remove_file(&file).expect("remove the configuration");
-    let mode = Mode::from_raw_mode(0o600);
-    rustix::fs::mknodat(CWD, &file, FileType::Fifo, mode, 0).expect("make a pipe");
+    let mut command = Command::new(tool("mkfifo"));
+    command.args(["-m", "600"]).arg(&file);
+    run(command, SHORT);
     for (flags, expected) in [(&[][..], 0), (&["-v"][..], 1)] {
         fs::set_permissions(&copy, Permissions::from_mode(0o755)).expect("allow it");
         let mut command = site.env.command(&copy);

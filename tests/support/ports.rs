@@ -4,9 +4,8 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 
-use rustix::net::{
-    AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt,
-};
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket, sockopt};
 
 /// A port of 127.0.0.1 that refuses connections until this program ends. It stays bound: else the next server that another
 /// test starts may get it.
@@ -26,8 +25,8 @@ pub(super) fn keep_closed(port: u16) -> io::Result<()> {
 
 /// A socket that is bound and does not listen.
 fn bound(port: u16) -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
     // Connections of a server that was killed may linger.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;

@@ -1,7 +1,7 @@
 //! Frames and NARs to one client.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, broadcast};
 use super::write_timeout::with_write_timeout;
 use crate::engine::transfer_registry::CurrentHost;
 use crate::ipc::Channel;
+use crate::sys::pipes;
 use crate::transfer::{NarSink, Piece};
 use crate::wire::serve::engine::Frame;
 
@@ -100,7 +101,7 @@ pub(super) struct NarPipe {
 
 impl NarPipe {
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
-        let capacity = rustix::pipe::fcntl_getpipe_size(fd.as_fd())?;
+        let capacity = pipes::capacity(&fd)?;
         let sender = pipe::Sender::from_owned_fd(fd)?;
         Ok(Self {
             sender,

@@ -8,7 +8,7 @@
 
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,11 +17,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::sys::pipes;
+
 /// How much may wait to be written, in bytes.
 const MAX_QUEUED: usize = 256 << 10;
 
-/// What a pipe takes whole or not at all, in bytes (`PIPE_BUF`, pipe(7); POSIX has 512 at least).
-const ATOMIC_WRITE: usize = if cfg!(target_os = "linux") { 4096 } else { 512 };
+/// What a pipe takes whole or not at all, in bytes.
+const ATOMIC_WRITE: usize = pipes::ATOMIC_WRITE;
 
 /// How long [`drain`] waits while stderr takes nothing.
 const DRAIN_IDLE_TIMEOUT: Duration = Duration::from_millis(100);
@@ -188,7 +190,7 @@ impl Writer {
 /// A pipe opened anew, where that can be.
 fn pipe_of(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
     let kind = FileType::from_raw_mode(rustix::fs::fstat(fd).ok()?.st_mode);
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let path = pipes::path_of(fd).ok()?;
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let open = || rustix::fs::open(path, flags, Mode::empty()).ok();
     (kind == FileType::Fifo).then(open)?

@@ -20,6 +20,7 @@ mod open;
 mod output;
 mod patches;
 mod store_locations;
+mod tools;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use crate::wire::nar::layout::{Layout, Segment};
 use assembly::{Assembly, Step};
 use digest::Digest;
 use store_locations::StoreLocations;
+use tools::Tools;
 
 /// The longest listing that is read, in bytes.
 const LISTING_MAX: usize = 32 << 20;
@@ -66,7 +68,7 @@ pub struct Shell {
     pending: VecDeque<PendingReply>,
     broken: bool,
     received: Arc<AtomicU64>,
-    has_zstd: bool,
+    tools: Tools,
 }
 
 /// A segment that came.
@@ -100,7 +102,7 @@ impl PendingReply {
 }
 
 impl Shell {
-    fn new(link: Link, nonce: String, locations: StoreLocations, has_zstd: bool) -> Self {
+    fn new(link: Link, nonce: String, locations: StoreLocations, tools: Tools) -> Self {
         Self {
             link,
             nonce,
@@ -111,7 +113,7 @@ impl Shell {
             pending: VecDeque::new(),
             broken: false,
             received: Arc::default(),
-            has_zstd,
+            tools,
         }
     }
 
@@ -124,7 +126,13 @@ impl Shell {
     /// Whether it can compress what it sends.
     #[must_use]
     pub fn has_zstd(&self) -> bool {
-        self.has_zstd
+        self.tools.has_zstd
+    }
+
+    /// Whether the host can compare what it has with what is here, and send differences alone: that takes `zstd` and GNU's tools.
+    #[must_use]
+    pub fn can_compare(&self) -> bool {
+        self.tools.has_zstd && self.tools.are_gnu
     }
 
     /// How quickly it has answered.

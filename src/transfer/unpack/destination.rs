@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::UnpackError;
 use super::remove::{is_stopped, open_dir};
 use super::staging::{IfExists, Staging};
+use crate::sys;
 
 /// A destination, and beside it the private folder that the tree grows in.
 #[derive(Debug)]
@@ -133,7 +134,7 @@ fn move_top(
     let rename = || match rustix::fs::renameat_with(folder, top, parent, to, RenameFlags::NOREPLACE)
     {
         // NFS, and others before they learned it, know no such rename.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+        Err(error) if sys::is_unsupported(error) => {
             rename_in_two_steps((folder, top), (parent, to), directory)
         }
         other => other,

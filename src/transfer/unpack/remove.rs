@@ -1,13 +1,14 @@
 //! Removes what was restored, read-only directories included, without following a symlink.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 use std::time::Instant;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::sys::files;
 use crate::wire::nar::MAX_DEPTH;
 
 /// Until when anything may be removed, once the process is about to end.
@@ -100,14 +101,11 @@ fn remove_entries(entries: &mut Dir, depth: usize) -> Result<(bool, Option<Errno
 pub(super) fn open_dir(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open = || rustix::fs::openat(parent, name, OFlags::RDONLY | flags, Mode::empty());
-    let opened = open();
-    #[cfg(target_os = "linux")]
-    if matches!(opened, Err(Errno::ACCESS)) {
-        // A descriptor that cannot read needs no permission, and names the very same directory.
-        let path = rustix::fs::openat(parent, name, OFlags::PATH | flags, Mode::empty())?;
-        let same = format!("/proc/self/fd/{}", path.as_fd().as_raw_fd());
-        rustix::fs::chmod(same, Mode::RWXU)?;
-        return open();
+    match open() {
+        Err(Errno::ACCESS) => {
+            files::open_up(parent, name)?;
+            open()
+        }
+        opened => opened,
     }
-    opened
 }

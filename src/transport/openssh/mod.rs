@@ -47,6 +47,7 @@ use super::closing_pipe::ClosingPipe;
 use super::runtime_dir::Environment;
 use super::{Channel, Child, Phase, Program, Transport, TransportError, TransportErrorKind};
 use crate::config::host::Host;
+use crate::sys::pipes;
 
 /// Most connections to one host.
 const MAX_MASTERS: usize = 8;
@@ -187,8 +188,7 @@ fn channel(
         let source = io::ErrorKind::BrokenPipe.into();
         return Err(TransportError::local(host, "take the pipes", source));
     };
-    // Fewer wake-ups for each megabyte. Fails where the system's limit is lower, which does no harm.
-    let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_SIZE);
+    pipes::enlarge(&stdout, PIPE_SIZE);
     Ok(Channel {
         stdin: Box::new(ClosingPipe::new(stdin)),
         stdout: Box::new(stdout),

@@ -3,14 +3,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::io::Errno;
+use rustix::net::SocketAddrUnix;
 
 use crate::folder::lock::try_lock;
+use crate::sys::{processes, sockets};
 use crate::transport::openssh::calling_process::pid_of_name;
 use crate::transport::openssh::login::LOGIN_FILE_SUFFIX;
 
@@ -25,6 +27,10 @@ const KNOWN_HOSTS_MIN_AGE: Duration = Duration::from_secs(60 * 60);
 
 /// Older records of logins no longer count (`login::record::MAX_BACKOFF_MS`).
 const LOGIN_RECORD_MAX_AGE: Duration = Duration::from_secs(60 * 60);
+
+/// A socket that may be refused because many wait is looked at so many times more, with a pause before each.
+const BACKLOG_LOOKS: usize = 3;
+const BACKLOG_PAUSE: Duration = Duration::from_millis(50);
 
 /// Removes the files of masters that have ended. What cannot be removed stays.
 pub fn sweep(folder: &Path) {
@@ -98,7 +104,7 @@ pub(in crate::transport::openssh) fn sweep_clients(folder: &Path) {
     for entry in entries {
         let name = entry.file_name();
         let pid = name.to_str().and_then(pid_of_name);
-        if pid.is_none_or(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
+        if pid.is_none_or(|pid| processes::exists(pid)) {
             continue;
         }
         let is_socket = entry.file_type().is_ok_and(|kind| kind.is_socket());
@@ -150,22 +156,31 @@ fn is_in_use(socket: &Path, listening_sockets: &[String]) -> bool {
     listening_sockets.iter().any(bound) || !is_abandoned_socket(socket)
 }
 
-/// Whether no process listens on this socket. Does not wait.
+/// Whether no process listens on this socket. Does not wait, where a refusal is clear.
 fn is_abandoned_socket(socket: &Path) -> bool {
     let connect = || {
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let fd = sockets::unix_stream()?;
         rustix::net::connect(&fd, &SocketAddrUnix::new(socket)?)
     };
-    connect()
-        .map_err(io::Error::from)
-        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    let is_refused = || connect() == Err(Errno::CONNREFUSED);
+    is_refused() && (sockets::REFUSED_MEANS_NOBODY || stays_so(is_refused))
+}
+
+/// Whether something holds for longer than a full backlog stays full.
+fn stays_so(holds: impl Fn() -> bool) -> bool {
+    (0..BACKLOG_LOOKS).all(|_| {
+        thread::sleep(BACKLOG_PAUSE);
+        holds()
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::os::unix::net::UnixListener;
     use std::time::SystemTime;
+
+    use rustix::net::{AddressFamily, SocketType};
 
     use super::*;
 
@@ -228,6 +243,15 @@ mod tests {
         sweep(temp.path());
         let left: Vec<_> = names(temp.path());
         assert_eq!(left, ["e-0123456789abcdef.lock"]);
+    }
+
+    #[test]
+    fn where_a_full_queue_refuses_it_must_do_so_for_long() {
+        for (refusals, is_abandoned) in [(0, false), (1, false), (3, true)] {
+            let asked = Cell::new(0);
+            let is_refused = || asked.replace(asked.get() + 1) < refusals;
+            assert_eq!(stays_so(is_refused), is_abandoned, "{refusals}");
+        }
     }
 
     #[test]
