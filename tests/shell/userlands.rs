@@ -57,7 +57,8 @@ async fn does_all(site: &Site) {
     let layout = list(&mut shell, &path).await;
     shell.request_digest(&layout.segment(0, u64::MAX));
     assert!(shell.digest().await.unwrap().is_some());
-    let names = shell.names("/nix/store", &[(&parse(&path)).into()]);
+    let hashes = [(&parse(&path)).into()];
+    let names = shell.names("/nix/store", &hashes);
     assert_eq!(names.await.unwrap(), [parse(&path)]);
     let sample = shell.sample("/nix/store").await.unwrap();
     let sampled = sample
