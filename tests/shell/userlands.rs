@@ -25,7 +25,7 @@ const TOOLS: [&str; 13] = [
     "xargs",
 ];
 
-/// A folder with busybox under these names, its shell among them.
+/// A folder with busybox under these names, its shell among them, and zstd.
 fn busybox(without: &[&str]) -> Scratch {
     let folder = Scratch::new();
     for name in TOOLS.iter().chain(&["sh"]) {
@@ -33,6 +33,7 @@ fn busybox(without: &[&str]) -> Scratch {
             symlink(tool("busybox"), folder.path().join(name)).unwrap();
         }
     }
+    symlink(tool("zstd"), folder.path().join("zstd")).unwrap();
     folder
 }
 
