@@ -15,6 +15,9 @@ use crate::support::{HttpServer, Nix, Ran, Scratch, program, run_with_timeout};
 /// No run may take longer, whatever goes wrong.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
+/// The same over HTTP: Nix asks up to five times for what breaks off, and each time all hosts are tried.
+const HTTP_LIMIT: Duration = Duration::from_secs(150);
+
 /// In seconds; short, but long enough for good hosts on a machine that has much to do: six were not.
 const CONNECT_TIMEOUT: u32 = 15;
 const STALL_TIMEOUT: u32 = 3;
@@ -60,7 +63,7 @@ pub struct Caller {
     /// Ends the engines before their folders go.
     engines: Option<Engines>,
     /// The same.
-    _server: Option<HttpServer>,
+    server: Option<HttpServer>,
     pub nix: Nix,
     // Holds the sockets; must live as long as Nix does.
     runtime: Scratch,
@@ -107,11 +110,11 @@ impl Caller {
         });
         if let Some(server) = &server {
             let urls = format!("{} {}", server.trusted(), behind.unwrap_or_default());
-            nix = nix.substituters(&urls);
+            nix = nix.substituters(&urls).limit(HTTP_LIMIT);
         }
         Self {
             engines,
-            _server: server,
+            server,
             nix,
             runtime,
             engine,
@@ -224,9 +227,14 @@ pub fn go(world: &mut World, plan: &RunPlan) -> Result<Outcome, String> {
     };
     check(world, plan, &caller, &ran, &mut outcome).map_err(|what| {
         format!(
-            "{what}\nfired: {:#?}\nstderr of Nix:\n{}",
+            "{what}\nfired: {:#?}\nstderr of Nix:\n{}\nof the server:\n{}",
             outcome.hits,
-            ran.stderr()
+            ran.stderr(),
+            caller
+                .server
+                .as_ref()
+                .map(HttpServer::log)
+                .unwrap_or_default()
         )
     })?;
     for host in &world.hosts {
