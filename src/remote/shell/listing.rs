@@ -203,8 +203,8 @@ mod tests {
             assert!(parse(&listing[..end], 5).is_err(), "{end}");
         }
         assert_eq!(
-            split_one(b"/\0\041ed 9\n\0more"),
-            (&b"/\0\041ed 9\n\0"[..], &b"more"[..])
+            split_one(b"/\0\x0041ed 9\n\0more"),
+            (&b"/\0\x0041ed 9\n\0"[..], &b"more"[..])
         );
         assert_eq!(
             split_one(b"d 555 9 \0\0more"),
@@ -232,11 +232,11 @@ mod tests {
             b"/s/x\0\0\0",
             b"/s/x\0\081a4 1\0",
             b"/s/x\0\081a4\n\0",
-            b"/s/x\0\011a4 1\n\0",
+            b"/s/x\0\x0011a4 1\n\0",
             b"/s/x\0\081a4 1\n81a4 1\n\0",
             b"/s/x\0\081a4 1\n\0more",
-            b"/s/x\0/s/xy\0\041ed 1\n81a4 1\n\0",
-            b"/s/x\0/s/y\0\041ed 1\n81a4 1\n\0",
+            b"/s/x\0/s/xy\0\x0041ed 1\n81a4 1\n\0",
+            b"/s/x\0/s/y\0\x0041ed 1\n81a4 1\n\0",
             b"/s/x\0\0a1ff 5\n\0four",
         ] {
             assert!(parse(listing, 9).is_err(), "{}", printable(listing));

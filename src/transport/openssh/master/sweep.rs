@@ -104,7 +104,7 @@ pub(in crate::transport::openssh) fn sweep_clients(folder: &Path) {
     for entry in entries {
         let name = entry.file_name();
         let pid = name.to_str().and_then(pid_of_name);
-        if pid.is_none_or(|pid| processes::exists(pid)) {
+        if pid.is_none_or(processes::exists) {
             continue;
         }
         let is_socket = entry.file_type().is_ok_and(|kind| kind.is_socket());
