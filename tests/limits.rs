@@ -1,10 +1,12 @@
-//! No more comes from hosts in a second than the configuration allows.
+//! No more comes from hosts in a second than the configuration allows; no fewer files may be open than the system allows.
 
 mod support;
 
+use std::fs;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use support::{Host, Nix};
+use support::{Host, Nix, Store, program, tool, wait_until};
 
 const MIB: u64 = 1 << 20;
 
@@ -38,5 +40,29 @@ fn of_one_host_and_of_all_together() {
         let secs = fetch(hosts, params, lines);
         assert!(secs >= 2.8, "{params} {lines}: {secs}");
         assert!(secs < 30.0, "{params} {lines}: {secs}");
+    }
+}
+
+/// Some systems begin with 256 of them.
+#[test]
+fn of_open_files_as_the_system_has_them() {
+    let store = Store::new();
+    for (most, allowed) in [(300, 300), (1000, 1000)] {
+        let mut command = Command::new(tool("sh"));
+        let line = format!("ulimit -Sn 256;ulimit -Hn {most};exec \"$0\" \"$@\"");
+        command.arg("-c").arg(line).arg(program());
+        command.args(["serve-local", "--store"]).arg(store.root());
+        let mut child = command.stdin(Stdio::piped()).spawn().expect("start it");
+        let limits = format!("/proc/{}/limits", child.id());
+        wait_until("it may open as many files as it needs", || {
+            let text = fs::read_to_string(&limits).unwrap_or_default();
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix("Max open files"));
+            let soft = line.and_then(|line| line.split_ascii_whitespace().next());
+            soft.and_then(|soft| soft.parse().ok()) == Some(allowed)
+        });
+        drop(child.stdin.take());
+        child.wait().expect("it ends");
     }
 }
