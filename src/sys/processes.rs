@@ -38,8 +38,11 @@ fn start_by_ps(pid: u32) -> Option<String> {
 fn ask_ps(pid: u32) -> Option<String> {
     let mut command = Command::new("ps");
     command.args(["-o", "lstart=", "-p"]).arg(pid.to_string());
-    // Weekdays and months have other names elsewhere; and the hour another number.
-    command.envs([("LC_ALL", "C"), ("TZ", "UTC")]);
+    // Without them weekdays and months have one name, and hours one number.
+    command.env_clear().env("TZ", "UTC");
+    if let Some(path) = std::env::var_os("PATH") {
+        command.env("PATH", path);
+    }
     command.stdin(Stdio::null()).stderr(Stdio::null());
     let output = command.output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
