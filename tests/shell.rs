@@ -7,8 +7,6 @@ mod moved;
 #[path = "shell/site.rs"]
 mod site;
 mod support;
-#[path = "shell/userlands.rs"]
-mod userlands;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -71,8 +71,6 @@ pub(super) enum Shell {
         files: StoreFiles,
         /// Whether it can compress what it sends.
         has_zstd: bool,
-        /// Whether it can compare what it has with what is here.
-        can_compare: bool,
     },
     No(NoShell),
     /// It could not be found out.
@@ -253,7 +251,6 @@ impl Prober {
             Ok(Ok(files)) => Shell::Yes {
                 files,
                 has_zstd: shell.has_zstd(),
-                can_compare: shell.can_compare(),
             },
             Ok(Err(error)) => Shell::Failed(error),
             Err(_) => Shell::Failed(silent(host, "where the files of its store are", limit)),

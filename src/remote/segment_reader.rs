@@ -45,15 +45,6 @@ impl SegmentReader {
         }
     }
 
-    /// Whether it can compare what it has with what is here.
-    #[must_use]
-    pub fn can_compare(&self) -> bool {
-        match self {
-            Self::Shell(shell) => shell.can_compare(),
-            Self::Extension(_) => true,
-        }
-    }
-
     /// Whether many small files cost the host little more than few large ones: a shell starts programs for them.
     #[must_use]
     pub fn reads_small_files_well(&self) -> bool {

@@ -141,7 +141,6 @@ fn store_paths(names: &[u8], end: &str, store_dir: &str) -> Vec<StorePath> {
     let names = names.split_inclusive(|byte| *byte == 0);
     let paths = names.filter_map(|name| {
         let name = std::str::from_utf8(name.strip_suffix(b"\0")?).ok()?;
-        let name = name.rsplit('/').next().unwrap_or(name);
         StorePath::parse(&format!("{store_dir}/{name}")).ok()
     });
     paths.collect()

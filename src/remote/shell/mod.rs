@@ -20,7 +20,6 @@ mod open;
 mod output;
 mod patches;
 mod store_locations;
-mod tools;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -40,7 +39,6 @@ use crate::wire::nar::layout::{Layout, Segment};
 use assembly::{Assembly, Step};
 use digest::Digest;
 use store_locations::StoreLocations;
-use tools::Tools;
 
 /// The longest listing that is read, in bytes.
 const LISTING_MAX: usize = 32 << 20;
@@ -68,7 +66,7 @@ pub struct Shell {
     pending: VecDeque<PendingReply>,
     broken: bool,
     received: Arc<AtomicU64>,
-    tools: Tools,
+    has_zstd: bool,
 }
 
 /// A segment that came.
@@ -102,7 +100,7 @@ impl PendingReply {
 }
 
 impl Shell {
-    fn new(link: Link, nonce: String, locations: StoreLocations, tools: Tools) -> Self {
+    fn new(link: Link, nonce: String, locations: StoreLocations, has_zstd: bool) -> Self {
         Self {
             link,
             nonce,
@@ -113,7 +111,7 @@ impl Shell {
             pending: VecDeque::new(),
             broken: false,
             received: Arc::default(),
-            tools,
+            has_zstd,
         }
     }
 
@@ -126,13 +124,7 @@ impl Shell {
     /// Whether it can compress what it sends.
     #[must_use]
     pub fn has_zstd(&self) -> bool {
-        self.tools.has_zstd
-    }
-
-    /// Whether the host can compare what it has with what is here, and send differences alone: that takes `zstd` and GNU's tools.
-    #[must_use]
-    pub fn can_compare(&self) -> bool {
-        self.tools.has_zstd && self.tools.are_gnu
+        self.has_zstd
     }
 
     /// How quickly it has answered.

@@ -321,8 +321,7 @@ mod tests {
 
         let nonce = "0123456789abcdef0123456789abcdef";
         let digests = |file: &[u8], size, count| {
-            let definitions = super::super::tools::definitions();
-            let mut script = format!("n={nonce};LC_ALL=C\n{definitions}").into_bytes();
+            let mut script = format!("n={nonce};LC_ALL=C\n").into_bytes();
             script.extend(command::set_up(&[folder.path().to_str().unwrap().into()]));
             command::enter(&mut script, name.as_bytes(), false);
             command::block_digests(&mut script, file, (size, 50_000), 7);

@@ -162,7 +162,7 @@ struct ShellLost;
 async fn work(queue: &Arc<ReadaheadQueue>, mut batch: Batch) {
     let host = batch.host;
     let mut shell = match queue.bookkeeping.pool.shell(host).await {
-        Ok(Some(shell)) if shell.can_compare() => shell,
+        Ok(Some(shell)) if shell.has_zstd() => shell,
         // Failures are reported by the pool.
         _ => {
             for wanted in &batch.wanted {

@@ -81,7 +81,7 @@ async fn open(
 ) -> Result<(DeltaFetch, ShellLease), Option<DeltaFault>> {
     let pool = deltas.pool();
     match pool.shell(base.host).await {
-        Ok(Some(mut shell)) if shell.can_compare() => {
+        Ok(Some(mut shell)) if shell.has_zstd() => {
             let options = deltas.options(base.host);
             let info = Arc::new(info.clone());
             let fetch = DeltaFetch::start(&mut shell, vec![(info, base.clone())], options);

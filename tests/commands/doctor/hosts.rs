@@ -1,13 +1,12 @@
 //! What can be wrong with a host.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use crate::machine::{Diagnosis, Machine, name, script, scripted};
 use crate::support::{
-    Host, NixEnv, SHORT, Scratch, Sshd, Store, closed_port, percent_encode, run, run_with_timeout,
-    tool,
+    Host, NixEnv, SHORT, Sshd, Store, closed_port, percent_encode, run, run_with_timeout, tool,
 };
 
 /// What a person sees who runs the command that `doctor` gives.
@@ -332,30 +331,6 @@ fn a_store_in_another_folder() {
     let ill = machine.doctor(&[]).ill(1, 0);
     let words = ["NIX_STORE_DIR is /elsewhere/store there and /nix/store here"];
     ill.fixed_by("error", "is not in the Nix store", &words);
-}
-
-#[test]
-fn one_whose_tools_are_not_of_gnu() {
-    let (host, tools) = (Host::new(), Scratch::new());
-    let find = tools.path().join("find");
-    let real = tool("find");
-    let script = format!(
-        "#!/bin/sh\ncase $* in *-printf*) exit 1;; esac\nexec {} \"$@\"\n",
-        real.display()
-    );
-    fs::write(&find, script).unwrap();
-    fs::set_permissions(&find, fs::Permissions::from_mode(0o755)).unwrap();
-    let usual = std::env::var("PATH").unwrap();
-    let path = format!("{}:{usual}", tools.path().display());
-    let sshd = Sshd::builder().env("PATH", &path).start();
-    let store = host.store.remote_store_param();
-    let machine = Machine::new(&[sshd.store_url(&format!("trusted=true&remote-store={store}"))]);
-    let well = machine.doctor(&[]).healthy();
-    well.has("ok", "has a shell: large paths come in chunks");
-    well.has(
-        "ok",
-        "where that is faster; not as differences: that needs GNU's tools",
-    );
 }
 
 #[test]

@@ -224,21 +224,16 @@ fn reached_host(
 
 /// Whether large paths come compressed.
 fn compressed(host: &Host, shell: &Shell) -> Option<Finding> {
-    let (has_zstd, can_compare) = match shell {
-        Shell::Yes {
-            has_zstd,
-            can_compare,
-            ..
-        } => (*has_zstd, *can_compare),
-        Shell::NotNeeded => (true, true),
+    let has_zstd = match shell {
+        Shell::Yes { has_zstd, .. } => *has_zstd,
+        Shell::NotNeeded => true,
         Shell::No(_) | Shell::Failed(_) => return None,
     };
     let mode = host.compression.mode;
     let delta = match host.delta {
-        DeltaMode::Off => "",
-        _ if !can_compare => "; not as differences: that needs GNU's tools",
         DeltaMode::Auto => ", and as differences from versions that are here over a slow line",
         DeltaMode::Always => ", and as differences from versions that are here",
+        DeltaMode::Off => "",
     };
     Some(match (has_zstd, mode) {
         (_, CompressionMode::None) => {

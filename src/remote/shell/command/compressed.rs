@@ -1,6 +1,6 @@
 //! Commands whose output a shell with `zstd` compresses, other than segments.
 
-use super::{LINE_MAX, put_compress, put_path, put_print, put_reads, put_trailer, put_word};
+use super::{LINE_MAX, dd, put_compress, put_path, put_print, put_reads, put_trailer, put_word};
 use crate::wire::nar::layout::{FileRange, Piece};
 
 /// Lists everything at and below the paths of these names, which are in one folder, and gives the digests of those of these
@@ -83,9 +83,12 @@ pub(in crate::remote::shell) fn block_digests(
     (size, block): (u64, u64),
     number: u32,
 ) {
-    let line =
-        format!("[ \"$e\" = 0 ]&&{{ o=0;while [ \"$o\" -lt {size} ];do part \"$o\" {block} ");
+    let line = format!(
+        "[ \"$e\" = 0 ]&&{{ o=0;while [ \"$o\" -lt {size} ];do {} ",
+        dd()
+    );
     out.extend_from_slice(line.as_bytes());
+    out.extend_from_slice(format!("skip=\"$o\" count={block} if=").as_bytes());
     put_word(out, file);
     let line = format!("|sha256sum||break;o=$((o+{block}));done;}} 2>/dev/null\n");
     out.extend_from_slice(line.as_bytes());
