@@ -244,6 +244,8 @@ impl Tracker {
         let mut output = std::mem::take(&mut self.pending);
         match self.style {
             Style::Bars => output.push(Output::Bars(Vec::new(), (0, 0))),
+            // What still runs has neither come nor failed: the command was interrupted, and says itself what is there.
+            Style::Lines if !self.running.is_empty() => {}
             Style::Lines => {
                 let TransferStatus { done, total, .. } = self.totals.status(None);
                 let (came, all) = self.totals.paths();

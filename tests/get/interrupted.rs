@@ -165,6 +165,8 @@ fn signals_leave_nothing_half_done() {
             let said = fs::read_to_string(&log).unwrap();
             let kept = kept_of(40, &said);
             assert!(kept > 0, "{said}");
+            // Nor does the progress of a slow machine say it in other words and figures.
+            assert!(!said.contains("failed"), "{said}");
             assert_eq!(said.matches("interrupted").count(), 1, "{said}");
             if to == "cache" {
                 closed(&folder);
